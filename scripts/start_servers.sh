@@ -1,0 +1,253 @@
+#!/usr/bin/env bash
+# Builds the node if need be and starts every node of a configuration in the background.
+#
+# Usage: scripts/start_servers.sh [-c CONFIG] [--emulator[=PROVIDER]]
+#
+#   -c CONFIG              the configuration; conf/config.yml if none is named
+#   --emulator[=PROVIDER]  answer WHATSAT from an emulator of a provider on this machine, over
+#                          TLS: google (if none is named), google_legacy or overpass
+#   -h, --help             this text
+#
+# Needs cargo and a C compiler, the emulator also python3 and openssl. Works from any directory.
+# The nodes run on when the shell ends; scripts/stop_servers.sh stops them. Their logs are where
+# the configuration says, seen from the root of the project; run/ holds what is running.
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+patience=20 # seconds that a node may take to accept; it takes milliseconds
+
+say() { echo "start_servers: $*" >&2; }
+
+usage() {
+    say "$*"
+    say "usage: scripts/start_servers.sh [-c CONFIG] [--emulator[=PROVIDER]]"
+    exit 2
+}
+
+config=$root/conf/config.yml
+provider=
+while [ $# -gt 0 ]; do
+    case $1 in
+    -c | --config)
+        [ $# -ge 2 ] || usage "$1 needs the name of a file"
+        config=$2 && shift
+        ;;
+    --emulator) provider=google ;;
+    --emulator=google | --emulator=google_legacy | --emulator=overpass) provider=${1#*=} ;;
+    --emulator=*) usage "there is no emulator of ${1#*=}; write google, google_legacy or overpass" ;;
+    -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" && exit 0 ;;
+    *) usage "what is $1?" ;;
+    esac
+    shift
+done
+[ -r "$config" ] || { say "there is no configuration $config" && exit 1; }
+config=$(cd "$(dirname "$config")" && pwd)/$(basename "$config")
+
+cd "$root"
+mkdir -p "$nodes_dir"
+if command -v flock >/dev/null; then # two of these at once would take each other's ports
+    exec 9>"$run/lock"
+    flock -n 9 || { say "another start_servers.sh is at work" && exit 1; }
+fi
+
+# --- build what is missing
+
+binary=${CARGO_TARGET_DIR:-$root/target}/release/proxy-herd
+
+build() {
+    local log=$run/build.log cargo_pid crates shown="" status=0
+    command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || {
+        say "a C compiler is missing (for the cryptography): apt-get install gcc libc6-dev"
+        exit 1
+    }
+    cargo build --release --locked --color never --bin proxy-herd >"$log" 2>&1 &
+    cargo_pid=$!
+    while kill -0 "$cargo_pid" 2>/dev/null; do
+        crates=$(grep -c '^ *Compiling' "$log" || true)
+        if [ "$crates" -gt 0 ] && [ -z "$shown" ]; then
+            say "building, which takes some minutes the first time (all of it is in $log)"
+        fi
+        if [ "$crates" -gt 0 ] && [ "$crates" != "$shown" ]; then
+            [ ! -t 2 ] || printf '\r  %s crates, %s s' "$crates" "$SECONDS" >&2
+            shown=$crates
+        fi
+        sleep 0.2
+    done
+    [ -z "$shown" ] || [ ! -t 2 ] || echo >&2
+    wait "$cargo_pid" || status=$?
+    [ "$status" -eq 0 ] || { cat "$log" >&2 && say "the build failed" && exit 1; }
+    [ -z "$shown" ] || say "built in $SECONDS s"
+}
+
+if command -v cargo >/dev/null; then
+    build
+elif [ ! -x "$binary" ]; then
+    say "cargo is missing: install Rust from https://rustup.rs or your distribution"
+    exit 1
+fi
+
+# --- what is to be started, and whether it can be
+
+# Each node and where it listens, as the program itself reads the configuration.
+herd() { # herd CONFIG
+    local summary
+    summary=$("$binary" -c "$1" --check) || return
+    awk '/^Node  / { table = 1; next } table && !NF { exit } table { print $1, $2 }' <<<"$summary"
+}
+
+# What a client on this machine connects to for an address that is listened on.
+host_of() { # host_of LISTENS_ON
+    local host=${1%:*}
+    host=${host#[} host=${host%]}
+    case $host in 0.0.0.0) host=127.0.0.1 ;; ::) host=::1 ;; esac
+    echo "$host"
+}
+
+accepts() { # accepts HOST PORT
+    (: <"/dev/tcp/$1/$2") 2>/dev/null
+}
+
+declare -A host port pids
+names=()
+listed=$(herd "$config") || exit 1
+while read -r name address; do
+    names+=("$name") host[$name]=$(host_of "$address") port[$name]=${address##*:}
+done <<<"$listed"
+
+running=()
+for name in "${names[@]}"; do
+    if node_runs "$name"; then
+        running+=("$name (pid $pid)")
+    elif [ -e "$nodes_dir/$name.pid" ]; then
+        say "$name has ended since it was started (its pid file is stale); it is started again"
+        rm -f "$nodes_dir/$name.pid"
+    fi
+done
+if [ "${#running[@]}" -gt 0 ]; then
+    say "already running:$(list "${running[@]}")"
+    say "stop them with scripts/stop_servers.sh"
+    exit 1
+fi
+taken=
+for name in "${names[@]}"; do
+    if accepts "${host[$name]}" "${port[$name]}"; then
+        say "another process listens on port ${port[$name]}, which is to be that of $name"
+        taken=yes
+    fi
+done
+[ -z "$taken" ] || { say "stop it, or change \`ports\` in $config" && exit 1; }
+
+# --- start; whatever goes wrong from here on, nothing is left running
+
+abandon() {
+    local status=$?
+    [ "$status" -ne 0 ] || return 0
+    stop_all "${pids[@]}"
+    for name in "${!pids[@]}"; do rm -f "$nodes_dir/$name.pid"; done
+    rm -f "$emulator_dir/emulator.pid"
+}
+trap abandon EXIT
+trap 'exit 130' INT TERM
+
+# In a session of its own the process hears nothing of the end of this one.
+detached() { # detached OUT ERR COMMAND…
+    local out=$1 err=$2
+    shift 2
+    if command -v setsid >/dev/null; then set -- setsid "$@"; else set -- nohup "$@"; fi
+    "$@" </dev/null >"$out" 2>"$err" 9>&- &
+}
+
+# Starts the emulator, and leaves a configuration that leads to it in $config.
+start_emulator() {
+    local line="" url certificates=$emulator_dir/certificates output=$emulator_dir/output
+    local errors=$emulator_dir/errors deadline=$((SECONDS + patience)) emulator
+    for tool in python3 openssl; do
+        command -v "$tool" >/dev/null || { say "the emulator needs $tool: apt-get install $tool" && exit 1; }
+    done
+    emulator_runs && { say "an emulator is running already (pid $pid); scripts/stop_servers.sh" && exit 1; }
+    mkdir -p "$emulator_dir"
+    python3 scripts/mint_certs.py "$certificates" >"$output" || exit 1
+    detached "$output" "$errors" python3 "$root/scripts/emulator.py" \
+        --cert "$certificates/server.pem" --key "$certificates/server.key"
+    emulator=$!
+    pids[" emulator"]=$emulator # no node has a name with a space
+    echo "$emulator" >"$emulator_dir/emulator.pid"
+    until read -r line <"$output" && [[ $line == ready\ url=* ]]; do
+        if ! kill -0 "$emulator" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
+            cat "$errors" >&2 && say "the emulator did not start" && exit 1
+        fi
+        sleep 0.02
+    done
+    url=${line#*url=} url=${url%% *}
+    [ "$provider" != overpass ] || url=$url/api/interpreter
+    GOOGLE_PLACES_API_KEY=${line##*api_key=}
+    export GOOGLE_PLACES_API_KEY
+    {
+        cat "$config"
+        printf '\nplaces:\n  provider: %s\n  url: %s\n  ca_file: "%s"\n' \
+            "$provider" "$url" "$certificates/ca.pem"
+    } >"$emulator_dir/config.yml"
+    herd "$emulator_dir/config.yml" >/dev/null || {
+        say "--emulator adds a section \`places\` at the end of $config, which must have none yet"
+        say "and, since the result is another file, no relative paths"
+        exit 1
+    }
+    config=$emulator_dir/config.yml
+    echo "Places: emulated $provider at $url (pid $emulator), ${line#* }"
+}
+
+[ -z "$provider" ] || start_emulator
+
+for name in "${names[@]}"; do
+    detached /dev/null "$nodes_dir/$name.err" "$binary" -c "$config" "$name"
+    pids[$name]=$!
+    echo "${pids[$name]}" >"$nodes_dir/$name.pid"
+done
+
+failed() { # failed NAME WHY
+    cat "$nodes_dir/$1.err" >&2
+    say "$1 $2; the others are stopped again"
+    exit 1
+}
+
+deadline=$((SECONDS + patience))
+for name in "${names[@]}"; do
+    until accepts "${host[$name]}" "${port[$name]}"; do
+        kill -0 "${pids[$name]}" 2>/dev/null || failed "$name" "did not start"
+        [ "$SECONDS" -lt "$deadline" ] || failed "$name" "does not accept on port ${port[$name]}"
+        sleep 0.01
+    done
+    # What accepts may be somebody else who was a moment faster.
+    kill -0 "${pids[$name]}" 2>/dev/null || failed "$name" "did not start"
+done
+
+trap - EXIT INT TERM # all is well, whoever reads what follows
+
+# --- tell
+
+logs=$("$binary" -c "$config" --check | sed -n 's|^Logs: \(.*\)/NAME\.log.*|\1|p')
+case $logs in /*) ;; *) logs=$root/$logs ;; esac
+{
+    echo "NODE PORT PID LOG"
+    for name in "${names[@]}"; do
+        echo "$name ${port[$name]} ${pids[$name]} $logs/$name.log"
+    done
+} | awk '{
+    for (i = 1; i <= 3; i++) { cell[NR, i] = $i; if (length($i) > width[i]) width[i] = length($i) }
+    rest = $0; for (i = 1; i <= 3; i++) sub(/^[^ ]+ /, "", rest); log_of[NR] = rest
+} END {
+    for (row = 1; row <= NR; row++) {
+        for (i = 1; i <= 3; i++) printf "%-" width[i] "s  ", cell[row, i]
+        print log_of[row]
+    }
+}'
+
+first=${names[0]} last=${names[${#names[@]} - 1]}
+cat <<END
+
+Try it:
+  printf 'IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 %s\n' "\$(date +%s)" | nc -N ${host[$last]} ${port[$last]}
+  printf 'WHATSAT kiwi.cs.ucla.edu 10 5\n' | nc -N ${host[$first]} ${port[$first]}
+Stop it: scripts/stop_servers.sh
+END

@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# Runs every test of the project that needs no nightly toolchain.
+#
+# Usage: scripts/test.sh
+#
+# Formatting, lints, cargo test, the sessions with nc and telnet, the tests of the test servers,
+# and the types of the fuzz targets. What a missing tool keeps from being tested is said at the
+# end. Needs cargo and a C compiler; python3 with openssl, nc and telnet for the rest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+case ${1-} in
+"") ;;
+-h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' scripts/test.sh && exit 0 ;;
+*) echo "test: there is nothing to be said to it; single tests run with cargo test NAME" >&2 && exit 2 ;;
+esac
+
+skipped=()
+step() { printf '\n== %s (%s s so far)\n' "$*" "$SECONDS"; }
+have() { # have WHAT COMMAND…: whether all commands are there; else WHAT is skipped
+    local what=$1 command
+    shift
+    for command in "$@"; do
+        command -v "$command" >/dev/null || { skipped+=("$what: there is no $command") && return 1; }
+    done
+}
+
+# Settings of the person who runs the tests are not the tests'.
+unset GOOGLE_PLACES_API_KEY HERD_SECRET RUST_LOG
+
+step "cargo fmt"
+cargo fmt --all -- --check
+cargo fmt --manifest-path fuzz/Cargo.toml -- --check
+
+step "cargo clippy"
+cargo clippy --locked --all-targets -- -D warnings
+
+step "cargo test"
+cargo test --locked
+
+if [ -f tests/nc_telnet.sh ] && have "sessions with nc and telnet" nc telnet; then
+    step "sessions with nc and telnet"
+    bash tests/nc_telnet.sh "${CARGO_TARGET_DIR:-target}/debug/proxy-herd"
+fi
+
+if [ -d tests/servers ] && have "tests of the test servers" python3 openssl; then
+    step "tests of the test servers"
+    python3 -m unittest discover -s tests/servers
+fi
+
+step "types of the fuzz targets"
+cargo clippy --locked --manifest-path fuzz/Cargo.toml --no-default-features \
+    --target-dir "${CARGO_TARGET_DIR:-target}" -- -D warnings
+
+step "done"
+for what in "${skipped[@]}"; do echo "NOT TESTED: $what"; done

@@ -1,0 +1,386 @@
+//! The YAML document as a tree that knows its lines, and the way down into it.
+//!
+//! Everything is first read as it stands and typed when it is asked for. So a value of the wrong
+//! type, an unknown key or a key written twice is reported with the path of its field, which a
+//! derived deserializer does not know.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{DuplicateKeyPolicy, Spanned};
+
+use super::error::{Error, did_you_mean};
+
+/// A parsed configuration file.
+pub(super) struct Document {
+    file: PathBuf,
+    root: Item,
+}
+
+/// A value and the line where it stands, counted from 1.
+struct Item {
+    value: Value,
+    line: u64,
+}
+
+enum Value {
+    Null,
+    Bool,
+    Integer(i128),
+    Float(f64),
+    Text(String),
+    List(Vec<Item>),
+    /// Keys as they are written, in the order of the file, duplicates included.
+    Map(Vec<(Spanned<String>, Item)>),
+}
+
+impl Document {
+    /// Parses YAML 1.2, of which JSON is a part.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, Error> {
+        // What nests deeper or repeats more than this is no configuration of ours.
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! {
+                max_depth: 16,
+                max_aliases: 1024,
+                max_anchors: 1024,
+            },
+            alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 65_536 },
+            duplicate_keys: DuplicateKeyPolicy::PassThrough,
+            // `No` and `on` may be names of nodes, `007` a name or a key.
+            strict_booleans: true,
+            reject_unsupported_tags: true,
+            leading_zero_numbers_as_strings: true,
+            underscored_numbers_as_strings: true,
+            // An excerpt of the file in an error could show the key.
+            with_snippet: false,
+        };
+        let root = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+            let line = error.location().map(|location| location.line()).filter(|&line| line > 0);
+            Error::file(file, line, reason(&error))
+        })?;
+        Ok(Self { file: file.to_owned(), root })
+    }
+
+    /// The document itself as a field without a name.
+    pub fn root(&self) -> Field<'_> {
+        Field { file: &self.file, path: String::new(), item: &self.root, line: 1 }
+    }
+}
+
+/// What the parser says, in words for people and without the position, which is in front of it.
+fn reason(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error as Yaml;
+    match error {
+        Yaml::AliasError { error, .. } => reason(error),
+        Yaml::Budget { .. }
+        | Yaml::AliasReplayLimitExceeded { .. }
+        | Yaml::AliasReplayStackDepthExceeded { .. } => {
+            "nests deeper or repeats more than a configuration needs; simplify it".to_owned()
+        }
+        Yaml::MultipleDocuments { .. } => "holds more than one document; keep one".to_owned(),
+        // Keys are the only strings that are asked for as such.
+        Yaml::NullIntoString { .. } | Yaml::Unexpected { expected: "string scalar", .. } => {
+            "has a key that is no text; put it in quotes".to_owned()
+        }
+        _ => {
+            let message = error.to_string();
+            let position = message.rfind(" at line ").unwrap_or(message.len());
+            format!("is not valid YAML: {}", message[..position].replace('\n', " "))
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Item {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Spanned { value, referenced, .. } = Spanned::<Value>::deserialize(deserializer)?;
+        Ok(Self { value, line: referenced.line() })
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AsItStands)
+    }
+}
+
+struct AsItStands;
+
+impl<'de> Visitor<'de> for AsItStands {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
+        Ok(Value::Bool)
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Integer(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(Value::Integer(value.into()))
+    }
+
+    fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
+        Ok(Value::Integer(value))
+    }
+
+    fn visit_u128<E>(self, value: u128) -> Result<Value, E> {
+        // Far out of every range either way.
+        Ok(Value::Integer(value.try_into().unwrap_or(i128::MAX)))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(Value::Text(value))
+    }
+
+    fn visit_bytes<E: de::Error>(self, _: &[u8]) -> Result<Value, E> {
+        Err(E::custom("binary data has no place in a configuration"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            items.push(item);
+        }
+        Ok(Value::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Value::Map(entries))
+    }
+}
+
+impl Value {
+    /// What kind of value it is. Not the value: it may be a key in the wrong place.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Bool => "a truth value",
+            Self::Integer(_) => "a whole number",
+            Self::Float(_) => "a decimal number",
+            Self::Text(_) => "text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a mapping",
+        }
+    }
+}
+
+/// A value of the document with the path that leads to it.
+#[derive(Clone)]
+pub(super) struct Field<'a> {
+    file: &'a Path,
+    path: String,
+    item: &'a Item,
+    line: u64,
+}
+
+/// An entry of a mapping whose keys are names that the user chose.
+pub(super) struct Entry<'a> {
+    /// The key.
+    pub name: &'a str,
+    /// The key itself as a place for errors about it.
+    pub key: Field<'a>,
+    /// Its value.
+    pub field: Field<'a>,
+}
+
+impl<'a> Field<'a> {
+    /// An error about this field.
+    pub fn error(&self, message: impl Into<String>) -> Error {
+        if self.path.is_empty() {
+            return Error::file(self.file, Some(self.line), message);
+        }
+        Error::field(self.file, self.line, &self.path, message)
+    }
+
+    /// An error about `key`, which this field should hold and does not.
+    pub fn missing(&self, key: &str, message: &str) -> Error {
+        let message = format!("is missing; {message}");
+        Error::field(self.file, self.line, &self.path_of(key), message)
+    }
+
+    fn path_of(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    fn mismatch(&self, expected: &str, fix: &str) -> Error {
+        self.error(format!("is {}, not {expected}; {fix}", self.item.value.kind()))
+    }
+
+    /// Whether there is nothing behind the key.
+    pub fn is_nothing(&self) -> bool {
+        matches!(self.item.value, Value::Null)
+    }
+
+    /// Whether it is a mapping.
+    pub fn is_mapping(&self) -> bool {
+        matches!(self.item.value, Value::Map(_))
+    }
+
+    /// Its text.
+    pub fn text(&self) -> Result<&'a str, Error> {
+        match &self.item.value {
+            Value::Text(text) => Ok(text),
+            Value::Bool | Value::Integer(_) | Value::Float(_) => {
+                Err(self.mismatch("text", "put it in quotes"))
+            }
+            _ => Err(self.mismatch("text", "write one value")),
+        }
+    }
+
+    /// Its text, parsed.
+    pub fn parse<T: std::str::FromStr<Err: fmt::Display>>(&self) -> Result<T, Error> {
+        self.text()?.parse().map_err(|error: T::Err| self.error(error.to_string()))
+    }
+
+    /// A whole number that `allowed` accepts; `range` says in words what that is.
+    pub fn whole(&self, allowed: impl Fn(u64) -> bool, range: &str) -> Result<u64, Error> {
+        let fix = format!("write one {range}");
+        let number = match self.item.value {
+            Value::Integer(number) => number,
+            Value::Text(_) => {
+                let fix = format!("{fix}, without quotes");
+                return Err(self.mismatch("a whole number", &fix));
+            }
+            _ => return Err(self.mismatch("a whole number", &fix)),
+        };
+        match u64::try_from(number) {
+            Ok(number) if allowed(number) => Ok(number),
+            _ => Err(self.error(format!("{number} is out of range; {fix}"))),
+        }
+    }
+
+    /// A decimal number of seconds in `range`.
+    pub fn seconds(&self, range: RangeInclusive<f64>) -> Result<Duration, Error> {
+        let fix = format!("write seconds from {} to {}", range.start(), range.end());
+        let number = match self.item.value {
+            Value::Integer(number) => number as f64,
+            Value::Float(number) => number,
+            _ => return Err(self.mismatch("a number", &fix)),
+        };
+        let out_of_range = || self.error(format!("{number} is out of range; {fix}"));
+        if !range.contains(&number) {
+            return Err(out_of_range());
+        }
+        Duration::try_from_secs_f64(number).map_err(|_| out_of_range())
+    }
+
+    /// Its items.
+    pub fn list(&self) -> Result<Vec<Field<'a>>, Error> {
+        let Value::List(items) = &self.item.value else {
+            return Err(self.mismatch("a list", "write its items in brackets: [a, b]"));
+        };
+        let item = |(index, item)| self.descend(format!("{}[{index}]", self.path), item, 0);
+        Ok(items.iter().enumerate().map(item).collect())
+    }
+
+    /// Its entries, whatever their keys are.
+    pub fn entries(&self) -> Result<Vec<Entry<'a>>, Error> {
+        let entries = match &self.item.value {
+            Value::Map(entries) => entries.as_slice(),
+            // A section whose lines are all commented out.
+            Value::Null => &[],
+            _ => return Err(self.mismatch("a mapping", "write `key: value` pairs")),
+        };
+        let mut seen = std::collections::HashMap::new();
+        let mut fields = Vec::with_capacity(entries.len());
+        for (key, item) in entries {
+            let key_line = key.referenced.line();
+            let name = key.value.as_str();
+            let field = self.descend(self.path_of(name), item, key_line);
+            let key = Field { line: key_line, ..field.clone() };
+            if let Some(first) = seen.insert(name, key_line) {
+                let message = format!("is already on line {first}; remove one of the two");
+                return Err(key.error(message));
+            }
+            fields.push(Entry { name, key, field });
+        }
+        Ok(fields)
+    }
+
+    /// Its entries, whose keys must be among `known`.
+    pub fn section(&self, known: &[&str]) -> Result<Section<'a>, Error> {
+        let entries = self.entries()?;
+        if let Some(Entry { name, key, .. }) =
+            entries.iter().find(|entry| !known.contains(&entry.name))
+        {
+            let hint = did_you_mean(name, known.iter().copied());
+            if !hint.is_empty() {
+                return Err(key.error(format!("is unknown{hint}")));
+            }
+            let fix = format!("remove it, known here are {}", known.join(", "));
+            // A slip with quotes or colons can make a key of a secret value; that is not shown.
+            let is_word = |byte| matches!(byte, b'a'..=b'z' | b'_');
+            return Err(if name.bytes().all(is_word) {
+                key.error(format!("is unknown; {fix}"))
+            } else {
+                let here = Field { line: key.line, ..self.clone() };
+                here.error(format!("has an unknown key; {fix}"))
+            });
+        }
+        Ok(Section { entries })
+    }
+
+    /// A field below this one. Scalars are found on their own line, which need not be that of
+    /// their key; a list or mapping begins at its key.
+    fn descend(&self, path: String, item: &'a Item, key_line: u64) -> Self {
+        let own_line = match item.value {
+            Value::Null | Value::List(_) | Value::Map(_) => key_line == 0,
+            _ => true,
+        };
+        let line = if own_line { item.line } else { key_line };
+        Self { file: self.file, path, item, line }
+    }
+}
+
+/// A mapping with known keys.
+pub(super) struct Section<'a> {
+    entries: Vec<Entry<'a>>,
+}
+
+impl<'a> Section<'a> {
+    /// The section that a file without it has.
+    pub const EMPTY: Self = Self { entries: Vec::new() };
+
+    /// The value of `key`, if there is one. A key with nothing behind it counts as absent.
+    pub fn get(&self, key: &str) -> Option<&Field<'a>> {
+        self.find(key).filter(|field| !field.is_nothing())
+    }
+
+    /// The value of `key`, even if it is nothing.
+    pub fn find(&self, key: &str) -> Option<&Field<'a>> {
+        self.entries.iter().find(|entry| entry.name == key).map(|entry| &entry.field)
+    }
+
+    /// The section below `key`, empty where the file does not have it.
+    pub fn section(&self, key: &str, known: &[&str]) -> Result<Section<'a>, Error> {
+        self.get(key).map_or(Ok(Section::EMPTY), |field| field.section(known))
+    }
+}

@@ -1,0 +1,583 @@
+//! The newest record of every client.
+//!
+//! Records live in numbered slots; an index finds a client's slot. The index is cut into shards by
+//! the herd-wide hash of the client, so that no growth of one table is long enough to notice, and
+//! so that anti-entropy can list one leaf of the digest tree without walking all clients.
+
+use core::cmp::Ordering;
+use core::hash::Hasher;
+
+use hashbrown::HashTable;
+use siphasher::sip::SipHasher13;
+
+use super::digest::{Leaf, Sums};
+use super::eviction::{Candidate, Candidates};
+use crate::protocol::record::Record;
+use crate::protocol::time::Nanos;
+
+/// Shards of the index. At 5,000,000 clients one holds about 1,200, and growing it takes tens of
+/// microseconds.
+const SHARDS: usize = 4096;
+
+/// Slots are allocated this many at a time, so that growth copies nothing.
+const CHUNK: usize = 4096;
+
+/// Where a record lives. Slots are reused: a number held across an eviction may name another
+/// client, which is harmless to a reader that wants "the newest record in this slot".
+pub type Slot = u32;
+
+/// The two keys of the directory's hashes.
+#[derive(Clone, Copy)]
+pub struct Keys {
+    /// Of the local index: random in each process, so that nobody can aim at one bucket.
+    pub index: (u64, u64),
+    /// Of the digests: the same in the whole herd, or two equal directories look different.
+    pub digest: (u64, u64),
+}
+
+/// What makes two nodes decide alike about what to keep; checked in the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Δ of the order of records, in nanoseconds.
+    pub max_clock_offset: Nanos,
+    /// The cap on clients.
+    pub max_clients: u32,
+    /// How long after it was received a record expires, in nanoseconds; 0 = never.
+    pub client_ttl: Nanos,
+}
+
+/// Who says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A client of this node, with an IAMAT.
+    Client,
+    /// Another node, with its record.
+    Peer,
+}
+
+/// What became of a record that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// It is the client's newest now, in this slot.
+    News(Slot),
+    /// It is held already: the same line, or from a client the same location and time again.
+    Repeat,
+    /// A newer record is held.
+    Stale,
+    /// It is older than all the clients that a full directory keeps.
+    Full,
+    /// Its time to live is over.
+    Expired,
+}
+
+/// The newest record of every client, at most [`Rules::max_clients`] of them.
+pub struct Directory {
+    rules: Rules,
+    keys: Keys,
+    shards: Box<[HashTable<Slot>]>,
+    chunks: Vec<Box<[Stored]>>,
+    free: Vec<Slot>,
+    /// Slots ever handed out.
+    used: Slot,
+    len: u32,
+    sums: Sums,
+    candidates: Candidates,
+    /// Where the sweep for expired records goes on.
+    sweep_at: Slot,
+    /// Clients evicted for the cap, ever.
+    pub evicted: u64,
+    /// Records expired, ever.
+    pub expired: u64,
+}
+
+/// A slot: the line in a buffer that may be a little longer, and where the client stands in it.
+#[derive(Clone, Default)]
+struct Stored {
+    buffer: Box<[u8]>,
+    digest: u64,
+    len: u16,
+    client_at: u16,
+    client_len: u16,
+}
+
+/// The longest line a record may have: its parts are counted in 16 bits.
+pub const MAX_RECORD: usize = u16::MAX as usize;
+
+impl Directory {
+    /// An empty directory.
+    #[must_use]
+    pub fn new(rules: Rules, keys: Keys) -> Self {
+        Self {
+            rules,
+            keys,
+            shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
+            chunks: Vec::new(),
+            free: Vec::new(),
+            used: 0,
+            len: 0,
+            sums: Sums::default(),
+            candidates: Candidates::default(),
+            sweep_at: 0,
+            evicted: 0,
+            expired: 0,
+        }
+    }
+
+    /// Clients held.
+    #[must_use]
+    pub const fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether no client is held.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What nodes must agree on.
+    #[must_use]
+    pub const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// One more than the highest slot ever in use.
+    #[must_use]
+    pub const fn slots(&self) -> Slot {
+        self.used
+    }
+
+    /// The digests of all records, summed leaf by leaf.
+    #[must_use]
+    pub const fn sums(&self) -> &Sums {
+        &self.sums
+    }
+
+    /// The AT line of `client`, without LF, unless it has expired at `now`.
+    #[must_use]
+    pub fn get(&self, client: &[u8], now: Nanos) -> Option<&[u8]> {
+        let (client_hash, index_hash) = self.hashes(client);
+        let line = self.stored(self.find(client_hash, index_hash, client)?).line();
+        if self.rules.client_ttl > 0 && self.is_expired(Record::parse(line)?.received, now) {
+            return None;
+        }
+        Some(line)
+    }
+
+    /// The AT line in `slot`, without LF; `None` when the slot is free.
+    #[must_use]
+    pub fn line(&self, slot: Slot) -> Option<&[u8]> {
+        let stored = self.chunks.get(slot as usize / CHUNK)?.get(slot as usize % CHUNK)?;
+        (stored.len > 0).then(|| stored.line())
+    }
+
+    /// Keeps `record` if it is news: newer, by the order of records, than what is held.
+    ///
+    /// `now` is this node's wall clock and decides about expiry only: what is newer depends on the
+    /// two records alone.
+    pub fn offer(&mut self, record: &Record<'_>, source: Source, now: Nanos) -> Offer {
+        if record.line.len() > MAX_RECORD || self.is_expired(record.received, now) {
+            return Offer::Expired;
+        }
+        let (client_hash, index_hash) = self.hashes(record.client);
+        let mut held = self.find(client_hash, index_hash, record.client);
+        // Whether the sweep has been here yet must not decide about anything.
+        if let Some(slot) = held.filter(|&slot| self.has_expired(slot, now)) {
+            self.remove(slot);
+            self.expired += 1;
+            held = None;
+        }
+        if let Some(slot) = held {
+            let held = self.stored(slot);
+            let repeat = match source {
+                Source::Client => held.said() == record.said(),
+                Source::Peer => held.line() == record.line,
+            };
+            if repeat {
+                return Offer::Repeat;
+            }
+            // What is stored has been parsed before, so this is never the else.
+            let Some(held) = held.record() else { return Offer::Stale };
+            if record.cmp(&held, self.rules.max_clock_offset) != Ordering::Greater {
+                return Offer::Stale;
+            }
+            self.write(slot, client_hash, record);
+            return Offer::News(slot);
+        }
+        if self.len >= self.rules.max_clients && !self.make_room(record, client_hash) {
+            return Offer::Full;
+        }
+        let slot = self.insert(client_hash, index_hash, record);
+        Offer::News(slot)
+    }
+
+    /// Forgets expired records among the next `budget` slots. Returns whether the sweep has come
+    /// to the end of the directory and starts over.
+    pub fn sweep(&mut self, now: Nanos, budget: u32) -> bool {
+        if self.rules.client_ttl == 0 {
+            return true;
+        }
+        for _ in 0..budget {
+            if self.sweep_at >= self.used {
+                self.sweep_at = 0;
+                return true;
+            }
+            let slot = self.sweep_at;
+            self.sweep_at += 1;
+            if self.has_expired(slot, now) {
+                self.remove(slot);
+                self.expired += 1;
+            }
+        }
+        false
+    }
+
+    /// Calls `each` with digest and slot of every record in `leaf`, in no order.
+    pub fn for_leaf(&self, leaf: Leaf, mut each: impl FnMut(u64, Slot)) {
+        for &slot in &self.shards[leaf.index() * SHARDS / Leaf::COUNT] {
+            let stored = self.stored(slot);
+            if Leaf::of(self.client_hash(stored.client())) == leaf {
+                each(stored.digest, slot);
+            }
+        }
+    }
+
+    fn client_hash(&self, client: &[u8]) -> u64 {
+        keyed_hash(self.keys.digest, client)
+    }
+
+    /// The herd-wide hash of a client and the one of the local index.
+    fn hashes(&self, client: &[u8]) -> (u64, u64) {
+        let client_hash = self.client_hash(client);
+        (client_hash, index_hash(self.keys.index, client_hash))
+    }
+
+    fn is_expired(&self, received: Nanos, now: Nanos) -> bool {
+        self.rules.client_ttl > 0 && now - received > self.rules.client_ttl
+    }
+
+    fn has_expired(&self, slot: Slot, now: Nanos) -> bool {
+        self.rules.client_ttl > 0
+            && self
+                .line(slot)
+                .and_then(Record::parse)
+                .is_some_and(|record| self.is_expired(record.received, now))
+    }
+
+    fn find(&self, client_hash: u64, index_hash: u64, client: &[u8]) -> Option<Slot> {
+        self.shards[shard_of(client_hash)]
+            .find(index_hash, |&slot| self.stored(slot).client() == client)
+            .copied()
+    }
+
+    fn stored(&self, slot: Slot) -> &Stored {
+        &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+    }
+
+    fn write(&mut self, slot: Slot, client_hash: u64, record: &Record<'_>) {
+        let digest = keyed_hash(self.keys.digest, record.line);
+        let stored = &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK];
+        self.sums.replace(Leaf::of(client_hash), stored.digest, digest);
+        stored.set(record, digest);
+    }
+
+    fn insert(&mut self, client_hash: u64, index_hash: u64, record: &Record<'_>) -> Slot {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            if self.used as usize == self.chunks.len() * CHUNK {
+                self.chunks.push(vec![Stored::default(); CHUNK].into_boxed_slice());
+            }
+            self.used += 1;
+            self.used - 1
+        });
+        self.write(slot, client_hash, record);
+        let (chunks, keys) = (&self.chunks, self.keys);
+        self.shards[shard_of(client_hash)].insert_unique(index_hash, slot, |&slot| {
+            let stored = &chunks[slot as usize / CHUNK][slot as usize % CHUNK];
+            self::index_hash(keys.index, keyed_hash(keys.digest, stored.client()))
+        });
+        self.len += 1;
+        self.index_candidates(slot);
+        slot
+    }
+
+    fn remove(&mut self, slot: Slot) {
+        let client = self.stored(slot).client();
+        let (client_hash, index_hash) = self.hashes(client);
+        if let Ok(entry) =
+            self.shards[shard_of(client_hash)].find_entry(index_hash, |&held| held == slot)
+        {
+            entry.remove();
+        }
+        let stored = &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK];
+        self.sums.replace(Leaf::of(client_hash), stored.digest, 0);
+        *stored = Stored::default();
+        self.free.push(slot);
+        self.len -= 1;
+    }
+
+    /// Evicts the least record to make room for `record`, unless `record` itself is the least.
+    fn make_room(&mut self, record: &Record<'_>, client_hash: u64) -> bool {
+        self.index_candidates_up_to(self.used);
+        let offered = self.candidate(record, client_hash, Slot::MAX);
+        while let Some(least) = self.candidates.least() {
+            match self.candidate_in(least.slot) {
+                Some(current) if current == least => {
+                    if offered <= least {
+                        return false;
+                    }
+                    self.candidates.pop();
+                    self.remove(least.slot);
+                    self.evicted += 1;
+                    return true;
+                }
+                // The client has moved on since; it stands higher now.
+                Some(current) if current.client_hash == least.client_hash => {
+                    self.candidates.pop();
+                    self.candidates.push(current);
+                }
+                // The slot is free or another client's, which has an entry of its own.
+                _ => self.candidates.pop(),
+            }
+        }
+        false
+    }
+
+    /// Keeps the candidates ready before the cap is reached, a few slots at each insertion, so
+    /// that the first eviction does not have to look at every client at once.
+    fn index_candidates(&mut self, inserted: Slot) {
+        if u64::from(self.len) * 4 < u64::from(self.rules.max_clients) * 3 {
+            if self.candidates.indexed > 0 {
+                // Many have expired. From here on slots are given to clients that are not entered.
+                self.candidates = Candidates::default();
+            }
+            return;
+        }
+        if self.candidates.len() > 2 * self.len as usize + CHUNK {
+            self.candidates = Candidates::default(); // mostly outdated entries: start over
+        }
+        if inserted < self.candidates.indexed
+            && let Some(candidate) = self.candidate_in(inserted)
+        {
+            self.candidates.push(candidate);
+        }
+        self.index_candidates_up_to(self.used.min(self.candidates.indexed.saturating_add(8)));
+    }
+
+    fn index_candidates_up_to(&mut self, end: Slot) {
+        while self.candidates.indexed < end {
+            if let Some(candidate) = self.candidate_in(self.candidates.indexed) {
+                self.candidates.push(candidate);
+            }
+            self.candidates.indexed += 1;
+        }
+    }
+
+    fn candidate_in(&self, slot: Slot) -> Option<Candidate> {
+        self.line(slot)?;
+        let record = self.stored(slot).record()?;
+        Some(self.candidate(&record, self.client_hash(record.client), slot))
+    }
+
+    fn candidate(&self, record: &Record<'_>, client_hash: u64, slot: Slot) -> Candidate {
+        Candidate {
+            rank: record.rank(self.rules.max_clock_offset),
+            time: record.time,
+            received: record.received,
+            client_hash,
+            slot,
+        }
+    }
+}
+
+impl Stored {
+    fn line(&self) -> &[u8] {
+        &self.buffer[..self.len.into()]
+    }
+
+    fn client(&self) -> &[u8] {
+        let at = usize::from(self.client_at);
+        &self.buffer[at..at + usize::from(self.client_len)]
+    }
+
+    fn record(&self) -> Option<Record<'_>> {
+        Record::known(self.line(), self.client_at.into(), self.client_len.into())
+    }
+
+    /// Location and time, as [`Record::said`].
+    fn said(&self) -> &[u8] {
+        &self.line()[usize::from(self.client_at) + usize::from(self.client_len)..]
+    }
+
+    fn set(&mut self, record: &Record<'_>, digest: u64) {
+        let line = record.line;
+        if self.buffer.len() < line.len() || self.buffer.len() > 2 * line.len() + 64 {
+            // What the allocator would round up to anyway is room for a longer difference.
+            let room = (line.len() + 8).next_multiple_of(16) - 8;
+            let mut buffer = Vec::with_capacity(room);
+            buffer.extend_from_slice(line);
+            buffer.resize(room, 0);
+            self.buffer = buffer.into_boxed_slice();
+        } else {
+            self.buffer[..line.len()].copy_from_slice(line);
+        }
+        self.digest = digest;
+        self.len = line.len() as u16;
+        self.client_at = record.client_at as u16;
+        self.client_len = record.client.len() as u16;
+    }
+}
+
+fn shard_of(client_hash: u64) -> usize {
+    Leaf::of(client_hash).index() * SHARDS / Leaf::COUNT
+}
+
+/// Where a client is looked for in its shard. The herd-wide hash alone would do for honest clients;
+/// multiplied under a key that nobody else knows, clients cannot be named so that they meet, short
+/// of all 64 bits being equal.
+fn index_hash((k0, k1): (u64, u64), client_hash: u64) -> u64 {
+    let product = u128::from(client_hash ^ k0) * u128::from(k1 | 1);
+    (product >> 64) as u64 ^ product as u64
+}
+
+fn keyed_hash((k0, k1): (u64, u64), bytes: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(k0, k1);
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::command::Command;
+    use crate::protocol::time::SECOND;
+    use proptest::prelude::*;
+
+    fn directory(max_clients: u32, ttl: i64) -> Directory {
+        let rules = Rules {
+            max_clock_offset: 5 * SECOND,
+            max_clients,
+            client_ttl: Nanos::from(ttl) * SECOND,
+        };
+        Directory::new(rules, Keys { index: (1, 2), digest: (3, 4) })
+    }
+
+    fn line(server: &str, client: &str, place: u8, time: i64, received: i64) -> Vec<u8> {
+        let text = format!("IAMAT {client} +{place}-1 {time}");
+        let Command::Iamat(iamat) = Command::parse(text.as_bytes()) else { panic!("{text}") };
+        let mut out = Vec::new();
+        Record::emit(&mut out, server.as_bytes(), &iamat, Nanos::from(received) * SECOND);
+        out
+    }
+
+    fn offer(directory: &mut Directory, line: &[u8], source: Source) -> Offer {
+        directory.offer(&Record::parse(line).unwrap(), source, 0)
+    }
+
+    /// All lines, sorted: two directories are equal when these are.
+    fn contents(directory: &Directory) -> Vec<Vec<u8>> {
+        let mut lines: Vec<_> =
+            (0..directory.slots()).filter_map(|s| directory.line(s)).map(<[u8]>::to_vec).collect();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn newest_wins_and_repeats_change_nothing() {
+        let mut d = directory(10, 0);
+        let first = line("A", "k", 1, 100, 100);
+        assert!(matches!(offer(&mut d, &first, Source::Client), Offer::News(_)));
+        let again = line("A", "k", 1, 100, 107);
+        assert_eq!(offer(&mut d, &again, Source::Client), Offer::Repeat);
+        assert_eq!(d.get(b"k", 0), Some(&first[..]));
+        assert_eq!(offer(&mut d, &line("A", "k", 2, 99, 108), Source::Client), Offer::Stale);
+        let moved = line("A", "k", 2, 100, 109);
+        assert!(matches!(offer(&mut d, &moved, Source::Client), Offer::News(_)));
+        assert_eq!(d.get(b"k", 0), Some(&moved[..]));
+        assert_eq!((d.len(), d.get(b"other", 0)), (1, None));
+    }
+
+    #[test]
+    fn the_same_words_told_to_two_nodes_have_one_winner() {
+        let a = line("A", "k", 1, 100, 101);
+        let b = line("B", "k", 1, 100, 102);
+        let mut at_a = directory(10, 0);
+        let mut at_b = directory(10, 0);
+        offer(&mut at_a, &a, Source::Client);
+        offer(&mut at_b, &b, Source::Client);
+        offer(&mut at_a, &b, Source::Peer);
+        offer(&mut at_b, &a, Source::Peer);
+        assert_eq!(contents(&at_a), contents(&at_b));
+        assert_eq!(
+            at_a.sums().of(super::super::digest::Branch::ROOT),
+            at_b.sums().of(super::super::digest::Branch::ROOT)
+        );
+    }
+
+    #[test]
+    fn expiry_is_a_function_of_the_record() {
+        let mut d = directory(10, 60);
+        let old = line("A", "k", 1, 100, 100);
+        let record = Record::parse(&old).unwrap();
+        assert!(matches!(d.offer(&record, Source::Peer, 160 * SECOND), Offer::News(_)));
+        assert!(d.get(b"k", 160 * SECOND).is_some());
+        assert_eq!(d.get(b"k", 161 * SECOND), None, "expired before any sweep");
+        assert!(!d.sweep(161 * SECOND, 1));
+        assert_eq!((d.len(), d.expired), (0, 1));
+        assert_eq!(d.sums().of(super::super::digest::Branch::ROOT), 0);
+        assert_eq!(d.offer(&record, Source::Peer, 161 * SECOND), Offer::Expired);
+    }
+
+    #[test]
+    fn lists_leaves() {
+        let mut d = directory(1000, 0);
+        for i in 0..500 {
+            offer(&mut d, &line("A", &format!("client{i}"), 1, i, i), Source::Client);
+        }
+        let mut seen = 0;
+        for leaf in 0..=u16::MAX {
+            let mut sum = 0u64;
+            d.for_leaf(Leaf(leaf), |digest, _| {
+                seen += 1;
+                sum = sum.wrapping_add(digest);
+            });
+            assert_eq!(
+                sum,
+                d.sums().children(super::super::digest::Branch { level: 3, index: leaf >> 4 })
+                    [usize::from(leaf & 15)]
+            );
+        }
+        assert_eq!(seen, 500);
+    }
+
+    proptest! {
+        /// The cap keeps the same clients whatever the order of arrival, and they are the top K.
+        #[test]
+        fn eviction_converges(
+            told in proptest::collection::vec((0u8..12, 0i64..40, 0u8..2), 1..60),
+            seed in any::<u64>(),
+        ) {
+            let lines: Vec<_> = told.iter().map(|(client, time, server)| {
+                line(if *server == 0 { "A" } else { "B" }, &format!("c{client}"), 1, *time, time + 3)
+            }).collect();
+            let mut shuffled = lines.clone();
+            let mut state = seed | 1;
+            for i in (1..shuffled.len()).rev() {
+                state ^= state << 13; state ^= state >> 7; state ^= state << 17;
+                shuffled.swap(i, (state % (i as u64 + 1)) as usize);
+            }
+            let (mut a, mut b, mut all) = (directory(4, 0), directory(4, 0), directory(100, 0));
+            for l in &lines { offer(&mut a, l, Source::Peer); offer(&mut all, l, Source::Peer); }
+            for l in &shuffled { offer(&mut b, l, Source::Peer); }
+            prop_assert_eq!(contents(&a), contents(&b));
+            prop_assert!(a.len() <= 4);
+            // The least that is kept is not below the greatest that is not.
+            let kept = contents(&a);
+            let rank = |l: &Vec<u8>| Record::parse(l).unwrap().rank(5 * SECOND);
+            let least = kept.iter().map(rank).min().unwrap();
+            for l in contents(&all).iter().filter(|l| !kept.contains(l)) {
+                prop_assert!(rank(l) <= least);
+            }
+            prop_assert_eq!(a.sums().of(super::super::digest::Branch::ROOT), b.sums().of(super::super::digest::Branch::ROOT));
+        }
+    }
+}

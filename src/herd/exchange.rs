@@ -1,0 +1,358 @@
+//! Anti-entropy on one link: comparing digests, and fetching what differs.
+//!
+//! Either side opens a round with the sums of the root's children. Whoever receives sums compares
+//! them with its own and goes down where they differ; at a leaf it lists the digests of its
+//! records, and the other side asks for those it lacks and offers those it has more. A side that
+//! holds nothing below a branch asks for all of it.
+//!
+//! In a [`Purpose::Sync`] round differences are expected and fetched at once. In a
+//! [`Purpose::Check`] round a record that is missing may just be on its way, so it is a suspect
+//! first and is asked for only if it is still missing after [`GRACE`]: what a check then brings is
+//! a fault of flooding, and is counted as such.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use super::digest::{Branch, FANOUT, LEAF_LEVEL, Leaf};
+use super::directory::{Directory, Slot};
+use super::message::{
+    DIGESTS_PER_LINE, Digests, Message, Purpose, push_listing, push_offers, push_pull, push_sums,
+    push_wants,
+};
+use super::queue::{NumberSet, SlotQueue};
+
+/// How long a check waits for a missing record to come by itself: many times the delay of a flood.
+pub const GRACE: Duration = Duration::from_secs(1);
+
+/// Most suspects of a link. What is beyond is left to the next check.
+const MAX_SUSPECTS: usize = 4096;
+
+/// Most digests waiting to be asked for. What is beyond takes another round.
+const MAX_WANTS: usize = 65_536;
+
+/// Leaves that one turn looks at for a branch that the peer wants whole: bounds the work of a turn.
+const LEAVES_PER_TURN: usize = 256;
+
+/// The state of anti-entropy on one link. Every set is bounded by the size of the tree.
+#[derive(Default)]
+pub struct Exchange {
+    /// Inner branches whose children's sums are to be sent.
+    compare: NumberSet,
+    /// Leaves whose digests are to be listed.
+    list: NumberSet,
+    /// Branches of which the peer holds nothing and gets everything.
+    push: NumberSet,
+    /// The leaves left of a branch that is being pushed.
+    pushing: core::ops::Range<usize>,
+    /// Branches of which this node holds nothing and asks for everything.
+    pull: NumberSet,
+    /// The leaf whose listing goes on, and from which digest.
+    listing: Option<(Leaf, u64)>,
+    /// What is to be asked for.
+    wants: VecDeque<(Leaf, u64)>,
+    /// What is to be offered.
+    offers: VecDeque<(Leaf, u64)>,
+    /// What was missing and may yet come by itself, until when.
+    suspects: VecDeque<(Duration, Leaf, u64)>,
+    /// Records the peer asked for.
+    pub repairs: SlotQueue,
+    /// Why the peer asked.
+    pub repairs_for: Option<Purpose>,
+    /// The round under way is a sync. It is until there is nothing left to do.
+    syncing: bool,
+    /// Reused for the digests of a leaf.
+    scratch: Vec<(u64, Slot)>,
+}
+
+impl Exchange {
+    /// Opens a round.
+    pub fn open(&mut self, purpose: Purpose) {
+        self.note(purpose);
+        self.compare.insert(0);
+    }
+
+    /// Whether nothing is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        !self.has_output() && self.suspects.is_empty()
+    }
+
+    /// Whether [`Exchange::fill`] or the queue of repairs has something to send.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        !(self.compare.is_empty()
+            && self.list.is_empty()
+            && self.push.is_empty()
+            && self.pushing.is_empty()
+            && self.pull.is_empty()
+            && self.listing.is_none()
+            && self.wants.is_empty()
+            && self.offers.is_empty()
+            && self.repairs.is_empty())
+    }
+
+    /// When [`Exchange::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.suspects.front().map(|(due, _, _)| *due)
+    }
+
+    /// Asks for the suspects that did not come.
+    pub fn handle_timeout(&mut self, directory: &Directory, now: Duration) {
+        self.note(Purpose::Check);
+        while let Some(&(due, leaf, digest)) = self.suspects.front() {
+            if due > now {
+                break;
+            }
+            self.suspects.pop_front();
+            if !holds(directory, leaf, digest) {
+                self.want(leaf, digest);
+            }
+        }
+    }
+
+    /// Takes a message of the exchange. `flooding` says which slots are queued for the peer anyway.
+    pub fn receive(
+        &mut self,
+        message: &Message<'_>,
+        directory: &Directory,
+        flooding: &SlotQueue,
+        now: Duration,
+    ) {
+        match *message {
+            Message::Sums(purpose, branch, theirs) => {
+                self.note(purpose);
+                self.compare_children(branch, &theirs, directory);
+            }
+            Message::Listing { purpose, leaf, low, high, digests } => {
+                self.note(purpose);
+                self.compare_leaf(leaf, low..=high, digests, directory, flooding, now);
+            }
+            Message::Offers(leaf, digests) => {
+                for digest in digests.iter() {
+                    self.suspect(leaf, digest, directory, now);
+                }
+            }
+            Message::Wants(purpose, leaf, digests) => {
+                self.repairs_for = Some(purpose);
+                let wanted: Vec<u64> = digests.iter().collect();
+                directory.for_leaf(leaf, |digest, slot| {
+                    if wanted.contains(&digest) && !flooding.contains(slot) {
+                        self.repairs.push(slot);
+                    }
+                });
+            }
+            Message::Pull(branch) => {
+                self.repairs_for = Some(Purpose::Sync);
+                self.push.insert(number(branch));
+            }
+            _ => {}
+        }
+    }
+
+    /// Appends messages until `out` has `limit` bytes or a turn's work is done.
+    pub fn fill(
+        &mut self,
+        directory: &Directory,
+        flooding: &SlotQueue,
+        out: &mut Vec<u8>,
+        limit: usize,
+    ) {
+        let purpose = self.purpose();
+        let mut digests = Vec::new();
+        while out.len() < limit {
+            if let Some(&(leaf, _)) = self.wants.front() {
+                take_leaf(&mut self.wants, leaf, &mut digests);
+                push_wants(out, purpose, leaf, &digests);
+            } else if let Some(&(leaf, _)) = self.offers.front() {
+                take_leaf(&mut self.offers, leaf, &mut digests);
+                push_offers(out, leaf, &digests);
+            } else if let Some(branch) = self.pull.pop().and_then(branch) {
+                push_pull(out, branch);
+            } else if let Some(branch) = self.compare.pop().and_then(branch) {
+                push_sums(out, purpose, branch, &directory.sums().children(branch));
+            } else if let Some((leaf, low)) =
+                self.listing.take().or_else(|| self.list.pop().map(|leaf| (Leaf(leaf as u16), 0)))
+            {
+                self.list_leaf(leaf, low, directory, out);
+            } else {
+                break;
+            }
+        }
+        self.push_leaves(directory, flooding);
+    }
+
+    /// Moves the records of a few leaves that the peer lacks to the repairs.
+    fn push_leaves(&mut self, directory: &Directory, flooding: &SlotQueue) {
+        for _ in 0..LEAVES_PER_TURN {
+            // What waits to be sent is enough for now.
+            if self.repairs.len() > MAX_SUSPECTS {
+                return;
+            }
+            let Some(leaf) = self.pushing.next() else {
+                let Some(branch) = self.push.pop().and_then(branch) else { return };
+                self.pushing = branch.leaves();
+                continue;
+            };
+            let repairs = &mut self.repairs;
+            directory.for_leaf(Leaf(leaf as u16), |_, slot| {
+                if !flooding.contains(slot) {
+                    repairs.push(slot);
+                }
+            });
+        }
+    }
+
+    fn compare_children(&mut self, parent: Branch, theirs: &[u64; FANOUT], directory: &Directory) {
+        let ours = directory.sums().children(parent);
+        for i in 0..FANOUT {
+            let child = parent.child(i);
+            if theirs[i] == ours[i] {
+                continue;
+            }
+            // Whole branches move only in a sync: in a check a first record may be on its way.
+            if self.syncing && theirs[i] == 0 {
+                self.repairs_for = Some(Purpose::Sync);
+                self.push.insert(number(child));
+            } else if self.syncing && ours[i] == 0 {
+                self.pull.insert(number(child));
+            } else if child.level == LEAF_LEVEL {
+                self.list.insert(child.index.into());
+            } else {
+                self.compare.insert(number(child));
+            }
+        }
+    }
+
+    fn compare_leaf(
+        &mut self,
+        leaf: Leaf,
+        listed: core::ops::RangeInclusive<u64>,
+        digests: Digests<'_>,
+        directory: &Directory,
+        flooding: &SlotQueue,
+        now: Duration,
+    ) {
+        let mut theirs: Vec<u64> = digests.iter().collect();
+        theirs.sort_unstable();
+        let mut ours = std::mem::take(&mut self.scratch);
+        ours.clear();
+        directory.for_leaf(leaf, |digest, slot| {
+            if listed.contains(&digest) {
+                ours.push((digest, slot));
+            }
+        });
+        for &(digest, slot) in &ours {
+            if theirs.binary_search(&digest).is_err() && !flooding.contains(slot) {
+                if self.syncing {
+                    self.repairs_for = Some(Purpose::Sync);
+                    self.repairs.push(slot);
+                } else if self.offers.len() < MAX_SUSPECTS {
+                    self.offers.push_back((leaf, digest));
+                }
+            }
+        }
+        ours.sort_unstable();
+        for &digest in &theirs {
+            if ours.binary_search_by_key(&digest, |&(digest, _)| digest).is_err() {
+                if self.syncing {
+                    self.want(leaf, digest);
+                } else {
+                    self.suspect(leaf, digest, directory, now);
+                }
+            }
+        }
+        self.scratch = ours;
+    }
+
+    fn list_leaf(&mut self, leaf: Leaf, low: u64, directory: &Directory, out: &mut Vec<u8>) {
+        let mut digests = Vec::new();
+        directory.for_leaf(leaf, |digest, _| {
+            if digest >= low {
+                digests.push(digest);
+            }
+        });
+        digests.sort_unstable();
+        // The rest of a crowded leaf follows in further lines.
+        let high = digests.get(DIGESTS_PER_LINE).map_or(u64::MAX, |next| next - 1);
+        if high < u64::MAX {
+            digests.truncate(DIGESTS_PER_LINE);
+            self.listing = Some((leaf, high + 1));
+        }
+        push_listing(out, self.purpose(), leaf, (low, high), &digests);
+    }
+
+    fn want(&mut self, leaf: Leaf, digest: u64) {
+        if self.wants.len() < MAX_WANTS {
+            self.wants.push_back((leaf, digest));
+        } else {
+            self.compare.insert(0); // another round, once these have been asked for
+        }
+    }
+
+    fn suspect(&mut self, leaf: Leaf, digest: u64, directory: &Directory, now: Duration) {
+        if self.suspects.len() < MAX_SUSPECTS && !holds(directory, leaf, digest) {
+            self.suspects.push_back((now + GRACE, leaf, digest));
+        }
+    }
+
+    /// Goes on with a round for this purpose. A sync that nothing is left of is over: what a check
+    /// then finds must not pass for it.
+    fn note(&mut self, purpose: Purpose) {
+        self.syncing = purpose == Purpose::Sync || (self.syncing && self.has_output());
+    }
+
+    const fn purpose(&self) -> Purpose {
+        if self.syncing { Purpose::Sync } else { Purpose::Check }
+    }
+}
+
+/// Takes the digests of `leaf` at the front of `queue`, at most a line of them.
+fn take_leaf(queue: &mut VecDeque<(Leaf, u64)>, leaf: Leaf, digests: &mut Vec<u64>) {
+    digests.clear();
+    while digests.len() < DIGESTS_PER_LINE {
+        match queue.front() {
+            Some(&(next, digest)) if next == leaf => digests.push(digest),
+            _ => break,
+        }
+        queue.pop_front();
+    }
+}
+
+fn holds(directory: &Directory, leaf: Leaf, wanted: u64) -> bool {
+    let mut found = false;
+    directory.for_leaf(leaf, |digest, _| found |= digest == wanted);
+    found
+}
+
+/// A branch as a number among all branches, level by level.
+fn number(branch: Branch) -> usize {
+    let before = ((1usize << (4 * u32::from(branch.level))) - 1) / (FANOUT - 1);
+    before + usize::from(branch.index)
+}
+
+/// The branch of that number.
+fn branch(number: usize) -> Option<Branch> {
+    (0..=LEAF_LEVEL).find_map(|level| {
+        let before = ((1usize << (4 * u32::from(level))) - 1) / (FANOUT - 1);
+        Branch::new(level, number.checked_sub(before)? as u64)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branches_and_their_numbers() {
+        assert_eq!(branch(number(Branch::ROOT)), Some(Branch::ROOT));
+        for level in 0..=LEAF_LEVEL {
+            for index in [0, 1, (1u64 << (4 * level)) - 1] {
+                if let Some(there) = Branch::new(level, index) {
+                    assert_eq!(branch(number(there)), Some(there));
+                }
+            }
+        }
+        assert_eq!(branch(1 + 16 + 256 + 4096 + 65536), None);
+    }
+}

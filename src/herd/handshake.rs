@@ -1,0 +1,523 @@
+//! How two nodes become linked: mutual challenge and response.
+//!
+//! The node that dials speaks first: `HERD <version> <from> <to> <boot> <nonce> <Δ> <max_clients>
+//! <client_ttl> <secret|open>`. The other answers with its own `HERD` line. Each side sees the
+//! other's settings and decides for itself, so a mismatch is told on both sides. With a shared
+//! secret the dialler then sends `PROOF <hmac>` and gets one back; both are HMAC-SHA256
+//! (RFC 2104) over the role of the speaker and both `HERD` lines, whose nonces are fresh: a
+//! recording of another handshake, or an answer reflected to its asker, proves nothing.
+
+use ring::hmac;
+
+use super::directory::Rules;
+use super::message::hex;
+use super::routes::NodeId;
+use crate::protocol::{fields, next_field};
+
+/// The version of what travels on a link. Another version is refused.
+pub const VERSION: &[u8] = b"1";
+
+/// The word that a node's first line begins with.
+const HELLO: &[u8] = b"HERD";
+
+/// Longest line of a handshake in bytes: eight fields, the largest a name of 64 bytes.
+pub const MAX_HANDSHAKE_LINE: usize = 512;
+
+/// Random bytes in a nonce, as RFC 4086 §8 asks of keys.
+pub type Nonce = [u8; 16];
+
+/// What a node says of itself, the same in all its handshakes.
+pub struct Identity {
+    /// The names of all nodes, sorted; a [`NodeId`] is a place in this list.
+    pub names: Vec<Box<[u8]>>,
+    /// This node.
+    pub me: NodeId,
+    /// Its neighbours.
+    pub neighbours: Vec<NodeId>,
+    /// What must be the same in the whole herd.
+    pub rules: Rules,
+    /// The shared secret, if the herd has one.
+    pub secret: Option<hmac::Key>,
+    /// Whether links run over TLS only.
+    pub tls: bool,
+    /// Different in every life of this node.
+    pub boot: u64,
+}
+
+impl Identity {
+    /// The name of `node`.
+    #[must_use]
+    pub fn name(&self, node: NodeId) -> &[u8] {
+        &self.names[usize::from(node)]
+    }
+
+    /// The node called `name`.
+    #[must_use]
+    pub fn node(&self, name: &[u8]) -> Option<NodeId> {
+        self.names.binary_search_by(|held| (**held).cmp(name)).ok().map(|at| at as NodeId)
+    }
+}
+
+/// What the shell knows of the connection that a handshake runs on.
+#[derive(Clone, Debug, Default)]
+pub struct Transport {
+    /// Whether both ends are on this machine.
+    pub loopback: bool,
+    /// The nodes that the peer's certificate is for, where the link runs over TLS.
+    pub certified: Option<Vec<Vec<u8>>>,
+}
+
+/// A handshake under way.
+pub struct Handshake {
+    /// The line this node sent, then the other's.
+    mine: Vec<u8>,
+    theirs: Vec<u8>,
+    dialled: bool,
+    /// Whom this node dialled, or who says to be calling.
+    peer: NodeId,
+    boot: u64,
+    transport: Transport,
+}
+
+/// What became of a line of the handshake.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The other side has the word.
+    Waiting,
+    /// The link stands.
+    Established {
+        /// With whom.
+        peer: NodeId,
+        /// In which of its lives.
+        boot: u64,
+    },
+    /// It does not, for this reason. What was appended is still to be sent.
+    Refused(String),
+}
+
+/// What the first line of a connection was.
+pub enum Accepted {
+    /// No handshake of a neighbour: the connection is a client's. A reason, if it looked like one.
+    Client(Option<String>),
+    /// A handshake that goes on.
+    Peer(Box<Handshake>, Progress),
+}
+
+impl Handshake {
+    /// Begins the handshake of a connection that this node dialled. Appends what to send.
+    #[must_use]
+    pub fn dial(
+        identity: &Identity,
+        peer: NodeId,
+        nonce: &Nonce,
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> Self {
+        let mine = hello(identity, peer, nonce);
+        out.extend_from_slice(&mine);
+        out.push(b'\n');
+        Self { mine, theirs: Vec::new(), dialled: true, peer, boot: 0, transport }
+    }
+
+    /// Looks at the first line of a connection that somebody else dialled. Appends what to send.
+    #[must_use]
+    pub fn accept(
+        identity: &Identity,
+        line: &[u8],
+        nonce: &Nonce,
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> Accepted {
+        let Some(hello_line) = Hello::parse(line) else { return Accepted::Client(None) };
+        let stranger = |why: &str| {
+            let name = String::from_utf8_lossy(hello_line.from).into_owned();
+            Accepted::Client(Some(format!("a peer that calls itself {name:?} {why}")))
+        };
+        if hello_line.to != identity.name(identity.me) {
+            return stranger("dialled another node; its address for that node leads here");
+        }
+        let Some(peer) = identity.node(hello_line.from) else {
+            return stranger("is not in this herd; add it to the configuration of this node");
+        };
+        if !identity.neighbours.contains(&peer) {
+            return stranger("is no neighbour of this node");
+        }
+        let mine = hello(identity, peer, nonce);
+        let handshake = Self {
+            mine,
+            theirs: line.to_vec(),
+            dialled: false,
+            peer,
+            boot: hello_line.boot,
+            transport,
+        };
+        out.extend_from_slice(&handshake.mine);
+        out.push(b'\n');
+        let progress = match handshake.disagreement(identity, &hello_line) {
+            Some(why) => Progress::Refused(why),
+            None if identity.secret.is_some() => Progress::Waiting,
+            None => handshake.established(),
+        };
+        Accepted::Peer(Box::new(handshake), progress)
+    }
+
+    /// With whom.
+    #[must_use]
+    pub const fn peer(&self) -> NodeId {
+        self.peer
+    }
+
+    /// Whether this node dialled.
+    #[must_use]
+    pub const fn dialled(&self) -> bool {
+        self.dialled
+    }
+
+    /// Takes the next line. Appends what to send.
+    pub fn receive(&mut self, identity: &Identity, line: &[u8], out: &mut Vec<u8>) -> Progress {
+        if self.theirs.is_empty() {
+            return self.receive_hello(identity, line, out);
+        }
+        let Some(secret) = &identity.secret else {
+            return Progress::Refused("it spoke out of turn".to_owned());
+        };
+        let proof =
+            fields::<2>(line).filter(|[word, _]| word == b"PROOF").and_then(|f| unhex(f[1]));
+        let expected = self.transcript(!self.dialled);
+        // `verify` compares in constant time.
+        if proof.is_none_or(|proof| hmac::verify(secret, &expected, &proof).is_err()) {
+            return Progress::Refused("its proof is wrong; it has another secret".to_owned());
+        }
+        if !self.dialled {
+            self.push_proof(secret, out);
+        }
+        self.established()
+    }
+
+    fn receive_hello(&mut self, identity: &Identity, line: &[u8], out: &mut Vec<u8>) -> Progress {
+        let Some(hello_line) = Hello::parse(line) else {
+            let line = String::from_utf8_lossy(&line[..line.len().min(64)]).into_owned();
+            return Progress::Refused(format!(
+                "it does not take this node for a neighbour; it answered {line:?}"
+            ));
+        };
+        if hello_line.from != identity.name(self.peer)
+            || hello_line.to != identity.name(identity.me)
+        {
+            let name = String::from_utf8_lossy(hello_line.from).into_owned();
+            return Progress::Refused(format!(
+                "{name:?} answers at its address; correct `hosts` or `ports`"
+            ));
+        }
+        line.clone_into(&mut self.theirs);
+        self.boot = hello_line.boot;
+        if let Some(why) = self.disagreement(identity, &hello_line) {
+            return Progress::Refused(why);
+        }
+        match &identity.secret {
+            Some(secret) => {
+                self.push_proof(secret, out);
+                Progress::Waiting
+            }
+            None => self.established(),
+        }
+    }
+
+    fn established(&self) -> Progress {
+        Progress::Established { peer: self.peer, boot: self.boot }
+    }
+
+    /// What stands between this node and the sender of `hello_line`.
+    fn disagreement(&self, identity: &Identity, hello_line: &Hello<'_>) -> Option<String> {
+        let name = identity.name(self.peer);
+        if hello_line.version != VERSION {
+            return Some(
+                "it speaks another version of the protocol; run the same release".to_owned(),
+            );
+        }
+        let differ = |what: &str, theirs: i128, ours: i128| {
+            (theirs != ours).then(|| {
+                format!("its {what} is {theirs}, here it is {ours}; make them the same in the whole herd")
+            })
+        };
+        let rules = &identity.rules;
+        if let Some(why) =
+            differ("max_clock_offset in ns", hello_line.max_clock_offset, rules.max_clock_offset)
+                .or_else(|| differ("max_clients", hello_line.max_clients, rules.max_clients.into()))
+                .or_else(|| differ("client_ttl in ns", hello_line.client_ttl, rules.client_ttl))
+        {
+            return Some(why);
+        }
+        if hello_line.has_secret != identity.secret.is_some() {
+            let (has, lacks) =
+                if hello_line.has_secret { ("it", "this node") } else { ("this node", "it") };
+            return Some(format!(
+                "{has} has a secret and {lacks} has none; set HERD_SECRET on both"
+            ));
+        }
+        match &self.transport.certified {
+            Some(certified) if !certified.iter().any(|certified| certified == name) => {
+                Some("its certificate is for another name".to_owned())
+            }
+            None if identity.tls => {
+                Some("it does not speak TLS; set peers.tls on both sides".to_owned())
+            }
+            None if identity.secret.is_none() && !self.transport.loopback => Some(
+                "without a secret peers are taken from loopback only; set HERD_SECRET or peers.tls"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
+
+    fn push_proof(&self, secret: &hmac::Key, out: &mut Vec<u8>) {
+        let tag = hmac::sign(secret, &self.transcript(self.dialled));
+        out.extend_from_slice(b"PROOF ");
+        push_hex(out, tag.as_ref());
+        out.push(b'\n');
+    }
+
+    /// What the dialler (or the other) proves to know the secret over.
+    fn transcript(&self, by_dialler: bool) -> Vec<u8> {
+        let role: &[u8] = if by_dialler { b"dialler" } else { b"listener" };
+        let (first, second) =
+            if self.dialled { (&self.mine, &self.theirs) } else { (&self.theirs, &self.mine) };
+        [role, first, second].join(&b'\n')
+    }
+}
+
+/// The other side's first line.
+struct Hello<'a> {
+    version: &'a [u8],
+    from: &'a [u8],
+    to: &'a [u8],
+    boot: u64,
+    max_clock_offset: i128,
+    max_clients: i128,
+    client_ttl: i128,
+    has_secret: bool,
+}
+
+impl<'a> Hello<'a> {
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        if line.len() > MAX_HANDSHAKE_LINE || next_field(line)?.0 != HELLO {
+            return None;
+        }
+        let [_, version, from, to, boot, nonce, offset, clients, ttl, secret] = fields::<10>(line)?;
+        (unhex(nonce)?.len() == size_of::<Nonce>()).then_some(())?;
+        Some(Self {
+            version,
+            from,
+            to,
+            boot: hex(boot)?,
+            max_clock_offset: hex(offset)?.into(),
+            max_clients: hex(clients)?.into(),
+            client_ttl: hex(ttl)?.into(),
+            has_secret: match secret {
+                b"secret" => true,
+                b"open" => false,
+                _ => return None,
+            },
+        })
+    }
+}
+
+fn hello(identity: &Identity, to: NodeId, nonce: &Nonce) -> Vec<u8> {
+    let mut line = [HELLO, VERSION, identity.name(identity.me), identity.name(to)].join(&b' ');
+    line.push(b' ');
+    push_hex(&mut line, &identity.boot.to_be_bytes());
+    line.push(b' ');
+    push_hex(&mut line, nonce);
+    let rules = &identity.rules;
+    for number in [
+        u64::try_from(rules.max_clock_offset).unwrap_or(u64::MAX),
+        rules.max_clients.into(),
+        u64::try_from(rules.client_ttl).unwrap_or(u64::MAX),
+    ] {
+        line.push(b' ');
+        push_hex(&mut line, &number.to_be_bytes());
+    }
+    line.extend_from_slice(if identity.secret.is_some() { b" secret" } else { b" open" });
+    line
+}
+
+fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
+    for byte in bytes {
+        out.push(b"0123456789abcdef"[usize::from(byte >> 4)]);
+        out.push(b"0123456789abcdef"[usize::from(byte & 15)]);
+    }
+}
+
+fn unhex(field: &[u8]) -> Option<Vec<u8>> {
+    if field.len() % 2 == 1 || field.len() > 128 {
+        return None;
+    }
+    field.chunks(2).map(|pair| hex(pair).map(|byte| byte as u8)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::time::SECOND;
+
+    const LOOPBACK: Transport = Transport { loopback: true, certified: None };
+
+    fn identity(me: NodeId, secret: Option<&[u8]>) -> Identity {
+        Identity {
+            names: [b"A", b"B", b"C"].map(|name| name.to_vec().into_boxed_slice()).to_vec(),
+            me,
+            neighbours: if me == 1 { vec![0, 2] } else { vec![1] },
+            rules: Rules { max_clock_offset: 5 * SECOND, max_clients: 100, client_ttl: 0 },
+            secret: secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret)),
+            tls: false,
+            boot: 7 + u64::from(me),
+        }
+    }
+
+    /// Runs a handshake from `a` to `b`, to what both came to and what travelled.
+    fn run(
+        a: &Identity,
+        b: &Identity,
+        nonces: [u8; 2],
+        transport: &Transport,
+    ) -> (Progress, Progress, Vec<u8>) {
+        let (mut wire, mut back) = (Vec::new(), Vec::new());
+        let mut dialler = Handshake::dial(a, b.me, &[nonces[0]; 16], transport.clone(), &mut wire);
+        let mut log = wire.clone();
+        let accepted = Handshake::accept(
+            b,
+            wire.trim_ascii_end(),
+            &[nonces[1]; 16],
+            transport.clone(),
+            &mut back,
+        );
+        let Accepted::Peer(mut listener, mut at_b) = accepted else { panic!("taken for a client") };
+        let mut at_a = Progress::Waiting;
+        loop {
+            let to_a = std::mem::take(&mut back);
+            if to_a.is_empty() || at_a != Progress::Waiting {
+                return (at_a, at_b, log);
+            }
+            let mut to_b = Vec::new();
+            at_a = dialler.receive(a, to_a.trim_ascii_end(), &mut to_b);
+            log.extend_from_slice(&to_b);
+            if !to_b.is_empty() && at_b == Progress::Waiting {
+                at_b = listener.receive(b, to_b.trim_ascii_end(), &mut back);
+            }
+        }
+    }
+
+    fn refused(progress: &Progress, why: &str) {
+        let Progress::Refused(reason) = progress else {
+            panic!("{progress:?}, not refused for {why}")
+        };
+        assert!(reason.contains(why), "{reason}");
+    }
+
+    #[test]
+    fn both_sides_link_with_and_without_a_secret() {
+        for secret in [None, Some(&b"s3cret"[..])] {
+            let (at_a, at_b, wire) =
+                run(&identity(0, secret), &identity(1, secret), [1, 2], &LOOPBACK);
+            assert_eq!(at_a, Progress::Established { peer: 1, boot: 8 });
+            assert_eq!(at_b, Progress::Established { peer: 0, boot: 7 });
+            assert!(!wire.windows(6).any(|w| w == b"s3cret"));
+        }
+    }
+
+    #[test]
+    fn another_secret_is_refused() {
+        let (at_a, at_b, _) =
+            run(&identity(0, Some(b"one")), &identity(1, Some(b"two")), [1, 2], &LOOPBACK);
+        refused(&at_b, "another secret");
+        assert_eq!(at_a, Progress::Waiting, "the dialler learns nothing it could use");
+    }
+
+    #[test]
+    fn a_missing_secret_and_other_settings_are_told_on_both_sides() {
+        let (at_a, at_b, _) = run(&identity(0, None), &identity(1, Some(b"x")), [1, 2], &LOOPBACK);
+        refused(&at_a, "has a secret");
+        refused(&at_b, "has a secret");
+        let mut other = identity(1, None);
+        other.rules.max_clients = 99;
+        let (at_a, at_b, _) = run(&identity(0, None), &other, [1, 2], &LOOPBACK);
+        refused(&at_a, "max_clients is 99, here it is 100");
+        refused(&at_b, "max_clients is 100, here it is 99");
+    }
+
+    #[test]
+    fn a_replayed_handshake_proves_nothing() {
+        let (a, b) = (identity(0, Some(b"x")), identity(1, Some(b"x")));
+        let (_, _, recorded) = run(&a, &b, [1, 2], &LOOPBACK);
+        let lines: Vec<&[u8]> = recorded.split(|&byte| byte == b'\n').collect();
+        let mut back = Vec::new();
+        let Accepted::Peer(mut listener, _) =
+            Handshake::accept(&b, lines[0], &[3; 16], LOOPBACK, &mut back)
+        else {
+            panic!("taken for a client")
+        };
+        refused(&listener.receive(&b, lines[1], &mut Vec::new()), "proof is wrong");
+    }
+
+    #[test]
+    fn a_reflected_proof_proves_nothing() {
+        // A calls what claims to be B but only echoes: the proof of a dialler is not a listener's.
+        let a = identity(0, Some(b"x"));
+        let mut wire = Vec::new();
+        let mut dialler = Handshake::dial(&a, 1, &[1; 16], LOOPBACK, &mut wire);
+        let hello_of_b = hello(&identity(1, Some(b"x")), 0, &[1; 16]);
+        let mut proof = Vec::new();
+        assert_eq!(dialler.receive(&a, &hello_of_b, &mut proof), Progress::Waiting);
+        refused(&dialler.receive(&a, proof.trim_ascii_end(), &mut Vec::new()), "proof is wrong");
+    }
+
+    #[test]
+    fn strangers_stay_clients() {
+        let (a, b) = (identity(0, None), identity(1, None));
+        for (line, looked_like_one) in [
+            (b"IAMAT k +1-1 5".to_vec(), false),
+            (b"HERD".to_vec(), false),
+            (hello(&a, 2, &[1; 16]), true),
+            (
+                String::from_utf8(hello(&a, 1, &[1; 16]))
+                    .unwrap()
+                    .replace(" A ", " X ")
+                    .into_bytes(),
+                true,
+            ),
+            (
+                String::from_utf8(hello(&a, 1, &[1; 16]))
+                    .unwrap()
+                    .replace(" A ", " B ")
+                    .into_bytes(),
+                true,
+            ),
+        ] {
+            let mut out = Vec::new();
+            match Handshake::accept(&b, &line, &[2; 16], LOOPBACK, &mut out) {
+                Accepted::Client(why) => assert_eq!(why.is_some(), looked_like_one, "{why:?}"),
+                Accepted::Peer(..) => panic!("{}", String::from_utf8_lossy(&line)),
+            }
+            assert!(out.is_empty());
+        }
+    }
+
+    #[test]
+    fn without_a_secret_only_from_here() {
+        let away = Transport { loopback: false, certified: None };
+        let (at_a, at_b, _) = run(&identity(0, None), &identity(1, None), [1, 2], &away);
+        refused(&at_a, "loopback only");
+        refused(&at_b, "loopback only");
+        let certified = Transport { loopback: false, certified: Some(vec![b"C".to_vec()]) };
+        let (_, at_b, _) = run(&identity(0, None), &identity(1, None), [1, 2], &certified);
+        refused(&at_b, "another name");
+        let certified =
+            Transport { loopback: false, certified: Some(vec![b"A".to_vec(), b"B".to_vec()]) };
+        let mut b = identity(1, None);
+        b.tls = true;
+        let (at_a, _, _) = run(&identity(0, None), &b, [1, 2], &certified);
+        assert_eq!(at_a, Progress::Established { peer: 1, boot: 8 });
+        let (_, at_b, _) = run(&identity(0, None), &b, [1, 2], &LOOPBACK);
+        refused(&at_b, "does not speak TLS");
+    }
+}

@@ -1,0 +1,343 @@
+//! What travels on a link between two nodes, one line a message.
+//!
+//! Records are AT lines as they are. Everything else begins with another word. Emitting and
+//! parsing stand side by side; [`Message::parse`] of what [`Message::emit`] appended is the same.
+
+use core::fmt;
+
+use super::digest::{Branch, FANOUT, LEAF_LEVEL, Leaf};
+use super::directory::MAX_RECORD;
+use crate::limits::{MAX_NODE_NAME, MAX_NODES};
+use crate::protocol::next_field;
+use crate::protocol::record::Record;
+use crate::protocol::time::Nanos;
+
+/// Digests in one line of a listing: enough for the words before them to weigh nothing, and a
+/// line still fits a packet or two.
+pub const DIGESTS_PER_LINE: usize = 100;
+
+// The longest message that is not a record: LINKS of a node with all the others for neighbours.
+const _: () = assert!((MAX_NODES + 1) * (MAX_NODE_NAME + 1) + 32 <= MAX_RECORD);
+
+/// Why an exchange of digests runs: what it brings is counted apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A link came up or the routes changed: differences are expected and fetched at once.
+    Sync,
+    /// The regular look: nothing should differ, and what does gets time to arrive by itself.
+    Check,
+}
+
+/// A list of record digests, as it stands in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Digests<'a>(&'a [u8]);
+
+impl<'a> Digests<'a> {
+    /// The digests. What is not a hexadecimal number was refused in parsing.
+    pub fn iter(self) -> impl Iterator<Item = u64> + use<'a> {
+        let mut rest = self.0;
+        core::iter::from_fn(move || {
+            let (field, tail) = next_field(rest)?;
+            rest = tail;
+            hex(field)
+        })
+    }
+}
+
+/// One line of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// A record, flooded.
+    Record(Record<'a>),
+    /// The next line is a record that this exchange brings.
+    Repair(Purpose),
+    /// Are you there? The id comes back.
+    Ping(u64),
+    /// I am, and my wall clock says this.
+    Pong(u64, Nanos),
+    /// A node's up links.
+    Links {
+        /// Whose links.
+        origin: &'a [u8],
+        /// The higher one is the newer one.
+        sequence: u64,
+        /// Names of its neighbours, separated by spaces.
+        up: &'a [u8],
+    },
+    /// The sums of the children of a branch.
+    Sums(Purpose, Branch, [u64; FANOUT]),
+    /// All digests of a leaf between two bounds, both included.
+    Listing {
+        /// Why.
+        purpose: Purpose,
+        /// Which leaf.
+        leaf: Leaf,
+        /// The least digest that would be listed.
+        low: u64,
+        /// The greatest.
+        high: u64,
+        /// What is there.
+        digests: Digests<'a>,
+    },
+    /// The sender holds these and saw that the receiver does not.
+    Offers(Leaf, Digests<'a>),
+    /// The sender asks for these.
+    Wants(Purpose, Leaf, Digests<'a>),
+    /// The sender holds nothing below this branch and asks for everything.
+    Pull(Branch),
+}
+
+impl<'a> Message<'a> {
+    /// Parses a line without LF. `None`: not a message, the peer is not one of us.
+    #[must_use]
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
+        if line.starts_with(b"AT ") {
+            return Record::parse(line).map(Message::Record);
+        }
+        let (word, mut rest) = next_field(line)?;
+        let mut field = || {
+            let (field, tail) = next_field(rest)?;
+            rest = tail;
+            Some(field)
+        };
+        match word {
+            b"REPAIR" => Some(Message::Repair(purpose(field()?)?)),
+            b"PING" => Some(Message::Ping(hex(field()?)?)),
+            b"PONG" => Some(Message::Pong(hex(field()?)?, decimal(field()?)?)),
+            b"LINKS" => {
+                let (origin, sequence) = (field()?, hex(field()?)?);
+                Some(Message::Links { origin, sequence, up: rest })
+            }
+            b"SUMS" => {
+                let purpose = purpose(field()?)?;
+                let branch = branch(field()?, field()?)?;
+                let mut sums = [0; FANOUT];
+                for sum in &mut sums {
+                    *sum = hex(field()?)?;
+                }
+                (branch.level < LEAF_LEVEL).then_some(Message::Sums(purpose, branch, sums))
+            }
+            b"LISTING" => {
+                let (purpose, leaf) = (purpose(field()?)?, leaf(field()?)?);
+                let (low, high) = (hex(field()?)?, hex(field()?)?);
+                Some(Message::Listing { purpose, leaf, low, high, digests: digests(rest)? })
+            }
+            b"OFFERS" => {
+                let leaf = leaf(field()?)?;
+                Some(Message::Offers(leaf, digests(rest)?))
+            }
+            b"WANTS" => {
+                let (purpose, leaf) = (purpose(field()?)?, leaf(field()?)?);
+                Some(Message::Wants(purpose, leaf, digests(rest)?))
+            }
+            b"PULL" => Some(Message::Pull(branch(field()?, field()?)?)),
+            _ => None,
+        }
+    }
+}
+
+/// Appends `REPAIR`: a record follows.
+pub fn push_repair(out: &mut Vec<u8>, purpose: Purpose) {
+    push(out, format_args!("REPAIR {}\n", letter(purpose)));
+}
+
+/// Appends `PING`.
+pub fn push_ping(out: &mut Vec<u8>, id: u64) {
+    push(out, format_args!("PING {id:x}\n"));
+}
+
+/// Appends `PONG`; `clock` is this node's wall clock.
+pub fn push_pong(out: &mut Vec<u8>, id: u64, clock: Nanos) {
+    push(out, format_args!("PONG {id:x} {clock}\n"));
+}
+
+/// Appends `LINKS`.
+pub fn push_links<'n>(
+    out: &mut Vec<u8>,
+    origin: &[u8],
+    sequence: u64,
+    up: impl Iterator<Item = &'n [u8]>,
+) {
+    out.extend_from_slice(b"LINKS ");
+    out.extend_from_slice(origin);
+    push(out, format_args!(" {sequence:x}"));
+    for name in up {
+        out.push(b' ');
+        out.extend_from_slice(name);
+    }
+    out.push(b'\n');
+}
+
+/// Appends `SUMS`.
+pub fn push_sums(out: &mut Vec<u8>, purpose: Purpose, branch: Branch, sums: &[u64; FANOUT]) {
+    push(out, format_args!("SUMS {} {} {:x}", letter(purpose), branch.level, branch.index));
+    push_digests(out, sums);
+}
+
+/// Appends `LISTING`; `digests` are all there are from `low` to `high`.
+pub fn push_listing(
+    out: &mut Vec<u8>,
+    purpose: Purpose,
+    leaf: Leaf,
+    (low, high): (u64, u64),
+    digests: &[u64],
+) {
+    push(out, format_args!("LISTING {} {:x} {low:x} {high:x}", letter(purpose), leaf.0));
+    push_digests(out, digests);
+}
+
+/// Appends `OFFERS`.
+pub fn push_offers(out: &mut Vec<u8>, leaf: Leaf, digests: &[u64]) {
+    push(out, format_args!("OFFERS {:x}", leaf.0));
+    push_digests(out, digests);
+}
+
+/// Appends `WANTS`.
+pub fn push_wants(out: &mut Vec<u8>, purpose: Purpose, leaf: Leaf, digests: &[u64]) {
+    push(out, format_args!("WANTS {} {:x}", letter(purpose), leaf.0));
+    push_digests(out, digests);
+}
+
+/// Appends `PULL`.
+pub fn push_pull(out: &mut Vec<u8>, branch: Branch) {
+    push(out, format_args!("PULL {} {:x}\n", branch.level, branch.index));
+}
+
+fn push_digests(out: &mut Vec<u8>, digests: &[u64]) {
+    for digest in digests {
+        push(out, format_args!(" {digest:x}"));
+    }
+    out.push(b'\n');
+}
+
+fn push(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+    // Writing to a Vec cannot fail. This machinery is off the path of records.
+    let _ = std::io::Write::write_fmt(out, text);
+}
+
+const fn letter(purpose: Purpose) -> char {
+    match purpose {
+        Purpose::Sync => 'S',
+        Purpose::Check => 'C',
+    }
+}
+
+fn purpose(field: &[u8]) -> Option<Purpose> {
+    match field {
+        b"S" => Some(Purpose::Sync),
+        b"C" => Some(Purpose::Check),
+        _ => None,
+    }
+}
+
+fn branch(level: &[u8], index: &[u8]) -> Option<Branch> {
+    Branch::new(u8::try_from(hex(level)?).ok()?, hex(index)?)
+}
+
+fn leaf(field: &[u8]) -> Option<Leaf> {
+    u16::try_from(hex(field)?).ok().map(Leaf)
+}
+
+fn digests(rest: &[u8]) -> Option<Digests<'_>> {
+    let mut fields = rest;
+    while let Some((field, tail)) = next_field(fields) {
+        hex(field)?;
+        fields = tail;
+    }
+    Some(Digests(rest))
+}
+
+/// A hexadecimal number of at most 16 digits.
+#[must_use]
+pub fn hex(field: &[u8]) -> Option<u64> {
+    if field.is_empty() || field.len() > 16 {
+        return None;
+    }
+    field.iter().try_fold(0, |n, &b| Some(n << 4 | u64::from(char::from(b).to_digit(16)?)))
+}
+
+fn decimal(field: &[u8]) -> Option<Nanos> {
+    if field.len() > 30 {
+        return None;
+    }
+    core::str::from_utf8(field).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parsed(out: &[u8]) -> Message<'_> {
+        Message::parse(out.strip_suffix(b"\n").expect("one line")).expect("parses")
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_emitted_parses(
+            id in any::<u64>(),
+            clock in any::<i64>(),
+            sync in any::<bool>(),
+            level in 0u8..4,
+            sums in any::<[u64; FANOUT]>(),
+            listed in proptest::collection::vec(any::<u64>(), 0..DIGESTS_PER_LINE),
+        ) {
+            let purpose = if sync { Purpose::Sync } else { Purpose::Check };
+            let branch = Branch::new(level, id % (1 << (4 * level))).unwrap();
+            let leaf = Leaf(id as u16);
+            let emitted = |emit: &dyn Fn(&mut Vec<u8>)| { let mut out = Vec::new(); emit(&mut out); out };
+
+            let out = emitted(&|o| push_repair(o, purpose));
+            prop_assert_eq!(parsed(&out), Message::Repair(purpose));
+            let out = emitted(&|o| push_ping(o, id));
+            prop_assert_eq!(parsed(&out), Message::Ping(id));
+            let out = emitted(&|o| push_pong(o, id, clock.into()));
+            prop_assert_eq!(parsed(&out), Message::Pong(id, clock.into()));
+            let out = emitted(&|o| push_sums(o, purpose, branch, &sums));
+            prop_assert_eq!(parsed(&out), Message::Sums(purpose, branch, sums));
+            let out = emitted(&|o| push_pull(o, branch));
+            prop_assert_eq!(parsed(&out), Message::Pull(branch));
+            let out = emitted(&|o| push_links(o, b"Bona", id, [&b"Clark"[..], b"Bailey"].into_iter()));
+            let Message::Links { origin, sequence, up } = parsed(&out) else { panic!() };
+            prop_assert_eq!((origin, sequence, up), (&b"Bona"[..], id, &b" Clark Bailey"[..]));
+            let out = emitted(&|o| push_listing(o, purpose, leaf, (1, id), &listed));
+            let Message::Listing { low, high, digests, .. } = parsed(&out) else { panic!() };
+            prop_assert_eq!((low, high), (1, id));
+            prop_assert_eq!(digests.iter().collect::<Vec<_>>(), listed.clone());
+            prop_assert!(out.len() < 2048);
+            let out = emitted(&|o| push_wants(o, purpose, leaf, &listed));
+            let Message::Wants(_, _, digests) = parsed(&out) else { panic!() };
+            prop_assert_eq!(digests.iter().collect::<Vec<_>>(), listed.clone());
+            let out = emitted(&|o| push_offers(o, leaf, &listed));
+            let Message::Offers(_, digests) = parsed(&out) else { panic!() };
+            prop_assert_eq!(digests.iter().collect::<Vec<_>>(), listed);
+        }
+
+        #[test]
+        fn any_bytes_parse_or_not(line in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = Message::parse(&line);
+        }
+    }
+
+    #[test]
+    fn strangers_are_refused() {
+        for bad in [
+            "",
+            "IAMAT k +1-1 5",
+            "PING",
+            "PING x",
+            "PING 11111111111111111",
+            "SUMS S 4 0",
+            "SUMS S 1 10 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0",
+            "SUMS S 0 0 1",
+            "LISTING S 10000 0 0",
+            "WANTS X 0",
+            "WANTS S 0 zz",
+            "PULL 5 0",
+            "REPAIR",
+            "ping 1",
+        ] {
+            assert_eq!(Message::parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+}

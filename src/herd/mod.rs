@@ -1,0 +1,571 @@
+//! The herd: who holds which record, and how nodes bring it to one another. Pure.
+//!
+//! [`Herd`] is the whole of it. In: [`Herd::hear`] for a client's IAMAT, [`Herd::receive`] for a
+//! line of a link, [`Herd::established`], [`Herd::closed`] and [`Herd::dial_failed`] for what
+//! became of connections, [`Herd::handle_timeout`] when [`Herd::poll_timeout`] says so. Out:
+//! [`Herd::fill`] for the bytes a link owes, [`Herd::poll_action`] for what the shell is to do.
+
+pub mod digest;
+pub mod directory;
+pub mod eviction;
+pub mod exchange;
+pub mod handshake;
+pub mod link;
+pub mod message;
+pub mod queue;
+pub mod routes;
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use directory::{Directory, Keys, Offer, Slot, Source};
+use handshake::Identity;
+use link::{ConnectionId, DIAL_RACE, Link, Up};
+use message::{Message, Purpose, push_links, push_ping, push_pong, push_repair};
+use routes::{Heard, LINKS_PAUSE, NodeId, Routes};
+
+use crate::journal::Journal;
+use crate::limits::{SWEEP_INTERVAL, SWEEP_SLOTS};
+use crate::protocol::next_field;
+use crate::protocol::record::Record;
+use crate::protocol::time::Nanos;
+
+/// An edge of this node: a place in [`Herd::links`].
+pub type LinkId = usize;
+
+/// How patient links are.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    /// Between two pings.
+    pub keepalive: Duration,
+    /// Silence after which a link is dead.
+    pub timeout: Duration,
+    /// Longest pause between attempts to reach a neighbour.
+    pub redial_max: Duration,
+    /// Between two checks of digests on a link.
+    pub antientropy_interval: Duration,
+}
+
+/// What the shell is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Connect to the neighbour of this link.
+    Dial(LinkId),
+    /// Close this connection.
+    Close(ConnectionId),
+}
+
+/// What has happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Records sent to peers because they were news.
+    pub floods_sent: u64,
+    /// Records received from peers, without those that anti-entropy brought.
+    pub floods_received: u64,
+    /// Of these, records that were held already or older than what was held.
+    pub floods_duplicate: u64,
+    /// Records that a check of digests had to bring. Without faults this stays 0.
+    pub antientropy_repairs: u64,
+    /// Records that came because a link came up or the routes changed.
+    pub link_sync_records: u64,
+    /// Links established.
+    pub links_established: u64,
+    /// Links lost.
+    pub links_lost: u64,
+    /// Links closed because the peer was silent.
+    pub links_timed_out: u64,
+    /// Times a peer's clock was found further off than half of Δ.
+    pub clock_offset_warnings: u64,
+}
+
+/// This node's part of the herd.
+pub struct Herd {
+    identity: Identity,
+    timing: Timing,
+    /// The records.
+    pub directory: Directory,
+    routes: Routes,
+    links: Vec<Link>,
+    /// The link to a node, if it is a neighbour.
+    link_to: Vec<Option<LinkId>>,
+    actions: VecDeque<Action>,
+    /// What has happened so far.
+    pub counters: Counters,
+    /// Whether this node's links have changed since the herd was told of them.
+    changed: bool,
+    /// When it may be told of them again.
+    tell_at: Duration,
+    /// When expired records are looked for again.
+    sweep_at: Duration,
+    /// State of the jitter.
+    jitter: u64,
+}
+
+impl Herd {
+    /// The herd as `identity` sees it. `seed_compatible` are those of its neighbours that are the
+    /// seed's servers. Everything is dialled at once.
+    #[must_use]
+    pub fn new(
+        identity: Identity,
+        seed_compatible: &[NodeId],
+        timing: Timing,
+        keys: Keys,
+        now: Duration,
+    ) -> Self {
+        let mut link_to = vec![None; identity.names.len()];
+        let links: Vec<Link> = identity
+            .neighbours
+            .iter()
+            .enumerate()
+            .map(|(at, &peer)| {
+                link_to[usize::from(peer)] = Some(at);
+                Link::new(peer, seed_compatible.contains(&peer), now)
+            })
+            .collect();
+        Self {
+            timing,
+            directory: Directory::new(identity.rules, keys),
+            routes: Routes::new(identity.me, identity.names.len(), now),
+            links,
+            link_to,
+            actions: VecDeque::new(),
+            counters: Counters::default(),
+            changed: false,
+            tell_at: now,
+            sweep_at: now,
+            jitter: identity.boot | 1,
+            identity,
+        }
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// This node's edges.
+    #[must_use]
+    pub fn links(&self) -> &[Link] {
+        &self.links
+    }
+
+    /// The name of a link's neighbour.
+    #[must_use]
+    pub fn peer_name(&self, link: LinkId) -> &[u8] {
+        self.identity.name(self.links[link].peer)
+    }
+
+    /// The link to the node `peer`.
+    #[must_use]
+    pub fn link_to(&self, peer: NodeId) -> Option<LinkId> {
+        self.link_to[usize::from(peer)]
+    }
+
+    /// A client of this node says where it is. News is flooded.
+    pub fn hear(&mut self, record: &Record<'_>, now: Nanos) -> Offer {
+        let offer = self.directory.offer(record, Source::Client, now);
+        if let Offer::News(slot) = offer {
+            self.forward(slot, self.identity.me, None, false);
+        }
+        offer
+    }
+
+    /// Takes a line of a link.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it: the peer does not speak the protocol, and the shell closes the link.
+    pub fn receive(
+        &mut self,
+        link: LinkId,
+        connection: ConnectionId,
+        line: &[u8],
+        now: Duration,
+        clock: Nanos,
+        journal: &mut Journal,
+    ) -> Result<(), &'static str> {
+        // Another connection may have taken the place of this one a moment ago.
+        let up = self.links[link].up.as_mut().filter(|up| up.connection == connection);
+        let Some(up) = up else { return Ok(()) };
+        up.heard = now;
+        let message = Message::parse(line).ok_or("it sent a line that is no message")?;
+        let repair = up.repair.take();
+        match message {
+            Message::Record(record) => self.receive_record(link, &record, repair, clock, journal),
+            Message::Repair(purpose) => up.repair = Some(purpose),
+            Message::Ping(id) => up.pong = Some(id),
+            Message::Pong(id, theirs) => self.compare_clocks(link, id, theirs, clock),
+            Message::Links { origin, sequence, up } => {
+                self.receive_links(link, origin, sequence, up, now);
+            }
+            other => up.exchange.receive(&other, &self.directory, &up.flood, now),
+        }
+        Ok(())
+    }
+
+    /// Takes a record from the neighbour of `link`; `repair` if anti-entropy brought it.
+    pub fn receive_record(
+        &mut self,
+        link: LinkId,
+        record: &Record<'_>,
+        repair: Option<Purpose>,
+        clock: Nanos,
+        journal: &mut Journal,
+    ) {
+        let offer = self.directory.offer(record, Source::Peer, clock);
+        let counters = &mut self.counters;
+        match (repair, offer) {
+            (None, _) => counters.floods_received += 1,
+            (Some(Purpose::Sync), Offer::News(_)) => counters.link_sync_records += 1,
+            (Some(Purpose::Check), Offer::News(_)) => counters.antientropy_repairs += 1,
+            (Some(_), _) => {}
+        }
+        if repair.is_none() && !matches!(offer, Offer::News(_)) {
+            counters.floods_duplicate += 1;
+        }
+        if journal.enabled() {
+            let note: &[u8] = if matches!(offer, Offer::News(_)) { b"" } else { b" (not news)" };
+            journal.line(&[self.peer_name(link), b" < ", record.line, note]);
+        }
+        if let Offer::News(slot) = offer {
+            let origin = self.identity.node(record.server).unwrap_or(NodeId::MAX);
+            self.forward(slot, origin, Some(link), repair.is_some());
+        }
+    }
+
+    /// Queues what is in `slot` for those who are to have it from this node.
+    ///
+    /// Along the tree of its origin, if the record came that way; to everybody but the sender, if
+    /// there is any doubt. Servers of the seed are outside the trees and always get it.
+    fn forward(&mut self, slot: Slot, origin: NodeId, from: Option<LinkId>, repaired: bool) {
+        let parent = from.map(|link| self.links[link].peer);
+        let tree = self.routes.tree(origin).filter(|tree| tree.parent == parent && !repaired);
+        if let Some(tree) = tree {
+            for &child in &tree.children {
+                if let Some(link) = self.link_to[usize::from(child)] {
+                    self.links[link].owe(slot);
+                }
+            }
+        }
+        let flood = tree.is_none();
+        for (at, link) in self.links.iter_mut().enumerate() {
+            if (flood || link.seed_compatible) && from != Some(at) {
+                link.owe(slot);
+            }
+        }
+    }
+
+    fn compare_clocks(&mut self, link: LinkId, id: u64, theirs: Nanos, clock: Nanos) {
+        let Some(up) = &mut self.links[link].up else { return };
+        let Some((pinged, sent)) = up.pinged else { return };
+        if pinged != id {
+            return;
+        }
+        up.pinged = None;
+        // The peer's clock against ours half way between question and answer.
+        let offset = theirs - (sent + clock).div_euclid(2);
+        let is_off = offset.abs() > self.identity.rules.max_clock_offset / 2;
+        if is_off && !up.clock_is_off {
+            self.counters.clock_offset_warnings += 1;
+            log::warn!(
+                "the clocks of {} and this node are {:.1} s apart, more than half of max_clock_offset; \
+                 set them right: beyond max_clock_offset a node answers IAMATs and stores nothing",
+                self.identity.name(self.links[link].peer).escape_ascii(),
+                offset as f64 / 1e9
+            );
+        }
+        if let Some(up) = &mut self.links[link].up {
+            up.clock_is_off = is_off;
+        }
+    }
+
+    fn receive_links(
+        &mut self,
+        link: LinkId,
+        origin: &[u8],
+        sequence: u64,
+        mut names: &[u8],
+        now: Duration,
+    ) {
+        // Nodes that are not in this node's configuration are no part of its graph.
+        let Some(origin) = self.identity.node(origin) else { return };
+        let mut up = Vec::new();
+        while let Some((name, rest)) = next_field(names) {
+            up.extend(self.identity.node(name));
+            names = rest;
+        }
+        match self.routes.hear(origin, sequence, up, now) {
+            Heard::Old => {}
+            Heard::New { lost } => {
+                self.tell(origin, Some(link));
+                if lost {
+                    self.resync();
+                }
+            }
+            Heard::Mine => self.tell(origin, None),
+        }
+    }
+
+    /// The links whose neighbours take part in all this.
+    fn ups(&mut self) -> impl Iterator<Item = (LinkId, &mut Up)> {
+        let links = self.links.iter_mut().enumerate();
+        links.filter(|(_, link)| !link.seed_compatible).filter_map(|(at, link)| {
+            let up = link.up.as_mut()?;
+            Some((at, up))
+        })
+    }
+
+    /// Tells the link state of `origin` to all neighbours but one.
+    fn tell(&mut self, origin: NodeId, but: Option<LinkId>) {
+        for (_, up) in self.ups().filter(|(at, _)| but != Some(*at)) {
+            up.tell.insert(origin.into());
+        }
+    }
+
+    /// An edge is lost, and records may have been on their way through it: all links compare what
+    /// they have.
+    fn resync(&mut self) {
+        for (_, up) in self.ups() {
+            up.exchange.open(Purpose::Sync);
+        }
+    }
+
+    /// A connection has become a link with `peer`. Returns the link, or `None` where the one that
+    /// stands already is the better one and this connection is to be closed.
+    pub fn established(
+        &mut self,
+        connection: ConnectionId,
+        peer: NodeId,
+        boot: u64,
+        dialled: bool,
+        now: Duration,
+    ) -> Option<LinkId> {
+        let at = self.link_to(peer)?;
+        let lesser_dials = |dialled: bool| dialled == (self.identity.me < peer);
+        let link = &mut self.links[at];
+        if dialled {
+            link.dialling = false;
+        }
+        if let Some(up) = &link.up {
+            let race = up.boot == boot
+                && up.dialled != dialled
+                && now.saturating_sub(up.since) < DIAL_RACE;
+            if race && lesser_dials(up.dialled) {
+                return None;
+            }
+            self.actions.push_back(Action::Close(up.connection));
+            link.take_down(now);
+        }
+        let mut up = Up::new(connection, boot, dialled, now);
+        if link.seed_compatible {
+            // It cannot say what it lacks, and ignores what it has.
+            for slot in 0..self.directory.slots() {
+                up.flood.push(slot);
+            }
+        } else {
+            for node in 0..self.identity.names.len() {
+                if self.routes.state(node as NodeId).0 > 0 {
+                    up.tell.insert(node);
+                }
+            }
+            if self.identity.me < peer {
+                up.exchange.open(Purpose::Sync);
+                up.check_at = Some(now + self.timing.antientropy_interval);
+            }
+        }
+        link.up = Some(up);
+        self.counters.links_established += 1;
+        self.links_changed(now);
+        Some(at)
+    }
+
+    /// The connection of a link is gone.
+    pub fn closed(&mut self, at: LinkId, connection: ConnectionId, now: Duration) {
+        let link = &mut self.links[at];
+        if link.up.as_ref().is_none_or(|up| up.connection != connection) {
+            return; // another connection has taken its place
+        }
+        self.lose(at, now);
+    }
+
+    /// An attempt to reach the neighbour of `at` has failed, or its handshake was refused.
+    pub fn dial_failed(&mut self, at: LinkId, now: Duration) {
+        let jitter = self.next_jitter();
+        self.links[at].back_off(now, self.timing.redial_max, jitter);
+    }
+
+    fn lose(&mut self, at: LinkId, now: Duration) {
+        self.links[at].take_down(now);
+        self.counters.links_lost += 1;
+        if !self.links[at].dialling {
+            self.dial_failed(at, now);
+        }
+        self.links_changed(now);
+    }
+
+    /// This node's links have changed: the herd is to know.
+    fn links_changed(&mut self, now: Duration) {
+        let up = self
+            .links
+            .iter()
+            .filter(|link| link.up.is_some() && !link.seed_compatible)
+            .map(|link| link.peer)
+            .collect();
+        if self.routes.set_mine(up, now) {
+            self.resync();
+        }
+        self.changed = true;
+        self.tell_changes(now);
+    }
+
+    /// Tells the herd of this node's links, unless it has been told a moment ago.
+    fn tell_changes(&mut self, now: Duration) {
+        if self.changed && self.tell_at <= now {
+            self.changed = false;
+            self.tell_at = now + LINKS_PAUSE;
+            self.tell(self.identity.me, None);
+        }
+    }
+
+    fn next_jitter(&mut self) -> u8 {
+        // Xorshift (Marsaglia 2003): nothing depends on its quality.
+        self.jitter ^= self.jitter << 13;
+        self.jitter ^= self.jitter >> 7;
+        self.jitter ^= self.jitter << 17;
+        (self.jitter >> 32) as u8
+    }
+
+    /// Whether `link` has something to send.
+    #[must_use]
+    pub fn has_output(&self, link: LinkId) -> bool {
+        self.links[link].up.as_ref().is_some_and(Up::has_output)
+    }
+
+    /// Appends what `link` owes its peer to `out`, until `out` has `limit` bytes or a little more.
+    pub fn fill(
+        &mut self,
+        link: LinkId,
+        clock: Nanos,
+        out: &mut Vec<u8>,
+        limit: usize,
+        journal: &mut Journal,
+    ) {
+        let peer = self.links[link].peer;
+        let Some(up) = &mut self.links[link].up else { return };
+        if let Some(id) = up.pong.take() {
+            push_pong(out, id, clock);
+        }
+        if std::mem::take(&mut up.ping) {
+            let id = up.pinged.map_or(1, |(id, _)| id + 1);
+            up.pinged = Some((id, clock));
+            push_ping(out, id);
+        }
+        while out.len() < limit {
+            let Some(node) = up.tell.pop() else { break };
+            let (sequence, links) = self.routes.state(node as NodeId);
+            let names = links.iter().map(|&node| self.identity.name(node));
+            push_links(out, self.identity.name(node as NodeId), sequence, names);
+        }
+        // Anti-entropy has a quarter for itself, or a stream of updates would starve it.
+        let flood_limit = if up.exchange.has_output() { limit / 4 * 3 } else { limit };
+        while out.len() < flood_limit {
+            let Some(slot) = up.flood.pop() else { break };
+            if let Some(line) = self.directory.line(slot) {
+                out.extend_from_slice(line);
+                out.push(b'\n');
+                self.counters.floods_sent += 1;
+                if journal.enabled() {
+                    journal.line(&[self.identity.name(peer), b" > ", line]);
+                }
+            }
+        }
+        if up.exchange.has_output() {
+            up.exchange.fill(&self.directory, &up.flood, out, limit);
+            let purpose = up.exchange.repairs_for.unwrap_or(Purpose::Check);
+            while out.len() < limit {
+                let Some(slot) = up.exchange.repairs.pop() else { break };
+                if let Some(line) = self.directory.line(slot) {
+                    push_repair(out, purpose);
+                    out.extend_from_slice(line);
+                    out.push(b'\n');
+                    if journal.enabled() {
+                        journal.line(&[self.identity.name(peer), b" > ", line, b" (repair)"]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// When [`Herd::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        let of_link = |link: &Link| match &link.up {
+            Some(_) if link.seed_compatible => None,
+            Some(up) => [
+                Some(up.ping_at),
+                Some(up.heard + self.timing.timeout),
+                up.check_at,
+                up.exchange.poll_timeout(),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
+            None => (!link.dialling).then_some(link.next_dial),
+        };
+        let sweep = (self.directory.rules().client_ttl > 0).then_some(self.sweep_at);
+        let changes = self.changed.then_some(self.tell_at);
+        let links = self.links.iter().filter_map(of_link);
+        links.chain(self.routes.poll_timeout()).chain(sweep).chain(changes).min()
+    }
+
+    /// Does what is due. `clock` decides what has expired.
+    pub fn handle_timeout(&mut self, now: Duration, clock: Nanos) {
+        self.routes.handle_timeout(now);
+        self.tell_changes(now);
+        if self.sweep_at <= now {
+            self.sweep_at = now + SWEEP_INTERVAL;
+            self.directory.sweep(clock, SWEEP_SLOTS);
+        }
+        for at in 0..self.links.len() {
+            let link = &mut self.links[at];
+            let Some(up) = &mut link.up else {
+                if !link.dialling && link.next_dial <= now {
+                    link.dialling = true;
+                    self.actions.push_back(Action::Dial(at));
+                }
+                continue;
+            };
+            if link.seed_compatible {
+                continue;
+            }
+            if up.heard + self.timing.timeout <= now {
+                self.actions.push_back(Action::Close(up.connection));
+                self.counters.links_timed_out += 1;
+                log::warn!(
+                    "{} has been silent for {:?}; its link is closed and dialled again",
+                    self.identity.name(link.peer).escape_ascii(),
+                    self.timing.timeout
+                );
+                self.lose(at, now);
+                continue;
+            }
+            if up.ping_at <= now {
+                up.ping = true;
+                up.ping_at = now + self.timing.keepalive;
+            }
+            up.exchange.handle_timeout(&self.directory, now);
+            if up.check_at.is_some_and(|due| due <= now) {
+                up.check_at = Some(now + self.timing.antientropy_interval);
+                if up.exchange.is_idle() {
+                    up.exchange.open(Purpose::Check);
+                }
+            }
+        }
+    }
+
+    /// The next thing the shell is to do. At most a few per link are ever waiting.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+}

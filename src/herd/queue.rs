@@ -1,0 +1,146 @@
+//! Which records a link still owes its peer.
+
+use std::collections::VecDeque;
+
+use super::directory::Slot;
+
+/// A first-in-first-out queue of slots, each in it at most once.
+///
+/// It holds slots, not records: the value is read when it is sent, so a peer that does not read
+/// costs a few bytes per client however long it stalls, and then gets the newest (conflation). A
+/// slot that changes again keeps its place: moving it to the end would starve it.
+#[derive(Default)]
+pub struct SlotQueue {
+    fifo: VecDeque<Slot>,
+    /// One bit per slot: is it in the queue?
+    queued: Vec<u64>,
+}
+
+impl SlotQueue {
+    /// Slots waiting.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.fifo.len()
+    }
+
+    /// Whether nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.fifo.is_empty()
+    }
+
+    /// Whether `slot` waits.
+    #[must_use]
+    pub fn contains(&self, slot: Slot) -> bool {
+        self.queued.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+    }
+
+    /// Puts `slot` at the end, unless it waits already.
+    pub fn push(&mut self, slot: Slot) {
+        let word = slot as usize / 64;
+        if word >= self.queued.len() {
+            self.queued.resize(word + 1, 0);
+        }
+        let bit = 1 << (slot % 64);
+        if self.queued[word] & bit == 0 {
+            self.queued[word] |= bit;
+            self.fifo.push_back(slot);
+        }
+    }
+
+    /// Takes the slot that has waited longest.
+    pub fn pop(&mut self) -> Option<Slot> {
+        let slot = self.fifo.pop_front()?;
+        self.queued[slot as usize / 64] &= !(1 << (slot % 64));
+        if self.fifo.is_empty() && self.fifo.capacity() > 4096 {
+            self.fifo = VecDeque::new(); // a long stall is over; give its memory back
+        }
+        Some(slot)
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// A set of small numbers that is emptied in ascending order: bounded by its range, whatever comes.
+#[derive(Default)]
+pub struct NumberSet {
+    words: Vec<u64>,
+    len: usize,
+    /// Words before this one are empty.
+    first: usize,
+}
+
+impl NumberSet {
+    /// Whether the set is empty.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds `number`.
+    pub fn insert(&mut self, number: usize) {
+        let word = number / 64;
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        let bit = 1 << (number % 64);
+        if self.words[word] & bit == 0 {
+            self.words[word] |= bit;
+            self.len += 1;
+            self.first = self.first.min(word);
+        }
+    }
+
+    /// Takes the least number.
+    pub fn pop(&mut self) -> Option<usize> {
+        if self.len == 0 {
+            return None;
+        }
+        while self.words[self.first] == 0 {
+            self.first += 1;
+        }
+        let number = self.first * 64 + self.words[self.first].trailing_zeros() as usize;
+        self.words[self.first] &= self.words[self.first] - 1;
+        self.len -= 1;
+        if self.len == 0 {
+            *self = Self::default();
+        }
+        Some(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_slot_waits_once_and_keeps_its_place() {
+        let mut queue = SlotQueue::default();
+        for slot in [7, 900, 7, 3, 900] {
+            queue.push(slot);
+        }
+        assert!(queue.contains(900) && !queue.contains(901));
+        assert_eq!([queue.pop(), queue.pop()], [Some(7), Some(900)]);
+        queue.push(7);
+        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(3), Some(7), None]);
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_come_out_in_order(numbers in proptest::collection::vec(0usize..500, 0..50)) {
+            let mut set = NumberSet::default();
+            for &n in &numbers { set.insert(n); }
+            let mut expected = numbers;
+            expected.sort_unstable();
+            expected.dedup();
+            let mut seen = Vec::new();
+            while let Some(n) = set.pop() { seen.push(n); }
+            prop_assert_eq!(seen, expected);
+            prop_assert!(set.is_empty());
+        }
+    }
+}

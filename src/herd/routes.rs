@@ -1,0 +1,278 @@
+//! Who forwards what to whom, so that each node receives each record about once.
+//!
+//! Every node tells the herd which of its links are up (link state, as in OSPF, RFC 2328). All
+//! nodes then see the same graph and compute, for every origin, the same tree of shortest paths
+//! with the same ties, and forward a record only along its origin's tree. Plain flooding is the
+//! rule whenever that is not certain: while the graph has changed a moment ago, for an origin that
+//! is not reachable, for a record that came by another way than its tree.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+/// A node: its number among the herd's names in sorted order, the same everywhere.
+pub type NodeId = u16;
+
+/// How long after the last change of the graph trees are used again: long enough for the news of
+/// the change to have reached every node, even through a busy herd.
+pub const SETTLE: Duration = Duration::from_secs(1);
+
+/// The highest sequence that is believed: no node changes its links that often.
+const MAX_SEQUENCE: u64 = u64::MAX / 2;
+
+/// Between two times a node tells of its own links. What changes meanwhile is told together: when
+/// the nodes of a dense herd start, each would otherwise send as many link states over every edge
+/// as it has links. The first change is told at once, and all are well before [`SETTLE`].
+pub const LINKS_PAUSE: Duration = Duration::from_millis(100);
+
+/// The links a node says it has.
+#[derive(Clone, Debug, Default)]
+struct LinkState {
+    sequence: u64,
+    up: Vec<NodeId>,
+}
+
+/// The graph of the herd as this node knows it, and the trees that follow from it.
+pub struct Routes {
+    me: NodeId,
+    states: Vec<LinkState>,
+    /// Trees may be used from this instant on; `None` when they are in use.
+    settles_at: Option<Duration>,
+    /// Per origin: my parent in its tree, and my children. Empty while unsettled.
+    trees: Vec<Tree>,
+}
+
+/// This node's place in the tree of one origin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tree {
+    /// From whom its records come; `None` at the origin itself, or when it cannot be reached.
+    pub parent: Option<NodeId>,
+    /// To whom they are forwarded.
+    pub children: Vec<NodeId>,
+    /// Whether the origin is reachable at all.
+    pub reachable: bool,
+}
+
+/// What a link state was to this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Known already, or older than what is known.
+    Old,
+    /// New: to be told to all neighbours but the sender. `lost`: an edge is gone with it.
+    New {
+        /// Whether an edge of the graph has gone.
+        lost: bool,
+    },
+    /// It is about this node and from a former life: this node's own state has been renewed and
+    /// is to be told to all neighbours.
+    Mine,
+}
+
+impl Routes {
+    /// The graph of `nodes` nodes in which nothing is linked yet.
+    #[must_use]
+    pub fn new(me: NodeId, nodes: usize, now: Duration) -> Self {
+        let mut states = vec![LinkState::default(); nodes];
+        states[usize::from(me)].sequence = 1;
+        Self { me, states, settles_at: Some(now + SETTLE), trees: Vec::new() }
+    }
+
+    /// Sequence and links of `node`.
+    #[must_use]
+    pub fn state(&self, node: NodeId) -> (u64, &[NodeId]) {
+        let state = &self.states[usize::from(node)];
+        (state.sequence, &state.up)
+    }
+
+    /// This node's links are now `up`. Returns whether an edge has gone with that.
+    pub fn set_mine(&mut self, up: Vec<NodeId>, now: Duration) -> bool {
+        let mine = &mut self.states[usize::from(self.me)];
+        let lost = mine.up.iter().any(|node| !up.contains(node));
+        mine.up = up;
+        mine.sequence = mine.sequence.saturating_add(1);
+        self.unsettle(now);
+        lost
+    }
+
+    /// A neighbour tells of the links of `origin`.
+    pub fn hear(&mut self, origin: NodeId, sequence: u64, up: Vec<NodeId>, now: Duration) -> Heard {
+        if sequence > MAX_SEQUENCE {
+            return Heard::Old; // nothing newer could ever be said
+        }
+        let state = &mut self.states[usize::from(origin)];
+        if origin == self.me {
+            if sequence < state.sequence || (sequence == state.sequence && up == state.up) {
+                return Heard::Old;
+            }
+            // The herd remembers a former life of this node. Speak above it.
+            state.sequence = sequence.saturating_add(1);
+            return Heard::Mine;
+        }
+        if sequence <= state.sequence {
+            return Heard::Old;
+        }
+        let lost = state.up.iter().any(|node| !up.contains(node));
+        let changed = state.up != up;
+        *state = LinkState { sequence, up };
+        if changed {
+            self.unsettle(now);
+        }
+        Heard::New { lost }
+    }
+
+    /// When [`Routes::handle_timeout`] wants to be called.
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Option<Duration> {
+        self.settles_at
+    }
+
+    /// Uses trees again once the graph has settled.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        if self.settles_at.is_some_and(|at| at <= now) {
+            self.settles_at = None;
+            self.trees = self.compute();
+        }
+    }
+
+    /// This node's place in the tree of `origin`, or `None`: flood.
+    #[must_use]
+    pub fn tree(&self, origin: NodeId) -> Option<&Tree> {
+        self.trees.get(usize::from(origin)).filter(|tree| tree.reachable)
+    }
+
+    fn unsettle(&mut self, now: Duration) {
+        self.settles_at = Some(now + SETTLE);
+        self.trees.clear();
+    }
+
+    /// An edge stands when both ends say so.
+    fn edges(&self, node: NodeId) -> impl Iterator<Item = NodeId> {
+        self.states[usize::from(node)].up.iter().copied().filter(move |&other| {
+            self.states.get(usize::from(other)).is_some_and(|state| state.up.contains(&node))
+        })
+    }
+
+    /// One breadth-first search per origin. The order of neighbours decides ties, alike everywhere.
+    fn compute(&self) -> Vec<Tree> {
+        let nodes = self.states.len();
+        let edges: Vec<Vec<NodeId>> = (0..nodes)
+            .map(|node| {
+                let mut edges: Vec<NodeId> = self.edges(node as NodeId).collect();
+                edges.sort_unstable();
+                edges
+            })
+            .collect();
+        let mut parents: Vec<Option<NodeId>> = Vec::new();
+        let mut queue = VecDeque::new();
+        (0..nodes as NodeId)
+            .map(|origin| {
+                parents.clear();
+                parents.resize(nodes, None);
+                queue.push_back(origin);
+                while let Some(node) = queue.pop_front() {
+                    for &next in &edges[usize::from(node)] {
+                        if next != origin && parents[usize::from(next)].is_none() {
+                            parents[usize::from(next)] = Some(node);
+                            queue.push_back(next);
+                        }
+                    }
+                }
+                let parent = parents[usize::from(self.me)];
+                let children = edges[usize::from(self.me)]
+                    .iter()
+                    .copied()
+                    .filter(|&node| parents[usize::from(node)] == Some(self.me))
+                    .collect();
+                Tree { parent, children, reachable: origin == self.me || parent.is_some() }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// What each node of a graph computes, when all have heard all.
+    fn settled(nodes: usize, edges: &[(NodeId, NodeId)]) -> Vec<Routes> {
+        let up = |node: NodeId| -> Vec<NodeId> {
+            edges
+                .iter()
+                .filter_map(|&(a, b)| if a == node { Some(b) } else { (b == node).then_some(a) })
+                .collect()
+        };
+        (0..nodes as NodeId)
+            .map(|me| {
+                let mut routes = Routes::new(me, nodes, Duration::ZERO);
+                for other in 0..nodes as NodeId {
+                    if other == me {
+                        routes.set_mine(up(me), Duration::ZERO);
+                    } else {
+                        routes.hear(other, 1, up(other), Duration::ZERO);
+                    }
+                }
+                routes.handle_timeout(SETTLE);
+                routes
+            })
+            .collect()
+    }
+
+    proptest! {
+        /// Forwarding along the trees brings a record to every reachable node exactly once.
+        #[test]
+        fn each_reachable_node_gets_one_copy(
+            nodes in 1usize..12,
+            pairs in proptest::collection::btree_set((0u16..12, 0u16..12), 0..40),
+        ) {
+            let edges: Vec<_> = pairs.into_iter()
+                .filter(|&(a, b)| a < b && usize::from(b) < nodes).collect();
+            let routes = settled(nodes, &edges);
+            for origin in 0..nodes as NodeId {
+                let mut copies = vec![0; nodes];
+                let mut queue = VecDeque::from([(None, origin)]);
+                while let Some((from, node)) = queue.pop_front() {
+                    copies[usize::from(node)] += 1;
+                    let tree = routes[usize::from(node)].tree(origin).unwrap();
+                    prop_assert_eq!(tree.parent, from);
+                    queue.extend(tree.children.iter().map(|&child| (Some(node), child)));
+                }
+                for (node, copies) in copies.into_iter().enumerate() {
+                    let reachable = routes[node].tree(origin).is_some();
+                    prop_assert_eq!(copies, usize::from(reachable), "node {} of origin {}", node, origin);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn trees_wait_until_the_graph_has_settled() {
+        let mut routes = settled(2, &[(0, 1)]).remove(0);
+        assert!(routes.tree(1).is_some());
+        assert!(routes.set_mine(vec![], SETTLE * 2));
+        assert!(routes.tree(0).is_none() && routes.tree(1).is_none());
+        routes.handle_timeout(SETTLE * 2 + SETTLE / 2);
+        assert!(routes.tree(0).is_none());
+        routes.handle_timeout(SETTLE * 3);
+        assert!(routes.tree(0).is_some());
+        assert!(routes.tree(1).is_none(), "not reachable any more");
+    }
+
+    #[test]
+    fn an_edge_needs_both_ends() {
+        let mut routes = Routes::new(0, 2, Duration::ZERO);
+        routes.set_mine(vec![1], Duration::ZERO);
+        routes.handle_timeout(SETTLE);
+        assert!(routes.tree(1).is_none());
+    }
+
+    #[test]
+    fn a_former_life_is_outspoken() {
+        let mut routes = Routes::new(0, 3, Duration::ZERO);
+        assert_eq!(routes.hear(0, 40, vec![1, 2], Duration::ZERO), Heard::Mine);
+        assert_eq!(routes.state(0).0, 41);
+        assert_eq!(routes.hear(0, 40, vec![1, 2], Duration::ZERO), Heard::Old);
+        assert_eq!(routes.hear(1, 5, vec![0], Duration::ZERO), Heard::New { lost: false });
+        assert_eq!(routes.hear(1, 5, vec![0], Duration::ZERO), Heard::Old);
+        assert_eq!(routes.hear(1, 6, vec![], Duration::ZERO), Heard::New { lost: true });
+    }
+}

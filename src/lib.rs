@@ -1,0 +1,11 @@
+//! A herd of GPS tracking nodes: the map of the house is in ARCHITECTURE.md.
+
+pub mod cli;
+pub mod config;
+pub mod herd;
+pub mod journal;
+pub mod limits;
+pub mod net;
+pub mod node;
+pub mod places;
+pub mod protocol;

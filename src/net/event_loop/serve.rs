@@ -1,0 +1,283 @@
+//! One connection: what its events mean, what it may do in a turn, and how it ends.
+
+use crate::limits::EVENTS_PER_TURN;
+use crate::limits::LOG_BUFFER;
+use crate::limits::READ_CHUNK;
+use crate::limits::READS_PER_TURN;
+use crate::net::connection::ReadOutcome;
+use crate::net::connection::Security;
+use crate::net::connection::Stage;
+use crate::net::log_file::clock;
+use crate::node::Next;
+use crate::node::Now;
+use crate::protocol::reply::TOO_MANY_CONNECTIONS;
+use mio::Token;
+use mio::event::Event;
+use std::io;
+
+use super::{EventLoop, Fate, become_link, farewell, key, send, uncount};
+
+impl EventLoop {
+    pub(super) fn handle_event(&mut self, token: Token, event: &Event, now: &Now) {
+        // None: it has gone in this very turn.
+        let Some(connection) = self.get(token) else { return };
+        connection.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        connection.writable |= event.is_writable() || event.is_error();
+        connection.read_closed |= event.is_read_closed() || event.is_error();
+        // Both directions are dead: whoever it was has hung up on what it asked for.
+        let gone = event.is_error() || (event.is_read_closed() && event.is_write_closed());
+        if gone && matches!(&connection.stage, Stage::Open(session) if session.is_waiting()) {
+            return self.close(token, now, "it hung up");
+        }
+        self.serve(token, now);
+    }
+
+    /// Does what can be done for a connection now.
+    pub(super) fn serve(&mut self, token: Token, now: &Now) {
+        let Some(connection) = self.get(token) else { return };
+        let fate = match &connection.stage {
+            Stage::Dialling(_) => self.finish_dial(token, now),
+            Stage::Open(_) => self.exchange(token, now),
+            Stage::Draining => self.swallow(token),
+        };
+        match fate {
+            Ok(Fate::Keep) => self.remind(token),
+            Ok(Fate::Close) => self.close(token, now, "the other end ended it"),
+            Ok(Fate::Drain) => {
+                let verdict = self.get(token).and_then(|connection| connection.verdict);
+                self.drain(token, now, verdict.unwrap_or("the node ended it"));
+            }
+            Err(error) => {
+                let why = error.to_string();
+                self.close(token, now, &why);
+            }
+        }
+        if self.node.journal.lines().len() >= LOG_BUFFER {
+            self.write_log(now.elapsed);
+        }
+    }
+
+    /// Reads, executes and replies, until the socket has nothing more, the client must wait or it
+    /// has had its share of the turn.
+    pub(super) fn exchange(&mut self, token: Token, now: &Now) -> io::Result<Fate> {
+        let Self {
+            connections,
+            node,
+            inbound,
+            outbound,
+            limits,
+            peer_tls,
+            clients,
+            clients_at,
+            refusals,
+            link_buffer,
+            ..
+        } = self;
+        let Some(connection) = connections.get_mut(key(token).0) else { return Ok(Fate::Keep) };
+        if !matches!(connection.security, Security::Plain | Security::Tls(_)) {
+            let names = node.herd.identity().names.iter().map(|name| &**name);
+            if !connection.secure(peer_tls.as_ref(), names)? {
+                return Ok(Fate::Keep);
+            }
+        }
+        connection.flush(now.elapsed)?;
+        for _ in 0..READS_PER_TURN {
+            let held = connection.input.len();
+            inbound[..held].copy_from_slice(&connection.input);
+            let read = match connection.next {
+                Next::Wait => 0,
+                Next::Read if connection.ended => 0,
+                Next::Read if connection.readable => {
+                    match connection.read(&mut inbound[held..held + READ_CHUNK])? {
+                        ReadOutcome::Some(read) => read,
+                        ReadOutcome::End => 0,
+                        ReadOutcome::Blocked => break,
+                    }
+                }
+                Next::Read | Next::Finish | Next::HangUp => break,
+            };
+            let was_link = connection.link().is_some();
+            let Stage::Open(session) = &mut connection.stage else { break };
+            if connection.next == Next::Wait && session.is_full(node, connection.output.len()) {
+                break;
+            }
+            // What the socket has not taken stays in front.
+            let mut backlog = std::mem::take(&mut connection.output);
+            let out = if backlog.is_empty() { &mut *outbound } else { &mut backlog };
+            let received = Now { elapsed: now.elapsed, clock: clock() };
+            let input = &inbound[..held + read];
+            let (consumed, next) = session.receive(node, input, connection.ended, &received, out);
+            connection.next = next;
+            connection.active = now.elapsed;
+            connection.keep_input(&input[consumed..], consumed > 0, now.elapsed);
+            connection.output = backlog;
+            if connection.output.is_empty() {
+                send(connection, outbound, now)?;
+            } else {
+                connection.flush(now.elapsed)?;
+            }
+            if !was_link && connection.link().is_some() {
+                become_link(connection, limits, *link_buffer);
+                if std::mem::take(&mut connection.counted) {
+                    *clients -= 1;
+                    uncount(clients_at, connection.address.ip());
+                }
+                *refusals -= usize::from(std::mem::take(&mut connection.refusal));
+                connection.verdict = None;
+            }
+        }
+        let connection = &mut **connection;
+        let Stage::Open(session) = &connection.stage else { return Ok(Fate::Keep) };
+        let settled = connection.output.is_empty() && !session.is_waiting();
+        Ok(match connection.next {
+            Next::Finish if settled => Fate::Close,
+            Next::HangUp if settled => Fate::Drain,
+            Next::Finish | Next::HangUp => Fate::Keep,
+            Next::Read => {
+                if connection.readable && !connection.queued {
+                    connection.queued = true;
+                    self.run.push_back(token);
+                }
+                Fate::Keep
+            }
+            Next::Wait => {
+                if !session.is_full(node, connection.output.len()) && !connection.queued {
+                    connection.queued = true;
+                    self.run.push_back(token);
+                } else if session.is_starved(node) && !connection.starved {
+                    connection.starved = true;
+                    self.starved.push_back(token);
+                }
+                Fate::Keep
+            }
+        })
+    }
+
+    /// Reads on for a moment, and forgets what it reads.
+    pub(super) fn swallow(&mut self, token: Token) -> io::Result<Fate> {
+        let Self { connections, inbound, .. } = self;
+        let Some(connection) = connections.get_mut(key(token).0) else { return Ok(Fate::Keep) };
+        for _ in 0..READS_PER_TURN {
+            if !connection.readable {
+                return Ok(Fate::Keep);
+            }
+            if let ReadOutcome::End = connection.read(&mut inbound[..READ_CHUNK])? {
+                return Ok(Fate::Close);
+            }
+        }
+        self.enqueue(token);
+        Ok(Fate::Keep)
+    }
+
+    /// The node has said its last word on a connection.
+    pub(super) fn drain(&mut self, token: Token, now: &Now, why: &str) {
+        let Some(connection) = self.connections.get_mut(key(token).0) else { return };
+        connection.shut_down();
+        connection.since = now.elapsed;
+        connection.input = Vec::new();
+        let refused = connection.refusal.then_some(connection.address);
+        if let Stage::Open(mut session) = std::mem::replace(&mut connection.stage, Stage::Draining)
+        {
+            farewell(&mut self.node, &mut session, now, why);
+            if let Some(address) = refused {
+                self.tell_refusal(address); // it turned out to be no peer
+            }
+        }
+        self.serve(token, now);
+    }
+
+    pub(super) fn close(&mut self, token: Token, now: &Now, why: &str) {
+        if self.get(token).is_none() {
+            return;
+        }
+        let connection = self.connections.remove(key(token).0);
+        let address = connection.address;
+        match connection.stage {
+            Stage::Open(mut session) => farewell(&mut self.node, &mut session, now, why),
+            Stage::Dialling(link) => self.dial_failed(link, now, why),
+            Stage::Draining => {}
+        }
+        if connection.counted {
+            self.clients -= 1;
+            uncount(&mut self.clients_at, address.ip());
+        }
+        self.refusals -= usize::from(connection.refusal);
+        // A descriptor is free: whoever waits may come.
+        if let Some(at) = &mut self.accept_at {
+            *at = now.elapsed;
+        }
+    }
+
+    /// Sees to it that the connection is looked at when its deadline is up.
+    pub(super) fn remind(&mut self, token: Token) {
+        let limits = &self.limits;
+        let Some(connection) = self.connections.get_mut(key(token).0) else { return };
+        if let Some((when, _)) = connection.deadline(limits)
+            && connection.reminder.is_none_or(|reminder| when < reminder)
+        {
+            connection.reminder = Some(when);
+            self.timers.set(when, token);
+        }
+        if self.timers.len() > 2 * self.connections.len() + EVENTS_PER_TURN {
+            // Mostly of connections that have gone.
+            let connections = &self.connections;
+            self.timers.retain(|when, token| {
+                connections.get(key(token).0).is_some_and(|connection| {
+                    connection.generation == key(token).1 && connection.reminder == Some(when)
+                })
+            });
+        }
+    }
+
+    pub(super) fn handle_reminders(&mut self, now: &Now) {
+        while let Some((when, token)) = self.timers.pop(now.elapsed) {
+            let Some(connection) = self.get(token) else { continue };
+            if connection.reminder != Some(when) {
+                continue; // an earlier one took its place
+            }
+            connection.reminder = None;
+            match self.connections[key(token).0].deadline(&self.limits) {
+                Some((due, why)) if due <= now.elapsed => self.expire(token, why, now),
+                _ => self.remind(token),
+            }
+        }
+    }
+
+    /// The time of a connection is up. What is owed is still sent to whoever reads it.
+    pub(super) fn expire(&mut self, token: Token, why: &'static str, now: &Now) {
+        let Some(connection) = self.get(token) else { return };
+        if matches!(connection.stage, Stage::Draining) {
+            return self.close(token, now, why);
+        }
+        let stalled = connection.stalled_since.is_some();
+        let refused = connection.refusal;
+        match &mut connection.stage {
+            Stage::Open(session)
+                if session.link().is_none() && !session.is_shaking() && !stalled =>
+            {
+                session.hang_up();
+                connection.next = Next::HangUp;
+                connection.verdict = Some(why);
+                let told = if refused {
+                    connection.send(TOO_MANY_CONNECTIONS, now.elapsed)
+                } else {
+                    Ok(())
+                };
+                self.counters.timed_out += u64::from(!refused);
+                let settled = self.connections.get(key(token).0).is_some_and(|connection| {
+                    matches!(&connection.stage, Stage::Open(session) if !session.is_waiting())
+                        && connection.output.is_empty()
+                });
+                match told {
+                    Err(error) => self.close(token, now, &error.to_string()),
+                    Ok(()) if settled => self.drain(token, now, why),
+                    Ok(()) => self.serve(token, now), // when what is owed has left
+                }
+            }
+            _ => {
+                self.counters.timed_out += 1;
+                self.close(token, now, why);
+            }
+        }
+    }
+}

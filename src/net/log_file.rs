@@ -1,0 +1,302 @@
+//! The log of a node: one file for messages and diagnostics, buffered, rotated by size.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::config::{LogFormat, Logging, level_name};
+use crate::journal::{push_escaped, push_format};
+use crate::limits::{LOG_BUFFER, LOG_RETRY, Limits};
+use crate::protocol::time::Nanos;
+
+/// The target of the messages in the log: what `RUST_LOG` can name to have them or not.
+pub const MESSAGES: &str = "proxy_herd::messages";
+
+/// The wall clock in nanoseconds since the epoch.
+#[must_use]
+pub fn clock() -> Nanos {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => since.as_nanos() as Nanos,
+        Err(before) => -(before.duration().as_nanos() as Nanos),
+    }
+}
+
+/// A handle on the log, shared by the loop and the diagnostics of all threads.
+#[derive(Clone)]
+pub struct Log(Arc<Mutex<LogFile>>);
+
+struct LogFile {
+    path: PathBuf,
+    /// `None` while it cannot be written.
+    file: Option<File>,
+    size: u64,
+    max_bytes: Option<u64>,
+    keep: u32,
+    buffer: Vec<u8>,
+    /// Bytes that were lost since it could not be written.
+    lost: u64,
+    retry_at: Instant,
+}
+
+impl Log {
+    /// Opens `NAME.log`, and its directory where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written: a node that starts says so at once.
+    pub fn open(logging: &Logging, limits: &Limits, name: &str) -> io::Result<Self> {
+        let path = logging.directory.join(format!("{name}.log"));
+        let located = |error: io::Error| {
+            io::Error::new(
+                error.kind(),
+                format!(
+                    "the log {} cannot be written: {error}; correct logging.directory",
+                    path.display()
+                ),
+            )
+        };
+        fs::create_dir_all(&logging.directory).map_err(located)?;
+        let (file, size) = open(&path).map_err(located)?;
+        Ok(Self(Arc::new(Mutex::new(LogFile {
+            path,
+            file: Some(file),
+            size,
+            max_bytes: limits.log_max_bytes,
+            keep: limits.log_keep,
+            buffer: Vec::with_capacity(LOG_BUFFER),
+            lost: 0,
+            retry_at: Instant::now(),
+        }))))
+    }
+
+    /// Adds whole lines. They reach the file when the buffer is full or at [`Log::flush`].
+    pub fn append(&self, lines: &[u8]) {
+        let mut log = self.lock();
+        if log.buffer.len() + lines.len() > LOG_BUFFER {
+            log.flush();
+        }
+        if lines.len() > LOG_BUFFER {
+            log.write(lines);
+        } else {
+            log.buffer.extend_from_slice(lines);
+        }
+    }
+
+    /// Writes what is buffered.
+    pub fn flush(&self) {
+        self.lock().flush();
+    }
+
+    /// Whether something is buffered.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        !self.lock().buffer.is_empty()
+    }
+
+    /// Opens the file by its name again: somebody has moved it away.
+    pub fn reopen(&self) {
+        let mut log = self.lock();
+        log.flush();
+        log.reopen();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LogFile> {
+        // A thread that panicked while it held the log has left it whole, line by line.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LogFile {
+    fn flush(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        self.write(&buffer);
+        self.buffer = buffer;
+        self.buffer.clear();
+    }
+
+    /// Never fails and never waits: a log that cannot be written loses lines, and says so when it
+    /// can be written again.
+    fn write(&mut self, lines: &[u8]) {
+        if lines.is_empty() {
+            return;
+        }
+        if self.file.is_none() && Instant::now() >= self.retry_at {
+            self.reopen();
+        }
+        if self.max_bytes.is_some_and(|most| self.size > 0 && self.size + lines.len() as u64 > most)
+        {
+            self.rotate();
+        }
+        let Some(file) = &mut self.file else {
+            self.lost += lines.len() as u64;
+            return;
+        };
+        match file.write_all(lines) {
+            Ok(()) => self.size += lines.len() as u64,
+            Err(error) => {
+                self.lost += lines.len() as u64;
+                self.file = None;
+                self.retry_at = Instant::now() + LOG_RETRY;
+                complain(&self.path, &error);
+            }
+        }
+    }
+
+    fn reopen(&mut self) {
+        match open(&self.path) {
+            Ok((mut file, size)) => {
+                self.size = size;
+                if self.lost > 0 {
+                    let note = format!("… {} bytes of the log could not be written\n", self.lost);
+                    if file.write_all(note.as_bytes()).is_err() {
+                        self.file = None;
+                        self.retry_at = Instant::now() + LOG_RETRY;
+                        return;
+                    }
+                    self.lost = 0;
+                }
+                self.file = Some(file);
+            }
+            Err(error) => {
+                // A file that is open still takes lines, wherever it has been moved to.
+                complain(&self.path, &error);
+                self.retry_at = Instant::now() + LOG_RETRY;
+            }
+        }
+    }
+
+    /// `NAME.log` becomes `NAME.log.1`, that becomes `NAME.log.2`, and the oldest goes.
+    fn rotate(&mut self) {
+        let numbered = |n: u32| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(format!(".{n}"));
+            PathBuf::from(name)
+        };
+        // A name that does not exist yet is no error, and one that cannot be moved shows when the
+        // file is opened: it goes on growing.
+        if self.keep == 0 {
+            let _ = fs::remove_file(&self.path);
+        } else {
+            for n in (1..self.keep).rev() {
+                let _ = fs::rename(numbered(n), numbered(n + 1));
+            }
+            let _ = fs::rename(&self.path, numbered(1));
+        }
+        self.reopen();
+    }
+}
+
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    let size = file.metadata()?.len();
+    Ok((file, size))
+}
+
+/// The log cannot say that it cannot be written.
+fn complain(path: &Path, error: &io::Error) {
+    let _ = writeln!(
+        io::stderr(),
+        "proxy-herd: the log {} cannot be written: {error}; the node goes on without it and tries again",
+        path.display()
+    );
+}
+
+/// Diagnostics: what the `log` macros say, filtered by `env_logger`, into the log of the node.
+pub struct Diagnostics {
+    filter: env_logger::Logger,
+    log: Log,
+    format: LogFormat,
+    name: String,
+    rates: Mutex<Rates>,
+    max_per_second: u32,
+}
+
+/// How often each place in the code has spoken in this second.
+struct Rates {
+    second: Instant,
+    said: Vec<(u32, &'static str, u32)>,
+    suppressed: u64,
+}
+
+impl Diagnostics {
+    /// Makes the diagnostics of this process those of the node `name`. Returns whether messages
+    /// are to be logged.
+    pub fn install(log: &Log, logging: &Logging, limits: &Limits, name: &str) -> bool {
+        let filter =
+            env_logger::Builder::new().filter_level(logging.level).parse_env("RUST_LOG").build();
+        let max_level = filter.filter();
+        let diagnostics = Self {
+            filter,
+            log: log.clone(),
+            format: logging.format.clone(),
+            name: name.to_owned(),
+            rates: Mutex::new(Rates { second: Instant::now(), said: Vec::new(), suppressed: 0 }),
+            max_per_second: limits.max_log_lines_per_second,
+        };
+        let messages = log::Log::enabled(
+            &diagnostics.filter,
+            &log::Metadata::builder().level(log::Level::Info).target(MESSAGES).build(),
+        );
+        if log::set_boxed_logger(Box::new(diagnostics)).is_ok() {
+            log::set_max_level(max_level);
+        }
+        messages
+    }
+
+    /// Whether this place in the code has said enough for this second. The number is what was
+    /// suppressed in the second that has just ended.
+    fn rate(&self, record: &log::Record<'_>) -> (bool, u64) {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = 0;
+        if rates.second.elapsed() >= Duration::from_secs(1) {
+            ended = std::mem::take(&mut rates.suppressed);
+            rates.second = Instant::now();
+            rates.said.clear();
+        }
+        let here = (record.line().unwrap_or(0), record.module_path_static().unwrap_or(""));
+        let at = rates.said.iter().position(|(line, module, _)| (*line, *module) == here);
+        let at = at.unwrap_or_else(|| {
+            rates.said.push((here.0, here.1, 0));
+            rates.said.len() - 1
+        });
+        rates.said[at].2 += 1;
+        let said = rates.said[at].2;
+        let enough = said > self.max_per_second;
+        rates.suppressed += u64::from(enough);
+        (enough, ended)
+    }
+
+    fn write(&self, level: log::Level, message: &str) {
+        let (mut line, mut behind) = (Vec::new(), Vec::new());
+        push_format(&self.format, &self.name, level_name(level), clock(), &mut line, &mut behind);
+        push_escaped(&mut line, message.as_bytes());
+        line.extend_from_slice(&behind);
+        line.push(b'\n');
+        self.log.append(&line);
+    }
+}
+
+impl log::Log for Diagnostics {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.filter.enabled(metadata)
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if !self.filter.matches(record) {
+            return;
+        }
+        let (enough, ended) = self.rate(record);
+        if ended > 0 {
+            self.write(log::Level::Warn, &format!("{ended} diagnostic lines were suppressed"));
+        }
+        if !enough {
+            self.write(record.level(), &record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {
+        self.log.flush();
+    }
+}

@@ -1,0 +1,213 @@
+//! The shell: sockets, clocks and files around the pure core.
+
+mod connection;
+mod counters;
+mod event_loop;
+mod listener;
+mod log_file;
+mod peer_tls;
+mod resolver;
+mod signals;
+mod timers;
+mod tls;
+mod upstream;
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::Path;
+use std::time::Duration;
+
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::config::{Config, Host, Provider};
+use crate::herd::directory::{Keys, Rules};
+use crate::herd::handshake::Identity;
+use crate::herd::routes::NodeId;
+use crate::herd::{Herd, Timing};
+use crate::journal::Journal;
+use crate::limits::{Limits, MAX_REFUSALS, OWN_DESCRIPTORS};
+use crate::node::Node;
+use crate::places::Places;
+use crate::places::offline::Offline;
+use crate::places::places_file::{self, Format, MAX_PLACES_FILE_BYTES};
+use crate::places::upstream::{Client, Settings};
+use event_loop::{EventLoop, Neighbour, Outbound};
+use log_file::{Diagnostics, Log};
+use peer_tls::PeerTlsConfig;
+use upstream::Upstream;
+
+/// Runs the node at `node` in [`Config::nodes`] until it is told to stop.
+///
+/// # Errors
+///
+/// What keeps it from running, such as a port in use: what, where and what to do.
+pub fn run(config: &Config, node: usize) -> io::Result<()> {
+    let me = &config.nodes[node];
+    let address = listen_address(&me.listen, me.port)?;
+    let log = Log::open(&config.logging, &config.limits, &me.name)?;
+    let messages = Diagnostics::install(&log, &config.logging, &config.limits, &me.name);
+    let limits = within_descriptors(config, me.neighbors.len());
+    let random = random()?;
+
+    let journal = Journal::new(messages, config.logging.format.clone(), &me.name);
+    let (places, upstream) = places(config, &random)?;
+    let peer_tls =
+        config.peers.tls.as_ref().map(|files| PeerTlsConfig::load(files, &me.name)).transpose()?;
+    let core = Node::new(herd(config, node, &random), places, journal, limits.clone(), &random);
+    let neighbour = |&link: &usize| {
+        let peer = &config.nodes[link];
+        Neighbour::new(peer.dial.clone(), peer.port)
+    };
+    let neighbours = sorted_neighbours(config, node).iter().map(neighbour).collect();
+    let link_buffer = config.peers.limits.max_send_buffer;
+    let outbound = Outbound { neighbours, upstream, peer_tls, link_buffer };
+    let mut event_loop = EventLoop::new(limits, core, outbound, address, log)
+        .map_err(|error| cannot_listen(&me.name, address, &error))?;
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    if config.peers.secret.is_none() && config.peers.tls.is_none() {
+        log::warn!(
+            "no secret is set: peers are taken from loopback only (set HERD_SECRET for others)"
+        );
+    }
+    log::info!("{} listens on {address}", me.name);
+    event_loop.run()
+}
+
+/// Who answers WHATSAT, and the sockets toward them if they are far.
+fn places(config: &Config, random: &[u8; 32]) -> io::Result<(Places, Option<Upstream>)> {
+    let seed = random[24..].iter().fold(0, |n, &b| n << 8 | u64::from(b));
+    let settings = Settings::from_config(&config.places, seed).map_err(io::Error::other)?;
+    if let (Some(settings), Some(server)) = (settings, config.places.provider.server()) {
+        let client = Places::Upstream(Box::new(Client::new(settings)));
+        return Ok((client, Some(Upstream::new(server)?)));
+    }
+    let offline = match &config.places.provider {
+        Provider::Offline { file: Some(path) } => own_places(path).map_err(|why| {
+            io::Error::other(format!("the places file {}: {why}", path.display()))
+        })?,
+        _ => Offline::gazetteer().map_err(io::Error::other)?,
+    };
+    Ok((Places::Offline(offline), None))
+}
+
+fn own_places(path: &Path) -> Result<Offline, String> {
+    let mut bytes = Vec::new();
+    let read = File::open(path)
+        .and_then(|file| file.take(MAX_PLACES_FILE_BYTES as u64 + 1).read_to_end(&mut bytes));
+    read.map_err(|error| format!("it cannot be read: {error}; correct `places.file`"))?;
+    if bytes.len() > MAX_PLACES_FILE_BYTES {
+        return Err(format!("it is larger than {MAX_PLACES_FILE_BYTES} bytes; name a smaller one"));
+    }
+    let format = Format::of(&path.to_string_lossy(), &bytes);
+    let places = places_file::parse(&bytes, format).map_err(|error| error.to_string())?;
+    Ok(Offline::own(places))
+}
+
+fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> io::Error {
+    let todo = match error.kind() {
+        io::ErrorKind::AddrInUse => "another process has that port; stop it, or change `ports`",
+        io::ErrorKind::AddrNotAvailable => "that is no address of this machine; correct `hosts`",
+        io::ErrorKind::PermissionDenied => "ports below 1024 take privileges",
+        _ => "the system refused",
+    };
+    io::Error::new(error.kind(), format!("{name} cannot listen on {address}: {todo} ({error})"))
+}
+
+fn listen_address(host: &Host, port: u16) -> io::Result<SocketAddr> {
+    match host {
+        Host::Address(address) => Ok(SocketAddr::new(*address, port)),
+        // Nothing runs yet that could be kept waiting.
+        Host::Name(name) => (name.as_str(), port).to_socket_addrs()?.next().ok_or_else(|| {
+            io::Error::other(format!("{name} has no address to listen on; correct `hosts`"))
+        }),
+    }
+}
+
+/// Randomness for nonces, the keys of the index, and the name of this life of the node.
+fn random() -> io::Result<[u8; 32]> {
+    let mut random = [0; 32];
+    SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_| io::Error::other("the system has no randomness to give"))?;
+    Ok(random)
+}
+
+/// The neighbours of `node` in the order of their names, which is the order of links.
+fn sorted_neighbours(config: &Config, node: usize) -> Vec<usize> {
+    let mut neighbours = config.nodes[node].neighbors.clone();
+    neighbours.sort_by(|&a, &b| config.nodes[a].name.cmp(&config.nodes[b].name));
+    neighbours
+}
+
+fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
+    let mut names: Vec<Box<[u8]>> =
+        config.nodes.iter().map(|node| node.name.as_bytes().into()).collect();
+    names.sort_unstable();
+    // Every name is in the list it was made from.
+    let id = |node: usize| {
+        let name = config.nodes[node].name.as_bytes();
+        names.binary_search_by(|held| (**held).cmp(name)).unwrap_or_default() as NodeId
+    };
+    let word = |at: usize| random[at..at + 8].iter().fold(0, |n, &b| n << 8 | u64::from(b));
+    let nanos = |duration: Duration| duration.as_nanos() as i128;
+    let neighbours = sorted_neighbours(config, node);
+    let seed_compatible: Vec<NodeId> =
+        neighbours.iter().filter(|&&n| config.nodes[n].seed_compatible).map(|&n| id(n)).collect();
+    let secret = config.peers.secret.as_ref();
+    let secret = secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose()));
+    // Digests are compared between nodes, so their key is the herd's: nobody outside can aim at
+    // one leaf. A herd without a secret has nothing to make a key of.
+    let digest = secret.as_ref().map_or((0, 0), |secret| {
+        let tag = hmac::sign(secret, b"digest key");
+        let word =
+            |at: usize| tag.as_ref()[at..at + 8].iter().fold(0, |n, &b| n << 8 | u64::from(b));
+        (word(0), word(8))
+    });
+    let identity = Identity {
+        me: id(node),
+        neighbours: neighbours.iter().map(|&n| id(n)).collect(),
+        rules: Rules {
+            max_clock_offset: nanos(config.peers.max_clock_offset),
+            max_clients: config.limits.max_clients as u32,
+            client_ttl: config.limits.client_ttl.map_or(0, nanos),
+        },
+        secret,
+        tls: config.peers.tls.is_some(),
+        boot: word(0),
+        names,
+    };
+    let peers = &config.peers.limits;
+    let timing = Timing {
+        keepalive: peers.keepalive,
+        timeout: peers.timeout,
+        redial_max: peers.redial_max,
+        antientropy_interval: peers.antientropy_interval,
+    };
+    let keys = Keys { index: (word(8), word(16)), digest };
+    Herd::new(identity, &seed_compatible, timing, keys, Duration::ZERO)
+}
+
+/// Raises the limit on open files as far as it goes, and lowers the limit on connections to what
+/// is left after the descriptors that clients must not use up.
+fn within_descriptors(config: &Config, neighbours: usize) -> Limits {
+    let mut limits = config.limits.clone();
+    // Each neighbour may dial while it is dialled; a connection to a provider tries two addresses.
+    let needed = OWN_DESCRIPTORS + 2 * neighbours + 2 * config.places.limits.pool_size;
+    let reserved = limits.reserved_descriptors.max(needed) + MAX_REFUSALS;
+    let wanted = (limits.max_connections + reserved) as u64;
+    let granted = rlimit::increase_nofile_limit(wanted).unwrap_or(1024);
+    let room = usize::try_from(granted).unwrap_or(usize::MAX).saturating_sub(reserved).max(1);
+    if room < limits.max_connections {
+        log::warn!(
+            "this process may open {granted} files: limits.max_connections is {room} instead of {}; \
+             raise the limit (ulimit -n) for more",
+            limits.max_connections
+        );
+        limits.max_connections = room;
+    }
+    limits
+}

@@ -1,0 +1,122 @@
+//! TLS between nodes, mutually authenticated: each side shows a certificate of the herd's own
+//! authority, and is whom its certificate names.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+
+use super::tls::Tls;
+use crate::config::PeerTls;
+
+/// The first byte of every TLS connection: a handshake record (RFC 8446, section 5.1). No command
+/// begins with it.
+pub const FIRST_BYTE: u8 = 0x16;
+
+/// What it takes to speak TLS with other nodes.
+pub struct PeerTlsConfig {
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+}
+
+impl PeerTlsConfig {
+    /// The certificate, key and authority of the node `name`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with which file, and what to do.
+    pub fn load(files: &PeerTls, name: &str) -> io::Result<Self> {
+        let (certificate, key) = (files.certificate_of(name), files.key_of(name));
+        let chain = || certificates("certificate", &certificate);
+        let private = || {
+            PrivateKeyDer::from_pem_file(&key)
+                .map_err(|error| located("key", &key, &error.to_string()))
+        };
+        let mut roots = RootCertStore::empty();
+        for authority in certificates("ca", &files.ca)? {
+            roots.add(authority).map_err(|error| located("ca", &files.ca, &error.to_string()))?;
+        }
+        let roots = Arc::new(roots);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mismatch =
+            |error: rustls::Error| located("certificate", &certificate, &error.to_string());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+                .build()
+                .map_err(|error| located("ca", &files.ca, &error.to_string()))?;
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain()?, private()?)
+            .map_err(mismatch)?;
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain()?, private()?)
+            .map_err(mismatch)?;
+        Ok(Self { client: Arc::new(client), server: Arc::new(server) })
+    }
+
+    /// The dialling side of a link with the node `name`, whose certificate must be for that name.
+    ///
+    /// # Errors
+    ///
+    /// Where the name cannot stand in a certificate.
+    pub fn dial(&self, name: &[u8]) -> io::Result<Tls> {
+        let name = server_name(name)?;
+        let connection =
+            ClientConnection::new(Arc::clone(&self.client), name).map_err(io::Error::other)?;
+        Ok(Tls::new(connection))
+    }
+
+    /// The accepting side.
+    ///
+    /// # Errors
+    ///
+    /// What TLS says; nothing is known to make it fail.
+    pub fn accept(&self) -> io::Result<Tls> {
+        let connection =
+            ServerConnection::new(Arc::clone(&self.server)).map_err(io::Error::other)?;
+        Ok(Tls::new(connection))
+    }
+}
+
+/// Which of `names` the certificate that the other side showed is for.
+#[must_use]
+pub fn certified<'n>(tls: &Tls, names: impl Iterator<Item = &'n [u8]>) -> Vec<Vec<u8>> {
+    let Some(certificate) = tls.peer_certificate() else { return Vec::new() };
+    let Ok(certificate) = ParsedCertificate::try_from(certificate) else { return Vec::new() };
+    let is_for = |name: &&[u8]| {
+        server_name(name)
+            .is_ok_and(|name| rustls::client::verify_server_name(&certificate, &name).is_ok())
+    };
+    names.filter(is_for).map(<[u8]>::to_vec).collect()
+}
+
+fn server_name(name: &[u8]) -> io::Result<ServerName<'static>> {
+    let text = String::from_utf8_lossy(name).into_owned();
+    ServerName::try_from(text.clone()).map_err(|_| {
+        io::Error::other(format!(
+            "{text:?} cannot stand in a certificate; rename the node to letters, digits and hyphens"
+        ))
+    })
+}
+
+fn certificates(key: &str, path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let found = found.map_err(|error| located(key, path, &error.to_string()))?;
+    if found.is_empty() {
+        return Err(located(key, path, "it holds no certificate"));
+    }
+    Ok(found)
+}
+
+fn located(key: &str, path: &Path, why: &str) -> io::Error {
+    io::Error::other(format!("peers.tls.{key} {}: {why}; name a PEM file", path.display()))
+}

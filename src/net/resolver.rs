@@ -1,0 +1,83 @@
+//! Names to addresses, off the loop: the system's resolver blocks.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+
+use mio::Waker;
+
+use crate::config::Host;
+use crate::limits::MAX_LOOKUPS;
+
+/// What was looked up for whom.
+pub struct Answer<K> {
+    /// The asker's name for the question.
+    pub key: K,
+    /// The addresses in the resolver's order, or what it said.
+    pub addresses: io::Result<Vec<SocketAddr>>,
+}
+
+/// The question that a thread is asked, and its answers.
+struct Thread<K> {
+    questions: SyncSender<(K, String, u16)>,
+    answers: Receiver<Answer<K>>,
+}
+
+/// One thread that asks the system's resolver, started with the first name.
+pub struct Resolver<K> {
+    waker: Arc<Waker>,
+    thread: Option<Thread<K>>,
+}
+
+impl<K: Send + 'static> Resolver<K> {
+    /// A resolver that wakes the loop by `waker` when it has an answer.
+    #[must_use]
+    pub const fn new(waker: Arc<Waker>) -> Self {
+        Self { waker, thread: None }
+    }
+
+    /// The addresses of `host`, at once where it is an address; else they come with
+    /// [`Resolver::poll`].
+    ///
+    /// # Errors
+    ///
+    /// Where too many names are being looked up, or no thread can be had.
+    pub fn resolve(&mut self, key: K, host: &Host, port: u16) -> io::Result<Option<SocketAddr>> {
+        let name = match host {
+            Host::Address(address) => return Ok(Some(SocketAddr::new(*address, port))),
+            Host::Name(name) => name.clone(),
+        };
+        self.thread()?.questions.try_send((key, name, port)).map(|()| None).map_err(|error| {
+            match error {
+                TrySendError::Full(_) => io::Error::other("too many names are being looked up"),
+                TrySendError::Disconnected(_) => io::Error::other("the resolver has ended"),
+            }
+        })
+    }
+
+    /// The next answer, if there is one.
+    pub fn poll(&mut self) -> Option<Answer<K>> {
+        self.thread.as_ref()?.answers.try_recv().ok()
+    }
+
+    fn thread(&mut self) -> io::Result<&Thread<K>> {
+        if self.thread.is_none() {
+            let (questions, asked) = sync_channel::<(K, String, u16)>(MAX_LOOKUPS);
+            let (answer, answers) = sync_channel(MAX_LOOKUPS);
+            let waker = Arc::clone(&self.waker);
+            thread::Builder::new().name("resolver".to_owned()).spawn(move || {
+                for (key, name, port) in asked {
+                    let addresses = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
+                    // The loop has ended: so does this thread.
+                    if answer.send(Answer { key, addresses }).is_err() || waker.wake().is_err() {
+                        return;
+                    }
+                }
+            })?;
+            self.thread = Some(Thread { questions, answers });
+        }
+        self.thread.as_ref().ok_or_else(|| io::Error::other("no resolver"))
+    }
+}

@@ -1,0 +1,207 @@
+//! A node: the herd, the places and what clients are told of them. Pure.
+//!
+//! The shell owns sockets and clocks. It keeps a [`Session`] per connection, hands it the bytes
+//! that came and gets the bytes to send appended to a buffer; it asks [`Node::poll_answer`] for
+//! replies that had to wait, and [`Node::herd`] for what links owe and what is to be dialled.
+
+mod replies;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use core::time::Duration;
+use std::collections::HashMap;
+
+use ring::hmac;
+
+pub use session::{Caller, Next, Session};
+
+use crate::herd::Herd;
+use crate::herd::handshake::Nonce;
+use crate::herd::link::ConnectionId;
+use crate::journal::Journal;
+use crate::limits::Limits;
+use crate::places::document::{Status, write_failure};
+use crate::places::{Places, Ticket};
+use crate::protocol::record::Record;
+use crate::protocol::time::Nanos;
+
+/// What both clocks say, read once for all that one event brings.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Since the node started; never goes back.
+    pub elapsed: Duration,
+    /// Nanoseconds since the epoch; may be set.
+    pub clock: Nanos,
+}
+
+/// What has happened so far. The counters of the herd and of places are with them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Valid IAMATs.
+    pub iamat: u64,
+    /// IAMATs that were stored and flooded.
+    pub iamat_stored: u64,
+    /// Valid WHATSATs for a client that is known.
+    pub whatsat: u64,
+    /// Everything else that a client sent.
+    pub unknown: u64,
+    /// Lines over the limit.
+    pub overlong: u64,
+    /// Connections closed because they began with an HTTP request.
+    pub http_requests: u64,
+    /// Handshakes refused.
+    pub handshakes_refused: u64,
+}
+
+/// The core of a node.
+pub struct Node {
+    /// Its part of the herd.
+    pub herd: Herd,
+    /// Who knows what is near.
+    pub places: Places,
+    /// The messages that are to be logged.
+    pub journal: Journal,
+    /// What has happened so far.
+    pub counters: Counters,
+    name: Box<[u8]>,
+    limits: Limits,
+    nonces: Nonces,
+    newcomers: Newcomers,
+    /// WHATSATs that wait for places, and the connection each belongs to.
+    waiting: HashMap<Ticket, ConnectionId>,
+    next_ticket: u64,
+    /// A document that has come, on its way into a session.
+    document: Vec<u8>,
+}
+
+impl Node {
+    /// A node around its `herd`. `seed` is random and secret: nonces come from it.
+    #[must_use]
+    pub fn new(
+        herd: Herd,
+        places: Places,
+        journal: Journal,
+        limits: Limits,
+        seed: &[u8; 32],
+    ) -> Self {
+        let identity = herd.identity();
+        Self {
+            name: identity.name(identity.me).into(),
+            herd,
+            places,
+            journal,
+            counters: Counters::default(),
+            limits,
+            nonces: Nonces { key: hmac::Key::new(hmac::HMAC_SHA256, seed), count: 0 },
+            newcomers: Newcomers::default(),
+            waiting: HashMap::new(),
+            next_ticket: 0,
+            document: Vec::new(),
+        }
+    }
+
+    /// What clients may ask.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// IAMATs that were answered and not stored because their address brought too many new clients.
+    #[must_use]
+    pub const fn newcomers_turned_away(&self) -> u64 {
+        self.newcomers.turned_away
+    }
+
+    /// A reply that had to wait: whose, and which. Its document is with the node until
+    /// [`Session::answer`] takes it.
+    pub fn poll_answer(&mut self) -> Option<(ConnectionId, Ticket)> {
+        loop {
+            self.document.clear();
+            let ticket = self.places.poll_answer(&mut self.document)?;
+            if let Some(connection) = self.waiting.remove(&ticket) {
+                return Some((connection, ticket));
+            }
+        }
+    }
+
+    /// Gives up waiting for one reply: its document says that the node is stopping. To be taken
+    /// like what [`Node::poll_answer`] returns.
+    pub fn give_up(&mut self) -> Option<(ConnectionId, Ticket)> {
+        let (&ticket, &connection) = self.waiting.iter().next()?;
+        self.cancel(ticket);
+        self.document.clear();
+        let message = "this node is stopping; ask again, or ask another one";
+        write_failure(&mut self.document, Status::UnknownError, message);
+        Some((connection, ticket))
+    }
+
+    /// Whether as many WHATSATs of all connections wait as may.
+    fn is_crowded(&self) -> bool {
+        self.waiting.len() >= self.limits.max_pending_whatsat
+    }
+
+    /// Whether connections that wait for room may go on.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        !self.is_crowded()
+    }
+
+    fn cancel(&mut self, ticket: Ticket) {
+        self.waiting.remove(&ticket);
+        self.places.cancel(ticket);
+    }
+}
+
+/// How many clients that were not known each address has brought in this second. At most one
+/// entry per address that is connected.
+#[derive(Default)]
+struct Newcomers {
+    second: u64,
+    brought: HashMap<u64, u32>,
+    /// IAMATs that were answered and not stored for it.
+    turned_away: u64,
+}
+
+impl Newcomers {
+    /// Whether `address` may bring the client of `record`, of at most `most` new ones a second.
+    fn admit(
+        &mut self,
+        herd: &Herd,
+        record: &Record<'_>,
+        address: u64,
+        most: u32,
+        now: &Now,
+    ) -> bool {
+        if herd.directory.get(record.client, now.clock).is_some() {
+            return true;
+        }
+        if self.second != now.elapsed.as_secs() {
+            self.second = now.elapsed.as_secs();
+            self.brought.clear();
+        }
+        let brought = self.brought.entry(address).or_default();
+        if *brought >= most {
+            self.turned_away += 1;
+            return false;
+        }
+        *brought += 1;
+        true
+    }
+}
+
+/// Numbers used once: an HMAC of a counter under a random key is not to be told from random.
+struct Nonces {
+    key: hmac::Key,
+    count: u64,
+}
+
+impl Nonces {
+    fn next(&mut self) -> Nonce {
+        self.count += 1;
+        let tag = hmac::sign(&self.key, &self.count.to_be_bytes());
+        let mut nonce = Nonce::default();
+        nonce.copy_from_slice(&tag.as_ref()[..size_of::<Nonce>()]);
+        nonce
+    }
+}

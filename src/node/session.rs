@@ -1,0 +1,500 @@
+//! One connection: what it is, what came in, what is owed.
+
+use super::replies::Replies;
+use super::{Node, Now};
+use crate::herd::LinkId;
+use crate::herd::directory::{MAX_RECORD, Offer};
+use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress, Transport};
+use crate::herd::link::ConnectionId;
+use crate::places::document::Point;
+use crate::places::{Asked, Question, Ticket};
+use crate::protocol::command::{Command, Iamat, Whatsat, is_http_request_line};
+use crate::protocol::framing::{Framed, Framing};
+use crate::protocol::record::Record;
+use crate::protocol::reply::{TOO_MANY_CONNECTIONS, push_overlong, push_unknown};
+use crate::protocol::{fields, next_field, trim};
+
+/// How the first line of a peer begins.
+const HELLO: &[u8] = b"HERD ";
+
+/// What is next for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Bring more bytes.
+    Read,
+    /// Not now: too much is owed. Call again with what was not consumed when output has left or an
+    /// answer has come.
+    Wait,
+    /// The client has ended its side: close when everything owed is answered and sent.
+    Finish,
+    /// The node ends the connection: send what is owed, shut down the sending side, drain, close.
+    HangUp,
+}
+
+/// Who has opened a connection.
+#[derive(Default)]
+pub struct Caller {
+    /// Their address and port, for the log.
+    pub label: Box<[u8]>,
+    /// A number that stands for their address, the same for all their connections.
+    pub address: u64,
+    /// What the shell knows of the connection.
+    pub transport: Transport,
+    /// The link to a seed-compatible neighbour at that address.
+    pub seed: Option<LinkId>,
+    /// There is no room for another client: it is heard only to find out whether it is a peer.
+    pub over_limit: bool,
+}
+
+/// The state machine of one connection. Its role is fixed by the first line: a client never
+/// becomes a peer later, and a link never serves a client.
+pub struct Session {
+    id: ConnectionId,
+    /// The other end's address, for the log.
+    label: Box<[u8]>,
+    /// See [`Caller::address`].
+    address: u64,
+    /// See [`Caller::over_limit`].
+    over_limit: bool,
+    framing: Framing,
+    role: Role,
+    replies: Replies,
+    /// The next command is a WHATSAT, and too many wait already in all.
+    starved: bool,
+    ending: Option<Next>,
+}
+
+enum Role {
+    /// Nobody has spoken yet. The link is that of [`Caller::seed`].
+    New(Transport, Option<LinkId>),
+    Client,
+    Shaking(Box<Handshake>),
+    Linked(LinkId),
+    /// A client at the address of a seed-compatible neighbour: its bare AT lines are taken.
+    SeedServer(LinkId),
+    /// This node dialled a seed-compatible neighbour: what it says is not listened to.
+    SeedLink(LinkId),
+}
+
+impl Session {
+    /// A connection that somebody else opened.
+    #[must_use]
+    pub fn accepted(node: &Node, id: ConnectionId, caller: Caller) -> Self {
+        let role = Role::New(caller.transport, caller.seed);
+        let max_line = node.limits.max_line.max(MAX_HANDSHAKE_LINE);
+        let mut session = Self::new(id, caller.label, max_line, role);
+        session.address = caller.address;
+        session.over_limit = caller.over_limit;
+        session
+    }
+
+    /// A connection that this node dialled for `link`, and that stands. Appends what to send.
+    #[must_use]
+    pub fn dialled(
+        node: &mut Node,
+        id: ConnectionId,
+        label: Box<[u8]>,
+        link: LinkId,
+        transport: Transport,
+        now: &Now,
+        out: &mut Vec<u8>,
+    ) -> Self {
+        let (peer, seed) = {
+            let link = &node.herd.links()[link];
+            (link.peer, link.seed_compatible)
+        };
+        if seed {
+            node.herd.established(id, peer, 0, true, now.elapsed);
+            return Self::new(id, label, MAX_RECORD, Role::SeedLink(link));
+        }
+        let nonce = node.nonces.next();
+        let shaking = Handshake::dial(node.herd.identity(), peer, &nonce, transport, out);
+        Self::new(id, label, MAX_HANDSHAKE_LINE, Role::Shaking(Box::new(shaking)))
+    }
+
+    fn new(id: ConnectionId, label: Box<[u8]>, max_line: usize, role: Role) -> Self {
+        Self {
+            id,
+            label,
+            address: 0,
+            over_limit: false,
+            framing: Framing::new(max_line),
+            role,
+            replies: Replies::default(),
+            starved: false,
+            ending: None,
+        }
+    }
+
+    /// The other end has shown a certificate for these nodes.
+    pub fn certify(&mut self, names: Vec<Vec<u8>>) {
+        if let Role::New(transport, _) = &mut self.role {
+            transport.certified = Some(names);
+        }
+    }
+
+    /// The other end's address.
+    #[must_use]
+    pub fn label(&self) -> &[u8] {
+        &self.label
+    }
+
+    /// The link that runs on this connection.
+    #[must_use]
+    pub const fn link(&self) -> Option<LinkId> {
+        match self.role {
+            Role::Linked(link) | Role::SeedLink(link) => Some(link),
+            _ => None,
+        }
+    }
+
+    /// Whether a handshake is under way.
+    #[must_use]
+    pub const fn is_shaking(&self) -> bool {
+        matches!(self.role, Role::Shaking(_))
+    }
+
+    /// Whether replies wait for places.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        self.replies.waiting() > 0
+    }
+
+    /// Takes `input`: what was not consumed before and what came after it. With `end`, nothing
+    /// comes after it. Appends replies to `out`. Returns how much was consumed.
+    pub fn receive(
+        &mut self,
+        node: &mut Node,
+        input: &[u8],
+        end: bool,
+        now: &Now,
+        out: &mut Vec<u8>,
+    ) -> (usize, Next) {
+        let mut at = 0;
+        loop {
+            if let Some(ending) = self.ending {
+                return (input.len(), ending); // nothing more is executed
+            }
+            if self.is_full(node, out.len()) {
+                return (at, Next::Wait);
+            }
+            // A client's last line needs no LF. A link that breaks within a line must not have half
+            // a record believed.
+            let last = end && !matches!(self.role, Role::Shaking(_) | Role::Linked(_));
+            let framed = self.framing.next(&input[at..], last);
+            match self.for_a_client(node, framed, &input[at..]) {
+                Framed::Line(line, _) if self.starves(node, line) => return (at, Next::Wait),
+                Framed::Line(line, taken) => {
+                    at += taken;
+                    self.line(node, line, now, out);
+                }
+                Framed::Overlong(line) => {
+                    self.overlong(node, line, out);
+                    self.ending = Some(Next::HangUp);
+                }
+                Framed::Partial if end => self.ending = Some(Next::Finish),
+                Framed::Partial => return (at, Next::Read),
+            }
+        }
+    }
+
+    /// A first line may be longer than a client's if it is a peer's: then it begins with `HERD`.
+    fn for_a_client<'i>(&self, node: &Node, framed: Framed<'i>, input: &'i [u8]) -> Framed<'i> {
+        if !matches!(self.role, Role::New(..)) || input.starts_with(HELLO) {
+            return framed;
+        }
+        match framed {
+            Framed::Line(line, _) if line.len() > node.limits.max_line => Framed::Overlong(line),
+            Framed::Partial if input.len() > node.limits.max_line => Framed::Overlong(input),
+            other => other,
+        }
+    }
+
+    /// Whether enough is owed for now. `out` are the bytes of replies not taken by the socket.
+    ///
+    /// Never for a link: what a peer says has no replies, and two peers that both stopped reading
+    /// because they owe each other much would wait for each other.
+    #[must_use]
+    pub fn is_full(&self, node: &Node, out: usize) -> bool {
+        self.link().is_none()
+            && (out + self.replies.held() >= node.limits.max_output_buffer
+                || self.replies.waiting() >= node.limits.max_pending_whatsat_per_connection
+                || self.is_starved(node))
+    }
+
+    /// Whether a WHATSAT of this connection waits to be asked until fewer of all connections wait.
+    #[must_use]
+    pub fn is_starved(&self, node: &Node) -> bool {
+        self.starved && node.is_crowded()
+    }
+
+    /// Whether `line` is a WHATSAT for which there is no room now. Other commands need none.
+    fn starves(&mut self, node: &Node, line: &[u8]) -> bool {
+        self.starved = node.is_crowded()
+            && self.link().is_none()
+            && next_field(line).is_some_and(|(word, _)| word == b"WHATSAT");
+        self.starved
+    }
+
+    /// The node ends the connection: nothing more is executed, what is owed is still sent.
+    pub fn hang_up(&mut self) {
+        self.ending = Some(Next::HangUp);
+    }
+
+    fn line(&mut self, node: &mut Node, line: &[u8], now: &Now, out: &mut Vec<u8>) {
+        match &mut self.role {
+            Role::New(..) => self.first_line(node, line, now, out),
+            Role::Client => self.command(node, line, now, out),
+            Role::Linked(link) => {
+                let Node { herd, journal, .. } = node;
+                if let Err(why) =
+                    herd.receive(*link, self.id, line, now.elapsed, now.clock, journal)
+                {
+                    let name = herd.peer_name(*link).escape_ascii();
+                    log::warn!("{name} ({}): {why}; the link is closed", self.label.escape_ascii());
+                    self.ending = Some(Next::HangUp);
+                }
+            }
+            Role::SeedLink(_) => {}
+            Role::SeedServer(link) => {
+                let link = *link;
+                if !seed_record(node, link, line, now) {
+                    self.command(node, line, now, out);
+                }
+            }
+            Role::Shaking(shaking) => {
+                let progress = shaking.receive(node.herd.identity(), line, out);
+                self.shaken(node, progress, now);
+            }
+        }
+    }
+
+    fn first_line(&mut self, node: &mut Node, line: &[u8], now: &Now, out: &mut Vec<u8>) {
+        let Role::New(transport, seed) = std::mem::replace(&mut self.role, Role::Client) else {
+            return;
+        };
+        self.framing.set_max_line(node.limits.max_line);
+        if line.starts_with(HELLO) {
+            let nonce = node.nonces.next();
+            match Handshake::accept(node.herd.identity(), line, &nonce, transport, out) {
+                Accepted::Peer(shaking, progress) => {
+                    self.role = Role::Shaking(shaking);
+                    self.framing.set_max_line(MAX_HANDSHAKE_LINE);
+                    return self.shaken(node, progress, now);
+                }
+                Accepted::Client(Some(why)) => {
+                    node.counters.handshakes_refused += 1;
+                    log::warn!("{}: {why}; it is treated as a client", self.label.escape_ascii());
+                }
+                Accepted::Client(None) => {}
+            }
+            if line.len() > node.limits.max_line {
+                self.overlong(node, line, out);
+                self.ending = Some(Next::HangUp);
+                return;
+            }
+        }
+        if self.over_limit {
+            out.extend_from_slice(TOO_MANY_CONNECTIONS);
+            self.ending = Some(Next::HangUp);
+            return;
+        }
+        if is_http_request_line(line) {
+            node.counters.http_requests += 1;
+            self.unknown(node, line, out);
+            self.ending = Some(Next::HangUp);
+            return;
+        }
+        if let Some(link) = seed {
+            self.role = Role::SeedServer(link);
+        }
+        self.line(node, line, now, out);
+    }
+
+    fn shaken(&mut self, node: &mut Node, progress: Progress, now: &Now) {
+        let Role::Shaking(shaking) = &self.role else { return };
+        let (peer, dialled) = (shaking.peer(), shaking.dialled());
+        match progress {
+            Progress::Waiting => {}
+            Progress::Established { peer, boot } => {
+                let link = node.herd.established(self.id, peer, boot, dialled, now.elapsed);
+                let name = node.herd.identity().name(peer).escape_ascii();
+                if let Some(link) = link {
+                    let name = name.to_string();
+                    node.journal.line(&[&self.label, b" linked with ", name.as_bytes()]);
+                    self.role = Role::Linked(link);
+                    // Not what this node allows its clients: another may allow its own more.
+                    self.framing.set_max_line(MAX_RECORD);
+                } else {
+                    log::debug!("{}: {name} is linked already", self.label.escape_ascii());
+                    self.ending = Some(Next::HangUp);
+                }
+            }
+            Progress::Refused(why) => {
+                node.counters.handshakes_refused += 1;
+                let name = node.herd.identity().name(peer).escape_ascii();
+                log::warn!("{} is not linked ({}): {why}", name, self.label.escape_ascii());
+                self.ending = Some(Next::HangUp);
+            }
+        }
+    }
+
+    fn command(&mut self, node: &mut Node, line: &[u8], now: &Now, out: &mut Vec<u8>) {
+        match Command::parse(line) {
+            Command::Iamat(iamat) => self.iamat(node, line, &iamat, now, out),
+            Command::Whatsat(whatsat) => self.whatsat(node, line, &whatsat, now, out),
+            Command::Unknown => self.unknown(node, line, out),
+        }
+    }
+
+    fn iamat(
+        &mut self,
+        node: &mut Node,
+        line: &[u8],
+        iamat: &Iamat<'_>,
+        now: &Now,
+        out: &mut Vec<u8>,
+    ) {
+        let reply = self.replies.sink(out);
+        let start = reply.len();
+        Record::emit(reply, &node.name, iamat, now.clock);
+        let record = Record::emitted(&reply[start..], &node.name, iamat, now.clock);
+        let offer = match node.limits.new_clients_per_second_per_address {
+            Some(most) if !node.newcomers.admit(&node.herd, &record, self.address, most, now) => {
+                Offer::Full
+            }
+            _ => node.herd.hear(&record, now.clock),
+        };
+        node.counters.iamat += 1;
+        node.counters.iamat_stored += u64::from(matches!(offer, Offer::News(_)));
+        if node.journal.enabled() {
+            let note: &[u8] = match offer {
+                Offer::News(_) => b"",
+                Offer::Repeat => b" (repeat, not stored)",
+                Offer::Stale => b" (stale, not stored)",
+                Offer::Full => b" (over a limit on clients, not stored)",
+                Offer::Expired => b" (expired, not stored)",
+            };
+            node.journal.line(&[&self.label, b" < ", trim(line)]);
+            node.journal.line(&[&self.label, b" > ", record.line, note]);
+        }
+        reply.push(b'\n');
+        let length = reply.len() - start;
+        self.replies.appended(length);
+    }
+
+    fn whatsat(
+        &mut self,
+        node: &mut Node,
+        line: &[u8],
+        whatsat: &Whatsat<'_>,
+        now: &Now,
+        out: &mut Vec<u8>,
+    ) {
+        let Some(held) = node.herd.directory.get(whatsat.client, now.clock) else {
+            return self.unknown(node, line, out);
+        };
+        let Some(location) = Record::parse(held).and_then(|record| record.location()) else {
+            return self.unknown(node, line, out);
+        };
+        node.counters.whatsat += 1;
+        node.journal.line(&[&self.label, b" < ", trim(line)]);
+        let center = Point { lat: location.latitude(), lng: location.longitude() };
+        let question = Question { center, radius_m: whatsat.radius_m };
+        let reply = self.replies.sink(out);
+        let start = reply.len();
+        reply.extend_from_slice(held);
+        reply.push(b'\n');
+        let ticket = Ticket(node.next_ticket);
+        let asked = node.places.ask(ticket, question, whatsat.max_results, now.elapsed, reply);
+        match asked {
+            Asked::Answered => {
+                reply.extend_from_slice(b"\n\n");
+                let length = reply.len() - start;
+                if node.journal.enabled() {
+                    node.journal.line(&[&self.label, b" > ", &reply[start..]]);
+                }
+                self.replies.appended(length);
+            }
+            Asked::Waiting => {
+                let at_line = reply.split_off(start);
+                node.next_ticket += 1;
+                node.waiting.insert(ticket, self.id);
+                self.replies.wait(ticket, at_line);
+            }
+        }
+    }
+
+    fn unknown(&mut self, node: &mut Node, line: &[u8], out: &mut Vec<u8>) {
+        let line = trim(line);
+        if line.is_empty() {
+            return;
+        }
+        node.counters.unknown += 1;
+        let reply = self.replies.sink(out);
+        push_unknown(reply, line);
+        self.replies.appended(line.len() + 3);
+        node.journal.line(&[&self.label, b" < ", line]);
+        node.journal.line(&[&self.label, b" > ? ", line]);
+    }
+
+    fn overlong(&mut self, node: &mut Node, line: &[u8], out: &mut Vec<u8>) {
+        node.counters.overlong += 1;
+        if matches!(self.role, Role::New(..) | Role::Client | Role::SeedServer(_)) {
+            let reply = self.replies.sink(out);
+            let start = reply.len();
+            push_overlong(reply, line);
+            node.journal.line(&[
+                &self.label,
+                b" < ",
+                &line[..line.len().min(64)],
+                b"... (too long)",
+            ]);
+            node.journal.line(&[&self.label, b" > ", trim(&reply[start..])]);
+            let length = reply.len() - start;
+            self.replies.appended(length);
+        } else {
+            log::warn!("{}: a line of a peer is too long; closed", self.label.escape_ascii());
+        }
+    }
+
+    /// The document for `ticket` has come, see [`Node::poll_answer`]. Appends to `out` what may
+    /// leave now.
+    pub fn answer(&mut self, node: &mut Node, ticket: Ticket, out: &mut Vec<u8>) {
+        if let Some(reply) = self.replies.complete(ticket, &node.document) {
+            node.journal.line(&[&self.label, b" > ", reply]);
+        }
+        self.replies.release(out);
+    }
+
+    /// The connection is gone: nobody waits for its answers any more, and its link is down.
+    pub fn close(&mut self, node: &mut Node, now: &Now) {
+        for ticket in self.replies.cancel() {
+            node.cancel(ticket);
+        }
+        match &self.role {
+            Role::Linked(link) | Role::SeedLink(link) => {
+                node.herd.closed(*link, self.id, now.elapsed);
+            }
+            Role::Shaking(shaking) if shaking.dialled() => {
+                if let Some(link) = node.herd.link_to(shaking.peer()) {
+                    node.herd.dial_failed(link, now.elapsed);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Takes a bare AT of a server of the seed, which may print its difference otherwise and leave
+/// white space at the end. Returns whether it was one.
+fn seed_record(node: &mut Node, link: LinkId, line: &[u8], now: &Now) -> bool {
+    let Some([b"AT", server, difference, client, location, time]) = fields::<6>(line) else {
+        return false;
+    };
+    let canonical = [b"AT", server, difference, client, location, time].join(&b' ');
+    let Some(record) = Record::parse(&canonical) else { return false };
+    let Node { herd, journal, .. } = node;
+    herd.receive_record(link, &record, None, now.clock, journal);
+    true
+}

@@ -1,0 +1,149 @@
+//! What a response head says about the body behind it and the connection under it.
+
+use std::time::Duration;
+
+use httparse::EMPTY_HEADER;
+
+use super::{Broken, Response};
+use crate::places::limits::{MAX_BODY_BYTES, MAX_HEADERS, MAX_RETRY_AFTER};
+
+/// How the body is delimited (RFC 9112, section 6.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// This many bytes; 0 also for the statuses that never have a body.
+    Length(usize),
+    /// The chunked transfer coding.
+    Chunked,
+    /// The end of the stream.
+    #[default]
+    UntilClose,
+}
+
+/// The part of a head that outlives its bytes.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    /// An interim response (1xx): the real one follows.
+    pub(super) interim: bool,
+    pub(super) framing: Framing,
+    status: u16,
+    keep_alive: bool,
+    retry_after: Option<Duration>,
+    location: Option<String>,
+}
+
+impl Head {
+    /// Parses a head that ends with its empty line.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Broken> {
+        let mut headers = [EMPTY_HEADER; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut headers);
+        match response.parse(bytes) {
+            Ok(httparse::Status::Complete(used)) if used == bytes.len() => {}
+            // The section ended with an empty line, so anything but a whole head is malformed.
+            Ok(_) => return Err(Broken::Malformed(httparse::Error::Status)),
+            Err(error) => return Err(Broken::Malformed(error)),
+        }
+        let status = response.code.unwrap_or_default();
+        match status {
+            101 => return Err(Broken::SwitchingProtocols),
+            // Whatever framing an interim response claims, it ends with its head.
+            100..=199 => return Ok(Self { interim: true, status, ..Self::default() }),
+            200..=599 => {}
+            _ => return Err(Broken::StatusCode),
+        }
+        let fields = Fields::read(response.headers)?;
+        let http_1_1 = response.version == Some(1);
+        if fields.chunked && !http_1_1 {
+            return Err(Broken::TransferEncoding);
+        }
+        let framing = match (fields.chunked, fields.length) {
+            (true, Some(_)) => return Err(Broken::LengthAndEncoding),
+            _ if matches!(status, 204 | 304) => Framing::Length(0),
+            (true, None) => Framing::Chunked,
+            (false, Some(length)) if length > MAX_BODY_BYTES => return Err(Broken::BodyTooLong),
+            (false, Some(length)) => Framing::Length(length),
+            (false, None) => Framing::UntilClose,
+        };
+        // A 204 or 304 that announces a body may send it as well: such a connection is not reused.
+        let announced = fields.chunked || fields.length.is_some_and(|length| length > 0);
+        let bodiless_lie = matches!(status, 204 | 304) && announced;
+        Ok(Self {
+            interim: false,
+            framing,
+            status,
+            keep_alive: !fields.close && (http_1_1 || fields.keep_alive) && !bodiless_lie,
+            retry_after: fields.retry_after,
+            location: fields.location,
+        })
+    }
+
+    /// The response, now that its body is whole. `exact` says that nothing followed it.
+    pub(super) fn finish(self, body: Vec<u8>, exact: bool) -> Response {
+        Response {
+            status: self.status,
+            body,
+            reusable: exact && self.keep_alive,
+            retry_after: self.retry_after,
+            location: self.location,
+        }
+    }
+}
+
+/// The header fields that matter here.
+#[derive(Default)]
+struct Fields {
+    length: Option<usize>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    retry_after: Option<Duration>,
+    location: Option<String>,
+}
+
+impl Fields {
+    fn read(headers: &[httparse::Header<'_>]) -> Result<Self, Broken> {
+        let mut fields = Self::default();
+        for header in headers {
+            let value = header.value;
+            if header.name.eq_ignore_ascii_case("content-length") {
+                // RFC 9110, section 8.6: repeated values may be rejected even if they agree.
+                if fields.length.is_some() {
+                    return Err(Broken::ContentLength);
+                }
+                fields.length = Some(number(value).ok_or(Broken::ContentLength)?);
+            } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
+                if fields.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Broken::TransferEncoding);
+                }
+                fields.chunked = true;
+            } else if header.name.eq_ignore_ascii_case("content-encoding") {
+                if !value.eq_ignore_ascii_case(b"identity") {
+                    return Err(Broken::ContentEncoding);
+                }
+            } else if header.name.eq_ignore_ascii_case("connection") {
+                for token in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
+                    fields.close |= token.eq_ignore_ascii_case(b"close");
+                    fields.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                }
+            } else if header.name.eq_ignore_ascii_case("retry-after") {
+                // The delay-seconds form (RFC 9110, section 10.2.3). The date form would need a
+                // wall clock and is left to the breaker's own pauses.
+                fields.retry_after = number(value)
+                    .map(|seconds| Duration::from_secs(seconds as u64).min(MAX_RETRY_AFTER));
+            } else if header.name.eq_ignore_ascii_case("location") {
+                fields.location = std::str::from_utf8(value).ok().map(str::to_owned);
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// `1*DIGIT`, nothing else: no sign, no list, no white space inside. A number beyond `usize` is
+/// as good as the largest: too long for any body.
+fn number(value: &[u8]) -> Option<usize> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(value.iter().fold(0usize, |sum, digit| {
+        sum.saturating_mul(10).saturating_add(usize::from(digit - b'0'))
+    }))
+}

@@ -1,0 +1,248 @@
+//! Responses that are malformed, unusual, or neither, each fed in many pieces: the outcome must be
+//! the expected one and must not depend on where the pieces end.
+
+mod bodies;
+mod heads;
+
+use super::*;
+use crate::places::limits::MAX_BODY_BYTES;
+
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// What follows the last byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    /// Silence.
+    Open,
+    /// The peer says that it is done.
+    Clean,
+    /// The peer is gone without a word.
+    Cut,
+}
+
+/// What is expected of a response.
+#[derive(Clone, Debug, PartialEq)]
+enum Want {
+    /// Status, body, and whether the connection may be used again.
+    Whole(u16, Vec<u8>, bool),
+    /// The response is refused for this reason.
+    Bad(Broken),
+    /// Malformed, in httparse's eyes.
+    Malformed,
+    /// More bytes are waited for.
+    Pending,
+}
+
+#[derive(Clone, Debug)]
+struct Case {
+    name: String,
+    bytes: Vec<u8>,
+    end: End,
+    want: Want,
+}
+
+fn case(name: impl Into<String>, bytes: impl Into<Vec<u8>>, end: End, want: Want) -> Case {
+    Case { name: name.into(), bytes: bytes.into(), end, want }
+}
+
+fn whole(status: u16, body: &[u8], reusable: bool) -> Want {
+    Want::Whole(status, body.to_vec(), reusable)
+}
+
+/// What an exchange made of the input, its errors in full.
+#[derive(Clone, Debug, PartialEq)]
+enum Got {
+    Whole(Response),
+    Bad(Broken),
+    Pending,
+}
+
+fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, end: End) -> Got {
+    let mut exchange = Exchange::new();
+    let mut pieces = pieces.into_iter();
+    for piece in pieces.by_ref() {
+        match exchange.handle_input(piece) {
+            Ok(Progress::Pending) => {}
+            Ok(Progress::Done(mut response)) => {
+                // Later bytes arrive on a connection that is idle, which is closed for them.
+                response.reusable &= pieces.all(<[u8]>::is_empty);
+                return Got::Whole(response);
+            }
+            Err(broken) => return Got::Bad(broken),
+        }
+    }
+    let ended = match end {
+        End::Open => return Got::Pending,
+        End::Clean => exchange.handle_eof(true),
+        End::Cut => exchange.handle_eof(false),
+    };
+    ended.map_or_else(Got::Bad, Got::Whole)
+}
+
+fn check(case: &Case) {
+    let bytes = &case.bytes[..];
+    let at_once = feed([bytes], case.end);
+    let agrees = match (&at_once, &case.want) {
+        (Got::Whole(got), Want::Whole(status, body, reusable)) => {
+            (got.status, &got.body, got.reusable) == (*status, body, *reusable)
+        }
+        (Got::Bad(got), Want::Bad(want)) => got == want,
+        (Got::Bad(Broken::Malformed(_)), Want::Malformed) | (Got::Pending, Want::Pending) => true,
+        _ => false,
+    };
+    let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
+    assert!(agrees, "{}: {:?} is not {:?}\n{shown:?}", case.name, at_once, case.want);
+    let same = |got: Got, how: &str| {
+        assert_eq!(got, at_once, "{} fed {how}\n{shown:?}", case.name);
+    };
+    same(feed(bytes.chunks(1), case.end), "byte by byte");
+    let every_split = bytes.len() <= 2000;
+    let splits: Vec<usize> = if every_split {
+        (0..=bytes.len()).collect()
+    } else {
+        let mut random = Random(bytes.len() as u64);
+        (0..64).map(|_| random.below(bytes.len() + 1)).collect()
+    };
+    for at in splits {
+        let (left, right) = bytes.split_at(at);
+        same(feed([left, right], case.end), &format!("in two at {at}"));
+    }
+    let mut random = Random(7);
+    for _ in 0..8 {
+        let mut cuts: Vec<usize> = (0..4).map(|_| random.below(bytes.len() + 1)).collect();
+        cuts.sort_unstable();
+        let starts = std::iter::once(0).chain(cuts.iter().copied());
+        let ends = cuts.iter().copied().chain([bytes.len()]);
+        let pieces = starts.zip(ends).map(|(start, end)| &bytes[start..end]);
+        same(feed(pieces, case.end), &format!("cut at {cuts:?}"));
+    }
+}
+
+/// A small generator for places to cut at (Knuth's constants).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as usize) % bound
+    }
+}
+
+fn check_all(cases: &[Case]) {
+    for case in cases {
+        check(case);
+    }
+}
+
+#[test]
+fn the_table_is_large() {
+    let tables = [
+        bodies::sound(),
+        heads::status_lines(),
+        heads::fields(),
+        heads::line_ends(),
+        bodies::lengths(),
+        bodies::encodings(),
+        bodies::chunks(),
+        bodies::trailers(),
+        heads::interim(),
+        bodies::truncated(),
+        bodies::caps(),
+    ];
+    let mut cases: Vec<(Vec<u8>, End)> =
+        tables.concat().into_iter().map(|case| (case.bytes, case.end)).collect();
+    cases.sort_unstable();
+    cases.dedup();
+    assert!(cases.len() > 1000, "{}", cases.len());
+}
+
+/// Too large for every split: a few pieces show that the cap is exact.
+#[test]
+fn bodies_are_bounded_to_the_byte() {
+    let largest = vec![b'x'; MAX_BODY_BYTES];
+    let by_length = format!("HTTP/1.1 200 OK\r\nContent-Length: {MAX_BODY_BYTES}\r\n\r\n");
+    let until_close = "HTTP/1.1 200 OK\r\n\r\n".to_owned();
+    let halves = largest.split_at(MAX_BODY_BYTES / 2);
+    let chunk = format!("{:x}\r\n", MAX_BODY_BYTES / 2);
+    let chunked = [
+        CHUNKED.as_bytes(),
+        chunk.as_bytes(),
+        halves.0,
+        b"\r\n",
+        chunk.as_bytes(),
+        halves.1,
+        b"\r\n0\r\n\r\n",
+    ];
+    for pieces in [
+        vec![by_length.as_bytes(), &largest],
+        vec![until_close.as_bytes(), halves.0, halves.1],
+        chunked.to_vec(),
+    ] {
+        let Got::Whole(response) = feed(pieces, End::Clean) else { panic!("refused") };
+        assert_eq!(response.body.len(), MAX_BODY_BYTES);
+    }
+    let too_long = Got::Bad(Broken::BodyTooLong);
+    assert_eq!(feed([until_close.as_bytes(), &largest, b"x"], End::Clean), too_long);
+    let one_more = [CHUNKED.as_bytes(), b"1\r\nx\r\n400000\r\n"];
+    assert_eq!(feed(one_more, End::Clean), too_long);
+}
+
+#[test]
+fn what_a_response_says_beside_its_body() {
+    let with = |fields: &str| {
+        let text = format!("HTTP/1.1 503 x\r\n{fields}Content-Length: 0\r\n\r\n");
+        let Got::Whole(response) = feed([text.as_bytes()], End::Open) else { panic!("{fields}") };
+        response
+    };
+    let wait = |fields| with(fields).retry_after.map(|wait| wait.as_secs());
+    assert_eq!(wait("Retry-After: 120\r\n"), Some(120));
+    assert_eq!(wait("Retry-After: 0\r\n"), Some(0));
+    assert_eq!(wait("Retry-After: 99999999999999999999999999\r\n"), Some(600));
+    for none in ["", "Retry-After: +5\r\n", "Retry-After: Wed, 21 Oct 2015 07:28:00 GMT\r\n"] {
+        assert_eq!(wait(none), None, "{none}");
+    }
+    assert_eq!(
+        with("Location: https://a.example/b?c\r\n").location.as_deref(),
+        Some("https://a.example/b?c")
+    );
+    assert_eq!(with("").location, None);
+}
+
+/// Whatever comes, an exchange neither panics nor depends on the pieces.
+mod any_bytes {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn responses() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            Just(b"HTTP/1.1 200 OK\r\n".to_vec()),
+            Just(b"HTTP/1.1 100 \r\n\r\n".to_vec()),
+            Just(b"Content-Length: 5\r\n".to_vec()),
+            Just(b"Transfer-Encoding: chunked\r\n".to_vec()),
+            Just(b"\r\n".to_vec()),
+            Just(b"hello".to_vec()),
+            Just(b"5\r\nhello\r\n".to_vec()),
+            Just(b"0\r\n\r\n".to_vec()),
+            Just(b"A: b\r\n".to_vec()),
+            prop::collection::vec(any::<u8>(), 0..4),
+        ];
+        prop::collection::vec(piece, 0..10).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_do_not_matter(bytes in responses(), clean: bool, cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..5)) {
+            let end = if clean { End::Clean } else { End::Cut };
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.sort_unstable();
+            let starts = std::iter::once(0).chain(cuts.iter().copied());
+            let ends = cuts.iter().copied().chain([bytes.len()]);
+            let pieces = starts.zip(ends).map(|(start, end)| &bytes[start..end]);
+            let at_once = feed([&bytes[..]], end);
+            prop_assert_eq!(feed(pieces, end), at_once.clone());
+            prop_assert_eq!(feed(bytes.chunks(1), end), at_once);
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Google's Nearby Search (New).
+//!
+//! Request and response:
+//! <https://developers.google.com/maps/documentation/places/web-service/nearby-search>,
+//! <https://developers.google.com/maps/documentation/places/web-service/reference/rest/v1/places/searchNearby>.
+//! Errors are a `google.rpc.Status` as JSON: <https://google.aip.dev/193>.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::answer::{Listing, Refusal};
+use super::document::push_string;
+use super::exchange::{Method, RequestWriter, Response};
+use super::failure::Denial;
+use super::json::{self, Capped, Text};
+use super::limits::MAX_RESULTS;
+use super::provider::Target;
+use super::question::Question;
+
+/// What is asked for of each place: what the document of WHATSAT shows, no more.
+///
+/// Every one of these fields is billed as "Nearby Search Pro", the cheapest SKU that Nearby
+/// Search (New) has (there is no Essentials one), so asking for one or for all of them costs the
+/// same. A rating, opening hours or a telephone number would make it Enterprise, reviews
+/// Enterprise + Atmosphere. `formattedAddress` stands in where a place has no short one,
+/// `attributions` because Google's terms want them shown.
+/// <https://developers.google.com/maps/documentation/places/web-service/nearby-search#fieldmask>,
+/// <https://developers.google.com/maps/billing-and-pricing/pricing>
+const FIELD_MASK: &str = "places.id,places.displayName,places.shortFormattedAddress,\
+                          places.formattedAddress,places.location,places.types,places.attributions";
+
+/// Writes the request: the twenty places nearest to the point.
+///
+/// `rankPreference` is `DISTANCE` because WHATSAT asks what is near; the default, `POPULARITY`,
+/// would answer 50 km around a client with the sights of the next large town.
+pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut Vec<u8>) {
+    let body = format!(
+        "{{\"maxResultCount\":{MAX_RESULTS},\"rankPreference\":\"DISTANCE\",\
+         \"locationRestriction\":{{\"circle\":{{\"center\":{{\"latitude\":{},\"longitude\":{}}},\
+         \"radius\":{}}}}}}}",
+        question.center.lat, question.center.lng, question.radius_m
+    );
+    let mut request = RequestWriter::new(out, Method::Post, target.url, "/v1/places:searchNearby")
+        .header("X-Goog-FieldMask", FIELD_MASK);
+    if let Some(key) = target.key {
+        request = request.header("X-Goog-Api-Key", key.expose());
+    }
+    request.body("application/json", body.as_bytes());
+}
+
+/// Reads the response.
+pub(super) fn read(target: Target<'_>, response: &Response) -> Result<Listing, Refusal> {
+    if response.status != 200 {
+        return Err(read_error(target, response));
+    }
+    let document: Document<'_> =
+        json::document(&response.body).map_err(|_| target.not_the_document())?;
+    let mut attributions = Vec::new();
+    let mut results = Vec::new();
+    for place in document.places.0 {
+        place.attribute(&mut attributions);
+        results.extend(place.into_result());
+    }
+    let attributions = format!("[{}]", attributions.join(","));
+    Listing::build(
+        [("html_attributions", attributions.as_str())],
+        results.iter().map(String::as_str),
+        [("status", "\"OK\"")],
+        target.key,
+    )
+    .map_err(|_| target.not_the_document())
+}
+
+/// `SearchNearbyResponse`; no member at all when nothing was found.
+#[derive(Deserialize)]
+struct Document<'a> {
+    #[serde(borrow, default)]
+    places: Capped<Place<'a>, MAX_RESULTS>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Place<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    #[serde(borrow)]
+    display_name: Option<LocalizedText<'a>>,
+    #[serde(borrow)]
+    short_formatted_address: Option<Text<'a>>,
+    #[serde(borrow)]
+    formatted_address: Option<Text<'a>>,
+    #[serde(borrow)]
+    location: Option<LatLng<'a>>,
+    #[serde(borrow, default)]
+    types: Capped<Text<'a>, 50>,
+    #[serde(borrow, default)]
+    attributions: Capped<Attribution<'a>, MAX_RESULTS>,
+}
+
+#[derive(Deserialize)]
+struct LocalizedText<'a> {
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+}
+
+/// A missing member is 0: proto3's JSON leaves out what has the default value.
+#[derive(Deserialize)]
+struct LatLng<'a> {
+    #[serde(borrow)]
+    latitude: Option<&'a RawValue>,
+    #[serde(borrow)]
+    longitude: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Attribution<'a> {
+    #[serde(borrow)]
+    provider: Option<Text<'a>>,
+    #[serde(borrow)]
+    provider_uri: Option<Text<'a>>,
+}
+
+impl Place<'_> {
+    /// The place as the older Nearby Search has it, in JSON. A place without a name is none that
+    /// a person could look for.
+    fn into_result(self) -> Option<String> {
+        let name = self.display_name?.text?.0;
+        if name.is_empty() {
+            return None;
+        }
+        let vicinity = self.short_formatted_address.or(self.formatted_address);
+        let vicinity = vicinity.as_ref().map_or("", |text| &text.0);
+        let location = self.location.as_ref().and_then(LatLng::degrees);
+        let types: Vec<&str> = self.types.0.iter().map(|kind| &*kind.0).collect();
+        Some(json::place(&name, vicinity, self.id.as_ref().map(|id| &*id.0), &types, location))
+    }
+
+    /// Adds this place's attributions that are not there yet, as the older Nearby Search has
+    /// them: links in HTML.
+    fn attribute(&self, attributions: &mut Vec<String>) {
+        for attribution in &self.attributions.0 {
+            let Some(Text(provider)) = &attribution.provider else { continue };
+            let html = match &attribution.provider_uri {
+                Some(Text(uri)) => {
+                    format!("<a href=\"{}\">{}</a>", html_escape(uri), html_escape(provider))
+                }
+                None => html_escape(provider),
+            };
+            let mut quoted = Vec::new();
+            push_string(&mut quoted, &html);
+            let quoted = String::from_utf8_lossy(&quoted).into_owned();
+            if !attributions.contains(&quoted) {
+                attributions.push(quoted);
+            }
+        }
+    }
+}
+
+impl LatLng<'_> {
+    /// The digits of both coordinates.
+    fn degrees(&self) -> Option<(&str, &str)> {
+        Some((degrees(self.latitude)?, degrees(self.longitude)?))
+    }
+}
+
+fn degrees(value: Option<&RawValue>) -> Option<&str> {
+    value.map_or(Some("0"), json::number)
+}
+
+fn html_escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// `{"error": {"code": 400, "message": "…", "status": "INVALID_ARGUMENT", "details": […]}}`
+#[derive(Deserialize)]
+struct ErrorDocument<'a> {
+    #[serde(borrow)]
+    error: ErrorStatus<'a>,
+}
+
+#[derive(Deserialize, Default)]
+struct ErrorStatus<'a> {
+    #[serde(borrow)]
+    message: Option<Text<'a>>,
+    #[serde(borrow)]
+    status: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    details: Capped<Detail<'a>, 10>,
+}
+
+/// `google.rpc.ErrorInfo` and other details; only the former has a reason.
+#[derive(Deserialize)]
+struct Detail<'a> {
+    #[serde(borrow)]
+    reason: Option<Text<'a>>,
+}
+
+fn read_error(target: Target<'_>, response: &Response) -> Refusal {
+    let error = json::document::<ErrorDocument<'_>>(&response.body)
+        .map(|document| document.error)
+        .unwrap_or_default();
+    let status = error.status.as_ref().map_or("", |status| &status.0);
+    let reason = error.details.0.iter().find_map(|detail| detail.reason.as_ref());
+    let reason = reason.map_or("", |reason| &reason.0);
+    let message = error.message.as_ref().map_or("", |message| &message.0);
+    // The older gateway says so only in words.
+    let bad_key = reason == "API_KEY_INVALID" || message.starts_with("API key not valid");
+    let denial = match (response.status, status) {
+        (429, _) | (_, "RESOURCE_EXHAUSTED") => Denial::OverLimit,
+        (_, "PERMISSION_DENIED" | "UNAUTHENTICATED") | (401 | 403, _) => Denial::Key,
+        (400, _) if bad_key => Denial::Key,
+        (400, _) => Denial::Question,
+        _ => Denial::Failure,
+    };
+    let said = match (status, reason) {
+        ("", _) => message.to_owned(),
+        (_, "") => format!("{status}: {message}"),
+        _ => format!("{status}, {reason}: {message}"),
+    };
+    target.denied(response, denial, &said)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::places::answer::Fault;
+    use crate::places::document::{Point, Status};
+    use crate::places::provider::Provider;
+    use crate::places::provider::tests::{CANARY, UCLA, document, read, request};
+    use crate::places::question::Question;
+
+    #[test]
+    fn the_request_is_the_documented_one() {
+        let body = "{\"maxResultCount\":20,\"rankPreference\":\"DISTANCE\",\"locationRestriction\":\
+                    {\"circle\":{\"center\":{\"latitude\":34.06893,\"longitude\":-118.445127},\
+                    \"radius\":10000}}}";
+        serde_json::from_str::<serde_json::Value>(body).unwrap();
+        let expected = format!(
+            "POST /v1/places:searchNearby HTTP/1.1\r\nHost: places.googleapis.com\r\n\
+             User-Agent: proxy-herd/{}\r\nAccept: application/json\r\nAccept-Encoding: identity\r\n\
+             X-Goog-FieldMask: places.id,places.displayName,places.shortFormattedAddress,\
+             places.formattedAddress,places.location,places.types,places.attributions\r\n\
+             X-Goog-Api-Key: {CANARY}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            env!("CARGO_PKG_VERSION"),
+            body.len()
+        );
+        assert_eq!(request(Provider::Google, "https://places.googleapis.com", &UCLA), expected);
+    }
+
+    #[test]
+    fn the_url_may_be_anywhere() {
+        let request = request(Provider::Google, "http://[::1]:8080/emulator/", &UCLA);
+        assert!(
+            request.starts_with(
+                "POST /emulator/v1/places:searchNearby HTTP/1.1\r\nHost: [::1]:8080\r\n"
+            )
+        );
+    }
+
+    #[test]
+    fn numbers_are_plain_decimals() {
+        for (lat, lng, radius_m, expected) in [
+            (90.0, -180.0, 50_000.0, "\"latitude\":90,\"longitude\":-180},\"radius\":50000}"),
+            (0.0, 0.0, 0.001, "\"latitude\":0,\"longitude\":0},\"radius\":0.001}"),
+            (
+                1e-9,
+                -1e-9,
+                1e-7,
+                "\"latitude\":0.000000001,\"longitude\":-0.000000001},\"radius\":0.0000001}",
+            ),
+        ] {
+            let question = Question { center: Point { lat, lng }, radius_m };
+            let request = request(Provider::Google, "https://a", &question);
+            assert!(request.contains(expected), "{request}");
+        }
+    }
+
+    /// The shape of Google's documentation, with what it leaves out or adds.
+    #[test]
+    fn places_become_results() {
+        let (document, text) = document(
+            Provider::Google,
+            r#"{ "places": [
+            { "id": "ChIJ1", "types": ["restaurant", "food"], "rating": 4.5, "unknown": {"a": [1]},
+              "formattedAddress": "2 Marina Blvd, San Francisco, CA 94123, USA",
+              "shortFormattedAddress": "2 Marina Blvd, San Francisco",
+              "location": { "latitude": 37.80660000, "longitude": -122.4321e0 },
+              "displayName": { "text": "Greens\n\"Restaurant\"", "languageCode": "en" },
+              "attributions": [ { "provider": "A & <B>", "providerUri": "https://a.example/?x=\"y\"&z" } ] },
+            { "displayName": { "text": "Equator" }, "formattedAddress": "long", "location": { "longitude": -12 },
+              "attributions": [ { "provider": "C" }, { "provider": "C" }, {} ] },
+            { "displayName": { "text": "" } },
+            { "displayName": {} },
+            { "id": "nameless" },
+            { "displayName": { "text": "Bare" }, "location": { "latitude": "NaN" }, "types": [], "id": null }
+        ] }"#,
+            20,
+        );
+        let expected: serde_json::Value = serde_json::from_str(r#"{
+            "html_attributions": ["<a href=\"https://a.example/?x=&quot;y&quot;&amp;z\">A &amp; &lt;B&gt;</a>", "C"],
+            "results": [
+                { "name": "Greens\n\"Restaurant\"", "vicinity": "2 Marina Blvd, San Francisco", "place_id": "ChIJ1",
+                  "types": ["restaurant", "food"], "geometry": { "location": { "lat": 37.8066, "lng": -122.4321 } } },
+                { "name": "Equator", "vicinity": "long", "geometry": { "location": { "lat": 0, "lng": -12 } } },
+                { "name": "Bare", "vicinity": "" }
+            ],
+            "status": "OK" }"#).unwrap();
+        assert_eq!(document, expected);
+        assert!(
+            text.contains("\"lat\": 37.80660000,") && text.contains("\"lng\": -122.4321e0\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn no_places_is_zero_results() {
+        for body in ["{}", " {\n} ", "{\"places\":[]}", "{\"places\":[{}]}"] {
+            let (document, _) = document(Provider::Google, body, 20);
+            assert_eq!(document["status"], "ZERO_RESULTS", "{body}");
+            assert_eq!(document["results"].as_array().unwrap().len(), 0);
+        }
+    }
+
+    #[test]
+    fn more_than_twenty_are_twenty() {
+        let place = r#"{"displayName":{"text":"x"}},"#.repeat(1000);
+        let body = format!("{{\"places\":[{place}{{}}]}}");
+        assert_eq!(read(Provider::Google, 200, &body).unwrap().len(), 20);
+    }
+
+    #[test]
+    fn googles_errors_are_told_apart() {
+        let error = |code: u16, status: &str, reason: &str, message: &str| {
+            let body = format!(
+                "{{\"error\":{{\"code\":{code},\"message\":\"{message}\",\"status\":\"{status}\",\"details\":[\
+                 {{\"@type\":\"type.googleapis.com/google.rpc.Help\",\"links\":[]}},\
+                 {{\"@type\":\"type.googleapis.com/google.rpc.ErrorInfo\",\"reason\":\"{reason}\",\"domain\":\"googleapis.com\"}}]}}}}"
+            );
+            read(Provider::Google, code, &body).unwrap_err()
+        };
+        let bad_key = error(
+            400,
+            "INVALID_ARGUMENT",
+            "API_KEY_INVALID",
+            "API key not valid. Please pass a valid API key.",
+        );
+        assert_eq!(bad_key.status, Status::RequestDenied);
+        assert_eq!(bad_key.fault, Fault::Provider { pause: None });
+        assert_eq!(
+            bad_key.message,
+            "a.example refuses the API key (HTTP 400, INVALID_ARGUMENT, API_KEY_INVALID: API key not valid. Please \
+             pass a valid API key.); check that the key is right, that the Places API (New) is enabled in its \
+             project, that its restrictions admit this machine, and that billing is on"
+        );
+        let in_words =
+            error(400, "INVALID_ARGUMENT", "", "API key not valid. Please pass a valid API key.");
+        assert_eq!(in_words.fault, Fault::Provider { pause: None });
+        let bad_radius = error(400, "INVALID_ARGUMENT", "", "Invalid radius");
+        assert_eq!((bad_radius.status, bad_radius.fault), (Status::RequestDenied, Fault::Question));
+        for (code, status, expected) in [
+            (403, "PERMISSION_DENIED", Status::RequestDenied),
+            (401, "UNAUTHENTICATED", Status::RequestDenied),
+            (429, "RESOURCE_EXHAUSTED", Status::OverQueryLimit),
+            (403, "RESOURCE_EXHAUSTED", Status::OverQueryLimit),
+            (500, "INTERNAL", Status::UnknownError),
+            (503, "UNAVAILABLE", Status::UnknownError),
+            (504, "DEADLINE_EXCEEDED", Status::UnknownError),
+        ] {
+            let refusal = error(code, status, "X", "y");
+            assert_eq!(refusal.status, expected, "{code} {status}");
+            assert_eq!(refusal.fault, Fault::Provider { pause: None });
+            assert!(
+                refusal.message.contains(&format!("HTTP {code}, {status}, X: y")),
+                "{}",
+                refusal.message
+            );
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Google's older Nearby Search, whose document is the one that WHATSAT passes on.
+//!
+//! <https://developers.google.com/maps/documentation/places/web-service/legacy/search-nearby>
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::answer::{Listing, Refusal};
+use super::exchange::{Method, RequestWriter, Response};
+use super::failure::Denial;
+use super::json::{Capped, Members, Text};
+use super::limits::MAX_RESULTS;
+use super::provider::Target;
+use super::question::Question;
+
+/// Writes the request. Without `rankby`, which cannot be combined with a radius, Google orders by
+/// prominence. The key has to be in the query; it is nowhere else.
+pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut Vec<u8>) {
+    let location = format!("{},{}", question.center.lat, question.center.lng);
+    let mut request =
+        RequestWriter::new(out, Method::Get, target.url, "/maps/api/place/nearbysearch/json")
+            .query("location", &location)
+            .query("radius", &question.radius_m.to_string());
+    if let Some(key) = target.key {
+        request = request.query("key", key.expose());
+    }
+    request.end();
+}
+
+/// Reads the response: the document itself, its results cut and laid out again, its members in
+/// their order and its numbers digit for digit.
+pub(super) fn read(target: Target<'_>, response: &Response) -> Result<Listing, Refusal> {
+    let broken = || target.not_the_document();
+    let document = serde_json::from_slice::<Members<'_>>(&response.body);
+    if response.status != 200 {
+        // Google answers 200 to everything, but what is in between does not.
+        let message = document.ok().and_then(|document| text(document.get("error_message")?));
+        let denial = match response.status {
+            429 => Denial::OverLimit,
+            401 | 403 => Denial::Key,
+            400 => Denial::Question,
+            _ => Denial::Failure,
+        };
+        return Err(target.denied(response, denial, &message.unwrap_or_default()));
+    }
+    let document = document.map_err(|_| broken())?;
+    let status = document.get("status").and_then(text).ok_or_else(broken)?;
+    let denial = match status.as_str() {
+        "OK" | "ZERO_RESULTS" => None,
+        "OVER_QUERY_LIMIT" | "OVER_DAILY_LIMIT" => Some(Denial::OverLimit),
+        "REQUEST_DENIED" => Some(Denial::Key),
+        "INVALID_REQUEST" => Some(Denial::Question),
+        _ => Some(Denial::Failure),
+    };
+    if let Some(denial) = denial {
+        let message = document.get("error_message").and_then(text).unwrap_or_default();
+        return Err(target.denied(
+            response,
+            denial,
+            format!("{status}: {message}").trim_end_matches(": "),
+        ));
+    }
+    let results: Capped<&RawValue, MAX_RESULTS> = match document.get("results") {
+        Some(results) => serde_json::from_str(results.get()).map_err(|_| broken())?,
+        None => return Err(broken()),
+    };
+    let results = results.0.into_iter().filter_map(|result| complete(result).transpose());
+    let results: Vec<String> = results.collect::<Result<_, _>>().map_err(|_| broken())?;
+    let members = || document.0.iter().map(|(name, value)| (&**name, value.get()));
+    let attributions = [("html_attributions", "[]")];
+    let has_attributions = document.get("html_attributions").is_some();
+    let missing = attributions.into_iter().filter(|_| !has_attributions);
+    Listing::build(
+        missing.chain(members().take_while(|(name, _)| *name != "results")),
+        results.iter().map(String::as_str),
+        members().skip_while(|(name, _)| *name != "results").skip(1),
+        target.key,
+    )
+    .map_err(|_| broken())
+}
+
+/// A result with at least a name and a vicinity: as it is, with an empty vicinity where it has
+/// none, or not at all where it has no name.
+fn complete(result: &RawValue) -> Result<Option<String>, serde_json::Error> {
+    let members: Members<'_> = serde_json::from_str(result.get())?;
+    let named = members.get("name").and_then(text).is_some_and(|name| !name.is_empty());
+    let result = result.get();
+    Ok(match members.get("vicinity") {
+        _ if !named => None,
+        Some(_) => Some(result.to_owned()),
+        None => Some(format!("{},\"vicinity\":\"\"}}", &result[..result.len() - 1])),
+    })
+}
+
+/// The text of a value that is a string.
+fn text(value: &RawValue) -> Option<String> {
+    Text::deserialize(value).ok().map(|text| text.0.into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::places::answer::Fault;
+    use crate::places::document::Status;
+    use crate::places::provider::Provider;
+    use crate::places::provider::tests::{UCLA, document, read, request};
+
+    const LEGACY: Provider = Provider::GoogleLegacy;
+
+    #[test]
+    fn the_request_is_the_documented_one() {
+        let request = request(LEGACY, "https://maps.googleapis.com", &UCLA);
+        let expected = format!(
+            "GET /maps/api/place/nearbysearch/json?location=34.06893%2C-118.445127&radius=10000\
+             &key=canary%2FKey-0123 HTTP/1.1\r\nHost: maps.googleapis.com\r\nUser-Agent: proxy-herd/{}\r\n\
+             Accept: application/json\r\nAccept-Encoding: identity\r\n\r\n",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert_eq!(request, expected);
+    }
+
+    const DOCUMENT: &str = r#"{
+   "html_attributions" : [ "a" ],
+
+
+   "next_page_token" : "Aap_uEA7",
+   "results" : [
+      { "business_status" : "OPERATIONAL", "geometry" : { "location" : { "lat" : -33.86000, "lng" : 1.512099e2 } },
+        "name" : "Cruise \u0026 Bar", "rating" : 4.0, "vicinity" : "Level 1, Sydney" },
+      { "name" : "No vicinity", "types" : [ ] },
+      { "vicinity" : "No name" },
+      { "name" : "Third", "vicinity" : "x" }
+   ],
+   "status" : "OK",
+   "info_messages" : [ ]
+}
+"#;
+
+    #[test]
+    fn the_document_is_passed_on_with_its_results_cut() {
+        let expected = r#"{
+  "html_attributions": [
+    "a"
+  ],
+  "next_page_token": "Aap_uEA7",
+  "results": [
+    {
+      "business_status": "OPERATIONAL",
+      "geometry": {
+        "location": {
+          "lat": -33.86000,
+          "lng": 1.512099e2
+        }
+      },
+      "name": "Cruise \u0026 Bar",
+      "rating": 4.0,
+      "vicinity": "Level 1, Sydney"
+    },
+    {
+      "name": "No vicinity",
+      "types": [],
+      "vicinity": ""
+    }
+  ],
+  "status": "OK",
+  "info_messages": []
+}"#;
+        assert_eq!(document(LEGACY, DOCUMENT, 2).1, expected);
+        assert_eq!(read(LEGACY, 200, DOCUMENT).unwrap().len(), 3);
+        let (document, _) = document(LEGACY, DOCUMENT, 20);
+        assert_eq!(document["results"][2]["name"], "Third");
+    }
+
+    #[test]
+    fn what_must_be_there_is_there() {
+        let (document, _) = document(LEGACY, r#"{"status":"OK","results":[{"name":"x"}]}"#, 1);
+        assert_eq!(document["html_attributions"].as_array().unwrap().len(), 0);
+        assert_eq!(document["results"][0]["vicinity"], "");
+    }
+
+    #[test]
+    fn nothing_found_is_zero_results() {
+        for body in [
+            r#"{"html_attributions":[],"results":[],"status":"ZERO_RESULTS"}"#,
+            r#"{"html_attributions":[],"results":[],"status":"OK"}"#,
+            r#"{"html_attributions":[],"results":[{"vicinity":"x"}],"status":"OK"}"#,
+        ] {
+            assert_eq!(document(LEGACY, body, 20).0["status"], "ZERO_RESULTS");
+        }
+    }
+
+    #[test]
+    fn googles_statuses_are_told_apart() {
+        let provider = Fault::Provider { pause: None };
+        for (status, expected, fault) in [
+            ("OVER_QUERY_LIMIT", Status::OverQueryLimit, provider),
+            ("OVER_DAILY_LIMIT", Status::OverQueryLimit, provider),
+            ("REQUEST_DENIED", Status::RequestDenied, provider),
+            ("INVALID_REQUEST", Status::RequestDenied, Fault::Question),
+            ("UNKNOWN_ERROR", Status::UnknownError, provider),
+            ("SOMETHING_NEW", Status::UnknownError, provider),
+        ] {
+            let body = format!(
+                "{{\"error_message\":\"why it is so\",\"html_attributions\":[],\"results\":[],\"status\":\"{status}\"}}"
+            );
+            let refusal = read(LEGACY, 200, &body).unwrap_err();
+            assert_eq!((refusal.status, refusal.fault), (expected, fault), "{status}");
+            assert!(
+                refusal.message.contains(&format!("{status}: why it is so")),
+                "{}",
+                refusal.message
+            );
+            let bare = format!("{{\"status\":\"{status}\"}}");
+            let refusal = read(LEGACY, 200, &bare).unwrap_err();
+            assert!(refusal.message.contains(&format!("{status})")), "{}", refusal.message);
+        }
+    }
+}

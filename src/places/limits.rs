@@ -1,0 +1,85 @@
+//! Every cap of the Places client: its unit and its reason.
+
+use std::time::Duration;
+
+/// Bytes of one response head, status line and header fields. Google sends about 1 KiB; servers
+/// commonly allow 8 KiB, proxies on the way may add to it.
+pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// Header fields in one head, and in one trailer. Google sends about 20.
+pub const MAX_HEADERS: usize = 64;
+
+/// Interim (1xx) responses before the final one. We ask for none; a server may send an early hint
+/// or two, and an endless series of them must not keep an exchange alive.
+pub const MAX_INTERIM_RESPONSES: u32 = 8;
+
+/// Bytes of one chunk-size line, its extensions included and its CRLF not. Sixteen hexadecimal
+/// digits are a size; nobody who answers us sends extensions at all.
+pub const MAX_CHUNK_LINE_BYTES: usize = 256;
+
+/// Bytes of chunk extensions in one response, all chunks together: they carry nothing for us, and
+/// a server must not be able to send megabytes that no body limit counts.
+pub const MAX_CHUNK_EXTENSION_BYTES: usize = 4 * 1024;
+
+/// Bytes of the trailer behind a chunked body. It is read and dropped.
+pub const MAX_TRAILER_BYTES: usize = 4 * 1024;
+
+/// Bytes of one response body. Twenty places from Google are 10 to 60 KiB, a thousand nodes from
+/// Overpass are about 500 KiB, more where towns carry their names in all languages.
+pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes of one rendered document. Indentation may multiply what arrived, so what is kept has a
+/// bound of its own.
+pub const MAX_DOCUMENT_BYTES: usize = 512 * 1024;
+
+/// Depth of nesting in a provider's document. Google's documents are six deep; indentation grows
+/// with the square of the depth.
+pub const MAX_JSON_DEPTH: usize = 32;
+
+/// Members of the top-level object of a provider's document. Google's have four.
+pub const MAX_JSON_MEMBERS: usize = 64;
+
+/// Places asked for and kept: what Nearby Search gives at most, and the largest bound of WHATSAT.
+pub const MAX_RESULTS: usize = 20;
+
+/// Nodes taken from one Overpass answer before the nearest twenty are picked.
+pub const MAX_OVERPASS_ELEMENTS: usize = 1000;
+
+/// Bytes of a provider's own words that are passed on in an `error_message`: a reply is read by a
+/// person on a terminal.
+pub const MAX_ERROR_MESSAGE_BYTES: usize = 400;
+
+/// Questions that wait for answers, identical ones counted each: about 100 bytes of bookkeeping
+/// for each, so 6 MiB at the most.
+pub const MAX_WAITERS: usize = 64 * 1024;
+
+/// Bytes of documents kept in the cache. Four thousand answers of twenty places from Google are
+/// about this much.
+pub const MAX_CACHE_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long one attempt to connect may take, names, TCP and TLS together. A handshake around the
+/// world takes under one second; three leave a WHATSAT time for a second attempt elsewhere.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
+
+/// How long an idle connection is kept for the next question. Most servers give up after 60 s or
+/// more; the ones that do so earlier cost one retry.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+
+/// Failures in a row after which the provider is left alone for a while. One or two are chance;
+/// five questions that each cost a client its deadline are enough.
+pub const BREAKER_THRESHOLD: u32 = 5;
+
+/// The first pause of the circuit breaker; each further one is twice as long.
+pub const BREAKER_MIN_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause of the circuit breaker that doubling leads to: how late at most the return
+/// of a provider is noticed.
+pub const BREAKER_MAX_PAUSE: Duration = Duration::from_mins(1);
+
+/// The longest pause that a provider's own `Retry-After` can impose. Beyond it we ask again.
+pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(10);
+
+// A cache that cannot hold one document, or a body smaller than a head, would be a contradiction.
+const _: () = assert!(MAX_DOCUMENT_BYTES <= MAX_CACHE_BYTES);
+const _: () = assert!(MAX_HEAD_BYTES < MAX_BODY_BYTES);
+const _: () = assert!(MAX_RESULTS <= MAX_OVERPASS_ELEMENTS);

@@ -1,0 +1,339 @@
+//! OpenStreetMap's Overpass API: named nodes around a point, without a key.
+//!
+//! Language: <https://wiki.openstreetmap.org/wiki/Overpass_API/Overpass_QL>. Usage policy:
+//! <https://dev.overpass-api.de/overpass-doc/en/preface/commons.html> (about 10,000 requests and
+//! 1 GB a day) and <https://github.com/drolbr/Overpass-API/issues/791> (a user agent of one's own,
+//! nothing in parallel, half a minute of silence after a 429): the defaults of the configuration
+//! keep to it, and so does the circuit breaker.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::answer::{Listing, Refusal};
+use super::document::Point;
+use super::exchange::{Method, RequestWriter, Response};
+use super::failure::Denial;
+use super::json::{self, Capped, Text};
+use super::key::percent_encode;
+use super::limits::{MAX_OVERPASS_ELEMENTS, MAX_RESULTS};
+use super::provider::Target;
+use super::question::Question;
+
+/// The tags that make a node a place that people look for; the value of the first one that a node
+/// has is its type. <https://wiki.openstreetmap.org/wiki/Map_features>
+const KINDS: [&str; 11] = [
+    "amenity",
+    "shop",
+    "tourism",
+    "leisure",
+    "office",
+    "craft",
+    "historic",
+    "healthcare",
+    "public_transport",
+    "railway",
+    "place",
+];
+
+/// Writes the request.
+///
+/// Overpass cannot order by distance, and the 50 km around a city hold more named nodes than
+/// anyone wants to send. So the query widens its circle until it holds twenty: from a 64th of the
+/// radius in steps of four, which is what `if` is for in Overpass QL ("to try more loosely search
+/// conditions if stricter search conditions did not deliver a result"). Four times the radius of
+/// a circle with fewer than twenty nodes holds some hundreds; all of them are fetched, and the
+/// nearest are picked here.
+pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut Vec<u8>) {
+    let mut body = b"data=".to_vec();
+    percent_encode(query(target, question).as_bytes(), &mut body);
+    RequestWriter::new(out, Method::Post, target.url, "")
+        .body("application/x-www-form-urlencoded", &body);
+}
+
+fn query(target: Target<'_>, question: &Question) -> String {
+    let Point { lat, lng } = question.center;
+    let kinds = KINDS.join("|");
+    let circle = |part: f64| {
+        let radius = question.radius_m / part;
+        format!("node(around:{radius},{lat},{lng})[name][~\"^({kinds})$\"~\".\"];")
+    };
+    let wider = |part: f64| format!("if(count(nodes)<{MAX_RESULTS}){{{}}};", circle(part));
+    // A small claim is admitted sooner when the server is busy; no answer needs much.
+    let timeout = target.deadline.as_secs().clamp(1, 25);
+    format!(
+        "[out:json][timeout:{timeout}][maxsize:67108864];{}{}{}{}out body {MAX_OVERPASS_ELEMENTS};",
+        circle(64.0),
+        wider(16.0),
+        wider(4.0),
+        wider(1.0)
+    )
+}
+
+/// Reads the response.
+pub(super) fn read(
+    target: Target<'_>,
+    question: &Question,
+    response: &Response,
+) -> Result<Listing, Refusal> {
+    if response.status != 200 {
+        let denial = match response.status {
+            429 => Denial::OverLimit,
+            401 | 403 | 406 => Denial::Key,
+            400 => Denial::Question,
+            _ => Denial::Failure,
+        };
+        return Err(target.denied(response, denial, &error_of(&response.body)));
+    }
+    let document: Document<'_> =
+        json::document(&response.body).map_err(|_| target.not_the_document())?;
+    if let Some(Text(remark)) = &document.remark
+        && remark.contains("error")
+    {
+        // A query that ran out of time or memory is answered with 200, what was found so far, and
+        // a remark (https://github.com/drolbr/Overpass-API/issues/94).
+        return Err(target.gave_up(remark));
+    }
+    let mut nodes: Vec<Node<'_>> =
+        document.elements.0.into_iter().filter_map(|it| Node::of(it, question.center)).collect();
+    nodes.sort_by(|a, b| a.distance.total_cmp(&b.distance));
+    let results: Vec<String> = nodes.iter().take(MAX_RESULTS).map(Node::result).collect();
+    Listing::build(
+        [("html_attributions", ATTRIBUTION)],
+        results.iter().map(String::as_str),
+        [("status", "\"OK\"")],
+        target.key,
+    )
+    .map_err(|_| target.not_the_document())
+}
+
+/// The licence asks for it: <https://www.openstreetmap.org/copyright>.
+const ATTRIBUTION: &str = "[\"© <a href=\\\"https://www.openstreetmap.org/copyright\\\">\
+                           OpenStreetMap contributors</a>\"]";
+
+#[derive(serde::Deserialize)]
+struct Document<'a> {
+    #[serde(borrow)]
+    elements: Capped<Element<'a>, MAX_OVERPASS_ELEMENTS>,
+    #[serde(borrow)]
+    remark: Option<Text<'a>>,
+}
+
+#[derive(serde::Deserialize)]
+struct Element<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    lat: Option<&'a RawValue>,
+    #[serde(borrow)]
+    lon: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tags: Option<Tags<'a>>,
+}
+
+/// The tags that are looked at. A town has hundreds, most of them its name in another language.
+struct Tags<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Tags<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Wanted;
+
+        impl<'de> Visitor<'de> for Wanted {
+            type Value = Tags<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("tags")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut tags = Vec::new();
+                while let Some(Text(key)) = map.next_key()? {
+                    let wanted =
+                        KINDS.contains(&&*key) || ["name", STREET, NUMBER, CITY].contains(&&*key);
+                    if wanted && tags.iter().all(|(other, _)| *other != key) {
+                        tags.push((key, map.next_value::<Text<'de>>()?.0));
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(Tags(tags))
+            }
+        }
+
+        deserializer.deserialize_map(Wanted)
+    }
+}
+
+const STREET: &str = "addr:street";
+const NUMBER: &str = "addr:housenumber";
+const CITY: &str = "addr:city";
+
+impl Tags<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| other == key).map(|(_, value)| &**value)
+    }
+
+    /// The address, as far as it is known.
+    fn vicinity(&self) -> String {
+        let mut vicinity = String::new();
+        for (separator, key) in [("", STREET), (" ", NUMBER), (", ", CITY)] {
+            if let Some(part) = self.get(key) {
+                if !vicinity.is_empty() {
+                    vicinity.push_str(separator);
+                }
+                vicinity.push_str(part);
+            }
+        }
+        vicinity
+    }
+}
+
+/// An element that can be shown.
+struct Node<'a> {
+    id: Option<&'a str>,
+    lat: &'a str,
+    lon: &'a str,
+    tags: Tags<'a>,
+    distance: f64,
+}
+
+impl<'a> Node<'a> {
+    /// `None` for what has no name or no coordinates, such as the ways and relations of another
+    /// query.
+    fn of(element: Element<'a>, center: Point) -> Option<Self> {
+        let tags = element.tags?;
+        tags.get("name").filter(|name| !name.is_empty())?;
+        let (lat, lon) = (json::number(element.lat?)?, json::number(element.lon?)?);
+        let point = Point { lat: lat.parse().ok()?, lng: lon.parse().ok()? };
+        let id = element.id.and_then(json::number);
+        Some(Self { id, lat, lon, tags, distance: center.distance_m(point) })
+    }
+
+    fn result(&self) -> String {
+        let id = self.id.map(|id| format!("node/{id}"));
+        let types: Vec<&str> = KINDS.iter().filter_map(|kind| self.tags.get(kind)).collect();
+        let name = self.tags.get("name").unwrap_or_default();
+        let location = Some((self.lat, self.lon));
+        json::place(name, &self.tags.vicinity(), id.as_deref(), &types, location)
+    }
+}
+
+/// The explanation in an error page: what follows `Error</strong>:` up to the next tag.
+fn error_of(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let Some((_, said)) = text.split_once("Error</strong>:") else { return String::new() };
+    said.split('<').next().unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::places::answer::Fault;
+    use crate::places::document::Status;
+    use crate::places::provider::Provider;
+    use crate::places::provider::tests::{UCLA, at, document, read, request};
+
+    const URL: &str = "https://overpass-api.de/api/interpreter";
+
+    #[test]
+    fn the_query_widens_its_circle() {
+        let query = at(Provider::Overpass, URL, |target| query(target, &UCLA));
+        let kinds = "^(amenity|shop|tourism|leisure|office|craft|historic|healthcare|public_transport|railway|place)$";
+        let circle = |radius| {
+            format!("node(around:{radius},34.06893,-118.445127)[name][~\"{kinds}\"~\".\"];")
+        };
+        let expected = format!(
+            "[out:json][timeout:5][maxsize:67108864];{}if(count(nodes)<20){{{}}};if(count(nodes)<20){{{}}};\
+             if(count(nodes)<20){{{}}};out body 1000;",
+            circle("156.25"),
+            circle("625"),
+            circle("2500"),
+            circle("10000")
+        );
+        assert_eq!(query, expected);
+    }
+
+    #[test]
+    fn the_request_has_the_path_of_the_url() {
+        assert!(request(Provider::Overpass, "http://a", &UCLA).starts_with("POST / HTTP/1.1"));
+        let request = request(Provider::Overpass, URL, &UCLA);
+        let (head, body) = request.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(
+            "POST /api/interpreter HTTP/1.1\r\nHost: overpass-api.de\r\nUser-Agent: proxy-herd/"
+        ));
+        assert!(head.contains("Content-Type: application/x-www-form-urlencoded\r\n"));
+        assert!(head.ends_with(&format!("Content-Length: {}", body.len())));
+        assert!(body.starts_with("data=%5Bout%3Ajson%5D%5Btimeout%3A5%5D"));
+    }
+
+    #[test]
+    fn nodes_become_results_nearest_first() {
+        let (document, text) = document(
+            Provider::Overpass,
+            r#"{ "version": 0.6, "generator": "Overpass API",
+            "osm3s": { "copyright": "ODbL" }, "elements": [
+            { "type": "node", "id": 3, "lat": 34.2, "lon": -118.445127, "tags": { "name": "Far", "amenity": "cafe" } },
+            { "type": "node", "id": 123456789012, "lat": 34.0690000, "lon": -118.445127, "tags": {
+                "name:de": "x", "name": "Near", "shop": "books", "amenity": "library",
+                "addr:street": "Main Street", "addr:housenumber": "12a", "addr:city": "Los Angeles" } },
+            { "type": "node", "id": 5, "lat": 34.1, "lon": -118.445127, "tags": { "amenity": "bench" } },
+            { "type": "way", "id": 6, "tags": { "name": "Way" } },
+            { "type": "node", "id": 7, "lat": "34", "lon": -118, "tags": { "name": "Text" } },
+            { "type": "node", "id": 8, "lat": 34.1, "lon": -118.445127, "tags": { "name": "Middle", "addr:city": "LA" } },
+            { "type": "node", "id": 9, "lat": 34.1, "lon": -118.445127 }
+        ] }"#,
+            20,
+        );
+        let expected: serde_json::Value = serde_json::from_str(r#"[
+            { "name": "Near", "vicinity": "Main Street 12a, Los Angeles", "place_id": "node/123456789012",
+              "types": ["library", "books"], "geometry": { "location": { "lat": 34.069, "lng": -118.445127 } } },
+            { "name": "Middle", "vicinity": "LA", "place_id": "node/8",
+              "geometry": { "location": { "lat": 34.1, "lng": -118.445127 } } },
+            { "name": "Far", "vicinity": "", "place_id": "node/3", "types": ["cafe"],
+              "geometry": { "location": { "lat": 34.2, "lng": -118.445127 } } } ]"#).unwrap();
+        assert_eq!(document["results"], expected);
+        assert_eq!(document["status"], "OK");
+        assert!(
+            document["html_attributions"][0]
+                .as_str()
+                .unwrap()
+                .contains("OpenStreetMap contributors")
+        );
+        assert!(text.contains("34.0690000,"));
+    }
+
+    #[test]
+    fn an_empty_answer_is_zero_results() {
+        let (document, _) = document(Provider::Overpass, "{\"elements\":[]}", 20);
+        assert_eq!(document["status"], "ZERO_RESULTS");
+    }
+
+    #[test]
+    fn a_query_that_was_given_up_is_no_answer() {
+        let body = "{\"elements\":[{\"id\":1,\"lat\":34,\"lon\":-118,\"tags\":{\"name\":\"x\"}}],\
+                    \"remark\":\"runtime error: Query timed out in \\\"query\\\" at line 1 after 6 seconds.\"}";
+        let refusal = read(Provider::Overpass, 200, body).unwrap_err();
+        assert_eq!(refusal.status, Status::UnknownError);
+        assert!(refusal.message.contains("Query timed out"), "{}", refusal.message);
+    }
+
+    #[test]
+    fn error_pages_are_read() {
+        let body = "<html><body><p><strong style=\"color:#FF0000\">Error</strong>: runtime error: open64: 0 Success \
+                    rate_limited. Please check /api/status for the quota of your IP address. </p></body></html>";
+        let refusal = read(Provider::Overpass, 429, body).unwrap_err();
+        assert_eq!(refusal.status, Status::OverQueryLimit);
+        assert!(
+            refusal.message.contains("Please check /api/status for the quota"),
+            "{}",
+            refusal.message
+        );
+        assert!(!refusal.message.contains('<'));
+        let denied = read(Provider::Overpass, 406, "").unwrap_err();
+        assert_eq!(denied.status, Status::RequestDenied);
+        assert!(denied.message.contains("usage policy") && !denied.message.contains("key"));
+        assert!(matches!(denied.fault, Fault::Provider { .. }));
+    }
+}

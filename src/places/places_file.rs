@@ -1,0 +1,766 @@
+//! A file of one's own places: depots, customers, shops.
+//!
+//! Two formats, both in UTF-8:
+//!
+//! - GeoJSON (RFC 7946): a `FeatureCollection` of `Point`s. A place's name is the property
+//!   `name`.
+//! - A table, comma-, semicolon- or tab-separated (RFC 4180), whose first line names the columns:
+//!   `name`, `latitude` (or `lat`) and `longitude` (`lon`, `lng`, `long`), in any order.
+//!
+//! What a place is stands in the property or column `kind` (or `type`, `category`), where it is
+//! for people in `vicinity` (or `address`); both may be absent. Other columns and properties are
+//! ignored.
+
+use std::fmt;
+
+use geo_index::kdtree::KDTree;
+use memchr::memchr_iter;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+
+use super::document::{Place, Point};
+use super::index::{self, Hit, Index};
+
+// limits
+
+/// Largest places file that is read, in bytes. [`MAX_PLACES`] places of GeoJSON are about as much.
+pub const MAX_PLACES_FILE_BYTES: usize = 64 << 20;
+
+/// Most places in a file. They take about 30 MB, and the better part of a second to read.
+pub const MAX_PLACES: usize = 500_000;
+
+/// Longest name, kind or vicinity of an own place, in bytes. With the 20 places that a WHATSAT may
+/// ask for this bounds a document: 100 kB if every character has to be escaped.
+pub const MAX_PLACE_TEXT: usize = 256;
+
+// The text of all places is addressed by 32 bits, and a piece of it by 16.
+const _: () = assert!(MAX_PLACES_FILE_BYTES < u32::MAX as usize);
+const _: () = assert!(MAX_PLACE_TEXT < u16::MAX as usize);
+
+/// The spellings under which each field is found, the preferred one first.
+const NAME: &[&str] = &["name"];
+const LATITUDE: &[&str] = &["latitude", "lat"];
+const LONGITUDE: &[&str] = &["longitude", "lon", "lng", "long"];
+const KIND: &[&str] = &["kind", "type", "category"];
+const VICINITY: &[&str] = &["vicinity", "address"];
+
+/// How a file is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// GeoJSON.
+    GeoJson,
+    /// A table whose columns are separated by what its first line holds most of: commas,
+    /// semicolons or tabs.
+    Csv,
+    /// A table whose columns are separated by tabs.
+    Tsv,
+}
+
+impl Format {
+    /// The format of a file by the extension of its name, or else by how it begins.
+    pub fn of(file_name: &str, bytes: &[u8]) -> Self {
+        let extension = file_name.rsplit_once('.').map_or("", |(_, extension)| extension);
+        let is = |known: &[&str]| known.iter().any(|known| extension.eq_ignore_ascii_case(known));
+        if is(&["geojson", "json"]) {
+            Self::GeoJson
+        } else if is(&["tsv", "tab"]) {
+            Self::Tsv
+        } else if is(&["csv"]) || !without_bom(bytes).trim_ascii_start().starts_with(b"{") {
+            Self::Csv
+        } else {
+            Self::GeoJson
+        }
+    }
+}
+
+/// What is wrong with a places file, where, and what to do.
+///
+/// Shown as `line 3: field `latitude`: what is wrong; what to do`, without the name of the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    line: u64,
+    field: Option<&'static str>,
+    message: String,
+}
+
+impl Error {
+    /// The line the error is on, counted from 1: for a wrong place the line it begins on in a
+    /// table, and the one it ends on in GeoJSON.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: ", self.line)?;
+        if let Some(field) = self.field {
+            write!(f, "field `{field}`: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What is wrong with one place: the field and the matter.
+type Fault = (&'static str, String);
+
+/// Reads the places of a file, given as a whole.
+///
+/// # Errors
+///
+/// The file is not in `format`, a place lacks its name or a coordinate, a coordinate is no number
+/// or none of this globe, a text is longer than [`MAX_PLACE_TEXT`], or there is no place at all or
+/// more than [`MAX_PLACES`]. The first error ends the reading.
+pub fn parse(bytes: &[u8], format: Format) -> Result<OwnPlaces, Error> {
+    if bytes.len() > MAX_PLACES_FILE_BYTES {
+        let message = format!(
+            "the file has {} bytes, {MAX_PLACES_FILE_BYTES} are the most; leave out what is not \
+             needed, or write CSV",
+            bytes.len()
+        );
+        return Err(Error { line: 1, field: None, message });
+    }
+    let bytes = without_bom(bytes);
+    let mut list = List::default();
+    match format {
+        Format::GeoJson => read_geojson(bytes, &mut list)?,
+        Format::Csv => read_table(bytes, separator(bytes), &mut list)?,
+        Format::Tsv => read_table(bytes, b'\t', &mut list)?,
+    }
+    if list.points.is_empty() {
+        let message = "there is no place in the file; write at least one, or remove places.file";
+        return Err(Error { line: 1, field: None, message: message.to_owned() });
+    }
+    Ok(OwnPlaces { tree: index::build(&list.points), texts: list.texts, text: list.text })
+}
+
+fn without_bom(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// The places of a file, indexed.
+#[derive(Debug)]
+pub struct OwnPlaces {
+    tree: KDTree<i32>,
+    texts: Vec<Texts>,
+    text: String,
+}
+
+/// Where a place's texts are: one behind the other from `start` on, by their lengths in bytes.
+#[derive(Debug)]
+struct Texts {
+    start: u32,
+    name: u16,
+    kind: u16,
+    vicinity: u16,
+}
+
+impl OwnPlaces {
+    /// The number of places.
+    pub fn len(&self) -> usize {
+        self.texts.len()
+    }
+
+    /// Whether there is no place; never so in places that were read from a file.
+    pub fn is_empty(&self) -> bool {
+        self.texts.is_empty()
+    }
+
+    /// The tree to search for the nearest places.
+    pub(super) fn index(&self) -> Index<'_> {
+        Index::of(&self.tree)
+    }
+
+    /// Shows `visit` the place that a search found.
+    pub(super) fn describe(&self, hit: &Hit, visit: impl FnOnce(&Place<'_>)) {
+        let texts = &self.texts[hit.id as usize];
+        let (name, rest) = self.text[texts.start as usize..].split_at(usize::from(texts.name));
+        let (kind, rest) = rest.split_at(usize::from(texts.kind));
+        let types = [kind];
+        visit(&Place {
+            name,
+            vicinity: &rest[..usize::from(texts.vicinity)],
+            place_id: None,
+            types: if kind.is_empty() { &[] } else { &types },
+            location: Some(self.index().location(hit.position)),
+        });
+    }
+}
+
+/// The places read so far.
+#[derive(Default)]
+struct List {
+    points: Vec<Point>,
+    texts: Vec<Texts>,
+    text: String,
+}
+
+impl List {
+    fn push(&mut self, point: Point, name: &str, kind: &str, vicinity: &str) -> Result<(), Fault> {
+        if self.points.len() == MAX_PLACES {
+            let message = format!("there are more than {MAX_PLACES} places; split the file up");
+            return Err(("name", message));
+        }
+        if name.trim().is_empty() {
+            return Err(("name", "the place has no name; give every place one".to_owned()));
+        }
+        let start = self.text.len() as u32;
+        let mut append = |field, text: &str| {
+            let text = text.trim();
+            if text.len() > MAX_PLACE_TEXT {
+                let length = text.len();
+                let message = format!("{length} bytes are too long; {MAX_PLACE_TEXT} are the most");
+                return Err((field, message));
+            }
+            self.text.push_str(text);
+            Ok(text.len() as u16)
+        };
+        let name = append("name", name)?;
+        let kind = append("kind", kind)?;
+        let vicinity = append("vicinity", vicinity)?;
+        self.texts.push(Texts { start, name, kind, vicinity });
+        self.points.push(point);
+        Ok(())
+    }
+}
+
+/// A point of this globe.
+fn point(lat: f64, lng: f64) -> Result<Point, Fault> {
+    if !(-90.0..=90.0).contains(&lat) {
+        let message = "is not between -90 and 90; write degrees north of the equator";
+        let swapped = if (-180.0..=180.0).contains(&lat) && (-90.0..=90.0).contains(&lng) {
+            " (are latitude and longitude swapped? GeoJSON has the longitude first)"
+        } else {
+            ""
+        };
+        return Err(("latitude", format!("{lat} {message}{swapped}")));
+    }
+    if !(-180.0..=180.0).contains(&lng) {
+        let message = "is not between -180 and 180; write degrees east of Greenwich";
+        return Err(("longitude", format!("{lng} {message}")));
+    }
+    Ok(Point { lat, lng })
+}
+
+/// The character that separates columns: the one of which the first line holds most.
+fn separator(bytes: &[u8]) -> u8 {
+    let first_line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let count = |separator: u8| memchr_iter(separator, first_line).count();
+    // Of equally many the last wins, so a line without any is one of commas.
+    [b'\t', b';', b','].into_iter().max_by_key(|&separator| count(separator)).unwrap_or(b',')
+}
+
+fn read_table(bytes: &[u8], separator: u8, list: &mut List) -> Result<(), Error> {
+    let table_error = |error| table_error(bytes, &error);
+    let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(bytes);
+    let columns = Columns::of(reader.headers().map_err(table_error)?)?;
+    let mut row = csv::StringRecord::new();
+    while reader.read_record(&mut row).map_err(table_error)? {
+        columns.place(&row, list).map_err(|(field, message)| {
+            let line = line_at(bytes, row.position());
+            Error { line, field: Some(field), message }
+        })?;
+    }
+    Ok(())
+}
+
+/// The line of the row that was read from `position` on. The reader's own count is of the blank
+/// lines before it.
+fn line_at(bytes: &[u8], position: Option<&csv::Position>) -> u64 {
+    let (before, row) =
+        bytes.split_at(position.map_or(0, |at| at.byte() as usize).min(bytes.len()));
+    let blank = row.iter().take_while(|byte| b"\r\n".contains(byte));
+    let newlines = before.iter().chain(blank).filter(|&&byte| byte == b'\n').count();
+    newlines as u64 + 1
+}
+
+fn table_error(bytes: &[u8], error: &csv::Error) -> Error {
+    let message = match error.kind() {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => format!(
+            "the line has {len} columns, the first line {expected_len}; put a text that holds the \
+             separator into double quotes"
+        ),
+        csv::ErrorKind::Utf8 { .. } => "the text is not UTF-8; save the file as UTF-8".to_owned(),
+        _ => error.to_string(),
+    };
+    Error { line: line_at(bytes, error.position()), field: None, message }
+}
+
+/// Which column holds what.
+struct Columns {
+    name: usize,
+    latitude: usize,
+    longitude: usize,
+    kind: Option<usize>,
+    vicinity: Option<usize>,
+}
+
+impl Columns {
+    fn of(header: &csv::StringRecord) -> Result<Self, Error> {
+        let find = |spellings: &[&str]| {
+            spellings.iter().find_map(|spelling| {
+                header.iter().position(|column| column.trim().eq_ignore_ascii_case(spelling))
+            })
+        };
+        let need = |spellings: &[&'static str]| {
+            find(spellings).ok_or_else(|| {
+                let columns: Vec<_> = header.iter().collect();
+                let message = format!(
+                    "there is no such column among {columns:?}; name the columns in the first \
+                     line: name, latitude, longitude, kind"
+                );
+                Error { line: 1, field: Some(spellings[0]), message }
+            })
+        };
+        Ok(Self {
+            name: need(NAME)?,
+            latitude: need(LATITUDE)?,
+            longitude: need(LONGITUDE)?,
+            kind: find(KIND),
+            vicinity: find(VICINITY),
+        })
+    }
+
+    fn place(&self, row: &csv::StringRecord, list: &mut List) -> Result<(), Fault> {
+        let text = |column: usize| row.get(column).unwrap_or_default();
+        let degrees = |field, column| {
+            let text = text(column).trim();
+            text.parse().map_err(|_| {
+                let message = "is not a number; write degrees with a decimal point, like 34.06893";
+                (field, format!("{text:?} {message}"))
+            })
+        };
+        let lat = degrees("latitude", self.latitude)?;
+        let point = point(lat, degrees("longitude", self.longitude)?)?;
+        let optional = |column: Option<usize>| column.map_or("", text);
+        list.push(point, text(self.name), optional(self.kind), optional(self.vicinity))
+    }
+}
+
+fn read_geojson(bytes: &[u8], list: &mut List) -> Result<(), Error> {
+    let mut progress = Progress { list, feature: 0, field: None };
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let read = Collection(&mut progress).deserialize(&mut reader).and_then(|()| reader.end());
+    read.map_err(|error| {
+        let mut message = error.to_string();
+        // The line is said in front; the column helps where the text is no JSON.
+        if let (true, Some(end)) = (error.is_data(), message.rfind(" at line ")) {
+            message.truncate(end);
+        }
+        Error { line: error.line().max(1) as u64, field: progress.field, message }
+    })
+}
+
+/// How far a collection has been read.
+struct Progress<'l> {
+    list: &'l mut List,
+    /// Features begun.
+    feature: usize,
+    /// The field that is wrong, for which the reader's errors have no room.
+    field: Option<&'static str>,
+}
+
+/// Reads the file as a whole.
+struct Collection<'p, 'l>(&'p mut Progress<'l>);
+
+/// Reads the member `features`.
+struct Features<'p, 'l>(&'p mut Progress<'l>);
+
+/// Reads one feature. It is judged before the reader moves on, so that an error has its line.
+struct OneFeature<'p, 'l>(&'p mut Progress<'l>);
+
+impl<'de> DeserializeSeed<'de> for Collection<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_map(self)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Features<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_seq(self)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for OneFeature<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Collection<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a GeoJSON FeatureCollection")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
+        let mut is_collection = false;
+        while let Some(member) = members.next_key::<String>()? {
+            match member.as_str() {
+                "type" => is_collection = members.next_value::<String>()? == "FeatureCollection",
+                "features" => members.next_value_seed(Features(&mut *self.0))?,
+                _ => drop(members.next_value::<IgnoredAny>()?),
+            }
+        }
+        if is_collection {
+            return Ok(());
+        }
+        Err(A::Error::custom(
+            "the file is no GeoJSON FeatureCollection; put the places into \
+             {\"type\": \"FeatureCollection\", \"features\": […]}",
+        ))
+    }
+}
+
+impl<'de> Visitor<'de> for Features<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of GeoJSON features")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut features: A) -> Result<(), A::Error> {
+        while let Some(()) = features.next_element_seed(OneFeature(&mut *self.0))? {}
+        Ok(())
+    }
+}
+
+impl<'de> Visitor<'de> for OneFeature<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a GeoJSON feature")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<(), A::Error> {
+        let Progress { list, feature: number, field } = self.0;
+        *number += 1;
+        let feature = Feature::deserialize(MapAccessDeserializer::new(members))?;
+        feature.place(list).map_err(|(fault, message)| {
+            *field = Some(fault);
+            A::Error::custom(format_args!("feature {number}: {message}"))
+        })
+    }
+}
+
+/// A GeoJSON feature, of whatever geometry.
+#[derive(Deserialize)]
+struct Feature {
+    geometry: Option<Geometry>,
+    properties: Option<Map<String, Value>>,
+}
+
+#[derive(Deserialize)]
+struct Geometry {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    coordinates: Value,
+}
+
+impl Feature {
+    fn place(&self, list: &mut List) -> Result<(), Fault> {
+        let point = self.point()?;
+        let [name, kind, vicinity] = [NAME, KIND, VICINITY].map(|field| self.property(field));
+        list.push(point, name?, kind?, vicinity?)
+    }
+
+    fn point(&self) -> Result<Point, Fault> {
+        let geometry = self.geometry.as_ref();
+        let kind = geometry.map_or("null", |geometry| geometry.kind.as_str());
+        let Some(geometry) = geometry.filter(|_| kind == "Point") else {
+            let message = format!("{kind:?} is no Point; give the place one, such as its entrance");
+            return Err(("geometry", message));
+        };
+        // A third number, the altitude, is allowed.
+        let number = |index: usize| geometry.coordinates.get(index).and_then(Value::as_f64);
+        let (Some(lng), Some(lat)) = (number(0), number(1)) else {
+            let message = "a Point has two numbers; write [longitude, latitude]";
+            return Err(("coordinates", message.to_owned()));
+        };
+        point(lat, lng)
+    }
+
+    /// The first of `spellings` that the feature has; empty if none.
+    fn property(&self, spellings: &[&'static str]) -> Result<&str, Fault> {
+        let properties = self.properties.as_ref();
+        let value = |spelling: &&str| {
+            properties.and_then(|properties| properties.get(*spelling)).filter(|v| !v.is_null())
+        };
+        match spellings.iter().find_map(value) {
+            None => Ok(""),
+            Some(Value::String(text)) => Ok(text),
+            Some(other) => Err((spellings[0], format!("{other} is no text; put it into quotes"))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    /// All places of a file as (name, kind, vicinity, latitude, longitude), sorted.
+    fn places(bytes: &[u8], format: Format) -> Vec<(String, String, String, f64, f64)> {
+        let own = parse(bytes, format).unwrap_or_else(|error| panic!("{error}"));
+        let mut hits = Vec::new();
+        own.index().nearest(Point { lat: 0.0, lng: 0.0 }, 1e9, usize::MAX, &mut hits);
+        assert_eq!(hits.len(), own.len());
+        let mut places = Vec::new();
+        for hit in &hits {
+            own.describe(hit, |place| {
+                let Point { lat, lng } = place.location.unwrap();
+                assert_eq!(place.place_id, None);
+                let texts = [place.name, &place.types.join(" "), place.vicinity];
+                let [name, kind, vicinity] = texts.map(str::to_owned);
+                places.push((name, kind, vicinity, lat, lng));
+            });
+        }
+        places.sort_by(|a, b| a.0.cmp(&b.0));
+        places
+    }
+
+    fn error(bytes: &[u8], format: Format) -> String {
+        parse(bytes, format).map(|_| "no error").unwrap_err().to_string()
+    }
+
+    fn depot() -> Vec<(String, String, String, f64, f64)> {
+        vec![("Depot \"A\", north".into(), "depot".into(), "Main St 1".into(), 34.5, -118.25)]
+    }
+
+    #[test]
+    fn tables_in_many_spellings() {
+        for table in [
+            "name,latitude,longitude,kind,vicinity\n\"Depot \"\"A\"\", north\",34.5,-118.25,depot,Main St 1\n",
+            "\u{feff}Name;LAT;Lon;Type;Address\r\n\"Depot \"\"A\"\", north\"; 34.5 ;-118.25;depot;Main St 1",
+            "category\tlng\tlat\tid\tname\tvicinity\n\ndepot\t-118.25\t34.5\t7\t\" Depot \"\"A\"\", north\"\tMain St 1\n\n",
+            "long,lat,kind,\"name\",address\n-118.25,+34.5,depot,\"Depot \"\"A\"\", north\",Main St 1",
+        ] {
+            assert_eq!(places(table.as_bytes(), Format::Csv), depot(), "{table}");
+        }
+        let table = "name\tlatitude\tlongitude\nA;B,C\t1\t2\n";
+        let expected = [("A;B,C".into(), String::new(), String::new(), 1.0, 2.0)];
+        assert_eq!(places(table.as_bytes(), Format::Tsv), expected);
+    }
+
+    #[test]
+    fn geojson_with_what_else_it_may_hold() {
+        let text = "\u{feff}{\"features\": [{\"type\": \"Feature\", \"id\": 7,
+            \"geometry\": {\"type\": \"Point\", \"coordinates\": [-118.25, 34.5, 71]},
+            \"properties\": {\"name\": \"Depot \\\"A\\\", north\", \"kind\": null, \"type\": \"depot\",
+                \"category\": \"other\", \"address\": \"Main St 1\", \"open\": [1, {}]}}],
+            \"bbox\": [1, 2], \"type\": \"FeatureCollection\"}\n";
+        assert_eq!(places(text.as_bytes(), Format::GeoJson), depot());
+    }
+
+    #[test]
+    fn the_format_follows_from_the_name_or_the_first_byte() {
+        for (file_name, bytes, format) in [
+            ("shops.GeoJSON", "", Format::GeoJson),
+            ("/etc/herd.d/shops.json", "name,lat", Format::GeoJson),
+            ("shops.csv", "{", Format::Csv),
+            ("shops.tsv", "", Format::Tsv),
+            ("shops.tab", "", Format::Tsv),
+            ("shops", "\u{feff} \n{\"type\"", Format::GeoJson),
+            ("shops.txt", "name,lat", Format::Csv),
+        ] {
+            assert_eq!(Format::of(file_name, bytes.as_bytes()), format, "{file_name}");
+        }
+    }
+
+    #[test]
+    fn errors_in_tables_say_where_and_what_to_do() {
+        for (table, line, words) in [
+            ("", 1, "field `name`: there is no such column among []; name the columns"),
+            (
+                "name,lat\nA,1\n",
+                1,
+                "field `longitude`: there is no such column among [\"name\", \"lat\"]",
+            ),
+            ("Name,Lat,Long\n", 1, "there is no place in the file; write at least one"),
+            ("name,lat,lon\nA,1,2\nB,x,2\n", 3, "field `latitude`: \"x\" is not a number; write"),
+            ("name;lat;lon\nA;34,5;2\n", 2, "field `latitude`: \"34,5\" is not a number; write"),
+            (
+                "name,lat,lon\n\n\nA,91,2\n",
+                4,
+                "field `latitude`: 91 is not between -90 and 90; write degrees north of the equator (are",
+            ),
+            (
+                "name,lat,lon\nA,NaN,2\n",
+                2,
+                "field `latitude`: NaN is not between -90 and 90; write degrees north of the equator",
+            ),
+            (
+                "name,lat,lon\nA,1,inf\n",
+                2,
+                "field `longitude`: inf is not between -180 and 180; write degrees east of",
+            ),
+            ("name,lat,lon\nA,1,\n", 2, "field `longitude`: \"\" is not a number"),
+            (
+                "name,lat,lon\n\"A\nB\",1,2\n \t,1,2\n",
+                4,
+                "field `name`: the place has no name; give every place one",
+            ),
+            ("name,lat,lon\nA,1,2\nB, C,1,2\n", 3, "the line has 4 columns, the first line 3; put"),
+        ] {
+            let error = parse(table.as_bytes(), Format::Csv).unwrap_err();
+            assert_eq!(error.line(), line, "{table:?}: {error}");
+            let expected = format!("line {line}: {words}");
+            assert!(error.to_string().starts_with(&expected), "{table:?}: {error}");
+        }
+        let latin_1 = error(b"name,lat,lon\nA,1,2\nZ\xfcrich,47,8\n", Format::Csv);
+        assert_eq!(latin_1, "line 3: the text is not UTF-8; save the file as UTF-8");
+    }
+
+    #[test]
+    fn errors_in_geojson_say_where_and_what_to_do() {
+        let feature = |geometry: &str, properties: &str| {
+            format!(
+                "{{\"type\": \"FeatureCollection\", \"features\": [\n\
+                 {{\"geometry\": {{\"type\": \"Point\", \"coordinates\": [1, 2]}}, \"properties\": {{\"name\": \"A\"}}}},\n\
+                 {{\"geometry\": {geometry}, \"properties\": {properties}}}\n]}}"
+            )
+        };
+        let point = "{\"type\": \"Point\", \"coordinates\": [1, 2]}";
+        let name = "{\"name\": \"B\"}";
+        for (text, words) in [
+            (feature(point, "{}"), "line 3: field `name`: feature 2: the place has no name; give"),
+            (
+                feature(point, "null"),
+                "line 3: field `name`: feature 2: the place has no name; give",
+            ),
+            (feature(point, "{\"name\": 5}"), "line 3: field `name`: feature 2: 5 is no text; put"),
+            (
+                feature("null", name),
+                "line 3: field `geometry`: feature 2: \"null\" is no Point; give",
+            ),
+            (
+                feature("{\"type\": \"Polygon\", \"coordinates\": [[[1, 2]]]}", name),
+                "line 3: field `geometry`: feature 2: \"Polygon\" is no Point; give the place one",
+            ),
+            (
+                feature("{\"type\": \"Point\", \"coordinates\": [1]}", name),
+                "line 3: field `coordinates`: feature 2: a Point has two numbers; write [longitude",
+            ),
+            (
+                feature("{\"type\": \"Point\", \"coordinates\": [34, -118]}", name),
+                "line 3: field `latitude`: feature 2: -118 is not between -90 and 90; write degrees \
+                 north of the equator (are latitude and longitude swapped? GeoJSON",
+            ),
+            (feature("5", name), "line 3: invalid type: integer `5`"),
+            (
+                feature(point, name).trim_end_matches("\n]}").to_owned(),
+                "line 3: EOF while parsing a list at line 3 column",
+            ),
+            (
+                "[]".to_owned(),
+                "line 1: invalid type: sequence, expected a GeoJSON FeatureCollection",
+            ),
+            ("{}".to_owned(), "line 1: the file is no GeoJSON FeatureCollection; put the places"),
+            (
+                "{\"type\": \"FeatureCollection\"}".to_owned(),
+                "line 1: there is no place in the file",
+            ),
+            (format!("{}x", feature(point, name)), "line 4: trailing characters at line 4"),
+            (String::new(), "line 1: EOF while parsing a value"),
+            ("[".repeat(100_000), "line 1: invalid type: sequence"),
+            (feature(&"[".repeat(100_000), name), "line 3: "),
+        ] {
+            let error = error(text.as_bytes(), Format::GeoJson);
+            assert!(error.starts_with(words), "{text:.200}: {error}");
+        }
+    }
+
+    #[test]
+    fn files_have_bounds() {
+        let longest = "x".repeat(MAX_PLACE_TEXT);
+        for field in ["name", "kind", "vicinity"] {
+            let with = |text: &str| {
+                let other = |column| if field == column { text } else { "a" };
+                let [name, kind, vicinity] = ["name", "kind", "vicinity"].map(other);
+                format!("name,kind,vicinity,lat,lon\n{name},{kind},{vicinity},1,2\n")
+            };
+            assert!(parse(with(&longest).as_bytes(), Format::Csv).is_ok());
+            let error = error(with(&format!("{longest}x")).as_bytes(), Format::Csv);
+            let expected =
+                format!("line 2: field `{field}`: 257 bytes are too long; 256 are the most");
+            assert_eq!(error, expected);
+        }
+        let mut list = List::default();
+        let here = Point { lat: 1.0, lng: 2.0 };
+        for _ in 0..MAX_PLACES {
+            list.push(here, "a", "", "").unwrap();
+        }
+        let (_, message) = list.push(here, "a", "", "").unwrap_err();
+        assert_eq!(message, "there are more than 500000 places; split the file up");
+        let too_large = vec![b'\n'; MAX_PLACES_FILE_BYTES + 1];
+        assert!(error(&too_large, Format::Csv).contains("67108864 are the most"));
+    }
+
+    proptest! {
+        /// Any text that a place may have is read as it was written, in either format.
+        #[test]
+        fn what_is_written_is_read(
+            rows in prop::collection::vec(
+                ("\\PC{1,12}[\"\n\r,;\t]?x", "\\PC{0,8}", -900_000_000..=900_000_000_i32, -1_800_000_000..=1_800_000_000_i32),
+                1..20,
+            ),
+        ) {
+            let mut expected: Vec<_> = rows
+                .iter()
+                .map(|(name, kind, lat, lng)| {
+                    let (lat, lng) = (f64::from(*lat) / 1e7, f64::from(*lng) / 1e7);
+                    (name.trim().to_owned(), kind.trim().to_owned(), String::new(), lat, lng)
+                })
+                .collect();
+            expected.sort_by(|a, b| a.partial_cmp(b).unwrap());
+            let sorted = |mut places: Vec<(String, String, String, f64, f64)>| {
+                places.sort_by(|a, b| a.partial_cmp(b).unwrap());
+                places
+            };
+            let mut table = csv::Writer::from_writer(Vec::new());
+            table.write_record(["name", "kind", "lat", "lon"]).unwrap();
+            let mut features = Vec::new();
+            for (name, kind, _, lat, lng) in &expected {
+                table.write_record([name, kind, &lat.to_string(), &lng.to_string()]).unwrap();
+                features.push(json!({
+                    "type": "Feature",
+                    "geometry": {"type": "Point", "coordinates": [lng, lat]},
+                    "properties": {"name": name, "kind": kind},
+                }));
+            }
+            let table = table.into_inner().unwrap();
+            prop_assert_eq!(&sorted(places(&table, Format::Csv)), &expected);
+            let collection = json!({"type": "FeatureCollection", "features": features});
+            let text = serde_json::to_vec(&collection).unwrap();
+            prop_assert_eq!(&sorted(places(&text, Format::GeoJson)), &expected);
+        }
+
+        #[test]
+        fn any_bytes_are_an_answer_or_an_error(
+            text in prop_oneof![any::<String>(), "[{}\\[\\]\":,a-f0-9\n;\t]{0,60}"],
+            start in prop::sample::select(vec![
+                "", "name,lat,lon\n", "{\"type\":\"FeatureCollection\",\"features\":[{\"geometry\":",
+            ]),
+        ) {
+            let bytes = [start.as_bytes(), text.as_bytes()].concat();
+            for format in [Format::GeoJson, Format::Csv, Format::Tsv] {
+                if let Err(error) = parse(&bytes, format) {
+                    prop_assert!(error.line() >= 1);
+                }
+            }
+        }
+    }
+}

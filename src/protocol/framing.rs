@@ -1,0 +1,123 @@
+//! Lines out of a byte stream.
+
+/// What stands at the start of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framed<'a> {
+    /// A whole line without its LF, and how many bytes it takes with it.
+    Line(&'a [u8], usize),
+    /// A line longer than the limit: as much of it as the input holds. Nothing behind it is read.
+    Overlong(&'a [u8]),
+    /// No end of line yet: come back with these bytes and more.
+    Partial,
+}
+
+/// Finds the ends of lines. It holds no bytes: the caller keeps what was not consumed and offers
+/// it again with what came after, so the only memory is the caller's, at most `max_line` bytes.
+#[derive(Clone, Debug)]
+pub struct Framing {
+    max_line: usize,
+    /// How far the partial line was searched, so that a line that drips in is searched once.
+    searched: usize,
+}
+
+impl Framing {
+    /// `max_line`: bytes before LF that a line may have.
+    #[must_use]
+    pub const fn new(max_line: usize) -> Self {
+        Self { max_line, searched: 0 }
+    }
+
+    /// Another limit from here on: a link's lines are longer than a client's.
+    pub const fn set_max_line(&mut self, max_line: usize) {
+        self.max_line = max_line;
+    }
+
+    /// The line at the start of `input`. With `end`, the stream has ended behind `input`, and a
+    /// last line needs no LF.
+    #[must_use]
+    pub fn next<'a>(&mut self, input: &'a [u8], end: bool) -> Framed<'a> {
+        let searched = self.searched.min(input.len());
+        if let Some(found) = memchr::memchr(b'\n', &input[searched..]) {
+            let length = searched + found;
+            self.searched = 0;
+            if length > self.max_line {
+                return Framed::Overlong(&input[..length]);
+            }
+            return Framed::Line(&input[..length], length + 1);
+        }
+        if input.len() > self.max_line {
+            return Framed::Overlong(input);
+        }
+        if end && !input.is_empty() {
+            self.searched = 0;
+            return Framed::Line(input, input.len());
+        }
+        self.searched = input.len();
+        Framed::Partial
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[derive(Debug, PartialEq)]
+    enum Seen {
+        Line(Vec<u8>),
+        Overlong(Vec<u8>),
+    }
+
+    /// Feeds `chunks` as a connection would: unconsumed bytes are kept and offered again.
+    fn run(max_line: usize, chunks: &[&[u8]]) -> Vec<Seen> {
+        let mut framing = Framing::new(max_line);
+        let mut seen = Vec::new();
+        let mut held = Vec::new();
+        for (i, chunk) in chunks.iter().enumerate() {
+            held.extend_from_slice(chunk);
+            let end = i + 1 == chunks.len();
+            let mut at = 0;
+            loop {
+                match framing.next(&held[at..], end) {
+                    Framed::Line(line, taken) => {
+                        seen.push(Seen::Line(line.to_vec()));
+                        at += taken;
+                    }
+                    Framed::Overlong(start) => {
+                        seen.push(Seen::Overlong(start[..max_line].to_vec()));
+                        return seen;
+                    }
+                    Framed::Partial => break,
+                }
+            }
+            held.drain(..at);
+            assert!(held.len() <= max_line, "held {} bytes", held.len());
+        }
+        seen
+    }
+
+    #[test]
+    fn the_limit_counts_bytes_before_lf() {
+        assert_eq!(run(4, &[b"abcd\n"]), [Seen::Line(b"abcd".to_vec())]);
+        assert_eq!(run(4, &[b"abcde\n"]), [Seen::Overlong(b"abcd".to_vec())]);
+        assert_eq!(run(4, &[b"abcd", b"e"]), [Seen::Overlong(b"abcd".to_vec())]);
+        assert_eq!(run(4, &[b"ab", b"cd"]), [Seen::Line(b"abcd".to_vec())]);
+        assert_eq!(run(4, &[b"a\n"]), [Seen::Line(b"a".to_vec())]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same_lines(
+            input in proptest::collection::vec(prop_oneof![3 => Just(b'a'), 1 => Just(b'\n'), 1 => any::<u8>()], 0..40),
+        ) {
+            let whole = run(6, &[&input]);
+            for cut in 0..=input.len() {
+                prop_assert_eq!(&run(6, &[&input[..cut], &input[cut..]]), &whole);
+            }
+            let bytes: Vec<&[u8]> = input.chunks(1).collect();
+            if !bytes.is_empty() {
+                prop_assert_eq!(&run(6, &bytes), &whole);
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Where a client is: `±latitude±longitude` in degrees, as ISO 6709 writes it.
+
+use core::cmp::Ordering;
+
+use super::decimal::{Decimal, split_sign};
+
+/// A validated location: |latitude| ≤ 90 and |longitude| ≤ 180, compared exactly.
+#[derive(Clone, Copy, Debug)]
+pub struct Location<'a> {
+    south: bool,
+    latitude: Decimal<'a>,
+    west: bool,
+    longitude: Decimal<'a>,
+}
+
+impl<'a> Location<'a> {
+    /// All of `field`: sign, degrees, sign, degrees, and an optional `/` at the end (ISO 6709's
+    /// terminator). No altitude, no degrees-minutes form.
+    #[must_use]
+    pub fn parse(field: &'a [u8]) -> Option<Self> {
+        let (south, rest) = split_sign(field)?;
+        let (latitude, rest) = Decimal::parse_prefix(rest)?;
+        let (west, rest) = split_sign(rest)?;
+        let (longitude, rest) = Decimal::parse_prefix(rest)?;
+        let ended = matches!(rest, b"" | b"/");
+        let in_range = latitude.cmp_whole(90) != Ordering::Greater
+            && longitude.cmp_whole(180) != Ordering::Greater;
+        (ended && in_range).then_some(Self { south, latitude, west, longitude })
+    }
+
+    /// Degrees north of the equator, −90..=90.
+    #[must_use]
+    pub fn latitude(&self) -> f64 {
+        signed(self.south, self.latitude.to_f64(0))
+    }
+
+    /// Degrees east of Greenwich, −180..=180.
+    #[must_use]
+    pub fn longitude(&self) -> f64 {
+        signed(self.west, self.longitude.to_f64(0))
+    }
+}
+
+fn signed(negative: bool, value: f64) -> f64 {
+    // Zero has no side: "-0" must not print as −0 in a request.
+    if negative && value != 0.0 { -value } else { value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grammar_and_range() {
+        for good in [
+            "+34.068930-118.445127",
+            "+12-118",
+            "-90-180",
+            "+90.000+180.0",
+            "+.5-.5",
+            "+1.-2.",
+            "+34.068930-118.445127/",
+            "+0-0",
+            "+00034-0118",
+        ] {
+            assert!(Location::parse(good.as_bytes()).is_some(), "{good}");
+        }
+        for bad in [
+            "",
+            "+",
+            "34-118",
+            "+34",
+            "+34-",
+            "+-118",
+            "+90.00000000000000000001-1",
+            "+1+180.0000000000000000001",
+            "+1-1//",
+            "+1-1/x",
+            "+1-1+100",
+            "+1-1+100/",
+            "+1e1-1",
+            "+1 -1",
+            "++1-1",
+            "+nan-inf",
+            "+.-.",
+        ] {
+            assert!(Location::parse(bad.as_bytes()).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn degrees() {
+        let ucla = Location::parse(b"+34.068930-118.445127").unwrap();
+        assert!((ucla.latitude() - 34.068_930).abs() < 1e-12);
+        assert!((ucla.longitude() + 118.445_127).abs() < 1e-12);
+        let zero = Location::parse(b"-0-0.0").unwrap();
+        assert!(zero.latitude().is_sign_positive() && zero.longitude().is_sign_positive());
+    }
+}

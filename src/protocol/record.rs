@@ -1,0 +1,222 @@
+//! A record is its AT line. Emitting and parsing stand beside each other: `parse(emit(x)) == x`.
+
+use core::cmp::Ordering;
+
+use super::command::Iamat;
+use super::location::Location;
+use super::next_field;
+use super::time::{Nanos, parse_difference, parse_time, push_difference};
+
+/// Where the parts of a record stand in its line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// The AT line without LF, exactly as it is stored and sent.
+    pub line: &'a [u8],
+    /// The node that received the IAMAT.
+    pub server: &'a [u8],
+    /// Where the client's name begins in `line`.
+    pub client_at: usize,
+    /// The client's name.
+    pub client: &'a [u8],
+    /// The client's time.
+    pub time: Nanos,
+    /// What the receiving node's clock said: time plus difference.
+    pub received: Nanos,
+}
+
+impl<'a> Record<'a> {
+    /// Appends the AT line (no LF) with which `server` answers `iamat` at `received` to `out`.
+    pub fn emit(out: &mut Vec<u8>, server: &[u8], iamat: &Iamat<'_>, received: Nanos) {
+        out.extend_from_slice(b"AT ");
+        out.extend_from_slice(server);
+        out.push(b' ');
+        push_difference(out, received - iamat.time_nanos);
+        for field in [iamat.client, iamat.location, iamat.time] {
+            out.push(b' ');
+            out.extend_from_slice(field);
+        }
+    }
+
+    /// The record that [`Record::emit`] appended as `line`, without parsing it again.
+    #[must_use]
+    pub fn emitted(
+        line: &'a [u8],
+        server: &[u8],
+        iamat: &Iamat<'_>,
+        received: Nanos,
+    ) -> Record<'a> {
+        let behind_client = iamat.location.len() + iamat.time.len() + 2;
+        let client_at = line.len() - behind_client - iamat.client.len();
+        Record {
+            line,
+            server: &line[3..3 + server.len()],
+            client_at,
+            client: &line[client_at..client_at + iamat.client.len()],
+            time: iamat.time_nanos,
+            received,
+        }
+    }
+
+    /// The record in a line that was parsed before, whose client stands at `client_at`: only what
+    /// the order of records needs is read again. `None` for a line that never was a record.
+    #[must_use]
+    pub fn known(line: &'a [u8], client_at: usize, client_len: usize) -> Option<Self> {
+        let (server, _) = next_field(line.get(3..)?)?;
+        let difference = line.get(3 + server.len() + 1..client_at.checked_sub(1)?)?;
+        let client = line.get(client_at..client_at + client_len)?;
+        let time = line.get(memchr::memrchr(b' ', line)? + 1..)?;
+        let time = parse_time(time)?;
+        let received = time + parse_difference(difference)?;
+        Some(Self { line, server, client_at, client, time, received })
+    }
+
+    /// Parses an AT line (no LF) as a peer sends it: single spaces, nothing at either end.
+    #[must_use]
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
+        let field = |rest: &'a [u8]| next_field(rest.strip_prefix(b" ")?);
+        let (server, rest) = field(line.strip_prefix(b"AT")?)?;
+        let (difference, rest) = field(rest)?;
+        let (client, rest) = field(rest)?;
+        let client_at = line.len() - rest.len() - client.len();
+        let (location, rest) = field(rest)?;
+        let (time, rest) = field(rest)?;
+        // The fields and five single spaces account for every byte, or the form is another.
+        let fields = server.len() + difference.len() + client.len() + location.len() + time.len();
+        if !rest.is_empty() || fields + "AT".len() + 5 != line.len() {
+            return None;
+        }
+        Location::parse(location)?;
+        let time = parse_time(time)?;
+        let received = time + parse_difference(difference)?;
+        Some(Self { line, server, client_at, client, time, received })
+    }
+
+    /// Location and time as the client wrote them: what makes an IAMAT an exact repeat.
+    #[must_use]
+    pub fn said(&self) -> &'a [u8] {
+        &self.line[self.client_at + self.client.len()..]
+    }
+
+    /// Where the client is.
+    #[must_use]
+    pub fn location(&self) -> Option<Location<'a>> {
+        Location::parse(next_field(self.said())?.0)
+    }
+
+    /// The order of records: `key = (min(time, received + Δ), time, received, server, line)`.
+    ///
+    /// `max_clock_offset` is Δ. A total order that depends on nothing but the two lines, so every
+    /// node decides alike and merging is a maximum: commutative, associative, idempotent.
+    #[must_use]
+    pub fn cmp(&self, other: &Record<'_>, max_clock_offset: Nanos) -> Ordering {
+        let rank = |record: &Record<'_>| record.rank(max_clock_offset);
+        rank(self)
+            .cmp(&rank(other))
+            .then_with(|| self.time.cmp(&other.time))
+            .then_with(|| self.received.cmp(&other.received))
+            .then_with(|| self.server.cmp(other.server))
+            .then_with(|| self.line.cmp(other.line))
+    }
+
+    /// The first part of the key: the client's time, but never further ahead of the node that
+    /// received it than `max_clock_offset`.
+    #[must_use]
+    pub fn rank(&self, max_clock_offset: Nanos) -> Nanos {
+        self.time.min(self.received + max_clock_offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::command::Command;
+    use super::super::time::SECOND;
+    use super::*;
+    use proptest::prelude::*;
+
+    const DELTA: Nanos = 5 * SECOND;
+
+    fn emit(server: &str, line: &str, received: Nanos) -> Vec<u8> {
+        let Command::Iamat(iamat) = Command::parse(line.as_bytes()) else { panic!("{line}") };
+        let mut out = Vec::new();
+        Record::emit(&mut out, server.as_bytes(), &iamat, received);
+        let parsed = Record::parse(&out).expect("what is emitted parses");
+        assert_eq!(parsed, Record::emitted(&out, server.as_bytes(), &iamat, received));
+        let known = Record::known(&out, parsed.client_at, parsed.client.len());
+        assert_eq!(known, Some(parsed));
+        out
+    }
+
+    #[test]
+    fn the_line_of_the_contract() {
+        let line = emit(
+            "Clark",
+            "IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.959498503",
+            1_621_464_828_223_371_889,
+        );
+        let expected: &[u8] =
+            b"AT Clark +0.263873386 kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.959498503";
+        assert_eq!(line, expected);
+        let record = Record::parse(&line).unwrap();
+        assert_eq!(record.client, b"kiwi.cs.ucla.edu");
+        assert_eq!(record.received, 1_621_464_828_223_371_889);
+        assert_eq!(record.said(), b" +34.068930-118.445127 1621464827.959498503");
+    }
+
+    #[test]
+    fn other_forms_are_refused() {
+        for bad in [
+            "AT Clark +0.2 kiwi +1-1",
+            "AT Clark +0.2 kiwi +1-1 5 6",
+            "AT  Clark +0.2 kiwi +1-1 5",
+            "AT Clark +0.2 kiwi +1-1 5 ",
+            "AT Clark 0.2 kiwi +1-1 5",
+            "AT Clark +0.2 kiwi +91-1 5",
+            "AT Clark +0.2 kiwi +1-1 x",
+            "AT Clark\t+0.2 kiwi\t+1-1  5",
+            "AT Clark +0.2 kiwi +1-1\t5",
+            "AT\rClark +0.2 kiwi +1-1 5",
+            "at Clark +0.2 kiwi +1-1 5",
+            "",
+        ] {
+            assert_eq!(Record::parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_ran_ahead_is_heard_again() {
+        // Its clock was a day ahead; five seconds after it is set right it wins again.
+        let ahead = emit("Clark", "IAMAT k +1-1 186400", 100_000 * SECOND);
+        let soon = emit("Clark", "IAMAT k +2-2 100004", 100_004 * SECOND);
+        let later = emit("Clark", "IAMAT k +3-3 100006", 100_006 * SECOND);
+        let order =
+            |a: &[u8], b: &[u8]| Record::parse(a).unwrap().cmp(&Record::parse(b).unwrap(), DELTA);
+        assert_eq!(order(&soon, &ahead), Ordering::Less);
+        assert_eq!(order(&later, &ahead), Ordering::Greater);
+    }
+
+    prop_compose! {
+        fn any_record()(server in "[AB]", time in 0i64..12, ahead in -8i64..8, place in 0u8..2) -> Vec<u8> {
+            let line = format!("IAMAT k +{place}-1 {time}");
+            emit(&server, &line, Nanos::from(time + ahead) * SECOND)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_order_is_total(a in any_record(), b in any_record(), c in any_record()) {
+            let cmp = |a: &[u8], b: &[u8]| Record::parse(a).unwrap().cmp(&Record::parse(b).unwrap(), DELTA);
+            prop_assert_eq!(cmp(&a, &b), cmp(&b, &a).reverse());
+            prop_assert_eq!(cmp(&a, &b) == Ordering::Equal, a == b);
+            if cmp(&a, &b).is_le() && cmp(&b, &c).is_le() {
+                prop_assert!(cmp(&a, &c).is_le());
+            }
+        }
+
+        #[test]
+        fn any_bytes_parse_or_not(line in proptest::collection::vec(any::<u8>(), 0..80)) {
+            if let Some(record) = Record::parse(&line) {
+                prop_assert_eq!(record.line, &line[..]);
+            }
+        }
+    }
+}

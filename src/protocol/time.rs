@@ -1,0 +1,114 @@
+//! POSIX seconds as exact nanoseconds.
+
+use core::cmp::Ordering;
+
+use super::decimal::{Decimal, split_sign};
+
+/// Nanoseconds since the POSIX epoch, or between two instants. A time the protocol accepts needs
+/// 69 bits, so this is an `i128`.
+pub type Nanos = i128;
+
+/// Nanoseconds in a second.
+pub const SECOND: Nanos = 1_000_000_000;
+
+/// The largest |time| a client may name, in seconds: 9999-12-31T23:59:59Z.
+pub const MAX_SECONDS: u64 = 253_402_300_799;
+
+/// A client's time: a decimal with an optional sign, |time| ≤ [`MAX_SECONDS`] compared exactly.
+/// Digits past the ninth decimal do not count.
+#[must_use]
+pub fn parse_time(field: &[u8]) -> Option<Nanos> {
+    let (negative, digits) = split_sign(field).unwrap_or((false, field));
+    let decimal = Decimal::parse(digits)?;
+    if decimal.cmp_whole(MAX_SECONDS) == Ordering::Greater {
+        return None;
+    }
+    decimal.billionths().map(|nanos| if negative { -nanos } else { nanos })
+}
+
+/// A difference as it stands in an AT line: sign and decimal, at most 18 digits of whole seconds.
+#[must_use]
+pub fn parse_difference(field: &[u8]) -> Option<Nanos> {
+    let (negative, digits) = split_sign(field)?;
+    let nanos = Decimal::parse(digits)?.billionths()?;
+    Some(if negative { -nanos } else { nanos })
+}
+
+/// Appends a difference: always a sign, always nine decimals.
+pub fn push_difference(out: &mut Vec<u8>, difference: Nanos) {
+    out.push(if difference < 0 { b'-' } else { b'+' });
+    let magnitude = difference.unsigned_abs();
+    // Two 64-bit divisions instead of 128-bit ones: they are the costliest step of a reply.
+    let (seconds, nanos) = if let Ok(small) = u64::try_from(magnitude) {
+        (small / 1_000_000_000, small % 1_000_000_000)
+    } else {
+        let seconds = magnitude / 1_000_000_000;
+        ((seconds) as u64, (magnitude % 1_000_000_000) as u64)
+    };
+    push_digits(out, seconds, 1);
+    out.push(b'.');
+    push_digits(out, nanos, 9);
+}
+
+/// Appends `value` in decimal, padded with zeros to at least `width` digits.
+pub fn push_digits(out: &mut Vec<u8>, mut value: u64, width: usize) {
+    let mut digits = [b'0'; 20];
+    let mut at = digits.len();
+    while value > 0 {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+    out.extend_from_slice(&digits[at.min(digits.len() - width)..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn accepted_times() {
+        assert_eq!(parse_time(b"1621464827.959498503"), Some(1_621_464_827_959_498_503));
+        assert_eq!(parse_time(b"1621464827"), Some(1_621_464_827 * SECOND));
+        assert_eq!(parse_time(b"1621464827."), Some(1_621_464_827 * SECOND));
+        assert_eq!(parse_time(b".5"), Some(SECOND / 2));
+        assert_eq!(parse_time(b"-1.5"), Some(-3 * SECOND / 2));
+        assert_eq!(parse_time(b"+1"), Some(SECOND));
+        assert_eq!(parse_time(b"-1.9999999999"), Some(-1_999_999_999));
+        assert_eq!(parse_time(b"253402300799"), Some(253_402_300_799 * SECOND));
+        assert_eq!(parse_time(b"-253402300799.000"), Some(-253_402_300_799 * SECOND));
+    }
+
+    #[test]
+    fn refused_times() {
+        for bad in
+            ["", "+", "--1", "1e9", "253402300799.0000000000001", "253402300800", "1 ", "0x1"]
+        {
+            assert_eq!(parse_time(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn differences_print_nine_decimals() {
+        let text = |nanos| {
+            let mut out = Vec::new();
+            push_difference(&mut out, nanos);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(text(263_873_386), "+0.263873386");
+        assert_eq!(text(-2 * SECOND), "-2.000000000");
+        assert_eq!(text(0), "+0.000000000");
+        assert_eq!(text(-1), "-0.000000001");
+        assert_eq!(text(506_804_601_598 * SECOND + 7), "+506804601598.000000007");
+    }
+
+    proptest! {
+        #[test]
+        fn a_difference_reads_back(nanos in -600_000_000_000i128 * SECOND..600_000_000_000 * SECOND) {
+            let mut out = Vec::new();
+            push_difference(&mut out, nanos);
+            prop_assert_eq!(parse_difference(&out), Some(nanos));
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The command line, on the binary itself: what it prints where, and how it exits.
+
+#![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests, helpers are part of them")]
+
+use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+/// The binary, in the root of the repository, with nothing in its environment but the path.
+fn proxy_herd(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_proxy-herd"));
+    command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
+    for name in ["GOOGLE_PLACES_API_KEY", "HERD_SECRET", "RUST_LOG"] {
+        command.env_remove(name);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+/// How it exits, and what it writes to standard output and standard error.
+fn run(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = command.output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// A configuration file of its own for the test called `test`.
+fn configuration(test: &str, yaml: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{test}.yml"));
+    fs::write(&path, yaml).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+const USAGE: &str = "\
+Usage: proxy-herd [-c FILE] NAME
+       proxy-herd [-c FILE] --check
+Nodes of conf/config.yml: Bailey, Bona, Campbell, Clark, Jaquez
+proxy-herd --help tells more
+";
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    for option in ["--help", "-h"] {
+        let (code, out, err) = run(&mut proxy_herd(&[option]));
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        assert!(out.starts_with("Usage: proxy-herd [-c FILE] NAME\n"), "{out}");
+        for said in ["--config FILE", "--check", "--limits", "HERD_SECRET", "Exit status:"] {
+            assert!(out.contains(said), "{said} is missing in {out}");
+        }
+    }
+    let version = format!("proxy-herd {}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!(run(&mut proxy_herd(&["--version"])), (Some(0), version.clone(), String::new()));
+    // They need no configuration.
+    let (code, out, _) = run(&mut proxy_herd(&["-V", "-c", "/nowhere"]));
+    assert_eq!((code, out), (Some(0), version));
+}
+
+#[test]
+fn the_table_of_limits_is_printed() {
+    let (code, out, err) = run(&mut proxy_herd(&["--limits"]));
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(out.starts_with("| Key | Default |"));
+    assert!(out.contains("\n| `limits.max_line` | 4096 bytes |"));
+}
+
+#[test]
+fn a_wrong_command_line_shows_the_names_and_exits_2() {
+    for (arguments, wrong) in [
+        (&[][..], "there is no name; which node is to run?"),
+        (&["bona"], "there is no node `bona`; is it Bona?"),
+        (&["Goloman"], "there is no node `Goloman`"),
+        (&["\u{1b}[2J"], "there is no node `\\u{1b}[2J`"),
+        (&["Bona", "Clark"], "there is more than one name; each node is a process"),
+        (&["--check", "Bona"], "--check is about the whole herd; leave out the name"),
+        (&["--bogus"], "Unrecognized option: 'bogus'"),
+        (&["--bogus", "--config=conf/config.yml"], "Unrecognized option: 'bogus'"),
+        (&["-x", "-cconf/config.yml", "Bona"], "Unrecognized option: 'x'"),
+        (&["--check=yes"], "Option 'check' does not take an argument"),
+    ] {
+        let usage = format!("proxy-herd: {wrong}\n{USAGE}");
+        assert_eq!(run(&mut proxy_herd(arguments)), (Some(2), String::new(), usage));
+    }
+}
+
+#[test]
+fn the_names_are_those_of_the_file_that_is_named() {
+    let file = configuration("names", "ports: {Alice: 1, Bob: 2}\nneighbors: {Bob: [Alice]}\n");
+    for arguments in [
+        &["-c", &file][..],
+        &["--config", &file, "Bona"],
+        &[&format!("-c{file}"), "--bogus"],
+        &[&format!("--config={file}"), "--bogus"],
+        &["--bogus", "--config", &file],
+    ] {
+        let (code, out, err) = run(&mut proxy_herd(arguments));
+        assert_eq!((code, out.as_str()), (Some(2), ""));
+        assert!(err.contains(&format!("\nNodes of {file}: Alice, Bob\n")), "{err}");
+    }
+    // Without a file there are no names to show, but the line is still wrong.
+    let (code, _, err) = run(&mut proxy_herd(&["--bogus", "-c", "/nowhere"]));
+    assert_eq!(code, Some(2));
+    assert!(err.contains("Unrecognized option: 'bogus'") && !err.contains("Nodes of"), "{err}");
+    let (code, _, err) = run(&mut proxy_herd(&["Bona", "-c"]));
+    assert_eq!(code, Some(2));
+    assert!(err.contains("Argument to option 'c' missing"), "{err}");
+}
+
+#[test]
+fn an_argument_that_is_not_utf8_is_an_error() {
+    let mut command = proxy_herd(&[]);
+    command.arg(std::ffi::OsStr::from_bytes(b"Bon\xff"));
+    let (code, _, err) = run(&mut command);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("Bon\\xFF"), "{err}");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_loaded_exits_1() {
+    let missing = "proxy-herd: /nowhere: there is no such file; \
+                   name the configuration with -c FILE\n";
+    for arguments in [
+        &["-c", "/nowhere", "Bona"][..],
+        &["-c", "/nowhere"],
+        &["-c", "/nowhere", "A", "B"],
+        &["-c", "/nowhere", "--check"],
+    ] {
+        let outcome = run(&mut proxy_herd(arguments));
+        assert_eq!(outcome, (Some(1), String::new(), missing.to_owned()));
+    }
+    let file = configuration("invalid", "ports:\n  Bona: 0\n");
+    let error = format!(
+        "proxy-herd: {file}:2: field `ports.Bona`: 0 is out of range; write one from 1 to 65535\n"
+    );
+    assert_eq!(run(&mut proxy_herd(&["--check", "-c", &file])), (Some(1), String::new(), error));
+}
+
+#[test]
+fn check_prints_the_herd() {
+    let (code, out, err) = run(&mut proxy_herd(&["--check"]));
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert_eq!(
+        out,
+        "\
+conf/config.yml: 5 nodes, 6 edges
+
+Node      Listens on       Reached at       Neighbors
+Bailey    127.0.0.1:10099  127.0.0.1:10099  Bona, Campbell
+Bona      127.0.0.1:10044  127.0.0.1:10044  Bailey, Campbell, Clark
+Campbell  127.0.0.1:10022  127.0.0.1:10022  Bailey, Bona, Jaquez
+Clark     127.0.0.1:10211  127.0.0.1:10211  Bona, Jaquez
+Jaquez    127.0.0.1:10194  127.0.0.1:10194  Campbell, Clark
+
+Places: offline, built in
+Peers: no secret, no TLS, clocks ahead count for at most 5 s
+Logs: logs/NAME.log, level INFO
+Limits: all at their defaults
+"
+    );
+}
+
+#[test]
+fn check_prints_what_differs_and_warns() {
+    let file = configuration(
+        "differs",
+        "ports: {Bailey: 80, Bona: 80, Clark: 81}\n\
+         neighbors: {Bailey: [Bona]}\n\
+         hosts: {Bailey: {listen: 0.0.0.0, dial: bailey.example}, Bona: \"2001:db8::1\"}\n\
+         limits: {max_line: 512, idle_timeout_s: 90}\n\
+         places: {provider: google, url: \"http://localhost:8080/emulator\", deadline_ms: 100}\n\
+         peers: {seed_compatible: [Bona], max_clock_offset: 0.5}\n\
+         logging: {level: warn, directory: /var/log/herd}\n",
+    );
+    let mut command = proxy_herd(&["--check", "-c", &file]);
+    command.env("GOOGLE_PLACES_API_KEY", "canary-key").env("HERD_SECRET", "canary-secret");
+    let (code, out, err) = run(&mut command);
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        err,
+        format!(
+            "proxy-herd: warning: {file}:2: field `neighbors`: no path of neighbors leads from \
+             Bailey to Clark; they will not share locations\n"
+        )
+    );
+    assert_eq!(
+        out.strip_prefix(&file).unwrap(),
+        "\
+: 3 nodes, 1 edge
+
+Node    Listens on        Reached at         Neighbors
+Bailey  0.0.0.0:80        bailey.example:80  Bona
+Bona    [2001:db8::1]:80  [2001:db8::1]:80   Bailey (the seed's server)
+Clark   127.0.0.1:81      127.0.0.1:81
+
+Places: google at http://localhost:8080/emulator
+Peers: a secret, no TLS, clocks ahead count for at most 0.5 s
+Logs: /var/log/herd/NAME.log, level WARNING
+Limits that differ from their defaults:
+    limits.max_line: 512 bytes, not 4096 bytes
+    limits.idle_timeout_s: 90 s, not 0 (off)
+    places.deadline_ms: 100 ms, not 5000 ms
+"
+    );
+    assert!(!out.contains("canary") && !err.contains("canary"));
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let outcome = run(proxy_herd(&["--check"]).stdout(writer));
+    assert_eq!(outcome, (Some(0), String::new(), String::new()));
+}
+
+#[test]
+fn nobody_to_complain_to_is_no_panic() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(run(proxy_herd(&["--bogus"]).stderr(writer)).0, Some(2));
+}
+
+#[test]
+fn output_that_is_lost_is_an_error() {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let (code, _, err) = run(proxy_herd(&["--check"]).stdout(full));
+    assert_eq!(code, Some(1));
+    assert!(err.contains("standard output: No space left on device"), "{err}");
+}
+
+#[test]
+fn a_configuration_can_come_from_a_pipe() {
+    let mut child = proxy_herd(&["--check", "-c", "/dev/stdin"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"{\"ports\": {\"A\": 1}}")
+        .unwrap();
+    let mut out = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(out.starts_with("/dev/stdin: 1 node, 0 edges\n"), "{out}");
+}

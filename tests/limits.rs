@@ -1,0 +1,449 @@
+//! Limits and deadlines as clients meet them: who waits, who is closed, who is told why, and that
+//! nobody else has to pay for it. One test for each fault that was found and fixed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests report by failing the test"
+)]
+
+mod common;
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use common::{Client, DEADLINE, Herd, Whatsat, assert_bytes, eventually, seconds, wall_ns};
+
+const PAIR: [(&str, &[&str]); 2] = [("Left", &["Right"]), ("Right", &[])];
+
+const EIGHT_PLACES: &str = "max_pending_whatsat: 8, max_pending_whatsat_per_connection: 8";
+
+/// A provider of places that takes connections and never says a word.
+struct Stalled {
+    address: SocketAddr,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Stalled {
+    fn start() -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let accept = move || {
+            let mut held = Vec::new();
+            for stream in listener.incoming() {
+                let stream = stream.unwrap();
+                stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+                let mut first = [0; 4];
+                if matches!((&stream).read_exact(&mut first), Ok(()) if first == *b"STOP") {
+                    return;
+                }
+                held.push(stream);
+            }
+        };
+        Self { address, thread: Some(thread::spawn(accept)) }
+    }
+
+    /// The part of a configuration that makes it the provider of places.
+    fn configuration(&self, deadline_ms: u64) -> String {
+        format!(
+            "api_key: X\nplaces: {{provider: google, url: \"http://{}\", deadline_ms: {deadline_ms}}}",
+            self.address
+        )
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        if let Ok(mut stream) = TcpStream::connect(self.address) {
+            let _ = stream.write_all(b"STOP"); // the thread may have failed
+        }
+        let _ = self.thread.take().unwrap().join();
+    }
+}
+
+/// A node with a provider that stalls, and a client that it knows.
+fn stalled_solo(provider: &Stalled, deadline_ms: u64, limits: &str) -> Herd {
+    let extra = format!("{}\nlimits: {{{limits}}}", provider.configuration(deadline_ms));
+    let herd = Herd::solo_with(&extra);
+    herd.client("Solo").iamat("kiwi", "+34.07-118.45", "1");
+    herd
+}
+
+/// Whether a reply, or the end, has come without being waited for.
+fn has_something(client: &Client) -> bool {
+    client.stream().set_nonblocking(true).unwrap();
+    let peeked = client.stream().peek(&mut [0]);
+    client.stream().set_nonblocking(false).unwrap();
+    !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Takes every place there is for clients.
+fn crowd(herd: &Herd, name: &str, places: usize) -> Vec<Client> {
+    let mut crowd: Vec<Client> = Vec::new();
+    eventually("the node is full", DEADLINE, || {
+        let mut client = herd.client(name); // one of before may still count for a moment
+        client.send(b"hello\n");
+        if client.line() == b"? hello\n" {
+            crowd.push(client);
+        }
+        (crowd.len() == places).then_some(())
+    });
+    crowd
+}
+
+/// A document that says that the provider did not answer.
+fn assert_in_vain(reply: &[u8]) {
+    let reply = Whatsat::parse(reply);
+    assert_eq!(reply.status(), "UNKNOWN_ERROR", "{}", reply.document);
+    assert!(reply.document["error_message"].is_string(), "{}", reply.document);
+}
+
+// WHATSATs that wait
+
+/// One client's WHATSATs take every place there is: other commands of others are answered at once,
+/// their WHATSATs wait their turn, and nothing is refused.
+#[test]
+fn whatsats_of_one_client_delay_no_other_command_of_another() {
+    let provider = Stalled::start();
+    let herd = stalled_solo(&provider, 3_000, EIGHT_PLACES);
+    let mut greedy = herd.client("Solo");
+    greedy.send(&b"WHATSAT kiwi 10 5\n".repeat(20));
+    greedy.send(b"after them\n");
+    let mut other = herd.client("Solo");
+    // The places are taken when a WHATSAT waits that needs no provider.
+    eventually("all places are taken", DEADLINE, || {
+        let mut probe = herd.client("Solo");
+        probe.send(b"WHATSAT kiwi 0 0\n");
+        thread::sleep(Duration::from_millis(20)); // long enough to tell; if it is not, tried again
+        (!has_something(&probe)).then_some(())
+    });
+    for i in 0..100 {
+        other.iamat("emu", "+1+1", &i.to_string());
+        assert_bytes(&other.ask(b"hello"), b"? hello\n");
+    }
+    other.send(b"WHATSAT kiwi 0 0\nIAMAT emu +2+2 101\n");
+    let mut third = herd.client("Solo");
+    third.iamat("gnu", "+1+1", "1");
+    third.send(b"WHATSAT gnu 10 5\n");
+    assert!(!has_something(&greedy), "no WHATSAT has been answered, yet all the others were");
+    assert!(!has_something(&other), "its WHATSAT and what stands behind it wait for a place");
+
+    let reply = Whatsat::parse(&other.until(b"\n\n"));
+    assert_eq!(reply.status(), "ZERO_RESULTS");
+    assert!(other.line().ends_with(b" emu +2+2 101\n"));
+    for _ in 0..20 {
+        assert_in_vain(&greedy.until(b"\n\n"));
+    }
+    assert_bytes(&greedy.line(), b"? after them\n");
+    assert_in_vain(&third.until(b"\n\n"));
+}
+
+/// Who holds all places and is gone holds them no longer: no answer has to come first.
+#[test]
+fn places_of_a_client_that_resets_are_free_at_once() {
+    let provider = Stalled::start();
+    let herd = stalled_solo(&provider, 60_000, EIGHT_PLACES);
+    for _ in 0..3 {
+        let mut greedy = herd.client("Solo");
+        greedy.send(&b"WHATSAT kiwi 10 5\n".repeat(8));
+        let mut waiting = eventually("all places are taken", DEADLINE, || {
+            let mut probe = herd.client("Solo");
+            probe.send(b"WHATSAT kiwi 0 0\n");
+            thread::sleep(Duration::from_millis(20)); // as above
+            (!has_something(&probe)).then_some(probe)
+        });
+        greedy.reset_when_dropped();
+        drop(greedy);
+        assert_eq!(Whatsat::parse(&waiting.until(b"\n\n")).status(), "ZERO_RESULTS");
+    }
+}
+
+// The deadline of a line
+
+/// Every read ends inside a line, but no line takes long.
+#[test]
+fn a_line_is_timed_from_its_own_first_byte() {
+    let herd = Herd::solo_with("limits: {line_timeout_s: 1}");
+    let mut client = herd.client("Solo");
+    let start = Instant::now();
+    client.send(b"hel");
+    for _ in 0..20 {
+        thread::sleep(Duration::from_millis(125)); // the pace of this client
+        client.send(b"lo\nhel");
+        assert_bytes(&client.line(), b"? hello\n");
+    }
+    assert!(start.elapsed() > Duration::from_secs(2), "longer than a line may take");
+    client.send(b"lo\n");
+    assert_bytes(&client.line(), b"? hello\n");
+}
+
+#[test]
+fn a_line_that_drips_is_closed_however_many_bytes_come() {
+    let herd = Herd::solo_with("limits: {line_timeout_s: 1}");
+    let client = herd.client("Solo");
+    let start = Instant::now();
+    while !has_something(&client) {
+        client.stream().write_all(b"a").unwrap();
+        thread::sleep(Duration::from_millis(50)); // the pace of this client
+        assert!(start.elapsed() < DEADLINE, "it still drips");
+    }
+    assert!(start.elapsed() >= Duration::from_secs(1), "closed after {:?}", start.elapsed());
+    assert_eq!(client.stream().peek(&mut [0]).unwrap(), 0, "a line without an end gets no reply");
+    herd.wait_for_log("Solo", &[&client.address(), "closed", "its line took too long"]);
+}
+
+#[test]
+fn what_is_owed_when_a_line_takes_too_long_is_still_sent() {
+    let provider = Stalled::start();
+    let herd = stalled_solo(&provider, 2_500, "line_timeout_s: 1");
+    let mut client = herd.client("Solo");
+    client.send(b"hello\nWHATSAT kiwi 10 5\nIAMAT emu +1+1 1\nthis line has no e");
+    assert_bytes(&client.line(), b"? hello\n");
+    assert_in_vain(&client.until(b"\n\n"));
+    assert!(client.line().ends_with(b" emu +1+1 1\n"));
+    assert_bytes(&client.rest(), b"");
+    herd.wait_for_log("Solo", &[&client.address(), "closed", "its line took too long"]);
+}
+
+// Idleness
+
+#[test]
+fn an_idle_client_is_closed_and_the_log_says_why() {
+    let herd = Herd::solo_with("limits: {idle_timeout_s: 1}");
+    let start = Instant::now();
+    let mut silent = herd.client("Solo");
+    let mut lively = herd.client("Solo");
+    for _ in 0..8 {
+        thread::sleep(Duration::from_millis(200)); // the pace of this client
+        assert_bytes(&lively.ask(b"hello"), b"? hello\n");
+    }
+    assert_bytes(&silent.rest(), b"");
+    assert!(start.elapsed() >= Duration::from_secs(1));
+    herd.wait_for_log("Solo", &[&silent.address(), "closed", "it was idle"]);
+    assert_bytes(&lively.rest(), b"");
+    assert!(herd.counter("Solo", "connections_timed_out_total") >= 2);
+}
+
+/// A client that waits is not idle: neither while the provider is asked, nor while there is no
+/// place to ask it, nor at the moment in which the answer comes.
+#[test]
+fn a_client_that_waits_for_an_answer_is_not_idle() {
+    let provider = Stalled::start();
+    let herd = stalled_solo(
+        &provider,
+        2_500,
+        "idle_timeout_s: 1, max_pending_whatsat: 2, max_pending_whatsat_per_connection: 2",
+    );
+    let mut asking = [herd.client("Solo"), herd.client("Solo")];
+    for client in &mut asking {
+        client.send(b"WHATSAT kiwi 10 5\n"); // one each, so that they are still read from
+    }
+    let mut waiting = eventually("both places are taken", DEADLINE, || {
+        let mut probe = herd.client("Solo");
+        probe.send(b"WHATSAT kiwi 0 0\n");
+        thread::sleep(Duration::from_millis(20)); // long enough to tell; if it is not, tried again
+        (!has_something(&probe)).then_some(probe)
+    });
+    for client in &mut asking {
+        assert_in_vain(&client.until(b"\n\n"));
+        assert_bytes(&client.ask(b"still here"), b"? still here\n");
+    }
+    assert_eq!(Whatsat::parse(&waiting.until(b"\n\n")).status(), "ZERO_RESULTS");
+    assert_bytes(&waiting.ask(b"still here"), b"? still here\n");
+}
+
+// Clients that do not read
+
+/// Each is closed at its deadline and costs a bounded amount until then; others notice nothing.
+#[test]
+fn clients_that_never_read_are_closed_and_cost_little() {
+    const DEAF: u16 = 16;
+    let limits = "limits: {write_timeout_s: 1, send_buffer: 4096, max_output_buffer: 65536}";
+    let herd = Herd::solo_with(limits);
+    let mut healthy = herd.client("Solo");
+    healthy.iamat("kiwi", "+1+1", "1");
+    #[cfg(target_os = "linux")]
+    let before = herd.resident_kib("Solo");
+    let deaf: Vec<Client> =
+        (0..DEAF).map(|_| Client::connect_narrow(herd.address("Solo"))).collect();
+    let questions = b"WHATSAT kiwi 0 0\n".repeat(1 << 16);
+    let senders: Vec<_> =
+        deaf.iter().map(|client| client.send_in_background(questions.clone())).collect();
+    #[cfg(target_os = "linux")]
+    let mut most = 0;
+    eventually("all of them are closed", DEADLINE, || {
+        assert_bytes(&healthy.ask(b"hello"), b"? hello\n");
+        #[cfg(target_os = "linux")]
+        {
+            most = most.max(herd.resident_kib("Solo"));
+        }
+        (herd.counter("Solo", "connections_timed_out_total") == u64::from(DEAF)).then_some(())
+    });
+    #[cfg(target_os = "linux")]
+    {
+        let grown = most.saturating_sub(before);
+        println!("{DEAF} clients that never read cost {grown} KiB");
+        // Each may be owed 64 KiB and hold a read of as much, in buffers that grow by doubling;
+        // all replies to one of them are 8 MiB.
+        assert!(grown < u64::from(DEAF) * 512, "{grown} KiB");
+    }
+    for client in &deaf {
+        herd.wait_for_log("Solo", &[&client.address(), "closed", "did not read"]);
+    }
+    for sender in senders {
+        sender.join().unwrap();
+    }
+    assert_bytes(&healthy.ask(b"hello"), b"? hello\n");
+}
+
+// The end
+
+/// The provider may take longer than the node has: the client still gets its AT line, a document
+/// that says what happened, and an orderly end.
+#[test]
+fn a_whatsat_that_waits_is_answered_before_the_end() {
+    let provider = Stalled::start();
+    let mut herd = stalled_solo(&provider, 5_000, "");
+    let mut client = herd.client("Solo");
+    client.send(b"hello\nWHATSAT kiwi 10 5\n");
+    assert_bytes(&client.line(), b"? hello\n"); // so both have been executed
+    let asked = Instant::now();
+    herd.signal("Solo", "TERM");
+    let reply = client.until(b"\n\n");
+    assert!(asked.elapsed() < Duration::from_secs(4), "the provider's own deadline came first");
+    assert_in_vain(&reply);
+    assert_bytes(&client.rest(), b"");
+    // The promise is 2 s; the rest is for a machine that has other things to do.
+    assert_eq!(herd.wait("Solo", Duration::from_secs(2)).code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+}
+
+// The log
+
+/// Each connection that was opened has a line for its end, with the reason; in the node's last
+/// life, since one that is killed writes no more.
+fn assert_all_closed(herd: &Herd, name: &str) {
+    let mut log = herd.log_lines(name);
+    let start = log.iter().rposition(|line| line.contains(" listens on ")).unwrap();
+    log.drain(..start);
+    let opened: Vec<String> = log
+        .iter()
+        .filter_map(|line| line.strip_suffix(" opened"))
+        .map(|line| line.rsplit(' ').next().unwrap().to_owned())
+        .collect();
+    assert!(!opened.is_empty(), "{name} has been connected to");
+    for label in opened {
+        let start = format!(" {label} closed");
+        let closed: Vec<_> = log.iter().filter(|line| line.contains(&start)).collect();
+        assert!(!closed.is_empty(), "{name} does not say what became of {label}: {log:#?}");
+        for line in closed {
+            let (_, reason) = line.split_once(&start).unwrap();
+            let reason = reason.rsplit(": ").next().unwrap_or_default();
+            assert!(!reason.trim().is_empty(), "no reason in {line}");
+        }
+    }
+}
+
+#[test]
+fn links_and_every_close_are_in_the_log_with_the_reason() {
+    let mut herd = Herd::new(&PAIR, "limits: {max_connections: 3}");
+    herd.start_all();
+    herd.wait_until_connected(&herd.names());
+    herd.wait_for_log("Left", &["linked with Right"]);
+    herd.wait_for_log("Right", &["linked with Left"]);
+
+    let mut clients = crowd(&herd, "Left", 3);
+    let mut refused = herd.client("Left");
+    assert_bytes(&refused.rest(), b"? too many connections\n");
+    herd.wait_for_log("Left", &[&refused.address(), "refused", "max_connections"]);
+
+    let reset = clients.pop().unwrap();
+    reset.reset_when_dropped();
+    let label = reset.address();
+    drop(reset);
+    herd.wait_for_log("Left", &[&format!(" {label} closed: "), "reset"]);
+    let ended = clients.pop().unwrap();
+    let label = ended.address();
+    assert_bytes(&ended.exchange(b""), b"");
+    herd.wait_for_log("Left", &[&format!(" {label} closed: "), "the other end"]);
+
+    herd.kill("Right");
+    herd.wait_for_log("Left", &["closed, the link with Right: "]);
+    let links = |herd: &Herd| {
+        herd.log_lines("Left").iter().filter(|line| line.contains(" linked with Right")).count()
+    };
+    let before = links(&herd);
+    herd.start("Right");
+    eventually("the new link is in the log", DEADLINE, || (links(&herd) > before).then_some(()));
+
+    let mut open = clients.pop().unwrap();
+    herd.signal("Left", "TERM");
+    assert_bytes(&open.rest(), b"");
+    assert_eq!(herd.wait("Left", Duration::from_secs(3)).code(), Some(0));
+    let end = format!(" {} closed: the node", open.address());
+    assert!(herd.log_lines("Left").iter().any(|line| line.contains(&end)), "{end}");
+    assert_all_closed(&herd, "Left");
+    herd.signal("Right", "TERM");
+    assert_eq!(herd.wait("Right", Duration::from_secs(3)).code(), Some(0));
+    assert_all_closed(&herd, "Right");
+}
+
+// The limit on connections
+
+/// Nobody is waited for when all neighbours are linked: who is one too many is told so at once.
+#[test]
+fn one_too_many_is_told_so_at_once_when_all_neighbours_are_linked() {
+    let mut herd = Herd::new(&PAIR, "limits: {max_connections: 4}");
+    herd.start_all();
+    herd.wait_until_connected(&herd.names());
+    let mut served = crowd(&herd, "Left", 4);
+    let refuse = || {
+        let start = Instant::now();
+        let mut refused = herd.client("Left");
+        assert_bytes(&refused.rest(), b"? too many connections\n");
+        start.elapsed()
+    };
+    // The quickest of them: the others had to share the machine.
+    let quickest = (0..20).map(|_| refuse()).min().unwrap();
+    println!("the quickest was refused after {quickest:?}");
+    assert!(quickest < Duration::from_millis(100), "{quickest:?}");
+    for client in &mut served {
+        assert_bytes(&client.ask(b"hello"), b"? hello\n");
+    }
+    assert!(herd.counter("Left", "connections_refused_total") >= 20);
+}
+
+/// A place over the limit is kept for a neighbour that is not linked. Clients that take it get
+/// their line as well, are counted and logged, and nothing of what they say is executed.
+#[test]
+fn a_neighbour_is_let_in_when_clients_have_taken_all_places() {
+    let mut herd = Herd::new(&PAIR, "limits: {max_connections: 4}");
+    herd.start("Left");
+    let mut served = crowd(&herd, "Left", 4);
+    let before = herd.counter("Left", "connections_refused_total");
+    let connected = Instant::now();
+    let mut silent = herd.client("Left");
+    assert_bytes(&silent.rest(), b"? too many connections\n");
+    let heard = connected.elapsed();
+    assert!(heard > Duration::from_millis(150), "{heard:?} to say that it is a peer");
+    let mut hasty = herd.client("Left");
+    hasty.send(b"IAMAT refused +1+1 1\nIAMAT refused +1+1 2\n");
+    assert_bytes(&hasty.rest(), b"? too many connections\n");
+    for refused in [&silent, &hasty] {
+        herd.wait_for_log("Left", &[&refused.address(), "refused", "max_connections"]);
+    }
+    assert_eq!(served[0].held(b"refused"), None);
+    assert_eq!(herd.counter("Left", "connections_refused_total"), before + 2);
+
+    herd.start("Right");
+    eventually("the neighbour is heard", DEADLINE, || {
+        let line = herd.client("Right").iamat("probe", "+0+0", &seconds(wall_ns()));
+        (served[0].held(b"probe") == Some(line)).then_some(())
+    });
+    for client in &mut served {
+        assert_bytes(&client.ask(b"hello"), b"? hello\n");
+    }
+}

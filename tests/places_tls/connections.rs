@@ -1,0 +1,208 @@
+//! The pool: connections are shared, kept, resumed, and asked again where one was stale.
+
+use std::time::Duration;
+
+use crate::common::{DEADLINE, assert_bytes, eventually, seconds, wall_ns};
+use crate::servers::{Server, counters, scatter, solo};
+
+#[test]
+fn sessions_are_resumed() {
+    for version in ["1.2", "1.3"] {
+        let emulator = Server::emulator(&["--tls", version, "--mode", "close"]);
+        let herd = solo("google", emulator.url(), "");
+        let mut client = herd.client("Solo");
+        scatter(&mut client, 4);
+        for i in 0..4 {
+            assert_eq!(client.whatsat(&format!("p{i}"), "5", "3").status(), "OK");
+        }
+        let tls = &emulator.stats()["tls"];
+        assert_eq!((&tls["handshakes"], &tls["resumed"]), (&4.into(), &3.into()), "{tls}");
+        let only = format!("TLSv{version}");
+        assert_eq!(tls["versions"], serde_json::json!({ only: 4 }), "{tls}");
+    }
+}
+
+#[test]
+fn a_connection_is_kept_for_the_next_question() {
+    let emulator = Server::emulator(&[]);
+    let herd = solo("google_legacy", emulator.url(), "");
+    let mut client = herd.client("Solo");
+    scatter(&mut client, 20);
+    for i in 0..20 {
+        assert_eq!(client.whatsat(&format!("p{i}"), "5", "3").status(), "OK");
+    }
+    let stats = emulator.stats();
+    assert_eq!(stats["connections"]["accepted"], 1, "{stats}");
+    assert_eq!(stats["requests"]["on_reused_connection"], 19, "{stats}");
+}
+
+/// The second request on each connection meets a fault: the first answer leaves a connection that
+/// looks good and is not.
+#[test]
+fn a_stale_connection_costs_one_retry_and_no_answer() {
+    for fault in ["close", "reset"] {
+        let at = ["--at", "request", "--skip-requests", "1", "--then", fault];
+        let server = Server::hostile(&at);
+        let herd = solo("google_legacy", server.url(), "");
+        let mut client = herd.client("Solo");
+        scatter(&mut client, 3);
+        for i in 0..3 {
+            assert_eq!(client.whatsat(&format!("p{i}"), "5", "3").status(), "ZERO_RESULTS");
+        }
+        // Three first requests, on three connections, and two that were swallowed.
+        let counters = counters(&herd, "Solo");
+        let named = |name: &str| counters[name];
+        assert_eq!((named("places_requests_total"), named("places_retries_total")), (5, 2));
+        assert_eq!((named("places_connects_total"), named("places_unknown_error_total")), (3, 0));
+        let events = server.events();
+        let requests = events.iter().filter(|event| event["event"] == "request").count();
+        assert_eq!(requests, 5, "{events:?}");
+    }
+}
+
+#[test]
+fn a_fresh_connection_that_fails_is_not_asked_twice() {
+    for fault in ["close", "reset"] {
+        let server = Server::hostile(&["--at", "request", "--then", fault]);
+        let herd = solo("google_legacy", server.url(), "");
+        let mut client = herd.client("Solo");
+        scatter(&mut client, 1);
+        assert_eq!(client.whatsat("p0", "5", "3").status(), "UNKNOWN_ERROR");
+        assert_eq!(counters(&herd, "Solo")["places_requests_total"], 1);
+        let events = server.events();
+        let requests = events.iter().filter(|event| event["event"] == "request").count();
+        assert_eq!(requests, 1, "{events:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_ended_while_idle_is_replaced() {
+    let emulator = Server::emulator(&["--mode", "drop"]);
+    let herd = solo("google", emulator.url(), "");
+    let mut client = herd.client("Solo");
+    scatter(&mut client, 5);
+    for i in 0..5 {
+        assert_eq!(client.whatsat(&format!("p{i}"), "5", "3").status(), "OK");
+    }
+    let counters = counters(&herd, "Solo");
+    assert_eq!(counters["places_unknown_error_total"], 0);
+    assert!(counters["places_connects_total"] >= 2, "{counters:?}");
+}
+
+#[test]
+fn who_hangs_up_waits_for_nothing() {
+    let emulator = Server::emulator(&["--mode", "stall"]);
+    let herd = solo("google", emulator.url(), "deadline_ms: 120000, pool_size: 2");
+    let mut other = herd.client("Solo");
+    scatter(&mut other, 20);
+    let mut client = herd.client("Solo");
+    for i in 0..10 {
+        client.send(format!("WHATSAT p{i} 5 3\n").as_bytes());
+    }
+    eventually("ten questions that wait", DEADLINE, || {
+        (counters(&herd, "Solo")["places_waiting"] == 10).then_some(())
+    });
+    client.reset_when_dropped();
+    drop(client);
+    let after = eventually("nobody waits", DEADLINE, || {
+        Some(counters(&herd, "Solo")).filter(|counters| counters["places_waiting"] == 0)
+    });
+    assert_eq!(after["places_cancelled_total"], 10, "{after:?}");
+    // What had not been sent never is; two requests were on their way already.
+    assert_eq!((after["places_queued"], after["places_requests_total"]), (0, 2), "{after:?}");
+    let at = other.iamat("p19", "+1+1", &seconds(wall_ns()));
+    assert!(at.starts_with(b"AT Solo"));
+}
+
+/// Whoever is not read because too many wait in all is read again when those have gone.
+#[test]
+fn who_hangs_up_makes_room_for_others() {
+    let emulator = Server::emulator(&["--mode", "stall"]);
+    let more = "deadline_ms: 120000}\nlimits: {max_pending_whatsat: 4, max_pending_whatsat_per_connection: 4";
+    let herd = solo("google", emulator.url(), more);
+    let (mut goes, mut stays) = (herd.client("Solo"), herd.client("Solo"));
+    scatter(&mut goes, 6);
+    goes.send(b"WHATSAT p0 5 3\nWHATSAT p1 5 3\nWHATSAT p2 5 3\nWHATSAT p3 5 3\n");
+    eventually("four questions that wait", DEADLINE, || {
+        (counters(&herd, "Solo")["places_waiting"] == 4).then_some(())
+    });
+    stays.send(b"IAMAT p5 +1+1 9000000000\nnonsense\n");
+    // It has been heard, and is not listened to: it too might ask.
+    counters(&herd, "Solo");
+    goes.reset_when_dropped();
+    drop(goes);
+    assert!(stays.line().ends_with(b" p5 +1+1 9000000000\n"));
+    assert_bytes(&stays.line(), b"? nonsense\n");
+}
+
+/// What was asked for one who left is there for one who stays.
+#[test]
+fn a_question_outlives_one_of_the_two_that_ask_it() {
+    let emulator = Server::emulator(&["--latency-ms", "700"]);
+    let herd = solo("google", emulator.url(), "deadline_ms: 30000");
+    let (mut leaves, mut stays) = (herd.client("Solo"), herd.client("Solo"));
+    scatter(&mut stays, 1);
+    leaves.send(b"WHATSAT p0 5 3\n");
+    eventually("the first question waits", DEADLINE, || {
+        (counters(&herd, "Solo")["places_waiting"] == 1).then_some(())
+    });
+    stays.send(b"WHATSAT p0 5 3\n");
+    leaves.reset_when_dropped();
+    drop(leaves);
+    let reply = stays.until(b"\n\n");
+    assert!(crate::common::Whatsat::parse(&reply).status() == "OK");
+    let stats = emulator.stats();
+    assert_eq!(stats["requests"]["total"], 1, "{stats}");
+}
+
+#[test]
+fn a_cached_answer_is_asked_for_once_whatever_the_bound() {
+    let emulator = Server::emulator(&[]);
+    let herd = solo("google", emulator.url(), "cache_ttl_s: 60");
+    let mut client = herd.client("Solo");
+    scatter(&mut client, 1);
+    let twenty = client.whatsat("p0", "5", "20");
+    for max in [1, 7, 20] {
+        let fewer = client.whatsat("p0", "5", &max.to_string());
+        assert_eq!(fewer.results(), &twenty.results()[..max]);
+        assert_bytes(&fewer.at, &twenty.at);
+    }
+    assert_eq!(emulator.stats()["requests"]["total"], 1);
+}
+
+#[test]
+fn what_failed_is_asked_again() {
+    let emulator = Server::emulator(&[]);
+    let herd = solo("google", emulator.url(), "cache_ttl_s: 60");
+    let mut client = herd.client("Solo");
+    scatter(&mut client, 1);
+    for (mode, status) in [
+        ("fail-400", "REQUEST_DENIED"),
+        ("fail-403", "REQUEST_DENIED"),
+        ("fail-429", "OVER_QUERY_LIMIT"),
+        ("fail-500", "UNKNOWN_ERROR"),
+    ] {
+        emulator.order(&format!("mode={mode}&requests=1"));
+        assert_eq!(client.whatsat("p0", "5", "3").status(), status, "{mode}");
+    }
+    assert_eq!(client.whatsat("p0", "5", "3").status(), "OK");
+}
+
+#[test]
+fn a_provider_that_keeps_failing_is_left_alone_and_taken_back() {
+    let emulator = Server::emulator(&["--mode", "fail-500"]);
+    let herd = solo("google", emulator.url(), "");
+    let mut client = herd.client("Solo");
+    scatter(&mut client, 12);
+    for i in 0..10 {
+        let reply = client.whatsat(&format!("p{i}"), "5", "3");
+        assert_eq!(reply.status(), "UNKNOWN_ERROR");
+        let said = reply.document["error_message"].as_str().unwrap().to_owned();
+        assert_eq!(i >= 5, said.contains("left alone"), "{i}: {said}");
+    }
+    assert_eq!(emulator.stats()["requests"]["total"], 5);
+    emulator.order("mode=ok");
+    eventually("the provider is asked again", Duration::from_secs(20), || {
+        (client.whatsat("p11", "5", "3").status() == "OK").then_some(())
+    });
+}

@@ -1,0 +1,173 @@
+//! Many questions at once, and a provider that answers late or never.
+
+use std::time::{Duration, Instant};
+
+use crate::common::{At, Client, Whatsat, assert_bytes, lines, seconds, wall_ns};
+use crate::servers::{Server, scatter, solo};
+
+/// Reads `count` replies to WHATSAT and gives them in their order.
+fn replies(client: &mut Client, count: usize) -> Vec<Whatsat> {
+    (0..count).map(|_| Whatsat::parse(&client.until(b"\n\n"))).collect()
+}
+
+/// The client that a reply is about.
+fn about(reply: &Whatsat) -> String {
+    let own = String::from_utf8(At::parse(&reply.at).own).unwrap();
+    own.split(' ').next().unwrap().to_owned()
+}
+
+fn thousand_questions(latency_ms: &str, more: &str, place: impl Fn(usize) -> usize) {
+    let emulator = Server::emulator(&["--latency-ms", latency_ms]);
+    let herd = solo("google", emulator.url(), &format!("deadline_ms: 60000{more}"));
+    let mut client = herd.client("Solo");
+    scatter(&mut client, 100);
+    let asked: Vec<usize> = (0..1000).map(place).collect();
+    // The bounds differ: one request answers for all of them.
+    let bound = |i: usize| i % 20 + 1;
+    let input =
+        lines(asked.iter().enumerate().map(|(i, p)| format!("WHATSAT p{p} 2 {}", bound(i))));
+    let sending = client.send_in_background(input);
+    for (i, (reply, place)) in replies(&mut client, 1000).iter().zip(&asked).enumerate() {
+        assert_eq!(about(reply), format!("p{place}"), "reply {i}");
+        assert_eq!((reply.status(), reply.results().len()), ("OK", bound(i)), "reply {i}");
+    }
+    sending.join().unwrap();
+    let stats = emulator.stats();
+    let requests = &stats["requests"];
+    eprintln!("1,000 pipelined WHATSATs for 100 places: {} requests", requests["total"]);
+    assert_eq!(requests["distinct"], 100, "{stats}");
+    assert!(requests["total"].as_u64().unwrap() <= 100, "{stats}");
+}
+
+#[test]
+fn a_thousand_questions_about_a_hundred_places_are_a_hundred_requests() {
+    thousand_questions("20", ", cache_ttl_s: 60", |i| i % 100);
+}
+
+/// Without a cache too, where the node may read them all before the first answer comes.
+#[test]
+fn a_thousand_questions_that_wait_together_are_a_hundred_requests() {
+    let more = ", pool_size: 50}\nlimits: {max_pending_whatsat_per_connection: 1000";
+    thousand_questions("1000", more, |i| i % 100);
+}
+
+/// Nothing is stored here: questions share a request while it is under way.
+#[test]
+fn questions_that_meet_share_a_request_without_a_cache() {
+    let emulator = Server::emulator(&["--latency-ms", "500"]);
+    let herd = solo("google", emulator.url(), "deadline_ms: 60000");
+    let mut tellers: Vec<Client> = (0..10).map(|_| herd.client("Solo")).collect();
+    scatter(&mut tellers[0], 8);
+    for client in &mut tellers {
+        client.send(&lines((0..100).map(|i| format!("WHATSAT p{} 2 5", i % 8))));
+    }
+    for client in &mut tellers {
+        for (i, reply) in replies(client, 100).iter().enumerate() {
+            assert_eq!((about(reply), reply.status()), (format!("p{}", i % 8), "OK"));
+        }
+    }
+    assert_eq!(emulator.stats()["requests"]["total"], 8);
+}
+
+#[test]
+fn pipelined_questions_are_asked_in_parallel() {
+    const POOL: u32 = 8;
+    const QUESTIONS: u32 = 64;
+    const ANSWER: Duration = Duration::from_millis(100);
+    let emulator = Server::emulator(&["--latency-ms", &ANSWER.as_millis().to_string()]);
+    let herd = solo("google", emulator.url(), "deadline_ms: 60000");
+    let mut client = herd.client("Solo");
+    scatter(&mut client, QUESTIONS as usize);
+    let start = Instant::now();
+    client.send(&lines((0..QUESTIONS).map(|i| format!("WHATSAT p{i} 2 5"))));
+    let replies = replies(&mut client, QUESTIONS as usize);
+    let took = start.elapsed();
+    for (i, reply) in replies.iter().enumerate() {
+        assert_eq!((about(reply), reply.status()), (format!("p{i}"), "OK"));
+    }
+    let stats = emulator.stats();
+    eprintln!("{QUESTIONS} pipelined WHATSATs, pool of {POOL}, upstream {ANSWER:?}: {took:?}");
+    assert_eq!(stats["requests"]["max_in_flight"]["total"], POOL, "{stats}");
+    assert_eq!(stats["connections"]["accepted"], POOL, "{stats}");
+    let at_best = ANSWER * QUESTIONS.div_ceil(POOL);
+    // Half of what asking one by one takes: a loaded machine is late, a serial client later.
+    assert!((at_best..ANSWER * QUESTIONS / 2).contains(&took), "{took:?}, {at_best:?} at best");
+}
+
+/// Times of `count` IAMATs, one after the other, sorted.
+fn updates(client: &mut Client, count: usize) -> Vec<Duration> {
+    let mut times = Vec::with_capacity(count);
+    for i in 0..count {
+        let command = format!("IAMAT mover +1.{i}+2 {}", seconds(wall_ns()));
+        let start = Instant::now();
+        assert!(client.ask(command.as_bytes()).starts_with(b"AT Solo "));
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    times
+}
+
+#[test]
+fn a_stalled_provider_stalls_nobody_else() {
+    const STALLED: usize = 16;
+    let emulator = Server::emulator(&["--mode", "stall"]);
+    let herd = solo("google", emulator.url(), "deadline_ms: 5000");
+    let (mut client, mut mover) = (herd.client("Solo"), herd.client("Solo"));
+    scatter(&mut client, STALLED);
+    let quiet = updates(&mut mover, 2000);
+    let start = Instant::now();
+    let asked = |i: usize| format!("WHATSAT p{i} 2 5\nIAMAT behind +1+{i} 1600000000.{i}");
+    client.send(&lines((0..STALLED).map(asked)));
+    let mut busy = Vec::new();
+    // As many as fit well before the deadline, and some in any case.
+    while busy.len() < 100 || (busy.len() < 2000 && start.elapsed() < Duration::from_secs(3)) {
+        busy.extend(updates(&mut mover, 100));
+    }
+    busy.sort_unstable();
+    assert!(start.elapsed() < Duration::from_secs(5), "updates waited for the stalled provider");
+    for (which, times) in [("quiet", &quiet), ("stalled", &busy)] {
+        let at = |share: f64| times[(times.len() as f64 * share) as usize];
+        eprintln!("IAMAT, {which}: p50 {:?} p99 {:?} of {}", at(0.5), at(0.99), times.len());
+    }
+    for i in 0..STALLED {
+        let reply = Whatsat::parse(&client.until(b"\n\n"));
+        assert_eq!((about(&reply), reply.status()), (format!("p{i}"), "UNKNOWN_ERROR"));
+        let said = reply.document["error_message"].as_str().unwrap();
+        assert!(said.contains("5000 ms") && said.contains("places.deadline_ms"), "{said}");
+        let behind = client.line();
+        let own = format!(" behind +1+{i} 1600000000.{i}\n");
+        assert!(behind.ends_with(own.as_bytes()), "in order: {}", behind.escape_ascii());
+    }
+    let took = start.elapsed();
+    assert!(took >= Duration::from_secs(5), "before the deadline: {took:?}");
+    assert!(took < Duration::from_secs(8), "long after the deadline: {took:?}");
+}
+
+#[test]
+fn a_reply_behind_a_question_waits_for_it_and_keeps_its_bytes() {
+    let emulator = Server::emulator(&["--latency-ms", "300"]);
+    let herd = solo("google", emulator.url(), "deadline_ms: 30000");
+    let mut client = herd.client("Solo");
+    scatter(&mut client, 1);
+    client.send(b"WHATSAT p0 2 5\nnonsense \x00\xff\nWHATSAT p0 2 0\nIAMAT b +1+1 1\n");
+    assert_eq!(Whatsat::parse(&client.until(b"\n\n")).status(), "OK");
+    assert_bytes(&client.line(), b"? nonsense \x00\xff\n");
+    assert_eq!(Whatsat::parse(&client.until(b"\n\n")).status(), "ZERO_RESULTS");
+    assert!(client.line().ends_with(b" b +1+1 1\n"));
+}
+
+#[test]
+fn budgets_refuse_at_once_and_say_so() {
+    let emulator = Server::emulator(&[]);
+    let herd = solo("google", emulator.url(), "requests_per_day: 3");
+    let mut client = herd.client("Solo");
+    scatter(&mut client, 5);
+    for i in 0..3 {
+        assert_eq!(client.whatsat(&format!("p{i}"), "2", "5").status(), "OK");
+    }
+    let reply = client.whatsat("p3", "2", "5");
+    assert_eq!(reply.status(), "OVER_QUERY_LIMIT");
+    let said = reply.document["error_message"].as_str().unwrap();
+    assert!(said.contains("places.requests_per_day"), "{said}");
+    assert_eq!(emulator.stats()["requests"]["total"], 3);
+}

@@ -1,0 +1,184 @@
+//! What a node that comes back is told, and what it is spared.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests report by failing the test"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{At, DEADLINE, FIVE, Herd, Whatsat, eventually, lines, seconds, show, wall_ns};
+
+const PAIR: [(&str, &[&str]); 2] = [("Left", &["Right"]), ("Right", &[])];
+
+/// Sends the updates on one connection and gives the AT line of each client.
+fn update(herd: &Herd, name: &str, updates: &[(String, String)]) -> BTreeMap<String, Vec<u8>> {
+    let mut client = herd.client(name);
+    let iamat = |(id, time): &(String, String)| format!("IAMAT {id} +34.07-118.45 {time}");
+    let sender = client.send_in_background(lines(updates.iter().map(iamat)));
+    let line_of = |(id, time): &(String, String)| {
+        let line = client.line();
+        let own = format!("{id} +34.07-118.45 {time}");
+        assert!(At::parse(&line).own == own.as_bytes(), "{} for {own}", show(&line));
+        (id.clone(), line)
+    };
+    let held = updates.iter().map(line_of).collect();
+    sender.join().unwrap();
+    held
+}
+
+/// Waits until a node holds exactly these lines.
+fn wait_until_all_held(herd: &Herd, name: &str, records: &BTreeMap<String, Vec<u8>>) {
+    let mut missing: Vec<_> = records.iter().collect();
+    eventually(&format!("{name} holds {} records", records.len()), 3 * DEADLINE, || {
+        let mut client = herd.client(name);
+        let questions = lines(missing.iter().map(|(id, _)| format!("WHATSAT {id} 0 0")));
+        let sender = client.send_in_background(questions);
+        missing.retain(|(_, record)| {
+            let line = client.line();
+            if !line.starts_with(b"? ") {
+                Whatsat::parse(&[&line[..], &client.until(b"\n\n")].concat());
+            }
+            line != **record
+        });
+        sender.join().unwrap();
+        missing.is_empty().then_some(())
+    });
+}
+
+fn links_with(herd: &Herd, name: &str, neighbour: &str) -> usize {
+    let linked = format!(" linked with {neighbour}");
+    herd.log_lines(name).iter().filter(|line| line.contains(&linked)).count()
+}
+
+/// The limit on a client's line is not one on what nodes say to each other: listings of what a
+/// node holds are longer.
+#[test]
+fn short_lines_of_clients_do_not_shorten_those_of_links() {
+    let limits = "limits: {max_line: 128}\npeers: {antientropy_interval_s: 1}";
+    let mut herd = Herd::new(&PAIR, limits);
+    herd.start_all();
+    herd.wait_until_connected(&herd.names());
+    let name = "n".repeat(70);
+    let updates: Vec<_> = (0..500).map(|i| (format!("{name}{i}"), i.to_string())).collect();
+    let records = update(&herd, "Left", &updates);
+    wait_until_all_held(&herd, "Right", &records);
+    let before = links_with(&herd, "Left", "Right");
+
+    herd.kill("Right");
+    herd.start("Right");
+    wait_until_all_held(&herd, "Right", &records);
+    // And while digests are compared three times more.
+    let start = Instant::now();
+    for i in 0.. {
+        let line = herd.client("Right").iamat("later", "+1+1", &i.to_string());
+        herd.wait_until_held(&["Left".to_owned()], "later", &line);
+        if start.elapsed() > Duration::from_millis(3_500) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50)); // the pace of this client
+    }
+    assert_eq!(links_with(&herd, "Left", "Right"), before + 1, "one link, and it stays");
+    assert_eq!(herd.counter("Right", "links_established_total"), 1);
+    assert_eq!(herd.counter("Right", "links_lost_total"), 0);
+    for name in herd.names() {
+        let log = herd.log_lines(&name);
+        assert!(!log.iter().any(|line| line.contains("too long")), "{name}: {log:#?}");
+    }
+}
+
+/// A record that is too old goes by itself, asked for or not, and a neighbour that comes back is
+/// not sent it again at every comparison.
+#[test]
+fn expired_records_are_forgotten_and_not_sent() {
+    let mut herd =
+        Herd::new(&PAIR, "limits: {client_ttl_s: 2}\npeers: {antientropy_interval_s: 1}");
+    herd.start_all();
+    herd.wait_until_connected(&herd.names());
+    let now = wall_ns();
+    let updates: Vec<_> = (0..200).map(|i| (format!("c{i}"), seconds(now + i))).collect();
+    update(&herd, "Left", &updates);
+    // It comes back while they are about to expire.
+    herd.kill("Right");
+    herd.start("Right");
+    herd.wait_for_log("Left", &["closed, the link with Right"]);
+    for name in herd.names() {
+        eventually(&format!("{name} has forgotten all"), DEADLINE, || {
+            (herd.counter(&name, "clients") == 0).then_some(())
+        });
+    }
+    assert!(herd.counter("Left", "clients_expired_total") >= 200);
+    for name in herd.names() {
+        let replies = herd.exchange(&name, b"WHATSAT c0 10 5\nWHATSAT c199 0 0\n");
+        assert_eq!(show(&replies), "? WHATSAT c0 10 5\\n? WHATSAT c199 0 0\\n");
+    }
+
+    let sent = |herd: &Herd| {
+        let of_them = |line: &&String| line.contains(" > AT ") && line.contains(" c1");
+        herd.log_lines("Left").iter().filter(of_them).count()
+    };
+    let before = sent(&herd);
+    herd.kill("Right");
+    herd.start("Right");
+    let start = Instant::now();
+    for i in 0.. {
+        // New ones are stored and flooded as ever, while digests are compared.
+        herd.wait_until_connected(&herd.names());
+        let replies = herd.exchange("Right", format!("WHATSAT c{} 0 0\n", i % 200).as_bytes());
+        assert!(replies.starts_with(b"? "), "{}", show(&replies));
+        if start.elapsed() > Duration::from_millis(3_500) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50)); // the pace of this client
+    }
+    assert_eq!(sent(&herd), before, "Left sends what has expired");
+    for name in herd.names() {
+        assert!(herd.counter(&name, "clients") <= 2, "the probes and nothing else");
+    }
+}
+
+/// A node that lost everything is told all it missed; nothing has to be repaired in a herd in which
+/// nothing went wrong.
+#[test]
+fn a_node_that_returns_empty_has_everything_soon() {
+    let mut herd = Herd::new(&FIVE, "peers: {antientropy_interval_s: 1}");
+    herd.start_all();
+    herd.wait_until_connected(&herd.names());
+    let mut records = BTreeMap::new();
+    for (part, name) in herd.names().iter().enumerate() {
+        let first = part * 400;
+        let updates: Vec<_> =
+            (first..first + 400).map(|i| (format!("c{i}"), "1".to_owned())).collect();
+        records.append(&mut update(&herd, name, &updates));
+    }
+    for name in herd.names() {
+        wait_until_all_held(&herd, &name, &records);
+    }
+    thread::sleep(Duration::from_millis(1_500)); // digests have been compared
+    for name in herd.names() {
+        assert_eq!(herd.counter(&name, "antientropy_repairs"), 0, "{name}: nothing went wrong");
+        assert_eq!(herd.counter(&name, "clients"), 2_005, "{name}: and the five probes");
+    }
+
+    herd.kill("Campbell");
+    for (part, name) in ["Bailey", "Jaquez"].iter().enumerate() {
+        let first = part * 250;
+        let updates: Vec<_> =
+            (first..first + 250).map(|i| (format!("c{}", i * 3), "2".to_owned())).collect();
+        records.append(&mut update(&herd, name, &updates));
+    }
+    herd.start("Campbell");
+    let back = Instant::now();
+    for name in herd.names() {
+        wait_until_all_held(&herd, &name, &records);
+    }
+    println!("all is everywhere {:?} after the return", back.elapsed());
+    let synced = herd.counter("Campbell", "link_sync_records_total");
+    assert!(synced > 1_000, "{synced}: the links brought them, not the comparisons of digests");
+}

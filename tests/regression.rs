@@ -1,0 +1,225 @@
+//! One test for each fault that was found in the core, mostly by the simulator (tests/sim).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests report by failing the test"
+)]
+
+use std::time::Duration;
+
+use proxy_herd::config::LogFormat;
+use proxy_herd::herd::directory::{Keys, Rules};
+use proxy_herd::herd::handshake::{Identity, Transport};
+use proxy_herd::herd::{Herd, Timing};
+use proxy_herd::journal::Journal;
+use proxy_herd::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, Limits};
+use proxy_herd::node::{Caller, Next, Node, Now, Session};
+use proxy_herd::places::Places;
+use proxy_herd::places::offline::Offline;
+
+const LOOPBACK: Transport = Transport { loopback: true, certified: None };
+
+fn caller(label: &[u8]) -> Caller {
+    Caller { label: label.into(), transport: LOOPBACK, ..Caller::default() }
+}
+
+fn at(elapsed: Duration) -> Now {
+    Now { elapsed, clock: 1_700_000_000_000_000_000 + elapsed.as_nanos() as i128 }
+}
+
+const START: Now = Now { elapsed: Duration::ZERO, clock: 1_700_000_000_000_000_000 };
+
+/// The `me`th of `names`, all of them neighbours.
+fn node(names: &[&str], me: u16, limits: Limits) -> Node {
+    let identity = Identity {
+        names: names.iter().map(|name| name.as_bytes().into()).collect(),
+        me,
+        neighbours: (0..names.len() as u16).filter(|&other| other != me).collect(),
+        rules: Rules { max_clock_offset: 5_000_000_000, max_clients: 1000, client_ttl: 0 },
+        secret: None,
+        tls: false,
+        boot: 100 + u64::from(me),
+    };
+    let timing = Timing {
+        keepalive: Duration::from_secs(1),
+        timeout: Duration::from_secs(5),
+        redial_max: Duration::from_secs(2),
+        antientropy_interval: Duration::from_secs(10),
+    };
+    let keys = Keys { index: (1, u64::from(me)), digest: (3, 4) };
+    let herd = Herd::new(identity, &[], timing, keys, Duration::ZERO);
+    let journal = Journal::new(false, LogFormat::default(), names[usize::from(me)]);
+    let places = Places::Offline(Offline::gazetteer().expect("the gazetteer is sound"));
+    Node::new(herd, places, journal, limits, &[me as u8; 32])
+}
+
+/// A connection between two nodes: a session at each end, and what is on its way to each.
+struct Wire {
+    ends: [Session; 2],
+    on_the_way: [Vec<u8>; 2],
+}
+
+impl Wire {
+    /// A connection that the first node has dialled.
+    fn dial(nodes: &mut [Node; 2], id: u64, now: Now) -> Self {
+        let [dialler, listener] = nodes;
+        let mut hello = Vec::new();
+        let dialled = Session::dialled(dialler, id, b"a"[..].into(), 0, LOOPBACK, &now, &mut hello);
+        let accepted = Session::accepted(listener, id, caller(b"b"));
+        Self { ends: [dialled, accepted], on_the_way: [Vec::new(), hello] }
+    }
+
+    /// What is on its way to an end arrives; the replies are on their way.
+    fn deliver(&mut self, nodes: &mut [Node; 2], end: usize, now: Now) -> Next {
+        let bytes = std::mem::take(&mut self.on_the_way[end]);
+        let mut replies = Vec::new();
+        let session = &mut self.ends[end];
+        let (taken, next) = session.receive(&mut nodes[end], &bytes, false, &now, &mut replies);
+        assert_eq!(taken, bytes.len(), "consumed");
+        self.on_the_way[1 - end].extend_from_slice(&replies);
+        next
+    }
+
+    /// Lets the two talk until neither has more to say. Returns what each was told.
+    fn talk(&mut self, nodes: &mut [Node; 2], now: Now) -> [Vec<u8>; 2] {
+        let mut told = [Vec::new(), Vec::new()];
+        loop {
+            for end in [0, 1] {
+                let Node { herd, journal, .. } = &mut nodes[end];
+                if let Some(link) = self.ends[end].link() {
+                    herd.handle_timeout(now.elapsed, now.clock);
+                    herd.fill(link, now.clock, &mut self.on_the_way[1 - end], 1 << 20, journal);
+                }
+            }
+            // A turn may only look through leaves, and send nothing.
+            let owes = |end: usize| {
+                self.ends[end].link().is_some_and(|link| nodes[end].herd.has_output(link))
+            };
+            if self.on_the_way.iter().all(Vec::is_empty) && !owes(0) && !owes(1) {
+                return told;
+            }
+            for end in [0, 1] {
+                told[end].extend_from_slice(&self.on_the_way[end]);
+                assert_eq!(self.deliver(nodes, end, now), Next::Read);
+            }
+        }
+    }
+}
+
+fn linked(limits: &Limits) -> ([Node; 2], Wire) {
+    let mut nodes = [0, 1].map(|me| node(&["A", "B"], me, limits.clone()));
+    let mut wire = Wire::dial(&mut nodes, 1, START);
+    wire.talk(&mut nodes, START);
+    assert!(wire.ends.iter().all(|end| end.link().is_some()));
+    (nodes, wire)
+}
+
+fn tell(node: &mut Node, line: &str) {
+    let mut client = Session::accepted(node, 9, caller(b"c"));
+    let mut reply = Vec::new();
+    client.receive(node, line.as_bytes(), true, &START, &mut reply);
+    assert!(reply.starts_with(b"AT "), "{}", reply.escape_ascii());
+}
+
+#[test]
+fn a_link_that_breaks_within_a_record_brings_no_half_of_it() {
+    let (mut nodes, mut wire) = linked(&Limits::default());
+    let half = b"AT A +0.000000001 k +1-1 17000000"; // 00 was still to come
+    let (_, next) = wire.ends[1].receive(&mut nodes[1], half, true, &START, &mut Vec::new());
+    assert_eq!(next, Next::Finish);
+    assert_eq!(nodes[1].herd.directory.get(b"k", 0), None);
+}
+
+#[test]
+fn a_short_line_limit_for_clients_does_not_cut_what_nodes_say_to_each_other() {
+    let limits = Limits { max_line: 128, ..Limits::default() };
+    let (mut nodes, mut wire) = linked(&limits);
+    for i in 0..200 {
+        tell(&mut nodes[0], &format!("IAMAT k{i} +1-1 {i}"));
+    }
+    wire.talk(&mut nodes, START);
+    // Now all sums differ and fill a line that no client might send.
+    nodes[1] = node(&["A", "B"], 1, limits);
+    let mut again = Wire::dial(&mut nodes, 2, at(Duration::from_secs(10)));
+    again.talk(&mut nodes, at(Duration::from_secs(10)));
+    assert_eq!(nodes[1].herd.directory.len(), 200);
+}
+
+#[test]
+fn a_node_names_all_its_neighbours_whatever_the_line_limit() {
+    let names: Vec<String> = (0..999).map(|i| format!("{i:064}")).collect();
+    let line = format!("LINKS {} ffff {}\n", names[0], names.join(" "));
+    let (mut nodes, mut wire) = linked(&Limits::default());
+    let (taken, next) =
+        wire.ends[1].receive(&mut nodes[1], line.as_bytes(), false, &START, &mut Vec::new());
+    assert_eq!((taken, next), (line.len(), Next::Read));
+}
+
+#[test]
+fn what_a_link_owes_does_not_keep_it_from_listening() {
+    let (mut nodes, mut wire) = linked(&Limits { max_output_buffer: 1000, ..Limits::default() });
+    let mut backlog = vec![b'x'; 2000];
+    let record = b"AT A +0.000000001 k +1-1 1700000000\n";
+    let (taken, next) = wire.ends[1].receive(&mut nodes[1], record, false, &START, &mut backlog);
+    assert_eq!((taken, next), (record.len(), Next::Read));
+}
+
+#[test]
+fn the_link_states_of_a_large_herd_are_told_a_buffer_at_a_time() {
+    let names: Vec<String> = (0..100).map(|i| format!("{i:060}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let Node { mut herd, mut journal, .. } = node(&names, 0, Limits::default());
+    herd.established(1, 1, 7, true, START.elapsed);
+    herd.established(2, 2, 7, true, START.elapsed);
+    for origin in &names[1..] {
+        let line = format!("LINKS {origin} 1 {}", names.join(" "));
+        herd.receive(0, 1, line.as_bytes(), START.elapsed, START.clock, &mut journal).unwrap();
+    }
+    let mut out = Vec::new();
+    herd.fill(1, START.clock, &mut out, 16_384, &mut journal);
+    assert!(out.len() < 2 * 16_384, "{} bytes", out.len());
+    assert!(herd.has_output(1), "the rest is still to come");
+}
+
+#[test]
+fn links_that_come_up_together_are_told_together() {
+    let names: Vec<String> = (0..50).map(|i| format!("n{i:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let Node { mut herd, mut journal, .. } = node(&names, 0, Limits::default());
+    let mut told = Vec::new();
+    let millisecond = Duration::from_millis(1);
+    for turn in 0..200 {
+        let now = at(millisecond * turn);
+        if turn < 49 {
+            herd.established(turn.into(), turn as u16 + 1, 7, true, now.elapsed);
+        }
+        herd.handle_timeout(now.elapsed, now.clock);
+        for link in 0..49 {
+            herd.fill(link, now.clock, &mut told, usize::MAX, &mut journal);
+        }
+    }
+    let told = told.split(|&b| b == b'\n').filter(|line| line.starts_with(b"LINKS n00 ")).count();
+    // Each neighbour as its link comes up, and all once more.
+    assert!((98..110).contains(&told), "{told} times");
+}
+
+#[test]
+fn of_two_dials_at_once_one_link_stays_however_slow_the_handshakes() {
+    let slow = (DIAL_TIMEOUT + HANDSHAKE_TIMEOUT).mul_f64(0.9);
+    let mut nodes = [0, 1].map(|me| node(&["A", "B"], me, Limits::default()));
+    let mut first = Wire::dial(&mut nodes, 1, START);
+    nodes.reverse();
+    let mut second = Wire::dial(&mut nodes, 2, START);
+    nodes.reverse();
+    first.deliver(&mut nodes, 1, START); // B: linked, as it was dialled
+    nodes.reverse();
+    second.deliver(&mut nodes, 1, START); // and so is A
+    second.deliver(&mut nodes, 0, at(slow)); // B hears from A what it dialled for
+    nodes.reverse();
+    first.deliver(&mut nodes, 0, at(slow));
+    let connection = |node: &Node| node.herd.links()[0].up.as_ref().map(|up| up.connection);
+    assert_eq!(connection(&nodes[0]), Some(1), "A keeps what it dialled");
+    assert_eq!(connection(&nodes[1]), Some(1), "and so does B");
+}

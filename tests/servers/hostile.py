@@ -1,0 +1,539 @@
+#!/usr/bin/env python3
+"""A server that misbehaves as it is told, for tests of a TLS and HTTP client.
+
+    tests/servers/hostile.py --certs DIR --at body --then close
+
+It listens on a free port of 127.0.0.1, prints one line, and ends by itself after --max-seconds:
+
+    ready url=https://localhost:PORT port=PORT
+
+Every connection goes the way of a real one, up to the point named by --at. There --then happens:
+`stall` (say no more, but stay), `close` (end the stream, without close_notify) or `reset` (TCP RST,
+by SO_LINGER 0). The points, in the order of the exchange:
+
+    connect      the TCP handshake itself does not complete: the listen queue is full
+    accept       the connection completes, in the kernel's queue; nobody accepts it
+    hello        the ClientHello is read, nothing is sent
+    wire:N       N bytes of what goes over the wire are sent: of the TLS handshake, then of records
+    handshake    the TLS handshake is complete, nothing of the request is read
+    request      the request is read, nothing is sent
+    response:N   N bytes of the response, before encryption, are sent
+    head         the head of the response is sent
+    body         the head and half of the body are sent
+    end          the response is sent
+    never        no fault, for what the other options do
+
+`connect` and `accept` can only stall. Without TLS (--plain), wire and response count the same bytes
+and `handshake` is when the connection is accepted.
+
+A response is one of the files given with --response, byte for byte, in turn; without any, an empty
+answer of Google's. The bytes are sent in pieces of --record bytes of response (each a TLS record)
+and of --segment bytes of wire (each a TCP segment); 1 is byte-at-a-time, and with --seed the sizes
+are random, up to those, and the same for the same seed.
+
+With --plain --blurt it is a server that does not speak TLS to a client that does.
+
+The library behind it is Python's ssl over memory buffers, so that the wire can be cut anywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import socket
+import ssl
+import struct
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Iterator, List, Optional, Union
+
+MAX_CONNECTIONS = 256  # threads, one each
+MAX_HEAD = 65_536  # bytes of a request's head
+MAX_REQUEST = 1 << 20
+READ = 16_384
+CERTIFICATES = ("server", "expired", "wrong-host", "self-signed", "untrusted")
+NAMED_POINTS = (
+    "connect",
+    "accept",
+    "hello",
+    "handshake",
+    "request",
+    "head",
+    "body",
+    "end",
+    "never",
+)
+EMPTY_ANSWER = (
+    b'{\n   "html_attributions" : [],\n   "results" : [],\n   "status" : "ZERO_RESULTS"\n}\n'
+)
+DEFAULT_RESPONSE = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=UTF-8\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(EMPTY_ANSWER), EMPTY_ANSWER)
+)
+
+
+class Reached(Exception):
+    """The point of the fault."""
+
+
+class Gone(Exception):
+    """The client hung up, or broke off."""
+
+
+class Wire:
+    """The bytes that leave: counted, cut into segments, and stopped at the point of the fault."""
+
+    def __init__(self, connection: socket.socket, plan: "Plan", limit: Optional[int]) -> None:
+        self.connection = connection
+        self.plan = plan
+        self.left = limit  # bytes until the fault, or None
+
+    def send(self, data: bytes) -> None:
+        reached = self.left is not None and len(data) >= self.left
+        if reached:
+            data = data[: self.left]
+        for piece in self.plan.pieces(data, self.plan.options.segment):
+            try:
+                self.connection.sendall(piece)
+            except OSError:
+                raise Gone from None
+            if self.plan.options.pause_ms and len(piece) < len(data):
+                time.sleep(self.plan.options.pause_ms / 1000)
+        if self.left is not None:
+            self.left -= len(data)
+        if reached:
+            raise Reached
+
+    def receive(self) -> bytes:
+        try:
+            data = self.connection.recv(READ)
+        except OSError:
+            raise Gone from None
+        if not data:
+            raise Gone
+        return data
+
+
+class PlainChannel:
+    """The exchange without TLS."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+
+    def read(self) -> bytes:
+        return self.wire.receive()
+
+    def write(self, data: bytes) -> None:
+        self.wire.send(data)
+
+    def close_notify(self) -> None:
+        """There is nothing to say."""
+
+
+class TlsChannel:
+    """The exchange within TLS, over memory buffers."""
+
+    def __init__(self, wire: Wire, context: ssl.SSLContext) -> None:
+        self.wire = wire
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+
+    def handshake(self) -> None:
+        self.drive(self.tls.do_handshake)
+
+    def read(self) -> bytes:
+        data = self.drive(lambda: self.tls.read(READ))
+        if not data:
+            raise Gone
+        return data
+
+    def write(self, data: bytes) -> None:
+        self.drive(lambda: self.tls.write(data))
+
+    def close_notify(self) -> None:
+        """Says close_notify, and does not wait for the other side's."""
+        try:
+            self.tls.unwrap()
+        except ssl.SSLError:
+            pass  # it wants to read the answer
+        self.flush()
+
+    def drive(self, step):
+        """Takes a step of TLS, as many bytes in and out as it needs."""
+        while True:
+            try:
+                result = step()
+                self.flush()
+                return result
+            except ssl.SSLWantReadError:
+                self.flush()
+                self.incoming.write(self.wire.receive())
+            except ssl.SSLError:
+                try:
+                    self.flush()  # the alert
+                finally:
+                    raise Gone from None
+
+    def flush(self) -> None:
+        if self.outgoing.pending:
+            self.wire.send(self.outgoing.read())
+
+
+Channel = Union[PlainChannel, TlsChannel]
+
+
+class Plan:
+    """What happens to each connection, in numbers."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.point, _, count = options.at.partition(":")
+        self.count = int(count) if count else None
+        self.responses = [Path(name).read_bytes() for name in options.response] or [
+            DEFAULT_RESPONSE
+        ]
+        self.random = random.Random(options.seed)
+        self.lock = threading.Lock()
+        self.served = 0
+        self.context = None if options.plain else context(options)
+
+    def next_response(self) -> bytes:
+        with self.lock:
+            self.served += 1
+            return self.responses[(self.served - 1) % len(self.responses)]
+
+    def cut(self, response: bytes) -> Optional[int]:
+        """How many bytes of the response go before the fault, or None for all of them."""
+        head = response.find(b"\r\n\r\n") + 4
+        if head < 4:
+            head = len(response)  # a canned response without a head's end is all head
+        if self.point == "response":
+            return self.count
+        return {"head": head, "body": head + (len(response) - head) // 2}.get(self.point)
+
+    def pieces(self, data: bytes, size: int) -> Iterator[bytes]:
+        """The data in pieces of that size, or random ones up to it; 0 is one piece."""
+        at = 0
+        while at < len(data):
+            step = size or len(data)
+            if size and self.options.seed is not None:
+                with self.lock:
+                    step = self.random.randint(1, size)
+            yield data[at : at + step]
+            at += step
+
+
+class Session:
+    """One connection: an exchange that goes well until the plan says otherwise."""
+
+    def __init__(self, number: int, connection: socket.socket, plan: Plan) -> None:
+        self.number = number
+        self.connection = connection
+        self.plan = plan
+        self.faulty = number > plan.options.skip
+        limit = plan.count if self.faulty and plan.point == "wire" else None
+        self.wire = Wire(connection, plan, limit)
+        self.requests = 0
+
+    def run(self) -> None:
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.connection.settimeout(self.plan.options.max_seconds)
+        try:
+            self.exchange()
+            self.close()
+        except Reached:
+            self.event("fault")
+            {"stall": self.stall, "close": self.close, "reset": self.reset}[
+                self.plan.options.then
+            ]()
+        except Gone:
+            self.event("gone")
+            self.connection.close()
+
+    def exchange(self) -> None:
+        self.reach("hello", before=self.hello)
+        channel: Channel = PlainChannel(self.wire)
+        if self.plan.context is not None:
+            channel = TlsChannel(self.wire, self.plan.context)
+            channel.handshake()
+            facts = {"resumed": bool(channel.tls.session_reused), "version": channel.tls.version()}
+            self.event("handshake", **facts)
+        self.reach("handshake")
+        pending = b""
+        while True:
+            pending = self.read_request(channel, pending)
+            self.requests += 1
+            self.respond(channel)
+            last = self.plan.options.requests_per_connection
+            if self.plan.options.after == "close" or (last and self.requests >= last):
+                channel.close_notify()
+                return
+
+    def hello(self) -> None:
+        """Waits for the client's first bytes without taking them from the TLS library's input."""
+        try:
+            if not self.connection.recv(1, socket.MSG_PEEK):
+                raise Gone
+        except OSError:
+            raise Gone from None
+
+    def respond(self, channel: Channel) -> None:
+        response = self.plan.next_response()
+        self.reach("request")
+        cut = self.plan.cut(response) if self.due() else None
+        for piece in self.plan.pieces(response[:cut], self.plan.options.record):
+            channel.write(piece)
+        self.event("response", bytes=len(response[:cut]))
+        if cut is not None:
+            raise Reached
+        self.reach("end")
+
+    def read_request(self, channel: Channel, data: bytes) -> bytes:
+        """Reads one request, head and body. Returns what came after it."""
+        while b"\r\n\r\n" not in data and not (data and self.plan.options.blurt):
+            if len(data) > MAX_HEAD:
+                raise Gone
+            data += channel.read()
+        head, _, rest = data.partition(b"\r\n\r\n")
+        lines = head.split(b"\r\n")
+        fields = (line.partition(b":") for line in lines[1:])
+        lengths = [value.strip() for name, _, value in fields if name.lower() == b"content-length"]
+        length = min(int(lengths[0]), MAX_REQUEST) if lengths and lengths[0].isdigit() else 0
+        while len(rest) < length:
+            rest += channel.read()
+        self.event("request", line=lines[0].partition(b"?")[0].decode("latin-1"), body=length)
+        return rest[length:]
+
+    def due(self) -> bool:
+        return self.faulty and self.requests > self.plan.options.skip_requests
+
+    def reach(self, point: str, before=lambda: None) -> None:
+        """The fault, if this is its point and its turn. The points before a request have no turn."""
+        early = point in ("hello", "handshake")
+        if self.plan.point == point and (self.faulty if early else self.due()):
+            before()
+            raise Reached
+
+    def stall(self) -> None:
+        """Holds the connection, silently, until the client hangs up."""
+        try:
+            while True:
+                self.wire.receive()
+        except Gone:
+            self.event("gone")
+            self.connection.close()
+
+    def close(self) -> None:
+        """Ends the stream. What the client still sends is read, or else the end would be a reset."""
+        try:
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(1)
+            while self.connection.recv(READ):
+                pass
+        except OSError:
+            pass
+        self.connection.close()
+
+    def reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+
+    def event(self, name: str, **facts) -> None:
+        if self.plan.options.events:
+            print(json.dumps({"connection": self.number, "event": name, **facts}), flush=True)
+
+
+def context(options: argparse.Namespace) -> ssl.SSLContext:
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    directory = Path(options.certs)
+    if options.certificate != "server":
+        directory /= "hostile"
+    made.load_cert_chain(
+        directory / f"{options.certificate}.pem", directory / f"{options.certificate}.key"
+    )
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    if options.tls == "1.2":
+        made.maximum_version = ssl.TLSVersion.TLSv1_2
+    made.set_alpn_protocols(["http/1.1"])
+    return made
+
+
+def fill_queue(listener: socket.socket) -> List[socket.socket]:
+    """Fills the listen queue from within: from then on a connection attempt gets no answer (Linux
+    drops its SYN). Returns the connections that have to be kept."""
+    fillers = []
+    for _ in range(16):
+        filler = socket.socket(listener.family)
+        filler.settimeout(0.2)
+        fillers.append(filler)
+        try:
+            filler.connect(listener.getsockname())
+        except OSError:
+            return fillers
+    raise OSError("the listen queue does not fill up")
+
+
+def start(options: argparse.Namespace) -> "Started":
+    """Listens, and serves in threads of its own."""
+    plan = Plan(options)
+    backlog = 0 if options.at == "connect" else MAX_CONNECTIONS
+    listener = socket.create_server(("127.0.0.1", options.port), backlog=backlog)
+    fillers = fill_queue(listener) if options.at == "connect" else []
+    if options.at not in ("connect", "accept"):
+        threading.Thread(target=serve, args=(listener, plan), daemon=True).start()
+    return Started(listener.getsockname()[1], [*fillers, listener])
+
+
+class Started:
+    """A server that is ready on `port`."""
+
+    def __init__(self, port: int, sockets: List[socket.socket]) -> None:
+        self.port = port
+        self.sockets = sockets
+
+    def stop(self) -> None:
+        """No more connections. The ones there are go on."""
+        for one in self.sockets:
+            try:
+                one.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+            except OSError:
+                pass  # never connected
+            one.close()
+
+
+def listening(listener: socket.socket) -> bool:
+    return listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+
+
+def serve(listener: socket.socket, plan: Plan) -> None:
+    """Accepts until the listener is closed. A connection above the bound is closed at once."""
+    places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+
+    def attend(session: Session) -> None:
+        try:
+            session.run()
+        finally:
+            places.release()
+
+    number = 0
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            if listener.fileno() < 0 or not listening(listener):
+                return
+            time.sleep(0.05)  # out of descriptors: some will come back
+            continue
+        if not places.acquire(blocking=False):
+            connection.close()
+            continue
+        number += 1
+        threading.Thread(
+            target=attend, args=(Session(number, connection, plan),), daemon=True
+        ).start()
+
+
+def point(text: str) -> str:
+    name, _, count = text.partition(":")
+    if text in NAMED_POINTS or (name in ("wire", "response") and count.isdigit()):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text!r}: one of {', '.join(NAMED_POINTS)}, wire:N, response:N"
+    )
+
+
+def arguments(words: Optional[List[str]] = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--certs", help="directory that scripts/mint_certs.py DIR --hostile has filled"
+    )
+    parser.add_argument(
+        "--certificate", choices=CERTIFICATES, default="server", help="which one to show (server)"
+    )
+    parser.add_argument(
+        "--tls", choices=("any", "1.2"), default="any", help="versions offered (1.2 and 1.3)"
+    )
+    parser.add_argument("--plain", action="store_true", help="HTTP without TLS")
+    parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
+    parser.add_argument(
+        "--at", type=point, default="never", metavar="POINT", help="where the fault is (never)"
+    )
+    parser.add_argument(
+        "--then", choices=("stall", "close", "reset"), default="stall", help="the fault (stall)"
+    )
+    parser.add_argument("--skip", type=int, default=0, help="the first N connections go well (0)")
+    parser.add_argument(
+        "--skip-requests",
+        type=int,
+        default=0,
+        help="the first N requests of each connection go well (0)",
+    )
+    parser.add_argument(
+        "--response", action="append", default=[], metavar="FILE", help="what to answer; repeatable"
+    )
+    parser.add_argument(
+        "--blurt", action="store_true", help="answer the first bytes, whatever they are"
+    )
+    parser.add_argument(
+        "--record", type=int, default=0, help="bytes of response in a TLS record (0 = all)"
+    )
+    parser.add_argument(
+        "--segment", type=int, default=0, help="bytes of wire in a TCP segment (0 = all)"
+    )
+    parser.add_argument("--seed", type=int, help="random sizes, up to --record and --segment")
+    parser.add_argument("--pause-ms", type=float, default=0, help="between segments (0)")
+    parser.add_argument(
+        "--after",
+        choices=("keep", "close"),
+        default="keep",
+        help="after a response: keep the connection, or end it",
+    )
+    parser.add_argument(
+        "--requests-per-connection",
+        type=int,
+        default=0,
+        help="ends the connection properly after N (0 = never)",
+    )
+    parser.add_argument(
+        "--events", action="store_true", help="a JSON line on standard output for each event"
+    )
+    parser.add_argument(
+        "--max-seconds", type=float, default=60, help="ends by itself after that (60)"
+    )
+    options = parser.parse_args(words)
+    if options.plain == bool(options.certs):
+        parser.error(
+            "needs --certs DIR (scripts/mint_certs.py DIR --hostile fills it), or else --plain"
+        )
+    if options.at in ("connect", "accept") and options.then != "stall":
+        parser.error(f"--at {options.at}: can only stall")
+    if options.max_seconds <= 0:
+        parser.error("--max-seconds has to be above 0: a forgotten server ends by itself")
+    return options
+
+
+def main() -> int:
+    options = arguments()
+    end = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end.set())
+    try:
+        started = start(options)
+    except OSError as error:
+        print(f"hostile: {error}", file=sys.stderr)
+        return 1
+    scheme = "http" if options.plain else "https"
+    print(f"ready url={scheme}://localhost:{started.port} port={started.port}", flush=True)
+    end.wait(options.max_seconds)
+    started.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

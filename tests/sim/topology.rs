@@ -1,0 +1,81 @@
+//! Who is whose neighbour.
+
+use crate::rng::Rng;
+
+/// An edge between two nodes, the lesser first.
+pub type Edge = (usize, usize);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    Line,
+    Ring,
+    Star,
+    Tree,
+    /// A random tree and as many edges more as there are nodes, or what fits.
+    Random,
+    /// The five nodes of the configuration that the project ships.
+    Five,
+    Mesh,
+}
+
+impl Shape {
+    pub const ANY_SIZE: [Self; 6] =
+        [Self::Line, Self::Ring, Self::Star, Self::Tree, Self::Random, Self::Mesh];
+
+    /// The edges of this shape with `nodes` nodes: always connected, never twice the same.
+    pub fn edges(self, nodes: usize, rng: &mut Rng) -> Vec<Edge> {
+        let line = || (1..nodes).map(|i| (i - 1, i));
+        match self {
+            Self::Line => line().collect(),
+            Self::Ring => line().chain((nodes > 2).then_some((0, nodes - 1))).collect(),
+            Self::Star => {
+                let hub = rng.index(nodes);
+                (0..nodes).filter(|&i| i != hub).map(|i| (i.min(hub), i.max(hub))).collect()
+            }
+            Self::Tree => (1..nodes).map(|i| (rng.index(i), i)).collect(),
+            Self::Random => with_degree(nodes, 4, rng),
+            // Bailey, Bona, Campbell, Clark, Jaquez.
+            Self::Five => vec![(0, 1), (0, 2), (1, 2), (1, 3), (2, 4), (3, 4)],
+            Self::Mesh => (0..nodes).flat_map(|i| (0..i).map(move |j| (j, i))).collect(),
+        }
+    }
+}
+
+/// A connected random graph with `degree` edges a node on average, as far as that many fit.
+pub fn with_degree(nodes: usize, degree: usize, rng: &mut Rng) -> Vec<Edge> {
+    let mut edges: std::collections::BTreeSet<Edge> =
+        (1..nodes).map(|i| (rng.index(i), i)).collect();
+    let wanted = (nodes * degree / 2).min(nodes * (nodes - 1) / 2);
+    while edges.len() < wanted {
+        let (a, b) = (rng.index(nodes), rng.index(nodes));
+        if a != b {
+            edges.insert((a.min(b), a.max(b)));
+        }
+    }
+    edges.into_iter().collect()
+}
+
+/// The most hops between any two nodes.
+pub fn diameter(nodes: usize, edges: &[Edge]) -> usize {
+    let mut neighbours = vec![Vec::new(); nodes];
+    for &(a, b) in edges {
+        neighbours[a].push(b);
+        neighbours[b].push(a);
+    }
+    (0..nodes).map(|from| hops(from, &neighbours).into_iter().max().unwrap_or(0)).max().unwrap_or(0)
+}
+
+fn hops(from: usize, neighbours: &[Vec<usize>]) -> Vec<usize> {
+    let mut hops = vec![usize::MAX; neighbours.len()];
+    hops[from] = 0;
+    let mut queue = std::collections::VecDeque::from([from]);
+    while let Some(node) = queue.pop_front() {
+        for &next in &neighbours[node] {
+            if hops[next] == usize::MAX {
+                hops[next] = hops[node] + 1;
+                queue.push_back(next);
+            }
+        }
+    }
+    hops
+}

@@ -1,0 +1,26 @@
+//! What a world did, for people: kept only when a seed is replayed.
+
+use crate::schedule::Time;
+
+/// Lines, or nothing and at no cost.
+pub struct Trace(Option<Vec<String>>);
+
+impl Trace {
+    pub const fn off() -> Self {
+        Self(None)
+    }
+
+    pub const fn on() -> Self {
+        Self(Some(Vec::new()))
+    }
+
+    pub fn line(&mut self, at: Time, what: impl FnOnce() -> String) {
+        if let Some(lines) = &mut self.0 {
+            lines.push(format!("{:12.6} {}", at as f64 / 1e9, what()));
+        }
+    }
+
+    pub fn lines(&self) -> &[String] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}

@@ -52,7 +52,7 @@ MAX_CONNECTIONS = 1024  # threads, one each
 MAX_BODY = 65_536  # bytes of a request; Google's own bound is far above what a search needs
 IDLE_S = 120.0  # a connection without a request is closed after it
 HANDSHAKE_S = 10.0
-LINGER_S = 1.0  # a connection that is closed is still read from that long
+LINGER_S = 5.0  # a connection that is closed is still read from that long
 STALL_S = 120.0  # a stalled request is dropped after it
 OVERPASS_SLOTS = 2  # queries at once and address, as on overpass-api.de
 OVERPASS_WAIT_S = 15.0  # a query without a slot waits for one that long, and then gets its 429
@@ -176,16 +176,14 @@ class Handler(BaseHTTPRequestHandler):
         stats.began(
             name, hash((path, str(question), body)), self.describe(path, question, headers, body)
         )
-        outcome = "none"
+        response = emulator.answer(api, request, mode)
         try:
-            response = emulator.answer(api, request, mode)
-            outcome = str(response.status)
-            outcome = self.send(response, mode) or outcome
+            if mode.mode == "hold":
+                self.stall(mode)
+            self.send(response, mode, lambda outcome: stats.ended(name, outcome))
         except OSError:
             stats.count("client_gone")
             self.close_connection = True
-        finally:
-            stats.ended(name, outcome)
 
     def read_body(self) -> Optional[bytes]:
         """The request's body, or None when it was refused."""
@@ -222,8 +220,9 @@ class Handler(BaseHTTPRequestHandler):
             "nth_on_connection": self.nth,
         }
 
-    def send(self, response: Response, mode: Mode) -> Optional[str]:
-        """Sends the response, as far as the mode goes. Returns the outcome if it is not its status."""
+    def send(self, response: Response, mode: Mode, ended: Callable[[str], None]) -> None:
+        """Sends the response, as far as the mode goes, and says before its last byte how it ends:
+        who has an answer finds it counted, and a question that follows it is never one too many."""
         head, body = self.encode(response, mode)
         faulty = {
             "stall": b"",
@@ -234,19 +233,24 @@ class Handler(BaseHTTPRequestHandler):
             "truncate": head + body[: len(body) // 2],
         }.get(mode.mode)
         if faulty is None:
+            ended(str(response.status))
             self.connection.sendall(head + body)
             if mode.mode == "drop":
                 self.close_connection = True
-            return None
+            return
         self.close_connection = True
         self.server.rude.add(self.connection)
-        if faulty:
-            self.connection.sendall(faulty)
         if mode.mode.startswith("stall"):
-            self.stall()
-        elif mode.mode.startswith("reset"):
+            try:
+                self.connection.sendall(faulty)
+                self.stall(mode)
+            finally:
+                ended(mode.mode)
+            return
+        ended(mode.mode)
+        self.connection.sendall(faulty)
+        if mode.mode.startswith("reset"):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        return mode.mode
 
     def encode(self, response: Response, mode: Mode) -> Tuple[bytes, bytes]:
         """The response's head and its framed body."""
@@ -281,13 +285,13 @@ class Handler(BaseHTTPRequestHandler):
         head += "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n"
         return head.encode("ascii"), body
 
-    def stall(self) -> None:
-        """Waits until the mode is changed, the client hangs up, or the bound."""
+    def stall(self, mode: Mode) -> None:
+        """Waits until another mode is ordered, the client hangs up, or the bound."""
         switch = self.server.emulator.switch
-        changes, end = switch.changes, time.monotonic() + STALL_S
+        end = time.monotonic() + STALL_S
         poll = select.poll()  # not select(), which knows no descriptor above 1023
         poll.register(self.connection, select.POLLIN)
-        while switch.changes == changes and time.monotonic() < end:
+        while switch.changes == mode.change and time.monotonic() < end:
             if poll.poll(50):
                 return
 

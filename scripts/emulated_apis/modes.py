@@ -7,6 +7,7 @@ from typing import Mapping, NamedTuple, Tuple
 
 MODES = {
     "ok": "answers",
+    "hold": "answers once another mode is ordered",
     "stall": "reads the request and answers nothing",
     "stall-head": "stops in the middle of the response's head",
     "stall-body": "stops in the middle of the body",
@@ -28,11 +29,13 @@ FRAMINGS = ("chunked", "length", "close")
 
 
 class Mode(NamedTuple):
-    """How requests are treated. `framing`: how a body's end is told (RFC 9112, section 6)."""
+    """How requests are treated. `framing`: how a body's end is told (RFC 9112, section 6).
+    `change`: how often a mode had been ordered when a request took this one."""
 
     mode: str
     latency_ms: int
     framing: str
+    change: int = 0
 
 
 class Switch:
@@ -46,13 +49,13 @@ class Switch:
 
     def set(self, mode: Mode, requests: int) -> None:
         with self.lock:
-            self.current, self.remaining = mode, requests
             self.changes += 1  # lets the stalled requests go
+            self.current, self.remaining = mode, requests
 
     def take(self) -> Mode:
         """The mode of the next request."""
         with self.lock:
-            taken = self.current
+            taken = self.current._replace(change=self.changes)
             if self.remaining:
                 self.remaining -= 1
                 if not self.remaining:
@@ -61,7 +64,9 @@ class Switch:
 
     def describe(self) -> dict:
         with self.lock:
-            return {**self.current._asdict(), "requests": self.remaining}
+            words = self.current._asdict()
+            del words["change"]
+            return {**words, "requests": self.remaining}
 
 
 def parse(words: Mapping[str, str], usual: Mode) -> Tuple[Mode, int]:

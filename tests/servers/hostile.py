@@ -285,9 +285,9 @@ class Session:
         response = self.plan.next_response()
         self.reach("request")
         cut = self.plan.cut(response) if self.due() else None
+        self.event("response", bytes=len(response[:cut]))  # who has it can read of it
         for piece in self.plan.pieces(response[:cut], self.plan.options.record):
             channel.write(piece)
-        self.event("response", bytes=len(response[:cut]))
         if cut is not None:
             raise Reached
         self.reach("end")

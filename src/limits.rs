@@ -26,8 +26,8 @@ pub const MAX_NODE_NAME: usize = 64;
 /// something else should be noticed.
 pub const MAX_SECRET_BYTES: usize = 4096;
 
-/// Bytes asked of the kernel in one read. One such buffer serves all connections of the loop, so
-/// it is large enough to take a deep pipeline in one system call.
+/// Bytes asked of the kernel in one read of a link. One such buffer serves all connections of the
+/// loop, so it is large enough to take many records in one system call.
 pub const READ_CHUNK: usize = 64 * 1024;
 
 /// Events taken from the kernel in one turn of the loop. More wait for the next turn.
@@ -52,6 +52,16 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a connection over the limit is heard, if it may be a neighbour that is not linked:
 /// a peer speaks at once.
 pub const PROBATION: Duration = Duration::from_millis(200);
+
+/// Connections over the limit that are heard at the same time. One more ends the time of the
+/// oldest: in a storm of 10,000 connections a second each still has several milliseconds, and a
+/// peer on the same machine needs less than one.
+pub const MAX_PROBATIONS: usize = 64;
+
+/// Connections that the kernel holds until they are taken; it lowers this to its own
+/// `net.core.somaxconn`. The 128 of the standard library are full after 13 ms of 10,000 connects a
+/// second, and who finds no room tries again a second later.
+pub const LISTEN_BACKLOG: i32 = 4096;
 
 /// Descriptors of the process itself: standard streams, log, listener, readiness queue, signals.
 pub const OWN_DESCRIPTORS: usize = 24;
@@ -334,12 +344,18 @@ settings! {
         reserved_descriptors: usize = 64, 16..=65_536 Count,
             "File descriptors that clients cannot use up",
             "Peers, the log and Places go on when clients have taken all the others";
+        max_input_buffer: usize = 65_536, 36_864..=1_048_576 Bytes,
+            "What was read from one client and not executed yet",
+            "One read of the kernel: a deep pipeline takes one system call, and one that has to wait stops here";
         max_output_buffer: usize = 262_144, 65_536..=1_073_741_824 Bytes,
             "Replies waiting for one client before it is not read any more",
             "Fifty of the longest WHATSAT replies; a client that does not read stops here";
         send_buffer: usize = 65_536, 4_096..=16_777_216 Bytes,
             "SO_SNDBUF of a client's socket; Linux reserves twice this",
             "Unbounded, the kernel lets one deaf client hold 4 MiB; this still carries 640 kB/s over a round trip of 100 ms";
+        receive_buffer: usize = 65_536, 4_096..=16_777_216 Bytes,
+            "SO_RCVBUF of a client's socket; Linux reserves twice this",
+            "What Linux begins with; unbounded, it would let one client that is not read from hold 6 MiB or more";
         line_timeout: Duration = 60, 1..=86_400 Seconds,
             "Time from the first byte of a line to its end",
             "Slower than any person types, short enough that dripping clients are gone in a minute";
@@ -506,6 +522,8 @@ mod tests {
         let limit = |key| *all().find(|limit| limit.key == key).unwrap();
         // The reply to the longest line, and the longest record on its way to a peer.
         assert!(2 * limit("max_line").max <= limit("max_output_buffer").min);
+        // A line that is not whole leaves room for a byte more.
+        assert!(limit("max_line").max < limit("max_input_buffer").min);
         assert!(2 * limit("max_line").max <= limit("max_send_buffer").min);
         assert!(limit("pool_size").max <= limit("reserved_descriptors").max);
     }

@@ -224,7 +224,7 @@ fn an_idle_client_is_closed_and_the_log_says_why() {
     assert!(start.elapsed() >= Duration::from_secs(1));
     herd.wait_for_log("Solo", &[&silent.address(), "closed", "it was idle"]);
     assert_bytes(&lively.rest(), b"");
-    assert!(herd.counter("Solo", "connections_timed_out_total") >= 2);
+    assert!(herd.counter("Solo", "idle_timeouts_total") >= 2);
 }
 
 /// A client that waits is not idle: neither while the provider is asked, nor while there is no
@@ -280,7 +280,7 @@ fn clients_that_never_read_are_closed_and_cost_little() {
         {
             most = most.max(herd.resident_kib("Solo"));
         }
-        (herd.counter("Solo", "connections_timed_out_total") == u64::from(DEAF)).then_some(())
+        (herd.counter("Solo", "write_timeouts_total") == u64::from(DEAF)).then_some(())
     });
     #[cfg(target_os = "linux")]
     {

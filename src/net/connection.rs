@@ -11,7 +11,7 @@ use super::peer_tls::{FIRST_BYTE, PeerTlsConfig, certified};
 use super::tls::Tls;
 use crate::herd::LinkId;
 use crate::limits::{DIAL_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, Limits, PROBATION};
-use crate::node::{Next, Session};
+use crate::node::{Next, Session, Stall};
 
 /// Where a connection is in its life.
 pub enum Stage {
@@ -63,6 +63,8 @@ pub struct Connection {
     pub queued: bool,
     /// Whether it is among those that wait for room.
     pub starved: bool,
+    /// Why it is not read from, since the last time that it was.
+    pub stall: Option<Stall>,
     /// Whether the connection counts as a client's.
     pub counted: bool,
     /// Whether it was refused, and is only being told so.
@@ -81,6 +83,44 @@ pub struct Connection {
     pub verdict: Option<&'static str>,
     /// The reminder that is set.
     pub reminder: Option<Duration>,
+}
+
+/// What a connection has only so much time for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// A neighbour that is dialled takes the connection.
+    Dial,
+    /// A handshake, that of TLS or that of the herd.
+    TlsHandshake,
+    /// A handshake of the herd.
+    Handshake,
+    /// A line that has begun ends.
+    Line,
+    /// Something comes at all.
+    Idle,
+    /// The client reads its replies.
+    Write,
+    /// A connection over the limit says that it is a peer.
+    Probation,
+    /// What is unread is drained.
+    Drain,
+}
+
+impl Deadline {
+    /// Why a connection is closed that has missed it.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Dial => "it took no connection",
+            Self::TlsHandshake => "its TLS handshake took too long",
+            Self::Handshake => "its handshake took too long",
+            Self::Line => "its line took too long",
+            Self::Idle => "it was idle",
+            Self::Write => "it did not read its replies",
+            Self::Probation => "too many connections",
+            Self::Drain => "drained",
+        }
+    }
 }
 
 /// What came of a read.
@@ -112,6 +152,7 @@ impl Connection {
             ended: false,
             queued: false,
             starved: false,
+            stall: None,
             counted: false,
             refusal: false,
             generation: 0,
@@ -314,50 +355,51 @@ impl Connection {
 
     /// When the connection is to be closed if nothing happens, and why.
     #[must_use]
-    pub fn deadline(&self, limits: &Limits) -> Option<(Duration, &'static str)> {
-        let mut first: Option<(Duration, &'static str)> = None;
-        let mut at = |when: Duration, why: &'static str| {
+    pub fn deadline(&self, limits: &Limits) -> Option<(Duration, Deadline)> {
+        let mut first: Option<(Duration, Deadline)> = None;
+        let mut at = |when: Duration, what: Deadline| {
             if first.is_none_or(|(earliest, _)| when < earliest) {
-                first = Some((when, why));
+                first = Some((when, what));
             }
         };
         match &self.stage {
-            Stage::Dialling(_) => at(self.since + DIAL_TIMEOUT, "it took no connection"),
-            Stage::Draining => at(self.since + DRAIN_TIMEOUT, "drained"),
+            Stage::Dialling(_) => at(self.since + DIAL_TIMEOUT, Deadline::Dial),
+            Stage::Draining => at(self.since + DRAIN_TIMEOUT, Deadline::Drain),
             Stage::Open(_) if matches!(self.security, Security::Shaking(_)) => {
-                at(self.since + HANDSHAKE_TIMEOUT, "its TLS handshake took too long");
+                at(self.since + HANDSHAKE_TIMEOUT, Deadline::TlsHandshake);
             }
             Stage::Open(session) if session.is_shaking() => {
-                at(self.since + HANDSHAKE_TIMEOUT, "its handshake took too long");
+                at(self.since + HANDSHAKE_TIMEOUT, Deadline::Handshake);
             }
             Stage::Open(session) if session.link().is_some() => {}
             Stage::Open(session) => {
                 if let Some(since) = self.line_since.filter(|_| self.next == Next::Read) {
-                    at(since + limits.line_timeout, "its line took too long");
+                    at(since + limits.line_timeout, Deadline::Line);
                 }
                 // A client that is not read from for now is not the one who is idle.
                 let waits = session.is_waiting() || self.next == Next::Wait;
                 let owes = waits || !self.output.is_empty();
                 if let Some(idle) = limits.idle_timeout.filter(|_| !owes) {
-                    at(self.active + idle, "it was idle");
+                    at(self.active + idle, Deadline::Idle);
                 }
                 if self.refusal {
-                    at(self.since + PROBATION, "too many connections");
+                    at(self.since + PROBATION, Deadline::Probation);
                 }
             }
         }
         if let Some(since) = self.stalled_since.filter(|_| self.link().is_none()) {
-            at(since + limits.write_timeout, "it did not read its replies");
+            at(since + limits.write_timeout, Deadline::Write);
         }
         first
     }
 
     /// The options of a client's or peer's socket. One that cannot be set is no reason to refuse
     /// anybody; the kernel's own value stands.
-    pub fn set_options(&self, send_buffer: usize, keepalive: Duration) {
+    pub fn set_options(&self, send_buffer: usize, receive_buffer: usize, keepalive: Duration) {
         let socket = SockRef::from(&self.stream);
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_send_buffer_size(send_buffer);
+        let _ = socket.set_recv_buffer_size(receive_buffer);
         let probes = TcpKeepalive::new().with_time(keepalive).with_interval(keepalive / 4);
         let _ = socket.set_tcp_keepalive(&probes);
     }

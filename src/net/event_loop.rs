@@ -32,6 +32,7 @@ use super::timers::Timers;
 use super::upstream::Upstream;
 use crate::config::Host;
 use crate::herd::LinkId;
+use crate::herd::directory::MAX_RECORD;
 use crate::limits::{EVENTS_PER_TURN, GIVE_UP_BEFORE_END, LOG_FLUSH, Limits, READ_CHUNK};
 use crate::node::{Node, Now, Session};
 
@@ -65,7 +66,11 @@ pub struct EventLoop {
     clients_at: HashMap<IpAddr, u32>,
     /// Makes numbers of addresses.
     address_keys: RandomState,
+    /// Connections that are over a limit, those on probation included.
     refusals: usize,
+    /// Connections over a limit that may turn out to be peers, the oldest first. Some have gone, or
+    /// have been linked or refused.
+    probations: VecDeque<Token>,
     /// Connections that had more to say than a turn allows.
     run: VecDeque<Token>,
     /// Connections that wait until fewer WHATSATs wait in all.
@@ -167,14 +172,14 @@ impl EventLoop {
             clients_at: HashMap::new(),
             address_keys: RandomState::new(),
             refusals: 0,
+            probations: VecDeque::new(),
             run: VecDeque::new(),
             starved: VecDeque::new(),
             timers: Timers::default(),
             log,
             log_flush_at: None,
             stop_at: None,
-            // A read, behind the longest line that is not whole, or a read that must wait.
-            inbound: vec![0; READ_CHUNK + READ_CHUNK + limits.max_line],
+            inbound: vec![0; limits.max_input_buffer.max(MAX_RECORD + READ_CHUNK)],
             outbound: Vec::new(),
             counters: Counters::default(),
             poll,
@@ -203,7 +208,7 @@ impl EventLoop {
         }
         self.write_log(now.elapsed);
         self.report();
-        self.log.flush();
+        log::logger().flush();
         ended
     }
 
@@ -305,7 +310,8 @@ impl EventLoop {
     }
 
     fn report(&self) {
-        log::info!("counters: {}", self.counters.report(&self.node, self.clients));
+        let report = self.counters.report(&self.node, self.clients, &self.log.stats());
+        log::info!("counters: {report}");
     }
 
     fn tokens(&self) -> Vec<Token> {
@@ -349,8 +355,8 @@ impl EventLoop {
         }
         match self.log_flush_at {
             Some(at) if at <= now => {
-                self.log.flush();
-                self.log_flush_at = None;
+                log::logger().flush();
+                self.log_flush_at = self.log.is_dirty().then_some(now + LOG_FLUSH);
             }
             None if self.log.is_dirty() => self.log_flush_at = Some(now + LOG_FLUSH),
             _ => {}
@@ -394,7 +400,7 @@ fn farewell(node: &mut Node, session: &mut Session, now: &Now, why: &str) {
 /// A peer's socket is not a client's: it carries what many clients say, and does not count as one.
 fn become_link(connection: &mut Connection, limits: &Limits, link_buffer: usize) {
     // The kernel doubles what it is asked for; a quarter each leaves room for what is put together.
-    connection.set_options(link_buffer / 4, limits.tcp_keepalive);
+    connection.set_options(link_buffer / 4, link_buffer / 4, limits.tcp_keepalive);
 }
 
 const fn token(key: usize, generation: u32) -> Token {

@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
+use socket2::{Domain, Socket, Type};
+
+use crate::limits::LISTEN_BACKLOG;
 
 /// A listening socket.
 pub struct Listener {
@@ -23,8 +26,13 @@ pub enum Accept {
     Connection(TcpStream, SocketAddr),
     /// None waits.
     Empty,
-    /// Descriptors or memory have run out. One connection was closed unheard.
-    Exhausted(io::Error),
+    /// Descriptors or memory have run out. `shed` says whether a connection was closed unheard.
+    Exhausted {
+        /// What the system says.
+        error: io::Error,
+        /// Whether a connection was taken and closed.
+        shed: bool,
+    },
 }
 
 impl Listener {
@@ -34,7 +42,12 @@ impl Listener {
     ///
     /// Where the address is taken or not this machine's.
     pub fn bind(address: SocketAddr, registry: &Registry, token: Token) -> io::Result<Self> {
-        let mut socket = TcpListener::bind(address)?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?; // a node that starts again finds its port in TIME_WAIT
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(LISTEN_BACKLOG)?;
+        let mut socket = TcpListener::from_std(socket.into());
         registry.register(&mut socket, token, Interest::READABLE)?;
         Ok(Self { socket, ready: true, spare: spare() })
     }
@@ -49,19 +62,32 @@ impl Listener {
                         self.ready = false;
                         return Accept::Empty;
                     }
-                    // The next in the queue may be well.
-                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    io::ErrorKind::Interrupted => {}
+                    _ if is_of_connection(&error) => {} // the next in the queue may be well
                     _ => {
-                        if self.spare.take().is_some() {
-                            drop(self.socket.accept());
-                        }
+                        let shed = self.spare.take().is_some() && self.socket.accept().is_ok();
                         self.spare = spare();
-                        return Accept::Exhausted(error);
+                        return Accept::Exhausted { error, shed };
                     }
                 },
             }
         }
     }
+}
+
+/// Whether an accept failed for what has become of that one connection: it is gone, or the network
+/// said something of it that Linux passes on (accept(2), "Error handling").
+fn is_of_connection(error: &io::Error) -> bool {
+    const EPROTO: i32 = 71;
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::TimedOut
+    ) || (cfg!(target_os = "linux") && error.raw_os_error() == Some(EPROTO))
 }
 
 fn spare() -> Option<File> {

@@ -27,6 +27,19 @@ pub fn clock() -> Nanos {
 #[derive(Clone)]
 pub struct Log(Arc<Mutex<LogFile>>);
 
+/// What the log had to do without.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LogStats {
+    /// Diagnostic lines left out because there were too many of their kind.
+    pub lines_suppressed: u64,
+    /// Writes and openings that failed.
+    pub write_errors: u64,
+    /// Bytes that could not be written.
+    pub bytes_lost: u64,
+    /// Times that the log was rotated.
+    pub rotations: u64,
+}
+
 struct LogFile {
     path: PathBuf,
     /// `None` while it cannot be written.
@@ -37,7 +50,14 @@ struct LogFile {
     buffer: Vec<u8>,
     /// Bytes that were lost since it could not be written.
     lost: u64,
+    /// The file ends within a line: the rest of it was lost.
+    torn: bool,
+    /// Standard error has been told that the log cannot be written.
+    told: bool,
     retry_at: Instant,
+    /// Diagnostic lines that were suppressed and that no line tells of yet.
+    suppressed: u64,
+    stats: LogStats,
 }
 
 impl Log {
@@ -67,7 +87,11 @@ impl Log {
             keep: limits.log_keep,
             buffer: Vec::with_capacity(LOG_BUFFER),
             lost: 0,
+            torn: false,
+            told: false,
             retry_at: Instant::now(),
+            suppressed: 0,
+            stats: LogStats::default(),
         }))))
     }
 
@@ -89,10 +113,17 @@ impl Log {
         self.lock().flush();
     }
 
-    /// Whether something is buffered.
+    /// Whether there is something that has to be written soon.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        !self.lock().buffer.is_empty()
+        let log = self.lock();
+        !log.buffer.is_empty() || log.suppressed > 0
+    }
+
+    /// What the log had to do without so far.
+    #[must_use]
+    pub fn stats(&self) -> LogStats {
+        self.lock().stats
     }
 
     /// Opens the file by its name again: somebody has moved it away.
@@ -116,8 +147,8 @@ impl LogFile {
         self.buffer.clear();
     }
 
-    /// Never fails and never waits: a log that cannot be written loses lines, and says so when it
-    /// can be written again.
+    /// Never fails: a log that cannot be written loses lines, and says so when it can be written
+    /// again.
     fn write(&mut self, lines: &[u8]) {
         if lines.is_empty() {
             return;
@@ -129,41 +160,66 @@ impl LogFile {
         {
             self.rotate();
         }
-        let Some(file) = &mut self.file else {
-            self.lost += lines.len() as u64;
-            return;
-        };
-        match file.write_all(lines) {
-            Ok(()) => self.size += lines.len() as u64,
-            Err(error) => {
-                self.lost += lines.len() as u64;
-                self.file = None;
-                self.retry_at = Instant::now() + LOG_RETRY;
-                complain(&self.path, &error);
+        let written = self.write_some(lines);
+        self.told &= written < lines.len();
+        let lost = (lines.len() - written) as u64;
+        self.lost += lost;
+        self.stats.bytes_lost += lost;
+    }
+
+    /// Writes as much of `bytes` as goes, and returns how much that was.
+    fn write_some(&mut self, bytes: &[u8]) -> usize {
+        let Some(file) = &mut self.file else { return 0 };
+        let mut written = 0;
+        let error = loop {
+            match file.write(&bytes[written..]) {
+                Ok(0) => break io::ErrorKind::WriteZero.into(),
+                Ok(taken) => written += taken,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => break error,
             }
-        }
+            if written == bytes.len() {
+                self.size += written as u64;
+                self.torn = false;
+                return written;
+            }
+        };
+        self.size += written as u64;
+        self.torn |= written > 0;
+        self.file = None;
+        self.fail(&error);
+        written
     }
 
     fn reopen(&mut self) {
         match open(&self.path) {
-            Ok((mut file, size)) => {
-                self.size = size;
+            Ok((file, size)) => {
+                (self.file, self.size) = (Some(file), size);
                 if self.lost > 0 {
-                    let note = format!("… {} bytes of the log could not be written\n", self.lost);
-                    if file.write_all(note.as_bytes()).is_err() {
-                        self.file = None;
-                        self.retry_at = Instant::now() + LOG_RETRY;
-                        return;
+                    let torn = if self.torn { "\n" } else { "" };
+                    let note =
+                        format!("{torn}… {} bytes of the log could not be written\n", self.lost);
+                    if self.write_some(note.as_bytes()) == note.len() {
+                        self.lost = 0;
                     }
-                    self.lost = 0;
                 }
-                self.file = Some(file);
             }
-            Err(error) => {
-                // A file that is open still takes lines, wherever it has been moved to.
-                complain(&self.path, &error);
-                self.retry_at = Instant::now() + LOG_RETRY;
-            }
+            // A file that is open still takes lines, wherever it has been moved to.
+            Err(error) => self.fail(&error),
+        }
+    }
+
+    /// The log cannot be written, which it cannot say itself; once is enough.
+    fn fail(&mut self, error: &io::Error) {
+        self.stats.write_errors += 1;
+        self.retry_at = Instant::now() + LOG_RETRY;
+        if !std::mem::replace(&mut self.told, true) {
+            let _ = writeln!(
+                io::stderr(),
+                "proxy-herd: the log {} cannot be written: {error}; the node goes on without it \
+                 and tries again",
+                self.path.display()
+            );
         }
     }
 
@@ -184,6 +240,7 @@ impl LogFile {
             }
             let _ = fs::rename(&self.path, numbered(1));
         }
+        self.stats.rotations += 1;
         self.reopen();
     }
 }
@@ -192,15 +249,6 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
     let file = OpenOptions::new().create(true).append(true).open(path)?;
     let size = file.metadata()?.len();
     Ok((file, size))
-}
-
-/// The log cannot say that it cannot be written.
-fn complain(path: &Path, error: &io::Error) {
-    let _ = writeln!(
-        io::stderr(),
-        "proxy-herd: the log {} cannot be written: {error}; the node goes on without it and tries again",
-        path.display()
-    );
 }
 
 /// Diagnostics: what the `log` macros say, filtered by `env_logger`, into the log of the node.
@@ -217,7 +265,6 @@ pub struct Diagnostics {
 struct Rates {
     second: Instant,
     said: Vec<(u32, &'static str, u32)>,
-    suppressed: u64,
 }
 
 impl Diagnostics {
@@ -232,7 +279,7 @@ impl Diagnostics {
             log: log.clone(),
             format: logging.format.clone(),
             name: name.to_owned(),
-            rates: Mutex::new(Rates { second: Instant::now(), said: Vec::new(), suppressed: 0 }),
+            rates: Mutex::new(Rates { second: Instant::now(), said: Vec::new() }),
             max_per_second: limits.max_log_lines_per_second,
         };
         let messages = log::Log::enabled(
@@ -245,16 +292,24 @@ impl Diagnostics {
         messages
     }
 
-    /// Whether this place in the code has said enough for this second. The number is what was
-    /// suppressed in the second that has just ended.
-    fn rate(&self, record: &log::Record<'_>) -> (bool, u64) {
+    /// Begins another second where one has passed, and tells what was suppressed in it.
+    fn tick(&self) {
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut ended = 0;
-        if rates.second.elapsed() >= Duration::from_secs(1) {
-            ended = std::mem::take(&mut rates.suppressed);
-            rates.second = Instant::now();
-            rates.said.clear();
+        if rates.second.elapsed() < Duration::from_secs(1) {
+            return;
         }
+        rates.second = Instant::now();
+        rates.said.clear();
+        drop(rates);
+        let suppressed = std::mem::take(&mut self.log.lock().suppressed);
+        if suppressed > 0 {
+            self.write(log::Level::Warn, &format!("{suppressed} diagnostic lines were suppressed"));
+        }
+    }
+
+    /// Whether this place in the code has said enough for this second.
+    fn has_said_enough(&self, record: &log::Record<'_>) -> bool {
+        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let here = (record.line().unwrap_or(0), record.module_path_static().unwrap_or(""));
         let at = rates.said.iter().position(|(line, module, _)| (*line, *module) == here);
         let at = at.unwrap_or_else(|| {
@@ -262,10 +317,7 @@ impl Diagnostics {
             rates.said.len() - 1
         });
         rates.said[at].2 += 1;
-        let said = rates.said[at].2;
-        let enough = said > self.max_per_second;
-        rates.suppressed += u64::from(enough);
-        (enough, ended)
+        rates.said[at].2 > self.max_per_second
     }
 
     fn write(&self, level: log::Level, message: &str) {
@@ -287,16 +339,18 @@ impl log::Log for Diagnostics {
         if !self.filter.matches(record) {
             return;
         }
-        let (enough, ended) = self.rate(record);
-        if ended > 0 {
-            self.write(log::Level::Warn, &format!("{ended} diagnostic lines were suppressed"));
-        }
-        if !enough {
+        self.tick();
+        if self.has_said_enough(record) {
+            let mut log = self.log.lock();
+            log.suppressed += 1;
+            log.stats.lines_suppressed += 1;
+        } else {
             self.write(record.level(), &record.args().to_string());
         }
     }
 
     fn flush(&self) {
+        self.tick();
         self.log.flush();
     }
 }

@@ -27,7 +27,7 @@ use crate::herd::handshake::Identity;
 use crate::herd::routes::NodeId;
 use crate::herd::{Herd, Timing};
 use crate::journal::Journal;
-use crate::limits::{Limits, MAX_REFUSALS, OWN_DESCRIPTORS};
+use crate::limits::{Limits, MAX_PROBATIONS, MAX_REFUSALS, OWN_DESCRIPTORS};
 use crate::node::Node;
 use crate::places::Places;
 use crate::places::offline::Offline;
@@ -197,7 +197,7 @@ fn within_descriptors(config: &Config, neighbours: usize) -> Limits {
     let mut limits = config.limits.clone();
     // Each neighbour may dial while it is dialled; a connection to a provider tries two addresses.
     let needed = OWN_DESCRIPTORS + 2 * neighbours + 2 * config.places.limits.pool_size;
-    let reserved = limits.reserved_descriptors.max(needed) + MAX_REFUSALS;
+    let reserved = limits.reserved_descriptors.max(needed) + MAX_PROBATIONS + MAX_REFUSALS;
     let wanted = (limits.max_connections + reserved) as u64;
     let granted = rlimit::increase_nofile_limit(wanted).unwrap_or(1024);
     let room = usize::try_from(granted).unwrap_or(usize::MAX).saturating_sub(reserved).max(1);

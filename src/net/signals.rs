@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use mio::net::UnixStream;
 use mio::{Interest, Registry, Token};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::{flag, low_level};
 
 /// What has been asked of the process since the last look.
@@ -54,6 +54,8 @@ impl Signals {
             flag::register(signal, Arc::clone(asked))?;
             low_level::pipe::register(signal, writer.try_clone()?)?;
         }
+        // A log as large as files may be (ulimit -f) is an error of the write too, not the end.
+        flag::register(SIGXFSZ, Arc::default())?;
         registry.register(&mut signals.wake, token, Interest::READABLE)?;
         Ok(signals)
     }

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 
 use ring::hmac;
 
-pub use session::{Caller, Next, Session};
+pub use session::{Caller, Next, Session, Stall};
 
 use crate::herd::Herd;
 use crate::herd::handshake::Nonce;
@@ -42,6 +42,16 @@ pub struct Counters {
     pub iamat: u64,
     /// IAMATs that were stored and flooded.
     pub iamat_stored: u64,
+    /// IAMATs that were not stored because a newer record is held.
+    pub iamat_stale: u64,
+    /// IAMATs that were not stored because they repeat the record that is held.
+    pub iamat_repeat: u64,
+    /// IAMATs that were not stored because they are older than all clients of a full directory.
+    pub iamat_over_cap: u64,
+    /// IAMATs that were not stored because their time to live is over.
+    pub iamat_expired: u64,
+    /// IAMATs that were not stored because their address brought too many new clients.
+    pub newcomers_refused: u64,
     /// Valid WHATSATs for a client that is known.
     pub whatsat: u64,
     /// Everything else that a client sent.
@@ -52,6 +62,8 @@ pub struct Counters {
     pub http_requests: u64,
     /// Handshakes refused.
     pub handshakes_refused: u64,
+    /// Links closed because the peer said what no peer says.
+    pub link_errors: u64,
 }
 
 /// The core of a node.
@@ -107,12 +119,6 @@ impl Node {
         &self.limits
     }
 
-    /// IAMATs that were answered and not stored because their address brought too many new clients.
-    #[must_use]
-    pub const fn newcomers_turned_away(&self) -> u64 {
-        self.newcomers.turned_away
-    }
-
     /// A reply that had to wait: whose, and which. Its document is with the node until
     /// [`Session::answer`] takes it.
     pub fn poll_answer(&mut self) -> Option<(ConnectionId, Ticket)> {
@@ -159,8 +165,6 @@ impl Node {
 struct Newcomers {
     second: u64,
     brought: HashMap<u64, u32>,
-    /// IAMATs that were answered and not stored for it.
-    turned_away: u64,
 }
 
 impl Newcomers {
@@ -182,7 +186,6 @@ impl Newcomers {
         }
         let brought = self.brought.entry(address).or_default();
         if *brought >= most {
-            self.turned_away += 1;
             return false;
         }
         *brought += 1;

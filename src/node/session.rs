@@ -31,6 +31,15 @@ pub enum Next {
     HangUp,
 }
 
+/// Why a client is not read from for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stall {
+    /// It is owed too many bytes.
+    Output,
+    /// Too many WHATSATs wait for places, its own or those of all.
+    Whatsats,
+}
+
 /// Who has opened a connection.
 #[derive(Default)]
 pub struct Caller {
@@ -216,10 +225,23 @@ impl Session {
     /// because they owe each other much would wait for each other.
     #[must_use]
     pub fn is_full(&self, node: &Node, out: usize) -> bool {
-        self.link().is_none()
-            && (out + self.replies.held() >= node.limits.max_output_buffer
-                || self.replies.waiting() >= node.limits.max_pending_whatsat_per_connection
-                || self.is_starved(node))
+        self.stall(node, out).is_some()
+    }
+
+    /// As [`Session::is_full`], with the reason.
+    #[must_use]
+    pub fn stall(&self, node: &Node, out: usize) -> Option<Stall> {
+        if self.link().is_some() {
+            None
+        } else if out + self.replies.held() >= node.limits.max_output_buffer {
+            Some(Stall::Output)
+        } else if self.replies.waiting() >= node.limits.max_pending_whatsat_per_connection
+            || self.is_starved(node)
+        {
+            Some(Stall::Whatsats)
+        } else {
+            None
+        }
     }
 
     /// Whether a WHATSAT of this connection waits to be asked until fewer of all connections wait.
@@ -250,6 +272,7 @@ impl Session {
                 if let Err(why) =
                     herd.receive(*link, self.id, line, now.elapsed, now.clock, journal)
                 {
+                    node.counters.link_errors += 1;
                     let name = herd.peer_name(*link).escape_ascii();
                     log::warn!("{name} ({}): {why}; the link is closed", self.label.escape_ascii());
                     self.ending = Some(Next::HangUp);
@@ -359,22 +382,26 @@ impl Session {
         let start = reply.len();
         Record::emit(reply, &node.name, iamat, now.clock);
         let record = Record::emitted(&reply[start..], &node.name, iamat, now.clock);
-        let offer = match node.limits.new_clients_per_second_per_address {
-            Some(most) if !node.newcomers.admit(&node.herd, &record, self.address, most, now) => {
-                Offer::Full
+        let newcomer_refused = node.limits.new_clients_per_second_per_address.is_some_and(|most| {
+            !node.newcomers.admit(&node.herd, &record, self.address, most, now)
+        });
+        let offer = if newcomer_refused { Offer::Full } else { node.herd.hear(&record, now.clock) };
+        let counters = &mut node.counters;
+        counters.iamat += 1;
+        let (count, note): (_, &[u8]) = match offer {
+            Offer::News(_) => (&mut counters.iamat_stored, b""),
+            Offer::Repeat => (&mut counters.iamat_repeat, b" (repeat, not stored)"),
+            Offer::Stale => (&mut counters.iamat_stale, b" (stale, not stored)"),
+            Offer::Full if newcomer_refused => {
+                (&mut counters.newcomers_refused, b" (over a limit on clients, not stored)")
             }
-            _ => node.herd.hear(&record, now.clock),
+            Offer::Full => {
+                (&mut counters.iamat_over_cap, b" (over a limit on clients, not stored)")
+            }
+            Offer::Expired => (&mut counters.iamat_expired, b" (expired, not stored)"),
         };
-        node.counters.iamat += 1;
-        node.counters.iamat_stored += u64::from(matches!(offer, Offer::News(_)));
+        *count += 1;
         if node.journal.enabled() {
-            let note: &[u8] = match offer {
-                Offer::News(_) => b"",
-                Offer::Repeat => b" (repeat, not stored)",
-                Offer::Stale => b" (stale, not stored)",
-                Offer::Full => b" (over a limit on clients, not stored)",
-                Offer::Expired => b" (expired, not stored)",
-            };
             node.journal.line(&[&self.label, b" < ", trim(line)]);
             node.journal.line(&[&self.label, b" > ", record.line, note]);
         }

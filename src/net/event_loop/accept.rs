@@ -3,8 +3,10 @@
 use crate::herd::LinkId;
 use crate::herd::handshake::Transport;
 use crate::limits::ACCEPT_RETRY;
+use crate::limits::MAX_PROBATIONS;
 use crate::limits::MAX_REFUSALS;
 use crate::net::connection::Connection;
+use crate::net::connection::Deadline;
 use crate::net::connection::Security;
 use crate::net::connection::Stage;
 use crate::net::listener::Accept;
@@ -12,6 +14,7 @@ use crate::node::Caller;
 use crate::node::Now;
 use crate::node::Session;
 use crate::protocol::reply::TOO_MANY_CONNECTIONS;
+use mio::Token;
 use mio::net::TcpStream;
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
@@ -32,8 +35,10 @@ impl EventLoop {
             match listener.accept() {
                 Accept::Connection(stream, address) => self.accepted(stream, address, now),
                 Accept::Empty => return,
-                Accept::Exhausted(error) => {
+                Accept::Exhausted { error, shed } => {
+                    self.counters.shed += u64::from(shed);
                     self.counters.accept_errors += 1;
+                    self.counters.accept_pauses += 1;
                     log::warn!(
                         "a connection could not be taken: {error}; accepting goes on when one has \
                          closed. Raise the limit on open files (ulimit -n) or lower \
@@ -53,7 +58,7 @@ impl EventLoop {
             self.limits.max_connections_per_address.is_some_and(|most| here as usize >= most);
         let over_limit = crowded || self.clients >= self.limits.max_connections;
         // A neighbour is let in however many clients there are. It says at once that it is one.
-        if over_limit && (self.refusals >= MAX_REFUSALS || !self.awaits_peer_at(address.ip())) {
+        if over_limit && !self.awaits_peer_at(address.ip()) {
             return self.refuse(stream, address, now);
         }
         let loopback = address.ip().to_canonical().is_loopback();
@@ -65,8 +70,12 @@ impl EventLoop {
             over_limit,
         };
         let mut connection = Connection::new(stream, Stage::Draining, address, now.elapsed);
-        connection.set_options(self.limits.send_buffer, self.limits.tcp_keepalive);
-        connection.counted = true;
+        connection.set_options(
+            self.limits.send_buffer,
+            self.limits.receive_buffer,
+            self.limits.tcp_keepalive,
+        );
+        connection.counted = !over_limit;
         connection.refusal = over_limit;
         connection.verdict = over_limit.then_some("too many connections");
         if self.peer_tls.is_some() {
@@ -79,10 +88,13 @@ impl EventLoop {
                 return log::warn!("{address} could not be served: {error}");
             }
         };
-        self.clients += 1;
-        self.refusals += usize::from(over_limit);
-        if self.limits.max_connections_per_address.is_some() {
-            *self.clients_at.entry(address.ip().to_canonical()).or_default() += 1;
+        if over_limit {
+            self.put_on_probation(token, now);
+        } else {
+            self.clients += 1;
+            if self.limits.max_connections_per_address.is_some() {
+                *self.clients_at.entry(address.ip().to_canonical()).or_default() += 1;
+            }
         }
         let session = Session::accepted(&self.node, token.0 as u64, caller);
         self.node.journal.line(&[session.label(), b" opened"]);
@@ -107,6 +119,22 @@ impl EventLoop {
         links
             .filter(|(_, link)| link.up.is_none())
             .any(|(at, _)| self.neighbours[at].is_at(address))
+    }
+
+    /// Hears a connection over a limit for a moment. Where too many are heard, the oldest has had
+    /// its time.
+    fn put_on_probation(&mut self, token: Token, now: &Now) {
+        self.refusals += 1;
+        self.probations.push_back(token);
+        if self.probations.len() > MAX_PROBATIONS
+            && let Some(oldest) = self.probations.pop_front()
+            && self.get(oldest).is_some_and(|it| it.refusal && matches!(it.stage, Stage::Open(_)))
+        {
+            self.expire(oldest, Deadline::Probation, now);
+            if self.refusals > MAX_PROBATIONS + MAX_REFUSALS {
+                self.close(oldest, now, Deadline::Probation.reason()); // without draining
+            }
+        }
     }
 
     /// Tells a connection over a limit so, and closes it.

@@ -84,6 +84,7 @@ impl EventLoop {
     }
 
     pub(super) fn dial_failed(&mut self, link: LinkId, now: &Now, why: &str) {
+        self.counters.dials_failed += 1;
         let neighbour = &mut self.neighbours[link];
         if !std::mem::replace(&mut neighbour.told, true) {
             let name = self.node.herd.peer_name(link).escape_ascii();

@@ -4,12 +4,14 @@ use crate::limits::EVENTS_PER_TURN;
 use crate::limits::LOG_BUFFER;
 use crate::limits::READ_CHUNK;
 use crate::limits::READS_PER_TURN;
+use crate::net::connection::Deadline;
 use crate::net::connection::ReadOutcome;
 use crate::net::connection::Security;
 use crate::net::connection::Stage;
 use crate::net::log_file::clock;
 use crate::node::Next;
 use crate::node::Now;
+use crate::node::Stall;
 use crate::protocol::reply::TOO_MANY_CONNECTIONS;
 use mio::Token;
 use mio::event::Event;
@@ -35,6 +37,7 @@ impl EventLoop {
     /// Does what can be done for a connection now.
     pub(super) fn serve(&mut self, token: Token, now: &Now) {
         let Some(connection) = self.get(token) else { return };
+        let dialled = matches!(connection.stage, Stage::Dialling(_));
         let fate = match &connection.stage {
             Stage::Dialling(_) => self.finish_dial(token, now),
             Stage::Open(_) => self.exchange(token, now),
@@ -49,6 +52,7 @@ impl EventLoop {
             }
             Err(error) => {
                 let why = error.to_string();
+                self.counters.connection_errors += u64::from(!dialled);
                 self.close(token, now, &why);
             }
         }
@@ -83,12 +87,16 @@ impl EventLoop {
         connection.flush(now.elapsed)?;
         for _ in 0..READS_PER_TURN {
             let held = connection.input.len();
+            let room = match connection.link() {
+                Some(_) => held + READ_CHUNK,
+                None => limits.max_input_buffer,
+            };
             inbound[..held].copy_from_slice(&connection.input);
             let read = match connection.next {
                 Next::Wait => 0,
                 Next::Read if connection.ended => 0,
                 Next::Read if connection.readable => {
-                    match connection.read(&mut inbound[held..held + READ_CHUNK])? {
+                    match connection.read(&mut inbound[held..room])? {
                         ReadOutcome::Some(read) => read,
                         ReadOutcome::End => 0,
                         ReadOutcome::Blocked => break,
@@ -108,6 +116,9 @@ impl EventLoop {
             let input = &inbound[..held + read];
             let (consumed, next) = session.receive(node, input, connection.ended, &received, out);
             connection.next = next;
+            if next == Next::Read {
+                connection.stall = None;
+            }
             connection.active = now.elapsed;
             connection.keep_input(&input[consumed..], consumed > 0, now.elapsed);
             connection.output = backlog;
@@ -126,31 +137,44 @@ impl EventLoop {
                 connection.verdict = None;
             }
         }
-        let connection = &mut **connection;
-        let Stage::Open(session) = &connection.stage else { return Ok(Fate::Keep) };
+        Ok(self.settle(token))
+    }
+
+    /// What becomes of a connection that has been read from as far as it may be.
+    fn settle(&mut self, token: Token) -> Fate {
+        let Self { connections, node, counters, run, .. } = self;
+        let Some(connection) = connections.get_mut(key(token).0) else { return Fate::Keep };
+        let Stage::Open(session) = &connection.stage else { return Fate::Keep };
         let settled = connection.output.is_empty() && !session.is_waiting();
-        Ok(match connection.next {
+        match connection.next {
             Next::Finish if settled => Fate::Close,
             Next::HangUp if settled => Fate::Drain,
             Next::Finish | Next::HangUp => Fate::Keep,
             Next::Read => {
                 if connection.readable && !connection.queued {
                     connection.queued = true;
-                    self.run.push_back(token);
+                    run.push_back(token);
                 }
                 Fate::Keep
             }
             Next::Wait => {
-                if !session.is_full(node, connection.output.len()) && !connection.queued {
+                let stall = session.stall(node, connection.output.len());
+                match stall.filter(|_| connection.stall.is_none()) {
+                    Some(Stall::Output) => counters.output_stalls += 1,
+                    Some(Stall::Whatsats) => counters.whatsat_stalls += 1,
+                    None => {}
+                }
+                connection.stall = stall.or(connection.stall);
+                if stall.is_none() && !connection.queued {
                     connection.queued = true;
-                    self.run.push_back(token);
+                    run.push_back(token);
                 } else if session.is_starved(node) && !connection.starved {
                     connection.starved = true;
                     self.starved.push_back(token);
                 }
                 Fate::Keep
             }
-        })
+        }
     }
 
     /// Reads on for a moment, and forgets what it reads.
@@ -237,16 +261,18 @@ impl EventLoop {
             }
             connection.reminder = None;
             match self.connections[key(token).0].deadline(&self.limits) {
-                Some((due, why)) if due <= now.elapsed => self.expire(token, why, now),
+                Some((due, what)) if due <= now.elapsed => self.expire(token, what, now),
                 _ => self.remind(token),
             }
         }
     }
 
     /// The time of a connection is up. What is owed is still sent to whoever reads it.
-    pub(super) fn expire(&mut self, token: Token, why: &'static str, now: &Now) {
+    pub(super) fn expire(&mut self, token: Token, what: Deadline, now: &Now) {
+        self.counters.count_deadline(what);
+        let why = what.reason();
         let Some(connection) = self.get(token) else { return };
-        if matches!(connection.stage, Stage::Draining) {
+        if what == Deadline::Drain {
             return self.close(token, now, why);
         }
         let stalled = connection.stalled_since.is_some();
@@ -263,7 +289,6 @@ impl EventLoop {
                 } else {
                     Ok(())
                 };
-                self.counters.timed_out += u64::from(!refused);
                 let settled = self.connections.get(key(token).0).is_some_and(|connection| {
                     matches!(&connection.stage, Stage::Open(session) if !session.is_waiting())
                         && connection.output.is_empty()
@@ -274,10 +299,7 @@ impl EventLoop {
                     Ok(()) => self.serve(token, now), // when what is owed has left
                 }
             }
-            _ => {
-                self.counters.timed_out += 1;
-                self.close(token, now, why);
-            }
+            _ => self.close(token, now, why),
         }
     }
 }

@@ -149,11 +149,13 @@ impl Client {
                 Asked::Waiting
             }
             Err(NotNow::Limit(message)) => {
+                self.stats.refused += 1;
                 self.count(Status::OverQueryLimit);
                 write_failure(out, Status::OverQueryLimit, message);
                 Asked::Answered
             }
             Err(NotNow::BreakerOpen(refusal)) => {
+                self.stats.refused_by_breaker += 1;
                 self.count(refusal.status);
                 refusal.write(out);
                 Asked::Answered

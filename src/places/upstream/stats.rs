@@ -19,6 +19,10 @@ pub struct Stats {
     pub request_denied: u64,
     /// Questions answered with `UNKNOWN_ERROR`.
     pub unknown_error: u64,
+    /// Questions that were not asked, because a budget or a queue of this node is used up.
+    pub refused: u64,
+    /// Questions that were not asked, because the circuit breaker was open.
+    pub refused_by_breaker: u64,
     /// Requests sent to the provider, repeated ones included.
     pub requests: u64,
     /// Requests sent again because a connection was stale.

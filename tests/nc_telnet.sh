@@ -83,9 +83,10 @@ for node in "${nodes[@]}"; do
     "$binary" -c "$dir/config.yml" "$node" 2>"$dir/$node.stderr" &
     pids+=($!)
 done
+deadline=$((SECONDS + patience))
 for node in "${nodes[@]}"; do
     until accepts "${port[$node]}"; do
-        [ "$SECONDS" -lt "$patience" ] || die "$node does not accept: $(cat "$dir/$node.stderr")"
+        [ "$SECONDS" -lt "$deadline" ] || die "$node does not accept: $(cat "$dir/$node.stderr")"
         sleep 0.01
     done
 done

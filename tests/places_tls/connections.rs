@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::{DEADLINE, assert_bytes, eventually, seconds, wall_ns};
+use crate::common::{DEADLINE, Whatsat, assert_bytes, eventually, lines, seconds, wall_ns};
 use crate::servers::{Server, counters, scatter, solo};
 
 #[test]
@@ -54,7 +54,7 @@ fn a_stale_connection_costs_one_retry_and_no_answer() {
         let named = |name: &str| counters[name];
         assert_eq!((named("places_requests_total"), named("places_retries_total")), (5, 2));
         assert_eq!((named("places_connects_total"), named("places_unknown_error_total")), (3, 0));
-        let events = server.events();
+        let events = server.end();
         let requests = events.iter().filter(|event| event["event"] == "request").count();
         assert_eq!(requests, 5, "{events:?}");
     }
@@ -69,7 +69,7 @@ fn a_fresh_connection_that_fails_is_not_asked_twice() {
         scatter(&mut client, 1);
         assert_eq!(client.whatsat("p0", "5", "3").status(), "UNKNOWN_ERROR");
         assert_eq!(counters(&herd, "Solo")["places_requests_total"], 1);
-        let events = server.events();
+        let events = server.end();
         let requests = events.iter().filter(|event| event["event"] == "request").count();
         assert_eq!(requests, 1, "{events:?}");
     }
@@ -99,8 +99,9 @@ fn who_hangs_up_waits_for_nothing() {
     for i in 0..10 {
         client.send(format!("WHATSAT p{i} 5 3\n").as_bytes());
     }
-    eventually("ten questions that wait", DEADLINE, || {
-        (counters(&herd, "Solo")["places_waiting"] == 10).then_some(())
+    eventually("ten questions that wait, two of them sent", DEADLINE, || {
+        let waiting = counters(&herd, "Solo")["places_waiting"];
+        (waiting == 10 && emulator.in_flight() == 2).then_some(())
     });
     client.reset_when_dropped();
     drop(client);
@@ -138,19 +139,23 @@ fn who_hangs_up_makes_room_for_others() {
 /// What was asked for one who left is there for one who stays.
 #[test]
 fn a_question_outlives_one_of_the_two_that_ask_it() {
-    let emulator = Server::emulator(&["--latency-ms", "700"]);
-    let herd = solo("google", emulator.url(), "deadline_ms: 30000");
+    let emulator = Server::emulator(&["--mode", "hold"]);
+    let herd = solo("google", emulator.url(), "deadline_ms: 60000");
     let (mut leaves, mut stays) = (herd.client("Solo"), herd.client("Solo"));
     scatter(&mut stays, 1);
+    let counted = |counter: &'static str, count| {
+        eventually(counter, DEADLINE, || (counters(&herd, "Solo")[counter] == count).then_some(()));
+    };
     leaves.send(b"WHATSAT p0 5 3\n");
-    eventually("the first question waits", DEADLINE, || {
-        (counters(&herd, "Solo")["places_waiting"] == 1).then_some(())
-    });
+    counted("places_waiting", 1);
     stays.send(b"WHATSAT p0 5 3\n");
+    counted("places_waiting", 2);
     leaves.reset_when_dropped();
     drop(leaves);
+    counted("places_cancelled_total", 1);
+    emulator.order("mode=ok");
     let reply = stays.until(b"\n\n");
-    assert!(crate::common::Whatsat::parse(&reply).status() == "OK");
+    assert!(Whatsat::parse(&reply).status() == "OK");
     let stats = emulator.stats();
     assert_eq!(stats["requests"]["total"], 1, "{stats}");
 }
@@ -191,11 +196,13 @@ fn what_failed_is_asked_again() {
 #[test]
 fn a_provider_that_keeps_failing_is_left_alone_and_taken_back() {
     let emulator = Server::emulator(&["--mode", "fail-500"]);
-    let herd = solo("google", emulator.url(), "");
+    let herd = solo("google", emulator.url(), "pool_size: 1");
     let mut client = herd.client("Solo");
     scatter(&mut client, 12);
+    // On one connection they are asked one after the other, until those that wait are refused.
+    client.send(&lines((0..10).map(|i| format!("WHATSAT p{i} 5 3"))));
     for i in 0..10 {
-        let reply = client.whatsat(&format!("p{i}"), "5", "3");
+        let reply = Whatsat::parse(&client.until(b"\n\n"));
         assert_eq!(reply.status(), "UNKNOWN_ERROR");
         let said = reply.document["error_message"].as_str().unwrap().to_owned();
         assert_eq!(i >= 5, said.contains("left alone"), "{i}: {said}");

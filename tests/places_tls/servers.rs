@@ -106,9 +106,22 @@ impl Server {
         self.url().rsplit(':').next().unwrap().parse().unwrap()
     }
 
-    /// What the hostile server has printed since it was asked last, one event a line.
-    pub fn events(&self) -> Vec<Value> {
-        self.printed.try_iter().map(|line| serde_json::from_str(&line).unwrap()).collect()
+    /// The hostile server's events since it was asked last, up to the first of that name.
+    pub fn events_until(&self, name: &str) -> Vec<Value> {
+        let mut events: Vec<Value> = Vec::new();
+        while events.last().is_none_or(|event| event["event"] != name) {
+            let line = self.printed.recv_timeout(PATIENCE);
+            let line = line.unwrap_or_else(|error| panic!("{error}, no {name} in {events:?}"));
+            events.push(serde_json::from_str(&line).unwrap());
+        }
+        events
+    }
+
+    /// Ends the hostile server and gives all its events: it prints one before a client can see of it.
+    pub fn end(mut self) -> Vec<Value> {
+        let _ = self.process.kill(); // it may have ended by itself
+        let events = self.printed.iter().map(|line| serde_json::from_str(&line).unwrap());
+        events.collect()
     }
 
     /// The emulator's counts.
@@ -116,6 +129,11 @@ impl Server {
         let mut stats = self.control("GET", "stats");
         stats.as_object_mut().unwrap().remove("recent"); // long, and only in the way of a message
         stats
+    }
+
+    /// How many requests the emulator has got and not answered.
+    pub fn in_flight(&self) -> u64 {
+        self.stats()["requests"]["in_flight"]["total"].as_u64().unwrap_or(0)
     }
 
     /// The last requests to the emulator, one by one.

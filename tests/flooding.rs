@@ -16,13 +16,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    At, Client, DEADLINE, FIVE, Herd, assert_bytes, eventually, lines, seconds, show, wall_ns,
+    At, Client, DEADLINE, DELTA, FIVE, Herd, assert_bytes, eventually, key, lines, seconds, show,
+    wall_ns,
 };
 
 const SECOND: i128 = 1_000_000_000;
-
-/// `max_clock_offset` by default: how far ahead a client's clock is believed.
-const DELTA: i128 = 5 * SECOND;
 
 /// The promise: a neighbour that returns is linked again this long after its start.
 const RELINKED: Duration = Duration::from_millis(500);
@@ -288,13 +286,6 @@ fn every_node_may_be_restarted_in_turn() {
 }
 
 // Order
-
-/// The order of the contract, field by field; the greater key is newer.
-fn key(line: &[u8], time_ns: i128) -> (i128, i128, i128, String, Vec<u8>) {
-    let at = At::parse(line);
-    let received = time_ns + at.diff_ns;
-    (time_ns.min(received + DELTA), time_ns, received, at.server, line.to_vec())
-}
 
 #[test]
 fn equal_times_on_two_nodes_have_one_winner_on_all_nodes() {

@@ -65,6 +65,8 @@ pub struct Herd {
     ports: BTreeMap<String, u16>,
     running: BTreeMap<String, Child>,
     environment: Vec<(String, OsString)>,
+    /// Of the nodes that do not simply run here: where each is reached, and what starts it.
+    places: BTreeMap<String, (Ipv4Addr, Vec<String>)>,
 }
 
 impl Herd {
@@ -78,7 +80,7 @@ impl Herd {
     pub fn with_level(nodes: &[(&str, &[&str])], level: &str, extra: &str) -> Self {
         let ports = nodes.iter().map(|&(name, _)| (name.to_owned(), free_port())).collect();
         let (dir, running, environment) = (new_directory(), BTreeMap::new(), Vec::new());
-        let herd = Self { dir, ports, running, environment };
+        let herd = Self { dir, ports, running, environment, places: BTreeMap::new() };
         fs::write(herd.config(), herd.configuration(nodes, level, extra)).unwrap();
         herd
     }
@@ -118,6 +120,15 @@ impl Herd {
         herd
     }
 
+    /// Gives a node a place of its own: clients reach it at `address`, `launcher` runs its command,
+    /// and `extra` is appended to the configuration for it alone.
+    pub fn set_place(&mut self, name: &str, address: Ipv4Addr, launcher: &[&str], extra: &str) {
+        let config = fs::read_to_string(self.config()).unwrap() + extra;
+        fs::write(self.dir.join(format!("{name}.yml")), config).unwrap();
+        let launcher = launcher.iter().map(|&word| word.to_owned()).collect();
+        self.places.insert(name.to_owned(), (address, launcher));
+    }
+
     pub fn start_all(&mut self) {
         for name in self.names() {
             self.spawn(&name);
@@ -140,7 +151,12 @@ impl Herd {
         let open = |path| File::options().create(true).append(true).open(path).unwrap();
         let stdout = open(self.dir.join(format!("{name}.stdout")));
         let stderr = open(self.stderr_path(name));
-        let mut command = self.command(&[name]);
+        let mut command = match self.places.get(name) {
+            None => self.command(&[name]),
+            Some((_, launcher)) => {
+                launched(launcher, self.command_with(&format!("{name}.yml"), &[name]))
+            }
+        };
         let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn();
         let earlier = self.running.insert(name.to_owned(), child.unwrap());
         assert!(earlier.is_none(), "{name} runs already");
@@ -163,7 +179,11 @@ impl Herd {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = binary(&self.dir, &[&["-c", "config.yml"], arguments].concat());
+        self.command_with("config.yml", arguments)
+    }
+
+    fn command_with(&self, config: &str, arguments: &[&str]) -> Command {
+        let mut command = binary(&self.dir, &[&["-c", config], arguments].concat());
         command.envs(self.environment.iter().map(|(variable, value)| (variable, value)));
         command
     }
@@ -212,7 +232,8 @@ impl Herd {
     }
 
     pub fn address(&self, name: &str) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port(name)).into()
+        let address = self.places.get(name).map_or(Ipv4Addr::LOCALHOST, |place| place.0);
+        (address, self.port(name)).into()
     }
 
     pub fn client(&self, name: &str) -> Client {
@@ -581,6 +602,19 @@ impl Whatsat {
     }
 }
 
+/// `max_clock_offset` by default in nanoseconds: how far ahead a client's clock is believed.
+pub const DELTA: i128 = 5_000_000_000;
+
+/// What the order of records compares, field by field; the greater is the newer.
+pub type Key = (i128, i128, i128, String, Vec<u8>);
+
+/// The key of an AT line whose time is `time_ns`.
+pub fn key(line: &[u8], time_ns: i128) -> Key {
+    let at = At::parse(line);
+    let received = time_ns + at.diff_ns;
+    (time_ns.min(received + DELTA), time_ns, received, at.server, line.to_vec())
+}
+
 /// The reply to a line that is no command; `line` is trimmed.
 pub fn refused(line: &[u8]) -> Vec<u8> {
     [b"? ", line, b"\n"].concat()
@@ -633,6 +667,21 @@ pub fn binary(dir: &Path, arguments: &[&str]) -> Command {
         command.env_remove(variable);
     }
     command
+}
+
+/// The command, run by `launcher` if there is one.
+fn launched(launcher: &[String], command: Command) -> Command {
+    let Some((program, arguments)) = launcher.split_first() else { return command };
+    let mut launched = Command::new(program);
+    launched.args(arguments).arg(command.get_program()).args(command.get_args());
+    launched.current_dir(command.get_current_dir().unwrap());
+    for (variable, value) in command.get_envs() {
+        match value {
+            Some(value) => launched.env(variable, value),
+            None => launched.env_remove(variable),
+        };
+    }
+    launched
 }
 
 /// Runs a command to its end, which must come by itself.

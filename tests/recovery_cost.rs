@@ -1,0 +1,214 @@
+//! What it costs two nodes to become alike, in bytes on the link and in time: the core alone, on
+//! links in memory.
+//!
+//! `RECOVERY_CLIENTS` says how many clients there are (20,000); the figures are printed:
+//! `RECOVERY_CLIENTS=1000000 cargo test --release --test recovery_cost -- --nocapture`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests report by failing the test"
+)]
+
+use std::time::{Duration, Instant};
+
+use proxy_herd::config::LogFormat;
+use proxy_herd::herd::directory::{Keys, Rules, Source};
+use proxy_herd::herd::handshake::Identity;
+use proxy_herd::herd::routes::NodeId;
+use proxy_herd::herd::{Herd, LinkId, Timing};
+use proxy_herd::journal::Journal;
+use proxy_herd::limits::LINK_BUFFER;
+use proxy_herd::protocol::command::Command;
+use proxy_herd::protocol::record::Record;
+use proxy_herd::protocol::time::{Nanos, SECOND};
+
+/// What every clock says all the time.
+const CLOCK: Nanos = 1_700_000_000 * SECOND;
+
+/// Bytes of a record of these tests on a link that anti-entropy brings: two lines.
+const RECORD: u64 = 95;
+
+fn clients() -> u32 {
+    std::env::var("RECOVERY_CLIENTS").map_or(20_000, |text| text.parse().unwrap())
+}
+
+/// Nodes that are all neighbours of node 0, and of nobody else.
+struct Star {
+    nodes: Vec<Herd>,
+    now: Duration,
+    journal: Journal,
+    /// Bytes from node 0, and to it.
+    sent: u64,
+    received: u64,
+}
+
+fn node(me: usize, nodes: usize, boot: u64) -> Herd {
+    let neighbours: Vec<NodeId> = if me == 0 { (1..nodes as NodeId).collect() } else { vec![0] };
+    let identity = Identity {
+        names: (0..nodes).map(|node| format!("N{node}").into_bytes().into()).collect(),
+        me: me as NodeId,
+        neighbours,
+        rules: Rules { max_clock_offset: 5 * SECOND, max_clients: 10_000_000, client_ttl: 0 },
+        secret: None,
+        tls: false,
+        boot,
+    };
+    let timing = Timing {
+        keepalive: Duration::from_secs(1),
+        timeout: Duration::from_secs(5),
+        redial_max: Duration::from_secs(2),
+        antientropy_interval: Duration::from_secs(10),
+    };
+    let keys = Keys { index: (boot, 7), digest: (1, 2) };
+    Herd::new(identity, &[], timing, keys, Duration::ZERO)
+}
+
+/// Node 0 holds the record of this client at this time.
+fn tell(herd: &mut Herd, client: u32, time: i64) {
+    let text = format!("IAMAT vehicle-{client:07}.fleet.example +34.068930-118.445127 {time}");
+    let Command::Iamat(iamat) = Command::parse(text.as_bytes()) else { panic!("{text}") };
+    let mut line = Vec::new();
+    Record::emit(&mut line, b"N0", &iamat, CLOCK);
+    herd.directory.offer(&Record::parse(&line).unwrap(), Source::Peer, CLOCK);
+}
+
+impl Star {
+    fn new(nodes: usize) -> Self {
+        Self {
+            nodes: (0..nodes).map(|me| node(me, nodes, me as u64 + 1)).collect(),
+            now: Duration::ZERO,
+            journal: Journal::new(false, LogFormat::default(), "N0"),
+            sent: 0,
+            received: 0,
+        }
+    }
+
+    /// All links come up, as if they had not been there.
+    fn link(&mut self) {
+        (self.sent, self.received) = (0, 0);
+        let connection = self.now.as_nanos() as u64 + 1;
+        for leaf in 1..self.nodes.len() {
+            let boot = |nodes: &Vec<Herd>, node: usize| nodes[node].identity().boot;
+            let (of_hub, of_leaf) = (boot(&self.nodes, 0), boot(&self.nodes, leaf));
+            self.nodes[0].established(connection, leaf as NodeId, of_leaf, true, self.now).unwrap();
+            self.nodes[leaf].established(connection, 0, of_hub, false, self.now).unwrap();
+        }
+    }
+
+    fn unlink(&mut self) {
+        for node in 0..self.nodes.len() {
+            for link in 0..self.nodes[node].links().len() {
+                if let Some(up) = &self.nodes[node].links()[link].up {
+                    let connection = up.connection;
+                    self.nodes[node].closed(link, connection, self.now);
+                }
+            }
+        }
+    }
+
+    /// Carries lines back and forth until nothing but keepalives has moved for three seconds, of
+    /// virtual time. Returns how long this machine took for it.
+    fn settle(&mut self) -> Duration {
+        let start = Instant::now();
+        let mut quiet = 0;
+        while quiet < 30 {
+            self.now += Duration::from_millis(1);
+            let mut moved = 0;
+            for leaf in 1..self.nodes.len() {
+                let there = self.carry((0, leaf - 1), (leaf, 0));
+                let back = self.carry((leaf, 0), (0, leaf - 1));
+                self.sent += there;
+                self.received += back;
+                moved += there + back;
+            }
+            for node in &mut self.nodes {
+                node.handle_timeout(self.now, CLOCK);
+                while node.poll_action().is_some() {}
+            }
+            if moved == 0 {
+                self.now += Duration::from_millis(99);
+                quiet += 1;
+            } else if moved > 200 {
+                quiet = 0;
+            }
+        }
+        start.elapsed()
+    }
+
+    fn carry(&mut self, from: (usize, LinkId), to: (usize, LinkId)) -> u64 {
+        let Self { nodes, journal, now, .. } = self;
+        let mut bytes = Vec::new();
+        nodes[from.0].fill(from.1, CLOCK, &mut bytes, LINK_BUFFER, journal);
+        let Some(up) = &nodes[to.0].links()[to.1].up else { return 0 };
+        let connection = up.connection;
+        for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+            let line = line.strip_suffix(b"\n").unwrap();
+            nodes[to.0].receive(to.1, connection, line, *now, CLOCK, journal).unwrap();
+        }
+        bytes.len() as u64
+    }
+
+    fn assert_alike(&self) {
+        use proxy_herd::herd::digest::Branch;
+        let of = |herd: &Herd| (herd.directory.len(), herd.directory.sums().of(Branch::ROOT));
+        for node in &self.nodes {
+            assert_eq!(of(node), of(&self.nodes[0]));
+            assert_eq!(node.counters.antientropy_repairs, 0);
+        }
+    }
+}
+
+fn figures(what: &str, star: &Star, took: Duration) {
+    println!("{what}: {} bytes from it, {} to it, {took:.2?}", star.sent, star.received);
+}
+
+#[test]
+fn a_relink_of_equal_nodes_costs_kilobytes_and_differences_cost_themselves() {
+    let mut star = Star::new(2);
+    let clients = clients();
+    for herd in &mut star.nodes {
+        (0..clients).for_each(|client| tell(herd, client, 1_700_000_000));
+    }
+    star.link();
+    let took = star.settle();
+    figures(&format!("{clients} clients, all alike"), &star, took);
+    star.assert_alike();
+    assert!(star.sent + star.received < 8 * 1024);
+
+    // A thousand, scattered: half of them newer here, half of them there.
+    star.unlink();
+    let step = clients / 1000;
+    for i in 0..1000 {
+        tell(&mut star.nodes[i as usize % 2], i * step, 1_700_000_001);
+    }
+    star.link();
+    let took = star.settle();
+    figures(&format!("{clients} clients, 1000 of them differ"), &star, took);
+    star.assert_alike();
+    // A line for each, and for each its listing of a leaf and the sums of two levels above it.
+    let leaf = u64::from(clients) / 65_536 * 17 * 2;
+    assert!(star.sent + star.received < 1000 * (RECORD + 2 * 17 * 17 + leaf + 200));
+}
+
+/// Every neighbour tells a node that has nothing all it has; what one has told goes on to the others
+/// unless they have told it as well by then.
+#[test]
+fn a_node_that_returns_empty_is_told_everything_by_each_neighbour() {
+    let clients = clients();
+    for neighbours in [1, 3] {
+        let mut star = Star::new(1 + neighbours);
+        for herd in &mut star.nodes[1..] {
+            (0..clients).for_each(|client| tell(herd, client, 1_700_000_000));
+        }
+        star.link();
+        let took = star.settle();
+        figures(&format!("{clients} clients, empty beside {neighbours}"), &star, took);
+        star.assert_alike();
+        let all = u64::from(clients) * RECORD;
+        let neighbours = neighbours as u64;
+        assert!(star.received < all * neighbours * 21 / 20 + 64 * 1024);
+        assert!(star.sent < all * (neighbours - 1) + 64 * 1024);
+    }
+}

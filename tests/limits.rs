@@ -143,6 +143,22 @@ fn whatsats_of_one_client_delay_no_other_command_of_another() {
     assert_in_vain(&third.until(b"\n\n"));
 }
 
+/// One client alone cannot take the places of all: it is not read for a while, and that is all.
+#[test]
+fn one_connection_takes_no_more_than_its_share_of_the_places() {
+    let provider = Stalled::start();
+    let limits = "max_pending_whatsat: 8, max_pending_whatsat_per_connection: 2";
+    let herd = stalled_solo(&provider, 60_000, limits);
+    let mut greedy = herd.client("Solo");
+    greedy.send(&b"WHATSAT kiwi 10 5\n".repeat(20));
+    eventually("it is not read from", DEADLINE, || {
+        (herd.counter("Solo", "whatsat_stalls_total") == 1).then_some(())
+    });
+    let mut other = herd.client("Solo");
+    assert_eq!(other.whatsat("kiwi", "0", "0").status(), "ZERO_RESULTS");
+    assert!(!has_something(&greedy), "it is neither answered nor closed");
+}
+
 /// Who holds all places and is gone holds them no longer: no answer has to come first.
 #[test]
 fn places_of_a_client_that_resets_are_free_at_once() {

@@ -24,7 +24,7 @@ use slab::Slab;
 use super::connection::Connection;
 use super::counters::Counters;
 use super::listener::Listener;
-use super::log_file::{Log, clock};
+use super::log_file::{COUNTERS, Log, clock};
 use super::peer_tls::PeerTlsConfig;
 use super::resolver::Resolver;
 use super::signals::Signals;
@@ -311,7 +311,7 @@ impl EventLoop {
 
     fn report(&self) {
         let report = self.counters.report(&self.node, self.clients, &self.log.stats());
-        log::info!("counters: {report}");
+        log::info!(target: COUNTERS, "counters: {report}");
     }
 
     fn tokens(&self) -> Vec<Token> {

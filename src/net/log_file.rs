@@ -14,6 +14,9 @@ use crate::protocol::time::Nanos;
 /// The target of the messages in the log: what `RUST_LOG` can name to have them or not.
 pub const MESSAGES: &str = "proxy_herd::messages";
 
+/// The target of the counters, which are written whatever the level: somebody has asked for them.
+pub const COUNTERS: &str = "proxy_herd::counters";
+
 /// The wall clock in nanoseconds since the epoch.
 #[must_use]
 pub fn clock() -> Nanos {
@@ -271,8 +274,11 @@ impl Diagnostics {
     /// Makes the diagnostics of this process those of the node `name`. Returns whether messages
     /// are to be logged.
     pub fn install(log: &Log, logging: &Logging, limits: &Limits, name: &str) -> bool {
-        let filter =
-            env_logger::Builder::new().filter_level(logging.level).parse_env("RUST_LOG").build();
+        let filter = env_logger::Builder::new()
+            .filter_level(logging.level)
+            .filter_module(COUNTERS, log::LevelFilter::Info)
+            .parse_env("RUST_LOG")
+            .build();
         let max_level = filter.filter();
         let diagnostics = Self {
             filter,

@@ -1,0 +1,83 @@
+/* A machine that fails on demand: preloaded before the C library's own. What is to fail stands in
+   the file TEST_FAULTS, eight 64-bit integers in the machine's order; machine.rs names them. */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { CLOCK_STEP, ACCEPT_ERRNO, ACCEPT_TIMES, ACCEPTED_IN_TURN, IO_ERRNO, IO_TIMES, FIELDS = 8 };
+
+static volatile int64_t nothing[FIELDS], *faults = nothing;
+static int64_t in_turn;
+
+__attribute__((constructor)) static void map_faults(void) {
+    const char *path = getenv("TEST_FAULTS");
+    int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return;
+    void *mapped = mmap(NULL, sizeof nothing, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (mapped != MAP_FAILED)
+        faults = mapped;
+    close(fd);
+}
+
+/* Whether this call is one of those that fail. */
+static int fails(int number, int times) {
+    if (faults[times] <= 0)
+        return 0;
+    faults[times]--;
+    errno = (int)faults[number];
+    return 1;
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    static int (*system)(clockid_t, struct timespec *);
+    if (!system)
+        system = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+    int result = system(clock, now);
+    if (clock == CLOCK_REALTIME)
+        now->tv_sec += faults[CLOCK_STEP];
+    return result;
+}
+
+int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout) {
+    static int (*system)(int, struct epoll_event *, int, int);
+    if (!system)
+        system = (int (*)(int, struct epoll_event *, int, int))dlsym(RTLD_NEXT, "epoll_wait");
+    in_turn = 0;
+    return system(epoll, events, most, timeout);
+}
+
+int accept4(int listener, struct sockaddr *address, socklen_t *length, int flags) {
+    static int (*system)(int, struct sockaddr *, socklen_t *, int);
+    if (!system)
+        system = (int (*)(int, struct sockaddr *, socklen_t *, int))dlsym(RTLD_NEXT, "accept4");
+    if (fails(ACCEPT_ERRNO, ACCEPT_TIMES))
+        return -1;
+    int accepted = system(listener, address, length, flags);
+    if (accepted >= 0 && ++in_turn > faults[ACCEPTED_IN_TURN])
+        faults[ACCEPTED_IN_TURN] = in_turn;
+    return accepted;
+}
+
+ssize_t recv(int socket, void *bytes, size_t length, int flags) {
+    static ssize_t (*system)(int, void *, size_t, int);
+    if (!system)
+        system = (ssize_t (*)(int, void *, size_t, int))dlsym(RTLD_NEXT, "recv");
+    return fails(IO_ERRNO, IO_TIMES) ? -1 : system(socket, bytes, length, flags);
+}
+
+ssize_t send(int socket, const void *bytes, size_t length, int flags) {
+    static ssize_t (*system)(int, const void *, size_t, int);
+    if (!system)
+        system = (ssize_t (*)(int, const void *, size_t, int))dlsym(RTLD_NEXT, "send");
+    return fails(IO_ERRNO, IO_TIMES) ? -1 : system(socket, bytes, length, flags);
+}

@@ -1,0 +1,49 @@
+//! More clients than a node may hold.
+
+use crate::common::{Client, Herd, eventually, lines};
+use crate::{common::DEADLINE, size};
+
+/// A million ids and a fifth more: the newest million are held, in bounded memory.
+#[test]
+fn more_ids_than_the_cap_leave_the_newest() {
+    let cap = size(1_000_000, 5_000);
+    let ids = cap + cap / 5;
+    let herd = {
+        let mut herd = Herd::with_level(
+            &[("Solo", &[])],
+            "WARNING",
+            &format!("limits: {{max_clients: {cap}}}"),
+        );
+        herd.start("Solo");
+        herd
+    };
+    let before = herd.resident_kib("Solo");
+    let mut client: Client = herd.client("Solo");
+    for first in (0..ids).step_by(cap / 10) {
+        let batch = first..first + cap / 10;
+        let iamat = |i: usize| format!("IAMAT vehicle-{i:07} +34.068930-118.445127 {}", 1_000 + i);
+        let sender = client.send_in_background(lines(batch.clone().map(iamat)));
+        for _ in batch {
+            assert!(client.line().starts_with(b"AT Solo "));
+        }
+        sender.join().unwrap();
+    }
+    let grown = herd.resident_kib("Solo").saturating_sub(before);
+    println!(
+        "{ids} ids against a cap of {cap}: {grown} KiB, {} bytes each",
+        grown * 1024 / cap as u64
+    );
+    // What limits.max_clients says, and what is there however few there are.
+    assert!(grown * 1024 <= 200 * cap as u64 + (8 << 20), "{grown} KiB");
+    assert_eq!(herd.counter("Solo", "clients"), cap as u64);
+    assert_eq!(herd.counter("Solo", "clients_evicted_total"), (ids - cap) as u64);
+    assert!(client.held(format!("vehicle-{:07}", ids - 1).as_bytes()).is_some());
+    assert!(client.held(format!("vehicle-{:07}", ids - cap).as_bytes()).is_some());
+    assert!(client.held(format!("vehicle-{:07}", ids - cap - 1).as_bytes()).is_none());
+    // One that is older than all of them is answered and not held.
+    client.iamat("late", "+1+1", "1");
+    assert!(client.held(b"late").is_none());
+    eventually("it is counted", DEADLINE, || {
+        (herd.counter("Solo", "commands_iamat_over_cap_total") == 1).then_some(())
+    });
+}

@@ -1,0 +1,337 @@
+//! Faults of the machine: no descriptor left, errors of the kernel, a clock that is set, signals at
+//! any moment, a listen queue that fills. `faults.c` makes those that cannot be had otherwise.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rlimit::Resource;
+
+use crate::common::{At, Client, DEADLINE, Herd, assert_bytes, eventually, seconds, wall_ns};
+
+/// What `faults.c` calls the fields of its file.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// Seconds by which the wall clock is off.
+    ClockStep,
+    AcceptErrno,
+    /// How many accepts fail.
+    AcceptTimes,
+    /// The most connections that were accepted between two waits.
+    AcceptedInTurn,
+    IoErrno,
+    /// How many reads and writes of sockets fail.
+    IoTimes,
+}
+
+/// A node on a machine that fails as it is told.
+struct Machine {
+    herd: Herd,
+    faults: File,
+}
+
+impl Machine {
+    fn start(nodes: &[(&str, &[&str])], extra: &str) -> Self {
+        let mut herd = Herd::new(nodes, extra);
+        let path = herd.directory().join("faults");
+        fs::write(&path, [0; 64]).unwrap();
+        let faults = File::options().read(true).write(true).open(&path).unwrap();
+        for (node, _) in nodes.iter().skip(1) {
+            herd.start(node);
+        }
+        herd.set_environment("LD_PRELOAD", library());
+        herd.set_environment("TEST_FAULTS", path);
+        herd.start(nodes[0].0);
+        Self { herd, faults }
+    }
+
+    fn set(&self, fault: Fault, value: i64) {
+        self.faults.write_all_at(&value.to_ne_bytes(), 8 * fault as u64).unwrap();
+    }
+
+    fn get(&self, fault: Fault) -> i64 {
+        let mut bytes = [0; 8];
+        self.faults.read_exact_at(&mut bytes, 8 * fault as u64).unwrap();
+        i64::from_ne_bytes(bytes)
+    }
+
+    /// The next `times` accepts fail.
+    fn fail_accepts(&self, errno: i64, times: i64) {
+        self.set(Fault::AcceptErrno, errno);
+        self.set(Fault::AcceptTimes, times);
+    }
+}
+
+/// The library that makes the machine fail, compiled once.
+fn library() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.so");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile/faults.c");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]);
+        let built = compiler.output().expect("these tests need a C compiler");
+        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+        library
+    })
+}
+
+const SOLO: &[(&str, &[&str])] = &[("Solo", &[])];
+const PAIR: &[(&str, &[&str])] = &[("Left", &["Right"]), ("Right", &[])];
+
+// Accepting
+
+/// accept(2) passes on what the network has to say of one connection: the others are well.
+#[test]
+fn an_error_of_one_connection_does_not_hold_up_the_next() {
+    const EINTR: i64 = 4;
+    const EPROTO: i64 = 71;
+    const ENETDOWN: i64 = 100;
+    const ENETUNREACH: i64 = 101;
+    const ECONNABORTED: i64 = 103;
+    const ECONNRESET: i64 = 104;
+    const ETIMEDOUT: i64 = 110;
+    const EHOSTUNREACH: i64 = 113;
+    let machine = Machine::start(SOLO, "");
+    for errno in
+        [EINTR, EPROTO, ENETDOWN, ENETUNREACH, ECONNABORTED, ECONNRESET, ETIMEDOUT, EHOSTUNREACH]
+    {
+        machine.fail_accepts(errno, 20);
+        assert_bytes(&machine.herd.client("Solo").ask(b"hello"), b"? hello\n");
+        assert_eq!(machine.get(Fault::AcceptTimes), 0, "errno {errno}");
+    }
+    assert_eq!(machine.herd.counter("Solo", "accept_errors_total"), 0);
+    assert_eq!(machine.herd.counter("Solo", "accept_pauses_total"), 0);
+}
+
+#[test]
+fn accepting_pauses_when_the_machine_has_nothing_left_and_goes_on() {
+    const ENOMEM: i64 = 12;
+    const ENFILE: i64 = 23;
+    const ENOBUFS: i64 = 105;
+    let machine = Machine::start(SOLO, "");
+    let mut steady = machine.herd.client("Solo");
+    for errno in [ENOMEM, ENFILE, ENOBUFS] {
+        machine.fail_accepts(errno, 3);
+        let _waits = machine.herd.client("Solo"); // served or closed unheard
+        eventually("the failures are over", DEADLINE, || {
+            assert_bytes(&steady.ask(b"hello"), b"? hello\n");
+            (machine.get(Fault::AcceptTimes) == 0).then_some(())
+        });
+        assert_bytes(&machine.herd.client("Solo").ask(b"hello"), b"? hello\n");
+    }
+    assert!(machine.herd.counter("Solo", "accept_pauses_total") >= 3);
+    machine.herd.wait_for_log("Solo", &["could not be taken", "ulimit -n"]);
+}
+
+/// The descriptors of the process run out under it: nothing spins, links stay, and whoever comes
+/// when one is free again is served.
+#[test]
+fn without_descriptors_the_node_rests_and_its_links_stay() {
+    let mut herd = Herd::new(PAIR, "");
+    herd.start_all();
+    herd.wait_until_connected(&herd.names());
+    let mut clients: Vec<Client> = (0..50).map(|_| herd.client("Left")).collect();
+    for client in &mut clients {
+        assert_bytes(&client.ask(b"hello"), b"? hello\n");
+    }
+    let pid = herd.pid("Left");
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
+    rlimit::prlimit(pid as i32, Resource::NOFILE, Some((open, open)), None).unwrap();
+    let waiting: Vec<Client> = (0..10).map(|_| herd.client("Left")).collect();
+    herd.wait_for_log("Left", &["could not be taken", "open files"]);
+
+    let (start, before) = (Instant::now(), herd.cpu_time("Left"));
+    let pauses = herd.counter("Left", "accept_pauses_total");
+    while start.elapsed() < Duration::from_secs(2) {
+        assert_bytes(&clients[0].ask(b"hello"), b"? hello\n");
+        thread::sleep(Duration::from_millis(100)); // the pace of this client
+    }
+    let used = herd.cpu_time("Left").saturating_sub(before);
+    println!("2 s without descriptors cost {used:?} of the processor");
+    assert!(used < Duration::from_millis(200), "{used:?}: it spins");
+    let paused = herd.counter("Left", "accept_pauses_total") - pauses;
+    assert!(paused < 200, "{paused} attempts");
+    let line = clients[0].iamat("meanwhile", "+1+1", "1");
+    herd.wait_until_held(&["Right".to_owned()], "meanwhile", &line);
+    assert_eq!(herd.counter("Left", "links_lost_total"), 0);
+
+    drop(waiting);
+    clients.truncate(40);
+    let freed = Instant::now();
+    let mut fresh = eventually("a place is free again", DEADLINE, || {
+        let client = herd.client("Left");
+        let _ = client.send_in_background(b"hello\n".to_vec()).join();
+        let mut first = [0];
+        // One that was closed unheard, to make room in the queue, has no first byte.
+        matches!(client.stream().peek(&mut first), Ok(1)).then_some(client)
+    });
+    println!("served {:?} after descriptors were free", freed.elapsed());
+    assert_bytes(&fresh.line(), b"? hello\n");
+    let counters = ["connections_shed_total", "accept_errors_total"];
+    assert!(counters.iter().all(|counter| herd.counter("Left", counter) > 0));
+}
+
+/// What is kept for peers, the log and places is not clients', whatever the limit of the process.
+#[test]
+fn reserved_descriptors_are_not_the_clients() {
+    let mut herd = Herd::new(PAIR, "limits: {reserved_descriptors: 100}");
+    let limited = ["sh", "-c", "ulimit -n 300 && exec \"$0\" \"$@\""];
+    herd.set_place("Left", Ipv4Addr::LOCALHOST, &limited, "");
+    herd.start("Left");
+    // 300 less 100, and less 128 for connections over the limit that are told so.
+    herd.wait_for_log("Left", &["may open 300 files", "limits.max_connections is 72 instead of"]);
+    let mut clients: Vec<Client> = Vec::new();
+    eventually("the node is full", DEADLINE, || {
+        let mut client = herd.client("Left"); // one of before may still count for a moment
+        client.send(b"hello\n");
+        let line = client.line();
+        if line == b"? hello\n" {
+            clients.push(client);
+            return None;
+        }
+        assert_bytes(&line, b"? too many connections\n");
+        (clients.len() == 72).then_some(())
+    });
+    let open = fs::read_dir(format!("/proc/{}/fd", herd.pid("Left"))).unwrap().count();
+    assert!(open <= 300 - 100, "{open} descriptors are open");
+    herd.start("Right");
+    eventually("the neighbour is linked", DEADLINE, || {
+        let line = herd.client("Right").iamat("probe", "+0+0", &seconds(wall_ns()));
+        (clients[0].held(b"probe") == Some(line)).then_some(())
+    });
+}
+
+/// Whoever connects while the node is busy finds room in the kernel's queue: it is not 128 long.
+#[test]
+fn a_storm_of_connects_waits_in_the_listen_queue() {
+    let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let count = most.trim().parse::<usize>().unwrap().min(1000);
+    let herd = Herd::solo();
+    herd.signal("Solo", "STOP");
+    let clients: Vec<_> =
+        (0..count).map(|_| TcpStream::connect_timeout(&herd.address("Solo"), DEADLINE)).collect();
+    herd.signal("Solo", "CONT");
+    let turned_away = clients.iter().filter(|client| client.is_err()).count();
+    assert_eq!(turned_away, 0, "of {count}");
+    eventually("all are taken", DEADLINE, || {
+        (herd.counter("Solo", "connections") >= count as u64).then_some(())
+    });
+}
+
+#[test]
+fn a_turn_takes_so_many_connections() {
+    let machine = Machine::start(SOLO, "limits: {accepts_per_turn: 7}");
+    machine.herd.signal("Solo", "STOP");
+    let mut clients: Vec<Client> = (0..60).map(|_| machine.herd.client("Solo")).collect();
+    machine.herd.signal("Solo", "CONT");
+    for client in &mut clients {
+        assert_bytes(&client.ask(b"hello"), b"? hello\n");
+    }
+    assert_eq!(machine.get(Fault::AcceptedInTurn), 7);
+}
+
+// Reading, writing and waiting
+
+#[test]
+fn interrupted_reads_and_writes_are_repeated() {
+    const EINTR: i64 = 4;
+    let machine = Machine::start(SOLO, "");
+    let mut client = machine.herd.client("Solo");
+    for i in 0..100 {
+        machine.set(Fault::IoErrno, EINTR);
+        machine.set(Fault::IoTimes, 3);
+        client.iamat("kiwi", "+1+1", &i.to_string());
+        assert_eq!(machine.get(Fault::IoTimes), 0);
+    }
+    assert_eq!(machine.herd.counter("Solo", "connection_errors_total"), 0);
+}
+
+/// ENOBUFS and EPIPE cost the connection that they are about, and nobody else.
+#[test]
+fn an_error_of_a_socket_costs_its_connection() {
+    const EPIPE: i64 = 32;
+    const ENOBUFS: i64 = 105;
+    let machine = Machine::start(PAIR, "");
+    let herd = &machine.herd;
+    herd.wait_for_log("Left", &["linked with Right"]);
+    let mut steady = herd.client("Right");
+    for errno in [ENOBUFS, EPIPE] {
+        machine.set(Fault::IoErrno, errno);
+        machine.set(Fault::IoTimes, 1);
+        let victim = herd.client("Left");
+        let _ = victim.send_in_background(b"hello\n".to_vec()).join();
+        eventually("the error has been met", DEADLINE, || {
+            assert_bytes(&steady.ask(b"hello"), b"? hello\n");
+            (machine.get(Fault::IoTimes) == 0).then_some(())
+        });
+        assert_bytes(&herd.client("Left").ask(b"hello"), b"? hello\n");
+    }
+    let broken = ["connection_errors_total", "links_lost_total"];
+    let broken: u64 = broken.iter().map(|counter| herd.counter("Left", counter)).sum();
+    assert!(broken >= 2, "the link or a client, each time");
+    herd.wait_until_connected(&herd.names());
+}
+
+#[test]
+fn signals_at_any_moment_interrupt_nothing() {
+    let herd = Herd::solo();
+    let mut client = herd.client("Solo");
+    let pid = herd.pid("Solo");
+    let storm = format!(
+        "for i in 1 2 3 4 5 6 7 8 9 10; do for j in 1 2 3 4 5 6 7 8 9 10; do \
+         kill -s HUP {pid}; kill -s USR1 {pid}; done; done"
+    );
+    let mut signals = Command::new("sh").arg("-c").arg(storm).spawn().unwrap();
+    let mut asked = 0;
+    while signals.try_wait().unwrap().is_none() || asked < 300 {
+        client.iamat("kiwi", "+1+1", &asked.to_string());
+        asked += 1;
+    }
+    assert!(client.held(b"kiwi").is_some());
+    assert_eq!(herd.counter("Solo", "connection_errors_total"), 0);
+    // And the log that was opened again and again holds all of it.
+    herd.wait_for_log("Solo", &[&format!("< IAMAT kiwi +1+1 {}", asked - 1)]);
+    let log = herd.log_lines("Solo");
+    assert_eq!(log.iter().filter(|line| line.contains("< IAMAT kiwi")).count(), asked);
+}
+
+// The clock
+
+/// The wall clock is for what is said to people and other nodes; everything that waits goes by a
+/// clock that nobody sets.
+#[test]
+fn a_clock_that_is_set_moves_nothing_but_what_is_told() {
+    const HOUR: i64 = 3_600;
+    let extra = "limits: {idle_timeout_s: 600, line_timeout_s: 300}\n\
+                 peers: {timeout_ms: 60000, keepalive_ms: 50}";
+    let machine = Machine::start(PAIR, extra);
+    let herd = &machine.herd;
+    herd.wait_until_connected(&herd.names());
+    let mut client = herd.client("Left");
+    let mut half = herd.client("Left");
+    half.send(b"a line that beg");
+    for step in [-HOUR, 24 * HOUR, 0] {
+        machine.set(Fault::ClockStep, step);
+        let name = format!("step{step}");
+        let line = client.iamat(&name, "+1+1", &seconds(wall_ns()));
+        let off = At::parse(&line).diff_ns - i128::from(step) * 1_000_000_000;
+        assert!(off.unsigned_abs() < DEADLINE.as_nanos(), "{off} ns beside the clock");
+        herd.wait_until_held(&["Right".to_owned()], &name, &line);
+        eventually("the neighbours notice", DEADLINE, || {
+            let warnings = herd.counter("Right", "clock_offset_warnings_total");
+            (warnings >= u64::from(step != 0)).then_some(())
+        });
+    }
+    half.send(b"ins and ends\n");
+    assert_bytes(&half.line(), b"? a line that begins and ends\n");
+    assert_bytes(&client.ask(b"hello"), b"? hello\n");
+    for counter in ["idle_timeouts_total", "line_timeouts_total", "links_lost_total"] {
+        assert_eq!(herd.counter("Left", counter), 0, "{counter}");
+    }
+}

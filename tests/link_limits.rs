@@ -1,0 +1,122 @@
+//! The limits on links, under a clock of the test's own.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests report by failing the test"
+)]
+
+use std::time::Duration;
+
+use proxy_herd::config::LogFormat;
+use proxy_herd::herd::directory::{Keys, Rules};
+use proxy_herd::herd::handshake::Identity;
+use proxy_herd::herd::{Action, Herd, Timing};
+use proxy_herd::journal::Journal;
+
+const TIMING: Timing = Timing {
+    keepalive: Duration::from_millis(400),
+    timeout: Duration::from_secs(100),
+    redial_max: Duration::from_millis(300),
+    antientropy_interval: Duration::from_secs(7),
+};
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// The node `me` of two neighbours.
+fn herd(me: u16, timing: Timing) -> Herd {
+    let identity = Identity {
+        names: [b"A", b"B"].map(|name| name[..].into()).to_vec(),
+        me,
+        neighbours: vec![1 - me],
+        rules: Rules { max_clock_offset: 5_000_000_000, max_clients: 1000, client_ttl: 0 },
+        secret: None,
+        tls: false,
+        boot: 100 + u64::from(me),
+    };
+    Herd::new(identity, &[], timing, Keys { index: (1, 2), digest: (3, 4) }, Duration::ZERO)
+}
+
+/// Two neighbours whose link has just been established.
+fn linked(timing: &Timing) -> [Herd; 2] {
+    let mut herds = [0, 1].map(|me| herd(me, timing.clone()));
+    herds[0].established(1, 1, 101, true, Duration::ZERO);
+    herds[1].established(1, 0, 100, false, Duration::ZERO);
+    herds
+}
+
+/// What the two say to each other until neither has more to say at `now`, line by line.
+fn talk(herds: &mut [Herd; 2], now: Duration) -> Vec<String> {
+    let mut journal = Journal::new(false, LogFormat::default(), "A");
+    let mut said = Vec::new();
+    loop {
+        let before = said.len();
+        for end in [0, 1] {
+            let mut bytes = Vec::new();
+            herds[end].handle_timeout(now, 0);
+            herds[end].fill(0, 0, &mut bytes, 1 << 20, &mut journal);
+            for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+                herds[1 - end].receive(0, 1, line, now, 0, &mut journal).unwrap();
+                said.push(String::from_utf8(line.to_vec()).unwrap());
+            }
+        }
+        if said.len() == before && herds.iter().all(|herd| !herd.has_output(0)) {
+            return said;
+        }
+    }
+}
+
+/// When a line that begins with `word` is said, in steps of 10 ms until `end`.
+fn times(herds: &mut [Herd; 2], word: &str, end: Duration) -> Vec<u64> {
+    let mut times = Vec::new();
+    for at in (0..end.as_millis() as u64).step_by(10) {
+        if talk(herds, ms(at)).iter().any(|line| line.starts_with(word)) {
+            times.push(at);
+        }
+    }
+    times
+}
+
+#[test]
+fn a_silent_link_says_something_at_each_keepalive() {
+    let pings = times(&mut linked(&TIMING), "PING ", ms(4_000));
+    assert_eq!(pings, (0..10).map(|i| 400 * i).collect::<Vec<_>>());
+}
+
+#[test]
+fn digests_are_compared_at_each_interval() {
+    let mut checks = times(&mut linked(&TIMING), "SUMS ", ms(40_000));
+    checks.retain(|&at| at > 1_000); // what the link itself brought about
+    let gaps: Vec<u64> = checks.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(checks[0] <= 7_000 && gaps.len() >= 4, "{checks:?}");
+    assert!(gaps.iter().all(|&gap| gap == 7_000), "{checks:?}");
+}
+
+#[test]
+fn a_peer_that_says_nothing_is_given_up() {
+    let [mut herd, _] = linked(&Timing { timeout: ms(5_000), ..TIMING });
+    herd.handle_timeout(ms(4_999), 0);
+    assert_eq!(herd.poll_action(), None);
+    herd.handle_timeout(ms(5_000), 0);
+    assert_eq!(herd.poll_action(), Some(Action::Close(1)));
+    assert_eq!(herd.counters.links_timed_out, 1);
+}
+
+#[test]
+fn a_neighbour_that_stays_away_is_tried_again_at_this_pause() {
+    let mut herd = herd(0, TIMING);
+    let mut dials = Vec::new();
+    for at in 0..5_000 {
+        herd.handle_timeout(ms(at), 0);
+        if herd.poll_action() == Some(Action::Dial(0)) {
+            dials.push(at);
+            herd.dial_failed(0, ms(at));
+        }
+    }
+    let gaps: Vec<u64> = dials.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.iter().all(|&gap| gap <= 300), "{dials:?}");
+    assert!(gaps[5..].iter().all(|&gap| gap >= 225), "{dials:?}");
+}

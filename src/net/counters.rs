@@ -146,3 +146,25 @@ fn places(client: &Client) -> Vec<(&'static str, u64)> {
         ("places_cached_bytes", gauges.cached_bytes as u64),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::PlacesLimits;
+    use crate::places::provider::Provider;
+    use crate::places::upstream::Settings;
+
+    #[test]
+    fn the_counters_of_a_provider_are_explained() {
+        let (provider, limits) = (Provider::Overpass, PlacesLimits::default());
+        let url = "https://a.example".parse().unwrap();
+        let client = Client::new(Settings { provider, url, key: None, limits, seed: 0 });
+        let explained = include_str!("../../docs/places.md");
+        for (name, _) in places(&client) {
+            assert!(
+                explained.contains(&format!("`{name}`")),
+                "docs/places.md says nothing of {name}"
+            );
+        }
+    }
+}

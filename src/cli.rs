@@ -156,7 +156,8 @@ fn named_config(arguments: &[OsString]) -> &str {
     DEFAULT_CONFIG
 }
 
-fn no_such_node(config: &Config, name: &str) -> String {
+/// There is no node `name`, and which one may be meant.
+pub(crate) fn no_such_node(config: &Config, name: &str) -> String {
     let names = config.nodes.iter().map(|node| node.name.as_str());
     let hint = nearest(name, names).map_or_else(String::new, |it| format!("; is it {it}?"));
     format!("there is no node `{}`{hint}", name.escape_debug())

@@ -1,5 +1,6 @@
 //! A herd of GPS tracking nodes: the map of the house is in ARCHITECTURE.md.
 
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod herd;

@@ -110,6 +110,44 @@ pub const MAX_ATTEMPTS: usize = 8;
 /// Names waiting to be resolved: two per neighbour at the most and a few for places.
 pub const MAX_LOOKUPS: usize = 64;
 
+/// Connections of the benchmark unless it is told otherwise; a client each while there are fewer.
+pub const BENCH_CONNECTIONS: usize = 50;
+
+/// Most connections of the benchmark: about as many as one address has ports to dial from.
+pub const BENCH_MAX_CONNECTIONS: usize = 60_000;
+
+/// Most requests of the benchmark in flight on a connection: some 100 KB of commands, which is what
+/// the sockets between two loops take.
+pub const BENCH_MAX_PIPELINE: usize = 1024;
+
+/// The same where nothing is said, for an open loop: room to catch up, on a server that answers
+/// within milliseconds. Clients are introduced at least so many at a time.
+pub const BENCH_OPEN_PIPELINE: usize = 64;
+
+/// Most requests a second: more than one thread can send.
+pub const BENCH_MAX_RATE: f64 = 10_000_000.0;
+
+/// Most nodes between which the benchmark follows records: each pair has a histogram of 250 KB.
+pub const BENCH_MAX_SPREAD: usize = 16;
+
+/// Longest reply that the benchmark waits for the end of: ten times the longest WHATSAT's.
+pub const BENCH_MAX_REPLY: usize = 256 * 1024;
+
+/// Requests of a connection that failed and are remembered, so that a late reply is recognised.
+pub const BENCH_MAX_FAILED: usize = 1024;
+
+/// Longest latency that the benchmark tells apart from longer ones.
+pub const BENCH_MAX_LATENCY: Duration = Duration::from_secs(100);
+
+/// Pause between two looks for replies that are late.
+pub const BENCH_TICK: Duration = Duration::from_millis(20);
+
+/// Pause before the benchmark dials again after it has lost a connection.
+pub const BENCH_REDIAL: Duration = Duration::from_millis(100);
+
+/// Pause between two lines of progress.
+pub const BENCH_PROGRESS: Duration = Duration::from_millis(500);
+
 /// How a number in the configuration file is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {

@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("node", &["herd", "places", "journal", "protocol", "config", "limits"]),
     ("net", &["node", "herd", "places", "journal", "protocol", "config", "limits"]),
     ("cli", &["config", "limits"]),
+    ("bench", &["cli", "protocol", "config", "limits"]),
 ];
 
 /// The modules that are a pure function of what they are given.
@@ -176,7 +177,10 @@ impl Source {
     }
 }
 
-/// All files of the library but its root, which only lists the modules.
+/// The root of the library, which only lists the modules, and those of the programs.
+const ROOTS: &[&str] = &["lib.rs", "main.rs", "bin/herd-bench.rs"];
+
+/// All files of the library but its root.
 fn sources() -> Vec<Source> {
     let src = root().join("src");
     let mut folders = vec![src.clone()];
@@ -188,7 +192,7 @@ fn sources() -> Vec<Source> {
                 folders.push(path);
             } else if path.extension().is_some_and(|it| it == "rs") {
                 let name = path.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
-                if name != "lib.rs" && name != "main.rs" {
+                if !ROOTS.contains(&name.as_str()) {
                     files.push(Source::parse(&name, &fs::read_to_string(&path).unwrap()));
                 }
             }

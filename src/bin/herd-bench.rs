@@ -1,0 +1,8 @@
+//! The benchmark: arguments, configuration, measurement.
+
+use std::env;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    proxy_herd::bench::main(env::args_os().skip(1), &|name| env::var_os(name))
+}

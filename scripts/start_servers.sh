@@ -115,20 +115,24 @@ while read -r name address; do
     names+=("$name") host[$name]=$(host_of "$address") port[$name]=${address##*:}
 done <<<"$listed"
 
-running=()
+running=() ended=()
 for name in "${names[@]}"; do
     if node_runs "$name"; then
         running+=("$name (pid $pid)")
     elif [ -e "$nodes_dir/$name.pid" ]; then
-        say "$name has ended since it was started (its pid file is stale); it is started again"
-        rm -f "$nodes_dir/$name.pid"
+        ended+=("$name")
     fi
 done
 if [ "${#running[@]}" -gt 0 ]; then
     say "already running:$(list "${running[@]}")"
-    say "stop them with scripts/stop_servers.sh"
+    [ "${#ended[@]}" -eq 0 ] || say "not running any more:$(list "${ended[@]}")"
+    say "stop them with scripts/stop_servers.sh, and start all again"
     exit 1
 fi
+for name in "${ended[@]}"; do
+    say "$name has ended since it was started (its pid file is stale); it is started again"
+    rm -f "$nodes_dir/$name.pid"
+done
 taken=
 for name in "${names[@]}"; do
     if accepts "${host[$name]}" "${port[$name]}"; then

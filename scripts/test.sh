@@ -3,9 +3,9 @@
 #
 # Usage: scripts/test.sh
 #
-# Formatting, lints, cargo test, the sessions with nc and telnet, the tests of the test servers,
-# and the types of the fuzz targets. What a missing tool keeps from being tested is said at the
-# end. Needs cargo and a C compiler; python3 with openssl, nc and telnet for the rest.
+# Formatting, lints, cargo test, the sessions with nc and telnet, the scripts that start and stop a
+# herd, the tests of the test servers, and the types of the fuzz targets. What a missing tool keeps
+# from being tested is said at the end. Needs cargo and a C compiler; python3 with openssl, nc and telnet for the rest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -44,6 +44,11 @@ have "chaos in network namespaces" unshare ip nft tc || true
 if [ -f tests/nc_telnet.sh ] && have "sessions with nc and telnet" nc telnet; then
     step "sessions with nc and telnet"
     bash tests/nc_telnet.sh "${CARGO_TARGET_DIR:-target}/debug/proxy-herd"
+fi
+
+if have "the scripts that start and stop a herd" nc python3 openssl; then
+    step "the scripts that start and stop a herd"
+    bash tests/scripts.sh "${CARGO_TARGET_DIR:-target}/debug/proxy-herd"
 fi
 
 if [ -d tests/servers ] && have "tests of the test servers" python3 openssl; then

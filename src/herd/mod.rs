@@ -290,6 +290,9 @@ impl Herd {
     ) {
         // Nodes that are not in this node's configuration are no part of its graph.
         let Some(origin) = self.identity.node(origin) else { return };
+        if self.routes.knows(origin, sequence) {
+            return;
+        }
         let mut up = Vec::new();
         while let Some((name, rest)) = next_field(names) {
             up.extend(self.identity.node(name));

@@ -7,6 +7,7 @@
 //! is not reachable, for a record that came by another way than its tree.
 
 use core::time::Duration;
+use std::collections::VecDeque;
 
 /// A node: its number among the herd's names in sorted order, the same everywhere.
 pub type NodeId = u16;
@@ -36,8 +37,11 @@ pub struct Routes {
     states: Vec<LinkState>,
     /// Trees may be used from this instant on; `None` when they are in use.
     settles_at: Option<Duration>,
-    /// Per origin: my parent in its tree, and my children. Empty while unsettled.
-    trees: Vec<Tree>,
+    /// The graph that trees are computed from. `None` while unsettled.
+    edges: Option<Edges>,
+    /// Per origin: my parent in its tree, and my children; computed when its first record comes,
+    /// because a thousand trees at once would hold up the event loop.
+    trees: Vec<Option<Tree>>,
 }
 
 /// This node's place in the tree of one origin.
@@ -72,7 +76,7 @@ impl Routes {
     pub fn new(me: NodeId, nodes: usize, now: Duration) -> Self {
         let mut states = vec![LinkState::default(); nodes];
         states[usize::from(me)].sequence = 1;
-        Self { me, states, settles_at: Some(now + SETTLE), trees: Vec::new() }
+        Self { me, states, settles_at: Some(now + SETTLE), edges: None, trees: vec![None; nodes] }
     }
 
     /// Sequence and links of `node`.
@@ -92,6 +96,13 @@ impl Routes {
         lost
     }
 
+    /// Whether what is said of `origin` under this number is old: its links need not be looked at.
+    /// A state comes over every edge, so nearly all are.
+    #[must_use]
+    pub fn knows(&self, origin: NodeId, sequence: u64) -> bool {
+        origin != self.me && sequence <= self.state(origin).0
+    }
+
     /// A neighbour tells of the links of `origin`.
     pub fn hear(&mut self, origin: NodeId, sequence: u64, up: Vec<NodeId>, now: Duration) -> Heard {
         if sequence > MAX_SEQUENCE {
@@ -106,9 +117,10 @@ impl Routes {
             state.sequence = sequence.saturating_add(1);
             return Heard::Mine;
         }
-        if sequence <= state.sequence {
+        if self.knows(origin, sequence) {
             return Heard::Old;
         }
+        let state = &mut self.states[usize::from(origin)];
         let lost = state.up.iter().any(|node| !up.contains(node));
         let changed = state.up != up;
         *state = LinkState { sequence, up };
@@ -128,60 +140,30 @@ impl Routes {
     pub fn handle_timeout(&mut self, now: Duration) {
         if self.settles_at.is_some_and(|at| at <= now) {
             self.settles_at = None;
-            self.trees = self.compute();
+            self.edges = Some(Edges::of(&self.states));
         }
     }
 
     /// This node's place in the tree of `origin`, or `None`: flood.
     #[must_use]
-    pub fn tree(&self, origin: NodeId) -> Option<&Tree> {
-        self.trees.get(usize::from(origin)).filter(|tree| tree.reachable)
+    pub fn tree(&mut self, origin: NodeId) -> Option<&Tree> {
+        let edges = self.edges.as_ref()?;
+        let tree = self.trees.get_mut(usize::from(origin))?;
+        let tree = tree.get_or_insert_with(|| edges.tree(origin, self.me));
+        tree.reachable.then_some(tree)
     }
 
     fn unsettle(&mut self, now: Duration) {
         self.settles_at = Some(now + SETTLE);
-        self.trees.clear();
-    }
-
-    /// One breadth-first search per origin, as far as this node's children. The order of neighbours
-    /// decides ties, alike everywhere.
-    fn compute(&self) -> Vec<Tree> {
-        let edges = Edges::of(&self.states);
-        let mut unseen = vec![0; edges.words];
-        let mut queue = Vec::with_capacity(self.states.len());
-        (0..self.states.len() as NodeId)
-            .map(|origin| {
-                let mut tree = Tree { reachable: origin == self.me, ..Tree::default() };
-                unseen.fill(u64::MAX);
-                unseen[usize::from(origin) / 64] &= !bit(origin);
-                queue.clear();
-                queue.push(origin);
-                let mut at = 0;
-                while let Some(&node) = queue.get(at) {
-                    at += 1;
-                    edges.take(node, &mut unseen, |next| {
-                        queue.push(next);
-                        if node == self.me {
-                            tree.children.push(next);
-                        } else if next == self.me {
-                            tree.parent = Some(node);
-                            tree.reachable = true;
-                        }
-                    });
-                    // What is left to see hangs below others.
-                    if node == self.me || queue.len() == self.states.len() {
-                        break;
-                    }
-                }
-                tree
-            })
-            .collect()
+        if self.edges.take().is_some() {
+            self.trees.fill(None);
+        }
     }
 }
 
 /// The graph as a row of bits per node. A search strikes a node's neighbours off the unseen 64 at a
-/// time, so a full mesh of a thousand nodes, half a million edges, costs a search no more than a
-/// sparse herd does, and the loop does not stall.
+/// time, so it costs no more in a full mesh, with half a million edges for a thousand nodes, than
+/// in a sparse herd.
 struct Edges {
     words: usize,
     rows: Vec<u64>,
@@ -208,6 +190,30 @@ impl Edges {
             }
         }
         Self { words, rows }
+    }
+
+    /// The place of `me` in the tree of `origin`: a breadth-first search as far as the children of
+    /// `me`. The order of neighbours decides ties, alike everywhere.
+    fn tree(&self, origin: NodeId, me: NodeId) -> Tree {
+        let mut tree = Tree { reachable: origin == me, ..Tree::default() };
+        let mut unseen = vec![u64::MAX; self.words];
+        unseen[usize::from(origin) / 64] &= !bit(origin);
+        let mut queue = VecDeque::from([origin]);
+        while let Some(node) = queue.pop_front() {
+            self.take(node, &mut unseen, |next| {
+                queue.push_back(next);
+                if node == me {
+                    tree.children.push(next);
+                } else if next == me {
+                    tree.parent = Some(node);
+                    tree.reachable = true;
+                }
+            });
+            if node == me {
+                break;
+            }
+        }
+        tree
     }
 
     /// Takes the neighbours of `node` out of `unseen` and hands them to `found` in ascending order.
@@ -239,7 +245,6 @@ fn ones(word: usize, mut bits: u64) -> impl Iterator<Item = NodeId> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::VecDeque;
 
     /// What each node of a graph computes, when all have heard all.
     fn settled(nodes: usize, edges: &[(NodeId, NodeId)]) -> Vec<Routes> {
@@ -279,7 +284,7 @@ mod tests {
             let edges: std::collections::BTreeSet<_> = pairs.into_iter()
                 .map(|(a, b)| (a % last, b % last)).filter(|&(a, b)| a < b).collect();
             let edges = Vec::from_iter(edges);
-            let routes = settled(nodes, &edges);
+            let mut routes = settled(nodes, &edges);
             for origin in 0..last {
                 let mut copies = vec![0; nodes];
                 let mut depths = vec![None; nodes];

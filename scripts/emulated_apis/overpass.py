@@ -86,12 +86,7 @@ class Query:
         if self.ended():
             raise SyntaxFault("An empty query is not allowed")
         while not self.ended():
-            if self.accept(r"out\b"):
-                out = self.out()
-                kept = sorted(result, key=lambda element: (element.kind, element.place.number))
-                elements += [as_dict(element, out) for element in kept[: out.limit]]
-            else:
-                result = self.statement(result)
+            result = self.statement(result, elements)
             self.expect(";")
         return as_document(elements) if self.json else as_xml()
 
@@ -109,16 +104,22 @@ class Query:
         if self.at > start:
             self.expect(";")
 
-    def statement(self, before: Set[Element]) -> Set[Element]:
-        """What the default set holds after a statement, of what it held before."""
+    def statement(self, before: Set[Element], printed: List[dict]) -> Set[Element]:
+        """What the default set holds after a statement, of what it held before. What the statement
+        prints is added to `printed`."""
+        if self.accept(r"out\b"):
+            out = self.out()
+            kept = sorted(before, key=lambda element: (element.kind, element.place.number))
+            printed += [as_dict(element, out) for element in kept[: out.limit]]
+            return before
         if self.accept(r"\("):
             union: Set[Element] = set()
             while not self.accept(r"\)"):
-                union |= self.statement(before)
+                union |= self.statement(before, printed)
                 self.expect(";")
             return union
         if self.accept(r"if\s*\("):
-            return self.condition(before)
+            return self.condition(before, printed)
         kind = self.expect_pattern(r"[a-z]+", "statement")
         kinds = {
             "node": {"node"}, "way": {"way"}, "relation": set(), "rel": set(), "nw": {"node", "way"},
@@ -128,7 +129,7 @@ class Query:
             raise SyntaxFault(f'Unknown type "{kind}"')
         return self.query(kinds)
 
-    def condition(self, before: Set[Element]) -> Set[Element]:
+    def condition(self, before: Set[Element], printed: List[dict]) -> Set[Element]:
         """An `if` behind its parenthesis. What is in its braces has to be right in any case."""
         kind = self.expect_pattern(r"count\s*\(\s*(?:node|way)s\s*\)", "count(nodes) or count(ways)")
         less = self.expect_pattern("[<>]", "'<' or '>'") == "<"
@@ -136,11 +137,12 @@ class Query:
         self.expect(")")
         self.expect("{")
         count = sum(element.kind in kind for element in before)
+        holds = count < number if less else count > number
         after = before
         while not self.accept("}"):
-            after = self.statement(after)
+            after = self.statement(after, printed if holds else [])
             self.expect(";")
-        return after if (count < number if less else count > number) else before
+        return after if holds else before
 
     def query(self, kinds: Set[str]) -> Set[Element]:
         found: List[Place] = []

@@ -45,7 +45,8 @@ const KINDS: [&str; 11] = [
 /// radius in steps of four, which is what `if` is for in Overpass QL ("to try more loosely search
 /// conditions if stricter search conditions did not deliver a result"). Four times the radius of
 /// a circle with fewer than twenty nodes holds some hundreds; all of them are fetched, and the
-/// nearest are picked here.
+/// nearest are picked here. Where it holds a large town, a thousand come in the order of their
+/// ids, which may leave out the nearest: so what a circle holds is printed before it is widened.
 pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut Vec<u8>) {
     let mut body = b"data=".to_vec();
     percent_encode(query(target, question).as_bytes(), &mut body);
@@ -60,7 +61,7 @@ fn query(target: Target<'_>, question: &Question) -> String {
         let radius = question.radius_m / part;
         format!("node(around:{radius},{lat},{lng})[name][~\"^({kinds})$\"~\".\"];")
     };
-    let wider = |part: f64| format!("if(count(nodes)<{MAX_RESULTS}){{{}}};", circle(part));
+    let wider = |part: f64| format!("if(count(nodes)<{MAX_RESULTS}){{out body;{}}};", circle(part));
     // A small claim is admitted sooner when the server is busy; no answer needs much.
     let timeout = target.deadline.as_secs().clamp(1, 25);
     format!(
@@ -98,7 +99,9 @@ pub(super) fn read(
     }
     let mut nodes: Vec<Node<'_>> =
         document.elements.0.into_iter().filter_map(|it| Node::of(it, question.center)).collect();
-    nodes.sort_by(|a, b| a.distance.total_cmp(&b.distance));
+    nodes.sort_by(|a, b| a.distance.total_cmp(&b.distance).then_with(|| a.id.cmp(&b.id)));
+    // A wider circle holds again what a narrower one held.
+    nodes.dedup_by(|again, first| again.id.is_some() && again.id == first.id);
     let results: Vec<String> = nodes.iter().take(MAX_RESULTS).map(Node::result).collect();
     Listing::build(
         [("html_attributions", ATTRIBUTION)],
@@ -245,8 +248,8 @@ mod tests {
             format!("node(around:{radius},34.06893,-118.445127)[name][~\"{kinds}\"~\".\"];")
         };
         let expected = format!(
-            "[out:json][timeout:5][maxsize:67108864];{}if(count(nodes)<20){{{}}};if(count(nodes)<20){{{}}};\
-             if(count(nodes)<20){{{}}};out body 1000;",
+            "[out:json][timeout:5][maxsize:67108864];{}if(count(nodes)<20){{out body;{}}};\
+             if(count(nodes)<20){{out body;{}}};if(count(nodes)<20){{out body;{}}};out body 1000;",
             circle("156.25"),
             circle("625"),
             circle("2500"),
@@ -302,6 +305,26 @@ mod tests {
                 .contains("OpenStreetMap contributors")
         );
         assert!(text.contains("34.0690000,"));
+    }
+
+    /// A circle with few nodes is printed, then the wider one, a large town at its rim included.
+    #[test]
+    fn what_is_near_is_kept_and_shown_once() {
+        let node = |id: u32, lat: f64| {
+            format!(r#"{{"id":{id},"lat":{lat},"lon":-118.445127,"tags":{{"name":"n{id}"}}}},"#)
+        };
+        let near = [node(9001, 34.07), node(9002, 34.07), node(9003, 34.08)].concat();
+        let town: String = (1..=1000).map(|id| node(id, 34.4)).collect();
+        let body = format!(
+            "{{\"elements\":[{near}{near}{town}{}]}}",
+            node(9003, 34.08).trim_end_matches(',')
+        );
+        let (document, _) = document(Provider::Overpass, &body, 20);
+        let results = document["results"].as_array().unwrap();
+        let names: Vec<&str> =
+            results.iter().map(|place| place["name"].as_str().unwrap()).collect();
+        assert_eq!(names.len(), 20);
+        assert_eq!(names[..4], ["n9001", "n9002", "n9003", "n1"]);
     }
 
     #[test]

@@ -363,6 +363,10 @@ class Overpass(Case):
         for count, expected in ((len(few), few), (len(few) + 1, many)):
             query = f"[out:json];{near}if(count(nodes)<{count}){{{far}}};out;"
             self.assertEqual(self.elements(query), expected)
+        # What is printed before the search widens comes first, and comes again.
+        query = f"[out:json];{near}if(count(nodes)<%d){{out body;{far}}};out;"
+        self.assertEqual(self.elements(query % len(few)), few)
+        self.assertEqual(self.elements(query % (len(few) + 1)), few + many)
         # A condition that does not hold leaves the set as it was, and is read all the same.
         kept = f"[out:json];{near}if (count(ways) > 0) {{{far}}};out;"
         self.assertEqual(self.elements(kept), few)

@@ -164,7 +164,7 @@ pub(crate) fn no_such_node(config: &Config, name: &str) -> String {
 }
 
 /// The herd as `--check` shows it.
-fn summary(config: &Config) -> String {
+pub fn summary(config: &Config) -> String {
     let mut text = String::new();
     let count = |number, thing| format!("{number} {thing}{}", if number == 1 { "" } else { "s" });
     let nodes = count(config.nodes.len(), "node");

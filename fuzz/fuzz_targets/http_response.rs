@@ -1,0 +1,228 @@
+//! What a provider of places answers. The first byte of the input says who is asked and whether
+//! the rest is a response as it is, or the body of one in one of the three framings.
+//!
+//! - However the response is cut into reads, the outcome is the same.
+//! - A body is what its framing says, byte for byte.
+//! - A response that breaks off is a failure, never a shorter answer.
+//! - Every question gets one document: JSON of the documented shape, without the key.
+
+#![no_main]
+
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use proxy_herd::limits::PlacesLimits;
+use proxy_herd::places::Question;
+use proxy_herd::places::document::Point;
+use proxy_herd::places::exchange::{Broken, Exchange, Progress, Response};
+use proxy_herd::places::key::ApiKey;
+use proxy_herd::places::limits::MAX_DOCUMENT_BYTES;
+use proxy_herd::places::provider::Provider;
+use proxy_herd::places::upstream::{Asked, Client, Settings, Ticket};
+use proxy_herd_fuzz::cuts;
+use serde_json::Value;
+
+/// Must be found in no document; its `/` shows percent-encoding.
+const KEY: &str = "canary/Key-0123";
+
+const MAX_RESULTS: u8 = 3;
+
+const QUESTION: Question =
+    Question { center: Point { lat: 34.068_93, lng: -118.445_127 }, radius_m: 10_000.0 };
+
+fuzz_target!(|input: &[u8]| {
+    let Some((&mode, rest)) = input.split_first() else { return };
+    // Letters from A on, so that a seed can be read.
+    let mode = mode.wrapping_sub(b'A');
+    let provider =
+        [Provider::Google, Provider::GoogleLegacy, Provider::Overpass][usize::from(mode) % 3];
+    let wire = framed(mode / 3 % 4, rest);
+    exchange(&wire);
+    answer(provider, &wire);
+});
+
+fn framed(framing: u8, body: &[u8]) -> Vec<u8> {
+    let head = match framing {
+        0 => return body.to_vec(),
+        1 => format!("Content-Length: {}\r\n", body.len()),
+        2 => "Transfer-Encoding: chunked\r\n".to_owned(),
+        _ => String::new(),
+    };
+    let mut wire = format!("HTTP/1.1 200 OK\r\n{head}\r\n").into_bytes();
+    if framing != 2 {
+        wire.extend_from_slice(body);
+        return wire;
+    }
+    let mut start = 0;
+    for end in cuts(body) {
+        wire.extend_from_slice(format!("{:x}\r\n", end - start).as_bytes());
+        wire.extend_from_slice(&body[start..end]);
+        wire.extend_from_slice(b"\r\n");
+        start = end;
+    }
+    wire.extend_from_slice(b"0\r\n\r\n");
+    wire
+}
+
+/// What an exchange makes of `wire`, and of its end. Whether the response was whole before that.
+fn feed(
+    wire: &[u8],
+    reads: impl Iterator<Item = usize>,
+    clean: bool,
+) -> (Result<Response, Broken>, bool) {
+    let (mut exchange, mut at) = (Exchange::new(), 0);
+    for end in reads {
+        match exchange.handle_input(&wire[at..end]) {
+            Ok(Progress::Pending) => at = end,
+            Ok(Progress::Done(mut response)) => {
+                // Bytes that come later come to an idle connection, which is closed for them.
+                response.reusable &= end == wire.len();
+                return (Ok(response), true);
+            }
+            Err(broken) => return (Err(broken), true),
+        }
+    }
+    (exchange.handle_eof(clean), false)
+}
+
+fn exchange(wire: &[u8]) {
+    let (whole, at_once) = feed(wire, [wire.len()].into_iter(), true);
+    assert_eq!(feed(wire, 1..=wire.len(), true), (whole.clone(), at_once));
+    assert_eq!(feed(wire, cuts(wire), true), (whole.clone(), at_once));
+    let (cut, _) = feed(wire, [wire.len()].into_iter(), false);
+    if at_once {
+        assert_eq!(cut, whole, "how the stream ends is of no matter then");
+    } else {
+        assert!(matches!(cut, Err(Broken::Truncated | Broken::NoResponse)));
+    }
+    let Ok(response) = whole else { return };
+    assert_eq!(
+        Some((response.status, &response.body)),
+        decode(wire).as_ref().map(|(s, b)| (*s, b))
+    );
+    for end in cuts(wire).filter(|&end| end < wire.len()) {
+        let (part, _) = feed(&wire[..end], [end].into_iter(), true);
+        match part {
+            // The bytes behind it were not its own.
+            Ok(part) if at_once => {
+                assert_eq!((part.status, part.body), (response.status, response.body.clone()));
+            }
+            // Only the end of the stream ends such a body; this is all that can be told of it.
+            Ok(part) => assert!(response.body.starts_with(&part.body)),
+            Err(broken) => assert!(matches!(broken, Broken::Truncated | Broken::NoResponse)),
+        }
+    }
+}
+
+/// Status and body of a response that is sound, the simple way.
+fn decode(mut wire: &[u8]) -> Option<(u16, Vec<u8>)> {
+    loop {
+        let end = find(wire, b"\r\n\r\n")? + 4;
+        let head = std::str::from_utf8(&wire[..end]).map_or_else(
+            |_| String::from_utf8_lossy(&wire[..end]).to_ascii_lowercase(),
+            str::to_ascii_lowercase,
+        );
+        let (status, body) = (head[9..12].parse().ok()?, &wire[end..]);
+        wire = body;
+        let field = |name: &str| {
+            let line = head.split("\r\n").find(|line| line.starts_with(&format!("{name}:")))?;
+            Some(line[name.len() + 1..].trim().to_owned())
+        };
+        return Some(match status {
+            100..200 => continue,
+            204 | 304 => (status, Vec::new()),
+            _ if field("transfer-encoding").is_some() => (status, unchunk(body)?),
+            _ => {
+                let length = field("content-length").map(|it| it.parse().unwrap());
+                (status, body[..length.unwrap_or(body.len())].to_vec())
+            }
+        });
+    }
+}
+
+fn unchunk(mut wire: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let line = find(wire, b"\r\n")?;
+        let digits = wire.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let size = usize::from_str_radix(std::str::from_utf8(&wire[..digits]).ok()?, 16).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(&wire[line + 2..][..size]);
+        wire = &wire[line + 2 + size + 2..];
+    }
+}
+
+fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
+    bytes.windows(what.len()).position(|window| window == what)
+}
+
+/// What a WHATSAT is told when the provider answers `wire`.
+fn answer(provider: Provider, wire: &[u8]) {
+    let whole = ask(provider, wire, [wire.len()].into_iter());
+    assert_eq!(ask(provider, wire, cuts(wire)), whole);
+    let status = check(provider, &whole);
+    for end in cuts(wire).take(4).filter(|&end| end < wire.len()) {
+        let part = ask(provider, &wire[..end], [end].into_iter());
+        let is_failure = !matches!(check(provider, &part).as_str(), "OK" | "ZERO_RESULTS");
+        let is_failure_of_all = !matches!(status.as_str(), "OK" | "ZERO_RESULTS");
+        assert!(part == whole || is_failure || is_failure_of_all, "half an answer was taken");
+    }
+}
+
+fn ask(provider: Provider, wire: &[u8], reads: impl Iterator<Item = usize>) -> Vec<u8> {
+    const START: Duration = Duration::ZERO;
+    let (mut client, mut document) = (client(provider), Vec::new());
+    let asked = client.ask(Ticket(1), QUESTION, MAX_RESULTS, START, &mut document);
+    assert_eq!(asked, Asked::Waiting);
+    let connection = client.poll_connect().expect("the first question opens a connection");
+    client.handle_connected(connection, START);
+    assert_eq!(client.poll_output(&mut Vec::new()), Some(connection));
+    let mut at = 0;
+    for end in reads {
+        client.handle_input(connection, &wire[std::mem::replace(&mut at, end)..end], START);
+    }
+    client.handle_eof(connection, true, START);
+    assert_eq!(client.poll_answer(&mut document), Some(Ticket(1)));
+    assert_eq!(client.poll_answer(&mut Vec::new()), None);
+    document
+}
+
+fn client(provider: Provider) -> Client {
+    thread_local! {
+        static KEYED: ApiKey = ApiKey::parse(KEY.as_bytes()).unwrap();
+    }
+    let key = (provider != Provider::Overpass).then(|| KEYED.with(ApiKey::clone));
+    let url = "https://places.example".parse().unwrap();
+    Client::new(Settings { provider, url, key, limits: PlacesLimits::default(), seed: 1 })
+}
+
+/// The status of a document that is as documented.
+fn check(provider: Provider, document: &[u8]) -> String {
+    let text = std::str::from_utf8(document).expect("UTF-8");
+    assert!(!text.contains("\n\n") && !text.ends_with('\n'), "{text}");
+    assert!(text.len() <= 2 * MAX_DOCUMENT_BYTES);
+    let document: Value = serde_json::from_str(text).expect("JSON");
+    // As it stands, and as whoever reads the JSON gets it. Overpass has no key.
+    let texts = [text, &document.to_string()];
+    for text in texts.into_iter().filter(|_| provider != Provider::Overpass) {
+        let percent = text.contains("canary%2FKey-0123") || text.contains("canary%2fKey-0123");
+        assert!(!text.contains(KEY) && !percent, "{text}");
+    }
+    let results = document["results"].as_array().expect("results");
+    let is_text = |value: &Value| value.as_str().is_some();
+    assert!(results.len() <= usize::from(MAX_RESULTS), "{text}");
+    assert!(results.iter().all(|it| is_text(&it["name"]) && is_text(&it["vicinity"])), "{text}");
+    assert!(document["html_attributions"].is_array(), "{text}");
+    let status = document["status"].as_str().expect("status");
+    match status {
+        "OK" => assert!(!results.is_empty(), "{text}"),
+        "ZERO_RESULTS" => assert!(results.is_empty(), "{text}"),
+        "UNKNOWN_ERROR" | "OVER_QUERY_LIMIT" | "REQUEST_DENIED" => {
+            assert!(results.is_empty() && is_text(&document["error_message"]), "{text}");
+        }
+        _ => panic!("{text}"),
+    }
+    status.to_owned()
+}

@@ -1,0 +1,780 @@
+//! The core of a node as a whole, event by event. The input is a list of events: what clients and
+//! peers say and in which pieces it arrives, links that come and go, answers of a provider, time
+//! that passes and clocks that jump.
+//!
+//! After each event:
+//!
+//! - The node holds what a model of the contract holds, and indexes and sums are those of that.
+//! - Each command has had its reply or will have it, byte for byte, in the order of the commands.
+//! - News is owed to neighbours, but not to the one it came from; what is no news, to nobody.
+//! - Queues and buffers are within their bounds, and no timer is due that has just been served.
+
+#![no_main]
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use proxy_herd::herd::digest::{Branch, FANOUT, LEAF_LEVEL};
+use proxy_herd::herd::directory::{Rules, Source};
+use proxy_herd::herd::handshake::Transport;
+use proxy_herd::herd::message::{
+    Message, Purpose, push_links, push_listing, push_offers, push_ping, push_pong, push_pull,
+    push_repair, push_sums, push_wants,
+};
+use proxy_herd::herd::routes::SETTLE;
+use proxy_herd::herd::{Action, LinkId};
+use proxy_herd::limits::{Limits, PlacesLimits};
+use proxy_herd::node::{Caller, Next, Node, Now, Session};
+use proxy_herd::places::Places;
+use proxy_herd::places::provider::{Provider, Trouble};
+use proxy_herd::places::upstream::{Client, ConnId, Settings};
+use proxy_herd::protocol::time::{Nanos, SECOND};
+use proxy_herd::protocol::trim;
+use proxy_herd_fuzz::model::{Fact, Model};
+use proxy_herd_fuzz::node::{self, ME, NAMES, NEIGHBOURS, hash, leaf};
+
+/// More than the directory takes.
+const CLIENTS: [&str; 5] = ["a", "bb", "kiwi.cs.ucla.edu", "\u{a0}", "d"];
+const MAX_CLIENTS: u32 = 3;
+
+const LOCATIONS: [&str; 4] = ["+34.068930-118.445127", "+12-118/", "-90.0+180", "+.5-0"];
+
+/// The neighbour that is a server of the seed.
+const SEED: LinkId = 0;
+
+const LIMITS: fn() -> Limits = || Limits {
+    max_line: 96,
+    max_output_buffer: 1000,
+    max_pending_whatsat_per_connection: 2,
+    max_pending_whatsat: 3,
+    ..Limits::default()
+};
+
+/// Longer than any reply here.
+const LONGEST_REPLY: usize = 1000;
+
+const LONGEST_MESSAGE: usize = 400;
+
+fuzz_target!(|input: &[u8]| {
+    let mut events = Events(input);
+    let mut world = World::new(&mut events);
+    while let Some(event) = events.next() {
+        world.step(event, &mut events);
+        world.check();
+    }
+    world.finish();
+});
+
+/// The input, byte by byte.
+struct Events<'a>(&'a [u8]);
+
+impl Events<'_> {
+    fn next(&mut self) -> Option<u8> {
+        let (&first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(first)
+    }
+
+    /// A number below `bound`; 0 when the input is over.
+    fn below(&mut self, bound: usize) -> usize {
+        self.next().map_or(0, |byte| usize::from(byte) % bound)
+    }
+
+    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+}
+
+/// What a client says in one line.
+enum Command {
+    Iamat(Fact),
+    /// Client, whether anything is asked for, and the line.
+    Whatsat(&'static str, String),
+    Unknown(&'static str),
+    Http,
+    TooLong,
+}
+
+/// What it must be told.
+#[derive(Debug)]
+enum Owed {
+    Text(Vec<u8>),
+    /// This line, and a document.
+    Places(String),
+}
+
+/// A connection of a client.
+struct User {
+    id: u64,
+    session: Session,
+    /// Sent and not taken by the node; the first `arrived` of it have come.
+    sent: Vec<u8>,
+    arrived: usize,
+    /// Bytes that the node has taken.
+    taken: usize,
+    /// Commands in `sent`, and where each ends in all that was sent.
+    commands: VecDeque<(usize, Command)>,
+    begun: bool,
+    /// The node has said its last word.
+    over: bool,
+    out: Vec<u8>,
+    told: Vec<u8>,
+    owed: VecDeque<Owed>,
+}
+
+/// A connection of a neighbour.
+struct Peer {
+    id: u64,
+    session: Session,
+    link: LinkId,
+}
+
+struct World {
+    node: Node,
+    model: Model,
+    now: Now,
+    users: Vec<User>,
+    peers: Vec<Peer>,
+    dials: Vec<LinkId>,
+    connecting: Vec<ConnId>,
+    connected: Vec<ConnId>,
+    last_id: u64,
+    /// Links that have come and gone, and when that last changed.
+    changes: (u64, Duration),
+}
+
+impl World {
+    fn new(events: &mut Events<'_>) -> Self {
+        let setting = events.below(4);
+        let client_ttl = if setting & 1 == 1 { 60 * SECOND } else { 0 };
+        let places = if setting & 2 == 2 { upstream() } else { node::offline() };
+        let rules = Rules { max_clock_offset: 5 * SECOND, max_clients: MAX_CLIENTS, client_ttl };
+        let identity = node::identity(ME, None, rules);
+        let node = node::node(identity, &[NEIGHBOURS[SEED]], places, LIMITS());
+        let now = Now { elapsed: Duration::ZERO, clock: 1_621_464_828_223_371_889 };
+        let mut world = Self {
+            model: Model { rules, held: Vec::new() },
+            node,
+            now,
+            users: Vec::new(),
+            peers: Vec::new(),
+            dials: Vec::new(),
+            connecting: Vec::new(),
+            connected: Vec::new(),
+            last_id: 0,
+            changes: (0, Duration::ZERO),
+        };
+        for _ in 0..2 {
+            let user = world.user();
+            world.users.push(user);
+        }
+        world
+    }
+
+    fn step(&mut self, event: u8, events: &mut Events<'_>) {
+        match event % 16 {
+            0..3 => self.say(events),
+            3 | 4 => {
+                let user = events.below(self.users.len());
+                let bytes = events.of(&[1000, 1, 7, 40, 80]);
+                self.deliver(user, bytes, false);
+            }
+            5 => {
+                let user = events.below(self.users.len());
+                let bytes = events.of(&[10_000, 1, 50, 500]);
+                self.take(user, bytes);
+            }
+            6 => self.leave(events),
+            7 => self.accept(events),
+            8 => self.dialled(events),
+            9 | 10 => self.record(events),
+            11 => self.message(events),
+            12 => self.fill(events),
+            13 => {
+                if let Some(peer) = self.a_peer(events) {
+                    self.close(peer);
+                }
+            }
+            14 => self.pass(events),
+            _ => self.provider(events),
+        }
+        self.poll();
+    }
+
+    // clients
+
+    fn user(&mut self) -> User {
+        self.last_id += 1;
+        let session = Session::accepted(&self.node, self.last_id, Caller::default());
+        User {
+            id: self.last_id,
+            session,
+            sent: Vec::new(),
+            arrived: 0,
+            taken: 0,
+            commands: VecDeque::new(),
+            begun: false,
+            over: false,
+            out: Vec::new(),
+            told: Vec::new(),
+            owed: VecDeque::new(),
+        }
+    }
+
+    fn say(&mut self, events: &mut Events<'_>) {
+        let user = events.below(self.users.len());
+        let client = events.of(&CLIENTS);
+        let (line, command) = match events.below(8) {
+            0..4 => {
+                let fact = self.fact(client, ME.into(), events);
+                let line = format!("IAMAT {} {} {}", client, fact.location, fact.time_text);
+                (line, Command::Iamat(fact))
+            }
+            4 | 5 => {
+                let (radius, bound) = (events.of(&["10", "0.0", "+50.000", "5"]), events.below(21));
+                let line = format!("WHATSAT {client} {radius} {bound}");
+                (line.clone(), Command::Whatsat(client, line))
+            }
+            6 => {
+                let text = events.of(&[
+                    "x  y",
+                    "\t ",
+                    "AT Bona +0.5 a +1-1 5",
+                    "WHATSAT a 51 1",
+                    "IAMAT a +91-1 5",
+                    "HERD 1",
+                    " iamat a +1-1 5\r",
+                    "PING 1",
+                ]);
+                (text.to_owned(), Command::Unknown(text))
+            }
+            _ if events.below(2) == 0 => ("GET / HTTP/1.1".to_owned(), Command::Http),
+            _ => ("x".repeat(LIMITS().max_line + 1), Command::TooLong),
+        };
+        let user = &mut self.users[user];
+        if user.sent.len() > 2000 {
+            return;
+        }
+        user.sent.extend_from_slice(line.as_bytes());
+        user.sent.push(b'\n');
+        user.commands.push_back((user.taken + user.sent.len(), command));
+    }
+
+    /// What a client may say now, to a node.
+    fn fact(&self, client: &'static str, server: usize, events: &mut Events<'_>) -> Fact {
+        let seconds = self.now.clock / SECOND + events.of(&[0, -1, 1, -3, 3, 6, -30, -90, 1000]);
+        let (fraction, nanos) =
+            events.of(&[("", 0), (".5", 500_000_000), (".000000001", 1), (".0000000019", 1)]);
+        Fact {
+            client,
+            location: events.of(&LOCATIONS),
+            time_text: format!("{seconds}{fraction}"),
+            time: seconds * SECOND + nanos,
+            server,
+            received: self.now.clock,
+        }
+    }
+
+    fn deliver(&mut self, at: usize, bytes: usize, end: bool) -> Next {
+        let before = self.owed();
+        let mut news = Vec::new();
+        let Self { node, users, now, .. } = self;
+        let user = &mut users[at];
+        user.arrived = user.sent.len().min(user.arrived.saturating_add(bytes));
+        let input = &user.sent[..user.arrived];
+        let (taken, next) = user.session.receive(node, input, end, now, &mut user.out);
+        user.sent.drain(..taken);
+        (user.arrived, user.taken) = (user.arrived - taken, user.taken + taken);
+        while user.commands.front().is_some_and(|(end, _)| *end <= user.taken) {
+            let Some((_, command)) = user.commands.pop_front() else { break };
+            if !user.over {
+                news.extend(execute(&mut self.model, user, command, now.clock));
+            }
+        }
+        assert_eq!(user.over, next == Next::HangUp);
+        let partial = user.arrived <= LIMITS().max_line;
+        assert!(next != Next::Read || partial, "{} bytes are held", user.arrived);
+        self.flooded(&before, &news, None);
+        next
+    }
+
+    /// The socket takes some of what a client is told.
+    fn take(&mut self, at: usize, bytes: usize) {
+        let user = &mut self.users[at];
+        let bytes = bytes.min(user.out.len());
+        user.told.extend(user.out.drain(..bytes));
+        while let Some(owed) = user.owed.front() {
+            let whole = match owed {
+                Owed::Text(text) => {
+                    let common = text.len().min(user.told.len());
+                    assert_eq!(
+                        user.told[..common].escape_ascii().to_string(),
+                        text[..common].escape_ascii().to_string()
+                    );
+                    (common == text.len()).then_some(common)
+                }
+                Owed::Places(line) => {
+                    let end = user.told.windows(2).position(|it| it == b"\n\n");
+                    end.map(|end| {
+                        let reply = str::from_utf8(&user.told[..end]).expect("UTF-8");
+                        let (first, document) = reply.split_once('\n').expect("a document");
+                        assert_eq!(first, line);
+                        assert!(document.starts_with("{\n  \"") && document.ends_with("\"\n}"));
+                        end + 2
+                    })
+                }
+            };
+            let Some(whole) = whole else { return };
+            user.told.drain(..whole);
+            user.owed.pop_front();
+        }
+        assert!(user.told.is_empty(), "{}", user.told.escape_ascii());
+    }
+
+    /// A client goes, and another comes.
+    fn leave(&mut self, events: &mut Events<'_>) {
+        let at = events.below(self.users.len());
+        match events.below(3) {
+            // In the middle of everything.
+            0 => {}
+            // Having ended its side: then all that it said is answered.
+            how => {
+                let user = &mut self.users[at];
+                if how == 1 && user.arrived < user.sent.len() {
+                    user.sent.pop(); // the end of the stream ends the last line as well
+                    if let Some((end, _)) = user.commands.back_mut() {
+                        *end -= 1;
+                    }
+                }
+                self.answer_all(at);
+            }
+        }
+        let new = self.user();
+        let mut old = std::mem::replace(&mut self.users[at], new);
+        old.session.close(&mut self.node, &self.now);
+    }
+
+    /// What a client that has ended its side is still told.
+    fn answer_all(&mut self, at: usize) {
+        // A turn answers a command at least, or passes a deadline.
+        for _ in 0..500 {
+            let next = self.deliver(at, usize::MAX, true);
+            self.take(at, usize::MAX);
+            if matches!(next, Next::Finish | Next::HangUp) && !self.users[at].session.is_waiting() {
+                assert!(self.users[at].owed.is_empty(), "{:?}", self.users[at].owed);
+                return;
+            }
+            if next != Next::Wait || self.users[at].session.is_waiting() || self.node_is_crowded() {
+                self.advance(Duration::from_secs(1));
+            }
+            self.poll();
+        }
+        panic!("it is not answered");
+    }
+
+    fn node_is_crowded(&self) -> bool {
+        !self.node.has_room()
+    }
+
+    // peers
+
+    fn a_peer(&self, events: &mut Events<'_>) -> Option<usize> {
+        let at = events.below(self.peers.len().max(1));
+        (at < self.peers.len()).then_some(at)
+    }
+
+    /// The line with which a neighbour begins, or answers.
+    fn hello(&self, link: LinkId, boot: usize) -> Vec<u8> {
+        let Rules { max_clock_offset, max_clients, client_ttl } = self.model.rules;
+        let name = NAMES[usize::from(NEIGHBOURS[link])];
+        let nonce = "00112233445566778899aabbccddeeff";
+        format!(
+            "HERD 1 {name} Clark {boot} {nonce} {max_clock_offset:x} {max_clients:x} {client_ttl:x} open\n"
+        )
+        .into_bytes()
+    }
+
+    /// A neighbour dials.
+    fn accept(&mut self, events: &mut Events<'_>) {
+        self.last_id += 1;
+        let (link, boot) = (events.below(NEIGHBOURS.len()), events.below(2));
+        let transport = Transport { loopback: true, certified: None };
+        let seed = (link == SEED).then_some(SEED);
+        let caller = Caller { transport, seed, ..Caller::default() };
+        let session = Session::accepted(&self.node, self.last_id, caller);
+        let mut peer = Peer { id: self.last_id, session, link };
+        if link == SEED {
+            self.peers.push(peer); // it says nothing before its first record
+        } else {
+            let hello = self.hello(link, boot);
+            let next = self.tell(&mut peer, &hello);
+            self.shaken(peer, next);
+        }
+    }
+
+    /// What becomes of a connection that the node wanted.
+    fn dialled(&mut self, events: &mut Events<'_>) {
+        let at = events.below(self.dials.len().max(1));
+        if at >= self.dials.len() {
+            return;
+        }
+        let link = self.dials.swap_remove(at);
+        let outcome = events.below(4);
+        if outcome == 0 {
+            return self.node.herd.dial_failed(link, self.now.elapsed);
+        }
+        self.last_id += 1;
+        let (id, transport) = (self.last_id, Transport { loopback: true, certified: None });
+        let (label, mut out) = (Box::default(), Vec::new());
+        let node = &mut self.node;
+        let session = Session::dialled(node, id, label, link, transport, &self.now, &mut out);
+        let mut peer = Peer { id, session, link };
+        if link == SEED {
+            assert!(out.is_empty() && peer.session.link() == Some(SEED));
+            return self.peers.push(peer);
+        }
+        assert!(out.starts_with(b"HERD 1 Clark ") && peer.session.is_shaking());
+        let answer = match outcome {
+            1 => [b"? ", &out[..]].concat(),
+            boot => self.hello(link, boot - 2),
+        };
+        let next = self.tell(&mut peer, &answer);
+        assert!(outcome != 1 || next == Next::HangUp);
+        self.shaken(peer, next);
+    }
+
+    fn shaken(&mut self, mut peer: Peer, next: Next) {
+        match next {
+            Next::Read => {
+                assert_eq!(peer.session.link(), Some(peer.link));
+                self.peers.push(peer);
+            }
+            // Refused, or one too many.
+            _ => peer.session.close(&mut self.node, &self.now),
+        }
+    }
+
+    /// A peer says something, in one read.
+    fn tell(&mut self, peer: &mut Peer, lines: &[u8]) -> Next {
+        let mut out = Vec::new();
+        let (taken, next) = peer.session.receive(&mut self.node, lines, false, &self.now, &mut out);
+        assert_eq!(taken, lines.len());
+        let hello = out.starts_with(b"HERD 1 Clark ");
+        assert!(out.is_empty() || hello, "peers get no replies: {}", out.escape_ascii());
+        next
+    }
+
+    fn record(&mut self, events: &mut Events<'_>) {
+        let Some(at) = self.a_peer(events) else { return };
+        let (client, server) = (events.of(&CLIENTS), events.below(NAMES.len()));
+        let mut fact = self.fact(client, server, events);
+        fact.received += events.of(&[0, -SECOND, SECOND, -1, -70 * SECOND, 3600 * SECOND]);
+        let repair = events.below(4);
+        let mut lines = Vec::new();
+        if repair == 1 && self.peers[at].link != SEED {
+            push_repair(&mut lines, events.of(&[Purpose::Sync, Purpose::Check]));
+        }
+        lines.extend_from_slice(fact.line().as_bytes());
+        lines.push(b'\n');
+        // A connection that this node dialled to the seed's server is not listened to.
+        let link = self.peers[at].link;
+        let is_heard = link != SEED || self.peers[at].session.link().is_none();
+        let before = self.owed();
+        let mut peer = self.peers.swap_remove(at);
+        let next = self.tell(&mut peer, &lines);
+        self.peers.push(peer);
+        assert_eq!(next, Next::Read);
+        let news = is_heard && self.model.offer(&fact, Source::Peer, self.now.clock);
+        let news = if news { &[fact][..] } else { &[] };
+        self.flooded(&before, news, Some(link));
+    }
+
+    /// The slots that each link owes, where it is up.
+    fn owed(&self) -> Vec<Option<Vec<u32>>> {
+        let slots = || 0..MAX_CLIENTS;
+        let links = self.node.herd.links().iter();
+        links
+            .map(|link| {
+                let flood = &link.up.as_ref()?.flood;
+                Some(slots().filter(|&slot| flood.contains(slot)).collect())
+            })
+            .collect()
+    }
+
+    /// Whether `news` is owed to whom it must be, and nothing else.
+    fn flooded(&self, before: &[Option<Vec<u32>>], news: &[Fact], from: Option<LinkId>) {
+        let directory = &self.node.herd.directory;
+        let slot_of = |fact: &Fact| {
+            let line = fact.line();
+            (0..MAX_CLIENTS).find(|&slot| directory.line(slot) == Some(line.as_bytes()))
+        };
+        // Later news may have taken the place of earlier.
+        let slots: Vec<u32> = news.iter().filter_map(slot_of).collect();
+        let unsettled = self.now.elapsed < self.changes.1 + SETTLE;
+        for (link, (before, after)) in before.iter().zip(self.owed()).enumerate() {
+            let (Some(before), Some(after)) = (before, after) else { continue };
+            let new = after.iter().filter(|slot| !before.contains(slot));
+            if from == Some(link) {
+                assert_eq!(new.count(), 0, "it goes back");
+                continue;
+            }
+            assert!(new.into_iter().all(|slot| slots.contains(slot)), "it is no news");
+            if unsettled || link == SEED {
+                assert!(slots.iter().all(|slot| after.contains(slot)), "it is not flooded");
+            }
+        }
+    }
+
+    fn message(&mut self, events: &mut Events<'_>) {
+        let Some(at) = self.a_peer(events) else { return };
+        if self.peers[at].link == SEED {
+            return;
+        }
+        let mut line = Vec::new();
+        let purpose = events.of(&[Purpose::Sync, Purpose::Check]);
+        let client = events.of(&CLIENTS).as_bytes();
+        let held = self.model.held.iter().find(|held| held.client.as_bytes() == client);
+        let digests = [held.map_or(1, |held| hash(held.line().as_bytes())), 7];
+        let digests = &digests[events.below(2)..];
+        let level = events.below(4) as u8;
+        let index = leaf(client).index() >> (4 * (LEAF_LEVEL - level));
+        let branch = Branch { level, index: index as u16 };
+        let kind = events.below(10);
+        match kind {
+            0 => push_ping(&mut line, 5),
+            1 => push_pong(
+                &mut line,
+                events.below(3) as u64,
+                self.now.clock + events.of(&[0, 9 * SECOND]),
+            ),
+            2 => {
+                let (origin, sequence) = (events.of(&NAMES), events.below(200) as u64);
+                let up = NAMES.iter().filter(|_| events.below(2) == 1).map(|name| name.as_bytes());
+                push_links(&mut line, origin.as_bytes(), sequence, up);
+            }
+            3 => {
+                let mut sums = self.node.herd.directory.sums().children(branch);
+                sums[events.below(FANOUT)] ^= 1;
+                push_sums(&mut line, purpose, branch, &sums);
+            }
+            4 => push_sums(&mut line, purpose, branch, &[0; FANOUT]),
+            5 => push_listing(&mut line, purpose, leaf(client), (0, u64::MAX), digests),
+            6 => push_offers(&mut line, leaf(client), digests),
+            7 => push_wants(&mut line, purpose, leaf(client), digests),
+            8 => push_pull(&mut line, branch),
+            _ => line.extend_from_slice(b"IAMAT a +1-1 5\n"),
+        }
+        let before = self.owed();
+        let mut peer = self.peers.swap_remove(at);
+        let next = self.tell(&mut peer, &line);
+        self.peers.push(peer);
+        self.flooded(&before, &[], None);
+        if next == Next::HangUp {
+            assert_eq!(kind, 9);
+            self.close(self.peers.len() - 1);
+        }
+    }
+
+    fn fill(&mut self, events: &mut Events<'_>) {
+        let Some(at) = self.a_peer(events) else { return };
+        let Some(link) = self.peers[at].session.link() else { return };
+        let (limit, mut out) = (events.of(&[4096, 100, 300]), Vec::new());
+        let Node { herd, journal, .. } = &mut self.node;
+        herd.fill(link, self.now.clock, &mut out, limit, journal);
+        assert!(out.len() <= limit + LONGEST_MESSAGE, "{} bytes", out.len());
+        for line in out.split_inclusive(|&byte| byte == b'\n') {
+            let line = line.strip_suffix(b"\n").expect("whole lines");
+            let is_held =
+                |line: &[u8]| self.model.held.iter().any(|it| it.line().as_bytes() == line);
+            match Message::parse(line) {
+                Some(Message::Record(_)) => assert!(is_held(line)),
+                Some(_) => {}
+                None => panic!("{}", line.escape_ascii()),
+            }
+        }
+    }
+
+    fn close(&mut self, at: usize) {
+        let mut peer = self.peers.swap_remove(at);
+        peer.session.close(&mut self.node, &self.now);
+    }
+
+    // everything else
+
+    fn pass(&mut self, events: &mut Events<'_>) {
+        if events.below(2) == 0 {
+            let milliseconds = events.of(&[50, 1, 500, 1000, 5000, 60_000]);
+            self.advance(Duration::from_millis(milliseconds));
+        } else {
+            let seconds: Nanos = events.of(&[1, -1, 5, -5, 61, -61, 1_000_000, -1_000_000]);
+            self.now.clock += seconds * SECOND;
+            self.node.journal.set_clock(self.now.clock);
+        }
+    }
+
+    fn advance(&mut self, by: Duration) {
+        self.now.elapsed += by;
+        self.now.clock += by.as_nanos() as Nanos;
+        let Self { node, now, .. } = self;
+        node.herd.handle_timeout(now.elapsed, now.clock);
+        let is_later = |due: Option<Duration>| due.is_none_or(|due| due > now.elapsed);
+        assert!(is_later(node.herd.poll_timeout()), "a timer that is never served");
+        if let Some(client) = node.places.upstream() {
+            client.handle_timeout(now.elapsed);
+            assert!(is_later(client.poll_timeout()), "a timer that is never served");
+        }
+        // Whatever has expired may have gone.
+        let held: Vec<&[u8]> = self.lines().collect();
+        let gone = |fact: &Fact| !held.contains(&fact.line().as_bytes());
+        let (gone, kept) = self.model.held.iter().cloned().partition::<Vec<_>, _>(gone);
+        assert!(gone.iter().all(|fact| self.model.is_expired(fact, self.now.clock)));
+        self.model.held = kept;
+    }
+
+    fn provider(&mut self, events: &mut Events<'_>) {
+        let Some(client) = self.node.places.upstream() else { return };
+        let now = self.now.elapsed;
+        if events.below(2) == 0 && !self.connecting.is_empty() {
+            let id = self.connecting.remove(events.below(self.connecting.len()));
+            match events.below(4) {
+                0 => client.handle_failed(id, &Trouble::Connect(String::new()), now),
+                _ => {
+                    self.connected.push(id);
+                    client.handle_connected(id, now);
+                }
+            }
+        } else if !self.connected.is_empty() {
+            let at = events.below(self.connected.len());
+            let id = self.connected[at];
+            match events.below(5) {
+                0 => {
+                    self.connected.swap_remove(at);
+                    client.handle_eof(id, true, now);
+                }
+                1 => client.handle_input(id, b"HTTP/1.1 200 OK\r\nContent-Length: 1", now),
+                2 => client.handle_input(id, b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", now),
+                3 => client.handle_input(id, b"5\r\n\r\n{\"elements\":[]}", now),
+                _ => {
+                    let body = "{\"elements\":[{\"lat\":1,\"lon\":2,\"tags\":{\"name\":\"N\",\"shop\":\"s\"}}]}";
+                    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+                    client.handle_input(id, (head + body).as_bytes(), now);
+                }
+            }
+        }
+    }
+
+    /// Does what the core asks for.
+    fn poll(&mut self) {
+        let mut asked = 0;
+        while let Some(action) = self.node.herd.poll_action() {
+            asked += 1;
+            match action {
+                Action::Dial(link) => {
+                    assert!(!self.dials.contains(&link), "it is being dialled");
+                    self.dials.push(link);
+                }
+                Action::Close(id) => {
+                    let at = self.peers.iter().position(|peer| peer.id == id);
+                    self.close(at.expect("a connection that is there"));
+                }
+            }
+        }
+        assert!(asked <= 3 * NEIGHBOURS.len());
+        if let Some(client) = self.node.places.upstream() {
+            while let Some(id) = client.poll_close() {
+                self.connecting.retain(|&it| it != id);
+                self.connected.retain(|&it| it != id);
+            }
+            while let Some(id) = client.poll_connect() {
+                self.connecting.push(id);
+            }
+            while client.poll_output(&mut Vec::new()).is_some() {}
+        }
+        while let Some((id, ticket)) = self.node.poll_answer() {
+            let user = self.users.iter_mut().find(|user| user.id == id).expect("who asked");
+            user.session.answer(&mut self.node, ticket, &mut user.out);
+        }
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let directory = &self.node.herd.directory;
+        (0..directory.slots()).filter_map(|slot| directory.line(slot))
+    }
+
+    fn check(&mut self) {
+        node::check(&mut self.node);
+        for fact in &self.model.held {
+            let line = fact.line();
+            assert!(self.lines().any(|held| held == line.as_bytes()), "{line} is not held");
+        }
+        assert_eq!(self.lines().count(), self.model.held.len());
+        for user in &self.users {
+            // Replies that waited may leave with those that did not.
+            let waited = (LIMITS().max_pending_whatsat_per_connection + 1) * LONGEST_REPLY;
+            assert!(user.out.len() <= LIMITS().max_output_buffer + waited, "{}", user.out.len());
+        }
+        if let Some(client) = self.node.places.upstream() {
+            assert!(client.gauges().waiting <= LIMITS().max_pending_whatsat);
+        }
+        let counters = &self.node.herd.counters;
+        let changes = counters.links_established + counters.links_lost;
+        if changes != self.changes.0 {
+            self.changes = (changes, self.now.elapsed);
+        }
+    }
+
+    fn finish(mut self) {
+        for at in 0..self.users.len() {
+            self.answer_all(at);
+        }
+        while !self.peers.is_empty() {
+            self.close(0);
+        }
+        self.check();
+        assert!(self.node.herd.links().iter().all(|link| link.up.is_none()));
+    }
+}
+
+/// What a command does to the model, and what is owed for it. Returns news.
+fn execute(model: &mut Model, user: &mut User, command: Command, clock: Nanos) -> Option<Fact> {
+    let mut news = None;
+    let first = !std::mem::replace(&mut user.begun, true);
+    let unknown = |text: &[u8]| Owed::Text([b"? ", text, b"\n"].concat());
+    user.owed.extend(match command {
+        Command::Iamat(fact) => {
+            let fact = Fact { received: clock, ..fact };
+            let reply = Owed::Text((fact.line() + "\n").into_bytes());
+            news = model.offer(&fact, Source::Client, clock).then_some(fact);
+            Some(reply)
+        }
+        Command::Whatsat(client, line) => Some(match model.get(client, clock) {
+            Some(fact) => Owed::Places(fact.line()),
+            None => unknown(line.as_bytes()),
+        }),
+        Command::Unknown(text) => {
+            let text = trim(text.as_bytes());
+            (!text.is_empty()).then(|| unknown(text))
+        }
+        Command::Http => {
+            user.over = first;
+            Some(unknown(b"GET / HTTP/1.1"))
+        }
+        Command::TooLong => {
+            user.over = true;
+            Some(unknown(&[&[b'x'; 64][..], b"..."].concat()))
+        }
+    });
+    news
+}
+
+fn upstream() -> Places {
+    let settings = Settings {
+        provider: Provider::Overpass,
+        url: "https://places.example".parse().expect("a URL"),
+        key: None,
+        limits: PlacesLimits { pool_size: 2, ..PlacesLimits::default() },
+        seed: 1,
+    };
+    Places::Upstream(Box::new(Client::new(settings)))
+}

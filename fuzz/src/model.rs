@@ -1,0 +1,98 @@
+//! The directory as the contract has it, for a handful of clients and without any cleverness.
+
+use std::fmt::Write as _;
+
+use proxy_herd::herd::directory::{Rules, Source};
+use proxy_herd::protocol::time::{Nanos, SECOND};
+
+use crate::node::{NAMES, hash};
+
+/// What a client told a node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fact {
+    pub client: &'static str,
+    pub location: &'static str,
+    /// As the client wrote it.
+    pub time_text: String,
+    pub time: Nanos,
+    /// Whom, as a place in [`NAMES`].
+    pub server: usize,
+    pub received: Nanos,
+}
+
+impl Fact {
+    /// The AT line, without LF.
+    pub fn line(&self) -> String {
+        let difference = self.received - self.time;
+        let sign = if difference < 0 { '-' } else { '+' };
+        let (seconds, nanos) = (difference.abs() / SECOND, difference.abs() % SECOND);
+        let mut line = format!("AT {} {sign}{seconds}.{nanos:09}", NAMES[self.server]);
+        let _ = write!(line, " {} {} {}", self.client, self.location, self.time_text);
+        line
+    }
+}
+
+/// The newest of each client.
+pub struct Model {
+    pub rules: Rules,
+    pub held: Vec<Fact>,
+}
+
+impl Model {
+    /// What the node must say of `client`.
+    pub fn get(&self, client: &str, clock: Nanos) -> Option<&Fact> {
+        self.held.iter().find(|held| held.client == client && !self.is_expired(held, clock))
+    }
+
+    /// Keeps `fact` if it is news, and returns whether it is.
+    pub fn offer(&mut self, fact: &Fact, source: Source, clock: Nanos) -> bool {
+        if self.is_expired(fact, clock) {
+            return false;
+        }
+        let (rules, ttl) = (self.rules, self.rules.client_ttl);
+        self.held
+            .retain(|held| held.client != fact.client || ttl == 0 || clock - held.received <= ttl);
+        if let Some(held) = self.held.iter_mut().find(|held| held.client == fact.client) {
+            let repeat = match source {
+                Source::Client => {
+                    (held.location, &held.time_text) == (fact.location, &fact.time_text)
+                }
+                Source::Peer => false, // the same line is no greater than itself
+            };
+            let news = !repeat && key(&rules, fact) > key(&rules, held);
+            if news {
+                *held = fact.clone();
+            }
+            return news;
+        }
+        if self.held.len() == rules.max_clients as usize {
+            let least = (0..self.held.len()).min_by_key(|&at| standing(&rules, &self.held[at]));
+            let least = least.expect("room for one client at least");
+            if standing(&rules, fact) <= standing(&rules, &self.held[least]) {
+                return false;
+            }
+            self.held.swap_remove(least);
+        }
+        self.held.push(fact.clone());
+        true
+    }
+
+    /// Whether its time to live is over.
+    pub fn is_expired(&self, fact: &Fact, clock: Nanos) -> bool {
+        self.rules.client_ttl > 0 && clock - fact.received > self.rules.client_ttl
+    }
+}
+
+fn rank(rules: &Rules, fact: &Fact) -> Nanos {
+    fact.time.min(fact.received + rules.max_clock_offset)
+}
+
+/// The order of records.
+fn key(rules: &Rules, fact: &Fact) -> (Nanos, Nanos, Nanos, &'static str, String) {
+    (rank(rules, fact), fact.time, fact.received, NAMES[fact.server], fact.line())
+}
+
+/// The order in which clients leave a directory that is full.
+fn standing(rules: &Rules, fact: &Fact) -> (Nanos, Nanos, Nanos, u64) {
+    (rank(rules, fact), fact.time, fact.received, hash(fact.client.as_bytes()))
+}

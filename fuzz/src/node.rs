@@ -1,0 +1,135 @@
+//! A node to fuzz, and what must be true of it whatever has happened.
+
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use std::time::Duration;
+
+use proxy_herd::config::LogFormat;
+use proxy_herd::herd::digest::{Branch, LEAF_LEVEL, Leaf};
+use proxy_herd::herd::directory::{Directory, Keys, Rules};
+use proxy_herd::herd::handshake::Identity;
+use proxy_herd::herd::queue::SlotQueue;
+use proxy_herd::herd::routes::NodeId;
+use proxy_herd::herd::{Herd, Timing};
+use proxy_herd::journal::Journal;
+use proxy_herd::limits::Limits;
+use proxy_herd::node::Node;
+use proxy_herd::places::Places;
+use proxy_herd::places::offline::Offline;
+use proxy_herd::places::places_file::{self, Format};
+use proxy_herd::protocol::record::Record;
+use ring::hmac;
+use siphasher::sip::SipHasher13;
+
+/// The herd. Clark is the node that is fuzzed; Campbell is no neighbour of it.
+pub const NAMES: [&str; 5] = ["Bailey", "Bona", "Campbell", "Clark", "Jaquez"];
+
+/// Clark.
+pub const ME: NodeId = 3;
+
+/// Some with a lesser name and one with a greater: who dials matters.
+pub const NEIGHBOURS: [NodeId; 3] = [0, 1, 4];
+
+/// Who a node is.
+pub fn identity(me: NodeId, secret: Option<&[u8]>, rules: Rules) -> Identity {
+    Identity {
+        names: NAMES.map(|name| name.as_bytes().into()).to_vec(),
+        me,
+        neighbours: if me == ME { NEIGHBOURS.to_vec() } else { vec![ME] },
+        rules,
+        secret: secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret)),
+        tls: false,
+        boot: u64::from(me) + 1,
+    }
+}
+
+/// The node itself.
+pub fn node(
+    identity: Identity,
+    seed_compatible: &[NodeId],
+    places: Places,
+    limits: Limits,
+) -> Node {
+    let timing = Timing {
+        keepalive: Duration::from_secs(1),
+        timeout: Duration::from_secs(5),
+        redial_max: Duration::from_secs(2),
+        antientropy_interval: Duration::from_secs(10),
+    };
+    let keys = Keys { index: (1, 2), digest: DIGEST_KEY };
+    let herd = Herd::new(identity, seed_compatible, timing, keys, Duration::ZERO);
+    let journal = Journal::new(true, LogFormat::default(), NAMES[usize::from(ME)]);
+    Node::new(herd, places, journal, limits, &[7; 32])
+}
+
+/// One place, at 0, 0.
+pub fn offline() -> Places {
+    // As a table it would take longer to read than all the rest.
+    let file = br#"{"type":"FeatureCollection","features":[{"type":"Feature",
+        "properties":{"name":"Null Island"},"geometry":{"type":"Point","coordinates":[0,0]}}]}"#;
+    Places::Offline(Offline::own(places_file::parse(file, Format::GeoJson).expect("a place")))
+}
+
+const DIGEST_KEY: (u64, u64) = (3, 4);
+
+/// The herd-wide hash, of a client or of a record.
+pub fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(DIGEST_KEY.0, DIGEST_KEY.1);
+    hasher.write(bytes);
+    hasher.finish()
+}
+
+/// The leaf of a client.
+pub fn leaf(client: &[u8]) -> Leaf {
+    Leaf::of(hash(client))
+}
+
+/// What must be true of a node between any two events.
+pub fn check(node: &mut Node) {
+    directory(&node.herd.directory);
+    let slots = node.herd.directory.slots();
+    for up in node.herd.links().iter().filter_map(|link| link.up.as_ref()) {
+        for queue in [&up.flood, &up.exchange.repairs] {
+            queued_once(queue, slots);
+        }
+    }
+    let printable = |&byte: &u8| byte == b'\n' || (0x20..0x7f).contains(&byte);
+    assert!(node.journal.lines().iter().all(printable), "the log is printable");
+    node.journal.clear();
+}
+
+/// The index finds what is stored, and the sums are those of the records, added up from nothing.
+fn directory(directory: &Directory) {
+    let mut sums = BTreeMap::from([((0, 0), 0u64)]);
+    let mut clients = 0;
+    for slot in 0..directory.slots() {
+        let Some(line) = directory.line(slot) else { continue };
+        clients += 1;
+        let record = Record::parse(line).expect("what is stored is a record");
+        assert_eq!(directory.get(record.client, record.received), Some(line));
+        let (leaf, digest) = (leaf(record.client), hash(line));
+        let mut listed = 0;
+        directory.for_leaf(leaf, |held, at| listed += u32::from((held, at) == (digest, slot)));
+        assert_eq!(listed, 1);
+        for level in 0..=LEAF_LEVEL {
+            let index = leaf.index() >> (4 * (LEAF_LEVEL - level));
+            let sum = sums.entry((level, index as u16)).or_default();
+            *sum = sum.wrapping_add(digest);
+        }
+    }
+    assert_eq!(directory.len(), clients);
+    assert!(directory.slots() <= directory.rules().max_clients);
+    for ((level, index), expected) in sums {
+        let branch = Branch { level, index };
+        assert_eq!(directory.sums().of(branch), expected, "{branch:?}");
+        if level < LEAF_LEVEL {
+            let children = directory.sums().children(branch);
+            assert_eq!(children.into_iter().fold(0, u64::wrapping_add), expected, "{branch:?}");
+        }
+    }
+}
+
+fn queued_once(queue: &SlotQueue, slots: u32) {
+    let queued = (0..slots).filter(|&slot| queue.contains(slot)).count();
+    assert_eq!(queue.len(), queued, "a slot that is none, or one twice");
+}

@@ -3,16 +3,19 @@
 use super::replies::Replies;
 use super::{Node, Now};
 use crate::herd::LinkId;
-use crate::herd::directory::{MAX_RECORD, Offer};
+use crate::herd::directory::{AHEAD, MAX_RECORD, Offer};
 use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress, Transport};
 use crate::herd::link::ConnectionId;
 use crate::places::document::Point;
 use crate::places::{Asked, Question, Ticket};
-use crate::protocol::command::{Command, Iamat, Whatsat, is_http_request_line};
+use crate::protocol::command::{Command, Iamat, Whatsat, client_of, is_http_request_line};
 use crate::protocol::framing::{Framed, Framing};
 use crate::protocol::record::Record;
 use crate::protocol::reply::{TOO_MANY_CONNECTIONS, push_overlong, push_unknown};
 use crate::protocol::{fields, next_field, trim};
+
+/// Clients whose records, 128 bytes each, fit the processor's own cache: no need to look ahead.
+const FITS_THE_CACHE: u32 = 4096;
 
 /// How the first line of a peer begins.
 const HELLO: &[u8] = b"HERD ";
@@ -180,7 +183,11 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> (usize, Next) {
         let mut at = 0;
+        let mut touched = 0;
         loop {
+            if at >= touched {
+                touched = at + touch(node, &input[at..]);
+            }
             if let Some(ending) = self.ending {
                 return (input.len(), ending); // nothing more is executed
             }
@@ -511,6 +518,23 @@ impl Session {
             _ => {}
         }
     }
+}
+
+/// Has the directory look ahead at the clients of the next lines of `input`, if there are several.
+/// Returns how many bytes these lines are.
+fn touch(node: &Node, input: &[u8]) -> usize {
+    let directory = &node.herd.directory;
+    if directory.len() < FITS_THE_CACHE {
+        return input.len();
+    }
+    let mut end = 0;
+    let lines = memchr::memchr_iter(b'\n', input).map(|at| {
+        let line = &input[end..at];
+        end = at + 1;
+        line
+    });
+    directory.touch(lines.take(AHEAD).filter_map(client_of));
+    if end == 0 { input.len() } else { end }
 }
 
 /// Takes a bare AT of a server of the seed, which may print its difference otherwise and leave

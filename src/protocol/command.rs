@@ -5,7 +5,7 @@ use core::cmp::Ordering;
 use super::decimal::Decimal;
 use super::location::Location;
 use super::time::{Nanos, parse_time};
-use super::{fields, is_space};
+use super::{fields, is_space, next_field};
 
 /// The largest radius of a WHATSAT, in kilometres.
 pub const MAX_RADIUS_KM: u64 = 50;
@@ -59,6 +59,17 @@ impl<'a> Command<'a> {
         };
         parsed.unwrap_or(Command::Unknown)
     }
+}
+
+/// The client that a line is about, if it is about one: an IAMAT, a WHATSAT or an AT, valid or not.
+#[must_use]
+pub fn client_of(line: &[u8]) -> Option<&[u8]> {
+    let (word, mut rest) = next_field(line)?;
+    if word == b"AT" {
+        (_, rest) = next_field(rest)?;
+        (_, rest) = next_field(rest)?;
+    }
+    Some(next_field(rest)?.0)
 }
 
 fn iamat<'a>(client: &'a [u8], location: &'a [u8], time: &'a [u8]) -> Option<Command<'a>> {

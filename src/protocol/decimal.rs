@@ -2,6 +2,8 @@
 
 use core::cmp::Ordering;
 
+use super::{EACH, word_at};
+
 /// An unsigned decimal, `digits [ . [digits] ]` or `. digits`: a view of the client's bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Decimal<'a> {
@@ -11,29 +13,32 @@ pub struct Decimal<'a> {
     value: u64,
     /// Digits behind the point.
     fraction: &'a [u8],
+    /// What they are worth without the point, as `value`.
+    fraction_value: u64,
 }
 
 impl<'a> Decimal<'a> {
     /// The decimal that is all of `bytes`. No sign, exponent, underscore or comma.
     #[must_use]
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let (decimal, rest) = Self::parse_prefix(bytes)?;
-        rest.is_empty().then_some(decimal)
+        let (decimal, end) = Self::parse_at(bytes, 0)?;
+        (end == bytes.len()).then_some(decimal)
     }
 
-    /// The longest decimal at the start of `bytes`, and what is behind it.
+    /// The longest decimal in `bytes` from `at` on, and where it ends.
     #[must_use]
-    pub fn parse_prefix(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        let (count, value) = digits(bytes);
-        let (whole, rest) = bytes.split_at(count);
-        let (fraction, rest) = match rest.split_first() {
-            Some((b'.', tail)) => tail.split_at(digits(tail).0),
-            _ => (&rest[..0], rest),
-        };
-        if whole.is_empty() && fraction.is_empty() {
-            return None;
+    pub fn parse_at(bytes: &'a [u8], at: usize) -> Option<(Self, usize)> {
+        let (count, value) = digits(bytes, at);
+        let point = at + count;
+        let whole = bytes.get(at..point)?;
+        if bytes.get(point) != Some(&b'.') {
+            let none = Self { whole, value, fraction: &[], fraction_value: 0 };
+            return (count > 0).then_some((none, point));
         }
-        Some((Self { whole, value, fraction }, rest))
+        let (behind, fraction_value) = digits(bytes, point + 1);
+        let end = point + 1 + behind;
+        let fraction = bytes.get(point + 1..end)?;
+        (count + behind > 0).then_some((Self { whole, value, fraction, fraction_value }, end))
     }
 
     /// How this value compares with a whole number below [`u64::MAX`], exactly, however many
@@ -41,7 +46,7 @@ impl<'a> Decimal<'a> {
     #[must_use]
     pub fn cmp_whole(&self, bound: u64) -> Ordering {
         match self.value.cmp(&bound) {
-            Ordering::Equal if self.fraction.iter().any(|&b| b != b'0') => Ordering::Greater,
+            Ordering::Equal if self.fraction_value > 0 => Ordering::Greater,
             other => other,
         }
     }
@@ -53,10 +58,15 @@ impl<'a> Decimal<'a> {
         if self.value >= 10u64.pow(18) {
             return None;
         }
-        let kept = self.fraction.len().min(9);
-        let (_, fraction) = digits(&self.fraction[..kept]);
-        let fraction = fraction * POWERS_OF_TEN[9 - kept];
-        Some(i128::from(self.value) * 1_000_000_000 + i128::from(fraction))
+        let fraction = match 9usize.checked_sub(self.fraction.len()) {
+            Some(lacks) => self.fraction_value * POWERS_OF_TEN[lacks],
+            None => digits(&self.fraction[..9], 0).1,
+        };
+        // Until the year 2500 that is a 64-bit product.
+        Some(match self.value.checked_mul(1_000_000_000).and_then(|v| v.checked_add(fraction)) {
+            Some(small) => i128::from(small),
+            None => i128::from(self.value) * 1_000_000_000 + i128::from(fraction),
+        })
     }
 
     /// The value times 10^`power`, for geometry. The nearest float for up to 15 digits: two floats
@@ -93,28 +103,39 @@ pub fn split_sign(bytes: &[u8]) -> Option<(bool, &[u8])> {
 const POWERS_OF_TEN: [u64; 10] =
     [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
-/// How many digits `bytes` begins with, and what they are worth: [`u64::MAX`] for that and more.
-fn digits(bytes: &[u8]) -> (usize, u64) {
+/// How many digits stand in `bytes` from `at` on, and what they are worth: [`u64::MAX`] for that and
+/// more. Looks at eight bytes at a time.
+fn digits(bytes: &[u8], at: usize) -> (usize, u64) {
     let mut value = 0u64;
     let mut count = 0;
-    // Eighteen digits cannot overflow.
-    for &byte in bytes.iter().take(18) {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
+    loop {
+        // A digit is 0..=9 here, the first of them in the lowest byte.
+        let word = word_at(bytes, at + count) ^ (EACH * 0x30);
+        // The lowest bit set marks the first byte that is none; what it carries is above it.
+        let others = (word.wrapping_add(EACH * 0x76) | word) & (EACH * 0x80);
+        let found = others.trailing_zeros() as usize / 8;
+        if found == 0 {
             return (count, value);
         }
-        value = value * 10 + u64::from(digit);
-        count += 1;
-    }
-    for &byte in &bytes[count..] {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            break;
+        let worth = eight_digits(word << (8 * (8 - found)));
+        value = if count == 0 {
+            worth
+        } else {
+            value.saturating_mul(POWERS_OF_TEN[found]).saturating_add(worth)
+        };
+        count += found;
+        if found < 8 {
+            return (count, value);
         }
-        value = value.saturating_mul(10).saturating_add(u64::from(digit));
-        count += 1;
     }
-    (count, value)
+}
+
+/// What eight digits are worth, one a byte, the first in the lowest: pairs are put together, then
+/// pairs of pairs, then both halves.
+const fn eight_digits(word: u64) -> u64 {
+    let pairs = (word.wrapping_mul((10 << 8) + 1) >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs.wrapping_mul((100 << 16) + 1) >> 16) & 0x0000_ffff_0000_ffff;
+    fours.wrapping_mul((10_000 << 32) + 1) >> 32
 }
 
 #[cfg(test)]
@@ -153,6 +174,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn digits_are_counted_and_worth_what_they_say(text in "[0-9]{0,22}[ -~]{0,10}", at in 0usize..9) {
+            let at = at.min(text.len());
+            let expected: String = text[at..].chars().take_while(char::is_ascii_digit).collect();
+            let worth = if expected.is_empty() { 0 } else { expected.parse().unwrap_or(u64::MAX) };
+            prop_assert_eq!(digits(text.as_bytes(), at), (expected.len(), worth));
+        }
+
         #[test]
         fn agrees_with_integers(whole in 0u64..u64::MAX, bound in 0u64..u64::MAX) {
             let text = whole.to_string();

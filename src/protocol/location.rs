@@ -2,7 +2,7 @@
 
 use core::cmp::Ordering;
 
-use super::decimal::{Decimal, split_sign};
+use super::decimal::Decimal;
 
 /// A validated location: |latitude| ≤ 90 and |longitude| ≤ 180, compared exactly.
 #[derive(Clone, Copy, Debug)]
@@ -18,11 +18,16 @@ impl<'a> Location<'a> {
     /// terminator). No altitude, no degrees-minutes form.
     #[must_use]
     pub fn parse(field: &'a [u8]) -> Option<Self> {
-        let (south, rest) = split_sign(field)?;
-        let (latitude, rest) = Decimal::parse_prefix(rest)?;
-        let (west, rest) = split_sign(rest)?;
-        let (longitude, rest) = Decimal::parse_prefix(rest)?;
-        let ended = matches!(rest, b"" | b"/");
+        let sign = |at: usize| match field.get(at)? {
+            b'+' => Some(false),
+            b'-' => Some(true),
+            _ => None,
+        };
+        let south = sign(0)?;
+        let (latitude, end) = Decimal::parse_at(field, 1)?;
+        let west = sign(end)?;
+        let (longitude, end) = Decimal::parse_at(field, end + 1)?;
+        let ended = matches!(field.get(end..), Some(b"" | b"/"));
         let in_range = latitude.cmp_whole(90) != Ordering::Greater
             && longitude.cmp_whole(180) != Ordering::Greater;
         (ended && in_range).then_some(Self { south, latitude, west, longitude })

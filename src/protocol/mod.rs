@@ -15,7 +15,8 @@ pub mod time;
 /// 0x1c–0x1f included, is an ordinary one.
 #[must_use]
 pub const fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0c | 0x0b)
+    const SPACES: u64 = 1 << b' ' | 1 << b'\t' | 1 << b'\r' | 1 << b'\n' | 1 << 0x0c | 1 << 0x0b;
+    byte <= b' ' && SPACES >> byte & 1 == 1
 }
 
 /// `bytes` without the white space at either end.
@@ -29,43 +30,70 @@ pub fn trim(bytes: &[u8]) -> &[u8] {
 /// The next field of `rest` and what is behind it, or `None` when only white space is left.
 #[must_use]
 pub fn next_field(rest: &[u8]) -> Option<(&[u8], &[u8])> {
-    let start = rest.iter().position(|&b| !is_space(b))?;
-    let rest = &rest[start..];
-    Some(rest.split_at(find_space(rest)))
+    let (start, end) = field_at(rest, 0)?;
+    Some((&rest[start..end], &rest[end..]))
 }
 
-/// Where the first white space is, or the length where there is none. Looks at eight bytes at a
-/// time: most of a line is not white space.
-fn find_space(bytes: &[u8]) -> usize {
-    const EACH: u64 = u64::from_ne_bytes([1; 8]);
-    let mut at = 0;
-    while let Some(chunk) = bytes.get(at..at + 8) {
-        let word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
+/// Where the next field from `at` on begins and ends.
+fn field_at(bytes: &[u8], mut at: usize) -> Option<(usize, usize)> {
+    while is_space(*bytes.get(at)?) {
+        at += 1;
+    }
+    Some((at, find_space(bytes, at)))
+}
+
+/// One in each byte of a word.
+const EACH: u64 = u64::from_ne_bytes([1; 8]);
+
+/// The eight bytes from `at` on, the first of them lowest; zeros stand for what is behind the end.
+/// Most of a line is read a word at a time.
+fn word_at(bytes: &[u8], at: usize) -> u64 {
+    let rest = bytes.get(at..).unwrap_or_default();
+    if let Some(word) = rest.first_chunk() {
+        return u64::from_le_bytes(*word);
+    }
+    match bytes.last_chunk() {
+        // What is wanted are its last bytes.
+        Some(last) => {
+            let unwanted = 8 * (8 - rest.len() as u32);
+            u64::from_le_bytes(*last).checked_shr(unwanted).unwrap_or(0)
+        }
+        None => rest.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)),
+    }
+}
+
+/// Where the first white space from `at` on is, or the length where there is none.
+fn find_space(bytes: &[u8], mut at: usize) -> usize {
+    while at < bytes.len() {
+        let word = word_at(bytes, at);
         // The lowest bit set marks the first byte below 0x21; white space is among those.
         let low = word.wrapping_sub(EACH * 0x21) & !word & (EACH * 0x80);
-        if low != 0 {
-            at += low.trailing_zeros() as usize / 8;
-            if is_space(bytes[at]) {
-                return at;
+        at += low.trailing_zeros() as usize / 8;
+        match bytes.get(at) {
+            Some(&byte) if low != 0 => {
+                if is_space(byte) {
+                    return at;
+                }
+                at += 1; // an ordinary control character
             }
-            at += 1; // an ordinary control character
-        } else {
-            at += 8;
+            Some(_) => {}
+            None => return bytes.len(),
         }
     }
-    bytes[at..].iter().position(|&b| is_space(b)).map_or(bytes.len(), |found| at + found)
+    bytes.len()
 }
 
-/// Exactly `N` fields, or `None` when `rest` holds fewer or more.
+/// Exactly `N` fields, or `None` when `line` holds fewer or more.
 #[must_use]
-pub fn fields<const N: usize>(mut rest: &[u8]) -> Option<[&[u8]; N]> {
-    let mut found = [&rest[..0]; N];
-    for slot in &mut found {
-        let (field, tail) = next_field(rest)?;
-        *slot = field;
-        rest = tail;
+pub fn fields<const N: usize>(line: &[u8]) -> Option<[&[u8]; N]> {
+    let mut found = [&line[..0]; N];
+    let mut at = 0;
+    for field in &mut found {
+        let (start, end) = field_at(line, at)?;
+        *field = &line[start..end];
+        at = end;
     }
-    next_field(rest).is_none().then_some(found)
+    field_at(line, at).is_none().then_some(found)
 }
 
 #[cfg(test)]
@@ -91,8 +119,10 @@ mod tests {
         fn white_space_is_found_wherever_it_is(
             bytes in proptest::collection::vec(prop_oneof![Just(b'a'), Just(0x1c), Just(b' '), any::<u8>()], 0..40),
         ) {
-            let expected = bytes.iter().position(|&b| is_space(b)).unwrap_or(bytes.len());
-            prop_assert_eq!(find_space(&bytes), expected);
+            for at in 0..=bytes.len() {
+                let found = bytes[at..].iter().position(|&b| is_space(b));
+                prop_assert_eq!(find_space(&bytes, at), found.map_or(bytes.len(), |n| at + n));
+            }
         }
     }
 

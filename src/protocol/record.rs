@@ -31,6 +31,7 @@ impl<'a> Record<'a> {
         out.extend_from_slice(server);
         out.push(b' ');
         push_difference(out, received - iamat.time_nanos);
+        out.reserve(iamat.client.len() + iamat.location.len() + iamat.time.len() + 4);
         for field in [iamat.client, iamat.location, iamat.time] {
             out.push(b' ');
             out.extend_from_slice(field);

@@ -36,7 +36,6 @@ pub fn parse_difference(field: &[u8]) -> Option<Nanos> {
 
 /// Appends a difference: always a sign, always nine decimals.
 pub fn push_difference(out: &mut Vec<u8>, difference: Nanos) {
-    out.push(if difference < 0 { b'-' } else { b'+' });
     let magnitude = difference.unsigned_abs();
     // Two 64-bit divisions instead of 128-bit ones: they are the costliest step of a reply.
     let (seconds, nanos) = if let Ok(small) = u64::try_from(magnitude) {
@@ -45,22 +44,50 @@ pub fn push_difference(out: &mut Vec<u8>, difference: Nanos) {
         let seconds = magnitude / 1_000_000_000;
         ((seconds) as u64, (magnitude % 1_000_000_000) as u64)
     };
-    push_digits(out, seconds, 1);
-    out.push(b'.');
-    push_digits(out, nanos, 9);
+    // Put together at its end first, then appended at once.
+    let mut digits = [b'0'; 32];
+    let end = digits.len() - 10;
+    put_digits(&mut digits[end + 1..], nanos);
+    digits[end] = b'.';
+    let start = put_digits(&mut digits[..end], seconds).min(end - 1);
+    digits[start - 1] = if difference < 0 { b'-' } else { b'+' };
+    out.extend_from_slice(&digits[start - 1..]);
 }
 
-/// Appends `value` in decimal, padded with zeros to at least `width` digits.
-pub fn push_digits(out: &mut Vec<u8>, mut value: u64, width: usize) {
+/// Appends `value` in decimal, padded with zeros to at least `width` digits, 20 at the most.
+pub fn push_digits(out: &mut Vec<u8>, value: u64, width: usize) {
     let mut digits = [b'0'; 20];
-    let mut at = digits.len();
-    while value > 0 {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-    }
-    out.extend_from_slice(&digits[at.min(digits.len() - width)..]);
+    let start = put_digits(&mut digits, value).min(digits.len() - width);
+    out.extend_from_slice(&digits[start..]);
 }
+
+/// Puts `value` in decimal at the end of `digits`, two digits at a time. Returns where it begins:
+/// at the end for 0.
+fn put_digits(digits: &mut [u8], mut value: u64) -> usize {
+    let mut at = digits.len();
+    while value >= 10 {
+        let pair = (value % 100) as usize;
+        value /= 100;
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&PAIRS[pair]);
+    }
+    if value > 0 {
+        at -= 1;
+        digits[at] = b'0' + value as u8;
+    }
+    at
+}
+
+/// `00` to `99`.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut n = 0;
+    while n < 100 {
+        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
+    }
+    pairs
+};
 
 #[cfg(test)]
 mod tests {

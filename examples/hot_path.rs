@@ -1,0 +1,127 @@
+//! The hot path without a kernel: a node that is told and asked, in memory, a given number of times.
+//!
+//! `scripts/instructions.sh` counts its instructions; alone it prints nanoseconds.
+//!
+//! Usage: `hot_path KIND CLIENTS COMMANDS`, where KIND is `iamat`, `logged` (with the message log
+//! on), `flood` (what a link receives and passes on) or `whatsat`.
+
+#![allow(clippy::expect_used, reason = "a tool for developers: a wrong argument may end it")]
+
+use std::time::{Duration, Instant};
+
+use proxy_herd::config::LogFormat;
+use proxy_herd::herd::directory::{Keys, Rules};
+use proxy_herd::herd::handshake::{Identity, Transport};
+use proxy_herd::herd::{Herd, Timing};
+use proxy_herd::journal::Journal;
+use proxy_herd::limits::Limits;
+use proxy_herd::node::{Caller, Node, Now, Session};
+use proxy_herd::places::Places;
+use proxy_herd::places::offline::Offline;
+use proxy_herd::protocol::time::SECOND;
+
+/// Commands in one read.
+const PIPELINE: usize = 32;
+
+const CLOCK: i128 = 1_621_464_828 * SECOND;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [kind, clients, commands] = arguments.as_slice() else {
+        eprintln!("usage: hot_path KIND CLIENTS COMMANDS");
+        std::process::exit(2)
+    };
+    let clients: u64 = clients.parse().expect("CLIENTS is a number");
+    let commands: usize = commands.parse().expect("COMMANDS is a number");
+    let mut node = node(kind == "logged");
+    let caller =
+        Caller { transport: Transport { loopback: true, certified: None }, ..Caller::default() };
+    let mut session = Session::accepted(&node, 7, caller);
+    let mut told = Teller { session: &mut session, node: &mut node, out: Vec::new() };
+    // All are known before anything is counted, and the log of it is gone.
+    for first in (0..clients).step_by(PIPELINE) {
+        let lines: String = (first..clients.min(first + PIPELINE as u64))
+            .map(|client| iamat(client, client, 0))
+            .collect();
+        told.tell(lines.as_bytes());
+    }
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let batches: Vec<String> = (0..commands.div_ceil(PIPELINE))
+        .map(|batch| {
+            (0..PIPELINE)
+                .map(|at| {
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    let client = random % clients;
+                    match kind.as_str() {
+                        "whatsat" => format!("WHATSAT client{client:08}.example.org 10 5\n"),
+                        _ => iamat(client, random, 1 + batch * PIPELINE + at),
+                    }
+                })
+                .collect()
+        })
+        .collect();
+    let began = Instant::now();
+    let bytes: usize = batches.iter().map(|batch| told.tell(batch.as_bytes())).sum();
+    let took = began.elapsed();
+    let commands = batches.len() * PIPELINE;
+    println!(
+        "{kind}: {commands} commands, {clients} clients, {:.1} ns a command, {:.1} bytes a reply",
+        took.as_nanos() as f64 / commands as f64,
+        bytes as f64 / commands as f64
+    );
+}
+
+struct Teller<'a> {
+    session: &'a mut Session,
+    node: &'a mut Node,
+    out: Vec<u8>,
+}
+
+impl Teller<'_> {
+    /// Tells the node some lines. Returns how many bytes it replied.
+    fn tell(&mut self, lines: &[u8]) -> usize {
+        let now = Now { elapsed: Duration::from_secs(1), clock: CLOCK };
+        let (taken, _) = self.session.receive(self.node, lines, false, &now, &mut self.out);
+        assert_eq!(taken, lines.len(), "all of it is executed");
+        self.node.journal.clear();
+        let replied = self.out.len();
+        self.out.clear();
+        replied
+    }
+}
+
+fn iamat(client: u64, place: u64, time: usize) -> String {
+    let (latitude, longitude) = (place % 90_000_000, place % 180_000_000);
+    format!(
+        "IAMAT client{client:08}.example.org +{:02}.{:06}-{:03}.{:06} 1621464827.{time:09}\n",
+        latitude / 1_000_000,
+        latitude % 1_000_000,
+        longitude / 1_000_000,
+        longitude % 1_000_000
+    )
+}
+
+fn node(logged: bool) -> Node {
+    let identity = Identity {
+        names: vec![b"Bona"[..].into(), b"Clark"[..].into()],
+        me: 1,
+        neighbours: vec![0],
+        rules: Rules { max_clock_offset: 5 * SECOND, max_clients: 10_000_000, client_ttl: 0 },
+        secret: None,
+        tls: false,
+        boot: 1,
+    };
+    let timing = Timing {
+        keepalive: Duration::from_secs(1),
+        timeout: Duration::from_secs(5),
+        redial_max: Duration::from_secs(2),
+        antientropy_interval: Duration::from_secs(10),
+    };
+    let keys = Keys { index: (1, 2), digest: (3, 4) };
+    let herd = Herd::new(identity, &[], timing, keys, Duration::ZERO);
+    let journal = Journal::new(logged, LogFormat::default(), "Clark");
+    let places = Places::Offline(Offline::gazetteer().expect("the gazetteer is sound"));
+    Node::new(herd, places, journal, Limits::default(), &[7; 32])
+}

@@ -2,7 +2,8 @@
 //!
 //! The node that dials speaks first: `HERD <version> <from> <to> <boot> <nonce> <Δ> <max_clients>
 //! <client_ttl> <secret|open>`. The other answers with its own `HERD` line. Each side sees the
-//! other's settings and decides for itself, so a mismatch is told on both sides. With a shared
+//! other's settings and decides for itself, so a mismatch is told on both sides. What only the
+//! other sees, such as the certificate it was shown, it says instead: `REFUSED <why>`. With a shared
 //! secret the dialler then sends `PROOF <hmac>` and gets one back; both are HMAC-SHA256
 //! (RFC 2104) over the role of the speaker and both `HERD` lines, whose nonces are fresh: a
 //! recording of another handshake, or an answer reflected to its asker, proves nothing.
@@ -19,6 +20,10 @@ pub const VERSION: &[u8] = b"1";
 
 /// The word that a node's first line begins with.
 const HELLO: &[u8] = b"HERD";
+
+/// What the answer to it begins with where there will be no link for a reason that the dialler
+/// cannot see. It would take a `HERD` for a link.
+const REFUSED: &[u8] = b"REFUSED ";
 
 /// Longest line of a handshake in bytes: eight fields, the largest a name of 64 bytes.
 pub const MAX_HANDSHAKE_LINE: usize = 512;
@@ -151,9 +156,14 @@ impl Handshake {
             boot: hello_line.boot,
             transport,
         };
-        out.extend_from_slice(&handshake.mine);
+        let disagreement = Self::disagreement(identity, &hello_line);
+        let distrust = handshake.distrust(identity);
+        match (&disagreement, distrust) {
+            (None, Some(why)) => out.extend_from_slice(&[REFUSED, why.as_bytes()].concat()),
+            _ => out.extend_from_slice(&handshake.mine),
+        }
         out.push(b'\n');
-        let progress = match handshake.disagreement(identity, &hello_line) {
+        let progress = match disagreement.or_else(|| distrust.map(str::to_owned)) {
             Some(why) => Progress::Refused(why),
             None if identity.secret.is_some() => Progress::Waiting,
             None => handshake.established(),
@@ -195,6 +205,12 @@ impl Handshake {
     }
 
     fn receive_hello(&mut self, identity: &Identity, line: &[u8], out: &mut Vec<u8>) -> Progress {
+        if let Some(why) = line.strip_prefix(REFUSED) {
+            return Progress::Refused(format!(
+                "it refuses this node and says of it: {}",
+                why.escape_ascii()
+            ));
+        }
         let Some(hello_line) = Hello::parse(line) else {
             let line = String::from_utf8_lossy(&line[..line.len().min(64)]).into_owned();
             return Progress::Refused(format!(
@@ -211,7 +227,8 @@ impl Handshake {
         }
         line.clone_into(&mut self.theirs);
         self.boot = hello_line.boot;
-        if let Some(why) = self.disagreement(identity, &hello_line) {
+        let distrust = || self.distrust(identity).map(str::to_owned);
+        if let Some(why) = Self::disagreement(identity, &hello_line).or_else(distrust) {
             return Progress::Refused(why);
         }
         match &identity.secret {
@@ -227,9 +244,8 @@ impl Handshake {
         Progress::Established { peer: self.peer, boot: self.boot }
     }
 
-    /// What stands between this node and the sender of `hello_line`.
-    fn disagreement(&self, identity: &Identity, hello_line: &Hello<'_>) -> Option<String> {
-        let name = identity.name(self.peer);
+    /// What stands between this node and the sender of `hello_line`, as both see it.
+    fn disagreement(identity: &Identity, hello_line: &Hello<'_>) -> Option<String> {
         if hello_line.version != VERSION {
             return Some(
                 "it speaks another version of the protocol; run the same release".to_owned(),
@@ -255,16 +271,19 @@ impl Handshake {
                 "{has} has a secret and {lacks} has none; set HERD_SECRET on both"
             ));
         }
+        None
+    }
+
+    /// Why the connection that the handshake runs on is not to be trusted.
+    fn distrust(&self, identity: &Identity) -> Option<&'static str> {
+        let name = identity.name(self.peer);
         match &self.transport.certified {
             Some(certified) if !certified.iter().any(|certified| certified == name) => {
-                Some("its certificate is for another name".to_owned())
+                Some("its certificate is for another name")
             }
-            None if identity.tls => {
-                Some("it does not speak TLS; set peers.tls on both sides".to_owned())
-            }
+            None if identity.tls => Some("it does not speak TLS; set peers.tls on both sides"),
             None if identity.secret.is_none() && !self.transport.loopback => Some(
-                "without a secret peers are taken from loopback only; set HERD_SECRET or peers.tls"
-                    .to_owned(),
+                "without a secret peers are taken from loopback only; set HERD_SECRET or peers.tls",
             ),
             _ => None,
         }
@@ -509,15 +528,17 @@ mod tests {
         refused(&at_a, "loopback only");
         refused(&at_b, "loopback only");
         let certified = Transport { loopback: false, certified: Some(vec![b"C".to_vec()]) };
-        let (_, at_b, _) = run(&identity(0, None), &identity(1, None), [1, 2], &certified);
+        let (at_a, at_b, _) = run(&identity(0, None), &identity(1, None), [1, 2], &certified);
         refused(&at_b, "another name");
+        refused(&at_a, "says of it: its certificate is for another name");
         let certified =
             Transport { loopback: false, certified: Some(vec![b"A".to_vec(), b"B".to_vec()]) };
         let mut b = identity(1, None);
         b.tls = true;
         let (at_a, _, _) = run(&identity(0, None), &b, [1, 2], &certified);
         assert_eq!(at_a, Progress::Established { peer: 1, boot: 8 });
-        let (_, at_b, _) = run(&identity(0, None), &b, [1, 2], &LOOPBACK);
+        let (at_a, at_b, _) = run(&identity(0, None), &b, [1, 2], &LOOPBACK);
         refused(&at_b, "does not speak TLS");
+        refused(&at_a, "says of it: it does not speak TLS");
     }
 }

@@ -57,7 +57,9 @@ pub struct Up {
     pub ping_at: Duration,
     /// A ping is due now.
     pub ping: bool,
-    /// The ping that is out: its id, and the wall clock when it was sent.
+    /// Pings sent.
+    pub pings: u64,
+    /// The ping whose answer is waited for: its id, and the wall clock when it was sent.
     pub pinged: Option<(u64, Nanos)>,
     /// The ping of the peer that is to be answered.
     pub pong: Option<u64>,
@@ -120,6 +122,7 @@ impl Up {
             heard: now,
             ping_at: now,
             ping: false,
+            pings: 0,
             pinged: None,
             pong: None,
             clock_is_off: false,

@@ -263,9 +263,11 @@ impl Herd {
             return;
         }
         up.pinged = None;
-        // The peer's clock against ours half way between question and answer.
+        // The peer's clock against ours half way between question and answer. Where between the two
+        // it was read is not known: behind a long queue that may be seconds.
         let offset = theirs - (sent + clock).div_euclid(2);
-        let is_off = offset.abs() > self.identity.rules.max_clock_offset / 2;
+        let in_doubt = (clock - sent).abs().div_euclid(2);
+        let is_off = offset.abs() - in_doubt > self.identity.rules.max_clock_offset / 2;
         if is_off && !up.clock_is_off {
             self.counters.clock_offset_warnings += 1;
             log::warn!(
@@ -460,9 +462,10 @@ impl Herd {
             push_pong(out, id, clock);
         }
         if std::mem::take(&mut up.ping) {
-            let id = up.pinged.map_or(1, |(id, _)| id + 1);
-            up.pinged = Some((id, clock));
-            push_ping(out, id);
+            up.pings += 1;
+            // Where answers take longer than pings are apart, none would be to the last one.
+            up.pinged.get_or_insert((up.pings, clock));
+            push_ping(out, up.pings);
         }
         while out.len() < limit {
             let Some(node) = up.tell.pop() else { break };

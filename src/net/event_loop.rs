@@ -111,8 +111,8 @@ pub struct Neighbour {
     /// Where it was when it was last looked up.
     addresses: Vec<SocketAddr>,
     attempts: usize,
-    /// Whether its absence has been told.
-    told: bool,
+    /// Why it is not reached, as it was told last.
+    told: Option<Box<str>>,
 }
 
 impl Neighbour {
@@ -123,7 +123,7 @@ impl Neighbour {
             Host::Address(address) => vec![SocketAddr::new(address, port)],
             Host::Name(_) => Vec::new(),
         };
-        Self { host, port, addresses, attempts: 0, told: false }
+        Self { host, port, addresses, attempts: 0, told: None }
     }
 
     fn is_at(&self, address: IpAddr) -> bool {

@@ -166,6 +166,15 @@ impl Session {
         matches!(self.role, Role::Shaking(_))
     }
 
+    /// The link that this node dialled and that is not there yet.
+    #[must_use]
+    pub fn dialling(&self, node: &Node) -> Option<LinkId> {
+        match &self.role {
+            Role::Shaking(shaking) if shaking.dialled() => node.herd.link_to(shaking.peer()),
+            _ => None,
+        }
+    }
+
     /// Whether replies wait for places.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
@@ -510,12 +519,11 @@ impl Session {
             Role::Linked(link) | Role::SeedLink(link) => {
                 node.herd.closed(*link, self.id, now.elapsed);
             }
-            Role::Shaking(shaking) if shaking.dialled() => {
-                if let Some(link) = node.herd.link_to(shaking.peer()) {
+            _ => {
+                if let Some(link) = self.dialling(node) {
                     node.herd.dial_failed(link, now.elapsed);
                 }
             }
-            _ => {}
         }
     }
 }

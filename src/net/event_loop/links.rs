@@ -84,9 +84,15 @@ impl EventLoop {
     }
 
     pub(super) fn dial_failed(&mut self, link: LinkId, now: &Now, why: &str) {
-        self.counters.dials_failed += 1;
+        self.tell_absence(link, why);
+        self.node.herd.dial_failed(link, now.elapsed);
+    }
+
+    /// Says that a neighbour is not reached, once for each reason until it has been linked.
+    pub(super) fn tell_absence(&mut self, link: LinkId, why: &str) {
         let neighbour = &mut self.neighbours[link];
-        if !std::mem::replace(&mut neighbour.told, true) {
+        if neighbour.told.as_deref() != Some(why) {
+            neighbour.told = Some(why.into());
             let name = self.node.herd.peer_name(link).escape_ascii();
             log::warn!(
                 "{name} is not reached at {}:{}: {why}; it is tried again until it is",
@@ -94,7 +100,6 @@ impl EventLoop {
                 neighbour.port
             );
         }
-        self.node.herd.dial_failed(link, now.elapsed);
     }
 
     /// Readiness says that something has become of an attempt, not what.
@@ -127,12 +132,14 @@ impl EventLoop {
         // Its certificate was checked against its name.
         let is_tls = matches!(connection.security, Security::Tls(_));
         let certified = is_tls.then(|| vec![peer.to_vec()]);
-        neighbours[link].told = false;
         connection.since = now.elapsed;
         let loopback = connection.address.ip().to_canonical().is_loopback();
         let transport = Transport { loopback, certified };
         let label = connection.address.to_string().into_bytes().into_boxed_slice();
         let session = Session::dialled(node, token.0 as u64, label, link, transport, now, outbound);
+        if session.link().is_some() {
+            neighbours[link].told = None; // the seed's servers know no handshake
+        }
         connection.stage = Stage::Open(session);
         become_link(connection, limits, *link_buffer);
         send(connection, outbound, now)?;

@@ -1,5 +1,6 @@
 //! One connection: what its events mean, what it may do in a turn, and how it ends.
 
+use crate::herd::LinkId;
 use crate::limits::EVENTS_PER_TURN;
 use crate::limits::LOG_BUFFER;
 use crate::limits::READ_CHUNK;
@@ -75,6 +76,7 @@ impl EventLoop {
             clients_at,
             refusals,
             link_buffer,
+            neighbours,
             ..
         } = self;
         let Some(connection) = connections.get_mut(key(token).0) else { return Ok(Fate::Keep) };
@@ -127,7 +129,8 @@ impl EventLoop {
             } else {
                 connection.flush(now.elapsed)?;
             }
-            if !was_link && connection.link().is_some() {
+            if let (false, Some(link)) = (was_link, connection.link()) {
+                neighbours[link].told = None;
                 become_link(connection, limits, *link_buffer);
                 if std::mem::take(&mut connection.counted) {
                     *clients -= 1;
@@ -217,7 +220,16 @@ impl EventLoop {
         let connection = self.connections.remove(key(token).0);
         let address = connection.address;
         match connection.stage {
-            Stage::Open(mut session) => farewell(&mut self.node, &mut session, now, why),
+            Stage::Open(mut session) => {
+                let dialling = session.dialling(&self.node);
+                farewell(&mut self.node, &mut session, now, why);
+                // A neighbour may end it because another connection has become the link.
+                let is_up = |link: LinkId| self.node.herd.links()[link].up.is_some();
+                if let Some(link) = dialling.filter(|&link| !is_up(link) && self.stop_at.is_none())
+                {
+                    self.tell_absence(link, why);
+                }
+            }
             Stage::Dialling(link) => self.dial_failed(link, now, why),
             Stage::Draining => {}
         }

@@ -1,0 +1,218 @@
+//! TLS between nodes: each shows a certificate of the herd's own authority for its name.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+use crate::common::{DEADLINE, Herd, assert_bytes, eventually, find, lines, refused, show};
+use crate::peer::{Peer, hello};
+use crate::{PAIR, SECRET};
+
+/// A directory of certificates for these nodes, of an authority of its own.
+fn minted(herd: &Herd, authority: &str, names: &[&str]) -> PathBuf {
+    let directory = herd.directory().join(authority);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/mint_certs.py");
+    let mut mint = Command::new("python3");
+    mint.arg(script).arg(&directory).arg("--herd").args(names);
+    let minted = mint.output().expect("these tests need python3 and openssl");
+    assert!(minted.status.success(), "{}", String::from_utf8_lossy(&minted.stderr));
+    directory
+}
+
+/// The section `peers` of a node with the certificate of `name` from one directory that trusts the
+/// authority of another.
+fn peers(certificates: &Path, name: &str, trusts: &Path) -> String {
+    let (certificates, trusts) = (certificates.display(), trusts.display());
+    format!(
+        "peers: {{tls: {{certificate: \"{certificates}/{name}.pem\", \
+         key: \"{certificates}/{name}.key\", ca: \"{trusts}/ca.pem\"}}}}"
+    )
+}
+
+/// Two nodes that are to link over TLS, neither of them running.
+fn pair() -> (Herd, PathBuf) {
+    let mut herd = Herd::new(&PAIR, "");
+    let certificates = minted(&herd, "certificates", &["Left", "Right", "Other"]);
+    for name in ["Left", "Right"] {
+        let own = peers(&certificates, "{name}", &certificates);
+        herd.set_place(name, Ipv4Addr::LOCALHOST, &[], &own);
+    }
+    (herd, certificates)
+}
+
+fn assert_not_linked(herd: &Herd) {
+    for (name, other) in [("Left", "Right"), ("Right", "Left")] {
+        herd.client(name).iamat(name, "+1+1", "1");
+        assert_eq!(herd.counter(name, "links_established_total"), 0);
+        assert_eq!(herd.held(name, other), None);
+    }
+}
+
+/// A connection to `name` over TLS, with the certificate of `shows` if there is one.
+fn connect(
+    herd: &Herd,
+    name: &str,
+    certificates: &Path,
+    shows: Option<&str>,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificates.join("ca.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider);
+    let config = config.with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots);
+    let config = match shows {
+        None => config.with_no_client_auth(),
+        Some(name) => {
+            let file = |kind: &str| certificates.join(format!("{name}.{kind}"));
+            let chain = vec![CertificateDer::from_pem_file(file("pem")).unwrap()];
+            let key = PrivateKeyDer::from_pem_file(file("key")).unwrap();
+            config.with_client_auth_cert(chain, key).unwrap()
+        }
+    };
+    let server = ServerName::try_from(name.to_owned()).unwrap();
+    let stream = TcpStream::connect(herd.address(name)).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::new(config), server).unwrap(), stream)
+}
+
+/// Whoever dials, with a secret and without; many records at once, and a link that comes back.
+#[test]
+fn nodes_link_over_tls_and_bring_each_other_up_to_date() {
+    for secret in [None, Some(SECRET)] {
+        let (mut herd, _) = pair();
+        if let Some(secret) = secret {
+            herd.set_environment("HERD_SECRET", secret);
+        }
+        herd.start_all();
+        herd.wait_until_connected(&herd.names());
+        let mut client = herd.client("Left");
+        let updates = (0..5_000).map(|i| format!("IAMAT c{i} +34.07-118.45 {i}"));
+        let sender = client.send_in_background(lines(updates));
+        let held: Vec<_> = (0..5_000).map(|_| client.line()).collect();
+        sender.join().unwrap();
+        for restarted in ["Right", "Left"] {
+            herd.kill(restarted);
+            herd.start(restarted);
+            for at in [0, 1_234, 4_999] {
+                herd.wait_until_held(&herd.names(), &format!("c{at}"), &held[at]);
+            }
+        }
+        for name in herd.names() {
+            eventually("all clients are there", DEADLINE, || {
+                (herd.counter(&name, "clients") >= 5_000).then_some(())
+            });
+            assert_eq!(herd.counter(&name, "handshakes_refused_total"), 0);
+        }
+    }
+}
+
+/// Nothing that a link says can be read on its way: the first byte is that of a TLS handshake, and
+/// no name of the herd's protocol follows.
+#[test]
+fn a_node_with_tls_says_nothing_in_the_clear() {
+    let (mut herd, _) = pair();
+    let listener = TcpListener::bind(herd.address("Right")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    herd.start("Left");
+    let stream = eventually("Left dials", DEADLINE, || listener.accept().ok()).0;
+    stream.set_nonblocking(false).unwrap();
+    let mut said = Vec::new();
+    (&stream).write_all(&[&hello("Right", "Left", 1, false)[..], b"\n"].concat()).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let _ = (&stream).read_to_end(&mut said); // until it gives up
+    assert_eq!(said.first(), Some(&0x16), "{}", show(&said));
+    assert!(find(&said, b"HERD").is_none());
+    herd.wait_for_log("Left", &["WARNING", "Right is not reached"]);
+    assert_eq!(herd.counter("Left", "links_established_total"), 0);
+}
+
+#[test]
+fn a_certificate_of_another_authority_is_refused_and_told_on_both_sides() {
+    let (mut herd, certificates) = pair();
+    let others = minted(&herd, "others", &["Right"]);
+    herd.set_place("Right", Ipv4Addr::LOCALHOST, &[], &peers(&others, "Right", &certificates));
+    herd.start("Left"); // to which Right is away first, and then another one
+    herd.wait_for_log("Left", &["WARNING", "Right is not reached", "refused"]);
+    herd.start("Right");
+    herd.wait_for_log("Left", &["WARNING", "Right is not reached", "invalid peer certificate"]);
+    herd.wait_for_log("Right", &["WARNING", "Left is not reached", "received fatal alert"]);
+    assert_not_linked(&herd);
+}
+
+/// The herd's own certificate, but another node's.
+#[test]
+fn a_certificate_for_another_name_is_refused_and_told_on_both_sides() {
+    let (mut herd, certificates) = pair();
+    let own = peers(&certificates, "Other", &certificates);
+    herd.set_place("Right", Ipv4Addr::LOCALHOST, &[], &own);
+    herd.start_all();
+    let why = "its certificate is for another name";
+    herd.wait_for_log("Left", &["WARNING", "Right is not linked", why]);
+    herd.wait_for_log("Right", &["WARNING", "Left is not linked", why]);
+    assert_not_linked(&herd);
+}
+
+#[test]
+fn a_node_without_tls_is_refused_and_told_on_both_sides() {
+    let (mut herd, _) = pair();
+    herd.set_place("Right", Ipv4Addr::LOCALHOST, &[], "");
+    herd.start_all();
+    let why = "it does not speak TLS; set peers.tls on both sides";
+    herd.wait_for_log("Left", &["WARNING", "Right is not linked", why]);
+    herd.wait_for_log("Right", &["WARNING", "Left is not linked", why]);
+    assert_not_linked(&herd);
+}
+
+/// A connection over TLS without a certificate is none; one whose certificate is another's is no
+/// peer; a client needs neither.
+#[test]
+fn without_the_certificate_of_a_neighbour_nobody_is_a_peer() {
+    let (mut herd, certificates) = pair();
+    herd.start("Left");
+    let record = b"AT Right +0.263873386 evil +1+1 1\n";
+    let greeting = [&hello("Right", "Left", 1, false)[..], b"\n"].concat();
+
+    let mut nobody = connect(&herd, "Left", &certificates, None);
+    // TLS 1.3 lets it speak before it is refused.
+    let _ = nobody.write_all(&[&greeting[..], record].concat());
+    let mut said = Vec::new();
+    assert!(nobody.read_to_end(&mut said).is_err(), "{}", show(&said));
+    assert_bytes(&said, b"");
+
+    let mut other = connect(&herd, "Left", &certificates, Some("Other"));
+    other.write_all(&[&greeting[..], record].concat()).unwrap();
+    let _ = other.read_to_end(&mut said);
+    assert_bytes(&said, b"REFUSED its certificate is for another name\n");
+    herd.wait_for_log("Left", &["Right is not linked", "its certificate is for another name"]);
+
+    let mut plain = Peer::connect(herd.address("Left"));
+    plain.say(&[greeting.trim_ascii(), record.trim_ascii()]);
+    plain.rest();
+    herd.wait_for_log("Left", &["Right is not linked", "it does not speak TLS"]);
+
+    // The control: with the neighbour's own certificate the same words make a link.
+    assert_eq!(herd.held("Left", "evil"), None);
+    let mut right = connect(&herd, "Left", &certificates, Some("Right"));
+    right.write_all(&[&greeting[..], record].concat()).unwrap();
+    eventually("the record of a peer is kept", DEADLINE, || herd.held("Left", "evil"));
+    assert_bytes(&herd.client("Left").ask(b"hello"), &refused(b"hello"));
+}
+
+/// What is wrong with a file is said at the start, with its place.
+#[test]
+fn files_that_are_no_certificates_are_told_at_the_start() {
+    let (mut herd, certificates) = pair();
+    fs::write(certificates.join("Left.key"), "nonsense").unwrap();
+    herd.spawn("Left");
+    assert_eq!(herd.wait("Left", DEADLINE).code(), Some(1));
+    let said = herd.stderr("Left");
+    assert!(said.contains("peers.tls.key") && said.contains("Left.key"), "{said}");
+}

@@ -182,6 +182,7 @@ pub fn summary(config: &Config) -> String {
         | Provider::GoogleLegacy { server, .. }
         | Provider::Overpass { server } => write!(text, " at {}", server.url),
     };
+    let _ = write!(text, "\nHTTP: {}", http(config));
     let secret = if config.peers.secret.is_some() { "a secret" } else { "no secret" };
     let tls = if config.peers.tls.is_some() { "TLS" } else { "no TLS" };
     let offset = config.peers.max_clock_offset.as_secs_f64();
@@ -199,6 +200,16 @@ pub fn summary(config: &Config) -> String {
         let _ = write!(text, "Limits that differ from their defaults:\n{changed}");
     }
     text
+}
+
+/// Where the nodes show themselves.
+fn http(config: &Config) -> String {
+    let Some(http) = &config.http else { return "off".to_owned() };
+    let shown = config.nodes.iter().zip(&http.ports).filter_map(|(node, port)| {
+        let port = port.as_ref()?;
+        Some(format!("{} at {}:{port}", node.name, http.listen))
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// A line for each node: where it listens, where it is reached, and who its neighbours are.

@@ -148,6 +148,43 @@ pub const BENCH_REDIAL: Duration = Duration::from_millis(100);
 /// Pause between two lines of progress.
 pub const BENCH_PROGRESS: Duration = Duration::from_millis(500);
 
+/// Records that all HTTP connections together may look at in one turn of the loop: some hundreds
+/// of microseconds, after which the line protocol has its turn.
+pub const WEB_WORK_PER_TURN: usize = 4096;
+
+/// Bytes of a response that are put together at a time; the next follow when these have left.
+pub const WEB_SLICE: usize = 64 * 1024;
+
+/// How long an HTTP connection may be kept open between two requests. A browser and Prometheus ask
+/// more often, and whoever has gone without a word must not keep a place.
+pub const WEB_IDLE: Duration = Duration::from_mins(1);
+
+/// Listings of clients under way at the same time; one more is told to come again. Each looks at all
+/// clients, and they share [`WEB_WORK_PER_TURN`].
+pub const MAX_LISTINGS: usize = 64;
+
+/// Subscribers of `/events`: people who look at a map.
+pub const MAX_SUBSCRIBERS: usize = 1024;
+
+/// Clients that one subscriber may name.
+pub const MAX_FILTER_CLIENTS: usize = 16;
+
+/// Shortest pause between two events of one client: what an eye takes for smooth on a map.
+pub const EVENT_FLUSH: Duration = Duration::from_millis(200);
+
+/// Silence on `/events` that is told: proxies close what is silent for a minute.
+pub const EVENT_HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// How long changes are noted after the last subscriber has gone: it may just be reconnecting.
+pub const EVENT_LINGER: Duration = Duration::from_secs(30);
+
+/// Changes kept for subscribers that are slow or come back: 4 MiB, and 26 s at 10,000 updates a
+/// second.
+pub const MAX_CHANGES: usize = 1 << 18;
+
+/// Bytes of events that are kept for the next subscriber until the next flush.
+pub const MAX_RENDERED: usize = 1 << 20;
+
 /// How a number in the configuration file is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {

@@ -11,23 +11,28 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// What each module at the top of the crate may use of its siblings. The arrows of the house:
-/// net → node → {herd, places} → protocol; `config` and `limits` are for all but the protocol,
+/// net → web → node → {herd, places} → protocol; `config` and `limits` are for all but the protocol,
 /// which needs nothing.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("limits", &[]),
+    ("histogram", &[]),
     ("config", &["limits"]),
     ("journal", &["protocol", "config", "limits"]),
     ("herd", &["protocol", "journal", "config", "limits"]),
     ("places", &["protocol", "config", "limits"]),
-    ("node", &["herd", "places", "journal", "protocol", "config", "limits"]),
-    ("net", &["node", "herd", "places", "journal", "protocol", "config", "limits"]),
-    ("cli", &["config", "limits"]),
+    ("node", &["herd", "places", "journal", "histogram", "protocol", "config", "limits"]),
+    ("web", &["node", "herd", "places", "histogram", "protocol", "config", "limits"]),
+    (
+        "net",
+        &["web", "node", "herd", "places", "journal", "histogram", "protocol", "config", "limits"],
+    ),
+    ("cli", &["web", "config", "limits"]),
     ("bench", &["cli", "protocol", "config", "limits"]),
 ];
 
 /// The modules that are a pure function of what they are given.
-const CORE: &[&str] = &["protocol", "herd", "places", "node", "journal"];
+const CORE: &[&str] = &["protocol", "histogram", "herd", "places", "node", "web", "journal"];
 
 /// What would make the core impure: sockets, files, threads, clocks, the environment, randomness.
 const IMPURE: &[&str] = &[

@@ -152,6 +152,7 @@ Clark     127.0.0.1:10211  127.0.0.1:10211  Bona, Jaquez
 Jaquez    127.0.0.1:10194  127.0.0.1:10194  Campbell, Clark
 
 Places: offline, built in
+HTTP: Bailey at 127.0.0.1:8099, Bona at 127.0.0.1:8044, Campbell at 127.0.0.1:8022, Clark at 127.0.0.1:8211, Jaquez at 127.0.0.1:8194
 Peers: no secret, no TLS, clocks ahead count for at most 5 s
 Logs: logs/NAME.log, level INFO
 Limits: all at their defaults
@@ -193,6 +194,7 @@ Bona    [2001:db8::1]:80  [2001:db8::1]:80   Bailey (the seed's server)
 Clark   127.0.0.1:81      127.0.0.1:81
 
 Places: google at http://localhost:8080/emulator
+HTTP: off
 Peers: a secret, no TLS, clocks ahead count for at most 0.5 s
 Logs: /var/log/herd/NAME.log, level WARNING
 Limits that differ from their defaults:

@@ -11,6 +11,7 @@ mod document;
 mod error;
 mod herd;
 mod host;
+mod http;
 mod logging;
 mod peers;
 mod places;
@@ -26,6 +27,7 @@ use document::{Document, Field, Section};
 
 pub use error::{Error, nearest};
 pub use host::Host;
+pub use http::{Http, Tiles};
 pub use logging::{LogFormat, Logging, NotAFormat, Piece, level_name};
 pub use peers::{PeerTls, Peers};
 pub use places::{Places, Provider, Server};
@@ -49,6 +51,8 @@ pub struct Config {
     pub logging: Logging,
     /// How nodes link up.
     pub peers: Peers,
+    /// What people and their tools look at; `None` where the file has no section `http`.
+    pub http: Option<Http>,
     /// What the benchmark does.
     pub benchmark: Benchmark,
     /// What is allowed, but probably not meant.
@@ -141,6 +145,7 @@ fn read(
         "limits",
         "logging",
         "peers",
+        "http",
         "benchmark",
     ])?;
     let limits_section = file.section("limits", &keys_with(Limits::TABLE, &[]))?;
@@ -160,6 +165,7 @@ fn read(
     if let Some(warning) = peers.unreachable(&nodes) {
         warnings.push(file.get("hosts").unwrap_or(root).error(warning).to_string());
     }
+    let http = Http::read(&file, &nodes)?;
     Ok(Config {
         source: source.to_owned(),
         nodes,
@@ -167,6 +173,7 @@ fn read(
         limits,
         logging: Logging::read(&logging_section)?,
         peers,
+        http,
         benchmark: Benchmark::read(&file)?,
         warnings,
     })

@@ -204,12 +204,12 @@ fn the_shape_of_the_file() {
             "3: field `neighbours`: is unknown; did you mean `neighbors`?",
         ),
         (
-            "ports: {A: 1}\nhttp: {}\n",
-            "2: field `http`: is unknown; remove it, known here are api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, benchmark",
+            "ports: {A: 1}\nweb: {}\n",
+            "2: field `web`: is unknown; remove it, known here are api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, http, benchmark",
         ),
         (
             "ports: {A: 1}\n\nAIzaCanary: 1\n",
-            "3: has an unknown key; remove it, known here are api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, benchmark",
+            "3: has an unknown key; remove it, known here are api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, http, benchmark",
         ),
         (
             "ports: {A: 1}\nlogging:\n  \"1\": 1\n",
@@ -860,6 +860,49 @@ fn the_shipped_comments_are_valid_and_the_defaults() {
     }
 }
 
+#[test]
+fn http_is_off_unless_ports_are_named() {
+    assert_eq!(load(SEED).http, None);
+    assert_eq!(pair("http:\n").http, None);
+    let http = pair("http: {ports: {Clark: 8001}}\n").http.unwrap();
+    assert_eq!((http.ports.as_slice(), &http.listen), (&[None, Some(8001)][..], &Host::LOOPBACK));
+    assert_eq!((http.cors_origin, http.tiles), (None, None));
+    let all = "http: {ports: {Bona: 8000}, listen: \"::\", hosts: [Map.example, 10.0.0.1], \
+               cors_origin: \"https://b.example\", \
+               tiles: {url: \"https://t.example:8/{z}/{x}/{y}.png\", attribution: \"© T\"}}\n";
+    let http = pair(all).http.unwrap();
+    assert!(http.listen.is_unspecified());
+    assert_eq!(http.hosts, ["map.example", "10.0.0.1"].map(|host| host.parse::<Host>().unwrap()));
+    assert_eq!(http.cors_origin.as_deref(), Some("https://b.example"));
+    let tiles = http.tiles.unwrap();
+    assert_eq!((tiles.origin.as_str(), tiles.attribution.as_str()), ("https://t.example:8", "© T"));
+}
+
+#[test]
+fn what_is_wrong_with_http() {
+    for (http, expected) in [
+        ("{}", "field `http.ports`: is missing; name the port of each node: {Bailey: 8099}"),
+        ("{ports: {Clerk: 1}}", "field `http.ports.Clerk`: there is no node `Clerk`"),
+        ("{ports: {Bona: 0}}", "field `http.ports.Bona`: 0 is out of range"),
+        ("{ports: {Bona: 1001}}", "port 1001 is also the port of Bona itself; choose another"),
+        ("{ports: {Bona: 1002}}", "port 1002 is also the port of Clark itself; choose another"),
+        ("{ports: {Bona: 80, Clark: 80}}", "port 80 is also that of Bona; choose another"),
+        ("{ports: {Bona: 80}, hosts: [\"a:1\"]}", "field `http.hosts[0]`: is no host"),
+        ("{ports: {Bona: 80}, cors_origin: \"https://a/b\"}", "is more than an origin"),
+        ("{ports: {Bona: 80}, cors_origin: a.example}", "has no scheme"),
+        ("{ports: {Bona: 80}, tiles: {url: \"https://a/{z}/{x}.png\"}}", "is no address of tiles"),
+        ("{ports: {Bona: 80}, tiles: {url: \"https://a;/{z}/{x}/{y}\"}}", "is no address of tiles"),
+        ("{ports: {Bona: 80}, tiles: {}}", "field `http.tiles.url`: is missing"),
+        ("{port: {Bona: 80}}", "did you mean `ports`?"),
+    ] {
+        let error = wrong(&format!("{PAIR}http: {http}\n"));
+        assert!(error.starts_with("3: ") && error.contains(expected), "{http}: {error}");
+    }
+    // Different machines have their own ports.
+    let hosts = "hosts: {Bona: 10.0.0.1, Clark: 10.0.0.2}\npeers: {secret_file: }\n";
+    assert!(pair(&format!("{hosts}http: {{ports: {{Bona: 80, Clark: 80}}}}\n")).http.is_some());
+}
+
 /// A file with every section, for mutation.
 const FULL: &str = r#"api_key: "canary-key"
 ports: {Bailey: 10099, Bona: 10044, Clark: 10211}
@@ -869,6 +912,7 @@ places: {provider: google, url: "https://canary-user:x@a.example/p", deadline_ms
 limits: &l {max_line: 0x200, idle_timeout_s: 1}
 logging: {level: INFO, format: "%(asctime)s %(message)s"}
 peers: {max_clock_offset: 1.5, seed_compatible: [Clark], timeout_ms: 9000}
+http: {ports: {Bona: 8044}, listen: 0.0.0.0, hosts: [a.example], cors_origin: "https://b.example"}
 benchmark: {num_clients: 5, test_duration: 5, timeout: 2}
 "#;
 

@@ -11,6 +11,8 @@ use siphasher::sip::SipHasher13;
 
 use super::digest::{Leaf, Sums};
 use super::eviction::{Candidate, Candidates};
+use crate::protocol::location::Location;
+use crate::protocol::next_field;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
 
@@ -221,6 +223,34 @@ impl Directory {
         for slot in slots.into_iter().flatten() {
             core::hint::black_box(self.stored(slot).touch());
         }
+    }
+
+    /// The record in `slot`, unless the slot is free or the record has expired at `now`.
+    #[must_use]
+    pub fn record(&self, slot: Slot, now: Nanos) -> Option<Record<'_>> {
+        self.line(slot)?;
+        let record = self.stored(slot).record()?;
+        (!self.is_expired(record.received, now)).then_some(record)
+    }
+
+    /// The slot of `client`, if it is held. Its record may have expired.
+    #[must_use]
+    pub fn slot(&self, client: &[u8]) -> Option<Slot> {
+        let (client_hash, index_hash) = self.hashes(client);
+        self.find(client_hash, index_hash, client)
+    }
+
+    /// The name of the client in `slot`; `None` when the slot is free.
+    #[must_use]
+    pub fn client(&self, slot: Slot) -> Option<&[u8]> {
+        self.line(slot).map(|_| self.stored(slot).client())
+    }
+
+    /// Where the client in `slot` is; `None` when the slot is free.
+    #[must_use]
+    pub fn location(&self, slot: Slot) -> Option<Location<'_>> {
+        self.line(slot)?;
+        Location::parse(next_field(self.stored(slot).said())?.0)
     }
 
     /// Keeps `record` if it is news: newer, by the order of records, than what is held.

@@ -60,6 +60,10 @@ pub struct Exchange {
     pub repairs_for: Option<Purpose>,
     /// The round under way is a sync. It is until there is nothing left to do.
     syncing: bool,
+    /// What the last comparison of all records said: whether both ends hold the same.
+    equal: Option<bool>,
+    /// The peer has said since this node last sent its sums that something differs.
+    contradicted: bool,
     /// Reused for the digests of a leaf.
     scratch: Vec<(u64, Slot)>,
 }
@@ -69,6 +73,18 @@ impl Exchange {
     pub fn open(&mut self, purpose: Purpose) {
         self.note(purpose);
         self.compare.insert(0);
+    }
+
+    /// Whether both ends held the same when they last compared; `None` before that. Records that
+    /// were on their way at that moment make a difference, too.
+    #[must_use]
+    pub const fn is_equal(&self) -> Option<bool> {
+        self.equal
+    }
+
+    /// The peer has had the sums of all records and the time to say that its own differ.
+    pub const fn not_contradicted(&mut self) {
+        self.equal = Some(!self.contradicted);
     }
 
     /// Whether nothing is under way.
@@ -119,9 +135,15 @@ impl Exchange {
         flooding: &SlotQueue,
         now: Duration,
     ) {
+        if !matches!(message, Message::Sums(_, Branch::ROOT, _)) {
+            (self.equal, self.contradicted) = (Some(false), true);
+        }
         match *message {
             Message::Sums(purpose, branch, theirs) => {
                 self.note(purpose);
+                if branch == Branch::ROOT {
+                    self.equal = Some(theirs == directory.sums().children(branch));
+                }
                 self.compare_children(branch, &theirs, directory);
             }
             Message::Listing { purpose, leaf, low, high, digests } => {
@@ -150,14 +172,16 @@ impl Exchange {
         }
     }
 
-    /// Appends messages until `out` has `limit` bytes or a turn's work is done.
+    /// Appends messages until `out` has `limit` bytes or a turn's work is done. Returns whether the
+    /// sums of all records are among them.
     pub fn fill(
         &mut self,
         directory: &Directory,
         flooding: &SlotQueue,
         out: &mut Vec<u8>,
         limit: usize,
-    ) {
+    ) -> bool {
+        let mut opens = false;
         let purpose = self.purpose();
         let mut digests = Vec::new();
         while out.len() < limit {
@@ -170,6 +194,9 @@ impl Exchange {
             } else if let Some(branch) = self.pull.pop().and_then(branch) {
                 push_pull(out, branch);
             } else if let Some(branch) = self.compare.pop().and_then(branch) {
+                if branch == Branch::ROOT {
+                    (opens, self.contradicted) = (true, false);
+                }
                 push_sums(out, purpose, branch, &directory.sums().children(branch));
             } else if let Some((leaf, low)) =
                 self.listing.take().or_else(|| self.list.pop().map(|leaf| (Leaf(leaf as u16), 0)))
@@ -180,6 +207,7 @@ impl Exchange {
             }
         }
         self.push_leaves(directory, flooding);
+        opens
     }
 
     /// Moves the records of a few leaves that the peer lacks to the repairs.

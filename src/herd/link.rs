@@ -59,6 +59,10 @@ pub struct Up {
     pub ping: bool,
     /// Pings sent.
     pub pings: u64,
+    /// How long the last answer to one took.
+    pub round_trip: Option<Duration>,
+    /// The sums of all records went to the peer behind this ping; it has not contradicted yet.
+    pub sums_sent_at: Option<u64>,
     /// The ping whose answer is waited for: its id, and the wall clock when it was sent.
     pub pinged: Option<(u64, Nanos)>,
     /// The ping of the peer that is to be answered.
@@ -123,6 +127,8 @@ impl Up {
             ping_at: now,
             ping: false,
             pings: 0,
+            round_trip: None,
+            sums_sent_at: None,
             pinged: None,
             pong: None,
             clock_is_off: false,

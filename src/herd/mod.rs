@@ -22,6 +22,7 @@ use directory::{Directory, Keys, Offer, Slot, Source};
 use handshake::Identity;
 use link::{ConnectionId, DIAL_RACE, Link, Up};
 use message::{Message, Purpose, push_links, push_ping, push_pong, push_repair};
+use queue::SlotQueue;
 use routes::{Heard, LINKS_PAUSE, NodeId, Routes};
 
 use crate::journal::Journal;
@@ -86,6 +87,8 @@ pub struct Herd {
     pub directory: Directory,
     routes: Routes,
     links: Vec<Link>,
+    /// The slots that have changed since somebody last looked, while somebody looks.
+    pub watched: Option<SlotQueue>,
     /// The link to a node, if it is a neighbour.
     link_to: Vec<Option<LinkId>>,
     actions: VecDeque<Action>,
@@ -127,6 +130,7 @@ impl Herd {
             directory: Directory::new(identity.rules, keys),
             routes: Routes::new(identity.me, identity.names.len(), now),
             links,
+            watched: None,
             link_to,
             actions: VecDeque::new(),
             counters: Counters::default(),
@@ -148,6 +152,12 @@ impl Herd {
     #[must_use]
     pub fn links(&self) -> &[Link] {
         &self.links
+    }
+
+    /// Who is linked with whom.
+    #[must_use]
+    pub const fn routes(&self) -> &Routes {
+        &self.routes
     }
 
     /// The name of a link's neighbour.
@@ -239,6 +249,9 @@ impl Herd {
     /// Along the tree of its origin, if the record came that way; to everybody but the sender, if
     /// there is any doubt. Servers of the seed are outside the trees and always get it.
     fn forward(&mut self, slot: Slot, origin: NodeId, from: Option<LinkId>, repaired: bool) {
+        if let Some(watched) = &mut self.watched {
+            watched.push(slot);
+        }
         let parent = from.map(|link| self.links[link].peer);
         let tree = self.routes.tree(origin).filter(|tree| tree.parent == parent && !repaired);
         if let Some(tree) = tree {
@@ -263,6 +276,12 @@ impl Herd {
             return;
         }
         up.pinged = None;
+        // A clock that is set meanwhile makes it wrong once.
+        up.round_trip = Some(Duration::from_nanos((clock - sent).max(0) as u64));
+        if up.sums_sent_at.is_some_and(|ping| ping < id) {
+            up.sums_sent_at = None;
+            up.exchange.not_contradicted();
+        }
         // The peer's clock against ours half way between question and answer. Where between the two
         // it was read is not known: behind a long queue that may be seconds.
         let offset = theirs - (sent + clock).div_euclid(2);
@@ -487,7 +506,9 @@ impl Herd {
             }
         }
         if up.exchange.has_output() {
-            up.exchange.fill(&self.directory, &up.flood, out, limit);
+            if up.exchange.fill(&self.directory, &up.flood, out, limit) {
+                up.sums_sent_at = Some(up.pings);
+            }
             let purpose = up.exchange.repairs_for.unwrap_or(Purpose::Check);
             while out.len() < limit {
                 let Some(slot) = up.exchange.repairs.pop() else { break };

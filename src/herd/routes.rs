@@ -159,6 +159,14 @@ impl Routes {
             self.trees.fill(None);
         }
     }
+
+    /// The nodes that each node is linked with, in ascending order.
+    #[must_use]
+    pub fn edges(&self) -> Vec<Vec<NodeId>> {
+        let edges = Edges::of(&self.states);
+        let row = |row: &[u64]| (0..).zip(row).flat_map(|(at, &word)| ones(at, word)).collect();
+        edges.rows.chunks(edges.words).map(row).collect()
+    }
 }
 
 /// The graph as a row of bits per node. A search strikes a node's neighbours off the unseen 64 at a

@@ -8,17 +8,18 @@ use mio::net::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
 
 use super::peer_tls::{FIRST_BYTE, PeerTlsConfig, certified};
+use super::talk::Talk;
 use super::tls::Tls;
 use crate::herd::LinkId;
 use crate::limits::{DIAL_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, Limits, PROBATION};
-use crate::node::{Next, Session, Stall};
+use crate::node::{Next, Stall};
 
 /// Where a connection is in its life.
 pub enum Stage {
     /// This node dials the neighbour of the link; nothing is known yet.
     Dialling(LinkId),
-    /// Lines go both ways.
-    Open(Session),
+    /// Something is said.
+    Open(Talk),
     /// The node has said its last word and reads on for a moment. Nothing is executed.
     Draining,
 }
@@ -49,6 +50,8 @@ pub struct Connection {
     pub input: Vec<u8>,
     /// Replies that the socket did not take.
     pub output: Vec<u8>,
+    /// Bytes sent that are not counted yet.
+    pub sent: u64,
     /// What the session said is next.
     pub next: Next,
     /// The socket may have something to read. Edge-triggered: stays until a read would block.
@@ -144,6 +147,7 @@ impl Connection {
             address,
             input: Vec::new(),
             output: Vec::new(),
+            sent: 0,
             next: Next::Read,
             // Register and try at once: what came before is no edge, and trying costs little.
             readable: true,
@@ -325,6 +329,7 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
+        self.sent += sent as u64;
         Ok(sent)
     }
 
@@ -379,7 +384,7 @@ impl Connection {
                 // A client that is not read from for now is not the one who is idle.
                 let waits = session.is_waiting() || self.next == Next::Wait;
                 let owes = waits || !self.output.is_empty();
-                if let Some(idle) = limits.idle_timeout.filter(|_| !owes) {
+                if let Some(idle) = session.idle_timeout(limits).filter(|_| !owes) {
                     at(self.active + idle, Deadline::Idle);
                 }
                 if self.refusal {

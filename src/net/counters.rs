@@ -33,6 +33,10 @@ pub struct Counters {
     pub write_timeouts: u64,
     /// Connections closed because a handshake took too long.
     pub handshake_timeouts: u64,
+    /// Bytes read from clients, peers and browsers.
+    pub received_bytes: u64,
+    /// Bytes sent to them.
+    pub sent_bytes: u64,
     /// Neighbours that were dialled and could not be reached.
     pub dials_failed: u64,
 }
@@ -62,6 +66,8 @@ impl Counters {
             ("connections_accepted_total", self.accepted),
             ("connections_refused_total", self.refused),
             ("connections_shed_total", self.shed),
+            ("received_bytes_total", self.received_bytes),
+            ("sent_bytes_total", self.sent_bytes),
             ("connection_errors_total", self.connection_errors),
             ("accept_errors_total", self.accept_errors),
             ("accept_pauses_total", self.accept_pauses),

@@ -2,13 +2,15 @@
 //! core. It knows no command.
 //!
 //! A turn: wait; serve the sockets that are ready and those that had more to say; hand out answers
-//! that had to wait; do what the herd asks; send what links owe; mind the deadlines; write the log.
+//! that had to wait; do what the herd asks; send what links owe and who listens to events is to be
+//! told; mind the deadlines; write the log.
 
 mod accept;
 mod ending;
 mod links;
 mod places;
 mod serve;
+mod web;
 
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
@@ -28,14 +30,18 @@ use super::log_file::{COUNTERS, Log, clock};
 use super::peer_tls::PeerTlsConfig;
 use super::resolver::Resolver;
 use super::signals::Signals;
+use super::talk::Talk;
 use super::timers::Timers;
 use super::upstream::Upstream;
 use crate::config::Host;
 use crate::herd::LinkId;
 use crate::herd::directory::MAX_RECORD;
+use crate::histogram::Histogram;
 use crate::limits::{EVENTS_PER_TURN, GIVE_UP_BEFORE_END, LOG_FLUSH, Limits, READ_CHUNK};
-use crate::node::{Node, Now, Session};
+use crate::node::{Node, Now};
+use crate::web::Web;
 
+const WEB_LISTENER: Token = Token(usize::MAX - 4);
 const LISTENER: Token = Token(usize::MAX - 1);
 const SIGNALS: Token = Token(usize::MAX - 2);
 const WAKER: Token = Token(usize::MAX - 3);
@@ -45,8 +51,10 @@ pub struct EventLoop {
     poll: Poll,
     started: Instant,
     node: Node,
+    web: Web,
     limits: Limits,
-    listener: Option<Listener>,
+    /// For clients and peers, and for browsers where there is an HTTP side.
+    listeners: Vec<(Serves, Listener)>,
     /// Do not accept before.
     accept_at: Option<Duration>,
     signals: Signals,
@@ -84,6 +92,19 @@ pub struct EventLoop {
     /// Where replies are put together.
     outbound: Vec<u8>,
     counters: Counters,
+    /// How long the turns of the loop took.
+    turns: Histogram,
+    /// When this turn began to work.
+    woken: Option<Duration>,
+}
+
+/// What a listener is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Serves {
+    /// Clients and peers.
+    Lines,
+    /// Browsers and tools.
+    Http,
 }
 
 /// For whom a name is looked up.
@@ -150,6 +171,7 @@ impl EventLoop {
     pub fn new(
         limits: Limits,
         node: Node,
+        web: Web,
         outbound: Outbound,
         address: SocketAddr,
         log: Log,
@@ -158,7 +180,7 @@ impl EventLoop {
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         Ok(Self {
             started: Instant::now(),
-            listener: Some(Listener::bind(address, poll.registry(), LISTENER)?),
+            listeners: vec![(Serves::Lines, Listener::bind(address, poll.registry(), LISTENER)?)],
             accept_at: None,
             signals: Signals::register(poll.registry(), SIGNALS)?,
             resolver: Resolver::new(waker),
@@ -182,10 +204,24 @@ impl EventLoop {
             inbound: vec![0; limits.max_input_buffer.max(MAX_RECORD + READ_CHUNK)],
             outbound: Vec::new(),
             counters: Counters::default(),
+            turns: Histogram::default(),
+            woken: None,
             poll,
             node,
+            web,
             limits,
         })
+    }
+
+    /// Takes browsers and tools on `address` as well.
+    ///
+    /// # Errors
+    ///
+    /// Where the address is taken, or the kernel has no descriptor left.
+    pub fn serve_http(&mut self, address: SocketAddr) -> io::Result<()> {
+        let listener = Listener::bind(address, self.poll.registry(), WEB_LISTENER)?;
+        self.listeners.push((Serves::Http, listener));
+        Ok(())
     }
 
     /// Turns until a signal ends it.
@@ -214,20 +250,23 @@ impl EventLoop {
 
     /// One turn. Returns whether it was the last.
     fn turn(&mut self, events: &mut Events) -> io::Result<bool> {
-        let timeout = self.timeout();
+        let begun = self.started.elapsed();
+        if let Some(woken) = self.woken {
+            self.turns.observe(begun.saturating_sub(woken));
+        }
+        let timeout = self.timeout(begun);
         match self.poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
             other => other?,
         }
         let now = self.now();
+        self.woken = Some(now.elapsed);
+        self.web.begin_turn();
         self.node.journal.set_clock(now.clock);
         for event in events.iter() {
             match event.token() {
-                LISTENER => {
-                    if let Some(listener) = &mut self.listener {
-                        listener.ready = true;
-                    }
-                }
+                LISTENER => self.handle_connects(Serves::Lines),
+                WEB_LISTENER => self.handle_connects(Serves::Http),
                 SIGNALS => {
                     if self.handle_signals(&now) {
                         return Ok(true);
@@ -256,6 +295,7 @@ impl EventLoop {
         self.node.herd.handle_timeout(now.elapsed, now.clock);
         self.handle_actions(&now);
         self.flush_links(&now);
+        self.tell_listeners(&now);
         self.handle_reminders(&now);
         self.feed_the_starved();
         self.write_log(now.elapsed);
@@ -267,21 +307,20 @@ impl EventLoop {
     }
 
     /// How long the kernel may be waited for.
-    fn timeout(&mut self) -> Option<Duration> {
+    fn timeout(&mut self, now: Duration) -> Option<Duration> {
         if !self.run.is_empty() || self.upstream.as_ref().is_some_and(Upstream::has_more) {
             return Some(Duration::ZERO);
         }
-        if self.accept_at.is_none() && self.listener.as_ref().is_some_and(|listener| listener.ready)
-        {
+        if self.accept_at.is_none() && self.listeners.iter().any(|(_, listener)| listener.ready) {
             return Some(Duration::ZERO);
         }
-        let now = self.started.elapsed();
         let (client, upstream) = (self.node.places.upstream(), &self.upstream);
         let next = [
             self.timers.next(),
             client.and_then(|client| client.poll_timeout()),
             upstream.as_ref().and_then(Upstream::poll_timeout),
             self.node.herd.poll_timeout(),
+            self.web.poll_timeout(&self.node.herd),
             self.log_flush_at,
             self.accept_at,
             self.stop_at,
@@ -336,7 +375,7 @@ impl EventLoop {
 
     /// Takes a socket into the loop.
     fn insert(&mut self, mut connection: Connection) -> io::Result<Token> {
-        // One bit less, so that no token is one of the three above.
+        // One bit less, so that no token is one of those above.
         self.generation = (self.generation + 1) & (u32::MAX >> 1);
         connection.generation = self.generation;
         let entry = self.connections.vacant_entry();
@@ -383,16 +422,18 @@ fn uncount(clients_at: &mut HashMap<IpAddr, u32>, address: IpAddr) {
     }
 }
 
-/// Nothing more comes or goes on a connection.
-fn farewell(node: &mut Node, session: &mut Session, now: &Now, why: &str) {
+/// Nothing more comes or goes on a connection. Of those that only look at the node, the log does not
+/// tell: a browser opens a handful for each page.
+fn farewell(node: &mut Node, web: &mut Web, session: &mut Talk, now: &Now, why: &str) {
     let peer = session.link().map(|link| node.herd.peer_name(link).to_vec());
-    session.close(node, now);
+    session.close(node, web, now);
     match peer {
         Some(peer) => {
             let closed =
                 [session.label(), b" closed, the link with ", &peer, b": ", why.as_bytes()];
             node.journal.line(&closed);
         }
+        None if matches!(session, Talk::Http(_)) => {}
         None => node.journal.line(&[session.label(), b" closed: ", why.as_bytes()]),
     }
 }

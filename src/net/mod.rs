@@ -5,9 +5,11 @@ mod counters;
 mod event_loop;
 mod listener;
 mod log_file;
+mod metrics;
 mod peer_tls;
 mod resolver;
 mod signals;
+mod talk;
 mod timers;
 mod tls;
 mod upstream;
@@ -33,6 +35,7 @@ use crate::places::Places;
 use crate::places::offline::Offline;
 use crate::places::places_file::{self, Format, MAX_PLACES_FILE_BYTES};
 use crate::places::upstream::{Client, Settings};
+use crate::web::{self, Web};
 use event_loop::{EventLoop, Neighbour, Outbound};
 use log_file::{Diagnostics, Log};
 use peer_tls::PeerTlsConfig;
@@ -55,6 +58,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let (places, upstream) = places(config, &random)?;
     let peer_tls =
         config.peers.tls.as_ref().map(|files| PeerTlsConfig::load(files, &me.name)).transpose()?;
+    let web = Web::new(web::Settings::new(config, &limits), word(&random, 0));
     let core = Node::new(herd(config, node, &random), places, journal, limits.clone(), &random);
     let neighbour = |&link: &usize| {
         let peer = &config.nodes[link];
@@ -63,8 +67,14 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let neighbours = sorted_neighbours(config, node).iter().map(neighbour).collect();
     let link_buffer = config.peers.limits.max_send_buffer;
     let outbound = Outbound { neighbours, upstream, peer_tls, link_buffer };
-    let mut event_loop = EventLoop::new(limits, core, outbound, address, log)
-        .map_err(|error| cannot_listen(&me.name, address, &error))?;
+    let mut event_loop = EventLoop::new(limits, core, web, outbound, address, log)
+        .map_err(|error| cannot_listen(&me.name, address, "ports", &error))?;
+    let http = config.http.as_ref().and_then(|http| Some((&http.listen, http.ports[node]?)));
+    let http = http.map(|(host, port)| listen_address(host, port)).transpose()?;
+    if let Some(address) = http {
+        let served = event_loop.serve_http(address);
+        served.map_err(|error| cannot_listen(&me.name, address, "http.ports", &error))?;
+    }
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
@@ -74,6 +84,9 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
         );
     }
     log::info!("{} listens on {address}", me.name);
+    if let Some(address) = http {
+        log::info!("{} shows itself at http://{address}/", me.name);
+    }
     event_loop.run()
 }
 
@@ -107,10 +120,18 @@ fn own_places(path: &Path) -> Result<Offline, String> {
     Ok(Offline::own(places))
 }
 
-fn cannot_listen(name: &str, address: SocketAddr, error: &io::Error) -> io::Error {
+fn cannot_listen(name: &str, address: SocketAddr, ports: &str, error: &io::Error) -> io::Error {
+    let (taken, foreign);
     let todo = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process has that port; stop it, or change `ports`",
-        io::ErrorKind::AddrNotAvailable => "that is no address of this machine; correct `hosts`",
+        io::ErrorKind::AddrInUse => {
+            taken = format!("another process has that port; stop it, or change `{ports}`");
+            taken.as_str()
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            let hosts = if ports == "ports" { "hosts" } else { "http.listen" };
+            foreign = format!("that is no address of this machine; correct `{hosts}`");
+            foreign.as_str()
+        }
         io::ErrorKind::PermissionDenied => "ports below 1024 take privileges",
         _ => "the system refused",
     };
@@ -136,6 +157,11 @@ fn random() -> io::Result<[u8; 32]> {
     Ok(random)
 }
 
+/// Eight bytes of `random` as a number.
+fn word(random: &[u8; 32], at: usize) -> u64 {
+    random[at..at + 8].iter().fold(0, |n, &b| n << 8 | u64::from(b))
+}
+
 /// The neighbours of `node` in the order of their names, which is the order of links.
 fn sorted_neighbours(config: &Config, node: usize) -> Vec<usize> {
     let mut neighbours = config.nodes[node].neighbors.clone();
@@ -152,7 +178,6 @@ fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
         let name = config.nodes[node].name.as_bytes();
         names.binary_search_by(|held| (**held).cmp(name)).unwrap_or_default() as NodeId
     };
-    let word = |at: usize| random[at..at + 8].iter().fold(0, |n, &b| n << 8 | u64::from(b));
     let nanos = |duration: Duration| duration.as_nanos() as i128;
     let neighbours = sorted_neighbours(config, node);
     let seed_compatible: Vec<NodeId> =
@@ -177,7 +202,7 @@ fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
         },
         secret,
         tls: config.peers.tls.is_some(),
-        boot: word(0),
+        boot: word(random, 0),
         names,
     };
     let peers = &config.peers.limits;
@@ -187,7 +212,7 @@ fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
         redial_max: peers.redial_max,
         antientropy_interval: peers.antientropy_interval,
     };
-    let keys = Keys { index: (word(8), word(16)), digest };
+    let keys = Keys { index: (word(random, 8), word(random, 16)), digest };
     Herd::new(identity, &seed_compatible, timing, keys, Duration::ZERO)
 }
 

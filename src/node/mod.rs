@@ -19,10 +19,11 @@ pub use session::{Caller, Next, Session, Stall};
 use crate::herd::Herd;
 use crate::herd::handshake::Nonce;
 use crate::herd::link::ConnectionId;
+use crate::histogram::Histogram;
 use crate::journal::Journal;
 use crate::limits::Limits;
 use crate::places::document::{Status, write_failure};
-use crate::places::{Places, Ticket};
+use crate::places::{Asked, Places, Question, Ticket};
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
 
@@ -64,6 +65,8 @@ pub struct Counters {
     pub handshakes_refused: u64,
     /// Links closed because the peer said what no peer says.
     pub link_errors: u64,
+    /// How long replies waited for places. Those that did not wait are not in it.
+    pub places_wait: Histogram,
 }
 
 /// The core of a node.
@@ -81,7 +84,7 @@ pub struct Node {
     nonces: Nonces,
     newcomers: Newcomers,
     /// WHATSATs that wait for places, and the connection each belongs to.
-    waiting: HashMap<Ticket, ConnectionId>,
+    waiting: HashMap<Ticket, Waiting>,
     next_ticket: u64,
     /// A document that has come, on its way into a session.
     document: Vec<u8>,
@@ -113,6 +116,12 @@ impl Node {
         }
     }
 
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &[u8] {
+        &self.name
+    }
+
     /// What clients may ask.
     #[must_use]
     pub const fn limits(&self) -> &Limits {
@@ -121,11 +130,12 @@ impl Node {
 
     /// A reply that had to wait: whose, and which. Its document is with the node until
     /// [`Session::answer`] takes it.
-    pub fn poll_answer(&mut self) -> Option<(ConnectionId, Ticket)> {
+    pub fn poll_answer(&mut self, now: Duration) -> Option<(ConnectionId, Ticket)> {
         loop {
             self.document.clear();
             let ticket = self.places.poll_answer(&mut self.document)?;
-            if let Some(connection) = self.waiting.remove(&ticket) {
+            if let Some(Waiting { connection, since }) = self.waiting.remove(&ticket) {
+                self.counters.places_wait.observe(now.saturating_sub(since));
                 return Some((connection, ticket));
             }
         }
@@ -134,7 +144,7 @@ impl Node {
     /// Gives up waiting for one reply: its document says that the node is stopping. To be taken
     /// like what [`Node::poll_answer`] returns.
     pub fn give_up(&mut self) -> Option<(ConnectionId, Ticket)> {
-        let (&ticket, &connection) = self.waiting.iter().next()?;
+        let (&ticket, &Waiting { connection, .. }) = self.waiting.iter().next()?;
         self.cancel(ticket);
         self.document.clear();
         let message = "this node is stopping; ask again, or ask another one";
@@ -143,7 +153,8 @@ impl Node {
     }
 
     /// Whether as many WHATSATs of all connections wait as may.
-    fn is_crowded(&self) -> bool {
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
         self.waiting.len() >= self.limits.max_pending_whatsat
     }
 
@@ -153,10 +164,44 @@ impl Node {
         !self.is_crowded()
     }
 
-    fn cancel(&mut self, ticket: Ticket) {
+    /// Asks for places. A document that is known at once is appended to `out`; otherwise the ticket
+    /// that comes back waits, and [`Node::poll_answer`] will name `connection` with it.
+    pub fn ask(
+        &mut self,
+        connection: ConnectionId,
+        question: Question,
+        max_results: u8,
+        now: Duration,
+        out: &mut Vec<u8>,
+    ) -> Option<Ticket> {
+        let ticket = Ticket(self.next_ticket);
+        match self.places.ask(ticket, question, max_results, now, out) {
+            Asked::Answered => None,
+            Asked::Waiting => {
+                self.next_ticket += 1;
+                self.waiting.insert(ticket, Waiting { connection, since: now });
+                Some(ticket)
+            }
+        }
+    }
+
+    /// The document that [`Node::poll_answer`] has brought.
+    #[must_use]
+    pub fn document(&self) -> &[u8] {
+        &self.document
+    }
+
+    /// Nobody waits for the answer to `ticket` any more.
+    pub fn cancel(&mut self, ticket: Ticket) {
         self.waiting.remove(&ticket);
         self.places.cancel(ticket);
     }
+}
+
+/// Who waits for places, and since when.
+struct Waiting {
+    connection: ConnectionId,
+    since: Duration,
 }
 
 /// How many clients that were not known each address has brought in this second. At most one

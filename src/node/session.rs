@@ -7,7 +7,7 @@ use crate::herd::directory::{AHEAD, MAX_RECORD, Offer};
 use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress, Transport};
 use crate::herd::link::ConnectionId;
 use crate::places::document::Point;
-use crate::places::{Asked, Question, Ticket};
+use crate::places::{Question, Ticket};
 use crate::protocol::command::{Command, Iamat, Whatsat, client_of, is_http_request_line};
 use crate::protocol::framing::{Framed, Framing};
 use crate::protocol::record::Record;
@@ -448,10 +448,8 @@ impl Session {
         let start = reply.len();
         reply.extend_from_slice(held);
         reply.push(b'\n');
-        let ticket = Ticket(node.next_ticket);
-        let asked = node.places.ask(ticket, question, whatsat.max_results, now.elapsed, reply);
-        match asked {
-            Asked::Answered => {
+        match node.ask(self.id, question, whatsat.max_results, now.elapsed, reply) {
+            None => {
                 reply.extend_from_slice(b"\n\n");
                 let length = reply.len() - start;
                 if node.journal.enabled() {
@@ -459,10 +457,8 @@ impl Session {
                 }
                 self.replies.appended(length);
             }
-            Asked::Waiting => {
+            Some(ticket) => {
                 let at_line = reply.split_off(start);
-                node.next_ticket += 1;
-                node.waiting.insert(ticket, self.id);
                 self.replies.wait(ticket, at_line);
             }
         }

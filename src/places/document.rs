@@ -182,9 +182,15 @@ fn push_strings(out: &mut Vec<u8>, strings: &[impl AsRef<str>], indent: &[u8], e
 }
 
 /// A JSON string (RFC 8259, section 7). Line ends become escapes, so no string ends a reply early.
-pub(super) fn push_string(out: &mut Vec<u8>, string: &str) {
-    let bytes = string.as_bytes();
+pub fn push_string(out: &mut Vec<u8>, string: &str) {
     out.push(b'"');
+    push_escaped(out, string);
+    out.push(b'"');
+}
+
+/// What stands between the quotes of a JSON string.
+pub fn push_escaped(out: &mut Vec<u8>, string: &str) {
+    let bytes = string.as_bytes();
     let mut plain = 0;
     for (index, &byte) in bytes.iter().enumerate() {
         if byte >= b' ' && byte != b'"' && byte != b'\\' {
@@ -207,12 +213,11 @@ pub(super) fn push_string(out: &mut Vec<u8>, string: &str) {
         }
     }
     out.extend_from_slice(&bytes[plain..]);
-    out.push(b'"');
 }
 
 /// Degrees with as many decimals as are needed, seven at most: a centimetre, and what Google
 /// writes. Always a JSON number, whatever is given.
-fn push_degrees(out: &mut Vec<u8>, degrees: f64) {
+pub fn push_degrees(out: &mut Vec<u8>, degrees: f64) {
     const DECIMALS: usize = 7;
     // A float that is no number, or none of this globe, is cast to the nearest integer or 0.
     let units = (degrees * 1e7).round() as i64;

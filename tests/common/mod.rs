@@ -462,6 +462,18 @@ impl Client {
         }
     }
 
+    /// The next `count` bytes.
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.received.len() < count {
+            assert!(
+                self.read() > 0,
+                "end of stream instead of {count} bytes, after {}",
+                self.seen()
+            );
+        }
+        self.received.drain(..count).collect()
+    }
+
     /// Everything until the node closes; a reset instead of an orderly end fails the test.
     pub fn rest(&mut self) -> Vec<u8> {
         while self.read() > 0 {}

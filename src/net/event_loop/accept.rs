@@ -10,17 +10,19 @@ use crate::net::connection::Deadline;
 use crate::net::connection::Security;
 use crate::net::connection::Stage;
 use crate::net::listener::Accept;
+use crate::net::talk::Talk;
 use crate::node::Caller;
 use crate::node::Now;
 use crate::node::Session;
 use crate::protocol::reply::TOO_MANY_CONNECTIONS;
+use crate::web;
 use mio::Token;
 use mio::net::TcpStream;
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 
-use super::EventLoop;
+use super::{EventLoop, Serves};
 
 impl EventLoop {
     pub(super) fn accept(&mut self, now: &Now) {
@@ -28,12 +30,21 @@ impl EventLoop {
             return;
         }
         self.accept_at = None;
+        for at in 0..self.listeners.len() {
+            self.accept_from(at, now);
+        }
+    }
+
+    fn accept_from(&mut self, at: usize, now: &Now) {
         for _ in 0..self.limits.accepts_per_turn {
-            let Some(listener) = self.listener.as_mut().filter(|listener| listener.ready) else {
+            let Some((serves, listener)) =
+                self.listeners.get_mut(at).filter(|(_, listener)| listener.ready)
+            else {
                 return;
             };
+            let serves = *serves;
             match listener.accept() {
-                Accept::Connection(stream, address) => self.accepted(stream, address, now),
+                Accept::Connection(stream, address) => self.accepted(stream, address, serves, now),
                 Accept::Empty => return,
                 Accept::Exhausted { error, shed } => {
                     self.counters.shed += u64::from(shed);
@@ -51,24 +62,17 @@ impl EventLoop {
         }
     }
 
-    pub(super) fn accepted(&mut self, stream: TcpStream, address: SocketAddr, now: &Now) {
+    fn accepted(&mut self, stream: TcpStream, address: SocketAddr, serves: Serves, now: &Now) {
         self.counters.accepted += 1;
         let here = self.clients_at.get(&address.ip().to_canonical()).copied().unwrap_or(0);
         let crowded =
             self.limits.max_connections_per_address.is_some_and(|most| here as usize >= most);
         let over_limit = crowded || self.clients >= self.limits.max_connections;
         // A neighbour is let in however many clients there are. It says at once that it is one.
-        if over_limit && !self.awaits_peer_at(address.ip()) {
-            return self.refuse(stream, address, now);
+        let may_be_peer = serves == Serves::Lines && self.awaits_peer_at(address.ip());
+        if over_limit && !may_be_peer {
+            return self.refuse(stream, address, serves, now);
         }
-        let loopback = address.ip().to_canonical().is_loopback();
-        let caller = Caller {
-            label: address.to_string().into_bytes().into_boxed_slice(),
-            address: self.address_keys.hash_one(address.ip().to_canonical()),
-            transport: Transport { loopback, certified: None },
-            seed: self.seed_at(address.ip()),
-            over_limit,
-        };
         let mut connection = Connection::new(stream, Stage::Draining, address, now.elapsed);
         connection.set_options(
             self.limits.send_buffer,
@@ -78,7 +82,7 @@ impl EventLoop {
         connection.counted = !over_limit;
         connection.refusal = over_limit;
         connection.verdict = over_limit.then_some("too many connections");
-        if self.peer_tls.is_some() {
+        if self.peer_tls.is_some() && serves == Serves::Lines {
             connection.security = Security::Unknown;
         }
         let token = match self.insert(connection) {
@@ -96,13 +100,39 @@ impl EventLoop {
                 *self.clients_at.entry(address.ip().to_canonical()).or_default() += 1;
             }
         }
-        let session = Session::accepted(&self.node, token.0 as u64, caller);
-        self.node.journal.line(&[session.label(), b" opened"]);
+        let session = self.talk(token, address, serves, over_limit);
+        if let Talk::Lines(session) = &session {
+            self.node.journal.line(&[session.label(), b" opened"]);
+        }
         self.write_log(now.elapsed); // before what diagnostics have to say of it
         if let Some(connection) = self.get(token) {
             connection.stage = Stage::Open(session);
         }
         self.serve(token, now);
+    }
+
+    /// Whoever is to understand what comes on a new connection.
+    fn talk(
+        &mut self,
+        token: Token,
+        address: SocketAddr,
+        serves: Serves,
+        over_limit: bool,
+    ) -> Talk {
+        let id = token.0 as u64;
+        let label = address.to_string().into_bytes().into_boxed_slice();
+        if serves == Serves::Http {
+            return Talk::Http(web::Session::accepted(&mut self.web, id, label));
+        }
+        let ip = address.ip().to_canonical();
+        let caller = Caller {
+            label,
+            address: self.address_keys.hash_one(ip),
+            transport: Transport { loopback: ip.is_loopback(), certified: None },
+            seed: self.seed_at(address.ip()),
+            over_limit,
+        };
+        Talk::Lines(Session::accepted(&self.node, id, caller))
     }
 
     /// The link to a seed-compatible neighbour at this address.
@@ -138,11 +168,15 @@ impl EventLoop {
     }
 
     /// Tells a connection over a limit so, and closes it.
-    pub(super) fn refuse(&mut self, stream: TcpStream, address: SocketAddr, now: &Now) {
+    fn refuse(&mut self, stream: TcpStream, address: SocketAddr, serves: Serves, now: &Now) {
         self.tell_refusal(address);
         let mut connection = Connection::new(stream, Stage::Draining, address, now.elapsed);
-        // A line fits into every socket that is there.
-        if connection.send(TOO_MANY_CONNECTIONS, now.elapsed).is_err() {
+        let refusal = match serves {
+            Serves::Lines => TOO_MANY_CONNECTIONS.to_vec(),
+            Serves::Http => self.web.refusal("too many connections; see limits.max_connections"),
+        };
+        // That much fits into every socket that is there.
+        if connection.send(&refusal, now.elapsed).is_err() {
             return;
         }
         connection.shut_down();

@@ -14,7 +14,7 @@ impl EventLoop {
     /// Ends in good order: nobody new, no command more, what is owed is still sent.
     pub(super) fn stop(&mut self, now: &Now) {
         log::info!("stopping: {} clients are connected", self.clients);
-        self.listener = None;
+        self.listeners.clear();
         self.accept_at = None;
         self.stop_at = Some(now.elapsed + SHUTDOWN_TIMEOUT);
         for token in self.tokens() {

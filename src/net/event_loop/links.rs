@@ -8,6 +8,7 @@ use crate::limits::LINK_BYTES_PER_TURN;
 use crate::net::connection::Connection;
 use crate::net::connection::Security;
 use crate::net::connection::Stage;
+use crate::net::talk::Talk;
 use crate::node::Now;
 use crate::node::Session;
 use mio::Token;
@@ -140,7 +141,7 @@ impl EventLoop {
         if session.link().is_some() {
             neighbours[link].told = None; // the seed's servers know no handshake
         }
-        connection.stage = Stage::Open(session);
+        connection.stage = Stage::Open(Talk::Lines(session));
         become_link(connection, limits, *link_buffer);
         send(connection, outbound, now)?;
         self.exchange(token, now)

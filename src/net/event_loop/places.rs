@@ -30,7 +30,7 @@ impl EventLoop {
     /// Replies that waited for places, and those behind them. Returns whether there were any.
     pub(super) fn hand_out_answers(&mut self, now: &Now) -> bool {
         let mut answered = false;
-        while let Some((id, ticket)) = self.node.poll_answer() {
+        while let Some((id, ticket)) = self.node.poll_answer(now.elapsed) {
             answered = true;
             self.answer(Token(id as usize), ticket, now);
         }
@@ -39,13 +39,13 @@ impl EventLoop {
 
     /// Hands the document that the node holds to the connection it is for.
     pub(super) fn answer(&mut self, token: Token, ticket: Ticket, now: &Now) {
-        let Self { connections, node, outbound, .. } = self;
+        let Self { connections, node, web, outbound, .. } = self;
         let connection = connections
             .get_mut(key(token).0)
             .filter(|connection| connection.generation == key(token).1);
         let Some(connection) = connection else { return };
         let Stage::Open(session) = &mut connection.stage else { return };
-        session.answer(node, ticket, outbound);
+        session.answer(node, web, ticket, outbound);
         connection.active = now.elapsed;
         match send(connection, outbound, now) {
             Ok(()) => self.serve(token, now),

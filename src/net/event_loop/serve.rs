@@ -10,10 +10,13 @@ use crate::net::connection::ReadOutcome;
 use crate::net::connection::Security;
 use crate::net::connection::Stage;
 use crate::net::log_file::clock;
+use crate::net::metrics::Vitals;
+use crate::net::talk::Talk;
 use crate::node::Next;
 use crate::node::Now;
 use crate::node::Stall;
 use crate::protocol::reply::TOO_MANY_CONNECTIONS;
+use crate::web::Scene;
 use mio::Token;
 use mio::event::Event;
 use std::io;
@@ -29,7 +32,10 @@ impl EventLoop {
         connection.read_closed |= event.is_read_closed() || event.is_error();
         // Both directions are dead: whoever it was has hung up on what it asked for.
         let gone = event.is_error() || (event.is_read_closed() && event.is_write_closed());
-        if gone && matches!(&connection.stage, Stage::Open(session) if session.is_waiting()) {
+        let waits_in_vain = |talk: &Talk| {
+            gone && talk.is_waiting() || event.is_read_closed() && talk.only_listens()
+        };
+        if matches!(&connection.stage, Stage::Open(talk) if waits_in_vain(talk)) {
             return self.close(token, now, "it hung up");
         }
         self.serve(token, now);
@@ -68,6 +74,10 @@ impl EventLoop {
         let Self {
             connections,
             node,
+            web,
+            counters,
+            log,
+            turns,
             inbound,
             outbound,
             limits,
@@ -106,9 +116,11 @@ impl EventLoop {
                 }
                 Next::Read | Next::Finish | Next::HangUp => break,
             };
+            counters.received_bytes += read as u64;
             let was_link = connection.link().is_some();
             let Stage::Open(session) = &mut connection.stage else { break };
-            if connection.next == Next::Wait && session.is_full(node, connection.output.len()) {
+            if connection.next == Next::Wait && session.is_full(node, web, connection.output.len())
+            {
                 break;
             }
             // What the socket has not taken stays in front.
@@ -116,7 +128,9 @@ impl EventLoop {
             let out = if backlog.is_empty() { &mut *outbound } else { &mut backlog };
             let received = Now { elapsed: now.elapsed, clock: clock() };
             let input = &inbound[..held + read];
-            let (consumed, next) = session.receive(node, input, connection.ended, &received, out);
+            let shell = Vitals { counters, clients: *clients, turns, log };
+            let mut scene = Scene { node, web, shell: &shell, now: &received };
+            let (consumed, next) = session.receive(&mut scene, input, connection.ended, out);
             connection.next = next;
             if next == Next::Read {
                 connection.stall = None;
@@ -145,8 +159,9 @@ impl EventLoop {
 
     /// What becomes of a connection that has been read from as far as it may be.
     fn settle(&mut self, token: Token) -> Fate {
-        let Self { connections, node, counters, run, .. } = self;
+        let Self { connections, node, web, counters, run, .. } = self;
         let Some(connection) = connections.get_mut(key(token).0) else { return Fate::Keep };
+        counters.sent_bytes += std::mem::take(&mut connection.sent);
         let Stage::Open(session) = &connection.stage else { return Fate::Keep };
         let settled = connection.output.is_empty() && !session.is_waiting();
         match connection.next {
@@ -168,7 +183,8 @@ impl EventLoop {
                     None => {}
                 }
                 connection.stall = stall.or(connection.stall);
-                if stall.is_none() && !connection.queued {
+                let full = session.is_full(node, web, connection.output.len());
+                if !full && !connection.queued {
                     connection.queued = true;
                     run.push_back(token);
                 } else if session.is_starved(node) && !connection.starved {
@@ -205,7 +221,7 @@ impl EventLoop {
         let refused = connection.refusal.then_some(connection.address);
         if let Stage::Open(mut session) = std::mem::replace(&mut connection.stage, Stage::Draining)
         {
-            farewell(&mut self.node, &mut session, now, why);
+            farewell(&mut self.node, &mut self.web, &mut session, now, why);
             if let Some(address) = refused {
                 self.tell_refusal(address); // it turned out to be no peer
             }
@@ -219,10 +235,11 @@ impl EventLoop {
         }
         let connection = self.connections.remove(key(token).0);
         let address = connection.address;
+        self.counters.sent_bytes += connection.sent;
         match connection.stage {
             Stage::Open(mut session) => {
                 let dialling = session.dialling(&self.node);
-                farewell(&mut self.node, &mut session, now, why);
+                farewell(&mut self.node, &mut self.web, &mut session, now, why);
                 // A neighbour may end it because another connection has become the link.
                 let is_up = |link: LinkId| self.node.herd.links()[link].up.is_some();
                 if let Some(link) = dialling.filter(|&link| !is_up(link) && self.stop_at.is_none())

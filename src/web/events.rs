@@ -1,0 +1,345 @@
+//! `/events`: clients as they change, for everybody who listens.
+//!
+//! There is one log of changes. [`Events::handle_timeout`] empties what the herd has noted into it,
+//! a few times a second; a [`Subscription`] is a cursor into it and a filter.
+
+use core::hash::Hasher as _;
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use siphasher::sip::SipHasher13;
+use slab::Slab;
+
+use super::Slice;
+use super::feature::push_feature;
+use super::position::Position;
+use super::subscription::Subscription;
+use crate::herd::Herd;
+use crate::herd::directory::{Directory, Slot};
+use crate::herd::link::ConnectionId;
+use crate::herd::queue::SlotQueue;
+use crate::limits::{
+    EVENT_FLUSH, EVENT_HEARTBEAT, EVENT_LINGER, MAX_CHANGES, MAX_RENDERED, MAX_SUBSCRIBERS,
+};
+use crate::protocol::time::{Nanos, push_digits};
+
+/// Changes that are looked at for the price of one record: a look is a few comparisons.
+const CHANGES_PER_WORK: usize = 64;
+
+/// The log of changes, and who reads it.
+#[derive(Default)]
+pub struct Events {
+    /// The life of the node, and which time it is that somebody listens: sequences are counted anew
+    /// with each.
+    epoch: (u64, u64),
+    ring: VecDeque<Change>,
+    /// The sequence of the first change in the ring.
+    first: u64,
+    /// Subscribers read up to here.
+    published: u64,
+    /// For each slot, the sequence of its last change, cut to 32 bits.
+    latest: Vec<u32>,
+    /// Changes that are still to be taken over before they are published together.
+    left: usize,
+    flush_at: Duration,
+    beat_at: Duration,
+    /// Heartbeats so far.
+    beats: u64,
+    /// Since when nobody listens.
+    idle_since: Option<Duration>,
+    subscribers: Slab<ConnectionId>,
+    rendered: Rendered,
+    /// Events sent so far, one for each subscriber.
+    pub sent: u64,
+    /// Times a subscriber was sent all clients.
+    pub resets: u64,
+}
+
+/// A slot has changed, and this was where its client was then.
+#[derive(Clone, Copy)]
+pub(super) struct Change {
+    slot: Slot,
+    pub position: Position,
+    /// Of the client's name.
+    pub name: u32,
+}
+
+/// Events of the changes published last, each made once for all subscribers.
+#[derive(Default)]
+struct Rendered {
+    /// The sequence of the first of these changes.
+    first: u64,
+    /// For each change, where its event is; empty where it was not made yet.
+    places: Vec<(u32, u32)>,
+    bytes: Vec<u8>,
+}
+
+/// What a subscriber begins with.
+pub(super) struct Start {
+    /// Its number.
+    pub key: usize,
+    /// The sequence of the first change it is to have.
+    pub cursor: u64,
+    /// Whether it has had all that was before.
+    pub resumed: bool,
+}
+
+impl Events {
+    /// A log of a node in this life.
+    #[must_use]
+    pub fn new(boot: u64) -> Self {
+        // There is an id before the first change, so that everybody has one to come back with.
+        Self { epoch: (boot, 0), first: 1, published: 1, ..Self::default() }
+    }
+
+    /// How many listen.
+    #[must_use]
+    pub fn subscribers(&self) -> usize {
+        self.subscribers.len()
+    }
+
+    /// The connections of those who listen.
+    pub fn connections(&self) -> impl Iterator<Item = ConnectionId> {
+        self.subscribers.iter().map(|(_, &connection)| connection)
+    }
+
+    /// Somebody listens from now on, or from behind the event `last` if that is still in the log.
+    /// `None`: there are too many already.
+    pub(super) fn subscribe(
+        &mut self,
+        connection: ConnectionId,
+        last: Option<&str>,
+        herd: &mut Herd,
+        now: Duration,
+    ) -> Option<Start> {
+        if self.subscribers.len() >= MAX_SUBSCRIBERS {
+            return None;
+        }
+        if herd.watched.is_none() {
+            herd.watched = Some(SlotQueue::default());
+            self.epoch.1 += 1;
+            self.beat_at = now + EVENT_HEARTBEAT;
+        }
+        self.idle_since = None;
+        let resumed = last.and_then(|id| self.sequence(id)).and_then(|last| last.checked_add(1));
+        let resumed = resumed.filter(|next| (self.first..=self.published).contains(next));
+        let key = self.subscribers.insert(connection);
+        let cursor = resumed.unwrap_or(self.published);
+        Some(Start { key, cursor, resumed: resumed.is_some() })
+    }
+
+    /// The subscriber with this number has gone.
+    pub(super) fn unsubscribe(&mut self, key: usize, now: Duration) {
+        self.subscribers.try_remove(key);
+        if self.subscribers.is_empty() {
+            self.idle_since = Some(now);
+        }
+    }
+
+    /// When [`Events::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self, herd: &Herd) -> Option<Duration> {
+        let watched = herd.watched.as_ref()?;
+        let changes = match self.left {
+            0 => (!watched.is_empty()).then_some(self.flush_at),
+            _ => Some(Duration::ZERO),
+        };
+        let idle = self.idle_since.map(|since| since + EVENT_LINGER);
+        [changes, idle, Some(self.beat_at)].into_iter().flatten().min()
+    }
+
+    /// Takes over what has changed, at the most `work` changes at once. Returns whether there is
+    /// something for the subscribers.
+    pub fn handle_timeout(&mut self, herd: &mut Herd, now: Duration, work: &mut usize) -> bool {
+        let Some(watched) = &mut herd.watched else { return false };
+        if self.idle_since.is_some_and(|since| since + EVENT_LINGER <= now) {
+            herd.watched = None;
+            self.forget();
+            return false;
+        }
+        let mut told = false;
+        if self.left == 0 && self.flush_at <= now && !watched.is_empty() {
+            self.left = watched.len();
+            self.flush_at = now + EVENT_FLUSH;
+        }
+        while self.left > 0 && *work > 0 {
+            *work -= 1;
+            self.left -= 1;
+            if let Some(slot) = watched.pop() {
+                self.note(slot, &herd.directory);
+            }
+            if self.left == 0 {
+                self.publish();
+                told = true;
+            }
+        }
+        if self.beat_at <= now {
+            self.beat_at = now + EVENT_HEARTBEAT;
+            self.beats += 1;
+            told = true;
+        }
+        told
+    }
+
+    fn forget(&mut self) {
+        let Self { epoch, sent, resets, .. } = *self;
+        *self = Self { epoch, sent, resets, ..Self::new(epoch.0) };
+    }
+
+    fn end(&self) -> u64 {
+        self.first + self.ring.len() as u64
+    }
+
+    fn note(&mut self, slot: Slot, directory: &Directory) {
+        // A slot that is free by now has nothing to tell.
+        let Some(location) = directory.location(slot) else { return };
+        let name = directory.client(slot).map_or(0, name_hash);
+        if self.ring.len() >= MAX_CHANGES {
+            self.ring.pop_front();
+            self.first += 1;
+        }
+        if self.latest.len() <= slot as usize {
+            self.latest.resize((slot as usize + 1).next_multiple_of(4096), u32::MAX);
+        }
+        self.latest[slot as usize] = self.end() as u32;
+        self.ring.push_back(Change { slot, position: location.into(), name });
+    }
+
+    fn publish(&mut self) {
+        self.rendered.first = self.published.max(self.first);
+        self.rendered.places.clear();
+        self.rendered.bytes.clear();
+        self.published = self.end();
+        let changes = (self.published - self.rendered.first) as usize;
+        self.rendered.places.resize(changes, (0, 0));
+    }
+
+    /// Whether there is something for a subscriber who stands here.
+    pub(super) const fn is_due(&self, cursor: u64, beats: u64) -> bool {
+        cursor < self.published || beats != self.beats
+    }
+
+    /// Heartbeats so far.
+    pub(super) const fn beats(&self) -> u64 {
+        self.beats
+    }
+
+    /// Whether changes behind `cursor` are no longer in the log.
+    pub(super) const fn has_lost(&self, cursor: u64) -> bool {
+        cursor < self.first
+    }
+
+    /// Where subscribers that have just been told everything go on.
+    pub(super) const fn published(&self) -> u64 {
+        self.published
+    }
+
+    /// Appends the events for `subscription`.
+    pub(super) fn deliver(
+        &mut self,
+        subscription: &mut Subscription,
+        directory: &Directory,
+        now: Nanos,
+        slice: &mut Slice<'_>,
+    ) {
+        while subscription.cursor < self.published && slice.has_room() {
+            let from = (subscription.cursor - self.first) as usize;
+            let to = (self.published - self.first) as usize;
+            let to = to.min(from + CHANGES_PER_WORK * *slice.work);
+            let wanted = |change: &Change| subscription.filter.wants(change);
+            let found = self.ring.range(from..to).position(wanted);
+            let passed = found.unwrap_or(to - from);
+            slice.spend(passed.div_ceil(CHANGES_PER_WORK));
+            subscription.cursor += passed as u64;
+            if found.is_some() {
+                slice.spend(1);
+                self.push_change(subscription, from + passed, directory, now, slice.out);
+                subscription.cursor += 1;
+            }
+        }
+    }
+
+    /// Appends the event of a change, unless a later one has superseded it.
+    fn push_change(
+        &mut self,
+        subscription: &Subscription,
+        at: usize,
+        directory: &Directory,
+        now: Nanos,
+        out: &mut Vec<u8>,
+    ) {
+        let slot = self.ring[at].slot;
+        let sequence = self.first + at as u64;
+        if self.latest[slot as usize] != sequence as u32
+            || !subscription.filter.wants_client(directory.client(slot))
+        {
+            return;
+        }
+        let id = (self.epoch, sequence);
+        let made = sequence
+            .checked_sub(self.rendered.first)
+            .and_then(|at| self.rendered.places.get_mut(at as usize));
+        let Some(place) = made else {
+            return self.sent += u64::from(push_client(out, Some(id), slot, directory, now));
+        };
+        let bytes = &mut self.rendered.bytes;
+        if *place == (0, 0) {
+            if bytes.len() >= MAX_RENDERED {
+                return self.sent += u64::from(push_client(out, Some(id), slot, directory, now));
+            }
+            let start = bytes.len() as u32;
+            push_client(bytes, Some(id), slot, directory, now);
+            *place = (start, bytes.len() as u32);
+        }
+        let event = &bytes[place.0 as usize..place.1 as usize];
+        out.extend_from_slice(event);
+        self.sent += u64::from(!event.is_empty());
+    }
+
+    /// Appends `id: …` for what is before `cursor`.
+    pub(super) fn push_id_before(&self, cursor: u64, out: &mut Vec<u8>) {
+        push_id(out, (self.epoch, cursor - 1));
+    }
+
+    /// The sequence in an id that was given out in this epoch.
+    fn sequence(&self, id: &str) -> Option<u64> {
+        let mut numbers = id.split('-').map(|number| number.parse::<u64>().ok());
+        let (boot, time, sequence) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        ((boot, time) == self.epoch && numbers.next().is_none()).then_some(sequence)
+    }
+}
+
+/// A hash of a client's name: most other names have another.
+pub(super) fn name_hash(name: &[u8]) -> u32 {
+    let mut hasher = SipHasher13::new();
+    hasher.write(name);
+    hasher.finish() as u32
+}
+
+/// Appends `id: BOOT-TIME-SEQUENCE`.
+fn push_id(out: &mut Vec<u8>, ((boot, time), sequence): ((u64, u64), u64)) {
+    out.extend_from_slice(b"id: ");
+    for (number, behind) in [(boot, b'-'), (time, b'-'), (sequence, b'\n')] {
+        push_digits(out, number, 1);
+        out.push(behind);
+    }
+}
+
+/// Appends the event of the client in `slot`, if there is one. Returns whether there was.
+pub(super) fn push_client(
+    out: &mut Vec<u8>,
+    id: Option<((u64, u64), u64)>,
+    slot: Slot,
+    directory: &Directory,
+    now: Nanos,
+) -> bool {
+    let Some(record) = directory.record(slot, now) else { return false };
+    out.extend_from_slice(b"event: client\n");
+    if let Some(id) = id {
+        push_id(out, id);
+    }
+    out.extend_from_slice(b"data: ");
+    push_feature(out, &record, now);
+    out.extend_from_slice(b"\n\n");
+    true
+}

@@ -1,0 +1,103 @@
+//! A client as a GeoJSON feature (RFC 7946, section 3.2).
+
+use super::query::push_encoded;
+use crate::places::document::{push_degrees, push_escaped};
+use crate::protocol::record::Record;
+use crate::protocol::time::{Nanos, SECOND, push_digits};
+
+/// Appends the feature of `record` at the time `now`.
+pub fn push_feature(out: &mut Vec<u8>, record: &Record<'_>, now: Nanos) {
+    out.extend_from_slice(b"{\"type\":\"Feature\",\"id\":\"");
+    push_encoded(out, record.client);
+    out.extend_from_slice(b"\",\"geometry\":");
+    if let Some(location) = record.location() {
+        out.extend_from_slice(b"{\"type\":\"Point\",\"coordinates\":[");
+        push_degrees(out, location.longitude());
+        out.push(b',');
+        push_degrees(out, location.latitude());
+        out.extend_from_slice(b"]}");
+    } else {
+        out.extend_from_slice(b"null"); // no record is stored without a location
+    }
+    out.extend_from_slice(b",\"properties\":{\"client\":");
+    push_text(out, record.client);
+    out.extend_from_slice(b",\"server\":");
+    push_text(out, record.server);
+    out.extend_from_slice(b",\"time\":");
+    push_seconds(out, record.time, 9);
+    out.extend_from_slice(b",\"received\":");
+    push_seconds(out, record.received, 9);
+    out.extend_from_slice(b",\"age\":");
+    push_seconds(out, now - record.received, 3);
+    out.extend_from_slice(b",\"line\":");
+    push_text(out, record.line);
+    out.extend_from_slice(b"}}");
+}
+
+/// Appends a JSON string. What is no UTF-8 becomes U+FFFD: JSON has no other bytes.
+pub fn push_text(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'"');
+    for chunk in bytes.utf8_chunks() {
+        push_escaped(out, chunk.valid());
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+    out.push(b'"');
+}
+
+/// Appends seconds as a JSON number with so many decimals, at most nine; the rest is cut off.
+pub fn push_seconds(out: &mut Vec<u8>, nanos: Nanos, decimals: u32) {
+    if nanos < 0 {
+        out.push(b'-');
+    }
+    let magnitude = nanos.unsigned_abs();
+    let second = SECOND.unsigned_abs();
+    push_digits(out, (magnitude / second) as u64, 1);
+    out.push(b'.');
+    let fraction = (magnitude % second) as u64 / 10u64.pow(9 - decimals);
+    push_digits(out, fraction, decimals as usize);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn feature(line: &[u8], now: Nanos) -> Value {
+        let mut out = Vec::new();
+        push_feature(&mut out, &Record::parse(line).unwrap(), now);
+        serde_json::from_slice(&out).unwrap()
+    }
+
+    #[test]
+    fn all_of_it() {
+        let line = "AT Clark +0.263873386 kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.5";
+        let received = 1_621_464_827_763_873_386;
+        assert_eq!(
+            feature(line.as_bytes(), received + 1_500 * 1_000_000),
+            json!({
+                "type": "Feature",
+                "id": "kiwi.cs.ucla.edu",
+                "geometry": {"type": "Point", "coordinates": [-118.445_127, 34.068_93]},
+                "properties": {
+                    "client": "kiwi.cs.ucla.edu",
+                    "server": "Clark",
+                    "time": 1_621_464_827.5,
+                    "received": 1_621_464_827.763_873_4,
+                    "age": 1.5,
+                    "line": line,
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn names_that_are_no_text_and_times_before_the_epoch() {
+        let feature = feature(b"AT A -0.500000000 a\xff\"/ +1-1 -1", 0);
+        assert_eq!(feature["id"], "a%FF%22%2F");
+        assert_eq!(feature["properties"]["client"], "a\u{fffd}\"/");
+        assert_eq!(feature["properties"]["time"], -1.0);
+        assert_eq!(feature["properties"]["age"], 1.5);
+    }
+}

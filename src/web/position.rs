@@ -1,0 +1,80 @@
+//! Where clients are, as boxes on a map see it.
+
+use crate::protocol::location::Location;
+
+/// A point on the globe in ten-millionths of a degree: a centimetre, and eight bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    latitude: i32,
+    longitude: i32,
+}
+
+/// A box: between two parallels, and from one meridian eastward to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// South and west.
+    pub least: Position,
+    /// North and east. An east that is less than the west is beyond the antimeridian (RFC 7946,
+    /// section 5.2).
+    pub greatest: Position,
+}
+
+impl Position {
+    /// The point nearest to these degrees.
+    #[must_use]
+    pub fn new(latitude: f64, longitude: f64) -> Self {
+        let units = |degrees: f64| (degrees * 1e7).round() as i32;
+        Self { latitude: units(latitude), longitude: units(longitude) }
+    }
+}
+
+impl From<Location<'_>> for Position {
+    fn from(location: Location<'_>) -> Self {
+        Self::new(location.latitude(), location.longitude())
+    }
+}
+
+impl Bounds {
+    /// Whether `position` is in the box; its edges are.
+    #[must_use]
+    pub const fn contain(&self, position: Position) -> bool {
+        let (west, east) = (self.least.longitude, self.greatest.longitude);
+        let longitude = position.longitude;
+        let between = if west <= east {
+            west <= longitude && longitude <= east
+        } else {
+            west <= longitude || longitude <= east
+        };
+        between
+            && self.least.latitude <= position.latitude
+            && position.latitude <= self.greatest.latitude
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boxes_hold_their_edges_and_wrap() {
+        let bounds = |south, west, north, east| Bounds {
+            least: Position::new(south, west),
+            greatest: Position::new(north, east),
+        };
+        let at = Position::new;
+        let plain = bounds(-10.0, -20.0, 10.0, 20.0);
+        for (lat, lng) in [(0.0, 0.0), (10.0, 20.0), (-10.0, -20.0)] {
+            assert!(plain.contain(at(lat, lng)), "{lat} {lng}");
+        }
+        for (lat, lng) in [(10.000_000_1, 0.0), (0.0, -20.000_000_1), (-11.0, 0.0), (0.0, 180.0)] {
+            assert!(!plain.contain(at(lat, lng)), "{lat} {lng}");
+        }
+        let fiji = bounds(-20.0, 177.0, -15.0, -178.0);
+        for lng in [177.0, 179.9, 180.0, -180.0, -178.0] {
+            assert!(fiji.contain(at(-18.0, lng)), "{lng}");
+        }
+        for lng in [176.9, 0.0, -177.9] {
+            assert!(!fiji.contain(at(-18.0, lng)), "{lng}");
+        }
+    }
+}

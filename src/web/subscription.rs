@@ -1,0 +1,179 @@
+//! One subscriber of `/events`: what it wants, and how far it has come.
+
+use super::Slice;
+use super::clients::BBOX;
+use super::events::{Change, Events, Start, name_hash, push_client};
+use super::position::{Bounds, Position};
+use super::query;
+use super::response::Chunk;
+use crate::herd::directory::{Directory, Slot};
+use crate::limits::MAX_FILTER_CLIENTS;
+use crate::node::{Node, Now};
+use crate::protocol::time::push_digits;
+
+/// Which clients a subscriber wants: all that pass both.
+#[derive(Default)]
+pub(super) struct Filter {
+    bounds: Option<Bounds>,
+    /// Names and their hashes; empty: all.
+    clients: Vec<(u32, Vec<u8>)>,
+}
+
+/// A subscriber.
+pub struct Subscription {
+    key: usize,
+    pub(super) filter: Filter,
+    /// The sequence of the next change it is to have.
+    pub(super) cursor: u64,
+    phase: Phase,
+    /// Heartbeats it has had.
+    beats: u64,
+    chunked: bool,
+}
+
+enum Phase {
+    /// It is to be told that it has missed something, or is new.
+    Reset,
+    /// It is being told all clients. The number is the next slot, or the next name of the filter.
+    All(u32),
+    /// It is told changes.
+    Changes,
+}
+
+impl Filter {
+    /// The filter that `query` asks for, and the id of the event that the subscriber had last, for
+    /// those that cannot set the header field.
+    pub(super) fn parse(query: &str) -> Result<(Self, Option<String>), String> {
+        let (mut filter, mut last) = (Self::default(), None);
+        for (name, value) in query::parameters(query, &["bbox", "client", "last_event_id"])? {
+            match name.as_str() {
+                "bbox" => filter.bounds = Some(query::bounds(&value).ok_or(BBOX)?),
+                "client" if filter.clients.len() < MAX_FILTER_CLIENTS => {
+                    filter.clients.push((name_hash(&value), value));
+                }
+                "client" => {
+                    return Err(format!("there may be at most {MAX_FILTER_CLIENTS} clients"));
+                }
+                _ => last = String::from_utf8(value).ok(),
+            }
+        }
+        Ok((filter, last))
+    }
+
+    /// Whether the change is one that the subscriber wants, as far as it says.
+    pub(super) fn wants(&self, change: &Change) -> bool {
+        self.bounds.is_none_or(|bounds| bounds.contain(change.position))
+            && (self.clients.is_empty()
+                || self.clients.iter().any(|(hash, _)| *hash == change.name))
+    }
+
+    /// Whether it wants the client of this name.
+    pub(super) fn wants_client(&self, name: Option<&[u8]>) -> bool {
+        self.clients.is_empty()
+            || self.clients.iter().any(|(_, wanted)| name == Some(wanted.as_slice()))
+    }
+
+    fn wants_slot(&self, slot: Slot, directory: &Directory) -> bool {
+        let position = directory.location(slot).map(Position::from);
+        position.is_some_and(|at| self.bounds.is_none_or(|bounds| bounds.contain(at)))
+    }
+}
+
+impl Subscription {
+    pub(super) fn new(start: &Start, filter: Filter, chunked: bool, events: &Events) -> Self {
+        let phase = if start.resumed { Phase::Changes } else { Phase::Reset };
+        let Start { key, cursor, .. } = *start;
+        Self { key, filter, cursor, phase, beats: events.beats(), chunked }
+    }
+
+    /// See [`Events::unsubscribe`].
+    pub(super) const fn key(&self) -> usize {
+        self.key
+    }
+
+    /// Whether there is something to send.
+    pub(super) const fn is_due(&self, events: &Events) -> bool {
+        !matches!(self.phase, Phase::Changes) || events.is_due(self.cursor, self.beats)
+    }
+
+    /// Appends what there is to send.
+    pub(super) fn advance(
+        &mut self,
+        node: &Node,
+        events: &mut Events,
+        now: &Now,
+        slice: &mut Slice<'_>,
+    ) {
+        let chunk = self.chunked.then(|| Chunk::begin(slice.out));
+        self.tell(&node.herd.directory, events, now, slice);
+        if let Some(chunk) = chunk {
+            chunk.end(slice.out);
+        }
+    }
+
+    fn tell(
+        &mut self,
+        directory: &Directory,
+        events: &mut Events,
+        now: &Now,
+        slice: &mut Slice<'_>,
+    ) {
+        if events.has_lost(self.cursor) {
+            self.phase = Phase::Reset;
+        }
+        if matches!(self.phase, Phase::Reset) {
+            self.cursor = events.published();
+            self.phase = Phase::All(0);
+            events.resets += 1;
+            slice.out.extend_from_slice(b"retry: 2000\nevent: reset\ndata: {\"held\":");
+            push_digits(slice.out, directory.len().into(), 1);
+            slice.out.extend_from_slice(b"}\n\n");
+        }
+        if let Phase::All(at) = self.phase {
+            let next = self.tell_all(at, directory, events, now, slice);
+            self.phase = next.map_or(Phase::Changes, Phase::All);
+            if next.is_some() {
+                return;
+            }
+            slice.out.extend_from_slice(b"event: ready\n");
+            events.push_id_before(self.cursor, slice.out);
+            slice.out.extend_from_slice(b"data: {}\n\n");
+        }
+        events.deliver(self, directory, now.clock, slice);
+        if self.beats != events.beats() && self.cursor >= events.published() {
+            self.beats = events.beats();
+            slice.out.extend_from_slice(b": still here\n");
+            events.push_id_before(self.cursor, slice.out);
+            slice.out.push(b'\n');
+        }
+    }
+
+    /// Appends the clients from `at` on. Returns where to go on; `None`: that was all.
+    fn tell_all(
+        &self,
+        mut at: u32,
+        directory: &Directory,
+        events: &mut Events,
+        now: &Now,
+        slice: &mut Slice<'_>,
+    ) -> Option<u32> {
+        let names = &self.filter.clients;
+        let end = if names.is_empty() { directory.slots() } else { names.len() as u32 };
+        while at < end {
+            if !slice.has_room() {
+                return Some(at);
+            }
+            slice.spend(1);
+            let slot = match names.get(at as usize) {
+                Some((_, name)) => directory.slot(name),
+                None => Some(at),
+            };
+            if let Some(slot) = slot.filter(|&slot| self.filter.wants_slot(slot, directory)) {
+                let told = push_client(slice.out, None, slot, directory, now.clock);
+                events.sent += u64::from(told);
+            }
+            at += 1;
+        }
+        None
+    }
+}

@@ -1,0 +1,637 @@
+//! The HTTP side over TCP: requests, their limits, listings, events.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "clippy.toml allows it in tests, helpers are part of them"
+)]
+
+mod common;
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+
+use common::{Client, DEADLINE, Herd, eventually, free_port, show};
+use serde_json::Value;
+
+/// One node called `Solo` with an HTTP side, running.
+struct Solo {
+    herd: Herd,
+    http: u16,
+}
+
+impl Solo {
+    fn new() -> Self {
+        Self::with("", "")
+    }
+
+    /// `http` goes into its section `http`, `extra` behind that.
+    fn with(http: &str, extra: &str) -> Self {
+        let port = free_port();
+        let section = format!("http: {{ports: {{Solo: {port}}}{http}}}\n{extra}");
+        let solo = Self { herd: Herd::solo_with(&section), http: port };
+        // The port of clients is there a moment before.
+        eventually("it accepts", DEADLINE, || TcpStream::connect(solo.address()).ok());
+        solo
+    }
+
+    fn connect(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.http).into()
+    }
+
+    /// A GET on a connection of its own.
+    fn get(&self, target: &str) -> Response {
+        let mut client = self.connect();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+        Response::read(&mut client)
+    }
+
+    /// Has clients with these locations.
+    fn hold(&self, clients: &[(&str, &str)]) {
+        let mut client = self.herd.client("Solo");
+        for (name, location) in clients {
+            client.iamat(name, location, "1621464827");
+        }
+    }
+
+    fn subscribe(&self, query: &str, fields: &str) -> Events {
+        let mut client = self.connect();
+        let head = format!("GET /events{query} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
+        client.send(head.as_bytes());
+        Events::new(client)
+    }
+
+    /// The value of a sample without labels, or with these.
+    fn metric(&self, sample: &str) -> u64 {
+        let text = String::from_utf8(self.get("/metrics").body).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        value.unwrap_or_else(|| panic!("no {sample} in {text}")).parse().unwrap()
+    }
+}
+
+struct Response {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Response {
+    fn read(client: &mut Client) -> Self {
+        let mut response = Self::head(client);
+        let length = response.field("Content-Length").map(|text| text.parse().unwrap());
+        if let Some(length) = length {
+            response.body = client.take(length);
+        } else if response.field("Transfer-Encoding") == Some("chunked") {
+            while let Some(chunk) = chunk(client) {
+                response.body.extend(chunk);
+            }
+        } else if response.status == 200 {
+            response.body = client.rest();
+        }
+        response
+    }
+
+    /// The head alone.
+    fn head(client: &mut Client) -> Self {
+        let head = String::from_utf8(client.until(b"\r\n\r\n")).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        assert!(head.starts_with("HTTP/1.1 "), "{head}");
+        Self { status, head, body: Vec::new() }
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}", show(&self.body)))
+    }
+
+    /// The names of the clients in a feature collection, sorted.
+    fn clients(&self) -> Vec<String> {
+        let json = self.json();
+        let name = |feature: &Value| feature["properties"]["client"].as_str().unwrap().to_owned();
+        let mut names: Vec<_> = json["features"].as_array().unwrap().iter().map(name).collect();
+        names.sort();
+        names
+    }
+}
+
+/// The next chunk of a body; `None` at its end.
+fn chunk(client: &mut Client) -> Option<Vec<u8>> {
+    let size = String::from_utf8(client.until(b"\r\n")).unwrap();
+    let size = usize::from_str_radix(size.trim_end(), 16).unwrap();
+    let mut chunk = client.take(size + 2);
+    assert!(chunk.ends_with(b"\r\n"), "{}", show(&chunk));
+    chunk.truncate(size);
+    (size > 0).then_some(chunk)
+}
+
+/// A subscriber of `/events`.
+struct Events {
+    client: Client,
+    received: Vec<u8>,
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Event {
+    kind: String,
+    id: Option<String>,
+    data: Value,
+}
+
+impl Events {
+    fn new(mut client: Client) -> Self {
+        let response = Response::head(&mut client);
+        assert_eq!(response.status, 200, "{}", response.head);
+        assert_eq!(response.field("Content-Type"), Some("text/event-stream"));
+        Self { client, received: Vec::new() }
+    }
+
+    fn next(&mut self) -> Event {
+        loop {
+            if let Some(end) = common::find(&self.received, b"\n\n") {
+                let block = String::from_utf8(self.received.drain(..end + 2).collect()).unwrap();
+                let mut event = Event::default();
+                for line in block.lines() {
+                    let (field, value) = line.split_once(": ").unwrap_or((line, ""));
+                    match field {
+                        "event" => value.clone_into(&mut event.kind),
+                        "id" => event.id = Some(value.to_owned()),
+                        "data" => event.data = serde_json::from_str(value).unwrap(),
+                        _ => {}
+                    }
+                }
+                if !event.kind.is_empty() {
+                    return event;
+                }
+                continue;
+            }
+            let more = chunk(&mut self.client).expect("the events do not end");
+            self.received.extend(more);
+        }
+    }
+
+    /// The names of all clients that come before `ready`, behind a `reset`.
+    fn all(&mut self) -> Vec<String> {
+        assert_eq!(self.next().kind, "reset");
+        let mut names = Vec::new();
+        loop {
+            let event = self.next();
+            match event.kind.as_str() {
+                "client" => names.push(event.client().to_owned()),
+                "ready" => break,
+                other => panic!("{other}"),
+            }
+        }
+        names.sort();
+        names
+    }
+}
+
+impl Event {
+    fn client(&self) -> &str {
+        self.data["properties"]["client"].as_str().unwrap()
+    }
+
+    /// The client's time in whole seconds.
+    fn time(&self) -> i64 {
+        self.data["properties"]["time"].as_f64().unwrap() as i64
+    }
+}
+
+#[test]
+fn every_endpoint_answers() {
+    let solo = Solo::new();
+    solo.hold(&[("kiwi", "+34.068930-118.445127")]);
+    for (target, media) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/healthz", "text/plain; charset=utf-8"),
+        ("/readyz", "text/plain; charset=utf-8"),
+        ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),
+        ("/api/herd", "application/json"),
+        ("/api/clients", "application/geo+json"),
+        ("/api/clients/kiwi", "application/geo+json"),
+        ("/api/clients/kiwi/places?radius=10&max=5", "application/json"),
+    ] {
+        let response = solo.get(target);
+        assert_eq!((response.status, response.field("Content-Type")), (200, Some(media)));
+        assert!(!response.body.is_empty(), "{target}");
+        // Nothing of another site runs, frames it or reads it.
+        let policy = response.field("Content-Security-Policy").unwrap();
+        assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+        assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+        assert_eq!(response.field("X-Content-Type-Options"), Some("nosniff"));
+        assert_eq!(response.field("Referrer-Policy"), Some("no-referrer"));
+        assert_eq!(response.field("Access-Control-Allow-Origin"), None);
+    }
+    let places = solo.get("/api/clients/kiwi/places?radius=10&max=5").json();
+    assert_eq!(
+        (places["status"].as_str(), places["results"].as_array().unwrap().len()),
+        (Some("OK"), 5)
+    );
+    for (target, status) in [
+        ("/nothing", 404),
+        ("/assets/../../etc/passwd", 404),
+        ("/api/clients/nobody", 404),
+        ("/api/clients/nobody/places", 404),
+        ("/api/clients/%zz", 404),
+        ("/api/clients?bbox=1,2,3", 400),
+        ("/api/clients?limit=0", 400),
+        ("/api/clients?limit=100001", 400),
+        ("/api/clients?box=1,2,3,4", 400),
+        ("/api/clients/kiwi/places?radius=50.1", 400),
+        ("/api/clients/kiwi/places?max=21", 400),
+        ("/events?bbox=a", 400),
+    ] {
+        let response = solo.get(target);
+        assert_eq!(response.status, status, "{target}");
+        assert!(response.json()["error"].is_string(), "{target}");
+    }
+}
+
+#[test]
+fn off_where_the_section_is_absent() {
+    let herd = Herd::solo();
+    let log = herd.log_lines("Solo").join("\n");
+    assert!(!log.contains("http://"), "{log}");
+    // And on the client port nothing is spoken but the line protocol.
+    let reply = herd.exchange("Solo", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(show(&reply), "? GET / HTTP/1.1\\n");
+}
+
+#[test]
+fn requests_may_come_in_pieces_and_in_pipelines() {
+    let solo = Solo::new();
+    let one = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let expected = solo.connect().exchange(one);
+    assert!(expected.ends_with(b"\r\n\r\nok\n"), "{}", show(&expected));
+    for cut in 1..one.len() {
+        let mut client = solo.connect();
+        client.send(&one[..cut]);
+        client.send(&one[cut..]);
+        client.half_close();
+        assert_eq!(show(&client.rest()), show(&expected), "cut at {cut}");
+    }
+    // Far more in one go than may be answered before something has been read.
+    let many = 5_000;
+    let client = solo.connect();
+    let sending = client.send_and_half_close_in_background(one.repeat(many));
+    let mut client = client;
+    assert!(client.rest() == expected.repeat(many));
+    sending.join().unwrap();
+    // A listing and places, which are not there at once, keep their place.
+    solo.hold(&[("kiwi", "+34.068930-118.445127")]);
+    let mut client = solo.connect();
+    for target in ["/api/clients", "/api/clients/kiwi/places", "/nothing", "/healthz"] {
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
+    }
+    let responses: Vec<_> = (0..4).map(|_| Response::read(&mut client)).collect();
+    let statuses: Vec<u16> = responses.iter().map(|response| response.status).collect();
+    assert_eq!(statuses, [200, 200, 404, 200]);
+    assert_eq!(responses[0].clients(), ["kiwi"]);
+}
+
+#[test]
+fn head_has_the_head_and_nothing_else() {
+    let solo = Solo::new();
+    for target in ["/", "/healthz", "/api/clients", "/api/herd", "/nothing"] {
+        let ask = |method: &str| {
+            let request = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            solo.connect().exchange(request.as_bytes())
+        };
+        let (head, whole) = (ask("HEAD"), ask("GET"));
+        assert!(head.ends_with(b"\r\n\r\n"), "{}", show(&head));
+        let length = |reply: &[u8]| common::find(reply, b"\r\n\r\n").unwrap() + 4;
+        assert_eq!(length(&head), head.len(), "{target}");
+        // The state of the herd is another one by then.
+        if target != "/api/herd" {
+            assert_eq!(show(&head), show(&whole[..length(&whole)]), "{target}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_request_is_refused_and_closes() {
+    let solo = Solo::new();
+    let filler = "x".repeat(9000);
+    for (request, status) in [
+        ("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nIAMAT", 405),
+        ("DELETE /api/clients/kiwi HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nIAMAT", 413),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 413),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400),
+        ("GET / HTTP/1.1\nHost: localhost\n\n", 400),
+        ("IAMAT kiwi +34-118 1621464827\n", 400),
+        (&format!("GET /{filler} HTTP/1.1\r\nHost: localhost\r\n\r\n"), 431),
+        (&format!("GET / HTTP/1.1\r\nA: {filler}"), 431),
+        ("GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
+        ("GET http://evil.example/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 421),
+    ] {
+        let mut client = solo.connect();
+        client.send(request.as_bytes());
+        // Whatever comes behind it is not executed.
+        let response = Response::read(&mut client);
+        assert_eq!(response.status, status, "{request}");
+        assert!(response.json()["error"].is_string());
+        if status == 405 {
+            assert_eq!(response.field("Allow"), Some("GET, HEAD"));
+        }
+        if status != 421 {
+            assert_eq!(response.field("Connection"), Some("close"), "{request}");
+            assert_eq!(show(&client.rest()), "", "{request}");
+        }
+    }
+    assert_eq!(solo.herd.held("Solo", "kiwi"), None);
+}
+
+/// A page of another site whose name leads here reads nothing.
+#[test]
+fn only_names_of_this_node_are_answered() {
+    let solo = Solo::with(", hosts: [map.example]", "");
+    for (host, status) in [
+        ("localhost", 200),
+        ("127.0.0.1:8099", 200),
+        ("[::1]:1", 200),
+        ("map.example", 200),
+        ("MAP.example:80", 200),
+        ("evil.example", 421),
+        ("map.example.evil.example", 421),
+        ("10.0.0.1", 421),
+    ] {
+        let mut client = solo.connect();
+        client.send(format!("GET /api/herd HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+        let response = Response::read(&mut client);
+        assert_eq!(response.status, status, "{host}");
+        if status == 421 {
+            let why = response.json()["error"].as_str().unwrap().to_owned();
+            assert!(why.contains("http.hosts"), "{why}");
+        }
+    }
+}
+
+#[test]
+fn other_sites_read_only_if_they_are_configured() {
+    let solo = Solo::with(", cors_origin: \"https://map.example\"", "");
+    let response = solo.get("/api/herd");
+    assert_eq!(response.field("Access-Control-Allow-Origin"), Some("https://map.example"));
+}
+
+#[test]
+fn assets_have_tags_and_are_compressed_for_who_wants() {
+    let solo = Solo::new();
+    let ask = |fields: &str| {
+        let mut client = solo.connect();
+        client.send(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n").as_bytes());
+        Response::read(&mut client)
+    };
+    let (plain, packed) = (ask(""), ask("Accept-Encoding: gzip\r\n"));
+    assert_eq!(
+        (plain.field("Content-Encoding"), packed.field("Content-Encoding")),
+        (None, Some("gzip"))
+    );
+    assert!(plain.body.starts_with(b"<!doctype html>"));
+    assert!(packed.body.starts_with(b"\x1f\x8b") && packed.body.len() < plain.body.len());
+    let tag = plain.field("ETag").unwrap();
+    assert_ne!(Some(tag), packed.field("ETag"));
+    let again = ask(&format!("If-None-Match: \"other\", W/{tag}\r\n"));
+    assert_eq!((again.status, again.field("ETag"), again.body.len()), (304, Some(tag), 0));
+    assert_eq!(ask("If-None-Match: \"other\"\r\n").status, 200);
+}
+
+#[test]
+fn the_deadlines_of_clients_are_those_of_browsers() {
+    let solo = Solo::with("", "limits: {line_timeout_s: 1}");
+    let mut slow = solo.connect();
+    slow.send(b"GET / HTTP/1.1\r\nHost: loc");
+    assert_eq!(show(&slow.rest()), "", "a head that does not end");
+    assert!(solo.metric("proxy_herd_timeouts_total{deadline=\"line\"}") >= 1);
+    // An empty line in front of a request is none, and does not make it one that has begun.
+    let mut client = solo.connect();
+    client.send(b"\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(Response::read(&mut client).status, 200);
+}
+
+#[test]
+fn the_limit_on_connections_is_for_all() {
+    let solo = Solo::with("", "limits: {max_connections: 2}");
+    eventually("the probe of the start has gone", DEADLINE, || {
+        let mut first = solo.connect();
+        first.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let response = Response::read(&mut first);
+        let text = String::from_utf8(response.body).unwrap();
+        text.contains("proxy_herd_connections{kind=\"client\"} 0\n").then_some(())
+    });
+    let client = solo.herd.client("Solo");
+    let mut browser = eventually("there is room for one", DEADLINE, || {
+        let mut browser = solo.connect();
+        browser.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        (Response::read(&mut browser).status == 200).then_some(browser)
+    });
+    let mut third = solo.connect();
+    let refusal = Response::read(&mut third);
+    assert_eq!((refusal.status, refusal.field("Connection")), (503, Some("close")));
+    assert_eq!(show(&third.rest()), "");
+    assert_eq!(show(&solo.herd.client("Solo").rest()), "? too many connections\\n");
+    drop(client);
+    browser.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(Response::read(&mut browser).status, 200);
+}
+
+#[test]
+fn who_does_not_read_a_listing_is_closed_and_costs_little() {
+    let solo = Solo::with("", "limits: {write_timeout_s: 1}");
+    let mut client = solo.herd.client("Solo");
+    let commands = (0..20_000).map(|n| format!("IAMAT client-{n} +1-1 1621464827"));
+    let sending = client.send_in_background(common::lines(commands));
+    for _ in 0..20_000 {
+        client.line();
+    }
+    sending.join().unwrap();
+    let mut deaf = Client::connect_narrow(solo.address());
+    deaf.send(b"GET /api/clients?limit=100000 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    eventually("it is closed", DEADLINE, || {
+        (solo.metric("proxy_herd_timeouts_total{deadline=\"write\"}") >= 1).then_some(())
+    });
+}
+
+#[test]
+fn boxes_pages_and_names() {
+    let solo = Solo::new();
+    solo.hold(&[
+        ("fiji", "-17.7+178.0"),
+        ("taveuni", "-16.8-179.9"),
+        ("line", "+0.0+180"),
+        ("greenwich", "+51.5-0.0"),
+        ("pole", "+90+0"),
+    ]);
+    for (bounds, expected) in [
+        ("177,-20,-178,-15", &["fiji", "taveuni"][..]),
+        ("177,-20,-178,0", &["fiji", "line", "taveuni"]),
+        ("177,-20,180,-15", &["fiji"]),
+        ("-180,-20,-178,-15", &["taveuni"]),
+        ("-1,51,1,52", &["greenwich"]),
+        ("0,51.5,0,51.5", &["greenwich"]),
+        ("-180,-90,180,90", &["fiji", "greenwich", "line", "pole", "taveuni"]),
+        ("1,1,2,2", &[]),
+    ] {
+        assert_eq!(
+            solo.get(&format!("/api/clients?bbox={bounds}")).clients(),
+            expected,
+            "{bounds}"
+        );
+    }
+    let (mut names, mut pages) = (Vec::new(), 0);
+    let mut next = Some("/api/clients?limit=2&bbox=-180,-90,180,90".to_owned());
+    while let Some(target) = next {
+        let page = solo.get(&target);
+        assert!(page.clients().len() <= 2);
+        names.extend(page.clients());
+        next = page.json()["next"].as_str().map(str::to_owned);
+        pages += 1;
+    }
+    names.sort();
+    assert_eq!(
+        (names, pages),
+        (["fiji", "greenwich", "line", "pole", "taveuni"].map(str::to_owned).to_vec(), 3)
+    );
+
+    // Names are bytes, and the id of a feature leads back to it.
+    let name = b"\xff/\"%\\caf\xc3\xa9";
+    let mut client = solo.herd.client("Solo");
+    client.ask(&[b"IAMAT ", &name[..], b" +5+5 1621464827"].concat());
+    let collection = solo.get("/api/clients?bbox=5,5,5,5").json();
+    let feature = &collection["features"][0];
+    assert_eq!(feature["id"], "%FF%2F%22%25%5Ccaf%C3%A9");
+    assert_eq!(feature["properties"]["client"], "\u{fffd}/\"%\\café");
+    let one = solo.get(&format!("/api/clients/{}", feature["id"].as_str().unwrap())).json();
+    assert_eq!(one["geometry"]["coordinates"], serde_json::json!([5.0, 5.0]));
+    assert_eq!(one["properties"]["time"], 1_621_464_827.0);
+    assert_eq!(one["properties"]["server"], "Solo");
+}
+
+#[test]
+fn a_long_listing_is_whole_and_lets_others_go_between() {
+    let solo = Solo::new();
+    let many = 30_000;
+    let mut client = solo.herd.client("Solo");
+    let commands = (0..many).map(|n| format!("IAMAT client-{n} +1-1 1621464827"));
+    let sending = client.send_in_background(common::lines(commands));
+    for _ in 0..many {
+        client.line();
+    }
+    sending.join().unwrap();
+    let listing = solo.get("/api/clients?limit=100000");
+    let names = listing.clients();
+    assert_eq!(names.len(), many);
+    assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
+    assert_eq!(listing.json()["held"], many);
+    // HTTP/1.0 knows no chunks: the body ends with the connection.
+    let reply = solo.connect().exchange(b"GET /api/clients?limit=100000 HTTP/1.0\r\n\r\n");
+    let body = &reply[common::find(&reply, b"\r\n\r\n").unwrap() + 4..];
+    let json: Value = serde_json::from_slice(body).unwrap();
+    assert_eq!(json["features"].as_array().unwrap().len(), many);
+}
+
+#[test]
+fn events_tell_what_is_there_and_what_changes() {
+    let solo = Solo::new();
+    solo.hold(&[("in", "+10+10"), ("out", "+50+50"), ("other", "+11+11")]);
+    let mut all = solo.subscribe("", "");
+    let mut boxed = solo.subscribe("?bbox=5,5,15,15", "");
+    let mut named = solo.subscribe("?client=in&client=ne%77", "");
+    assert_eq!(all.all(), ["in", "other", "out"]);
+    assert_eq!(boxed.all(), ["in", "other"]);
+    assert_eq!(named.all(), ["in"]);
+    let mut client = solo.herd.client("Solo");
+    client.iamat("out", "+60+60", "1621464828");
+    client.iamat("new", "+12+12", "1621464828");
+    client.iamat("in", "+13+13", "1621464828");
+    let names = |events: &mut Events, count: usize| {
+        let mut names: Vec<_> = (0..count).map(|_| events.next().client().to_owned()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&mut all, 3), ["in", "new", "out"]);
+    assert_eq!(names(&mut boxed, 2), ["in", "new"]);
+    assert_eq!(names(&mut named, 2), ["in", "new"]);
+    // A repeat is no change. What comes next is what follows it.
+    client.iamat("in", "+13+13", "1621464828");
+    client.iamat("other", "+14+14", "1621464829");
+    let event = boxed.next();
+    assert_eq!((event.client(), event.time()), ("other", 1_621_464_829));
+    assert_eq!(event.data["geometry"]["coordinates"], serde_json::json!([14.0, 14.0]));
+    assert_eq!(solo.metric("proxy_herd_event_subscribers"), 3);
+    drop((all, boxed, named));
+    eventually("those who have gone are forgotten", DEADLINE, || {
+        (solo.metric("proxy_herd_event_subscribers") == 0).then_some(())
+    });
+}
+
+#[test]
+fn events_go_on_where_they_broke_off() {
+    let solo = Solo::new();
+    solo.hold(&[("a", "+1+1"), ("b", "+2+2")]);
+    let mut first = solo.subscribe("", "");
+    first.all();
+    let mut client = solo.herd.client("Solo");
+    client.iamat("a", "+1+1", "1621464828");
+    let id = first.next().id.unwrap();
+    drop(first);
+    client.iamat("b", "+2+2", "1621464829");
+    let mut second = solo.subscribe("", &format!("Last-Event-ID: {id}\r\n"));
+    let event = second.next();
+    assert_eq!(
+        (event.kind.as_str(), event.client()),
+        ("client", "b"),
+        "no reset, and nothing twice"
+    );
+    // What cannot be gone on from is told, and all there is.
+    let parts: Vec<&str> = id.split('-').collect();
+    for other in ["1-1-1", "", "x", &format!("{}-{}-999999", parts[0], parts[1])] {
+        let mut events = solo.subscribe("", &format!("Last-Event-ID: {other}\r\n"));
+        assert_eq!(events.all(), ["a", "b"], "{other}");
+    }
+    let mut by_query = solo.subscribe(&format!("?last_event_id={id}"), "");
+    assert_eq!(by_query.next().client(), "b");
+}
+
+/// A browser that does not read is owed the newest of each client, not every change.
+#[test]
+fn a_slow_subscriber_gets_the_newest() {
+    let solo = Solo::with("", "limits: {write_timeout_s: 600}");
+    let (clients, rounds) = (400, 40);
+    let head = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut slow = Client::connect_narrow(solo.address());
+    slow.send(head);
+    let mut slow = Events::new(slow);
+    assert_eq!(slow.all().len(), 0);
+    let last = format!("client-{}", clients - 1);
+    let mut fast = solo.subscribe(&format!("?client={last}"), "");
+    fast.all();
+    let mut client = solo.herd.client("Solo");
+    for round in 0..rounds {
+        let commands = (0..clients).map(|n| format!("IAMAT client-{n} +1+1 {}", 1000 + round));
+        client.send(&common::lines(commands));
+        for _ in 0..clients {
+            client.line();
+        }
+        assert_eq!(fast.next().time(), 1000 + round, "a flush for each round");
+    }
+    let (mut newest, mut received) = (HashMap::new(), 0);
+    while newest.values().filter(|&&time| time == 1000 + rounds - 1).count() < clients {
+        let event = slow.next();
+        let time = event.time();
+        let before = newest.insert(event.client().to_owned(), time);
+        assert!(before.is_none_or(|before| before < time), "never back, never twice");
+        received += 1;
+    }
+    let sent = clients * usize::try_from(rounds).unwrap();
+    assert!(received < sent / 2, "{received} of {sent}");
+}

@@ -115,7 +115,9 @@ fn an_address_that_refuses_is_followed_by_the_next() {
         eprintln!("this machine has no IPv6: only IPv4 was tested");
     }
     for (listens, refuses) in pairs {
-        let emulator = Server::emulator(&["--host", listens]);
+        // A port that is free on both: those that the kernel gives may be anybody's on the other.
+        let port = free_port().to_string();
+        let emulator = Server::emulator(&["--host", listens, "--port", &port]);
         for addresses in [format!("{listens} {refuses}"), format!("{refuses} {listens}")] {
             let herd = herd(&addresses, Duration::ZERO, &places("google", emulator.url(), ""));
             let (document, _) = ask(&herd);
@@ -128,8 +130,8 @@ fn an_address_that_refuses_is_followed_by_the_next() {
 /// that all of connecting may take: the second would get nothing of those.
 #[test]
 fn an_address_that_is_silent_is_overtaken() {
-    let silent = Server::hostile(&["--at", "connect"]);
-    let port = silent.port().to_string();
+    let port = free_port().to_string();
+    let _silent = Server::hostile(&["--at", "connect", "--port", &port]);
     let emulator = Server::emulator(&["--host", "127.0.0.2", "--port", &port]);
     let places = places("google", emulator.url(), "deadline_ms: 30000");
     let herd = herd("127.0.0.1 127.0.0.2", Duration::ZERO, &places);

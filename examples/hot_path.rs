@@ -3,7 +3,7 @@
 //! `scripts/instructions.sh` counts its instructions; alone it prints nanoseconds.
 //!
 //! Usage: `hot_path KIND CLIENTS COMMANDS`, where KIND is `iamat`, `logged` (with the message log
-//! on), `flood` (what a link receives and passes on) or `whatsat`.
+//! on), `whatsat`, or `flood` (records from one neighbour that are passed on to another).
 
 #![allow(clippy::expect_used, reason = "a tool for developers: a wrong argument may end it")]
 
@@ -23,7 +23,7 @@ use proxy_herd::protocol::time::SECOND;
 /// Commands in one read.
 const PIPELINE: usize = 32;
 
-const CLOCK: i128 = 1_621_464_828 * SECOND;
+const NOW: Now = Now { elapsed: Duration::from_secs(1), clock: 1_621_464_828 * SECOND };
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,15 +33,11 @@ fn main() {
     };
     let clients: u64 = clients.parse().expect("CLIENTS is a number");
     let commands: usize = commands.parse().expect("COMMANDS is a number");
-    let mut node = node(kind == "logged");
-    let caller =
-        Caller { transport: Transport { loopback: true, certified: None }, ..Caller::default() };
-    let mut session = Session::accepted(&node, 7, caller);
-    let mut told = Teller { session: &mut session, node: &mut node, out: Vec::new() };
+    let mut told = Teller::new(kind);
     // All are known before anything is counted, and the log of it is gone.
     for first in (0..clients).step_by(PIPELINE) {
         let lines: String = (first..clients.min(first + PIPELINE as u64))
-            .map(|client| iamat(client, client, 0))
+            .map(|client| told.update(client, client, 0))
             .collect();
         told.tell(lines.as_bytes());
     }
@@ -56,7 +52,7 @@ fn main() {
                     let client = random % clients;
                     match kind.as_str() {
                         "whatsat" => format!("WHATSAT client{client:08}.example.org 10 5\n"),
-                        _ => iamat(client, random, 1 + batch * PIPELINE + at),
+                        _ => told.update(client, random, 1 + batch * PIPELINE + at),
                     }
                 })
                 .collect()
@@ -73,41 +69,75 @@ fn main() {
     );
 }
 
-struct Teller<'a> {
-    session: &'a mut Session,
-    node: &'a mut Node,
+/// Node 1 of three in a line, and who speaks to it.
+struct Teller {
+    node: Node,
+    /// Of a client.
+    session: Session,
+    /// What is told comes from node 0, and leaves for node 2.
+    is_peer: bool,
     out: Vec<u8>,
 }
 
-impl Teller<'_> {
-    /// Tells the node some lines. Returns how many bytes it replied.
+impl Teller {
+    fn new(kind: &str) -> Self {
+        let mut node = node(kind == "logged");
+        for peer in [0, 2] {
+            node.herd.established(peer.into(), peer, 1, true, NOW.elapsed);
+        }
+        let caller = Caller {
+            transport: Transport { loopback: true, certified: None },
+            ..Caller::default()
+        };
+        let session = Session::accepted(&node, 7, caller);
+        Self { node, session, is_peer: kind == "flood", out: Vec::new() }
+    }
+
+    /// Tells the node some lines. Returns how many bytes it replied or passed on.
+    #[inline(never)] // what is counted
     fn tell(&mut self, lines: &[u8]) -> usize {
-        let now = Now { elapsed: Duration::from_secs(1), clock: CLOCK };
-        let (taken, _) = self.session.receive(self.node, lines, false, &now, &mut self.out);
-        assert_eq!(taken, lines.len(), "all of it is executed");
-        self.node.journal.clear();
-        let replied = self.out.len();
-        self.out.clear();
+        let Self { node, session, is_peer, out } = self;
+        if *is_peer {
+            let mut start = 0;
+            for end in memchr::memchr_iter(b'\n', lines) {
+                let Node { herd, journal, .. } = &mut *node;
+                let line = &lines[start..end];
+                let taken = herd.receive(0, 0, line, NOW.elapsed, NOW.clock, journal);
+                assert_eq!(taken, Ok(()));
+                start = end + 1;
+            }
+        } else {
+            let (taken, _) = session.receive(node, lines, false, &NOW, out);
+            assert_eq!(taken, lines.len(), "all of it is executed");
+        }
+        for link in 0..2 {
+            let Node { herd, journal, .. } = &mut *node;
+            herd.fill(link, NOW.clock, out, usize::MAX, journal);
+        }
+        node.journal.clear();
+        let replied = out.len();
+        out.clear();
         replied
     }
-}
 
-fn iamat(client: u64, place: u64, time: usize) -> String {
-    let (latitude, longitude) = (place % 90_000_000, place % 180_000_000);
-    format!(
-        "IAMAT client{client:08}.example.org +{:02}.{:06}-{:03}.{:06} 1621464827.{time:09}\n",
-        latitude / 1_000_000,
-        latitude % 1_000_000,
-        longitude / 1_000_000,
-        longitude % 1_000_000
-    )
+    fn update(&self, client: u64, place: u64, time: usize) -> String {
+        let (latitude, longitude) = (place % 90_000_000, place % 180_000_000);
+        let before = if self.is_peer { "AT Bona +0.263873386" } else { "IAMAT" };
+        format!(
+            "{before} client{client:08}.example.org +{:02}.{:06}-{:03}.{:06} 1621464827.{time:09}\n",
+            latitude / 1_000_000,
+            latitude % 1_000_000,
+            longitude / 1_000_000,
+            longitude % 1_000_000
+        )
+    }
 }
 
 fn node(logged: bool) -> Node {
     let identity = Identity {
-        names: vec![b"Bona"[..].into(), b"Clark"[..].into()],
+        names: vec![b"Bona"[..].into(), b"Clark"[..].into(), b"Jaquez"[..].into()],
         me: 1,
-        neighbours: vec![0],
+        neighbours: vec![0, 2],
         rules: Rules { max_clock_offset: 5 * SECOND, max_clients: 10_000_000, client_ttl: 0 },
         secret: None,
         tls: false,

@@ -63,14 +63,16 @@ pub fn ends(client: &Client) -> (Socket, Socket) {
     (socket(there, here).unwrap(), socket(here, there).unwrap())
 }
 
-/// Sends until neither the node nor the kernel has taken anything for a while; returns how much
+/// Sends until the node reads no more and the kernel has taken nothing for a while; returns how much
 /// they took.
-pub fn stuff(client: &Client, line: &[u8]) -> usize {
+fn stuff(herd: &Herd, client: &Client, line: &[u8]) -> usize {
     let mut stream = client.stream();
     stream.set_nonblocking(true).unwrap();
     let chunk = line.repeat(64 * 1024 / line.len());
     let (mut sent, mut last) = (0, Instant::now());
-    while last.elapsed() < Duration::from_secs(2) {
+    while last.elapsed() < Duration::from_secs(1)
+        || herd.counter("Solo", "output_stalls_total") == 0
+    {
         assert!(sent < 64 << 20, "there is no end to what is taken");
         match stream.write(&chunk[sent % line.len()..]) {
             Ok(taken) => (sent, last) = (sent + taken, Instant::now()),
@@ -107,7 +109,7 @@ fn a_client_that_never_reads_fills_no_more_than_its_buffers() {
     reply_length(&herd);
     let mut client = Client::connect_narrow(herd.address("Solo"));
     assert_bytes(&client.ask(b"hello"), b"? hello\n"); // so its buffers are as small as they get
-    let sent = stuff(&client, QUESTION);
+    let sent = stuff(&herd, &client, QUESTION);
     let (node, own) = eventually("the queues stand still", DEADLINE, || {
         let before = ends(&client);
         thread::sleep(Duration::from_millis(50)); // what is on its way arrives
@@ -163,7 +165,7 @@ fn the_output_buffer_stops_a_client_that_does_not_read() {
         let herd = Herd::solo_with(&limits);
         let reply = reply_length(&herd);
         let client = Client::connect_narrow(herd.address("Solo"));
-        let sent = stuff(&client, QUESTION);
+        let sent = stuff(&herd, &client, QUESTION);
         let (node, own) = ends(&client);
         (sent - own.unsent - node.unread) / QUESTION.len() * reply
     });

@@ -31,7 +31,7 @@ const TESTED: &[(&str, &str, &str)] = &[
     (
         "limits.max_input_buffer",
         "tests/hostile/kernel.rs",
-        "the_input_buffer_stops_a_client_that_is_owed_enough",
+        "a_client_that_never_reads_fills_no_more_than_its_buffers",
     ),
     (
         "limits.max_output_buffer",

@@ -1,0 +1,479 @@
+//! A herd in memory: real cores, one virtual clock, a queue of what is on its way.
+//!
+//! Bytes take the delay of their edge and nothing else: no bandwidth, no time to compute. A handshake
+//! takes four delays and is not counted. What is left out makes times shorter than on a network,
+//! never the number of messages.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+use std::ops::Sub;
+use std::time::Duration;
+
+use proxy_herd::config::LogFormat;
+use proxy_herd::herd::directory::{Keys, Rules};
+use proxy_herd::herd::handshake::Identity;
+use proxy_herd::herd::message::{Message, Purpose};
+use proxy_herd::herd::routes::NodeId;
+use proxy_herd::herd::{Action, Counters, Herd, LinkId, Timing};
+use proxy_herd::journal::Journal;
+use proxy_herd::limits::{LINK_BUFFER, Limits, PeerLimits};
+use proxy_herd::protocol::command::Command;
+use proxy_herd::protocol::record::Record;
+use proxy_herd::protocol::time::{Nanos, SECOND};
+
+use crate::topology::Edge;
+
+/// Nanoseconds of virtual time since the herd was started.
+pub type Time = u64;
+
+pub const MILLISECOND: Time = 1_000_000;
+
+/// When virtual time begins, in seconds since the epoch.
+const EPOCH: Nanos = 1_700_000_000;
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Arrive {
+        node: usize,
+        link: LinkId,
+        connection: u64,
+        bytes: Vec<u8>,
+    },
+    /// The connection of an edge is gone, for this end.
+    Closed {
+        node: usize,
+        link: LinkId,
+        connection: u64,
+    },
+    /// An attempt to link an edge has come to its end; `dialler` made it.
+    Dialled {
+        edge: usize,
+        dialler: usize,
+    },
+    Timer {
+        node: usize,
+    },
+}
+
+struct Host {
+    herd: Herd,
+    /// The edge of each link.
+    edges: Vec<usize>,
+    /// Records sent over each link, repairs included.
+    records: Vec<u64>,
+    timer: Time,
+}
+
+struct Line {
+    ends: [usize; 2],
+    delay: Time,
+    /// Whether nothing passes, though neither end is told.
+    silent: bool,
+    /// Nobody gets through before this.
+    cut_until: Time,
+    /// An attempt to link it is under way.
+    dialling: bool,
+}
+
+/// Messages of one kind, and their bytes.
+#[derive(Clone, Copy, Default)]
+pub struct Count {
+    pub messages: u64,
+    pub bytes: u64,
+}
+
+/// What all nodes have sent, by kind.
+#[derive(Clone, Copy, Default)]
+pub struct Traffic {
+    pub records: Count,
+    pub links: Count,
+    pub keepalives: Count,
+    /// Comparisons because a link came up or an edge was lost, and the records they bring.
+    pub syncs: Count,
+    /// Comparisons at the interval, and the records they bring.
+    pub checks: Count,
+}
+
+/// An update that was told, and how far it has come.
+pub struct Update {
+    pub told: Time,
+    /// Copies that arrived at any node.
+    pub copies: u64,
+    /// When it was news to each node that it has reached.
+    pub news: Vec<Time>,
+}
+
+pub struct World {
+    pub now: Time,
+    pub traffic: Traffic,
+    pub updates: Vec<Update>,
+    hosts: Vec<Host>,
+    lines: Vec<Line>,
+    events: BinaryHeap<Reverse<(Time, u64, Event)>>,
+    order: u64,
+    connections: u64,
+    journal: Journal,
+}
+
+impl World {
+    /// The herd of `nodes` nodes on these edges, each with its delay; all are started now.
+    pub fn new(nodes: usize, edges: &[Edge], mut delay: impl FnMut() -> Time) -> Self {
+        let lines: Vec<Line> = edges
+            .iter()
+            .map(|&(a, b)| Line {
+                ends: [a, b],
+                delay: delay(),
+                silent: false,
+                cut_until: 0,
+                dialling: false,
+            })
+            .collect();
+        let mut world = Self {
+            now: 0,
+            traffic: Traffic::default(),
+            updates: Vec::new(),
+            hosts: Vec::new(),
+            lines,
+            events: BinaryHeap::new(),
+            order: 0,
+            connections: 0,
+            journal: Journal::new(false, LogFormat::default(), ""),
+        };
+        let mut ends: Vec<Vec<(usize, usize)>> = vec![Vec::new(); nodes];
+        for (edge, &(a, b)) in edges.iter().enumerate() {
+            ends[a].push((b, edge));
+            ends[b].push((a, edge));
+        }
+        for (me, mut ends) in ends.into_iter().enumerate() {
+            ends.sort_unstable();
+            let herd = herd(me, nodes, ends.iter().map(|&(peer, _)| peer as NodeId).collect());
+            world.hosts.push(Host {
+                herd,
+                edges: ends.iter().map(|&(_, edge)| edge).collect(),
+                records: vec![0; ends.len()],
+                timer: Time::MAX,
+            });
+        }
+        for node in 0..nodes {
+            world.turn(node);
+        }
+        world
+    }
+
+    /// Lets time pass until `end`. What arrives at a node in one instant is one turn of its loop.
+    pub fn run_until(&mut self, end: Time) {
+        while let Some(&Reverse((at, ..))) = self.events.peek()
+            && at <= end
+        {
+            self.now = at;
+            let mut awake = BTreeSet::new();
+            while self.events.peek().is_some_and(|Reverse((due, ..))| *due == at) {
+                let Some(Reverse((_, _, event))) = self.events.pop() else { break };
+                self.handle(event, &mut awake);
+            }
+            for node in awake {
+                self.turn(node);
+            }
+        }
+        self.now = end;
+    }
+
+    /// A new client tells a node where it is.
+    pub fn tell(&mut self, node: usize) {
+        let said = format!(
+            "IAMAT vehicle-{:06} +34.068930-118.445127 {}.{:09}",
+            self.updates.len(),
+            EPOCH + Nanos::from(self.now / 1_000_000_000),
+            self.now % 1_000_000_000
+        );
+        let Command::Iamat(iamat) = Command::parse(said.as_bytes()) else { panic!("{said}") };
+        let clock = self.clock();
+        let herd = &mut self.hosts[node].herd;
+        let mut line = Vec::new();
+        let server = herd.identity().name(node as NodeId).to_vec();
+        Record::emit(&mut line, &server, &iamat, clock);
+        herd.hear(&Record::emitted(&line, &server, &iamat, clock), clock);
+        self.updates.push(Update { told: self.now, copies: 0, news: vec![self.now] });
+        self.turn(node);
+    }
+
+    /// The connection of an edge breaks, both ends notice, and nobody gets through until then.
+    pub fn cut(&mut self, edge: usize, until: Time) {
+        self.lines[edge].cut_until = until;
+        for node in self.lines[edge].ends {
+            let link = self.link(node, edge);
+            if let Some(up) = &self.hosts[node].herd.links()[link].up {
+                let connection = up.connection;
+                self.at(self.now, Event::Closed { node, link, connection });
+            }
+        }
+    }
+
+    /// Whether all that is sent over an edge vanishes, and neither end is told.
+    pub fn silence(&mut self, edge: usize, silent: bool) {
+        self.lines[edge].silent = silent;
+    }
+
+    /// Records sent since the start, by node and link.
+    pub fn records(&self) -> Vec<Vec<u64>> {
+        self.hosts.iter().map(|host| host.records.clone()).collect()
+    }
+
+    /// The counters of all nodes, one of them picked.
+    pub fn sum(&self, counter: impl Fn(&Counters) -> u64) -> u64 {
+        self.hosts.iter().map(|host| counter(&host.herd.counters)).sum()
+    }
+
+    /// Whether both ends of all edges are linked.
+    pub fn is_linked(&self) -> bool {
+        self.hosts.iter().all(|host| host.herd.links().iter().all(|link| link.up.is_some()))
+    }
+
+    /// Whether all nodes hold the same.
+    pub fn is_equal(&self) -> bool {
+        let sums = |host: &Host| {
+            let root = proxy_herd::herd::digest::Branch::ROOT;
+            (host.herd.directory.len(), host.herd.directory.sums().children(root))
+        };
+        self.hosts.iter().all(|host| sums(host) == sums(&self.hosts[0]))
+    }
+
+    fn link(&self, node: usize, edge: usize) -> LinkId {
+        let [a, b] = self.lines[edge].ends;
+        let peer = if a == node { b } else { a };
+        self.hosts[node].herd.link_to(peer as NodeId).expect("the edge of a node is a link of it")
+    }
+
+    fn clock(&self) -> Nanos {
+        EPOCH * SECOND + Nanos::from(self.now)
+    }
+
+    fn at(&mut self, at: Time, event: Event) {
+        self.order += 1;
+        self.events.push(Reverse((at, self.order, event)));
+    }
+
+    fn handle(&mut self, event: Event, awake: &mut BTreeSet<usize>) {
+        let now = Duration::from_nanos(self.now);
+        match event {
+            Event::Arrive { node, link, connection, bytes } => {
+                awake.insert(node);
+                self.arrive(node, link, connection, &bytes);
+            }
+            Event::Closed { node, link, connection } => {
+                awake.insert(node);
+                self.hosts[node].herd.closed(link, connection, now);
+            }
+            Event::Dialled { edge, dialler } => {
+                let linked = self.lines[edge].cut_until <= self.now && !self.lines[edge].silent;
+                self.lines[edge].dialling = false;
+                self.connections += 1;
+                for node in self.lines[edge].ends {
+                    awake.insert(node);
+                    let link = self.link(node, edge);
+                    let herd = &mut self.hosts[node].herd;
+                    if herd.links()[link].dialling && !(linked && node == dialler) {
+                        herd.dial_failed(link, now);
+                    }
+                    if linked {
+                        let peer = herd.links()[link].peer;
+                        let boot = u64::from(peer);
+                        herd.established(self.connections, peer, boot, node == dialler, now);
+                    }
+                }
+            }
+            Event::Timer { node } => {
+                if self.hosts[node].timer <= self.now {
+                    awake.insert(node);
+                }
+            }
+        }
+    }
+
+    fn arrive(&mut self, node: usize, link: LinkId, connection: u64, bytes: &[u8]) {
+        let (now, clock) = (Duration::from_nanos(self.now), self.clock());
+        for line in bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
+            let herd = &mut self.hosts[node].herd;
+            // What was on its way through a connection that is gone is gone.
+            if herd.links()[link].up.as_ref().is_none_or(|up| up.connection != connection) {
+                return;
+            }
+            let before = news(&herd.counters);
+            herd.receive(link, connection, line, now, clock, &mut self.journal)
+                .expect("nodes understand one another");
+            if let Some(update) = update_of(line) {
+                let update = &mut self.updates[update];
+                update.copies += 1;
+                if news(&herd.counters) > before {
+                    update.news.push(self.now);
+                }
+            }
+        }
+    }
+
+    /// One turn of a node's loop after its input.
+    fn turn(&mut self, node: usize) {
+        let (now, clock) = (Duration::from_nanos(self.now), self.clock());
+        loop {
+            let herd = &mut self.hosts[node].herd;
+            if herd.poll_timeout().is_some_and(|due| due <= now) {
+                herd.handle_timeout(now, clock);
+            }
+            while let Some(action) = self.hosts[node].herd.poll_action() {
+                self.act(node, &action);
+            }
+            for link in 0..self.hosts[node].edges.len() {
+                while self.hosts[node].herd.has_output(link) {
+                    self.send(node, link, clock);
+                }
+            }
+            let host = &mut self.hosts[node];
+            let due = host.herd.poll_timeout().map_or(Time::MAX, |due| due.as_nanos() as Time);
+            if due > self.now {
+                if host.timer <= self.now || due < host.timer {
+                    host.timer = due;
+                    self.at(due, Event::Timer { node });
+                }
+                return;
+            }
+        }
+    }
+
+    fn act(&mut self, node: usize, action: &Action) {
+        match *action {
+            Action::Dial(link) => {
+                let edge = self.hosts[node].edges[link];
+                let line = &mut self.lines[edge];
+                if !std::mem::replace(&mut line.dialling, true) {
+                    let at = self.now + 4 * line.delay;
+                    self.at(at, Event::Dialled { edge, dialler: node });
+                }
+            }
+            Action::Close(connection) => {
+                // The other end sees that, unless nothing passes.
+                for link in 0..self.hosts[node].edges.len() {
+                    let line = &self.lines[self.hosts[node].edges[link]];
+                    let peer = line.ends[usize::from(line.ends[0] == node)];
+                    let edge = self.hosts[node].edges[link];
+                    let theirs = self.link(peer, edge);
+                    let up = self.hosts[peer].herd.links()[theirs].up.as_ref();
+                    if !line.silent && up.is_some_and(|up| up.connection == connection) {
+                        let at = self.now + line.delay;
+                        self.at(at, Event::Closed { node: peer, link: theirs, connection });
+                    }
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, node: usize, link: LinkId, clock: Nanos) {
+        let mut bytes = Vec::new();
+        let host = &mut self.hosts[node];
+        let Some(up) = &host.herd.links()[link].up else { return };
+        let connection = up.connection;
+        host.herd.fill(link, clock, &mut bytes, LINK_BUFFER, &mut self.journal);
+        host.records[link] += self.traffic.count(&bytes);
+        let edge = host.edges[link];
+        let line = &self.lines[edge];
+        if line.silent {
+            return;
+        }
+        let at = self.now + line.delay;
+        let peer = line.ends[usize::from(line.ends[0] == node)];
+        let link = self.link(peer, edge);
+        self.at(at, Event::Arrive { node: peer, link, connection, bytes });
+    }
+}
+
+impl Traffic {
+    /// Counts what a node has sent. Returns how many records were among it.
+    fn count(&mut self, bytes: &[u8]) -> u64 {
+        let mut records = 0;
+        let mut repair = None;
+        for line in bytes.split_inclusive(|&b| b == b'\n') {
+            let message = Message::parse(&line[..line.len() - 1]).expect("nodes send messages");
+            let purpose = match message {
+                Message::Sums(purpose, ..)
+                | Message::Repair(purpose)
+                | Message::Wants(purpose, ..)
+                | Message::Listing { purpose, .. } => Some(purpose),
+                Message::Offers(..) => Some(Purpose::Check),
+                Message::Pull(_) => Some(Purpose::Sync),
+                Message::Record(_) => repair,
+                Message::Links { .. } | Message::Ping(_) | Message::Pong(..) => None,
+            };
+            let kind = match (message, purpose) {
+                (_, Some(Purpose::Sync)) => &mut self.syncs,
+                (_, Some(Purpose::Check)) => &mut self.checks,
+                (Message::Links { .. }, None) => &mut self.links,
+                (Message::Record(_), None) => &mut self.records,
+                (_, None) => &mut self.keepalives,
+            };
+            kind.messages += 1;
+            kind.bytes += line.len() as u64;
+            records += u64::from(matches!(message, Message::Record(_)));
+            repair = if let Message::Repair(purpose) = message { Some(purpose) } else { None };
+        }
+        records
+    }
+}
+
+impl Sub for Count {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self { messages: self.messages - other.messages, bytes: self.bytes - other.bytes }
+    }
+}
+
+impl Sub for Traffic {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            records: self.records - other.records,
+            links: self.links - other.links,
+            keepalives: self.keepalives - other.keepalives,
+            syncs: self.syncs - other.syncs,
+            checks: self.checks - other.checks,
+        }
+    }
+}
+
+/// A node with the settings that a configuration without any has.
+fn herd(me: usize, nodes: usize, neighbours: Vec<NodeId>) -> Herd {
+    let (limits, peers) = (Limits::default(), PeerLimits::default());
+    let identity = Identity {
+        names: (0..nodes).map(|node| format!("n{node:04}").into_bytes().into()).collect(),
+        me: me as NodeId,
+        neighbours,
+        rules: Rules {
+            max_clock_offset: 5 * SECOND,
+            max_clients: limits.max_clients as u32,
+            client_ttl: 0,
+        },
+        secret: None,
+        tls: false,
+        boot: me as u64,
+    };
+    let timing = Timing {
+        keepalive: peers.keepalive,
+        timeout: peers.timeout,
+        redial_max: peers.redial_max,
+        antientropy_interval: peers.antientropy_interval,
+    };
+    Herd::new(identity, &[], timing, Keys { index: (1, 2), digest: (3, 4) }, Duration::ZERO)
+}
+
+/// Records that were news when another node brought them.
+fn news(counters: &Counters) -> u64 {
+    counters.floods_received - counters.floods_duplicate
+        + counters.link_sync_records
+        + counters.antientropy_repairs
+}
+
+/// Which update a line brings.
+fn update_of(line: &[u8]) -> Option<usize> {
+    let client = line.starts_with(b"AT ").then(|| Record::parse(line))??.client;
+    std::str::from_utf8(client.strip_prefix(b"vehicle-")?).ok()?.parse().ok()
+}

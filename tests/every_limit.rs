@@ -31,7 +31,7 @@ const TESTED: &[(&str, &str, &str)] = &[
     (
         "limits.max_input_buffer",
         "tests/hostile/kernel.rs",
-        "a_client_that_never_reads_fills_no_more_than_its_buffers",
+        "the_input_buffer_stops_a_client_that_is_owed_enough",
     ),
     (
         "limits.max_output_buffer",

@@ -48,12 +48,12 @@ fn socket(own: SocketAddr, other: SocketAddr) -> Option<Socket> {
     sockets.find(|(a, b, _)| *a == own && *b == other).map(|(.., socket)| socket)
 }
 
-/// Bytes that wait to be sent to or from one of these ports.
-pub fn unsent_between(ports: [u16; 2]) -> usize {
+/// Bytes on their way to or from one of these ports, at whichever end they wait.
+pub fn waiting_between(ports: [u16; 2]) -> usize {
     let of_port =
         |address: &str| ports.iter().any(|port| address.ends_with(&format!(":{port:04X}")));
     let of_them = sockets().into_iter().filter(|(own, other, _)| of_port(own) || of_port(other));
-    of_them.map(|(.., socket)| socket.unsent).sum()
+    of_them.map(|(.., socket)| socket.unsent + socket.unread).sum()
 }
 
 /// Both ends of a client's connection: the node's and the client's.
@@ -63,14 +63,16 @@ pub fn ends(client: &Client) -> (Socket, Socket) {
     (socket(there, here).unwrap(), socket(here, there).unwrap())
 }
 
-/// Sends until neither the node nor the kernel has taken anything for a while; returns how much
+/// Sends until the node reads no more and the kernel has taken nothing for a while; returns how much
 /// they took.
-pub fn stuff(client: &Client, line: &[u8]) -> usize {
+fn stuff(herd: &Herd, client: &Client, line: &[u8]) -> usize {
     let mut stream = client.stream();
     stream.set_nonblocking(true).unwrap();
     let chunk = line.repeat(64 * 1024 / line.len());
     let (mut sent, mut last) = (0, Instant::now());
-    while last.elapsed() < Duration::from_secs(2) {
+    while last.elapsed() < Duration::from_secs(1)
+        || herd.counter("Solo", "output_stalls_total") == 0
+    {
         assert!(sent < 64 << 20, "there is no end to what is taken");
         match stream.write(&chunk[sent % line.len()..]) {
             Ok(taken) => (sent, last) = (sent + taken, Instant::now()),
@@ -98,18 +100,16 @@ fn reply_length(herd: &Herd) -> usize {
     client.until(b"\n\n").len()
 }
 
-/// A client that asks and never reads: every byte of it is in one of six places, and all but the
-/// client's own are bounded.
+/// A client that asks and never reads: what the kernel holds for it on the node's side is bounded,
+/// both ways.
 #[test]
 fn a_client_that_never_reads_fills_no_more_than_its_buffers() {
-    let herd = Herd::solo_with(
-        "limits: {send_buffer: 8192, receive_buffer: 8192, max_input_buffer: 36864, \
-         max_output_buffer: 65536}",
-    );
-    let reply = reply_length(&herd);
+    let limits = "limits: {send_buffer: 8192, receive_buffer: 8192, max_output_buffer: 65536}";
+    let herd = Herd::solo_with(limits);
+    reply_length(&herd);
     let mut client = Client::connect_narrow(herd.address("Solo"));
     assert_bytes(&client.ask(b"hello"), b"? hello\n"); // so its buffers are as small as they get
-    let sent = stuff(&client, QUESTION);
+    let sent = stuff(&herd, &client, QUESTION);
     let (node, own) = eventually("the queues stand still", DEADLINE, || {
         let before = ends(&client);
         thread::sleep(Duration::from_millis(50)); // what is on its way arrives
@@ -120,14 +120,39 @@ fn a_client_that_never_reads_fills_no_more_than_its_buffers() {
     println!("sent {sent}, node {node:?}, client {own:?}");
     assert!(node.unsent <= 2 * 8192 + PIECE, "SO_SNDBUF: {node:?}");
     assert!(node.unread <= 4 * 8192, "SO_RCVBUF: {node:?}");
-    // Replies are owed for what was executed, and stop it at the bound and one reply.
-    let taken = sent - own.unsent - node.unread;
-    let replies = 65_536 + reply + node.unsent + own.unread;
-    let executed = replies / reply * QUESTION.len();
-    assert!(taken <= executed + 36_864, "{taken} bytes were read, {executed} of them executed");
-    // And nothing of it was lost: the limits are reached, not avoided.
-    assert!(taken > QUESTION.len() * 65_536 / reply, "{taken} bytes were read");
     assert_eq!(herd.counter("Solo", "output_stalls_total"), 1);
+}
+
+/// The kernel holds much that a client has said, and what it said first is enough to be owed all
+/// that it may: the node reads so much and no more.
+#[test]
+fn the_input_buffer_stops_a_client_that_is_owed_enough() {
+    let herd = Herd::solo_with(
+        "limits: {send_buffer: 8192, receive_buffer: 200000, max_input_buffer: 36864, \
+         max_output_buffer: 65536}",
+    );
+    let reply = reply_length(&herd);
+    let mut client = Client::connect_narrow(herd.address("Solo"));
+    assert_bytes(&client.ask(b"hello"), b"? hello\n"); // so its buffers are as they will be
+    let said = QUESTION.repeat(150_000 / QUESTION.len());
+    herd.signal("Solo", "STOP");
+    client.send(&said);
+    let (node, _) = eventually("it is all with the kernel of the node", DEADLINE, || {
+        let ends = ends(&client);
+        (ends.1.unsent == 0).then_some(ends)
+    });
+    assert_eq!(node.unread, said.len());
+    herd.signal("Solo", "CONT");
+    eventually("it is owed enough", DEADLINE, || {
+        (herd.counter("Solo", "output_stalls_total") == 1).then_some(())
+    });
+    let (node, own) = ends(&client);
+    let taken = said.len() - node.unread;
+    // Replies are with the node, its kernel or the client's.
+    let executed = (65_536 + reply + node.unsent + own.unread) / reply * QUESTION.len();
+    println!("{taken} bytes were read, {executed} of them executed at the most");
+    assert!(taken <= executed + 36_864, "{taken} bytes were read, {executed} of them executed");
+    assert!(taken > 36_864 / 2, "{taken} bytes were read");
 }
 
 #[test]
@@ -140,7 +165,7 @@ fn the_output_buffer_stops_a_client_that_does_not_read() {
         let herd = Herd::solo_with(&limits);
         let reply = reply_length(&herd);
         let client = Client::connect_narrow(herd.address("Solo"));
-        let sent = stuff(&client, QUESTION);
+        let sent = stuff(&herd, &client, QUESTION);
         let (node, own) = ends(&client);
         (sent - own.unsent - node.unread) / QUESTION.len() * reply
     });

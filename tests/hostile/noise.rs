@@ -80,15 +80,16 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 #[test]
 fn binary_noise_is_echoed_byte_for_byte() {
-    let herd = Herd::solo();
+    let mut herd = Herd::with_level(&[("Solo", &[])], "WARNING", "");
+    herd.start("Solo");
     let mut healthy = herd.client("Solo");
-    let connections = size(2_000, 60);
+    let connections = size(2_000, 40);
     thread::scope(|scope| {
         for part in 0..2 {
             let herd = &herd;
             scope.spawn(move || {
                 for seed in (part..connections).step_by(2) {
-                    assert_echoed(herd, &noise(seed as u64 + 1, 64 * 1024));
+                    assert_echoed(herd, &noise(seed as u64 + 1, 32 * 1024));
                 }
             });
         }

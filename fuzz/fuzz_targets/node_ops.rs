@@ -286,7 +286,11 @@ impl World {
         let (taken, next) = user.session.receive(node, input, end, now, &mut user.out);
         user.sent.drain(..taken);
         (user.arrived, user.taken) = (user.arrived - taken, user.taken + taken);
-        while user.commands.front().is_some_and(|(end, _)| *end <= user.taken) {
+        // A line that is too long is answered before its end has come.
+        let early = |command: &Command| matches!(command, Command::TooLong) && next == Next::HangUp;
+        let all = user.taken;
+        let taken = |(end, command): &(usize, Command)| *end <= all || early(command);
+        while user.commands.front().is_some_and(taken) {
             let Some((_, command)) = user.commands.pop_front() else { break };
             if !user.over {
                 news.extend(execute(&mut self.model, user, command, now.clock));

@@ -628,6 +628,7 @@ impl World {
             client.handle_timeout(now.elapsed);
             assert!(is_later(client.poll_timeout()), "a timer that is never served");
         }
+        self.note_changes();
         // Whatever has expired may have gone.
         let held: Vec<&[u8]> = self.lines().collect();
         let gone = |fact: &Fact| !held.contains(&fact.line().as_bytes());
@@ -685,6 +686,7 @@ impl World {
             }
         }
         assert!(asked <= 3 * NEIGHBOURS.len());
+        self.note_changes();
         if let Some(client) = self.node.places.upstream() {
             while let Some(id) = client.poll_close() {
                 self.connecting.retain(|&it| it != id);
@@ -721,6 +723,10 @@ impl World {
         if let Some(client) = self.node.places.upstream() {
             assert!(client.gauges().waiting <= LIMITS().max_pending_whatsat);
         }
+    }
+
+    /// Notes when links came and went: trees are not used for a while then.
+    fn note_changes(&mut self) {
         let counters = &self.node.herd.counters;
         let changes = counters.links_established + counters.links_lost;
         if changes != self.changes.0 {

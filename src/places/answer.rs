@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::document::{Status, Writer, push_string, write_failure};
+use super::document::{Status, Writer, write_failure};
 use super::json::{Printer, TooLarge};
 use super::key::ApiKey;
 use super::limits::MAX_RESULTS;
@@ -123,7 +123,7 @@ impl Listing {
 }
 
 fn member(printer: &mut Printer<'_>, name: &str, value: &str) -> Result<(), TooLarge> {
-    push_string(&mut printer.out, name);
+    printer.string(name);
     printer.out.extend_from_slice(b": ");
     printer.value(value, 1)
 }
@@ -165,7 +165,8 @@ mod tests {
         let key = ApiKey::parse(b"canary").unwrap();
         let raw = r#"{ "n" :[ 1.10,-0.0e+05 , 123456789012345678901234567890 ],"s":"\u00e9\/\"}{,:  ","e":{ },
             "k":"a canary b","x":"\u0063anary","canary":null}"#;
-        let listing = Listing::build([], [raw], [], Some(&key)).unwrap();
+        let members = [("a canary b", "1")];
+        let listing = Listing::build(members, [raw], members, Some(&key)).unwrap();
         let text = cut(&listing, 1);
         for kept in
             ["1.10,", "-0.0e+05", "123456789012345678901234567890", r#""\u00e9\/\"}{,:  ""#, "{}"]

@@ -189,6 +189,12 @@ impl<'a> Printer<'a> {
         Ok(())
     }
 
+    /// Appends `text` as a string, less the key.
+    pub(super) fn string(&mut self, text: &str) {
+        let text = self.key.map_or(Cow::Borrowed(text), |key| key.scrub(text));
+        push_string(&mut self.out, &text);
+    }
+
     /// Appends a string with its quotes, unless the key is in it: then what is left of it.
     fn string_token(&mut self, token: &str) {
         let Some(key) = self.key else {

@@ -697,7 +697,7 @@ impl World {
             }
             while client.poll_output(&mut Vec::new()).is_some() {}
         }
-        while let Some((id, ticket)) = self.node.poll_answer() {
+        while let Some((id, ticket)) = self.node.poll_answer(self.now.elapsed) {
             let user = self.users.iter_mut().find(|user| user.id == id).expect("who asked");
             user.session.answer(&mut self.node, ticket, &mut user.out);
         }

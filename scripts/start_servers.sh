@@ -230,7 +230,9 @@ trap - EXIT INT TERM # all is well, whoever reads what follows
 
 # --- tell
 
-logs=$("$binary" -c "$config" --check | sed -n 's|^Logs: \(.*\)/NAME\.log.*|\1|p')
+checked=$("$binary" -c "$config" --check)
+logs=$(sed -n 's|^Logs: \(.*\)/NAME\.log.*|\1|p' <<<"$checked")
+map=$(sed -n 's|^HTTP: [^ ]* at \([^,]*\).*|http://\1/|p' <<<"$checked")
 case $logs in /*) ;; *) logs=$root/$logs ;; esac
 {
     echo "NODE PORT PID LOG"
@@ -253,5 +255,6 @@ cat <<END
 Try it:
   printf 'IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 %s\n' "\$(date +%s)" | nc -N ${host[$last]} ${port[$last]}
   printf 'WHATSAT kiwi.cs.ucla.edu 10 5\n' | nc -N ${host[$first]} ${port[$first]}
-Stop it: scripts/stop_servers.sh
+${map:+Look at it: $map
+}Stop it: scripts/stop_servers.sh
 END

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests, helpers are part of them")]
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -242,4 +243,29 @@ fn a_configuration_can_come_from_a_pipe() {
     child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
     assert!(child.wait().unwrap().success());
     assert!(out.starts_with("/dev/stdin: 1 node, 0 edges\n"), "{out}");
+}
+
+/// The manual pages tell what the programs do, no less and no more.
+#[test]
+fn manual_pages_have_all_options() {
+    for (program, page) in [
+        (env!("CARGO_BIN_EXE_proxy-herd"), include_str!("../packaging/man/proxy-herd.1")),
+        (env!("CARGO_BIN_EXE_herd-bench"), include_str!("../packaging/man/herd-bench.1")),
+    ] {
+        let help = Command::new(program).arg("--help").output().unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        let options = |text: &str| -> BTreeSet<String> {
+            let words = text.split(|c: char| !(c == '-' || c.is_ascii_lowercase()));
+            words
+                .filter(|word| word.starts_with("--") && word.len() > 2)
+                .map(str::to_owned)
+                .collect()
+        };
+        // Lines that begin with an option; elsewhere one may be spoken of.
+        let described = |line: &&str| line.trim_start().starts_with('-');
+        let lines: Vec<&str> = help.lines().filter(described).collect();
+        let told = page.lines().filter(|line| line.starts_with(".B") && line.contains("\\-\\-"));
+        let told: Vec<String> = told.map(|line| line.replace('\\', "")).collect();
+        assert_eq!(options(&told.join("\n")), options(&lines.join("\n")), "{page}");
+    }
 }

@@ -10,6 +10,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
 
 use common::{
@@ -370,4 +371,24 @@ fn each_level_holds_what_it_should() {
             assert_eq!(log.contains(part), holds_commands, "{part} at level {level}: {log}");
         }
     }
+}
+
+#[test]
+fn a_supervisor_is_told_when_it_is_ready_and_when_it_stops() {
+    let mut herd = Herd::new(&[("Solo", &[])], "");
+    let path = herd.directory().join("notify");
+    let supervisor = UnixDatagram::bind(&path).unwrap();
+    supervisor.set_read_timeout(Some(DEADLINE)).unwrap();
+    let heard = || {
+        let mut message = [0; 64];
+        let length = supervisor.recv(&mut message).unwrap();
+        text(&message[..length])
+    };
+    herd.set_environment("NOTIFY_SOCKET", &path);
+    herd.spawn("Solo");
+    assert_eq!(heard().trim(), "READY=1");
+    assert_bytes(&herd.exchange("Solo", b"there?\n"), b"? there?\n");
+    herd.signal("Solo", "TERM");
+    assert_eq!(heard().trim(), "STOPPING=1");
+    assert_eq!(herd.wait("Solo", END).code(), Some(0));
 }

@@ -17,9 +17,11 @@ die() {
 
 dir=$(mktemp -d)
 listener=
+demo=
 stop() {
     local status=$?
     [ -z "$listener" ] || kill "$listener" 2>/dev/null || true
+    [ -z "$demo" ] || kill "$demo" 2>/dev/null || true
     "$dir/scripts/stop_servers.sh" >/dev/null || true
     if [ "$status" -eq 0 ]; then rm -rf "$dir"; else echo "scripts: logs are in $dir" >&2; fi
 }
@@ -130,5 +132,27 @@ for provider in google google_legacy overpass; do
     halt
     says "the emulator is stopped" "the emulator"
 done
+"$dir/scripts/demo.sh" -c "$dir/config.yml" 12 >"$dir/demo" 2>&1 &
+demo=$!
+# A vehicle told Bailey, then was somewhere else, and Jaquez knows both.
+knows() { printf 'WHATSAT van000.la.example.org 0 0\n' | nc -N 127.0.0.1 "${ports[4]}" 2>/dev/null | head -n 1; }
+deadline=$((SECONDS + patience + patience))
+until [[ $(knows) == "AT Bailey "* ]]; do
+    [ "$SECONDS" -lt "$deadline" ] || die "no vehicle of the demonstration is heard of: $(<"$dir/demo")"
+done
+first=$(knows)
+until [[ $(knows) != "$first" ]]; do
+    [ "$SECONDS" -lt "$deadline" ] || die "the vehicle stands still: $first"
+done
+said=$(<"$dir/demo")
+says "the demonstration is under way" "12 vehicles are on their way."
+kill "$demo"
+wait "$demo" || die "the demonstration ends with exit $?: $(<"$dir/demo")"
+demo=
+said=$(<"$dir/demo")
+says "and is stopped" "stopped: Bailey, Bona, Campbell, Clark, Jaquez"
+halt
+says "all of it" "nothing is running"
+
 ! grep -rqs EMULATOR_KEY "$dir/logs" || die "the key is in a log"
 echo "scripts: all went as they say"

@@ -39,6 +39,7 @@ use crate::web::{self, Web};
 use event_loop::{EventLoop, Neighbour, Outbound};
 use log_file::{Diagnostics, Log};
 use peer_tls::PeerTlsConfig;
+use sd_notify::NotifyState;
 use upstream::Upstream;
 
 /// Runs the node at `node` in [`Config::nodes`] until it is told to stop.
@@ -87,7 +88,16 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     if let Some(address) = http {
         log::info!("{} shows itself at http://{address}/", me.name);
     }
+    tell_supervisor(NotifyState::Ready);
     event_loop.run()
+}
+
+/// Tells systemd, or whoever started the node and set `NOTIFY_SOCKET`, what has become of it. Nobody
+/// there, or nobody listening, is no reason not to serve.
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        log::warn!("NOTIFY_SOCKET is set, and nobody is told: {error}");
+    }
 }
 
 /// Who answers WHATSAT, and the sockets toward them if they are far.

@@ -4,9 +4,11 @@ use crate::limits::GIVE_UP_BEFORE_END;
 use crate::limits::SHUTDOWN_TIMEOUT;
 use crate::net::connection::Connection;
 use crate::net::connection::Stage;
+use crate::net::tell_supervisor;
 use crate::node::Next;
 use crate::node::Now;
 use mio::Token;
+use sd_notify::NotifyState;
 
 use super::EventLoop;
 
@@ -14,6 +16,7 @@ impl EventLoop {
     /// Ends in good order: nobody new, no command more, what is owed is still sent.
     pub(super) fn stop(&mut self, now: &Now) {
         log::info!("stopping: {} clients are connected", self.clients);
+        tell_supervisor(NotifyState::Stopping);
         self.listeners.clear();
         self.accept_at = None;
         self.stop_at = Some(now.elapsed + SHUTDOWN_TIMEOUT);

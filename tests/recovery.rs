@@ -182,3 +182,43 @@ fn a_node_that_returns_empty_has_everything_soon() {
     let synced = herd.counter("Campbell", "link_sync_records_total");
     assert!(synced > 1_000, "{synced}: the links brought them, not the comparisons of digests");
 }
+
+/// More clients than a herd may hold, told to all nodes at once while one is away: all keep the
+/// same, and those are the newest.
+#[test]
+fn a_herd_over_its_cap_keeps_the_newest_clients_on_all_nodes() {
+    let cap = 300;
+    let mut herd = Herd::new(&FIVE, &format!("limits: {{max_clients: {cap}}}"));
+    herd.start_all();
+    herd.wait_until_connected(&herd.names());
+    herd.kill("Campbell");
+    let writers = ["Bailey", "Bona", "Clark", "Jaquez"];
+    let records: BTreeMap<String, Vec<u8>> = thread::scope(|scope| {
+        let herd = &herd;
+        let write = |(first, name): (usize, &'static str)| {
+            let mine = (0..250).map(|i| (i * 4 + first).to_string());
+            let updates: Vec<_> = mine.map(|number| (format!("c{number}"), number)).collect();
+            scope.spawn(move || update(herd, name, &updates))
+        };
+        let writing: Vec<_> = writers.into_iter().enumerate().map(write).collect();
+        writing.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+    });
+    herd.start("Campbell");
+    // The probes of the helper are newer than all of these.
+    let probes = writers.len() + 1;
+    let is_kept = |id: &str| id[1..].parse::<usize>().unwrap() >= 1_000 - (cap - probes);
+    let (mut kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        records.into_iter().partition(|(id, _)| is_kept(id));
+    // One that went returns, and the least of those that stayed goes for it.
+    kept.append(&mut update(&herd, "Clark", &[("c0".to_owned(), "2000".to_owned())]));
+    kept.remove(&format!("c{}", 1_000 - (cap - probes)));
+    for name in herd.names() {
+        wait_until_all_held(&herd, &name, &kept);
+        eventually(&format!("{name} holds as many as it may"), DEADLINE, || {
+            (herd.counter(&name, "clients") == cap as u64).then_some(())
+        });
+        for id in gone.keys().filter(|id| *id != "c0") {
+            assert_eq!(herd.held(&name, id), None, "{name} holds {id}");
+        }
+    }
+}

@@ -181,11 +181,22 @@ fn a_bare_at_is_stored_and_flooded_and_gets_no_reply() {
     let own = b"AT Seed +0.5 python +1+1 1621464827.5\n";
     assert!(reply.starts_with(own), "{}", reply.escape_ascii());
 
+    // And a very small one with an exponent, which no other node could read.
+    client.send(b"AT Seed +5.25e-05 tiny +1+1 1621464827.5\n");
+    for name in &real {
+        eventually(&format!("{name} holds it in plain digits"), DEADLINE, || {
+            let reply = herd.exchange(name, b"WHATSAT tiny 0 0\n");
+            reply.starts_with(b"AT Seed +0.0000525 tiny +1+1 1621464827.5\n").then_some(())
+        });
+    }
+
     for no_record in [
         &b"AT Seed"[..],
         b"AT Seed 0.5 evil +1+1 1",
         b"AT Seed +0.500000000 evil +91+1 1",
         b"AT Seed +0.500000000 evil +1+1 nan",
+        b"AT Seed +5e evil +1+1 1",
+        b"AT Seed +5.e5e-05 evil +1+1 1",
         b"AT Seed +0.500000000 evil +1+1 1 1",
     ] {
         assert_bytes(&client.ask(no_record), &refused(no_record));

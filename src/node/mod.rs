@@ -5,6 +5,7 @@
 //! replies that had to wait, and [`Node::herd`] for what links owe and what is to be dialled.
 
 mod replies;
+mod seed;
 mod session;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! One connection: what it is, what came in, what is owed.
 
 use super::replies::Replies;
-use super::{Node, Now};
+use super::{Node, Now, seed};
 use crate::herd::LinkId;
 use crate::herd::directory::{AHEAD, MAX_RECORD, Offer};
 use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress, Transport};
@@ -12,7 +12,7 @@ use crate::protocol::command::{Command, Iamat, Whatsat, client_of, is_http_reque
 use crate::protocol::framing::{Framed, Framing};
 use crate::protocol::record::Record;
 use crate::protocol::reply::{TOO_MANY_CONNECTIONS, push_overlong, push_unknown};
-use crate::protocol::{fields, next_field, trim};
+use crate::protocol::{next_field, trim};
 
 /// Clients whose records, 128 bytes each, fit the processor's own cache: no need to look ahead.
 const FITS_THE_CACHE: u32 = 4096;
@@ -297,7 +297,7 @@ impl Session {
             Role::SeedLink(_) => {}
             Role::SeedServer(link) => {
                 let link = *link;
-                if !seed_record(node, link, line, now) {
+                if !seed::take_record(node, link, line, now) {
                     self.command(node, line, now, out);
                 }
             }
@@ -539,17 +539,4 @@ fn touch(node: &Node, input: &[u8]) -> usize {
     });
     directory.touch(lines.take(AHEAD).filter_map(client_of));
     if end == 0 { input.len() } else { end }
-}
-
-/// Takes a bare AT of a server of the seed, which may print its difference otherwise and leave
-/// white space at the end. Returns whether it was one.
-fn seed_record(node: &mut Node, link: LinkId, line: &[u8], now: &Now) -> bool {
-    let Some([b"AT", server, difference, client, location, time]) = fields::<6>(line) else {
-        return false;
-    };
-    let canonical = [b"AT", server, difference, client, location, time].join(&b' ');
-    let Some(record) = Record::parse(&canonical) else { return false };
-    let Node { herd, journal, .. } = node;
-    herd.receive_record(link, &record, None, now.clock, journal);
-    true
 }

@@ -1,5 +1,5 @@
 //! Who is a peer, and what becomes of those who say so and are not: the handshake and its secret,
-//! TLS between nodes, settings that must agree, clocks that do not.
+//! TLS between nodes, settings that must agree, clocks that do not, and peers that do not read.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,6 +12,7 @@
 mod common;
 
 mod clocks;
+mod deaf;
 mod handshake;
 mod peer;
 mod settings;

@@ -561,6 +561,15 @@ fn events_tell_what_is_there_and_what_changes() {
     assert_eq!(names(&mut all, 3), ["in", "new", "out"]);
     assert_eq!(names(&mut boxed, 2), ["in", "new"]);
     assert_eq!(names(&mut named, 2), ["in", "new"]);
+    // Whoever leaves a box says so to those who watch it, and nothing after that.
+    client.iamat("new", "+20+20", "1621464829");
+    for events in [&mut all, &mut boxed] {
+        let event = events.next();
+        let at = &event.data["geometry"]["coordinates"];
+        assert_eq!((event.client(), at), ("new", &serde_json::json!([20.0, 20.0])));
+    }
+    client.iamat("new", "+21+21", "1621464830");
+    assert_eq!(all.next().client(), "new");
     // A repeat is no change. What comes next is what follows it.
     client.iamat("in", "+13+13", "1621464828");
     client.iamat("other", "+14+14", "1621464829");

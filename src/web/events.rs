@@ -37,8 +37,8 @@ pub struct Events {
     first: u64,
     /// Subscribers read up to here.
     published: u64,
-    /// For each slot, the sequence of its last change, cut to 32 bits.
-    latest: Vec<u32>,
+    /// What is known of each slot.
+    slots: Vec<Seen>,
     /// Changes that are still to be taken over before they are published together.
     left: usize,
     flush_at: Duration,
@@ -55,11 +55,22 @@ pub struct Events {
     pub resets: u64,
 }
 
+/// A slot as the log knows it.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// The sequence of its last change, cut to 32 bits.
+    last: u32,
+    /// Where its client was then, or when a subscriber was told.
+    position: Option<Position>,
+}
+
 /// A slot has changed, and this was where its client was then.
 #[derive(Clone, Copy)]
 pub(super) struct Change {
     slot: Slot,
     pub position: Position,
+    /// Where it was before, if that is known: who watches that place is to know that it has left.
+    pub left: Option<Position>,
     /// Of the client's name.
     pub name: u32,
 }
@@ -198,11 +209,31 @@ impl Events {
             self.ring.pop_front();
             self.first += 1;
         }
-        if self.latest.len() <= slot as usize {
-            self.latest.resize((slot as usize + 1).next_multiple_of(4096), u32::MAX);
+        let (last, position) = (self.end() as u32, Position::from(location));
+        let seen = self.seen(slot);
+        let left = seen.position.replace(position);
+        seen.last = last;
+        self.ring.push_back(Change { slot, position, left, name });
+    }
+
+    fn seen(&mut self, slot: Slot) -> &mut Seen {
+        let slot = slot as usize;
+        if self.slots.len() <= slot {
+            let unseen = Seen { last: u32::MAX, position: None };
+            self.slots.resize((slot + 1).next_multiple_of(4096), unseen);
         }
-        self.latest[slot as usize] = self.end() as u32;
-        self.ring.push_back(Change { slot, position: location.into(), name });
+        &mut self.slots[slot]
+    }
+
+    /// A subscriber has been told that the client in `slot` is at `position`. A move there that is
+    /// not in the log yet is taken over at once, or one away from there would begin elsewhere.
+    pub(super) fn told(&mut self, slot: Slot, position: Position, directory: &Directory) {
+        let seen = self.seen(slot);
+        match seen.position {
+            None => seen.position = Some(position),
+            Some(known) if known != position => self.note(slot, directory),
+            Some(_) => {}
+        }
     }
 
     fn publish(&mut self) {
@@ -268,9 +299,11 @@ impl Events {
         now: Nanos,
         out: &mut Vec<u8>,
     ) {
-        let slot = self.ring[at].slot;
+        let Change { slot, position, .. } = self.ring[at];
         let sequence = self.first + at as u64;
-        if self.latest[slot as usize] != sequence as u32
+        // The later one is not this subscriber's if it was elsewhere by then.
+        let superseded = self.slots[slot as usize].last != sequence as u32;
+        if superseded && subscription.filter.holds(position)
             || !subscription.filter.wants_client(directory.client(slot))
         {
             return;

@@ -6,7 +6,7 @@ use super::events::{Change, Events, Start, name_hash, push_client};
 use super::position::{Bounds, Position};
 use super::query;
 use super::response::Chunk;
-use crate::herd::directory::{Directory, Slot};
+use crate::herd::directory::Directory;
 use crate::limits::MAX_FILTER_CLIENTS;
 use crate::node::{Node, Now};
 use crate::protocol::time::push_digits;
@@ -62,20 +62,20 @@ impl Filter {
 
     /// Whether the change is one that the subscriber wants, as far as it says.
     pub(super) fn wants(&self, change: &Change) -> bool {
-        self.bounds.is_none_or(|bounds| bounds.contain(change.position))
+        (self.holds(change.position) || change.left.is_some_and(|left| self.holds(left)))
             && (self.clients.is_empty()
                 || self.clients.iter().any(|(hash, _)| *hash == change.name))
+    }
+
+    /// Whether `position` is in the box, if there is one.
+    pub(super) fn holds(&self, position: Position) -> bool {
+        self.bounds.is_none_or(|bounds| bounds.contain(position))
     }
 
     /// Whether it wants the client of this name.
     pub(super) fn wants_client(&self, name: Option<&[u8]>) -> bool {
         self.clients.is_empty()
             || self.clients.iter().any(|(_, wanted)| name == Some(wanted.as_slice()))
-    }
-
-    fn wants_slot(&self, slot: Slot, directory: &Directory) -> bool {
-        let position = directory.location(slot).map(Position::from);
-        position.is_some_and(|at| self.bounds.is_none_or(|bounds| bounds.contain(at)))
     }
 }
 
@@ -168,11 +168,14 @@ impl Subscription {
                 Some((_, name)) => directory.slot(name),
                 None => Some(at),
             };
-            if let Some(slot) = slot.filter(|&slot| self.filter.wants_slot(slot, directory)) {
+            at += 1;
+            let Some(slot) = slot else { continue };
+            let Some(position) = directory.location(slot).map(Position::from) else { continue };
+            if self.filter.holds(position) {
                 let told = push_client(slice.out, None, slot, directory, now.clock);
                 events.sent += u64::from(told);
+                events.told(slot, position, directory);
             }
-            at += 1;
         }
         None
     }

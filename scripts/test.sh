@@ -38,6 +38,11 @@ cargo clippy --locked --all-targets -- -D warnings
 step "cargo test"
 cargo test --locked
 
+# What /metrics says is read by one of these, or by the test itself alone.
+if ! python3 -c 'import prometheus_client' 2>/dev/null && ! command -v promtool >/dev/null; then
+    skipped+=("metrics by another's parser: there is neither promtool nor prometheus_client")
+fi
+
 # The chaos test says itself on which network it runs.
 have "chaos in network namespaces" unshare ip nft tc || true
 

@@ -1,5 +1,7 @@
 //! The command line: what it asks for, and what is printed for it.
 
+mod status;
+
 use std::ffi::OsString;
 use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
@@ -22,7 +24,8 @@ pub const EXIT_USAGE: u8 = 2;
 
 const BRIEF: &str = "\
 Usage: proxy-herd [-c FILE] NAME
-       proxy-herd [-c FILE] --check";
+       proxy-herd [-c FILE] --check
+       proxy-herd [-c FILE] --status [NAME...]";
 
 const ABOUT: &str = "
 NAME is a node of the configuration; it runs until SIGTERM or SIGINT.
@@ -34,7 +37,8 @@ Environment:
 
 Exit status:
     0   all went well
-    1   it could not be done: the configuration is invalid, the port is in use
+    1   it could not be done: the configuration is invalid, the port is in use;
+        --status: not all is well
     2   the command line is wrong
 ";
 
@@ -52,6 +56,7 @@ pub fn main<E: fmt::Display>(
             warn(&config);
             print(&summary(&config))
         }
+        Ok(Request::Status(config, nodes)) => show_status(&config, &nodes),
         Ok(Request::Serve(config, node)) => {
             warn(&config);
             serve(&config, node).map_err(Refusal::failure)
@@ -71,6 +76,7 @@ pub fn main<E: fmt::Display>(
 enum Request {
     Print(String),
     Check(Box<Config>),
+    Status(Box<Config>, Vec<usize>),
     Serve(Box<Config>, usize),
 }
 
@@ -116,6 +122,9 @@ impl Request {
         let path = matches.opt_str("config").unwrap_or_else(|| DEFAULT_CONFIG.to_owned());
         let config =
             Box::new(Config::load(Path::new(&path), environment).map_err(Refusal::failure)?);
+        if matches.opt_present("status") && !matches.opt_present("check") {
+            return Self::status(config, &matches.free);
+        }
         let wrong = match (matches.opt_present("check"), matches.free.as_slice()) {
             (true, []) => return Ok(Self::Check(config)),
             (true, _) => "--check is about the whole herd; leave out the name".to_owned(),
@@ -128,6 +137,19 @@ impl Request {
         };
         Err(Refusal::usage(wrong, Some(&config)))
     }
+
+    /// The nodes called `names`, or all.
+    fn status(config: Box<Config>, names: &[String]) -> Result<Self, Refusal> {
+        let find = |name: &String| {
+            let wrong = || Refusal::usage(no_such_node(&config, name), Some(&config));
+            config.node(name).ok_or_else(wrong)
+        };
+        let nodes = match names {
+            [] => (0..config.nodes.len()).collect(),
+            names => names.iter().map(find).collect::<Result<_, _>>()?,
+        };
+        Ok(Self::Status(config, nodes))
+    }
 }
 
 fn options() -> Options {
@@ -135,6 +157,7 @@ fn options() -> Options {
     options
         .optopt("c", "config", &format!("read FILE instead of {DEFAULT_CONFIG}"), "FILE")
         .optflag("", "check", "validate the configuration, print the herd and exit")
+        .optflag("", "status", "ask running nodes how they are, and say whether all is well")
         .optflag("", "limits", "print every limit with its default and reason, as Markdown")
         .optflag("h", "help", "print this help")
         .optflag("V", "version", "print the version");
@@ -161,6 +184,15 @@ pub(crate) fn no_such_node(config: &Config, name: &str) -> String {
     let names = config.nodes.iter().map(|node| node.name.as_str());
     let hint = nearest(name, names).map_or_else(String::new, |it| format!("; is it {it}?"));
     format!("there is no node `{}`{hint}", name.escape_debug())
+}
+
+fn show_status(config: &Config, nodes: &[usize]) -> Result<(), Refusal> {
+    let status = status::status(config, nodes).map_err(Refusal::failure)?;
+    print(&status.table)?;
+    if status.problems.is_empty() {
+        return Ok(());
+    }
+    Err(Refusal::failure(format!("not all is well\n{}", status.problems.join("\n"))))
 }
 
 /// The herd as `--check` shows it.

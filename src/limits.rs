@@ -178,12 +178,24 @@ pub const EVENT_HEARTBEAT: Duration = Duration::from_secs(15);
 /// How long changes are noted after the last subscriber has gone: it may just be reconnecting.
 pub const EVENT_LINGER: Duration = Duration::from_secs(30);
 
-/// Changes kept for subscribers that are slow or come back: 4 MiB, and 26 s at 10,000 updates a
+/// Changes kept for subscribers that are slow or come back: 8 MiB, and 26 s at 10,000 updates a
 /// second.
 pub const MAX_CHANGES: usize = 1 << 18;
 
 /// Bytes of events that are kept for the next subscriber until the next flush.
 pub const MAX_RENDERED: usize = 1 << 20;
+
+/// How long `--status` waits for one node: a herd that is well answers within milliseconds.
+pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest answer that `--status` takes: a full mesh of [`MAX_NODES`] nodes needs most of it.
+pub const MAX_STATUS_BYTES: usize = 64 << 20;
+
+/// Times that `--status` looks again where nodes hold different records.
+pub const STATUS_TRIES: usize = 3;
+
+/// Pause between two such looks: records are on their way for less.
+pub const STATUS_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a number in the configuration file is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -36,6 +36,7 @@ fn configuration(test: &str, yaml: &str) -> String {
 const USAGE: &str = "\
 Usage: proxy-herd [-c FILE] NAME
        proxy-herd [-c FILE] --check
+       proxy-herd [-c FILE] --status [NAME...]
 Nodes of conf/config.yml: Bailey, Bona, Campbell, Clark, Jaquez
 proxy-herd --help tells more
 ";

@@ -1,0 +1,271 @@
+//! The HTTP side as tools see it: Prometheus, Grafana, `--status`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy.toml allows it in tests, helpers are part of them"
+)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use common::{Client, DEADLINE, Herd, eventually, free_port, show};
+
+/// The section `http` for these nodes, and the port of each.
+fn section(nodes: &[&str]) -> (String, BTreeMap<String, u16>) {
+    let ports: BTreeMap<String, u16> =
+        nodes.iter().map(|&name| (name.to_owned(), free_port())).collect();
+    let mut text = String::from("http:\n  ports:\n");
+    for (name, port) in &ports {
+        let _ = writeln!(text, "    {name}: {port}");
+    }
+    (text, ports)
+}
+
+fn local(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
+
+/// The body of a response, on a connection of its own.
+fn get(port: u16, target: &str) -> String {
+    let address = local(port);
+    eventually("it accepts", DEADLINE, || TcpStream::connect(address).ok());
+    let request = format!("GET {target} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    let response = Client::connect(address).exchange(request.as_bytes());
+    let response =
+        String::from_utf8(response).unwrap_or_else(|it| panic!("{}", show(it.as_bytes())));
+    let (head, body) = response.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    body.to_owned()
+}
+
+/// `/metrics` of a node that has everything there is to count: a peer, a provider, a name that needs
+/// escapes.
+fn metrics() -> String {
+    let (http, ports) = section(&["Solo\"\\"]);
+    let http = http.replace("Solo\"\\", "'Solo\"\\'");
+    let extra = format!("{http}\nplaces: {{provider: overpass, url: \"http://127.0.0.1:9/\"}}\n");
+    let mut herd = Herd::new(&[("Solo\"\\", &["Other"]), ("Other", &[])], &extra);
+    let text = fs::read_to_string(herd.config()).unwrap();
+    let text = text.replacen("\n  Solo\"\\:", "\n  'Solo\"\\':", 2);
+    fs::write(herd.config(), text).unwrap();
+    herd.start("Solo\"\\");
+    let mut client = herd.client("Solo\"\\");
+    client.iamat("kiwi", "+34.0-118.0", "1621464827");
+    client.ask(b"nonsense");
+    client.whatsat("kiwi", "10", "5"); // nobody answers there
+    get(ports["Solo\"\\"], "/metrics")
+}
+
+#[test]
+fn metrics_are_what_the_format_demands() {
+    let text = metrics();
+    let mut families: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut samples: BTreeMap<&str, f64> = BTreeMap::new();
+    let (mut helped, mut family) = ("", "");
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            helped = help.split_once(' ').unwrap().0;
+            assert!(help.len() > helped.len() + 5, "{line}");
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert_eq!(name, helped, "a help goes before each type");
+            assert!(families.insert(name, kind).is_none(), "{name} stands twice");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+            family = name;
+        } else {
+            let (sample, value) = line.rsplit_once(' ').unwrap();
+            let name = sample.split_once('{').map_or(sample, |(name, _)| name);
+            let suffixes: &[&str] = match families[family] {
+                "histogram" => &["_bucket", "_sum", "_count"],
+                _ => &[""],
+            };
+            let stem = name.strip_prefix(family);
+            assert!(stem.is_some_and(|stem| suffixes.contains(&stem)), "{line} under {family}");
+            assert!(
+                samples.insert(sample, value.parse().unwrap()).is_none(),
+                "{line} stands twice"
+            );
+        }
+    }
+    assert!(text.ends_with('\n') && families.keys().all(|name| name.starts_with("proxy_herd_")));
+    let value = |sample: &str| samples[sample];
+    for (sample, expected) in [
+        ("proxy_herd_commands_total{command=\"iamat\",result=\"stored\"}", 1.0),
+        ("proxy_herd_commands_total{command=\"whatsat\",result=\"asked\"}", 1.0),
+        ("proxy_herd_commands_total{command=\"unknown\",result=\"refused\"}", 1.0),
+        ("proxy_herd_clients", 1.0),
+        ("proxy_herd_peer_up{peer=\"Other\"}", 0.0),
+        ("proxy_herd_places_answers_total{status=\"unknown_error\"}", 1.0),
+        ("proxy_herd_places_wait_seconds_count", 1.0),
+    ] {
+        assert!((value(sample) - expected).abs() < 1e-9, "{sample} is {}", value(sample));
+    }
+    let build = "proxy_herd_build_info{version=\"";
+    let node = ",node=\"Solo\\\"\\\\\"}";
+    assert!(samples.keys().any(|name| name.starts_with(build) && name.ends_with(node)), "{text}");
+    for sample in ["resident_memory_bytes", "open_fds", "received_bytes_total", "sent_bytes_total"]
+    {
+        assert!(value(&format!("proxy_herd_{sample}")) > 1.0, "{sample}");
+    }
+    for (histogram, kind) in &families {
+        if *kind != "histogram" {
+            continue;
+        }
+        let buckets = text.lines().filter_map(|line| {
+            line.strip_prefix(&format!("{histogram}_bucket{{le=\""))?.split_once("\"} ")
+        });
+        let buckets: Vec<(f64, f64)> = buckets
+            .map(|(bound, count)| {
+                (bound.replace("+Inf", "inf").parse().unwrap(), count.parse().unwrap())
+            })
+            .collect();
+        assert!(buckets.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));
+        let (last, count) = (buckets.last().unwrap(), value(&format!("{histogram}_count")));
+        assert!(last.0.is_infinite() && (last.1 - count).abs() < 1e-9, "{histogram}");
+    }
+    assert!(value("proxy_herd_loop_turn_seconds_count") > 1.0);
+    assert!(value("proxy_herd_loop_turn_seconds_sum") > 0.0);
+}
+
+/// By somebody else's parser, where there is one on this machine.
+#[test]
+fn metrics_are_read_by_others() {
+    let text = metrics();
+    let python = "import sys, prometheus_client.parser as p; \
+                  print(sum(len(f.samples) for f in p.text_string_to_metric_families(sys.stdin.read())))";
+    let has = |program: &str, arguments: &[&str]| {
+        let status = Command::new(program)
+            .args(arguments)
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .status();
+        status.is_ok_and(|status| status.success())
+    };
+    let mut read = 0;
+    if has("promtool", &["--version"]) {
+        let output = pipe(Command::new("promtool").args(["check", "metrics"]), &text);
+        assert!(output.status.success(), "{}", show(&output.stdout));
+        read += 1;
+    }
+    if has("python3", &["-c", "import prometheus_client.parser"]) {
+        let output = pipe(Command::new("python3").args(["-c", python]), &text);
+        assert!(output.status.success(), "{}", show(&output.stderr));
+        let samples = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(String::from_utf8(output.stdout).unwrap().trim(), samples.to_string());
+        read += 1;
+    }
+    if read == 0 {
+        eprintln!("NOT TESTED: there is neither promtool nor python3 with prometheus_client");
+    }
+}
+
+fn pipe(command: &mut Command, input: &str) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn the_dashboard_shows_metrics_that_there_are() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/grafana.json");
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let text = metrics();
+    let there: BTreeSet<&str> = text
+        .lines()
+        .map(|line| line.strip_prefix("# TYPE ").unwrap_or(line)) // a peer that is away has few samples
+        .map(|line| line.split(['{', ' ']).next().unwrap())
+        .collect();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let mut shown = BTreeSet::new();
+    for target in targets {
+        let expression = target["expr"].as_str().unwrap();
+        let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_';
+        let names = expression.split(|it| !is_name(it)).filter(|it| it.starts_with("proxy_herd_"));
+        shown.extend(names);
+    }
+    assert!(shown.len() > 20, "{shown:?}");
+    let missing: Vec<_> = shown.difference(&there).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn status_is_0_when_all_is_well_and_says_what_is_not() {
+    let nodes = ["Bailey", "Bona", "Clark"];
+    let (http, ports) = section(&nodes);
+    let mut herd = Herd::new(&[("Bailey", &["Bona"]), ("Bona", &["Clark"]), ("Clark", &[])], &http);
+    herd.start_all();
+    herd.wait_until_connected(&herd.names());
+    herd.client("Clark").iamat("kiwi", "+34.0-118.0", "1621464827");
+    let status = |herd: &Herd, arguments: &[&str]| {
+        let output = herd.run(&[&["--status"], arguments].concat());
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (table, _) = eventually("all is well", DEADLINE, || {
+        let (code, out, err) = status(&herd, &[]);
+        (code == Some(0)).then_some((out, err))
+    });
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 4, "{table}");
+    for (line, node) in lines[1..].iter().zip(nodes) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(
+            (words[0], words[1], *words.last().unwrap()),
+            (node, "well", "equal"),
+            "{table}"
+        );
+    }
+    assert!(lines[2].contains("2/2"), "{table}");
+    // What they say of one another is in it as well.
+    let overview: serde_json::Value =
+        serde_json::from_str(&get(ports["Bona"], "/api/herd")).unwrap();
+    assert_eq!(overview["nodes"][0]["links"], serde_json::json!(["Bona"]));
+    assert_eq!(overview["links"][1]["peer"], "Clark");
+    assert_eq!(overview["problems"], serde_json::json!([]));
+    eventually("both ends of a link find that they hold the same", DEADLINE, || {
+        let equal = |port: u16| {
+            let overview: serde_json::Value =
+                serde_json::from_str(&get(port, "/api/herd")).unwrap();
+            overview["links"][0]["digests_equal"] == true
+        };
+        (equal(ports["Bailey"]) && equal(ports["Clark"])).then_some(())
+    });
+
+    herd.kill("Clark");
+    let (out, err) = eventually("Bona has noticed", DEADLINE, || {
+        let (code, out, err) = status(&herd, &[]);
+        (code == Some(1) && err.contains("Bona: Clark is not linked")).then_some((out, err))
+    });
+    assert!(out.contains("\nClark   not reached\n"), "{out}");
+    assert!(err.starts_with("proxy-herd: not all is well\n"), "{err}");
+    assert!(err.contains("Clark is not reached at http://127.0.0.1:"), "{err}");
+    // Bailey is no neighbour of Clark, and all is well with it.
+    assert_eq!(status(&herd, &["Bailey"]).0, Some(0));
+    let (code, _, err) = status(&herd, &["Clerk"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("there is no node `Clerk`; is it Clark?"), "{err}");
+}
+
+#[test]
+fn status_needs_somebody_to_ask() {
+    let herd = Herd::solo();
+    let output = herd.run(&["--status"]);
+    assert_eq!(output.status.code(), Some(1));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(err.contains("no section `http`"), "{err}");
+}

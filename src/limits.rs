@@ -466,7 +466,7 @@ settings! {
             "A fleet behind one NAT introduces all its vehicles at once after a restart";
         max_clients: usize = 1_000_000, 1..=100_000_000 Count,
             "Clients that a node holds; the oldest go first, on all nodes alike",
-            "About 160 MB; must be the same in the whole herd";
+            "About 200 MB; must be the same in the whole herd";
         client_ttl: Option<Duration> = 0 ("never"), 1..=3_153_600_000 Seconds,
             "Age after which a client's record is forgotten",
             "The seed never forgets; must be the same in the whole herd";

@@ -1,4 +1,4 @@
-//! The page and what belongs to it, in the binary.
+//! The page and what belongs to it, in the binary. `scripts/build_page.sh` makes it from `web/`.
 
 use ring::digest::{SHA256, digest};
 
@@ -27,7 +27,14 @@ macro_rules! asset {
 }
 
 /// All of them.
-pub const ASSETS: &[Asset] = &[asset!("/", "index.html", "text/html; charset=utf-8")];
+pub const ASSETS: &[Asset] = &[
+    asset!("/", "index.html", "text/html; charset=utf-8"),
+    asset!("/page.js", "page.js", "text/javascript; charset=utf-8"),
+    asset!("/page.css", "page.css", "text/css; charset=utf-8"),
+    asset!("/land.json", "land.json", "application/json"),
+    asset!("/icon.svg", "icon.svg", "image/svg+xml"),
+    asset!("/licences.txt", "licences.txt", "text/plain; charset=utf-8"),
+];
 
 /// The entity tags of all assets, quoted, in their order: as they are, and compressed.
 #[must_use]

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Builds the page that a node shows, from web/ into src/web/assets.
+#
+# Usage: scripts/build_page.sh [--check]
+#
+# What it makes is committed, so that cargo alone builds the node. The same sources give the same
+# bytes; with --check they are compared with what is committed, and nothing is written. Needs node
+# 20.11 or newer, npm and, the first time, a way to the registry of npm.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+assets=$PWD/src/web/assets
+case ${1-} in
+"" | --check) ;;
+-h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' scripts/build_page.sh && exit 0 ;;
+*) echo "build_page: $1 is not understood; see --help" >&2 && exit 2 ;;
+esac
+
+# npm writes down what it has installed; it is installed anew when the lock file is another.
+if ! cmp -s web/package-lock.json web/node_modules/.installed; then
+    npm --prefix web ci --no-fund --no-audit --ignore-scripts --loglevel=error
+    cp web/package-lock.json web/node_modules/.installed
+fi
+
+made=$(mktemp -d)
+trap 'rm -rf "$made"' EXIT
+node web/build.mjs "$made"
+# -n: neither name nor time of the file
+gzip -9 -n -k "$made"/*
+
+if [ "${1-}" = --check ]; then
+    if ! diff -rq "$made" "$assets"; then
+        echo "build_page: src/web/assets is not what web/ builds; run scripts/build_page.sh and commit it" >&2
+        exit 1
+    fi
+    echo "src/web/assets is what web/ builds"
+else
+    rm -rf "$assets"
+    mkdir "$assets"
+    cp "$made"/* "$assets"
+    ls -l "$assets"
+fi

@@ -1,0 +1,56 @@
+// Builds the page: node build.mjs FOLDER. scripts/build_page.sh calls it and compresses the result.
+
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { join } from "node:path";
+import { build } from "esbuild";
+import { meshArcs } from "topojson-client";
+
+const out = process.argv[2];
+const here = import.meta.dirname;
+const packageFolder = (name) => join(here, "node_modules", name);
+
+await build({
+  absWorkingDir: here,
+  entryPoints: { page: "src/main.js" },
+  outdir: out,
+  bundle: true,
+  minify: true,
+  format: "esm",
+  target: ["es2022"],
+  charset: "utf8",
+  legalComments: "none", // licences.txt has them
+  loader: { ".png": "dataurl" },
+  logLevel: "warning",
+});
+for (const file of ["index.html", "icon.svg"]) copyFileSync(join(here, "src", file), join(out, file));
+writeFileSync(join(out, "land.json"), JSON.stringify(land()));
+writeFileSync(join(out, "licences.txt"), licences());
+
+// Land and borders out of the set of countries, without their names.
+function land() {
+  const require = createRequire(import.meta.url);
+  const atlas = require("world-atlas/countries-50m.json");
+  const bare = ({ type, arcs }) => ({ type, arcs });
+  const borders = meshArcs(atlas, atlas.objects.countries, (one, other) => one !== other);
+  return {
+    type: "Topology",
+    transform: atlas.transform,
+    arcs: atlas.arcs,
+    objects: { land: bare(atlas.objects.land.geometries[0]), borders: bare(borders) },
+  };
+}
+
+function licences() {
+  const of = (name, about) => {
+    const { version } = JSON.parse(readFileSync(join(packageFolder(name), "package.json")));
+    const text = readFileSync(join(packageFolder(name), "LICENSE"), "utf8").trim();
+    return `${name} ${version}\n${about}\n\n${text}\n`;
+  };
+  return [
+    "What the page of a node is made of, besides proxy-herd itself.\n",
+    of("leaflet", "The map. https://leafletjs.com"),
+    of("topojson-client", "Reads the outlines of the land. https://github.com/topojson/topojson-client"),
+    of("world-atlas", "Outlines of land and borders, made from Natural Earth, which is in the public domain\n(https://www.naturalearthdata.com). https://github.com/topojson/world-atlas"),
+  ].join(`\n${"-".repeat(80)}\n\n`);
+}

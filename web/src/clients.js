@@ -1,0 +1,183 @@
+// The clients that the page knows: where each is, and where it came from.
+
+/** Points of a trail. */
+export const TRAIL = 24;
+
+// A dot glides to where its client now is, for as long as the client took to get there, so that it
+// arrives when the next news does. Milliseconds.
+const GLIDE_LEAST = 100;
+const GLIDE_MOST = 1500;
+
+const MAX_LATITUDE = 85.0511287798;
+
+/** Web Mercator, the world being the unit square. */
+export function project(longitude, latitude) {
+  const bounded = Math.max(-MAX_LATITUDE, Math.min(MAX_LATITUDE, latitude));
+  const sine = Math.sin((bounded * Math.PI) / 180);
+  return [longitude / 360 + 0.5, 0.5 - Math.log((1 + sine) / (1 - sine)) / (4 * Math.PI)];
+}
+
+/** Columns of numbers, because fifty thousand of them are gone through in every frame. */
+export class Clients {
+  size = 0;
+  names = [];
+  lines = [];
+  ids = [];
+  /** Names of nodes; `server` holds places in it. */
+  servers = [];
+  #indexes = new Map();
+  #serverIndexes = new Map();
+  #capacity = 0;
+  #generation = 0;
+
+  constructor() {
+    this.#grow(1024);
+  }
+
+  #grow(capacity) {
+    const column = (Type, old, width = 1) => {
+      const next = new Type(capacity * width);
+      if (old) next.set(old);
+      return next;
+    };
+    // Where it is, and where it was when it began to glide there.
+    this.x = column(Float64Array, this.x);
+    this.y = column(Float64Array, this.y);
+    this.fromX = column(Float64Array, this.fromX);
+    this.fromY = column(Float64Array, this.fromY);
+    this.movedAt = column(Float64Array, this.movedAt);
+    this.glide = column(Float64Array, this.glide);
+    // POSIX seconds by the receiving node's clock, and by the client's.
+    this.received = column(Float64Array, this.received);
+    this.time = column(Float64Array, this.time);
+    this.server = column(Uint16Array, this.server);
+    this.generation = column(Uint32Array, this.generation);
+    // A ring of x, y for each; trailLength counts all points ever put in.
+    this.trail = column(Float64Array, this.trail, 2 * TRAIL);
+    this.trailLength = column(Uint32Array, this.trailLength);
+    this.#capacity = capacity;
+  }
+
+  /** Where the client with this `id` stands in the columns; undefined if it is not known. */
+  indexOf(id) {
+    return this.#indexes.get(id);
+  }
+
+  /** Takes a GeoJSON feature of a client. `now` is that of frames. Returns where it stands. */
+  put(feature, now) {
+    const { id, geometry, properties } = feature;
+    const [x, y] = project(geometry.coordinates[0], geometry.coordinates[1]);
+    let at = this.#indexes.get(id);
+    if (at === undefined) {
+      if (this.size === this.#capacity) this.#grow(2 * this.#capacity);
+      at = this.size++;
+      this.#indexes.set(id, at);
+      this.ids[at] = id;
+      this.names[at] = properties.client;
+      this.trailLength[at] = 0;
+      this.movedAt[at] = now;
+      this.glide[at] = GLIDE_LEAST;
+      [this.x[at], this.y[at], this.fromX[at], this.fromY[at]] = [x, y, x, y];
+      this.#extendTrail(at);
+    } else if (x !== this.x[at] || y !== this.y[at]) {
+      const left = this.glideLeft(at, now);
+      // Across the antimeridian there is no way to glide on this map.
+      const jumps = Math.abs(x - this.x[at]) > 0.5;
+      this.fromX[at] = jumps ? x : this.x[at] + (this.fromX[at] - this.x[at]) * left;
+      this.fromY[at] = jumps ? y : this.y[at] + (this.fromY[at] - this.y[at]) * left;
+      this.glide[at] = Math.min(GLIDE_MOST, Math.max(GLIDE_LEAST, now - this.movedAt[at]));
+      this.movedAt[at] = now;
+      [this.x[at], this.y[at]] = [x, y];
+      this.#extendTrail(at);
+    }
+    this.lines[at] = properties.line;
+    this.received[at] = properties.received;
+    this.time[at] = properties.time;
+    this.server[at] = this.#serverIndex(properties.server);
+    this.generation[at] = this.#generation;
+    return at;
+  }
+
+  /** The share of the glide that is still to come: 1 at its beginning, 0 at its end. */
+  glideLeft(at, now) {
+    const gone = (now - this.movedAt[at]) / this.glide[at];
+    return gone >= 1 ? 0 : gone <= 0 ? 1 : 1 - gone;
+  }
+
+  #extendTrail(at) {
+    const point = 2 * (at * TRAIL + (this.trailLength[at]++ % TRAIL));
+    this.trail[point] = this.x[at];
+    this.trail[point + 1] = this.y[at];
+  }
+
+  #serverIndex(name) {
+    let index = this.#serverIndexes.get(name);
+    if (index === undefined) {
+      index = this.servers.push(name) - 1;
+      this.#serverIndexes.set(name, index);
+    }
+    return index;
+  }
+
+  /** The node begins to tell of all its clients anew. */
+  beginAll() {
+    this.#generation++;
+  }
+
+  /** It has told of all: those it did not mention are gone. */
+  endAll() {
+    for (let at = this.size - 1; at >= 0; at--) {
+      if (this.generation[at] !== this.#generation) this.#remove(at);
+    }
+  }
+
+  #remove(at) {
+    const last = --this.size;
+    this.#indexes.delete(this.ids[at]);
+    if (at !== last) {
+      for (const column of [
+        this.x, this.y, this.fromX, this.fromY, this.movedAt, this.glide, this.received,
+        this.time, this.server, this.generation, this.trailLength, this.ids, this.names, this.lines,
+      ]) {
+        column[at] = column[last];
+      }
+      this.trail.copyWithin(2 * TRAIL * at, 2 * TRAIL * last, 2 * TRAIL * (last + 1));
+      this.#indexes.set(this.ids[at], at);
+    }
+    this.ids.length = this.names.length = this.lines.length = last;
+  }
+
+  /** Up to `most` clients whose name holds `text`, those that begin with it first. */
+  find(text, most) {
+    const wanted = text.toLowerCase();
+    const [first, second] = [[], []];
+    for (let at = 0; at < this.size && first.length < most; at++) {
+      const found = this.names[at].toLowerCase().indexOf(wanted);
+      if (found === 0) first.push(at);
+      else if (found > 0 && second.length < most) second.push(at);
+    }
+    return [...first, ...second].slice(0, most);
+  }
+
+  /** What all clients lie in, as [[south, west], [north, east]]; null without any. */
+  bounds() {
+    if (this.size === 0) return null;
+    let [west, east, north, south] = [1, 0, 1, 0];
+    for (let at = 0; at < this.size; at++) {
+      west = Math.min(west, this.x[at]);
+      east = Math.max(east, this.x[at]);
+      north = Math.min(north, this.y[at]);
+      south = Math.max(south, this.y[at]);
+    }
+    return [[latitude(south), (west - 0.5) * 360], [latitude(north), (east - 0.5) * 360]];
+  }
+
+  /** Degrees of latitude and longitude. */
+  position(at) {
+    return [latitude(this.y[at]), (this.x[at] - 0.5) * 360];
+  }
+}
+
+function latitude(y) {
+  return (Math.atan(Math.sinh(Math.PI * (1 - 2 * y))) * 180) / Math.PI;
+}

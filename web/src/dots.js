@@ -1,0 +1,327 @@
+// All clients on one canvas: dots, their trails, and what is picked out.
+
+import { DomUtil, Renderer } from "leaflet/dist/leaflet-src.esm.js";
+import { TRAIL, project } from "./clients.js";
+import * as theme from "./theme.js";
+
+/** With more in view, dots are small, and none but the selected one has a trail. */
+const MANY = 2000;
+/** Seconds after which a record is shown as old. */
+const OLD = 300;
+const RADIUS = 5;
+const RADIUS_MANY = 2;
+
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
+/**
+ * A Leaflet renderer that draws the clients of a store. The base class moves and scales the canvas
+ * with the map, and calls `_update` when that is over.
+ */
+export const Dots = Renderer.extend({
+  options: { padding: 0.2 },
+
+  initialize(clients, options) {
+    Renderer.prototype.initialize.call(this, options);
+    this.clients = clients;
+    this.selected = null; // ids
+    this.hovered = null;
+    this.places = []; // around the selected one: {name, x, y}
+    this.clock = 0; // the node's, POSIX seconds
+    this.shown = 0;
+    this._colourOf = new Map();
+  },
+
+  /** Names of nodes in the order of their colours. */
+  setNodes(names) {
+    this._colourOf = new Map(names.map((name, index) => [name, index % theme.NODE_COLOURS]));
+    this.redraw();
+  },
+
+  /** Draws in the next frame. */
+  redraw() {
+    this._frame ||= requestAnimationFrame((now) => {
+      this._frame = 0;
+      if (this._context) this._draw(now);
+    });
+  },
+
+  /** The client nearest to a point of the map container within some pixels; undefined if none. */
+  nearest(point, within = 16) {
+    const { x, y, size } = this.clients;
+    const scale = this._scale;
+    const at = this._map.containerPointToLayerPoint(point).subtract(this._bounds.min);
+    let [best, least] = [undefined, within * within];
+    for (let index = 0; index < size; index++) {
+      const dx = x[index] * scale - this._left - at.x;
+      const dy = y[index] * scale - this._top - at.y;
+      const square = dx * dx + dy * dy;
+      if (square <= least) [best, least] = [index, square];
+    }
+    return best;
+  },
+
+  /** Those that the map shows now. */
+  inView() {
+    const { x, y, size } = this.clients;
+    const box = this._map.getBounds();
+    const [west, north] = project(box.getWest(), box.getNorth());
+    const [east, south] = project(box.getEast(), box.getSouth());
+    const found = [];
+    for (let at = 0; at < size; at++) {
+      if (x[at] >= west && x[at] <= east && y[at] >= north && y[at] <= south) found.push(at);
+    }
+    return found;
+  },
+
+  _initContainer() {
+    this._container = document.createElement("canvas");
+    this._container.setAttribute("aria-hidden", "true");
+    this._context = this._container.getContext("2d");
+    this.retheme();
+  },
+
+  _destroyContainer() {
+    cancelAnimationFrame(this._frame);
+    this._frame = 0;
+    this._container.remove();
+    delete this._context;
+  },
+
+  // Called by the base class for shapes; there are none.
+  _updatePaths() {},
+
+  _update() {
+    if (this._map._animatingZoom && this._bounds) return;
+    Renderer.prototype._update.call(this);
+    const size = this._bounds.getSize();
+    const ratio = Math.min(window.devicePixelRatio || 1, 2);
+    const canvas = this._container;
+    canvas.width = Math.round(size.x * ratio);
+    canvas.height = Math.round(size.y * ratio);
+    canvas.style.width = `${size.x}px`;
+    canvas.style.height = `${size.y}px`;
+    DomUtil.setPosition(canvas, this._bounds.min);
+    this._ratio = ratio;
+    this._scale = this._map.options.crs.scale(this._map.getZoom());
+    const origin = this._map.getPixelOrigin().add(this._bounds.min);
+    [this._left, this._top] = [origin.x, origin.y];
+    this._draw(performance.now());
+    this.fire("update");
+  },
+
+  /** Takes over the colours of the page. */
+  retheme() {
+    this._theme = theme.colours();
+    this._pixelOf = new Map();
+    this.redraw();
+  },
+
+  _draw(now) {
+    const { clients, _context: context, _ratio: ratio } = this;
+    const { width, height } = this._container;
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, width, height);
+
+    // What is in view, and where on the canvas.
+    const visible = (this._visible = grown(this._visible, Uint32Array, clients.size));
+    const where = (this._where = grown(this._where, Float32Array, 2 * clients.size));
+    const scale = this._scale * ratio;
+    const [left, top] = [this._left * ratio, this._top * ratio];
+    const { x, y, fromX, fromY, movedAt, glide } = clients;
+    const glides = !still.matches;
+    let [shown, gliding] = [0, false];
+    for (let at = 0; at < clients.size; at++) {
+      let [pointX, pointY] = [x[at], y[at]];
+      if (glides && now - movedAt[at] < glide[at]) {
+        const share = clients.glideLeft(at, now);
+        pointX += (fromX[at] - pointX) * share;
+        pointY += (fromY[at] - pointY) * share;
+        gliding = true;
+      }
+      const canvasX = pointX * scale - left;
+      const canvasY = pointY * scale - top;
+      if (canvasX < -9 || canvasY < -9 || canvasX > width + 9 || canvasY > height + 9) continue;
+      visible[shown] = at;
+      where[2 * shown] = canvasX;
+      where[2 * shown + 1] = canvasY;
+      shown++;
+    }
+    this.shown = shown;
+
+    const many = shown > MANY;
+    const selected = this.selected === null ? undefined : clients.indexOf(this.selected);
+    const hovered = this.hovered === null ? undefined : clients.indexOf(this.hovered);
+    if (many) this._dotMany(shown);
+    for (let index = 0; index < shown; index++) {
+      const at = visible[index];
+      if (!many || at === selected) this._drawTrail(at, where[2 * index], where[2 * index + 1]);
+    }
+    if (!many) this._dotFew(shown);
+    if (selected !== undefined) this._drawPlaces();
+    for (let index = 0; index < shown; index++) {
+      const at = visible[index];
+      if (at !== selected && at !== hovered) continue;
+      this._pickOut(where[2 * index], where[2 * index + 1], clients.names[at], at === selected);
+    }
+    if (gliding) this.redraw();
+  },
+
+  _colour(server) {
+    return this._theme.nodes[this._colourOf.get(server)] ?? this._theme.muted;
+  },
+
+  // Dots with an edge; one of an old record is a ring.
+  _dotFew(shown) {
+    const { clients, _context: context, _ratio: ratio, _theme: colours } = this;
+    const oldBefore = this.clock - OLD;
+    const ofNode = clients.servers.map((name) => this._colour(name));
+    context.lineWidth = 1.5 * ratio;
+    for (let index = 0; index < shown; index++) {
+      const at = this._visible[index];
+      const colour = ofNode[clients.server[at]];
+      const old = clients.received[at] < oldBefore;
+      context.beginPath();
+      context.arc(this._where[2 * index], this._where[2 * index + 1], RADIUS * ratio, 0, 2 * Math.PI);
+      context.fillStyle = old ? colours.land : colour;
+      context.strokeStyle = old ? colour : colours.halo;
+      context.fill();
+      context.stroke();
+    }
+  },
+
+  // Small dots, put into the picture by hand: with tens of thousands, one call for each would be
+  // felt in every frame. Those of old records are pale.
+  _dotMany(shown) {
+    const { clients, _context: context } = this;
+    const { width, height } = this._container;
+    if (this._picture?.width !== width || this._picture.height !== height) {
+      this._picture = context.createImageData(width, height);
+      this._pixels = new Uint32Array(this._picture.data.buffer);
+    }
+    const [pixels, where] = [this._pixels, this._where];
+    pixels.fill(0);
+    const disc = discOffsets(RADIUS_MANY * this._ratio, width);
+    const fresh = Uint32Array.from(clients.servers, (name) => this._pixel(this._colour(name), 255));
+    const pale = Uint32Array.from(clients.servers, (name) => this._pixel(this._colour(name), 110));
+    const oldBefore = this.clock - OLD;
+    const margin = Math.ceil(RADIUS_MANY * this._ratio);
+    for (let index = 0; index < shown; index++) {
+      const [x, y] = [Math.round(where[2 * index]), Math.round(where[2 * index + 1])];
+      if (x < margin || y < margin || x >= width - margin || y >= height - margin) continue;
+      const at = this._visible[index];
+      const colour = (clients.received[at] < oldBefore ? pale : fresh)[clients.server[at]];
+      const centre = y * width + x;
+      for (const offset of disc) pixels[centre + offset] = colour;
+    }
+    context.putImageData(this._picture, 0, 0);
+  },
+
+  // A colour of the style sheet as a pixel of a picture.
+  _pixel(colour, alpha) {
+    const key = `${colour} ${alpha}`;
+    let pixel = this._pixelOf.get(key);
+    if (pixel === undefined) {
+      const one = document.createElement("canvas").getContext("2d");
+      one.fillStyle = colour;
+      one.fillRect(0, 0, 1, 1);
+      const { data } = one.getImageData(0, 0, 1, 1);
+      data[3] = alpha;
+      pixel = new Uint32Array(data.buffer)[0]; // in whichever order of bytes this machine has
+      this._pixelOf.set(key, pixel);
+    }
+    return pixel;
+  },
+
+  // From the newest point back, fading out.
+  _drawTrail(at, x, y) {
+    const { clients, _context: context, _ratio: ratio } = this;
+    const length = clients.trailLength[at];
+    const points = Math.min(length, TRAIL);
+    if (points < 2) return;
+    const scale = this._scale * ratio;
+    const [left, top] = [this._left * ratio, this._top * ratio];
+    const selected = clients.ids[at] === this.selected;
+    context.strokeStyle = this._colour(clients.servers[clients.server[at]]);
+    context.lineWidth = (selected ? 3 : 2) * ratio;
+    context.lineCap = "round";
+    // The dot is on its way to the newest point, so the trail begins at the dot.
+    let [lastX, lastY] = [x, y];
+    for (let back = 1; back < points; back++) {
+      const point = 2 * (at * TRAIL + ((length - 1 - back) % TRAIL));
+      const nextX = clients.trail[point] * scale - left;
+      const nextY = clients.trail[point + 1] * scale - top;
+      if (Math.abs(nextX - lastX) > scale / 2) break; // across the antimeridian
+      context.globalAlpha = (selected ? 0.9 : 0.55) * (1 - back / TRAIL);
+      context.beginPath();
+      context.moveTo(lastX, lastY);
+      context.lineTo(nextX, nextY);
+      context.stroke();
+      [lastX, lastY] = [nextX, nextY];
+    }
+    context.globalAlpha = 1;
+  },
+
+  _drawPlaces() {
+    const { _context: context, _ratio: ratio } = this;
+    const scale = this._scale * ratio;
+    const half = 2.5 * ratio;
+    const height = 15 * ratio;
+    const font = `${12 * ratio}px system-ui, sans-serif`;
+    const taken = []; // labels that would lie on these are left out; the nearest places come first
+    for (const { name, x, y } of this.places) {
+      const canvasX = x * scale - this._left * ratio;
+      const canvasY = y * scale - this._top * ratio;
+      context.fillStyle = this._theme.muted;
+      context.fillRect(canvasX - half, canvasY - half, 2 * half, 2 * half);
+      context.font = font;
+      const right = canvasX + 12 * ratio + context.measureText(name).width;
+      const covers = (box) =>
+        canvasX < box.right && right > box.left && Math.abs(canvasY - box.y) < height;
+      if (taken.some(covers)) continue;
+      taken.push({ left: canvasX, right, y: canvasY });
+      this._label(name, canvasX + 7 * ratio, canvasY, font, this._theme.muted);
+    }
+  },
+
+  _pickOut(x, y, name, selected) {
+    const { _context: context, _ratio: ratio } = this;
+    if (selected) {
+      for (const [width, colour] of [[5, this._theme.halo], [2.5, this._theme.accent]]) {
+        context.beginPath();
+        context.arc(x, y, 10 * ratio, 0, 2 * Math.PI);
+        context.lineWidth = width * ratio;
+        context.strokeStyle = colour;
+        context.stroke();
+      }
+    }
+    this._label(name, x + 15 * ratio, y, `600 ${13 * ratio}px system-ui, sans-serif`, this._theme.text);
+  },
+
+  _label(text, x, y, font, colour) {
+    const { _context: context, _ratio: ratio } = this;
+    context.font = font;
+    context.textBaseline = "middle";
+    context.lineJoin = "round";
+    context.lineWidth = 3 * ratio;
+    context.strokeStyle = this._theme.halo;
+    context.strokeText(text, x, y);
+    context.fillStyle = colour;
+    context.fillText(text, x, y);
+  },
+});
+
+// Where the pixels of a disc are, counted from its centre in a picture of this width.
+function discOffsets(radius, width) {
+  const offsets = [];
+  const reach = Math.floor(radius);
+  for (let y = -reach; y <= reach; y++) {
+    for (let x = -reach; x <= reach; x++) {
+      if (x * x + y * y <= radius * radius + 0.5) offsets.push(y * width + x);
+    }
+  }
+  return offsets;
+}
+
+function grown(array, Type, length) {
+  return array && array.length >= length ? array : new Type(Math.max(1024, 2 * length));
+}

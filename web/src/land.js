@@ -1,0 +1,65 @@
+// The outlines of land and borders, cut at the antimeridian, which the map does not go beyond.
+
+import { feature } from "topojson-client";
+
+/** The pieces of land as polygons and the borders as lines, in GeoJSON. */
+export function pieces({ objects, ...topology }) {
+  const coordinates = (object) => feature(topology, object).geometry.coordinates;
+  const land = coordinates(objects.land).flatMap((polygon) => {
+    const rings = polygon.map((ring) => closed(unwrapped(ring)));
+    return copies(rings[0], (shift) => {
+      const cut = rings.map((ring) => clipped(ring, shift)).filter((ring) => ring.length > 2);
+      return { type: "Polygon", coordinates: cut };
+    });
+  });
+  const borders = coordinates(objects.borders).flatMap((line) => {
+    const whole = unwrapped(line);
+    return copies(whole, (shift) => ({
+      type: "LineString",
+      coordinates: whole.map(([longitude, latitude]) => [longitude + shift, latitude]),
+    }));
+  });
+  return { land, borders };
+}
+
+// Points whose longitudes go on beyond 180 degrees where the line crosses the antimeridian.
+function unwrapped(line) {
+  let [turns, last] = [0, line[0][0]];
+  return line.map(([longitude, latitude]) => {
+    if (longitude - last > 180) turns -= 360;
+    if (longitude - last < -180) turns += 360;
+    last = longitude;
+    return [longitude + turns, latitude];
+  });
+}
+
+// A ring around a pole does not come back to where it began: it is led along the pole.
+function closed(ring) {
+  const [first, last] = [ring[0], ring.at(-1)];
+  if (Math.abs(first[0] - last[0]) < 180) return ring;
+  const pole = Math.sign(first[1]) * 90;
+  return [...ring, [last[0], pole], [first[0], pole], first];
+}
+
+// What `make` makes of each copy, shifted by a turn, that can be seen between -180 and 180 degrees.
+function copies(line, make) {
+  const longitudes = line.map(([longitude]) => longitude);
+  const [west, east] = [Math.min(...longitudes), Math.max(...longitudes)];
+  return [-360, 0, 360].filter((shift) => west + shift < 180 && east + shift > -180).map(make);
+}
+
+// What of a shifted ring lies between -180 and 180 degrees (Sutherland and Hodgman).
+function clipped(ring, shift) {
+  let points = ring.map(([longitude, latitude]) => [longitude + shift, latitude]);
+  for (const side of [-1, 1]) {
+    const inside = ([longitude]) => side * longitude <= 180;
+    points = points.flatMap((point, index) => {
+      const before = points.at(index - 1);
+      const kept = inside(point) ? [point] : [];
+      if (inside(before) === inside(point)) return kept;
+      const share = (side * 180 - before[0]) / (point[0] - before[0]);
+      return [[side * 180, before[1] + (point[1] - before[1]) * share], ...kept];
+    });
+  }
+  return points;
+}

@@ -1,0 +1,161 @@
+// Puts the page together.
+
+import "./style.css";
+import { Clients } from "./clients.js";
+import { Connection } from "./connection.js";
+import { Details } from "./details.js";
+import { byId, setText } from "./dom.js";
+import { Dots } from "./dots.js";
+import { showHerd } from "./herd.js";
+import { makeList } from "./list.js";
+import { addLand, addTiles, makeMap } from "./map.js";
+import { showRates } from "./rates.js";
+import { makeSearch } from "./search.js";
+import * as theme from "./theme.js";
+
+/** With more clients than that, only those around what is in view are listened to. */
+const ALL = 10000;
+const CLOSE_ENOUGH = 11;
+
+const clients = new Clients();
+const map = makeMap(byId("map"));
+const dots = new Dots(clients).addTo(map);
+const details = new Details(clients, dots);
+const showList = makeList(clients, dots, select);
+let clock = null; // the node's at some moment of ours
+let fitted = false;
+let held = 0;
+let watched = null;
+let nodes = "";
+let hasTiles = false;
+
+theme.onChange(() => dots.retheme());
+addLand(map).catch((error) => console.error("the land could not be drawn:", error));
+makeSearch(clients, select, (feature) => clients.put(feature, performance.now()));
+
+const connection = new Connection({
+  reset(count) {
+    held = count;
+    clients.beginAll();
+  },
+  client(feature) {
+    clients.put(feature, performance.now());
+    dots.redraw();
+  },
+  ready() {
+    clients.endAll();
+    dots.redraw();
+    fit();
+    watchView();
+    showList();
+  },
+  herd(overview) {
+    clock = { node: overview.time, page: performance.now() };
+    held = overview.clients;
+    const names = overview.nodes.map(({ name }) => name);
+    if (names.join("\n") !== nodes) {
+      nodes = names.join("\n");
+      dots.setNodes(names);
+    }
+    if (overview.tiles && !hasTiles) {
+      hasTiles = true;
+      addTiles(map, overview.tiles);
+    }
+    showHerd(overview);
+    showRates(overview);
+  },
+  state(name) {
+    const words = { connecting: "Connecting…", live: "Live", gone: "Node gone" };
+    byId("state").dataset.state = name;
+    setText(byId("state"), words[name]);
+    showGone(name);
+  },
+});
+
+function showGone(state) {
+  const last = clock ? ` The map shows what it said until ${new Date().toLocaleTimeString()}.` : "";
+  const words = `The node does not answer.${last} This page goes on trying and comes back by itself.`;
+  setText(byId("gone"), state === "gone" ? words : "");
+}
+
+// Once, when clients are first known: later the view is the person's.
+function fit() {
+  const bounds = clients.bounds();
+  if (fitted || !bounds) return;
+  fitted = true;
+  const wanted = decodeURIComponent(location.hash.slice(1));
+  const at = wanted && clients.find(wanted, 1)[0];
+  if (at !== undefined && clients.names[at] === wanted) select(clients.ids[at]);
+  else map.fitBounds(bounds, { padding: [40, 40], maxZoom: 12 });
+}
+
+// Listens to what is around the view, if that is much less than everything.
+function watchView() {
+  if (held <= ALL) {
+    watched = null;
+    return connection.watch("");
+  }
+  const view = map.getBounds();
+  if (watched?.contains(view)) return;
+  watched = view.pad(0.5);
+  const [west, east] = [Math.max(-180, watched.getWest()), Math.min(180, watched.getEast())];
+  const [south, north] = [Math.max(-90, watched.getSouth()), Math.min(90, watched.getNorth())];
+  const everywhere = west === -180 && east === 180 && south <= -85 && north >= 85;
+  connection.watch(everywhere ? "" : [west, south, east, north].map((degrees) => degrees.toFixed(4)).join());
+}
+
+function select(id) {
+  dots.selected = id;
+  details.show(id);
+  dots.redraw();
+  const at = id === null ? undefined : clients.indexOf(id);
+  history.replaceState(null, "", at === undefined ? location.pathname : `#${encodeURIComponent(clients.names[at])}`);
+  if (at !== undefined && (!map.getBounds().pad(-0.1).contains(clients.position(at)) || map.getZoom() < CLOSE_ENOUGH)) {
+    map.setView(clients.position(at), Math.max(map.getZoom(), CLOSE_ENOUGH));
+  }
+  showList();
+}
+
+map.on("moveend", () => {
+  watchView();
+  showList();
+});
+map.on("click", ({ containerPoint }) => {
+  const at = dots.nearest(containerPoint);
+  select(at === undefined ? null : clients.ids[at]);
+});
+map.on("mousemove", ({ containerPoint }) => {
+  const at = dots.nearest(containerPoint, 10);
+  const id = at === undefined ? null : clients.ids[at];
+  if (id === dots.hovered) return;
+  dots.hovered = id;
+  byId("map").classList.toggle("points", id !== null);
+  dots.redraw();
+});
+
+byId("close").addEventListener("click", () => {
+  select(null);
+  byId("query").focus();
+});
+
+// Keys on the map; Leaflet has those that move it.
+byId("map").addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.altKey || event.metaKey) return;
+  if (event.key === "Escape") select(null);
+  const step = { n: 1, p: -1 }[event.key];
+  if (!step) return;
+  const inView = dots.inView().map((at) => clients.ids[at]).sort();
+  if (inView.length === 0) return;
+  const at = inView.indexOf(dots.selected);
+  select(inView[at < 0 ? 0 : (at + step + inView.length) % inView.length]);
+});
+
+setInterval(() => {
+  if (clock) dots.clock = clock.node + (performance.now() - clock.page) / 1000;
+  details.refresh(dots.clock);
+  showList();
+  const at = dots.selected === null ? undefined : clients.indexOf(dots.selected);
+  if (at !== undefined && byId("follow").checked && !map.getBounds().pad(-0.2).contains(clients.position(at))) {
+    map.panTo(clients.position(at));
+  }
+}, 1000);

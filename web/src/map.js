@@ -1,0 +1,55 @@
+// The map itself: Leaflet, the land, tiles where they are configured.
+
+import "leaflet/dist/leaflet.css";
+import { Canvas, GeoJSON, Map, TileLayer, control } from "leaflet/dist/leaflet-src.esm.js";
+import { pieces } from "./land.js";
+import * as theme from "./theme.js";
+
+/** What of the world people live in. */
+const WORLD = [[-57, -170], [76, 180]];
+
+/** Makes the map in `container`. It looks at the whole world. */
+export function makeMap(container) {
+  const map = new Map(container, {
+    attributionControl: false,
+    maxBounds: [[-89, -220], [89, 220]],
+    maxBoundsViscosity: 0.8,
+    minZoom: 1,
+    maxZoom: 18,
+    zoomControl: false,
+    zoomSnap: 0.5,
+  });
+  map.fitBounds(WORLD);
+  control.zoom({ position: "topright" }).addTo(map);
+  control.scale({ position: "bottomright", imperial: false }).addTo(map);
+  const credits = control.attribution({ prefix: false, position: "bottomleft" }).addTo(map);
+  credits.addAttribution("Leaflet · Natural Earth");
+  map.createPane("land").style.zIndex = 150;
+  return map;
+}
+
+/** Draws the land and the borders on it. */
+export async function addLand(map) {
+  const response = await fetch("/land.json");
+  const topology = await response.json();
+  const renderer = new Canvas({ pane: "land", padding: 0.5 });
+  const options = { renderer, pane: "land", interactive: false };
+  // One shape for each piece of land, so that those out of view cost nothing.
+  const shapes = pieces(topology);
+  const land = new GeoJSON(shapes.land, options).addTo(map);
+  const borders = new GeoJSON(shapes.borders, options).addTo(map);
+  const paint = () => {
+    const colours = theme.colours();
+    land.setStyle({ fillColor: colours.land, fillOpacity: 1, color: colours.shore, weight: 1 });
+    borders.setStyle({ color: colours.border, weight: 1, fill: false });
+  };
+  paint();
+  theme.onChange(paint);
+}
+
+/** Lays tiles over the land. */
+export function addTiles(map, { url, attribution }) {
+  const text = document.createElement("span");
+  text.textContent = attribution; // Leaflet takes it for HTML
+  new TileLayer(url, { attribution: text.innerHTML, noWrap: true, maxZoom: 18 }).addTo(map);
+}

@@ -79,8 +79,11 @@ fn in_network_namespaces() {
 /// What the test above asks before it begins.
 #[test]
 fn in_network_namespaces_probe() {
-    if std::env::var_os(INSIDE).is_some() {
-        network::probe().unwrap();
+    if std::env::var_os(INSIDE).is_some()
+        && let Err(why) = network::probe()
+    {
+        eprintln!("{why}"); // and nothing else, for whoever asked
+        std::process::exit(1);
     }
 }
 

@@ -231,7 +231,7 @@ impl Directory {
     pub fn record(&self, slot: Slot, now: Nanos) -> Option<Record<'_>> {
         self.line(slot)?;
         let record = self.stored(slot).record()?;
-        (!self.is_expired(record.received, now)).then_some(record)
+        (!self.is_expired(&record, now)).then_some(record)
     }
 
     /// The slot of `client`, if it is held. Its record may have expired.

@@ -280,7 +280,8 @@ impl Herd {
     fn compare_clocks(&mut self, link: LinkId, id: u64, theirs: Nanos, clock: Nanos) {
         let Some(up) = &mut self.links[link].up else { return };
         let Some((pinged, sent)) = up.pinged else { return };
-        if pinged != id {
+        // Of pings that come together only the last is answered, which answers those before it.
+        if !(pinged..=up.pings).contains(&id) {
             return;
         }
         up.pinged = None;

@@ -5,7 +5,8 @@
 #
 # What it makes is committed, so that cargo alone builds the node. The same sources give the same
 # bytes; with --check they are compared with what is committed, and nothing is written. Needs node
-# 20.11 or newer, npm and, the first time, a way to the registry of npm.
+# 20.11 or newer, npm and, the first time, a way to the registry of npm; where npm cannot install what
+# web/package-lock.json names, it exits with 3.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,7 +19,7 @@ esac
 
 # npm writes down what it has installed; it is installed anew when the lock file is another.
 if ! cmp -s web/package-lock.json web/node_modules/.installed; then
-    npm --prefix web ci --no-fund --no-audit --ignore-scripts --loglevel=error
+    npm --prefix web ci --ignore-scripts --loglevel=error || exit 3
     cp web/package-lock.json web/node_modules/.installed
 fi
 

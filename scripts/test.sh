@@ -4,8 +4,9 @@
 # Usage: scripts/test.sh
 #
 # Formatting, lints, cargo test, the sessions with nc and telnet, the scripts that start and stop a
-# herd, the tests of the test servers, and the types of the fuzz targets. What a missing tool keeps
-# from being tested is said at the end. Needs cargo and a C compiler; python3 with openssl, nc and telnet for the rest.
+# herd, the tests of the test servers, the page in a browser, and the types of the fuzz targets. What a
+# missing tool keeps from being tested is said at the end. Needs cargo and a C compiler; python3 with
+# openssl, nc, telnet, node with npm, and chromium for the rest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -25,6 +26,16 @@ have() { # have WHAT COMMAND…: whether all commands are there; else WHAT is sk
     done
 }
 
+page_is_built() { # whether the page is what its sources build, as far as that can be told here
+    local status=0
+    if ! node --input-type=module -e 'process.exit(import.meta.dirname ? 0 : 1)'; then
+        skipped+=("the page in a browser: node is older than 20.11") && return 1
+    fi
+    scripts/build_page.sh --check || status=$?
+    [ "$status" -ne 3 ] || { skipped+=("the page in a browser: npm cannot install its tools") && return 1; }
+    [ "$status" -eq 0 ] || exit "$status"
+}
+
 # Settings of the person who runs the tests are not the tests'.
 unset GOOGLE_PLACES_API_KEY HERD_SECRET RUST_LOG
 
@@ -33,13 +44,10 @@ cargo fmt --all -- --check
 cargo fmt --manifest-path fuzz/Cargo.toml -- --check
 
 step "cargo clippy"
-cargo clippy --locked --all-targets --features planted-bugs -- -D warnings
+cargo clippy --locked --all-targets -- -D warnings
 
 step "cargo test"
 cargo test --locked
-
-step "the simulator finds the bugs that are planted"
-cargo test --locked --features planted-bugs --test sim planted
 
 # What /metrics says is read by one of these, or by the test itself alone.
 if ! python3 -c 'import prometheus_client' 2>/dev/null && ! command -v promtool >/dev/null; then
@@ -62,6 +70,13 @@ fi
 if [ -d tests/servers ] && have "tests of the test servers" python3 openssl; then
     step "tests of the test servers"
     python3 -m unittest discover -s tests/servers
+fi
+
+if have "the page in a browser" node npm chromium; then
+    step "the page in a browser"
+    if page_is_built; then
+        CHROMIUM=$(command -v chromium) node --test --test-reporter=spec tests/browser/page.test.mjs
+    fi
 fi
 
 step "types of the fuzz targets"

@@ -20,7 +20,6 @@ use super::message::{
     push_wants,
 };
 use super::queue::{NumberSet, SlotQueue};
-use crate::planted::{Bug, planted};
 
 /// How long a check waits for a missing record to come by itself: many times the delay of a flood.
 pub const GRACE: Duration = Duration::from_secs(1);
@@ -158,10 +157,7 @@ impl Exchange {
             }
             Message::Wants(purpose, leaf, digests) => {
                 self.repairs_for = Some(purpose);
-                let mut wanted: Vec<u64> = digests.iter().collect();
-                if planted(Bug::WantOneTooFew) && wanted.len() > 1 {
-                    wanted.pop();
-                }
+                let wanted: Vec<u64> = digests.iter().collect();
                 directory.for_leaf(leaf, |digest, slot| {
                     if wanted.contains(&digest) && !flooding.contains(slot) {
                         self.repairs.push(slot);
@@ -237,8 +233,7 @@ impl Exchange {
 
     fn compare_children(&mut self, parent: Branch, theirs: &[u64; FANOUT], directory: &Directory) {
         let ours = directory.sums().children(parent);
-        let compared = if planted(Bug::DigestChildSkipped) { FANOUT - 1 } else { FANOUT };
-        for i in 0..compared {
+        for i in 0..FANOUT {
             let child = parent.child(i);
             if theirs[i] == ours[i] {
                 continue;
@@ -248,9 +243,7 @@ impl Exchange {
                 self.repairs_for = Some(Purpose::Sync);
                 self.push.insert(number(child));
             } else if self.syncing && ours[i] == 0 {
-                if !planted(Bug::PullForgotten) {
-                    self.pull.insert(number(child));
-                }
+                self.pull.insert(number(child));
             } else if child.level == LEAF_LEVEL {
                 self.list.insert(child.index.into());
             } else {

@@ -120,7 +120,8 @@ export class Herd {
       say(client, latitude, longitude) {
         return new Promise((done) => socket.write(iamat(client, latitude, longitude), done));
       },
-      close: () => socket.destroy(),
+      /** Ends the connection; what was said still arrives. */
+      close: () => socket.end(),
     };
   }
 }

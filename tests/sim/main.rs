@@ -96,5 +96,8 @@ fn schedules_converge() {
     for (seed, why) in failures.iter().take(100) {
         println!("SIM_SEED={seed}: {why}");
     }
+    if let Some((seed, _)) = failures.first() {
+        println!("replay: SIM_SEED={seed} cargo test --test sim schedules -- --nocapture");
+    }
     assert!(failures.is_empty(), "{} of {count} schedules failed", failures.len());
 }

@@ -115,8 +115,8 @@ pub struct Report {
     pub repairs: u64,
     /// From the end of the faults until all nodes were equal.
     pub converged_after: Time,
-    /// How much of that the bound left unused, in percent.
-    pub slack_percent: u64,
+    /// How much of what the bound allows that was, in percent.
+    pub bound_used_percent: u64,
     pub probes: u64,
 }
 
@@ -156,7 +156,7 @@ impl Report {
         self.repairs += other.repairs;
         self.probes += other.probes;
         self.converged_after = self.converged_after.max(other.converged_after);
-        self.slack_percent = self.slack_percent.min(other.slack_percent);
+        self.bound_used_percent = self.bound_used_percent.max(other.bound_used_percent);
     }
 }
 
@@ -551,8 +551,7 @@ impl World {
                     Ok(()) => {
                         self.trace.line(self.now, || "all nodes are equal".to_owned());
                         self.report.converged_after = since;
-                        let bound = self.convergence_bound();
-                        self.report.slack_percent = (bound - since.min(bound)) * 100 / bound;
+                        self.report.bound_used_percent = since * 100 / self.convergence_bound();
                         self.phase = Phase::Settling { since: self.now };
                     }
                     Err(why) if since > self.convergence_bound() => {

@@ -459,6 +459,17 @@ fn who_does_not_read_a_listing_is_closed_and_costs_little() {
     eventually("it is closed", DEADLINE, || {
         (solo.metric("proxy_herd_timeouts_total{deadline=\"write\"}") >= 1).then_some(())
     });
+    // More than may be under way at once, each given up in the middle.
+    for _ in 0..70 {
+        let mut gone = Client::connect_narrow(solo.address());
+        gone.send(b"GET /api/clients?limit=100000 HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert_eq!(Response::head(&mut gone).status, 200);
+        gone.reset_when_dropped();
+        drop(gone);
+        eventually("it is forgotten", DEADLINE, || {
+            (solo.metric("proxy_herd_connections{kind=\"http\"}") == 1).then_some(())
+        });
+    }
 }
 
 #[test]
@@ -641,6 +652,8 @@ fn a_slow_subscriber_gets_the_newest() {
         assert!(before.is_none_or(|before| before < time), "never back, never twice");
         received += 1;
     }
+    client.iamat("marker", "+1+1", "5000");
+    assert_eq!(slow.next().client(), "marker", "what was superseded does not come again");
     let sent = clients * usize::try_from(rounds).unwrap();
     assert!(received < sent / 2, "{received} of {sent}");
 }

@@ -370,6 +370,34 @@ fn branch(number: usize) -> Option<Branch> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::herd::directory::{Keys, Rules};
+
+    /// Whoever sends its sums hears nothing where they are equal.
+    #[test]
+    fn silence_is_consent_and_what_differs_is_no_more_equal() {
+        let rules = Rules { max_clock_offset: 0, max_clients: 10, client_ttl: 0 };
+        let directory = Directory::new(rules, Keys { index: (1, 2), digest: (3, 4) });
+        let flooding = SlotQueue::default();
+        let mut exchange = Exchange::default();
+        let open = |exchange: &mut Exchange| {
+            exchange.open(Purpose::Check);
+            exchange.fill(&directory, &flooding, &mut Vec::new(), 10_000)
+        };
+        assert!(open(&mut exchange), "its sums are among what it sends");
+        assert_eq!(exchange.is_equal(), None);
+        exchange.not_contradicted();
+        assert_eq!(exchange.is_equal(), Some(true));
+        open(&mut exchange);
+        let differs = Message::Pull(Branch::ROOT);
+        exchange.receive(&differs, &directory, &flooding, Duration::ZERO);
+        exchange.not_contradicted();
+        assert_eq!(exchange.is_equal(), Some(false));
+        for (sum, equal) in [(0, true), (1, false)] {
+            let sums = Message::Sums(Purpose::Check, Branch::ROOT, [sum; FANOUT]);
+            exchange.receive(&sums, &directory, &flooding, Duration::ZERO);
+            assert_eq!(exchange.is_equal(), Some(equal));
+        }
+    }
 
     #[test]
     fn branches_and_their_numbers() {

@@ -376,3 +376,105 @@ pub(super) fn push_client(
     out.extend_from_slice(b"\n\n");
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::herd::Timing;
+    use crate::herd::directory::{Keys, Rules};
+    use crate::herd::handshake::Identity;
+    use crate::protocol::record::Record;
+
+    fn herd() -> Herd {
+        let identity = Identity {
+            names: vec![b"Clark"[..].into()],
+            me: 0,
+            neighbours: Vec::new(),
+            rules: Rules { max_clock_offset: 0, max_clients: 10, client_ttl: 0 },
+            secret: None,
+            tls: false,
+            boot: 7,
+        };
+        let second = Duration::from_secs(1);
+        let timing = Timing {
+            keepalive: second,
+            timeout: second,
+            redial_max: second,
+            antientropy_interval: second,
+        };
+        let keys = Keys { index: (1, 2), digest: (3, 4) };
+        Herd::new(identity, &[], timing, keys, Duration::ZERO)
+    }
+
+    fn tick(events: &mut Events, herd: &mut Herd, now: &mut Duration) -> bool {
+        *now += EVENT_FLUSH;
+        events.handle_timeout(herd, *now, &mut 10)
+    }
+
+    #[test]
+    fn the_log_is_bounded_and_who_has_fallen_out_of_it_begins_anew() {
+        let (mut herd, mut events, mut now) = (herd(), Events::new(7), Duration::ZERO);
+        let record = Record::parse(b"AT Clark +0.000000000 kiwi +1+1 5").unwrap();
+        herd.hear(&record, 0);
+        assert!(!tick(&mut events, &mut herd, &mut now), "nobody listens");
+        let start = events.subscribe(1, None, &mut herd, now).unwrap();
+        assert!(!start.resumed);
+        for _ in 0..=MAX_CHANGES {
+            herd.watched.as_mut().unwrap().push(0);
+            assert!(tick(&mut events, &mut herd, &mut now));
+        }
+        assert!(events.has_lost(start.cursor));
+        assert_eq!(events.ring.len(), MAX_CHANGES);
+        let last = events.published - 1;
+        for (id, resumed) in [
+            (format!("7-1-{last}"), true),
+            (format!("7-1-{}", events.first - 1), true),
+            (format!("7-1-{}", events.first - 2), false),
+            (format!("7-1-{}", last + 1), false),
+            (format!("7-2-{last}"), false),
+            (format!("8-1-{last}"), false),
+            (format!("7-1-{last}-0"), false),
+            (format!("7-1-{}", u64::MAX), false),
+        ] {
+            let start = events.subscribe(2, Some(&id), &mut herd, now).unwrap();
+            assert_eq!(start.resumed, resumed, "{id}");
+            events.unsubscribe(start.key, now);
+        }
+        // Nobody listens any more: for a while somebody may come back, then nothing is noted.
+        events.unsubscribe(start.key, now);
+        tick(&mut events, &mut herd, &mut now);
+        assert!(herd.watched.is_some());
+        now += EVENT_LINGER;
+        tick(&mut events, &mut herd, &mut now);
+        assert!(herd.watched.is_none() && events.ring.is_empty());
+        let anew = events.subscribe(3, Some(&format!("7-1-{last}")), &mut herd, now).unwrap();
+        assert!(!anew.resumed, "sequences are counted anew");
+    }
+
+    #[test]
+    fn a_flush_takes_no_more_than_its_share() {
+        let (mut herd, mut events, mut now) = (herd(), Events::new(7), Duration::ZERO);
+        events.subscribe(1, None, &mut herd, now).unwrap();
+        for slot in 0..25 {
+            herd.watched.as_mut().unwrap().push(slot);
+        }
+        assert!(!tick(&mut events, &mut herd, &mut now), "ten of them");
+        assert_eq!(events.poll_timeout(&herd), Some(Duration::ZERO), "at once, the next");
+        assert!(!events.handle_timeout(&mut herd, now, &mut 10));
+        assert!(events.handle_timeout(&mut herd, now, &mut 10), "all, and told together");
+        herd.watched.as_mut().unwrap().push(1);
+        assert!(!events.handle_timeout(&mut herd, now, &mut 10), "not before the next flush");
+        assert!(tick(&mut events, &mut herd, &mut now));
+    }
+
+    #[test]
+    fn there_is_a_limit_on_subscribers() {
+        let (mut herd, mut events) = (herd(), Events::new(7));
+        for id in 0..MAX_SUBSCRIBERS {
+            assert!(events.subscribe(id as u64, None, &mut herd, Duration::ZERO).is_some());
+        }
+        assert!(events.subscribe(0, None, &mut herd, Duration::ZERO).is_none());
+        events.unsubscribe(5, Duration::ZERO);
+        assert!(events.subscribe(0, None, &mut herd, Duration::ZERO).is_some());
+    }
+}

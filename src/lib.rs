@@ -10,5 +10,6 @@ pub mod limits;
 pub mod net;
 pub mod node;
 pub mod places;
+pub mod planted;
 pub mod protocol;
 pub mod web;

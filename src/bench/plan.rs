@@ -12,7 +12,7 @@ use getopts::{Matches, Options};
 use super::clients::MAX_CLIENTS;
 use super::wire::{Protocol, Wire};
 use crate::cli::{DEFAULT_CONFIG, EXIT_FAILURE, EXIT_USAGE, no_such_node};
-use crate::config::{Config, Environment};
+use crate::config::{Benchmark, Config, Environment};
 use crate::limits::{
     BENCH_CONNECTIONS, BENCH_MAX_CONNECTIONS, BENCH_MAX_PIPELINE, BENCH_MAX_RATE, BENCH_MAX_SPREAD,
     BENCH_OPEN_PIPELINE,
@@ -134,9 +134,14 @@ impl Request {
             let name = name.escape_debug();
             return Err(Refusal::usage(format!("--protocol is one of {known}, not `{name}`")));
         };
-        let path = matches.opt_str("config").unwrap_or_else(|| DEFAULT_CONFIG.to_owned());
-        let config = Config::load(Path::new(&path), environment).map_err(Refusal::failure)?;
-        let plan = plan(&matches, protocol, &config)?;
+        // Servers of another protocol need no configuration.
+        let path = match protocol {
+            Protocol::Herd => Some(DEFAULT_CONFIG.to_owned()),
+            _ => None,
+        };
+        let path = matches.opt_str("config").or(path);
+        let config = path.map(|path| Config::load(Path::new(&path), environment)).transpose();
+        let plan = plan(&matches, protocol, config.map_err(Refusal::failure)?.as_ref())?;
         Ok(Self::Measure(Box::new(plan)))
     }
 }
@@ -183,10 +188,14 @@ fn options() -> Options {
     options
 }
 
-fn plan(matches: &Matches, protocol: Protocol, config: &Config) -> Result<Plan, Refusal> {
+fn plan(matches: &Matches, protocol: Protocol, config: Option<&Config>) -> Result<Plan, Refusal> {
     let herd = protocol == Protocol::Herd;
-    let servers = if herd { nodes(matches, config)? } else { others(matches)? };
-    let clients = number(matches, "clients", config.benchmark.num_clients, 1, MAX_CLIENTS)?;
+    let benchmark = config.map_or_else(Benchmark::default, |config| config.benchmark.clone());
+    let servers = match config.filter(|_| herd) {
+        Some(config) => nodes(matches, config)?,
+        None => others(matches)?,
+    };
+    let clients = number(matches, "clients", benchmark.num_clients, 1, MAX_CLIENTS)?;
     let connections = (clients as usize).min(BENCH_CONNECTIONS).max(servers.len());
     let connections = number(matches, "connections", connections, 1, BENCH_MAX_CONNECTIONS)?;
     if connections < servers.len() {
@@ -212,7 +221,8 @@ fn plan(matches: &Matches, protocol: Protocol, config: &Config) -> Result<Plan, 
         return Err(Refusal::usage("--radius is a decimal number from 0 to 50"));
     }
     let results = number(matches, "results", 5, 0, MAX_RESULTS)?;
-    let names = config.nodes.iter().map(|node| node.name.clone().into_bytes()).collect();
+    let names = config.into_iter().flat_map(|config| &config.nodes);
+    let names = names.map(|node| node.name.clone().into_bytes()).collect();
     let seconds = |key, default: Duration, least| {
         number(matches, key, default.as_secs_f64(), least, 86_400.0).map(Duration::from_secs_f64)
     };
@@ -228,8 +238,8 @@ fn plan(matches: &Matches, protocol: Protocol, config: &Config) -> Result<Plan, 
         pace,
         whatsat_percent: if herd { number(matches, "whatsat-percent", 30, 0, 100)? } else { 0 },
         warmup: seconds("warmup", Duration::ZERO, 0.0)?,
-        duration: seconds("duration", config.benchmark.test_duration, 0.001)?,
-        timeout: seconds("timeout", config.benchmark.timeout, 0.001)?,
+        duration: seconds("duration", benchmark.test_duration, 0.001)?,
+        timeout: seconds("timeout", benchmark.timeout, 0.001)?,
         probes: if propagation {
             Some(number(matches, "probes", 100.0, 0.1, 10_000.0)?)
         } else {

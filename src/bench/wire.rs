@@ -279,3 +279,48 @@ fn is_difference(field: &[u8]) -> bool {
     digits[point] == b'.'
         && digits[..point].iter().chain(&digits[point + 1..]).all(u8::is_ascii_digit)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_other_protocols_get_the_same_record_and_their_own_replies() {
+        let request = Request::new(Kind::Iamat, 7, 1_621_464_827_959_498_503, 0);
+        let said = String::from_utf8(request.said.to_vec()).unwrap();
+        let fields: Vec<&str> = said.split_whitespace().collect();
+        let [client, place, time] = fields[..] else { panic!("{said}") };
+        let (latitude, longitude) = (&place[1..10], &place[10..]);
+        for (protocol, sent, replies) in [
+            (Protocol::Echo, format!("IAMAT{said}\n"), vec![format!("IAMAT{said}\n")]),
+            (
+                Protocol::Memcached,
+                format!("set {client} 0 0 42\r\n{place}/{time}\r\n"),
+                vec!["STORED\r\n".to_owned()],
+            ),
+            (
+                Protocol::RedisSet,
+                format!("SET {client} {place}/{time}\r\n"),
+                vec!["+OK\r\n".to_owned()],
+            ),
+            (
+                Protocol::RedisGeo,
+                format!(
+                    "*5\r\n$6\r\nGEOADD\r\n$5\r\nfleet\r\n$11\r\n{longitude}\r\n\
+                     $9\r\n{latitude}\r\n$28\r\n{client}\r\n"
+                ),
+                vec![":0\r\n".to_owned(), ":1\r\n".to_owned()],
+            ),
+        ] {
+            let wire = Wire::new(protocol, "10", 5, HashSet::new());
+            let mut out = Vec::new();
+            wire.push(&mut out, &request);
+            assert_eq!(String::from_utf8(out).unwrap(), sent);
+            for reply in replies {
+                assert_eq!(wire.judge(reply.as_bytes(), &request, b""), Judgement::Right);
+            }
+            let error = wire.judge(b"-ERR\r\n", &request, b"");
+            assert_eq!(error, Judgement::Faulty(Fault::Wrong), "{protocol:?}");
+        }
+    }
+}

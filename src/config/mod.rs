@@ -179,21 +179,29 @@ fn read(
     })
 }
 
+impl Default for Benchmark {
+    fn default() -> Self {
+        let [test_duration, timeout] = [5, 2].map(Duration::from_secs);
+        Self { num_clients: 5, test_duration, timeout }
+    }
+}
+
 impl Benchmark {
     fn read(file: &Section) -> Result<Self, Error> {
         let section = file.section("benchmark", &["num_clients", "test_duration", "timeout"])?;
         let clients = |number| (1..=1_000_000).contains(&number);
-        let seconds = |key, default| {
-            section.get(key).map_or(Ok(default), |field| field.seconds(0.001..=86_400.0))
-        };
-        Ok(Self {
-            num_clients: section
-                .get("num_clients")
-                .map_or(Ok(5), |field| field.whole(clients, "from 1 to 1000000"))?
-                as u32,
-            test_duration: seconds("test_duration", Duration::from_secs(5))?,
-            timeout: seconds("timeout", Duration::from_secs(2))?,
-        })
+        let mut benchmark = Self::default();
+        if let Some(field) = section.get("num_clients") {
+            benchmark.num_clients = field.whole(clients, "from 1 to 1000000")? as u32;
+        }
+        for (key, duration) in
+            [("test_duration", &mut benchmark.test_duration), ("timeout", &mut benchmark.timeout)]
+        {
+            if let Some(field) = section.get(key) {
+                *duration = field.seconds(0.001..=86_400.0)?;
+            }
+        }
+        Ok(benchmark)
     }
 }
 

@@ -11,6 +11,7 @@ use siphasher::sip::SipHasher13;
 
 use super::digest::{Leaf, Sums};
 use super::eviction::{Candidate, Candidates};
+use crate::planted::{Bug, planted};
 use crate::protocol::location::Location;
 use crate::protocol::next_field;
 use crate::protocol::record::Record;
@@ -190,7 +191,7 @@ impl Directory {
     pub fn get(&self, client: &[u8], now: Nanos) -> Option<&[u8]> {
         let (client_hash, index_hash) = self.hashes(client);
         let line = self.stored(self.find(client_hash, index_hash, client)?).line();
-        if self.rules.client_ttl > 0 && self.is_expired(Record::parse(line)?.received, now) {
+        if self.rules.client_ttl > 0 && self.is_expired(&Record::parse(line)?, now) {
             return None;
         }
         Some(line)
@@ -230,7 +231,7 @@ impl Directory {
     pub fn record(&self, slot: Slot, now: Nanos) -> Option<Record<'_>> {
         self.line(slot)?;
         let record = self.stored(slot).record()?;
-        (!self.is_expired(record.received, now)).then_some(record)
+        (!self.is_expired(&record, now)).then_some(record)
     }
 
     /// The slot of `client`, if it is held. Its record may have expired.
@@ -258,7 +259,8 @@ impl Directory {
     /// `now` is this node's wall clock and decides about expiry only: what is newer depends on the
     /// two records alone.
     pub fn offer(&mut self, record: &Record<'_>, source: Source, now: Nanos) -> Offer {
-        if record.line.len() > MAX_RECORD || self.is_expired(record.received, now) {
+        let takes_expired = source == Source::Peer && planted(Bug::ExpiredTakenAgain);
+        if record.line.len() > MAX_RECORD || (self.is_expired(record, now) && !takes_expired) {
             return Offer::Expired;
         }
         let (client_hash, index_hash) = self.hashes(record.client);
@@ -288,7 +290,8 @@ impl Directory {
                     record.cmp(&held, self.rules.max_clock_offset) == Ordering::Greater
                 })
             };
-            if !is_newer {
+            let same_time = planted(Bug::EqualTimesAccepted) && time == held.time;
+            if !is_newer && !same_time {
                 return Offer::Stale;
             }
             self.write(slot, client_hash, record);
@@ -350,8 +353,9 @@ impl Directory {
         i64::try_from(record.time).unwrap_or(NO_TIME)
     }
 
-    fn is_expired(&self, received: Nanos, now: Nanos) -> bool {
-        self.rules.client_ttl > 0 && now - received > self.rules.client_ttl
+    fn is_expired(&self, record: &Record<'_>, now: Nanos) -> bool {
+        let since = if planted(Bug::ExpiryByClientTime) { record.time } else { record.received };
+        self.rules.client_ttl > 0 && now - since > self.rules.client_ttl
     }
 
     fn has_expired(&self, slot: Slot, now: Nanos) -> bool {
@@ -359,7 +363,7 @@ impl Directory {
             && self
                 .line(slot)
                 .and_then(Record::parse)
-                .is_some_and(|record| self.is_expired(record.received, now))
+                .is_some_and(|record| self.is_expired(&record, now))
     }
 
     fn find(&self, client_hash: u64, index_hash: u64, client: &[u8]) -> Option<Slot> {
@@ -408,7 +412,9 @@ impl Directory {
             entry.remove();
         }
         let stored = &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK];
-        self.sums.replace(Leaf::of(client_hash), stored.digest, 0);
+        if !planted(Bug::SumKeptOnRemoval) {
+            self.sums.replace(Leaf::of(client_hash), stored.digest, 0);
+        }
         *stored = Stored::default();
         self.free.push(slot);
         self.len -= 1;
@@ -455,6 +461,7 @@ impl Directory {
             self.candidates = Candidates::default(); // mostly outdated entries: start over
         }
         if inserted < self.candidates.indexed
+            && !planted(Bug::ReusedSlotNotEntered)
             && let Some(candidate) = self.candidate_in(inserted)
         {
             self.candidates.push(candidate);
@@ -478,8 +485,9 @@ impl Directory {
     }
 
     fn candidate(&self, record: &Record<'_>, client_hash: u64, slot: Slot) -> Candidate {
+        let rank = record.rank(self.rules.max_clock_offset);
         Candidate {
-            rank: record.rank(self.rules.max_clock_offset),
+            rank: if planted(Bug::EvictionByArrival) { slot.into() } else { rank },
             time: record.time,
             received: record.received,
             client_hash,

@@ -20,6 +20,7 @@ use super::message::{
     push_wants,
 };
 use super::queue::{NumberSet, SlotQueue};
+use crate::planted::{Bug, planted};
 
 /// How long a check waits for a missing record to come by itself: many times the delay of a flood.
 pub const GRACE: Duration = Duration::from_secs(1);
@@ -157,7 +158,10 @@ impl Exchange {
             }
             Message::Wants(purpose, leaf, digests) => {
                 self.repairs_for = Some(purpose);
-                let wanted: Vec<u64> = digests.iter().collect();
+                let mut wanted: Vec<u64> = digests.iter().collect();
+                if planted(Bug::WantOneTooFew) && wanted.len() > 1 {
+                    wanted.pop();
+                }
                 directory.for_leaf(leaf, |digest, slot| {
                     if wanted.contains(&digest) && !flooding.contains(slot) {
                         self.repairs.push(slot);
@@ -233,7 +237,8 @@ impl Exchange {
 
     fn compare_children(&mut self, parent: Branch, theirs: &[u64; FANOUT], directory: &Directory) {
         let ours = directory.sums().children(parent);
-        for i in 0..FANOUT {
+        let compared = if planted(Bug::DigestChildSkipped) { FANOUT - 1 } else { FANOUT };
+        for i in 0..compared {
             let child = parent.child(i);
             if theirs[i] == ours[i] {
                 continue;
@@ -243,7 +248,9 @@ impl Exchange {
                 self.repairs_for = Some(Purpose::Sync);
                 self.push.insert(number(child));
             } else if self.syncing && ours[i] == 0 {
-                self.pull.insert(number(child));
+                if !planted(Bug::PullForgotten) {
+                    self.pull.insert(number(child));
+                }
             } else if child.level == LEAF_LEVEL {
                 self.list.insert(child.index.into());
             } else {

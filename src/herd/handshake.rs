@@ -13,6 +13,7 @@ use ring::hmac;
 use super::directory::Rules;
 use super::message::hex;
 use super::routes::NodeId;
+use crate::planted::{Bug, planted};
 use crate::protocol::{fields, next_field};
 
 /// The version of what travels on a link. Another version is refused.
@@ -299,8 +300,9 @@ impl Handshake {
     /// What the dialler (or the other) proves to know the secret over.
     fn transcript(&self, by_dialler: bool) -> Vec<u8> {
         let role: &[u8] = if by_dialler { b"dialler" } else { b"listener" };
+        let mine_first = self.dialled || planted(Bug::ProofOfWrongNonces);
         let (first, second) =
-            if self.dialled { (&self.mine, &self.theirs) } else { (&self.theirs, &self.mine) };
+            if mine_first { (&self.mine, &self.theirs) } else { (&self.theirs, &self.mine) };
         [role, first, second].join(&b'\n')
     }
 }

@@ -27,6 +27,7 @@ use routes::{Heard, LINKS_PAUSE, NodeId, Routes};
 
 use crate::journal::Journal;
 use crate::limits::{SWEEP_INTERVAL, SWEEP_SLOTS};
+use crate::planted::{Bug, planted};
 use crate::protocol::next_field;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
@@ -253,6 +254,9 @@ impl Herd {
             watched.push(slot);
         }
         let parent = from.map(|link| self.links[link].peer);
+        if planted(Bug::RepairStaysHere) && repaired {
+            return;
+        }
         let tree = self.routes.tree(origin).filter(|tree| tree.parent == parent && !repaired);
         if let Some(tree) = tree {
             for &child in &tree.children {
@@ -263,7 +267,11 @@ impl Herd {
         }
         let flood = tree.is_none();
         for (at, link) in self.links.iter_mut().enumerate() {
-            if (flood || link.seed_compatible) && from != Some(at) {
+            if planted(Bug::FloodMissesNeighbour) && from.is_some_and(|from| at == from + 1) {
+                continue;
+            }
+            let is_sender = from == Some(at) && !planted(Bug::FloodGoesBack);
+            if (flood || link.seed_compatible) && !is_sender {
                 link.owe(slot);
             }
         }
@@ -272,7 +280,8 @@ impl Herd {
     fn compare_clocks(&mut self, link: LinkId, id: u64, theirs: Nanos, clock: Nanos) {
         let Some(up) = &mut self.links[link].up else { return };
         let Some((pinged, sent)) = up.pinged else { return };
-        if pinged != id {
+        // Of pings that come together only the last is answered, which answers those before it.
+        if !(pinged..=up.pings).contains(&id) {
             return;
         }
         up.pinged = None;
@@ -285,8 +294,9 @@ impl Herd {
         // The peer's clock against ours half way between question and answer. Where between the two
         // it was read is not known: behind a long queue that may be seconds.
         let offset = theirs - (sent + clock).div_euclid(2);
+        let off_by = if planted(Bug::ClockBehindUnnoticed) { offset } else { offset.abs() };
         let in_doubt = (clock - sent).abs().div_euclid(2);
-        let is_off = offset.abs() - in_doubt > self.identity.rules.max_clock_offset / 2;
+        let is_off = off_by - in_doubt > self.identity.rules.max_clock_offset / 2;
         if is_off && !up.clock_is_off {
             self.counters.clock_offset_warnings += 1;
             log::warn!(
@@ -350,6 +360,9 @@ impl Herd {
     /// An edge is lost, and records may have been on their way through it: all links compare what
     /// they have.
     fn resync(&mut self) {
+        if planted(Bug::LossWithoutResync) {
+            return;
+        }
         for (_, up) in self.ups() {
             up.exchange.open(Purpose::Sync);
         }
@@ -375,10 +388,17 @@ impl Herd {
             let race = up.boot == boot
                 && up.dialled != dialled
                 && now.saturating_sub(up.since) < DIAL_RACE;
-            if race && lesser_dials(up.dialled) {
+            let keep = if planted(Bug::DialRaceKeepsNeither) {
+                up.dialled
+            } else {
+                lesser_dials(up.dialled)
+            };
+            if race && keep {
                 return None;
             }
-            self.actions.push_back(Action::Close(up.connection));
+            if !(race && planted(Bug::DialRaceKeepsBoth)) {
+                self.actions.push_back(Action::Close(up.connection));
+            }
             link.take_down(now);
         }
         let mut up = Up::new(connection, boot, dialled, now);
@@ -389,7 +409,8 @@ impl Herd {
             }
         } else {
             for node in 0..self.identity.names.len() {
-                if self.routes.state(node as NodeId).0 > 0 {
+                let told = node == usize::from(self.identity.me) || !planted(Bug::LinkStatesUntold);
+                if self.routes.state(node as NodeId).0 > 0 && told {
                     up.tell.insert(node);
                 }
             }
@@ -407,7 +428,9 @@ impl Herd {
     /// The connection of a link is gone.
     pub fn closed(&mut self, at: LinkId, connection: ConnectionId, now: Duration) {
         let link = &mut self.links[at];
-        if link.up.as_ref().is_none_or(|up| up.connection != connection) {
+        let is_current =
+            |up: &Up| up.connection == connection || planted(Bug::OldConnectionEndsLink);
+        if !link.up.as_ref().is_some_and(is_current) {
             return; // another connection has taken its place
         }
         self.lose(at, now);

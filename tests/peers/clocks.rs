@@ -68,3 +68,19 @@ fn a_slow_answer_counts_for_what_it_tells() {
         assert_eq!(warnings(&herd), expected);
     }
 }
+
+/// A peer that reads two pings at once answers the last of them, and that is an answer to both.
+#[test]
+fn a_ping_that_is_passed_over_does_not_end_the_comparison() {
+    let (herd, _listener) = beside_a_false_neighbour(None, "peers: {keepalive_ms: 50}");
+    let mut peer = Peer::dial(&herd);
+    peer.say(&[&hello("False", "A", 1, false)]);
+    let mut pings = 0;
+    while pings < 2 {
+        pings += u32::from(peer.line().starts_with(b"PING "));
+        peer.say(&[b"PING 1"]); // alive it is
+    }
+    let id = format!("{pings:x}");
+    peer.say(&[format!("PONG {id} {}", wall_ns() + 60 * SECOND).as_bytes()]);
+    eventually("the warning is counted", DEADLINE, || (warnings(&herd) == 1).then_some(()));
+}

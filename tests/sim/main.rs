@@ -12,6 +12,8 @@
 
 mod network;
 mod oracle;
+#[cfg(feature = "planted-bugs")]
+mod planted;
 mod rng;
 mod schedule;
 mod topology;
@@ -43,26 +45,31 @@ fn attempt(seed: u64) -> Result<Report, String> {
     })
 }
 
+/// Does the same on each processor, until all are done with it.
+fn on_all_processors(work: impl Fn() + Sync) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(&work);
+        }
+    });
+}
+
 /// Runs `count` seeds from `first` on all processors, to the failures and the sum of the reports.
 fn run_all(first: u64, count: u64) -> (Vec<(u64, String)>, Report) {
     let next = AtomicU64::new(first);
     let failures = Mutex::new(Vec::new());
     let total = Mutex::new(Report::default());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + count {
-                        break;
-                    }
-                    match attempt(seed) {
-                        Ok(report) => total.lock().unwrap().add(&report),
-                        Err(why) => failures.lock().unwrap().push((seed, why)),
-                    }
-                }
-            });
+    on_all_processors(|| {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + count {
+                break;
+            }
+            match attempt(seed) {
+                Ok(report) => total.lock().unwrap().add(&report),
+                Err(why) => failures.lock().unwrap().push((seed, why)),
+            }
         }
     });
     let mut failures = failures.into_inner().unwrap();

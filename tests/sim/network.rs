@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use proxy_herd::herd::LinkId;
 use proxy_herd::node::Session;
 
+use crate::rng::Rng;
 use crate::schedule::Time;
 
 /// One connection and its two ends. Its number is the [`proxy_herd::herd::link::ConnectionId`] of
@@ -107,6 +108,17 @@ impl Pipe {
             self.bytes -= bytes.len();
         }
         Some(packet)
+    }
+
+    /// Of what is on its way only a part arrives.
+    pub fn cut_short(&mut self, rng: &mut Rng) {
+        self.packets.truncate(rng.index(self.packets.len() + 1));
+        if let Some((_, Packet::Bytes(bytes))) = self.packets.back_mut() {
+            bytes.truncate(rng.index(bytes.len() + 1));
+        }
+        let length =
+            |packet: &Packet| if let Packet::Bytes(bytes) = packet { bytes.len() } else { 0 };
+        self.bytes = self.packets.iter().map(|(_, packet)| length(packet)).sum();
     }
 
     pub fn clear(&mut self) {

@@ -1,12 +1,13 @@
 //! What must be true, decided without the code that is under test: the order of records, who keeps
 //! what, and when all are done.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use proxy_herd::herd::digest::{Branch, LEAF_LEVEL, Leaf};
 use proxy_herd::herd::directory::{Directory, Rules};
 use proxy_herd::protocol::time::Nanos;
 
-use crate::world::client_hash;
+use crate::world::herd_hash;
 
 /// A number of a record that was stored by the node that received it.
 pub type RecordId = usize;
@@ -17,6 +18,7 @@ pub struct Fact {
     pub client: usize,
     /// The order of the contract: `(min(time, received + Δ), time, received, server, line)`.
     key: (Nanos, Nanos, Nanos, usize, Vec<u8>),
+    digest: u64,
 }
 
 pub struct Oracle {
@@ -50,7 +52,7 @@ impl Oracle {
     pub fn new(rules: Rules, clients: &[String], nodes: usize) -> Self {
         Self {
             rules,
-            hashes: clients.iter().map(|name| client_hash(name)).collect(),
+            hashes: clients.iter().map(|name| herd_hash(name.as_bytes())).collect(),
             facts: Vec::new(),
             by_line: HashMap::new(),
             views: vec![vec![None; clients.len()]; nodes],
@@ -71,6 +73,7 @@ impl Oracle {
         let fact = Fact {
             client: told.client,
             key: (rank, told.time, told.clock, told.node, told.line.to_vec()),
+            digest: herd_hash(told.line),
         };
         let held =
             self.views[told.node][told.client].filter(|&held| !self.is_expired(held, told.clock));
@@ -89,6 +92,10 @@ impl Oracle {
         }
         if !told.stored {
             return Ok(None);
+        }
+        if self.rules.client_ttl > 0 {
+            // Where the newer one expires before it has come, the older one is not missed.
+            self.at_quiet[told.client] = None;
         }
         let id = self.facts.len();
         self.by_line.insert(told.line.to_vec(), id);
@@ -112,6 +119,7 @@ impl Oracle {
         if directory.len() != clients || clients > self.rules.max_clients {
             return Err(format!("{clients} clients, it says {}", directory.len()));
         }
+        self.add_up(directory, &view)?;
         for client in 0..view.len() {
             self.compare(node, client, &view, clock)?;
             if let Some(now) = view[client] {
@@ -122,6 +130,25 @@ impl Oracle {
         Ok(())
     }
 
+    /// The sums of digests are those of what is held, or comparisons see what is not there.
+    fn add_up(&self, directory: &Directory, view: &[Option<RecordId>]) -> Result<(), String> {
+        let mut leaves: BTreeMap<u16, u64> = BTreeMap::new();
+        for &id in view.iter().flatten() {
+            let fact = &self.facts[id];
+            let sum = leaves.entry(Leaf::of(self.hashes[fact.client]).0).or_default();
+            *sum = sum.wrapping_add(fact.digest);
+        }
+        let sums = directory.sums();
+        let total = leaves.values().fold(0u64, |sum, more| sum.wrapping_add(*more));
+        let leaf_adds_up =
+            |(&index, &sum): (&u16, &u64)| sums.of(Branch { level: LEAF_LEVEL, index }) == sum;
+        if sums.of(Branch::ROOT) == total && leaves.iter().all(leaf_adds_up) {
+            Ok(())
+        } else {
+            Err("the sums of digests are not those of the records".to_owned())
+        }
+    }
+
     fn compare(
         &self,
         node: usize,
@@ -129,6 +156,12 @@ impl Oracle {
         view: &[Option<RecordId>],
         clock: Nanos,
     ) -> Result<(), String> {
+        if let Some(now) = view[client]
+            && view[client] != self.views[node][client]
+            && self.is_expired(now, clock)
+        {
+            return Err(format!("{} had expired already", self.show(now)));
+        }
         let before = match view[client] {
             // With expiry a client may be forgotten and heard of again by an older record.
             Some(_) if self.rules.client_ttl > 0 => self.views[node][client],
@@ -156,14 +189,15 @@ impl Oracle {
         }
     }
 
-    /// Whether all nodes hold the same, and all of it: S1 and L2. `clocks` are what they show.
-    pub fn converged(&self, clocks: &[Nanos]) -> Result<(), String> {
-        let alive = |id: RecordId| !clocks.iter().any(|&clock| self.is_expired(id, clock));
+    /// Whether all `nodes` hold the same, and all of it: S1 and L2. With each, what its clock shows.
+    pub fn converged(&self, nodes: &[(usize, Nanos)]) -> Result<(), String> {
+        let alive = |id: RecordId| !nodes.iter().any(|&(_, clock)| self.is_expired(id, clock));
         let mut kept: Vec<RecordId> = self.best_of_all(alive).into_iter().flatten().collect();
         kept.sort_by_key(|&id| core::cmp::Reverse(self.standing(&self.facts[id])));
         kept.truncate(self.rules.max_clients as usize);
         let kept: BTreeSet<RecordId> = kept.into_iter().collect();
-        for (node, view) in self.views.iter().enumerate() {
+        for &(node, _) in nodes {
+            let view = &self.views[node];
             let held: BTreeSet<RecordId> =
                 view.iter().flatten().copied().filter(|&id| alive(id)).collect();
             if let Some(&lacks) = kept.difference(&held).next() {

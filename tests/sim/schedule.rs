@@ -11,7 +11,7 @@ use proxy_herd::protocol::time::{Nanos, SECOND};
 
 use crate::rng::Rng;
 use crate::topology::{Edge, Shape, diameter};
-use crate::world::client_hash;
+use crate::world::herd_hash;
 
 /// Nanoseconds of virtual time since the world began.
 pub type Time = u64;
@@ -26,7 +26,11 @@ pub struct Schedule {
     pub shape: Shape,
     pub nodes: usize,
     pub edges: Vec<Edge>,
+    /// The most hops between two nodes that are left when the faults are over.
     pub diameter: usize,
+    /// Edges that are cut and nodes that die for good: the others must agree without them.
+    pub cut_for_good: Vec<Edge>,
+    pub dead_for_good: Vec<usize>,
     pub rules: Rules,
     pub timing: Timing,
     pub secret: bool,
@@ -40,12 +44,14 @@ pub struct Schedule {
     pub steps: Vec<(Time, Step)>,
     /// When the last fault is over and everything is healed.
     pub quiet_at: Time,
+    /// When the last update is told, if that is later.
+    pub told_at: Time,
 }
 
 /// What the network is like.
 #[derive(Clone, Debug)]
 pub struct Network {
-    /// One-way delay of an edge: each draws its own from this range.
+    /// One-way delay of an edge: each draws its own from this range, near and far edges alike.
     pub latency: (Time, Time),
     /// Added to it, from 0 to this, anew for every packet; a connection still keeps its order.
     pub jitter: Time,
@@ -68,12 +74,14 @@ pub enum Cut {
 pub enum Step {
     /// A client tells a node where it is.
     Update { node: usize, client: usize, when: When },
-    /// The node dies. If `silent`, its machine does: nobody is told.
-    Kill { node: usize, silent: bool },
+    /// The node dies. If `silent`, its machine does: nobody is told. It may stay dead whatever
+    /// comes.
+    Kill { node: usize, silent: bool, for_good: bool },
     /// It comes back empty.
     Start { node: usize },
-    /// The link of an edge breaks. An end that is spared does not notice.
-    Reset { edge: usize, spared: Option<bool> },
+    /// The link of an edge breaks. An end that is spared does not notice. `orderly`: by a relay
+    /// between the two, which ends both sides as if all had been said.
+    Reset { edge: usize, spared: Option<bool>, orderly: bool },
     /// From now on all that is sent on the edge's connection vanishes.
     Blackhole { edge: usize },
     /// Nothing passes from the first to the second of these nodes for a while.
@@ -123,10 +131,11 @@ enum Fault {
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, shape, nodes, edges, rules, timing, network, .. } = self;
-        let Self { secret, max_line, clocks, calm, .. } = self;
+        let Self { secret, max_line, clocks, calm, cut_for_good, dead_for_good, .. } = self;
         writeln!(f, "seed {seed}: {nodes} nodes, {shape:?}, edges {edges:?}, calm: {calm}")?;
         writeln!(f, "{rules:?}\n{timing:?}\n{network:?}")?;
         writeln!(f, "secret: {secret}, max_line: {max_line}, clocks: {clocks:?}")?;
+        writeln!(f, "for good cut {cut_for_good:?}, dead {dead_for_good:?}")?;
         write!(f, "quiet from {} s", self.quiet_at as f64 / 1e9)?;
         for (at, step) in &self.steps {
             write!(f, "\n  {:.6} {step:?}", *at as f64 / 1e9)?;
@@ -141,13 +150,20 @@ impl Schedule {
         let rng = &mut Rng::new(seed);
         let (shape, nodes) = size(rng);
         let edges = shape.edges(nodes, rng);
-        let diameter = diameter(nodes, &edges);
         let calm = rng.percent(30);
-        let network = network(calm, diameter, rng);
-        let timing = timing(&network, rng);
-        let crowded = rng.percent(3) && nodes < 8;
-        let clients = clients(crowded, rng);
+        let (cut_for_good, dead_for_good) =
+            if !calm && rng.percent(25) { losses(nodes, &edges, rng) } else { Default::default() };
+        let diameter = remaining_diameter(nodes, &edges, &cut_for_good, &dead_for_good)
+            .expect("what is lost for good leaves the others connected");
+        // More is told of a few clients than the links can carry.
+        let hot = rng.percent(12) && nodes <= 10;
+        // Something is always on its way.
+        let busy = !hot && nodes <= 10 && rng.percent(if calm { 25 } else { 5 });
+        let network = network(calm, hot, diameter, rng);
+        let crowded = rng.percent(3) && nodes < 8 && !hot;
+        let clients = clients(crowded, hot, busy, rng);
         let rules = rules(calm, clients.len(), rng);
+        let timing = timing(calm, &network, &rules, rng);
         // Nodes whose clocks differ differ about what has expired, and so about what a cap leaves.
         let expiring = rules.client_ttl > 0;
         let capped = (rules.max_clients as usize) < clients.len();
@@ -160,6 +176,8 @@ impl Schedule {
             nodes,
             edges,
             diameter,
+            cut_for_good,
+            dead_for_good,
             rules,
             timing,
             secret: rng.percent(20),
@@ -170,13 +188,36 @@ impl Schedule {
             calm,
             steps: Vec::new(),
             quiet_at: rng.range(300, longest) * MILLISECOND,
+            told_at: 0,
         };
         schedule.updates(crowded, rng);
+        if hot {
+            schedule.burst(rng);
+        }
+        if busy {
+            schedule.bustle(rng);
+        }
         if !calm {
             schedule.faults(rng);
+            schedule.for_good(rng);
         }
         schedule.steps.sort_by_key(|(at, _)| *at); // stable: what was drawn first comes first
+        schedule.told_at = schedule.steps.last().map_or(0, |(at, _)| *at);
         schedule
+    }
+
+    /// The nodes that are there when the faults are over.
+    pub fn remaining(&self) -> Vec<usize> {
+        (0..self.nodes).filter(|node| !self.dead_for_good.contains(node)).collect()
+    }
+
+    /// The edges that are.
+    pub fn remaining_edges(&self) -> impl Iterator<Item = Edge> {
+        let dead = |node| self.dead_for_good.contains(&node);
+        self.edges
+            .iter()
+            .copied()
+            .filter(move |edge| !self.cut_for_good.contains(edge) && !dead(edge.0) && !dead(edge.1))
     }
 
     /// The longest a record needs from one end of the herd to the other when nothing is in its way.
@@ -199,8 +240,10 @@ impl Schedule {
         }
         let poisoned = rng.percent(25);
         let count = if rng.percent(10) { rng.range(40, 200) } else { rng.range(1, 30) };
+        // Some are told while the herd comes together again.
+        let latest = self.quiet_at + if rng.percent(30) { SECONDS } else { 0 };
         for _ in 0..count {
-            let at = rng.below(self.quiet_at);
+            let at = rng.below(latest);
             let (node, client) = (rng.index(self.nodes), rng.index(self.clients.len()));
             let when = when(poisoned, rng);
             self.steps.push((at, Step::Update { node, client, when }));
@@ -208,8 +251,46 @@ impl Schedule {
                 // The same words to another node, at the same moment or a little later.
                 let (node, at) = (rng.index(self.nodes), at + rng.below(50) * MILLISECOND);
                 let when = if rng.percent(50) { When::Repeat } else { When::Again };
-                self.steps.push((at.min(self.quiet_at - 1), Step::Update { node, client, when }));
+                self.steps.push((at.min(latest - 1), Step::Update { node, client, when }));
             }
+        }
+    }
+
+    /// One client moves faster than its records can leave, and the others keep the links busy.
+    fn burst(&mut self, rng: &mut Rng) {
+        let node = rng.index(self.nodes);
+        let pause = rng.range(1, 3) * MILLISECOND;
+        let mut at = rng.below(self.quiet_at);
+        let end = at + rng.range(400, 900) * MILLISECOND;
+        while at < end {
+            let other = rng.index(self.clients.len());
+            for (client, at) in [(0, at), (other, at + pause / 2)] {
+                self.steps.push((at, Step::Update { node, client, when: When::Off(0) }));
+            }
+            at += pause;
+        }
+    }
+
+    /// All clients move all the time.
+    fn bustle(&mut self, rng: &mut Rng) {
+        let pause = rng.range(3, 15) * MILLISECOND;
+        let mut at = 0;
+        while at < self.quiet_at.min(2500 * MILLISECOND) {
+            let (node, client) = (rng.index(self.nodes), rng.index(self.clients.len()));
+            self.steps.push((at, Step::Update { node, client, when: When::Off(0) }));
+            at += pause;
+        }
+    }
+
+    /// What is lost for good is lost at some time before the other faults are over.
+    fn for_good(&mut self, rng: &mut Rng) {
+        for (a, b) in self.cut_for_good.clone() {
+            let ways = vec![(a, b), (b, a)];
+            self.steps.push((rng.below(self.quiet_at), Step::Block { ways, until: Time::MAX }));
+        }
+        for node in self.dead_for_good.clone() {
+            let step = Step::Kill { node, silent: rng.percent(30), for_good: true };
+            self.steps.push((rng.below(self.quiet_at), step));
         }
     }
 
@@ -236,11 +317,11 @@ impl Schedule {
         let step = match fault {
             Fault::Kill => {
                 self.steps.push((until, Step::Start { node }));
-                Step::Kill { node, silent: rng.percent(30) }
+                Step::Kill { node, silent: rng.percent(30), for_good: false }
             }
             Fault::Reset => {
                 let spared = rng.percent(30).then(|| rng.percent(50));
-                Step::Reset { edge, spared }
+                Step::Reset { edge, spared, orderly: rng.percent(50) }
             }
             Fault::Blackhole => Step::Blackhole { edge },
             Fault::Stall => {
@@ -282,7 +363,32 @@ fn size(rng: &mut Rng) -> (Shape, usize) {
     (rng.pick(&Shape::ANY_SIZE), nodes as usize)
 }
 
-fn timing(network: &Network, rng: &mut Rng) -> Timing {
+/// Draws what is lost for good: one thing after another, as long as the others stay connected.
+fn losses(nodes: usize, edges: &[Edge], rng: &mut Rng) -> (Vec<Edge>, Vec<usize>) {
+    let (mut cut, mut dead) = (Vec::new(), Vec::new());
+    for _ in 0..rng.range(1, 4) {
+        let (mut more_cut, mut more_dead) = (cut.clone(), dead.clone());
+        if rng.percent(60) {
+            more_cut.push(rng.pick(edges));
+        } else {
+            more_dead.push(rng.index(nodes));
+        }
+        let is_new = !cut.ends_with(&more_cut) || !dead.ends_with(&more_dead);
+        let left = remaining_diameter(nodes, edges, &more_cut, &more_dead);
+        if is_new && left.is_some_and(|most| most > 0) {
+            (cut, dead) = (more_cut, more_dead);
+        }
+    }
+    (cut, dead)
+}
+
+fn remaining_diameter(nodes: usize, edges: &[Edge], cut: &[Edge], dead: &[usize]) -> Option<usize> {
+    let nodes: Vec<usize> = (0..nodes).filter(|node| !dead.contains(node)).collect();
+    let edges: Vec<Edge> = edges.iter().copied().filter(|edge| !cut.contains(edge)).collect();
+    diameter(&nodes, &edges)
+}
+
+fn timing(calm: bool, network: &Network, rules: &Rules, rng: &mut Rng) -> Timing {
     // Silence may last for a keepalive, a way there and back, and a delay on top.
     let slow = network.latency.1 + network.jitter > 100 * MILLISECOND;
     let keepalive = if slow { 1000 } else { rng.pick(&[200, 500, 1000]) };
@@ -290,11 +396,18 @@ fn timing(network: &Network, rng: &mut Rng) -> Timing {
         keepalive: Duration::from_millis(keepalive),
         timeout: Duration::from_millis(keepalive * rng.range(4, 6)),
         redial_max: Duration::from_millis(rng.pick(&[100, 500, 2000])),
-        antientropy_interval: Duration::from_secs(rng.pick(&[1, 2, 10])),
+        antientropy_interval: Duration::from_secs(if calm {
+            rng.pick(&[1, 1, 2, 10]) // what is looked at often must still find nothing
+        } else if rules.client_ttl > 0 {
+            rng.pick(&[1, 2, 10])
+        } else {
+            // A regular check must not be needed for convergence, so often there is none.
+            rng.pick(&[1, 2, 10, 3600, 3600, 3600])
+        }),
     }
 }
 
-fn network(calm: bool, diameter: usize, rng: &mut Rng) -> Network {
+fn network(calm: bool, hot: bool, diameter: usize, rng: &mut Rng) -> Network {
     let slowest = rng.pick(&[1, 1, 5, 5, 5, 30, 30, 60, 60, 250]) * MILLISECOND;
     let mut latency = (rng.range(slowest / 50, slowest), slowest);
     let mut jitter = if rng.percent(60) { rng.below(slowest * 3 / 5) } else { 0 };
@@ -305,7 +418,13 @@ fn network(calm: bool, diameter: usize, rng: &mut Rng) -> Network {
         latency = (latency.0.min(most / 2), latency.1.min(most / 2));
         jitter = jitter.min(most / 2);
     }
-    let narrow = !calm && rng.percent(25);
+    if calm && hot {
+        // With what waits before it, a record is still everywhere within that grace.
+        latency.1 = latency.1.min(12 * MILLISECOND / diameter as Time);
+        latency.0 = latency.1 / 2;
+        jitter = jitter.min(latency.1 / 2);
+    }
+    let narrow = hot || (!calm && rng.percent(25));
     Network {
         latency,
         jitter,
@@ -313,11 +432,17 @@ fn network(calm: bool, diameter: usize, rng: &mut Rng) -> Network {
         window: if narrow {
             // So slow that a handshake of a few hundred bytes takes seconds is no link at all.
             let least = 5 * (latency.1 + jitter) / MILLISECOND;
-            rng.range(60, 600).max(least) as usize
+            rng.range(60, if hot { 250 } else { 600 }).max(least) as usize
         } else {
             65_536
         },
-        send_limit: if rng.percent(30) { rng.range(256, 2048) as usize } else { 65_536 },
+        send_limit: if hot {
+            rng.range(100, 300) as usize
+        } else if rng.percent(30) {
+            rng.range(256, 2048) as usize
+        } else {
+            65_536
+        },
     }
 }
 
@@ -357,11 +482,17 @@ fn when(poisoned: bool, rng: &mut Rng) -> When {
     }
 }
 
-fn clients(crowded: bool, rng: &mut Rng) -> Vec<String> {
+fn clients(crowded: bool, hot: bool, busy: bool, rng: &mut Rng) -> Vec<String> {
     if crowded {
         return one_leaf().to_vec();
     }
-    let count = if rng.percent(10) { rng.range(20, 60) } else { rng.range(1, 10) };
+    if hot {
+        return (0..rng.range(4, 10)).map(|i| format!("c{i}")).collect();
+    }
+    if rng.percent(25) {
+        return one_leaf()[..rng.range(2, 12) as usize].to_vec();
+    }
+    let count = if busy || rng.percent(10) { rng.range(20, 60) } else { rng.range(1, 10) };
     (0..count).map(|i| format!("c{i}")).collect()
 }
 
@@ -373,7 +504,7 @@ fn one_leaf() -> &'static [String] {
         let mut names = Vec::new();
         for i in 0u32.. {
             let name = i.to_string();
-            if Leaf::of(client_hash(&name)) == Leaf(0x1234) {
+            if Leaf::of(herd_hash(name.as_bytes())) == Leaf(0x1234) {
                 names.push(name);
             }
             if names.len() == 130 {

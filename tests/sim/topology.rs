@@ -55,14 +55,19 @@ pub fn with_degree(nodes: usize, degree: usize, rng: &mut Rng) -> Vec<Edge> {
     edges.into_iter().collect()
 }
 
-/// The most hops between any two nodes.
-pub fn diameter(nodes: usize, edges: &[Edge]) -> usize {
-    let mut neighbours = vec![Vec::new(); nodes];
-    for &(a, b) in edges {
+/// The most hops between any two of these nodes, or `None` where one cannot reach another.
+pub fn diameter(nodes: &[usize], edges: &[Edge]) -> Option<usize> {
+    let size = nodes.iter().max().map_or(0, |most| most + 1);
+    let mut neighbours = vec![Vec::new(); size];
+    for &(a, b) in edges.iter().filter(|(a, b)| nodes.contains(a) && nodes.contains(b)) {
         neighbours[a].push(b);
         neighbours[b].push(a);
     }
-    (0..nodes).map(|from| hops(from, &neighbours).into_iter().max().unwrap_or(0)).max().unwrap_or(0)
+    let farthest = |&from: &usize| {
+        let hops = hops(from, &neighbours);
+        nodes.iter().map(|&to| hops[to]).max()
+    };
+    nodes.iter().filter_map(farthest).max().filter(|&most| most < usize::MAX)
 }
 
 fn hops(from: usize, neighbours: &[Vec<usize>]) -> Vec<usize> {

@@ -41,10 +41,10 @@ const LONGEST_MESSAGE: usize = 4500;
 /// More events than any schedule needs: a world that goes on has a loop in it.
 const MOST_EVENTS: u64 = 10_000_000;
 
-/// The hash of a client that decides its leaf, and ties in eviction.
-pub fn client_hash(client: &str) -> u64 {
+/// The hash of a client that decides its leaf, and ties in eviction; and the digest of a record.
+pub fn herd_hash(bytes: &[u8]) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(DIGEST_KEY.0, DIGEST_KEY.1);
-    hasher.write(client.as_bytes());
+    hasher.write(bytes);
     hasher.finish()
 }
 
@@ -73,6 +73,10 @@ enum Event {
 /// A machine and the node that runs on it.
 pub struct Host {
     pub node: Option<Node>,
+    /// Dead for good.
+    gone: bool,
+    /// Edges of its node.
+    degree: u64,
     /// Powered: answers what belongs to no connection with a reset.
     powered: bool,
     started: Time,
@@ -164,7 +168,14 @@ impl World {
     pub fn new(schedule: Schedule, trace: Trace) -> Self {
         let mut rng = Rng::new(schedule.seed ^ 0xface);
         let (low, high) = schedule.network.latency;
-        let delays = schedule.edges.iter().map(|&edge| (edge, rng.range(low, high))).collect();
+        let delays = schedule
+            .edges
+            .iter()
+            .map(|&edge| {
+                let farthest = low.max(high >> rng.below(6));
+                (edge, rng.range(low, farthest))
+            })
+            .collect();
         let oracle = Oracle::new(schedule.rules, &schedule.clients, schedule.nodes);
         let mut world = Self {
             now: 0,
@@ -190,6 +201,9 @@ impl World {
             let clock_offset = world.schedule.clocks[at];
             world.hosts.push(Host {
                 node: None,
+                gone: false,
+                degree: world.schedule.edges.iter().filter(|(a, b)| *a == at || *b == at).count()
+                    as u64,
                 powered: true,
                 started: 0,
                 clock_offset,
@@ -272,9 +286,12 @@ impl World {
             Step::Update { node, client, when } => {
                 self.update(node, client, when);
             }
-            Step::Kill { node, silent } => self.kill(node, silent),
+            Step::Kill { node, silent, for_good } => {
+                self.hosts[node].gone |= for_good;
+                self.kill(node, silent);
+            }
             Step::Start { node } => self.start(node),
-            Step::Reset { edge, spared } => self.reset(edge, spared),
+            Step::Reset { edge, spared, orderly } => self.reset(edge, spared, orderly),
             Step::Blackhole { edge } => {
                 if let Some(wire) = self.wire_of(edge) {
                     self.trace.line(self.now, || format!("wire {wire} leads nowhere from now on"));
@@ -362,7 +379,7 @@ impl World {
         let at_once = self.is_calm_now();
         self.turn(node);
         if let Some(record) = record.filter(|_| at_once) {
-            self.at(self.now + self.schedule.flood_time() + MILLISECOND, Event::Due(record));
+            self.at(self.now + self.busy_flood_time() + MILLISECOND, Event::Due(record));
         }
         record
     }
@@ -379,10 +396,17 @@ impl World {
     }
 
     /// Whether both ends of every edge are linked, by the same connection, and it carries bytes.
+    ///
+    /// What is cut for good must be known to be.
     fn is_linked(&self) -> bool {
+        let remaining: Vec<_> = self.schedule.remaining_edges().collect();
         self.schedule.edges.iter().all(|&(a, b)| {
             let (one, other) = (self.link(a, b), self.link(b, a));
-            one == other && one.is_some_and(|wire| !self.wires[wire].black)
+            if remaining.contains(&(a, b)) {
+                one == other && one.is_some_and(|wire| !self.wires[wire].black)
+            } else {
+                one.is_none() && other.is_none()
+            }
         })
     }
 
@@ -394,7 +418,7 @@ impl World {
     }
 
     fn due(&mut self, record: RecordId) {
-        for node in 0..self.hosts.len() {
+        for node in self.schedule.remaining() {
             if !self.oracle.has(node, record) {
                 let record = self.oracle.show(record);
                 return self.fail(format!("L1: {record} has not come to n{node:02}"));
@@ -426,7 +450,7 @@ impl World {
     }
 
     pub fn start(&mut self, at: usize) {
-        if self.hosts[at].node.is_some() {
+        if self.hosts[at].node.is_some() || self.hosts[at].gone {
             return;
         }
         self.trace.line(self.now, || format!("n{at:02} starts"));
@@ -478,13 +502,20 @@ impl World {
         self.turn(at);
     }
 
-    fn reset(&mut self, edge: usize, spared: Option<bool>) {
+    fn reset(&mut self, edge: usize, spared: Option<bool>, orderly: bool) {
         let Some(wire) = self.wire_of(edge) else { return };
-        self.trace.line(self.now, || format!("wire {wire} breaks, spared: {spared:?}"));
+        self.trace.line(self.now, || {
+            format!("wire {wire} breaks, spared: {spared:?}, orderly: {orderly}")
+        });
         for end in 0..2 {
-            self.wires[wire].pipes[end].clear();
+            let pipe = &mut self.wires[wire].pipes[end];
+            if orderly {
+                pipe.cut_short(&mut self.rng);
+            } else {
+                pipe.clear();
+            }
             if spared != Some(end == 0) {
-                self.push(wire, end, Packet::Reset);
+                self.push(wire, end, if orderly { Packet::Fin } else { Packet::Reset });
             }
         }
     }
@@ -498,7 +529,7 @@ impl World {
     /// The last fault is over: everything is powered and lets everything through.
     fn quiet(&mut self) {
         self.trace.line(self.now, || "the faults are over".to_owned());
-        self.blocked.clear();
+        self.blocked.retain(|_, until| *until == Time::MAX);
         for host in 0..self.hosts.len() {
             self.start(host);
             if self.schedule.rules.client_ttl > 0 && !self.schedule.calm {
@@ -538,16 +569,20 @@ impl World {
         let per_second =
             network.window as Time * SECONDS / (network.latency.1 + network.jitter).max(1);
         let transfer = volume * SECONDS / per_second.max(1);
-        reconnect + exchange + 4 * transfer + SECONDS
+        // And something may have been told a moment ago.
+        let told = self.schedule.told_at.saturating_sub(self.schedule.quiet_at);
+        reconnect + exchange + 4 * transfer + SECONDS + told
     }
 
     fn ask(&mut self) {
         let since = self.now - self.schedule.quiet_at;
         match self.phase {
+            Phase::Converging if self.now <= self.schedule.told_at => {}
             Phase::Converging => {
-                let clocks: Vec<Nanos> =
-                    (0..self.hosts.len()).map(|at| self.clocks(at).clock).collect();
-                match self.oracle.converged(&clocks) {
+                let remaining = self.schedule.remaining();
+                let nodes: Vec<(usize, Nanos)> =
+                    remaining.into_iter().map(|at| (at, self.clocks(at).clock)).collect();
+                match self.oracle.converged(&nodes) {
                     Ok(()) => {
                         self.trace.line(self.now, || "all nodes are equal".to_owned());
                         self.report.converged_after = since;
@@ -588,12 +623,16 @@ impl World {
             return self.fail(format!("{} repairs without a fault", self.repairs()));
         }
         if self.probes_left == 0 {
-            self.phase = Phase::Done;
+            let ping = timing.keepalive.as_nanos() as Time;
+            if self.now > moved + 2 * ping + self.clock_tolerance() {
+                self.look_at_rest();
+                self.phase = Phase::Done;
+            }
             return;
         }
         self.probes_left -= 1;
-        let (node, client) =
-            (self.rng.index(self.hosts.len()), self.rng.index(self.schedule.clients.len()));
+        let node = self.rng.pick(&self.schedule.remaining());
+        let client = self.rng.index(self.schedule.clients.len());
         let (floods, repairs) = (self.floods(), self.repairs());
         let until = self.now + self.schedule.flood_time() + self.narrow_delay() + MILLISECOND;
         if let Some(record) = self.update(node, client, When::Off(0)) {
@@ -611,6 +650,57 @@ impl World {
         hop * 20 * self.schedule.diameter as Time
     }
 
+    /// Everything rests: no connection is left that is not a link, and who is off is known.
+    fn look_at_rest(&mut self) {
+        for at in self.schedule.remaining() {
+            let host = &self.hosts[at];
+            let Some(node) = &host.node else { continue };
+            let links = node.herd.links().iter().filter(|link| link.up.is_some()).count();
+            let is_link = |&&wire: &&usize| {
+                let end = &self.wires[wire].ends[self.end_of(wire, at)];
+                end.session.as_ref().is_some_and(|session| session.link().is_some())
+            };
+            let open = host.wires.iter().filter(is_link).count();
+            if open != links {
+                return self.fail(format!("n{at:02} has {open} connections for {links} links"));
+            }
+            for (link, up) in node.herd.links().iter().filter_map(|l| Some((l, l.up.as_ref()?))) {
+                let theirs = self.hosts[usize::from(link.peer)].clock_offset;
+                let off = (theirs - host.clock_offset).abs();
+                let (most, about) =
+                    (self.schedule.rules.max_clock_offset / 2, Nanos::from(self.clock_tolerance()));
+                let wrong = if up.clock_is_off { off < most - about } else { off > most + about };
+                if wrong {
+                    let peer = link.peer;
+                    let thinks = up.clock_is_off;
+                    let why =
+                        format!("n{at:02} and n{peer:02} are {off} ns apart, it is said: {thinks}");
+                    return self.fail(why);
+                }
+            }
+        }
+    }
+
+    /// How wrong a node may be about another's clock: as long as an answer takes.
+    fn clock_tolerance(&self) -> Time {
+        let way = self.schedule.network.latency.1 + self.schedule.network.jitter;
+        2 * way + 2 * self.narrow_delay() + 10 * MILLISECOND
+    }
+
+    /// The longest that a record takes to be everywhere while nothing fails: L1. At each hop it may
+    /// wait for what has been put together for the peer already, for every other client, and for
+    /// what is not a record.
+    fn busy_flood_time(&self) -> Time {
+        let Schedule { network, clients, .. } = &self.schedule;
+        if network.window >= 4096 {
+            return self.schedule.flood_time();
+        }
+        let records = clients.len() * 110;
+        let waiting = records + records.min(network.send_limit + 110) + 700;
+        let windows = 2 + waiting.div_ceil(network.window) as Time;
+        self.schedule.flood_time() * windows
+    }
+
     /// The update is everywhere, came to each node once, and not by repair.
     fn judge_probe(&mut self) {
         let Phase::Probing { floods, repairs, record, .. } = self.phase else { return };
@@ -621,7 +711,7 @@ impl World {
             self.due(record);
         }
         let (sent, repaired) = (self.floods() - floods, self.repairs() - repairs);
-        let expected = self.hosts.len() as u64 - 1;
+        let expected = self.schedule.remaining().len() as u64 - 1;
         // A record may expire on its way.
         let lasts = rules.client_ttl == 0 || rules.client_ttl > Nanos::from(10 * SECONDS);
         if sent != expected && lasts {
@@ -704,6 +794,16 @@ impl World {
             + herd.antientropy_repairs
             + node.herd.directory.expired
             + node.counters.iamat_stored;
+        let news_of_peers = changes - node.herd.directory.expired - node.counters.iamat_stored;
+        let most = node.counters.iamat_stored * host.degree + news_of_peers * (host.degree - 1);
+        if herd.floods_sent > most {
+            let why = format!("n{at:02} sent {} records, {most} at most", herd.floods_sent);
+            return self.fail(why);
+        }
+        if self.schedule.calm && herd.links_established > 2 * host.degree {
+            let why = format!("n{at:02} was linked {} times", herd.links_established);
+            return self.fail(why);
+        }
         let relinks = herd.links_established + herd.links_lost;
         if relinks != host.relinks {
             host.relinks = relinks;
@@ -881,6 +981,10 @@ impl World {
         let (taken, next) = session.receive(node, &this.input, this.eof, &now, &mut this.out);
         this.input.drain(..taken);
         this.waiting = next == Next::Wait;
+        if next == Next::Read && this.input.len() > LONGEST_MESSAGE {
+            let why = format!("n{host:02} keeps {} bytes of wire {wire}", this.input.len());
+            return self.fail(why);
+        }
         match next {
             Next::Read | Next::Wait => {}
             Next::Finish | Next::HangUp => {

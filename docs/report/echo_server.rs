@@ -1,0 +1,66 @@
+//! The floor: a readiness loop that sends back what it reads without looking at it. What a node
+//! costs beyond this is the node.
+//!
+//! Usage: `echo_server ADDRESS:PORT`
+
+use std::env;
+use std::io::{self, Read as _, Write as _};
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+const LISTENER: Token = Token(usize::MAX);
+
+fn main() -> io::Result<()> {
+    let address = env::args().nth(1).and_then(|address| address.parse().ok());
+    let address = address.ok_or_else(|| io::Error::other("usage: echo_server ADDRESS:PORT"))?;
+    let mut poll = Poll::new()?;
+    let mut listener = TcpListener::bind(address)?;
+    poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    let mut connections: Slab<(TcpStream, Vec<u8>)> = Slab::new();
+    let mut events = Events::with_capacity(1024);
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        poll.poll(&mut events, None)?;
+        for event in &events {
+            if event.token() == LISTENER {
+                while let Ok((mut socket, _)) = listener.accept() {
+                    let entry = connections.vacant_entry();
+                    let both = Interest::READABLE | Interest::WRITABLE;
+                    socket.set_nodelay(true)?;
+                    poll.registry().register(&mut socket, Token(entry.key()), both)?;
+                    entry.insert((socket, Vec::new()));
+                }
+            } else if let Some((socket, owed)) = connections.get_mut(event.token().0)
+                && !echo(socket, owed, &mut buffer)
+            {
+                connections.remove(event.token().0);
+            }
+        }
+    }
+}
+
+/// Reads and sends what can be; whether the connection goes on.
+fn echo(socket: &mut TcpStream, owed: &mut Vec<u8>, buffer: &mut [u8]) -> bool {
+    loop {
+        match socket.read(buffer) {
+            Ok(0) => return false,
+            Ok(count) => {
+                owed.extend_from_slice(&buffer[..count]);
+                if count < buffer.len() {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(_) => return false,
+        }
+    }
+    while !owed.is_empty() {
+        match socket.write(owed) {
+            Ok(count) => drop(owed.drain(..count)),
+            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+        }
+    }
+    true
+}

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Measures the node on this machine and writes the figures as Markdown.
+#
+# Usage: scripts/bench.sh [OPTIONS] [FILE]
+#
+#   FILE         where the figures go, between the marks that it has for them, or all of it if it
+#                has none; docs/performance.md unless another is named, with --report
+#                docs/report.md
+#   --report     compares readiness loops, threads, asyncio and Node.js instead
+#   --rounds N   the figures are medians of so many rounds, 5 if nothing is said
+#   --seconds S  of each measurement, 3 if nothing is said
+#   --quick      one short round: shows that it works, the figures are worth little
+#   -h, --help   this text
+#
+# Needs cargo, python3, taskset and two cores of a machine that does nothing else. redis-server,
+# memcached and node are measured beside the node where they are installed; all servers are started
+# on free ports and stopped again. It takes a quarter of an hour, with --report five minutes.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+case ${1-} in
+-h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' scripts/bench.sh && exit 0 ;;
+esac
+for tool in cargo python3 taskset; do
+    command -v "$tool" >/dev/null || { echo "bench: $tool is missing" >&2 && exit 1; }
+done
+unset GOOGLE_PLACES_API_KEY HERD_SECRET RUST_LOG
+
+cargo build --release --locked --bins --examples
+exec python3 scripts/benchmarks "$@"

@@ -1,0 +1,37 @@
+"""What scripts/bench.sh runs when everything is built: arguments, and the page that is written."""
+
+import argparse
+from pathlib import Path
+
+import comparison
+import machine
+import page
+import performance
+from servers import ROOT, Effort
+
+QUICK = Effort(rounds=1, seconds=0.5, clients=10_000, many_clients=100_000, many_connections=500)
+FULL = Effort(rounds=5, seconds=3.0, clients=100_000, many_clients=5_000_000, many_connections=10_000)
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/bench.sh")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--report", action="store_true")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("file", nargs="?", type=Path)
+    arguments = parser.parse_args()
+    default = "docs/report.md" if arguments.report else "docs/performance.md"
+    path = arguments.file or ROOT / default
+    effort = QUICK if arguments.quick else FULL
+    effort.rounds = arguments.rounds or effort.rounds
+    effort.seconds = arguments.seconds or effort.seconds
+    load = machine.load()
+    measure = comparison.measure if arguments.report else performance.measure
+    figures = measure(effort, path)
+    note = "\nA quick run: the figures show that it works, no more.\n" if arguments.quick else ""
+    page.write(path, f"{machine.describe(load)}{note}\n{figures}")
+    print(f"bench: written to {path}")
+
+
+main()

@@ -1,0 +1,198 @@
+"""Starts and stops servers, and drives them with herd-bench."""
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RELEASE = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
+SERVER_CORE, CLIENT_CORE = "0", "1"
+PATIENCE = 20  # seconds that a server may take to accept or to end
+
+FIVE = {
+    "Bailey": ["Bona", "Campbell"],
+    "Bona": ["Campbell", "Clark"],
+    "Campbell": ["Jaquez"],
+    "Clark": ["Jaquez"],
+    "Jaquez": [],
+}
+
+
+@dataclass
+class Effort:
+    """How much is measured."""
+
+    rounds: int
+    seconds: float
+    clients: int
+    many_clients: int
+    many_connections: int
+
+
+@dataclass
+class Server:
+    """A server that runs, and how herd-bench is told of it."""
+
+    process: subprocess.Popen
+    port: int
+    target: list  # arguments of herd-bench
+
+    @property
+    def pid(self):
+        return self.process.pid
+
+    def resident_kib(self):
+        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+        raise RuntimeError("no VmRSS")
+
+
+def say(what):
+    print(f"bench: {what}", file=sys.stderr, flush=True)
+
+
+def installed(program):
+    return shutil.which(program) is not None
+
+
+NEXT_PORT = itertools.count(os.getpid() * 37)
+
+
+def free_ports(count):
+    """Ports that nobody listens on, below those from which the kernel serves outgoing connections:
+    on one of those, whoever looks whether a server is there yet can find itself."""
+    ports = []
+    while len(ports) < count:
+        port = 12_000 + next(NEXT_PORT) % 20_000
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            ports.append(port)
+    return ports
+
+
+@contextlib.contextmanager
+def running(command, port, target, core=SERVER_CORE):
+    """A server on `core`, or on any with None; it is stopped in the end, by its number."""
+    pinned = ["taskset", "-c", core] if core else []
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            [*pinned, *map(str, command)], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            cwd=tempfile.gettempdir(),
+        )
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not accepts(port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    output.seek(0)
+                    raise RuntimeError(f"{command[0]} does not run: {output.read().decode()}")
+                time.sleep(0.01)  # the pace of the polling
+            yield Server(process, port, target)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def accepts(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def herd(neighbors, level="WARNING", extra="", core=SERVER_CORE):
+    """Nodes with the neighbours of each. Gives the servers by name."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as nodes:
+        ports = dict(zip(neighbors, free_ports(len(neighbors))))
+        config = Path(folder) / "config.yml"
+        config.write_text(
+            f"ports: {json.dumps(ports)}\nneighbors: {json.dumps(neighbors)}\n"
+            f"logging: {{level: {level}, directory: {folder}/logs}}\n{extra}\n"
+        )
+        yield {
+            name: nodes.enter_context(running(
+                [RELEASE / "proxy-herd", "-c", config, name], port, ["-c", config, name], core
+            ))
+            for name, port in ports.items()
+        }
+
+
+@contextlib.contextmanager
+def solo(level="WARNING", extra=""):
+    with herd({"Solo": []}, level, extra) as nodes:
+        yield nodes["Solo"]
+
+
+@contextlib.contextmanager
+def comparable(command, name="Solo"):
+    """Another server of the herd's protocol; `{port}` in its command is its port."""
+    [port] = free_ports(1)
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.yml"
+        config.write_text(f"ports: {{{name}: {port}}}\n")
+        command = [str(word).format(port=port) for word in command]
+        with running(command, port, ["-c", config, name]) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def other(command, protocol, core=SERVER_CORE):
+    """A server of another protocol; `{port}` in its command is its port."""
+    [port] = free_ports(1)
+    command = [str(word).format(port=port) for word in command]
+    with running(command, port, ["--protocol", protocol, f"127.0.0.1:{port}"], core) as server:
+        yield server
+
+
+REDIS = ["redis-server", "--port", "{port}", "--save", "", "--appendonly", "no",
+         "--maxclients", "20000"]
+
+
+def echo():
+    return other([RELEASE / "examples/echo_server", "127.0.0.1:{port}"], "echo")
+
+
+def memcached():
+    user = ["-u", "nobody"] if os.geteuid() == 0 else []
+    command = ["memcached", "-p", "{port}", "-t", "1", "-m", "2048", "-c", "20000", *user]
+    return other(command, "memcached")
+
+
+def redis(protocol):
+    return other(REDIS, protocol)
+
+
+def drive(target, *arguments, core=CLIENT_CORE):
+    """Runs herd-bench to its end. A run with errors is no measurement."""
+    pinned = ["taskset", "-c", core] if core else []
+    command = [*pinned, RELEASE / "herd-bench", *target, "--json", "--timeout", "10", *arguments]
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))}: {done.stderr}{done.stdout[:2000]}")
+    return json.loads(done.stdout)
+
+
+def medians(rounds):
+    """The median of each figure over rounds that have the same keys."""
+    keys = [key for key in rounds[0] if all(each.get(key) is not None for each in rounds)]
+    return {key: statistics.median(each[key] for each in rounds) for key in keys}
+
+
+def table(header, rows):
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)

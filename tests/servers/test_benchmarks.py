@@ -1,0 +1,81 @@
+"""What scripts/bench.sh writes, and the protocol of the servers in Python that it compares with."""
+
+import importlib.util
+import tempfile
+import unittest
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(path):
+    """A module that is in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Page(unittest.TestCase):
+    def setUp(self):
+        self.module = load(ROOT / "scripts/benchmarks/page.py")
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.page = Path(folder.name) / "page.md"
+
+    def test_figures_go_between_the_marks_as_often_as_one_likes(self):
+        for name in ("performance.md", "report.md"):
+            text = (ROOT / "docs" / name).read_text()
+            self.page.write_text(text)
+            for figures in ("old\n", "new\n"):
+                self.module.write(self.page, figures)
+            head, _, rest = text.partition(self.module.BEGIN)
+            written = self.page.read_text()
+            self.assertEqual(written.partition(self.module.BEGIN)[0], head)
+            self.assertEqual(written.partition(self.module.END)[2], rest.partition(self.module.END)[2])
+            self.assertIn("\nnew\n", written)
+            self.assertNotIn("\nold\n", written)
+
+    def test_a_page_without_marks_is_made_of_the_figures(self):
+        self.module.write(self.page, "figures\n")
+        self.assertEqual(self.page.read_text(), "# Figures\n\nfigures\n")
+
+
+class Plot(unittest.TestCase):
+    def test_a_bar_is_as_long_as_its_figure(self):
+        module = load(ROOT / "scripts/benchmarks/plot.py")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "plot.svg"
+            module.bars(path, [1, 32], {"a & b": {1: {"cpu": 4.0}, 32: {"cpu": 1.0}}})
+            rectangles = ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}rect")
+            widths = [each.get("width") for each in rectangles]
+        self.assertEqual(widths[-2:], [f"{module.WIDTH:.1f}", f"{module.WIDTH / 4:.1f}"])
+
+
+class Protocol(unittest.TestCase):
+    def setUp(self):
+        self.node = load(ROOT / "docs/report/protocol.py").Node("Solo")
+
+    def test_iamat(self):
+        for said in (b"k +34.068930-118.445127 1621464827.959498503", b"k +12-118/ -.5", b"k +.5-.5 1."):
+            at, server, difference, *fields = self.node.answer(b" IAMAT\t" + said + b"\r").split()
+            self.assertEqual((at, server, fields), (b"AT", b"Solo", said.split()))
+            self.assertRegex(difference, rb"^[+-][0-9]+\.[0-9]{9}$")
+
+    def test_whatsat_tells_the_newest(self):
+        old, new = b"IAMAT k +1-1 1000000001", b"IAMAT k +2-2 1000000002.5"
+        newest = self.node.answer(new)
+        self.node.answer(old)
+        self.assertTrue(self.node.answer(b"WHATSAT k +50 020").startswith(newest + b"{"))
+
+    def test_anything_else_comes_back(self):
+        self.node.answer(b"IAMAT k +1-1 1")
+        self.assertEqual(self.node.answer(b" \t\r"), b"")
+        for line in (b"IAMAT k +91-1 1", b"IAMAT k +1-1 .", b"IAMAT k +1-1 1e3", b"WHATSAT k 51 1",
+                     b"WHATSAT k 1 21", b"WHATSAT j 1 1", b"iamat k +1-1 1", b"a  b"):
+            self.assertEqual(self.node.answer(b" " + line + b"\r"), b"? " + line + b"\n")
+
+
+if __name__ == "__main__":
+    unittest.main()

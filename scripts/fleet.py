@@ -101,7 +101,7 @@ async def run(arguments):
     for number in range(arguments.vehicles):
         city = list(CITIES)[number % len(CITIES)]
         name = f"van{number:03}.{city}.example.org"
-        drives.append(drive(nodes[number % len(nodes)], name, city, kilometres, until))
+        drives.append(drive(nodes[(number // len(CITIES)) % len(nodes)], name, city, kilometres, until))
     await asyncio.gather(*drives)
 
 

@@ -10,7 +10,8 @@ import { setTimeout as pause } from "node:timers/promises";
 /** Milliseconds in which something that must happen has to have happened on a busy machine. */
 export const PATIENCE = 20_000;
 
-const root = join(import.meta.dirname, "..", "..");
+/** The folder of the project. */
+export const root = join(import.meta.dirname, "..", "..");
 const program = join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug", "proxy-herd");
 
 /** Waits until `check` returns or resolves to something true, and returns that. */

@@ -1,12 +1,15 @@
 // The page in a real browser, looking at real nodes.
 //
-// node --test tests/browser; with SCREENSHOTS=1 the pictures in docs/images are made anew.
+// node --test tests/browser/page.test.mjs; with SCREENSHOTS=1 the pictures in docs/images are made
+// anew, for which it needs python3 and pngquant.
 
 import assert from "node:assert/strict";
+import { execFileSync, spawn } from "node:child_process";
 import { createServer } from "node:http";
+import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { axeProblems, launch, open } from "./browser.mjs";
-import { Herd, until } from "./herd.mjs";
+import { Herd, root, until } from "./herd.mjs";
 import { Relay } from "./relay.mjs";
 
 const NAMES = ["Bailey", "Bona", "Campbell", "Clark", "Jaquez"];
@@ -296,3 +299,40 @@ test("thousands are one picture, and tiles come from where they are configured",
     });
   }
 });
+
+// A fleet drives in Paris and elsewhere; the pictures are of what the page makes of that.
+if (process.env.SCREENSHOTS) {
+  test("pictures for the README", async () => {
+    const addresses = NAMES.map((name) => `127.0.0.1:${herd.ports.get(name)}`);
+    const fleet = spawn("python3", [join(root, "scripts", "fleet.py"), "--vehicles", "300", "--speed", "30", ...addresses], { stdio: "inherit" });
+    try {
+      const page = await look();
+      const picture = async (name) => {
+        const path = join(root, "docs", "images", `${name}.png`);
+        await page.screenshot({ path });
+        execFileSync("pngquant", ["--force", "--strip", "--ext", ".png", "96", path]);
+      };
+      await until("there is a fleet", () => page.locator("#clients li").nth(20).isVisible());
+      await find(page, ".paris.");
+      await shows(page, "#places", "km");
+      await page.evaluate(() => document.activeElement.blur());
+      await page.getByRole("button", { name: "Zoom out" }).click();
+      await until("there are long trails", async () => {
+        let trail = 0;
+        for (const name of NAMES) trail += (await ink(page, name)).trail;
+        return trail > 2500;
+      });
+      await picture("map");
+      await page.emulateMedia({ colorScheme: "dark" });
+      await page.locator("#close").click();
+      await page.reload(); // looks at all clients
+      await shows(page, "#count", /^30\d in view/);
+      await herd.kill("Clark");
+      await until("it is noticed", async () => (await page.locator("#graph title").textContent()).includes("Clark"));
+      await picture("dark");
+      herd.run("Clark");
+    } finally {
+      fleet.kill();
+    }
+  });
+}

@@ -109,5 +109,5 @@ function credit(html) {
 function utc(seconds) {
   const date = new Date(seconds * 1000);
   if (Number.isNaN(date.getTime())) return `${seconds}`;
-  return date.toISOString().replace("T", " ").replace(/\.(\d\d\d)Z$/, ".$1 UTC");
+  return date.toISOString().replace("T", " ").replace(/\.\d+Z$/, " UTC");
 }

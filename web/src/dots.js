@@ -157,7 +157,7 @@ export const Dots = Renderer.extend({
       if (!many || at === selected) this._drawTrail(at, where[2 * index], where[2 * index + 1]);
     }
     if (!many) this._dotFew(shown);
-    if (selected !== undefined) this._drawPlaces();
+    if (selected !== undefined) this._drawPlaces(visible.subarray(0, shown).indexOf(selected));
     for (let index = 0; index < shown; index++) {
       const at = visible[index];
       if (at !== selected && at !== hovered) continue;
@@ -243,7 +243,7 @@ export const Dots = Renderer.extend({
     const selected = clients.ids[at] === this.selected;
     context.strokeStyle = this._colour(clients.servers[clients.server[at]]);
     context.lineWidth = (selected ? 3 : 2) * ratio;
-    context.lineCap = "round";
+    context.lineCap = "butt"; // round ends would lie on one another and show
     // The dot is on its way to the newest point, so the trail begins at the dot.
     let [lastX, lastY] = [x, y];
     for (let back = 1; back < points; back++) {
@@ -261,13 +261,19 @@ export const Dots = Renderer.extend({
     context.globalAlpha = 1;
   },
 
-  _drawPlaces() {
+  // `centre` is where the selected client stands among the visible ones; -1 if it is not.
+  _drawPlaces(centre) {
     const { _context: context, _ratio: ratio } = this;
     const scale = this._scale * ratio;
     const half = 2.5 * ratio;
     const height = 15 * ratio;
     const font = `${12 * ratio}px system-ui, sans-serif`;
-    const taken = []; // labels that would lie on these are left out; the nearest places come first
+    // Labels that would lie on these are left out; the nearest places come first.
+    const taken = [];
+    if (centre >= 0) {
+      const [x, y] = [this._where[2 * centre], this._where[2 * centre + 1]];
+      taken.push({ left: x - 10 * ratio, right: x + 180 * ratio, y });
+    }
     for (const { name, x, y } of this.places) {
       const canvasX = x * scale - this._left * ratio;
       const canvasY = y * scale - this._top * ratio;

@@ -65,11 +65,16 @@ pub(super) fn read(target: Target<'_>, response: &Response) -> Result<Listing, R
         None => return Err(broken()),
     };
     let results = results.0.into_iter().filter_map(|result| complete(result).transpose());
-    let results: Vec<String> = results.collect::<Result<_, _>>().map_err(|_| broken())?;
+    let mut results: Vec<String> = results.collect::<Result<_, _>>().map_err(|_| broken())?;
+    if status == "ZERO_RESULTS" {
+        results.clear();
+    }
     let members = || document.0.iter().map(|(name, value)| (&**name, value.get()));
-    let attributions = [("html_attributions", "[]")];
-    let has_attributions = document.get("html_attributions").is_some();
-    let missing = attributions.into_iter().filter(|_| !has_attributions);
+    let attributions = document.get("html_attributions");
+    if attributions.is_some_and(|value| !value.get().starts_with('[')) {
+        return Err(broken());
+    }
+    let missing = [("html_attributions", "[]")].into_iter().filter(|_| attributions.is_none());
     Listing::build(
         missing.chain(members().take_while(|(name, _)| *name != "results")),
         results.iter().map(String::as_str),
@@ -87,7 +92,10 @@ fn complete(result: &RawValue) -> Result<Option<String>, serde_json::Error> {
     let result = result.get();
     Ok(match members.get("vicinity") {
         _ if !named => None,
-        Some(_) => Some(result.to_owned()),
+        Some(vicinity) => {
+            Text::deserialize(vicinity)?;
+            Some(result.to_owned())
+        }
         None => Some(format!("{},\"vicinity\":\"\"}}", &result[..result.len() - 1])),
     })
 }
@@ -183,8 +191,19 @@ mod tests {
             r#"{"html_attributions":[],"results":[],"status":"ZERO_RESULTS"}"#,
             r#"{"html_attributions":[],"results":[],"status":"OK"}"#,
             r#"{"html_attributions":[],"results":[{"vicinity":"x"}],"status":"OK"}"#,
+            r#"{"html_attributions":[],"results":[{"name":"x"}],"status":"ZERO_RESULTS"}"#,
         ] {
             assert_eq!(document(LEGACY, body, 20).0["status"], "ZERO_RESULTS");
+        }
+    }
+
+    #[test]
+    fn members_of_another_type_are_not_passed_on() {
+        for body in [
+            r#"{"html_attributions":0,"results":[{"name":"x"}],"status":"OK"}"#,
+            r#"{"html_attributions":[],"results":[{"name":"x","vicinity":0}],"status":"OK"}"#,
+        ] {
+            assert_eq!(read(LEGACY, 200, body).unwrap_err().status, Status::UnknownError);
         }
     }
 

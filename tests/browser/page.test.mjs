@@ -265,7 +265,7 @@ test("a connection that broke goes on where it was", async () => {
   }
 });
 
-test("thousands are one picture, and tiles come from where they are configured", async () => {
+test("many thousands are one picture, and tiles come from where they are configured", async () => {
   let asked = 0;
   const pixel = Buffer.from("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7", "base64");
   const tiles = createServer((request, response) => {
@@ -278,19 +278,33 @@ test("thousands are one picture, and tiles come from where they are configured",
   const alone = await Herd.start(["Bailey"], [], configured);
   try {
     const clients = await alone.clients("Bailey");
-    for (let at = 0; at < 5000; at++) {
+    for (let at = 0; at < 12_000; at++) {
       await clients.say(`car-${at}`, 60 * Math.sin(at), ((at * 7.3) % 300) - 150);
     }
-    clients.close();
     const page = await look(alone.url("Bailey"), { mayAsk: [origin] });
-    await shows(page, "#count", /^5,000 in view; 4,950 more/);
+    await shows(page, "#count", /^12,000 in view; 11,950 more/);
     await until("there are dots for thousands", async () => (await ink(page, "Bailey")).dots > 30_000);
     const elements = await page.evaluate(() => document.querySelectorAll("*").length);
     assert.ok(elements < 800, `no element for each client, but there are ${elements}`);
     await until("tiles are asked for", () => asked > 0);
     await shows(page, ".leaflet-control-attribution", "© <b>some</b>body");
+    // Close by, the page listens only to what is around.
+    const listens = page.waitForRequest((request) => request.url().includes("/events?bbox="));
     await find(page, "car-4321");
     await shows(page, "#client-title", "car-4321");
+    await listens;
+    const first = await page.locator("#line").innerText();
+    await shows(page, "#count", /^[1-9]\d* in view/);
+    await clients.say("car-4321", 60 * Math.sin(4321) + 0.01, ((4321 * 7.3) % 300) - 150);
+    const { properties } = await until("the node has heard it", async () => {
+      const feature = await (await fetch(`${alone.url("Bailey")}/api/clients/car-4321`)).json();
+      return feature.properties.line !== first && feature;
+    });
+    await shows(page, "#line", properties.line);
+    await find(page, "car-1234"); // which the page has forgotten
+    await shows(page, "#client-title", "car-1234");
+    await shows(page, "#count", /^[1-9]\d* in view/);
+    clients.close();
   } finally {
     await alone.stop();
     await new Promise((done) => {

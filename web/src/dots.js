@@ -27,7 +27,6 @@ export const Dots = Renderer.extend({
     this.hovered = null;
     this.places = []; // around the selected one: {name, x, y}
     this.clock = 0; // the node's, POSIX seconds
-    this.shown = 0;
     this._colourOf = new Map();
   },
 
@@ -146,7 +145,6 @@ export const Dots = Renderer.extend({
       where[2 * shown + 1] = canvasY;
       shown++;
     }
-    this.shown = shown;
 
     const many = shown > MANY;
     const selected = this.selected === null ? undefined : clients.indexOf(this.selected);

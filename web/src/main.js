@@ -21,17 +21,17 @@ const clients = new Clients();
 const map = makeMap(byId("map"));
 const dots = new Dots(clients).addTo(map);
 const details = new Details(clients, dots);
-const showList = makeList(clients, dots, select);
+const showList = makeList(clients, dots, visit);
 let clock = null; // the node's at some moment of ours
 let fitted = false;
 let held = 0;
-let watched = null;
+let watched = null; // the box, and at which zoom it was taken
 let nodes = "";
 let hasTiles = false;
 
 theme.onChange(() => dots.retheme());
 addLand(map).catch((error) => console.error("the land could not be drawn:", error));
-makeSearch(clients, select, (feature) => clients.put(feature, performance.now()));
+makeSearch(clients, visit, (feature) => clients.put(feature, performance.now()));
 
 const connection = new Connection({
   reset(count) {
@@ -85,7 +85,7 @@ function fit() {
   fitted = true;
   const wanted = decodeURIComponent(location.hash.slice(1));
   const at = wanted && clients.find(wanted, 1)[0];
-  if (at !== undefined && clients.names[at] === wanted) select(clients.ids[at]);
+  if (at !== undefined && clients.names[at] === wanted) visit(clients.ids[at]);
   else map.fitBounds(bounds, { padding: [40, 40], maxZoom: 12 });
 }
 
@@ -96,24 +96,33 @@ function watchView() {
     return connection.watch("");
   }
   const view = map.getBounds();
-  if (watched?.contains(view)) return;
-  watched = view.pad(0.5);
-  const [west, east] = [Math.max(-180, watched.getWest()), Math.min(180, watched.getEast())];
-  const [south, north] = [Math.max(-90, watched.getSouth()), Math.min(90, watched.getNorth())];
+  const zoom = map.getZoom();
+  if (watched?.box.contains(view) && zoom < watched.zoom + 2) return;
+  const box = view.pad(0.5);
+  watched = { box, zoom };
+  const [west, east] = [Math.max(-180, box.getWest()), Math.min(180, box.getEast())];
+  const [south, north] = [Math.max(-90, box.getSouth()), Math.min(90, box.getNorth())];
   const everywhere = west === -180 && east === 180 && south <= -85 && north >= 85;
   connection.watch(everywhere ? "" : [west, south, east, north].map((degrees) => degrees.toFixed(4)).join());
 }
 
+/** Selects a client; null selects none. */
 function select(id) {
   dots.selected = id;
   details.show(id);
   dots.redraw();
   const at = id === null ? undefined : clients.indexOf(id);
   history.replaceState(null, "", at === undefined ? location.pathname : `#${encodeURIComponent(clients.names[at])}`);
-  if (at !== undefined && (!map.getBounds().pad(-0.1).contains(clients.position(at)) || map.getZoom() < CLOSE_ENOUGH)) {
-    map.setView(clients.position(at), Math.max(map.getZoom(), CLOSE_ENOUGH));
-  }
   showList();
+}
+
+/** Selects a client that may be out of view, or lost in it, and goes there. */
+function visit(id) {
+  select(id);
+  const position = clients.position(clients.indexOf(id));
+  if (map.getZoom() < CLOSE_ENOUGH || !map.getBounds().pad(-0.1).contains(position)) {
+    map.setView(position, Math.max(map.getZoom(), CLOSE_ENOUGH));
+  }
 }
 
 map.on("moveend", () => {

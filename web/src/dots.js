@@ -209,7 +209,7 @@ export const Dots = Renderer.extend({
       const at = this._visible[index];
       const colour = (clients.received[at] < oldBefore ? pale : fresh)[clients.server[at]];
       const centre = y * width + x;
-      for (const offset of disc) pixels[centre + offset] = colour;
+      for (let pixel = 0; pixel < disc.length; pixel++) pixels[centre + disc[pixel]] = colour;
     }
     context.putImageData(this._picture, 0, 0);
   },
@@ -323,7 +323,7 @@ function discOffsets(radius, width) {
       if (x * x + y * y <= radius * radius + 0.5) offsets.push(y * width + x);
     }
   }
-  return offsets;
+  return Int32Array.from(offsets);
 }
 
 function grown(array, Type, length) {

@@ -4,6 +4,8 @@ import { byId, element, setText } from "./dom.js";
 import { count, duration } from "./format.js";
 
 const MOST = 50;
+/** Of more than that, those that are listed are not the first by name: sorting all would be felt. */
+const SORTED = 1000;
 
 /** Makes the list; `select(id)` is called when one is chosen. Returns what brings it up to date. */
 export function makeList(clients, dots, select) {
@@ -11,7 +13,7 @@ export function makeList(clients, dots, select) {
   const list = byId("clients");
   return () => {
     const inView = dots.inView();
-    const some = inView.length > 5000 ? inView.slice(0, 5000) : inView; // sorting all would be felt
+    const some = inView.slice(0, SORTED);
     const first = some.sort((one, other) => compare(clients.names[one], clients.names[other])).slice(0, MOST);
     const more = inView.length - first.length;
     const rest = more > 0 ? `; ${count(more)} more are not listed: zoom in or search` : "";

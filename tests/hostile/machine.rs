@@ -116,6 +116,8 @@ fn accepting_pauses_when_the_machine_has_nothing_left_and_goes_on() {
     const ENOBUFS: i64 = 105;
     let machine = Machine::start(SOLO, "");
     let mut steady = machine.herd.client("Solo");
+    // Once it is answered it has been taken, and cannot be the one that is closed unheard.
+    assert_bytes(&steady.ask(b"hello"), b"? hello\n");
     for errno in [ENOMEM, ENFILE, ENOBUFS] {
         machine.fail_accepts(errno, 3);
         let _waits = machine.herd.client("Solo"); // served or closed unheard

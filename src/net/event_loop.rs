@@ -178,11 +178,13 @@ impl EventLoop {
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        // Before anybody can connect: whoever has done so may ask for the end.
+        let signals = Signals::register(poll.registry(), SIGNALS)?;
         Ok(Self {
             started: Instant::now(),
             listeners: vec![(Serves::Lines, Listener::bind(address, poll.registry(), LISTENER)?)],
             accept_at: None,
-            signals: Signals::register(poll.registry(), SIGNALS)?,
+            signals,
             resolver: Resolver::new(waker),
             neighbours: outbound.neighbours,
             upstream: outbound.upstream,

@@ -46,6 +46,8 @@ pub struct Pipe {
     pub last: Time,
     /// The sender waits for room.
     pub full: bool,
+    /// Bytes that are sent from now on vanish: none may follow a gap.
+    pub broken: bool,
 }
 
 #[derive(Debug)]
@@ -91,6 +93,9 @@ impl End {
 impl Pipe {
     pub fn push(&mut self, at: Time, packet: Packet) -> Time {
         if let Packet::Bytes(bytes) = &packet {
+            if self.broken {
+                return at;
+            }
             self.bytes += bytes.len();
         }
         self.last = self.last.max(at);

@@ -514,6 +514,7 @@ impl World {
             } else {
                 pipe.clear();
             }
+            pipe.broken = true;
             if spared != Some(end == 0) {
                 self.push(wire, end, if orderly { Packet::Fin } else { Packet::Reset });
             }
@@ -559,6 +560,12 @@ impl World {
         if self.schedule.rules.client_ttl > 0 {
             // What a clock that was wrong called expired is only brought by the next check.
             exchange += millis(timing.antientropy_interval + GRACE);
+            let ttl = self.schedule.rules.client_ttl as Time;
+            if ttl <= 10 * SECONDS {
+                // What replaced an older record where a clock was wrong, and expires now, leaves
+                // nothing there; the next check brings the older one from those who kept it.
+                exchange += ttl + millis(timing.antientropy_interval + GRACE);
+            }
             if self.schedule.is_capped() {
                 // And a place that an expired record leaves is not free at the same moment
                 // everywhere.

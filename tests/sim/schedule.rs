@@ -156,13 +156,13 @@ impl Schedule {
         let diameter = remaining_diameter(nodes, &edges, &cut_for_good, &dead_for_good)
             .expect("what is lost for good leaves the others connected");
         // More is told of a few clients than the links can carry.
-        let hot = rng.percent(12) && nodes <= 10;
+        let hot = nodes <= 10 && rng.percent(if calm { 20 } else { 10 });
         // Something is always on its way.
         let busy = !hot && nodes <= 10 && rng.percent(if calm { 25 } else { 5 });
         let network = network(calm, hot, diameter, rng);
         let crowded = rng.percent(3) && nodes < 8 && !hot;
         let clients = clients(crowded, hot, busy, rng);
-        let rules = rules(calm, clients.len(), rng);
+        let rules = rules(calm, hot, clients.len(), rng);
         let timing = timing(calm, &network, &rules, rng);
         // Nodes whose clocks differ differ about what has expired, and so about what a cap leaves.
         let expiring = rules.client_ttl > 0;
@@ -437,7 +437,7 @@ fn network(calm: bool, hot: bool, diameter: usize, rng: &mut Rng) -> Network {
             65_536
         },
         send_limit: if hot {
-            rng.range(100, 300) as usize
+            rng.range(80, 160) as usize
         } else if rng.percent(30) {
             rng.range(256, 2048) as usize
         } else {
@@ -446,9 +446,10 @@ fn network(calm: bool, hot: bool, diameter: usize, rng: &mut Rng) -> Network {
     }
 }
 
-fn rules(calm: bool, clients: usize, rng: &mut Rng) -> Rules {
-    let capped = rng.percent(25);
-    let expiring = rng.percent(25) && !(calm && capped);
+fn rules(calm: bool, hot: bool, clients: usize, rng: &mut Rng) -> Rules {
+    // How old what is held may be is checked where nothing but the links decides about it.
+    let capped = !hot && rng.percent(25);
+    let expiring = !hot && rng.percent(25) && !(calm && capped);
     Rules {
         max_clock_offset: Nanos::from(rng.pick(&[1, 5, 60])) * SECOND,
         max_clients: if capped { rng.range(1, clients.min(8) as u64) as u32 } else { 1_000_000 },
@@ -487,7 +488,7 @@ fn clients(crowded: bool, hot: bool, busy: bool, rng: &mut Rng) -> Vec<String> {
         return one_leaf().to_vec();
     }
     if hot {
-        return (0..rng.range(4, 10)).map(|i| format!("c{i}")).collect();
+        return (0..rng.range(8, 12)).map(|i| format!("c{i}")).collect();
     }
     if rng.percent(25) {
         return one_leaf()[..rng.range(2, 12) as usize].to_vec();

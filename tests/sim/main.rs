@@ -10,6 +10,7 @@
     reason = "helpers of tests report by failing the test"
 )]
 
+mod every_order;
 mod network;
 mod oracle;
 #[cfg(feature = "planted-bugs")]

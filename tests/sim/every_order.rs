@@ -1,0 +1,326 @@
+//! Every order of events in a small herd: three nodes in a line, three updates, and an edge that is
+//! cut and linked again, at every point.
+//!
+//! A node is a function of what it was given, in that order. Orders in which each node was given
+//! the same lead to the same state, so each state is gone on from once, and the orders that lead
+//! through it are counted, not run.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+use proxy_herd::config::LogFormat;
+use proxy_herd::herd::directory::{Keys, Rules};
+use proxy_herd::herd::handshake::Identity;
+use proxy_herd::herd::routes::NodeId;
+use proxy_herd::herd::{Herd, Timing};
+use proxy_herd::journal::Journal;
+use proxy_herd::protocol::record::Record;
+use proxy_herd::protocol::time::{Nanos, SECOND};
+
+use crate::world::name;
+
+const NODES: usize = 3;
+const EDGES: [(usize, usize); 2] = [(0, 1), (1, 2)];
+
+/// The edge that is cut.
+const CUT: usize = 0;
+
+/// What is told, and to whom. The third is as new as the second; the order of nodes decides.
+const TOLD: [(usize, &[u8]); 3] = [
+    (0, b"AT n00 +0.000000000 k +1-1 5"),
+    (2, b"AT n02 +0.000000000 k +2-2 6"),
+    (1, b"AT n01 +0.000000000 k +3-3 6"),
+];
+const NEWEST: &[u8] = TOLD[1].1;
+
+const CLOCK: Nanos = 6 * SECOND;
+
+/// When the orders begin: the trees are in use.
+const BEGIN: Duration = Duration::from_secs(3);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Act {
+    /// One of [`TOLD`].
+    Tell(usize),
+    /// The next packet arrives at this end of this edge.
+    Deliver(usize, usize),
+    Cut,
+    /// This end of the edge sees that it is cut.
+    Notice(usize),
+    Relink,
+}
+
+/// All that a future depends on: what each node was given, what is told, what became of the edge.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    given: [u64; NODES],
+    told: [bool; TOLD.len()],
+    cut: bool,
+    noticed: [bool; 2],
+    relinked: bool,
+}
+
+struct Small {
+    herds: Vec<Herd>,
+    journal: Journal,
+    /// `pipes[edge][end]` leads to that end.
+    pipes: [[VecDeque<Vec<u8>>; 2]; EDGES.len()],
+    key: Key,
+}
+
+/// What the search has come to.
+#[derive(Default)]
+struct Search {
+    /// Orders from each state to an end.
+    orders: HashMap<Key, u128>,
+    path: Vec<Act>,
+    failure: Option<String>,
+}
+
+impl Small {
+    fn new() -> Self {
+        let herds = (0..NODES).map(|me| {
+            let ends = |&(a, b): &(usize, usize)| (a == me).then_some(b).or((b == me).then_some(a));
+            let identity = Identity {
+                names: (0..NODES).map(|node| name(node).into_boxed_slice()).collect(),
+                me: me as NodeId,
+                neighbours: EDGES.iter().filter_map(ends).map(|peer| peer as NodeId).collect(),
+                rules: Rules { max_clock_offset: 5 * SECOND, max_clients: 100, client_ttl: 0 },
+                secret: None,
+                tls: false,
+                boot: me as u64 + 1,
+            };
+            let never = Duration::from_hours(24);
+            let timing = Timing {
+                keepalive: never,
+                timeout: never,
+                redial_max: never,
+                antientropy_interval: never,
+            };
+            Herd::new(identity, &[], timing, Keys { index: (1, 2), digest: (3, 4) }, Duration::ZERO)
+        });
+        let key = Key {
+            given: [0; NODES],
+            told: [false; TOLD.len()],
+            cut: false,
+            noticed: [false; 2],
+            relinked: false,
+        };
+        let journal = Journal::new(false, LogFormat::default(), "sim");
+        let mut small = Self { herds: herds.collect(), journal, pipes: Default::default(), key };
+        for edge in 0..EDGES.len() {
+            small.establish(edge, Duration::ZERO);
+        }
+        small.rest(Duration::ZERO, BEGIN);
+        small
+    }
+
+    /// The number of the connection of an edge.
+    fn connection(&self, edge: usize) -> u64 {
+        edge as u64 + if edge == CUT && self.key.relinked { 10 } else { 0 }
+    }
+
+    fn establish(&mut self, edge: usize, now: Duration) {
+        let (a, b) = EDGES[edge];
+        let connection = self.connection(edge);
+        for (me, peer) in [(a, b), (b, a)] {
+            let boot = peer as u64 + 1;
+            self.herds[me].established(connection, peer as NodeId, boot, me < peer, now);
+        }
+    }
+
+    fn end(edge: usize, end: usize) -> usize {
+        if end == 0 { EDGES[edge].0 } else { EDGES[edge].1 }
+    }
+
+    /// What all nodes owe is sent, in one packet a link; what goes into the cut edge is lost.
+    fn flush(&mut self) {
+        for edge in 0..EDGES.len() {
+            for end in 0..2 {
+                let (me, peer) = (Self::end(edge, end), Self::end(edge, 1 - end));
+                let link = self.herds[me].link_to(peer as NodeId).expect("they are neighbours");
+                let mut packet = Vec::new();
+                while self.herds[me].has_output(link) {
+                    self.herds[me].fill(link, CLOCK, &mut packet, usize::MAX, &mut self.journal);
+                }
+                let is_lost = edge == CUT && self.key.cut && !self.key.relinked;
+                if !packet.is_empty() && !is_lost {
+                    self.pipes[edge][1 - end].push_back(packet);
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, edge: usize, end: usize, now: Duration) {
+        let Some(packet) = self.pipes[edge][end].pop_front() else { return };
+        let (me, peer) = (Self::end(edge, end), Self::end(edge, 1 - end));
+        let link = self.herds[me].link_to(peer as NodeId).expect("they are neighbours");
+        let connection = self.connection(edge);
+        for line in packet.strip_suffix(b"\n").expect("whole lines are sent").split(|&b| b == b'\n')
+        {
+            self.herds[me]
+                .receive(link, connection, line, now, CLOCK, &mut self.journal)
+                .expect("what nodes say is in order");
+        }
+    }
+
+    /// Time passes with nothing in the way.
+    fn rest(&mut self, from: Duration, until: Duration) {
+        let mut now = from;
+        while now <= until {
+            for herd in &mut self.herds {
+                herd.handle_timeout(now, CLOCK);
+                while herd.poll_action().is_some() {}
+            }
+            self.flush();
+            while self.pipes.iter().flatten().any(|pipe| !pipe.is_empty()) {
+                for edge in 0..EDGES.len() {
+                    (0..2).for_each(|end| self.deliver(edge, end, now));
+                }
+                self.flush();
+            }
+            now += Duration::from_millis(250);
+        }
+    }
+
+    fn acts(&self) -> Vec<Act> {
+        let Key { told, cut, noticed, relinked, .. } = self.key;
+        let mut acts: Vec<Act> = (0..TOLD.len()).filter(|&i| !told[i]).map(Act::Tell).collect();
+        let ways = (0..EDGES.len()).flat_map(|edge| [(edge, 0), (edge, 1)]);
+        acts.extend(
+            ways.filter(|&(edge, end)| !self.pipes[edge][end].is_empty())
+                .map(|(edge, end)| Act::Deliver(edge, end)),
+        );
+        acts.extend((!cut).then_some(Act::Cut));
+        acts.extend((0..2).filter(|&end| cut && !noticed[end]).map(Act::Notice));
+        acts.extend((noticed == [true; 2] && !relinked).then_some(Act::Relink));
+        acts
+    }
+
+    /// The state that `act` leads to.
+    fn key_after(&self, act: Act) -> Key {
+        let mut key = self.key;
+        let mut give = |node: usize, what: &[u8]| {
+            let mut hasher = DefaultHasher::new();
+            (key.given[node], what).hash(&mut hasher);
+            key.given[node] = hasher.finish();
+        };
+        match act {
+            Act::Tell(i) => give(TOLD[i].0, TOLD[i].1),
+            Act::Deliver(edge, end) => give(Self::end(edge, end), &self.pipes[edge][end][0]),
+            Act::Cut => {}
+            Act::Notice(end) => give(Self::end(CUT, end), b"cut"),
+            Act::Relink => (0..2).for_each(|end| give(Self::end(CUT, end), b"linked")),
+        }
+        match act {
+            Act::Tell(i) => key.told[i] = true,
+            Act::Deliver(..) => {}
+            Act::Cut => key.cut = true,
+            Act::Notice(end) => key.noticed[end] = true,
+            Act::Relink => key.relinked = true,
+        }
+        key
+    }
+
+    fn act(&mut self, act: Act) {
+        let key = self.key_after(act);
+        match act {
+            Act::Tell(i) => {
+                let record = Record::parse(TOLD[i].1).expect("it is a record");
+                self.herds[TOLD[i].0].hear(&record, CLOCK);
+            }
+            Act::Deliver(edge, end) => self.deliver(edge, end, BEGIN),
+            Act::Cut => self.pipes[CUT].iter_mut().for_each(VecDeque::clear),
+            Act::Notice(end) => {
+                let (me, peer) = (Self::end(CUT, end), Self::end(CUT, 1 - end));
+                let link = self.herds[me].link_to(peer as NodeId).expect("they are neighbours");
+                let connection = self.connection(CUT);
+                self.herds[me].closed(link, connection, BEGIN);
+            }
+            Act::Relink => {}
+        }
+        self.key = key;
+        if act == Act::Relink {
+            self.establish(CUT, BEGIN);
+        }
+        self.flush();
+    }
+
+    /// Nothing more happens: all hold the newest.
+    fn judge(mut self) -> Result<(), String> {
+        self.rest(BEGIN, BEGIN + Duration::from_secs(1));
+        for (node, herd) in self.herds.iter().enumerate() {
+            let held = herd.directory.get(b"k", CLOCK).unwrap_or_default();
+            if held != NEWEST {
+                return Err(format!("n{node:02} holds {}", held.escape_ascii()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Search {
+    /// Goes on from `small`, to the number of orders from there.
+    fn explore(&mut self, mut live: Option<Small>) -> u128 {
+        let Some(small) = &live else { return 0 };
+        let (key, acts) = (small.key, small.acts());
+        if acts.is_empty() {
+            if let Some(Err(why)) = live.map(Small::judge) {
+                self.failure.get_or_insert(why);
+            }
+            return 1;
+        }
+        let next: Vec<(Act, Key)> = acts.iter().map(|&act| (act, small.key_after(act))).collect();
+        let mut orders = 0;
+        for (act, key) in next {
+            if self.failure.is_some() {
+                return 0;
+            }
+            if let Some(&known) = self.orders.get(&key) {
+                orders += known;
+                continue;
+            }
+            // The first to go on takes the herd as it is, the others need one of their own.
+            let mut there = live.take().unwrap_or_else(|| self.again());
+            there.act(act);
+            self.path.push(act);
+            orders += self.explore(Some(there));
+            self.path.pop();
+        }
+        self.orders.insert(key, orders);
+        orders
+    }
+
+    fn again(&self) -> Small {
+        let mut small = Small::new();
+        self.path.iter().for_each(|&act| small.act(act));
+        small
+    }
+}
+
+/// Tries every order, to how many there are and in how many states.
+fn search() -> Result<(u128, usize), String> {
+    let mut search = Search::default();
+    let orders = search.explore(Some(Small::new()));
+    search.failure.map_or(Ok((orders, search.orders.len())), Err)
+}
+
+#[test]
+fn every_order_converges() {
+    let (orders, states) = search().unwrap_or_else(|why| panic!("{why}"));
+    println!("{orders} orders through {states} states");
+}
+
+#[cfg(feature = "planted-bugs")]
+#[test]
+fn some_order_shows_a_planted_bug() {
+    use proxy_herd::planted::{Bug, plant};
+    for bug in [Bug::QueueBitNotCleared, Bug::EqualTimesAccepted] {
+        plant(Some(bug));
+        let found = search();
+        plant(None);
+        let why = found.expect_err(&format!("{bug:?} is not caught"));
+        println!("{bug:?}: {why}");
+    }
+}

@@ -12,7 +12,7 @@ use proxy_herd::config::LogFormat;
 use proxy_herd::herd::directory::Keys;
 use proxy_herd::herd::exchange::GRACE;
 use proxy_herd::herd::handshake::{Identity, Transport};
-use proxy_herd::herd::routes::{NodeId, SETTLE};
+use proxy_herd::herd::routes::{LINKS_PAUSE, NodeId, SETTLE};
 use proxy_herd::herd::{Action, Counters, Herd, LinkId};
 use proxy_herd::journal::Journal;
 use proxy_herd::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, Limits};
@@ -612,7 +612,8 @@ impl World {
     /// Waits until links and routes rest, then tells an update that is counted.
     fn settle(&mut self, since: Time) {
         let timing = &self.schedule.timing;
-        let settle = SETTLE.as_nanos() as Time
+        // The herd may be told of the last change a pause after it.
+        let settle = (SETTLE + LINKS_PAUSE).as_nanos() as Time
             + 3 * (self.schedule.flood_time() + self.narrow_delay())
             + 50 * MILLISECOND;
         let reconnect = timing.timeout + DIAL_TIMEOUT + HANDSHAKE_TIMEOUT + timing.redial_max;

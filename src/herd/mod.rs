@@ -14,6 +14,8 @@ pub mod link;
 pub mod message;
 pub mod queue;
 pub mod routes;
+#[cfg(test)]
+mod tests;
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -248,7 +250,8 @@ impl Herd {
     /// Queues what is in `slot` for those who are to have it from this node.
     ///
     /// Along the tree of its origin, if the record came that way; to everybody but the sender, if
-    /// there is any doubt. Servers of the seed are outside the trees and always get it.
+    /// there is any doubt. Outside the trees, and always to get it, are servers of the seed and
+    /// neighbours that are linked and have not told the herd so yet.
     fn forward(&mut self, slot: Slot, origin: NodeId, from: Option<LinkId>, repaired: bool) {
         if let Some(watched) = &mut self.watched {
             watched.push(slot);
@@ -271,7 +274,8 @@ impl Herd {
                 continue;
             }
             let is_sender = from == Some(at) && !planted(Bug::FloodGoesBack);
-            if (flood || link.seed_compatible) && !is_sender {
+            let outside = link.seed_compatible || !self.routes.has_edge(link.peer);
+            if (flood || outside) && !is_sender {
                 link.owe(slot);
             }
         }

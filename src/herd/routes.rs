@@ -160,6 +160,15 @@ impl Routes {
         tree.reachable.then_some(tree)
     }
 
+    /// Whether trees are in use and reckon with the edge to `peer`. A neighbour may be linked and
+    /// not have said so yet: no tree leads to it.
+    #[must_use]
+    pub fn has_edge(&self, peer: NodeId) -> bool {
+        self.edges.as_ref().is_some_and(|edges| {
+            edges.rows[usize::from(self.me) * edges.words + usize::from(peer) / 64] & bit(peer) != 0
+        })
+    }
+
     fn unsettle(&mut self, now: Duration) {
         self.settles_at = Some(now + SETTLE);
         if !planted(Bug::TreeOutlivesGraph) && self.edges.take().is_some() {

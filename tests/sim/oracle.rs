@@ -93,10 +93,6 @@ impl Oracle {
         if !told.stored {
             return Ok(None);
         }
-        if self.rules.client_ttl > 0 {
-            // Where the newer one expires before it has come, the older one is not missed.
-            self.at_quiet[told.client] = None;
-        }
         let id = self.facts.len();
         self.by_line.insert(told.line.to_vec(), id);
         self.facts.push(fact);
@@ -122,8 +118,12 @@ impl Oracle {
         self.add_up(directory, &view)?;
         for client in 0..view.len() {
             self.compare(node, client, &view, clock)?;
-            if let Some(now) = view[client] {
-                self.best[node][client] = Some(now);
+            let Some(now) = view[client] else { continue };
+            self.best[node][client] = Some(now);
+            if self.rules.client_ttl > 0 && self.at_quiet[client] != Some(now) {
+                // What has taken its place may expire: then the older one is not missed.
+                let older = |&id: &RecordId| self.facts[id].key < self.facts[now].key;
+                self.at_quiet[client] = self.at_quiet[client].filter(|id| !older(id));
             }
         }
         self.views[node] = view;

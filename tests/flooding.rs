@@ -528,15 +528,7 @@ fn peers_do_not_count_as_clients() {
     herd.start_all();
     herd.wait_until_connected(&herd.names());
     for (full, returning) in [("Left", "Right"), ("Right", "Left")] {
-        let mut crowd: Vec<Client> = Vec::new();
-        eventually("eight clients are served", DEADLINE, || {
-            let mut client = herd.client(full); // one of before may still count for a moment
-            client.send(b"hello\n");
-            if client.line() == b"? hello\n" {
-                crowd.push(client);
-            }
-            (crowd.len() == 8).then_some(())
-        });
+        let mut crowd = herd.crowd(full, 8);
         herd.kill(returning);
         herd.start(returning);
         eventually("the neighbour that returned is heard", DEADLINE, || {

@@ -81,20 +81,6 @@ fn has_something(client: &Client) -> bool {
     !matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-/// Takes every place there is for clients.
-fn crowd(herd: &Herd, name: &str, places: usize) -> Vec<Client> {
-    let mut crowd: Vec<Client> = Vec::new();
-    eventually("the node is full", DEADLINE, || {
-        let mut client = herd.client(name); // one of before may still count for a moment
-        client.send(b"hello\n");
-        if client.line() == b"? hello\n" {
-            crowd.push(client);
-        }
-        (crowd.len() == places).then_some(())
-    });
-    crowd
-}
-
 /// A document that says that the provider did not answer.
 fn assert_in_vain(reply: &[u8]) {
     let reply = Whatsat::parse(reply);
@@ -368,7 +354,7 @@ fn links_and_every_close_are_in_the_log_with_the_reason() {
     herd.wait_for_log("Left", &["linked with Right"]);
     herd.wait_for_log("Right", &["linked with Left"]);
 
-    let mut clients = crowd(&herd, "Left", 3);
+    let mut clients = herd.crowd("Left", 3);
     let mut refused = herd.client("Left");
     assert_bytes(&refused.rest(), b"? too many connections\n");
     herd.wait_for_log("Left", &[&refused.address(), "refused", "max_connections"]);
@@ -412,7 +398,7 @@ fn one_too_many_is_told_so_at_once_when_all_neighbours_are_linked() {
     let mut herd = Herd::new(&PAIR, "limits: {max_connections: 4}");
     herd.start_all();
     herd.wait_until_connected(&herd.names());
-    let mut served = crowd(&herd, "Left", 4);
+    let mut served = herd.crowd("Left", 4);
     let refuse = || {
         let start = Instant::now();
         let mut refused = herd.client("Left");
@@ -435,7 +421,7 @@ fn one_too_many_is_told_so_at_once_when_all_neighbours_are_linked() {
 fn a_neighbour_is_let_in_when_clients_have_taken_all_places() {
     let mut herd = Herd::new(&PAIR, "limits: {max_connections: 4}");
     herd.start("Left");
-    let mut served = crowd(&herd, "Left", 4);
+    let mut served = herd.crowd("Left", 4);
     let before = herd.counter("Left", "connections_refused_total");
     let connected = Instant::now();
     let mut silent = herd.client("Left");

@@ -261,26 +261,43 @@ impl Herd {
     }
 
     /// Waits until an update on any node of `names` reaches all others of them. Each try sends a
-    /// new update, since one that was sent before the links were up need not arrive.
+    /// new update, since one that was sent before the links were up need not arrive. One connection
+    /// to each node asks all of it: a node may notice that one has closed after it has taken the
+    /// next, and where few are allowed that would be one too many.
     pub fn wait_until_connected(&self, names: &[String]) {
-        for sender in names {
-            let what = format!("an update on {sender} reaches {names:?}");
-            let probe = format!("probe-{sender}");
+        let mut clients: Vec<Client> = names.iter().map(|name| self.client(name)).collect();
+        for sender in 0..names.len() {
+            let what = format!("an update on {} reaches {names:?}", names[sender]);
+            let probe = format!("probe-{}", names[sender]);
             eventually(&what, DEADLINE, || {
-                let line = self.client(sender).iamat(&probe, "+0+0", &seconds(wall_ns()));
-                let arrived = |name: &String| {
+                let line = clients[sender].iamat(&probe, "+0+0", &seconds(wall_ns()));
+                let arrived = |client: &mut Client| {
                     let start = Instant::now();
                     while start.elapsed() < Duration::from_millis(200) {
-                        if self.held(name, &probe).as_deref() == Some(&line) {
+                        if client.held(probe.as_bytes()).as_deref() == Some(&line) {
                             return true;
                         }
                         thread::sleep(Duration::from_millis(1)); // the pace of the polling
                     }
                     false
                 };
-                names.iter().all(arrived).then_some(())
+                clients.iter_mut().all(arrived).then_some(())
             });
         }
+    }
+
+    /// Clients that are served and stay, until none more is; `places` of them.
+    pub fn crowd(&self, name: &str, places: usize) -> Vec<Client> {
+        let mut crowd = Vec::new();
+        eventually("the node is full", DEADLINE, || {
+            let mut client = self.client(name); // one of before may still count for a moment
+            client.send(b"hello\n");
+            if client.line() == b"? hello\n" {
+                crowd.push(client);
+            }
+            (crowd.len() == places).then_some(())
+        });
+        crowd
     }
 
     pub fn config(&self) -> PathBuf {

@@ -4,6 +4,8 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use proxy_herd::limits::MAX_PROBATIONS;
+
 use crate::common::{DEADLINE, Herd, assert_bytes, eventually, find, refused, show};
 use crate::peer::{Peer, beside_a_false_neighbour, hello, proof};
 use crate::{PAIR, SECRET};
@@ -232,4 +234,15 @@ fn a_handshake_has_a_deadline_and_a_small_buffer() {
     herd.wait_for_log("A", &["a line of a peer is too long"]);
     // Whatever else is wrong, the node serves.
     assert_bytes(&herd.client("A").ask(b"hello"), &refused(b"hello"));
+}
+
+/// A node has no place left, and silent connections from the neighbour's own address have taken
+/// every one in which it might be heard. It is heard at once: the oldest of them makes room.
+#[test]
+fn silent_connections_over_the_limit_do_not_keep_a_neighbour_away() {
+    let (herd, _listener) = beside_a_false_neighbour(Some(SECRET), "limits: {max_connections: 2}");
+    let _served = herd.crowd("A", 2);
+    let silent: Vec<_> = (0..2 * MAX_PROBATIONS).map(|_| herd.client("A")).collect();
+    Peer::dial(&herd).introduce(SECRET, 7);
+    drop(silent); // they were there until then
 }

@@ -19,8 +19,8 @@ use proxy_herd::herd::digest::{Branch, FANOUT, LEAF_LEVEL};
 use proxy_herd::herd::directory::{Rules, Source};
 use proxy_herd::herd::handshake::Transport;
 use proxy_herd::herd::message::{
-    Message, Purpose, push_links, push_listing, push_offers, push_ping, push_pong, push_pull,
-    push_repair, push_sums, push_wants,
+    DIGESTS_PER_LINE, Message, Purpose, push_links, push_listing, push_offers, push_ping,
+    push_pong, push_pull, push_repair, push_sums, push_wants,
 };
 use proxy_herd::herd::routes::SETTLE;
 use proxy_herd::herd::{Action, LinkId};
@@ -54,7 +54,8 @@ const LIMITS: fn() -> Limits = || Limits {
 /// Longer than any reply here.
 const LONGEST_REPLY: usize = 1000;
 
-const LONGEST_MESSAGE: usize = 400;
+/// A line full of digests, and the answers to pings in front of it.
+const LONGEST_MESSAGE: usize = 17 * DIGESTS_PER_LINE + 200;
 
 fuzz_target!(|input: &[u8]| {
     let mut events = Events(input);

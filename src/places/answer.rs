@@ -178,6 +178,29 @@ mod tests {
         serde_json::from_str::<serde_json::Value>(&text).unwrap();
     }
 
+    /// The end of an escape may be the beginning of the key, and a key may hold quotes.
+    #[test]
+    fn what_is_left_of_a_string_without_the_key_is_a_string() {
+        let cases: [(&[u8], &str, &str); 5] = [
+            (b"canary", r#""a \u004canary b""#, "a Lanary b"),
+            (b"canary", r#""\u001canary""#, "[api key]"),
+            (b"canary", r#""\ncanary\u0063anary""#, "\n[api key][api key]"),
+            (b"nary", r#""\nary, \\nary""#, "[api key]"),
+            (br#""a"#, r#""a\"a""#, "a[api key]"),
+        ];
+        for (key, string, expected) in cases {
+            let key = ApiKey::parse(key).unwrap();
+            let raw = format!("{{\"s\":{string},{string}:1}}");
+            let listing = Listing::build([], [&*raw], [], Some(&key)).unwrap();
+            let text = cut(&listing, 1);
+            let document: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(document["results"][0]["s"], expected);
+            assert_eq!(document["results"][0][expected], 1);
+            let (_, printed) = text.split_once("\"s\": \"").unwrap();
+            assert!(!key.is_in(printed.split("\",\n").next().unwrap().as_bytes()), "{text}");
+        }
+    }
+
     #[test]
     fn depth_and_size_are_bounded() {
         let deep = "[".repeat(40) + &"]".repeat(40);

@@ -191,24 +191,32 @@ impl<'a> Printer<'a> {
 
     /// Appends `text` as a string, less the key.
     pub(super) fn string(&mut self, text: &str) {
-        let text = self.key.map_or(Cow::Borrowed(text), |key| key.scrub(text));
-        push_string(&mut self.out, &text);
+        let Some(key) = self.key else { return push_string(&mut self.out, text) };
+        let start = self.out.len();
+        push_string(&mut self.out, &key.scrub(text));
+        // The end of an escape and what follows it may spell the key, though the text does not.
+        if key.is_in(&self.out[start + 1..self.out.len() - 1]) {
+            self.out.truncate(start);
+            push_string(&mut self.out, &key.to_string());
+        }
     }
 
-    /// Appends a string with its quotes, unless the key is in it: then what is left of it.
+    /// Appends a string with its quotes as it stands, unless the key is in it, as it stands or as
+    /// it is meant: then what is left of it.
     fn string_token(&mut self, token: &str) {
-        let Some(key) = self.key else {
-            self.out.extend_from_slice(token.as_bytes());
-            return;
-        };
-        if token.contains('\\')
-            && let Ok(text) = serde_json::from_str::<String>(token)
-            && let Cow::Owned(scrubbed) = key.scrub(&text)
-        {
-            push_string(&mut self.out, &scrubbed);
-            return;
+        if let Some(key) = self.key {
+            let inside = token.get(1..token.len() - 1).unwrap_or_default();
+            let escaped = inside.contains('\\');
+            let meant = if escaped {
+                Cow::Owned(serde_json::from_str(token).unwrap_or_default())
+            } else {
+                Cow::Borrowed(inside)
+            };
+            if key.is_in(inside.as_bytes()) || escaped && key.is_in(meant.as_bytes()) {
+                return self.string(&meant);
+            }
         }
-        self.out.extend_from_slice(key.scrub(token).as_bytes());
+        self.out.extend_from_slice(token.as_bytes());
     }
 }
 

@@ -48,6 +48,11 @@ impl ApiKey {
         &self.text
     }
 
+    /// Whether a spelling of the key stands in `text`.
+    pub(super) fn is_in(&self, text: &[u8]) -> bool {
+        self.spellings.iter().any(|(_, finder)| finder.find(text).is_some())
+    }
+
     /// `text` with every spelling of the key replaced.
     pub(super) fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut scrubbed = Cow::Borrowed(text);

@@ -129,6 +129,40 @@ fn a_full_disk_stops_the_log_and_nothing_else() {
     assert!(client.held(b"before").is_some());
 }
 
+/// A disk that fills within a line, and has room again: what is written then begins a line of its
+/// own, and what was lost is told.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_line_that_a_full_disk_cut_short_has_its_end() {
+    use rlimit::{INFINITY, Resource, prlimit};
+    let herd = Herd::solo();
+    let mut client = herd.client("Solo");
+    client.ask(b"before");
+    herd.wait_for_log("Solo", &["closed"]); // the one that looked whether the node accepts
+    herd.wait_for_log("Solo", &["> ? before"]);
+    let whole = herd.log("Solo");
+    let room = whole.len() as u64 + 20; // less than a time and a level
+    let pid = i32::try_from(herd.pid("Solo")).unwrap();
+    prlimit(pid, Resource::FSIZE, Some((room, INFINITY)), None).unwrap();
+    client.ask(b"cut short");
+    eventually("it complains", DEADLINE, || (complaints(&herd) > 0).then_some(()));
+    let cut = herd.log("Solo");
+    assert_eq!((&cut[..whole.len()], cut.len() as u64), (&whole[..], room));
+    prlimit(pid, Resource::FSIZE, Some((INFINITY, INFINITY)), None).unwrap();
+    eventually("the log goes on", DEADLINE, || {
+        client.ask(b"after");
+        herd.log("Solo").ends_with(b"> ? after\n").then_some(())
+    });
+    let log = herd.log("Solo");
+    let (torn, rest) = log[whole.len()..].split_at(20);
+    assert_bytes(torn, &cut[whole.len()..]);
+    let rest = str::from_utf8(rest).unwrap();
+    let (note, rest) = rest.strip_prefix("\n… ").unwrap().split_once('\n').unwrap();
+    let lost = note.strip_suffix(" bytes of the log could not be written").unwrap();
+    assert_eq!(lost.parse(), Ok(herd.counter("Solo", "log_bytes_lost_total")));
+    assert!(rest.contains(" < after\n") && !rest.contains("cut short"), "{rest}");
+}
+
 /// `ulimit -f`: the write that goes over it fails, and without more the signal would end the node.
 #[test]
 fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
@@ -152,5 +186,6 @@ fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
         let log = String::from_utf8(herd.log("Solo")).ok()?;
         log.contains("bytes of the log could not be written").then_some(())
     });
+    assert!(herd.log("Solo").starts_with("… ".as_bytes()), "the file that was cut short is away");
     assert!(herd.is_running("Solo"));
 }

@@ -199,7 +199,8 @@ impl LogFile {
             Ok((file, size)) => {
                 (self.file, self.size) = (Some(file), size);
                 if self.lost > 0 {
-                    let torn = if self.torn { "\n" } else { "" };
+                    // The file that ends within a line may have been moved away.
+                    let torn = if self.torn && size > 0 { "\n" } else { "" };
                     let note =
                         format!("{torn}… {} bytes of the log could not be written\n", self.lost);
                     if self.write_some(note.as_bytes()) == note.len() {

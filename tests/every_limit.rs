@@ -115,6 +115,21 @@ const TESTED: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// Caps on what a turn gives, which no configuration changes, in the same form.
+const FIXED: &[(&str, &str, &str)] = &[
+    ("REPLY_BYTES_PER_TURN", "src/node/tests.rs", "a_pipeline_is_answered_in_shares"),
+    (
+        "REPLY_BYTES_PER_TURN",
+        "tests/hostile/machine.rs",
+        "a_client_has_no_more_than_its_share_of_a_turn",
+    ),
+    (
+        "TURN_BYTES",
+        "tests/hostile/machine.rs",
+        "all_clients_together_have_no_more_than_so_much_of_a_turn",
+    ),
+];
+
 #[test]
 fn each_row_of_the_table_has_a_test() {
     let rows: BTreeSet<String> =
@@ -127,8 +142,17 @@ fn each_row_of_the_table_has_a_test() {
 }
 
 #[test]
+fn each_fixed_cap_is_there() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/limits.rs");
+    let text = fs::read_to_string(path).unwrap();
+    for (name, ..) in FIXED {
+        assert!(text.contains(&format!("pub const {name}: ")), "there is no cap {name} any more");
+    }
+}
+
+#[test]
 fn each_test_that_is_named_is_there() {
-    for (key, file, test) in TESTED {
+    for (key, file, test) in TESTED.iter().chain(FIXED) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         let text = fs::read_to_string(&path).unwrap();
         let found = text.split_once(&format!("#[test]\nfn {test}() {{"));

@@ -312,6 +312,7 @@ fn a_whatsat_that_waits_is_answered_before_the_end() {
     let provider = Stalled::start();
     let mut herd = stalled_solo(&provider, 60_000, "");
     let mut client = herd.client("Solo");
+    assert_bytes(&client.ask(b"hello"), b"? hello\n");
     client.send(b"hello\nWHATSAT kiwi 10 5\n");
     assert_bytes(&client.line(), b"? hello\n"); // so both have been executed
     herd.signal("Solo", "TERM");

@@ -178,6 +178,12 @@ impl Connection {
         }
     }
 
+    /// Whether it is known to be a client's: neighbours have their turn whatever clients ask.
+    #[must_use]
+    pub const fn is_client(&self) -> bool {
+        matches!(&self.stage, Stage::Open(talk) if talk.is_client())
+    }
+
     /// Finds out whether the other end speaks TLS, and takes part in the handshake as far as it
     /// goes now. Returns whether lines can be read; `names` are the nodes of the herd.
     ///

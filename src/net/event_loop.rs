@@ -96,6 +96,8 @@ pub struct EventLoop {
     turns: Histogram,
     /// When this turn began to work.
     woken: Option<Duration>,
+    /// Bytes of replies that clients have been given in this turn, or in this part of it.
+    given: usize,
 }
 
 /// What a listener is for.
@@ -208,6 +210,7 @@ impl EventLoop {
             counters: Counters::default(),
             turns: Histogram::default(),
             woken: None,
+            given: 0,
             poll,
             node,
             web,
@@ -263,6 +266,8 @@ impl EventLoop {
         }
         let now = self.now();
         self.woken = Some(now.elapsed);
+        self.given = 0;
+        let due = std::mem::take(&mut self.run);
         self.web.begin_turn();
         self.node.journal.set_clock(now.clock);
         for event in events.iter() {
@@ -284,13 +289,7 @@ impl EventLoop {
                 token => self.handle_event(token, event, &now),
             }
         }
-        for _ in 0..self.run.len() {
-            let Some(token) = self.run.pop_front() else { break };
-            if let Some(connection) = self.get(token) {
-                connection.queued = false;
-                self.serve(token, &now);
-            }
-        }
+        self.serve_queued(due, &now);
         self.accept(&now);
         self.handle_lookups(&now);
         self.ask_places(&now);

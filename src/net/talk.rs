@@ -35,6 +35,15 @@ impl Talk {
         }
     }
 
+    /// Whether it is known to be a client's or a browser's.
+    #[must_use]
+    pub const fn is_client(&self) -> bool {
+        match self {
+            Self::Lines(session) => session.is_client(),
+            Self::Http(_) => true,
+        }
+    }
+
     /// Whether a handshake of peers is under way.
     #[must_use]
     pub const fn is_shaking(&self) -> bool {

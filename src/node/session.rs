@@ -6,6 +6,7 @@ use crate::herd::LinkId;
 use crate::herd::directory::{AHEAD, MAX_RECORD, Offer};
 use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress, Transport};
 use crate::herd::link::ConnectionId;
+use crate::limits::REPLY_BYTES_PER_TURN;
 use crate::places::document::Point;
 use crate::places::{Question, Ticket};
 use crate::planted::{Bug, planted};
@@ -26,7 +27,8 @@ const HELLO: &[u8] = b"HERD ";
 pub enum Next {
     /// Bring more bytes.
     Read,
-    /// Not now: too much is owed. Call again with what was not consumed when output has left or an
+    /// Not now. Call again with what was not consumed: in the next turn if the session is not full,
+    /// for then it has only been given its share of this one; otherwise when output has left or an
     /// answer has come.
     Wait,
     /// The client has ended its side: close when everything owed is answered and sent.
@@ -161,6 +163,13 @@ impl Session {
         }
     }
 
+    /// Whether it is known to be a client's. One from the address of a seed-compatible neighbour may
+    /// be that neighbour's.
+    #[must_use]
+    pub const fn is_client(&self) -> bool {
+        matches!(self.role, Role::Client)
+    }
+
     /// Whether a handshake is under way.
     #[must_use]
     pub const fn is_shaking(&self) -> bool {
@@ -194,15 +203,19 @@ impl Session {
     ) -> (usize, Next) {
         let mut at = 0;
         let mut touched = 0;
+        // Who has only just come is heard at once, whatever others ask, and so is given one reply.
+        let share = if matches!(self.role, Role::New(..)) { 1 } else { REPLY_BYTES_PER_TURN };
+        let share = out.len() + self.replies.held() + share;
         loop {
-            if at >= touched {
-                touched = at + touch(node, &input[at..]);
-            }
             if let Some(ending) = self.ending {
                 return (input.len(), ending); // nothing more is executed
             }
-            if self.is_full(node, out.len()) {
+            let had_its_share = at < input.len() && out.len() + self.replies.held() >= share;
+            if had_its_share || self.is_full(node, out.len()) {
                 return (at, Next::Wait);
+            }
+            if at >= touched {
+                touched = at + touch(node, &input[at..]);
             }
             // A client's last line needs no LF. A link that breaks within a line must not have half
             // a record believed.

@@ -10,7 +10,7 @@ use crate::herd::directory::{Keys, Rules};
 use crate::herd::handshake::{Identity, Transport};
 use crate::herd::{Herd, Timing};
 use crate::journal::Journal;
-use crate::limits::Limits;
+use crate::limits::{Limits, REPLY_BYTES_PER_TURN};
 use crate::places::Places;
 use crate::places::offline::Offline;
 use crate::protocol::time::SECOND;
@@ -112,6 +112,7 @@ fn replies_wait_when_too_much_is_owed() {
     let mut node = node(limits);
     let mut session = Session::accepted(&node, 7, Caller::default());
     let mut out = Vec::new();
+    session.receive(&mut node, b"hello\n", false, &NOW, &mut out);
     let input = b"IAMAT k +34.068930-118.445127 5\n".repeat(1000);
     let (consumed, next) = session.receive(&mut node, &input, false, &NOW, &mut out);
     assert_eq!(next, Next::Wait);
@@ -119,6 +120,29 @@ fn replies_wait_when_too_much_is_owed() {
     let told = out.len();
     let (more, next) = session.receive(&mut node, &input[consumed..], false, &NOW, &mut out);
     assert_eq!((more, next, out.len()), (0, Next::Wait, told), "nothing has left");
+}
+
+/// However long its pipeline is, a client gets its share of a turn, and then others have theirs;
+/// whoever has only just come gets one reply.
+#[test]
+fn a_pipeline_is_answered_in_shares() {
+    let reply = b"AT Clark +1621464823.000000000 k +34.068930-118.445127 5\n";
+    let mut node = node(Limits::default());
+    let mut session = Session::accepted(&node, 7, Caller::default());
+    let input = b"IAMAT k +34.068930-118.445127 5\n".repeat(3000);
+    let (mut at, mut told, mut shares) = (0, Vec::new(), Vec::new());
+    while at < input.len() {
+        let mut out = Vec::new(); // the socket takes everything at once
+        let (consumed, next) = session.receive(&mut node, &input[at..], false, &NOW, &mut out);
+        at += consumed;
+        let then = if at < input.len() { Next::Wait } else { Next::Read };
+        assert_eq!((next, session.is_full(&node, 0)), (then, false));
+        shares.push(out.len() / reply.len());
+        told.extend_from_slice(&out);
+    }
+    assert!(told == reply.repeat(3000), "{}", text(&told));
+    let whole = REPLY_BYTES_PER_TURN.div_ceil(reply.len());
+    assert_eq!(shares, [1, whole, whole, 2999 - 2 * whole]);
 }
 
 #[test]

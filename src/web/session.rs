@@ -10,7 +10,7 @@ use super::response::{Answer, Length, NO_STORE, Status, media};
 use super::subscription::{Filter, Subscription};
 use super::{Scene, Slice, Web};
 use crate::herd::link::ConnectionId;
-use crate::limits::{MAX_LISTINGS, WEB_SLICE};
+use crate::limits::{MAX_LISTINGS, REPLY_BYTES_PER_TURN, WEB_SLICE};
 use crate::node::{Next, Node, Now, Stall};
 use crate::places::document::Point;
 use crate::places::{Question, Ticket};
@@ -104,11 +104,12 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> (usize, Next) {
         let mut at = 0;
+        let most = scene.web.settings.max_output.min(out.len() + REPLY_BYTES_PER_TURN);
         loop {
             if let Some(ending) = self.ending {
                 return (input.len(), ending); // nothing more is answered
             }
-            if out.len() >= scene.web.settings.max_output {
+            if out.len() >= most {
                 return (at, Next::Wait);
             }
             match &mut self.state {

@@ -13,10 +13,19 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CLOCK_STEP, ACCEPT_ERRNO, ACCEPT_TIMES, ACCEPTED_IN_TURN, IO_ERRNO, IO_TIMES, FIELDS = 8 };
+enum {
+    CLOCK_STEP,
+    ACCEPT_ERRNO,
+    ACCEPT_TIMES,
+    ACCEPTED_IN_TURN,
+    IO_ERRNO,
+    IO_TIMES,
+    SENT_IN_TURN,
+    FIELDS = 8
+};
 
 static volatile int64_t nothing[FIELDS], *faults = nothing;
-static int64_t in_turn;
+static int64_t in_turn, sent_in_turn;
 
 __attribute__((constructor)) static void map_faults(void) {
     const char *path = getenv("TEST_FAULTS");
@@ -52,7 +61,7 @@ int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout) {
     static int (*system)(int, struct epoll_event *, int, int);
     if (!system)
         system = (int (*)(int, struct epoll_event *, int, int))dlsym(RTLD_NEXT, "epoll_wait");
-    in_turn = 0;
+    in_turn = sent_in_turn = 0;
     return system(epoll, events, most, timeout);
 }
 
@@ -79,5 +88,10 @@ ssize_t send(int socket, const void *bytes, size_t length, int flags) {
     static ssize_t (*system)(int, const void *, size_t, int);
     if (!system)
         system = (ssize_t (*)(int, const void *, size_t, int))dlsym(RTLD_NEXT, "send");
-    return fails(IO_ERRNO, IO_TIMES) ? -1 : system(socket, bytes, length, flags);
+    if (fails(IO_ERRNO, IO_TIMES))
+        return -1;
+    ssize_t sent = system(socket, bytes, length, flags);
+    if (sent > 0 && (sent_in_turn += sent) > faults[SENT_IN_TURN])
+        faults[SENT_IN_TURN] = sent_in_turn;
+    return sent;
 }

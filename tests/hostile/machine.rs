@@ -2,7 +2,7 @@
 //! any moment, a listen queue that fills. `faults.c` makes those that cannot be had otherwise.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use rlimit::Resource;
 
-use crate::common::{At, Client, DEADLINE, Herd, assert_bytes, eventually, seconds, wall_ns};
+use crate::common::{
+    At, Client, DEADLINE, Herd, assert_bytes, eventually, free_port, seconds, wall_ns,
+};
 
 /// What `faults.c` calls the fields of its file.
 #[derive(Clone, Copy)]
@@ -27,6 +29,8 @@ enum Fault {
     IoErrno,
     /// How many reads and writes of sockets fail.
     IoTimes,
+    /// The most bytes that were sent between two waits.
+    SentInTurn,
 }
 
 /// A node on a machine that fails as it is told.
@@ -236,6 +240,78 @@ fn a_turn_takes_so_many_connections() {
         assert_bytes(&client.ask(b"hello"), b"? hello\n");
     }
     assert_eq!(machine.get(Fault::AcceptedInTurn), 7);
+}
+
+// What a turn gives
+
+/// Room in the node's sockets for all that is asked below, so that what is sent in a turn is what
+/// was put together in it.
+const ROOMY: &str = "limits: {send_buffer: 16777216, receive_buffer: 16777216}";
+
+/// Clients at `address` that ask at the same time for 200,000 bytes of replies each, and read them.
+/// Returns the length of a reply, and the most bytes that the node sent in one turn.
+fn sent_in_a_turn(
+    machine: &Machine,
+    address: SocketAddr,
+    clients: usize,
+    question: &[u8],
+    end: &[u8],
+) -> (i64, i64) {
+    let mut clients: Vec<Client> = (0..clients).map(|_| Client::connect(address)).collect();
+    let mut reply = 0;
+    for client in &mut clients {
+        client.send(question); // so that it is no longer one that has only just come
+        reply = client.until(end).len();
+    }
+    let count = 200_000 / reply;
+    machine.herd.signal("Solo", "STOP");
+    machine.set(Fault::SentInTurn, 0);
+    for client in &mut clients {
+        client.send(&question.repeat(count));
+    }
+    machine.herd.signal("Solo", "CONT");
+    for client in &mut clients {
+        client.take(reply * count);
+    }
+    let most = machine.get(Fault::SentInTurn);
+    println!("{} clients with {count} replies of {reply} bytes: {most} in a turn", clients.len());
+    (reply as i64, most)
+}
+
+/// What one client is given in a turn, but for the reply that goes over it: `REPLY_BYTES_PER_TURN`.
+const SHARE: i64 = 64 * 1024;
+
+/// A client that asks for much at once is answered over several turns, whatever it speaks.
+#[test]
+fn a_client_has_no_more_than_its_share_of_a_turn() {
+    let port = free_port();
+    let machine = Machine::start(SOLO, &format!("{ROOMY}\nhttp: {{ports: {{Solo: {port}}}}}"));
+    let herd = &machine.herd;
+    herd.client("Solo").iamat("kiwi", "+1+1", "1");
+    let browsers = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    drop(eventually("it accepts", DEADLINE, || TcpStream::connect(browsers).ok()));
+    let head: &[u8] = b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for (address, question, end) in [
+        (herd.address("Solo"), &b"WHATSAT kiwi 0 0\n"[..], &b"\n\n"[..]),
+        (browsers, head, b"\r\n\r\n"),
+    ] {
+        let (reply, most) = sent_in_a_turn(&machine, address, 1, question, end);
+        assert!(most <= SHARE + reply, "{most} bytes in a turn");
+        assert!(most > SHARE / 2, "{most} bytes in a turn: they are not counted");
+    }
+}
+
+/// However many clients there are, neighbours, deadlines and the log have their turn in between.
+#[test]
+fn all_clients_together_have_no_more_than_so_much_of_a_turn() {
+    const TURN_BYTES: i64 = 1 << 20;
+    let machine = Machine::start(SOLO, ROOMY);
+    machine.herd.client("Solo").iamat("kiwi", "+1+1", "1");
+    let address = machine.herd.address("Solo");
+    let (reply, most) = sent_in_a_turn(&machine, address, 80, b"WHATSAT kiwi 0 0\n", b"\n\n");
+    // For what is new and for what is left over, and each time the share of the last one.
+    assert!(most <= 2 * (TURN_BYTES + SHARE + reply), "{most} bytes in a turn");
+    assert!(most > TURN_BYTES / 2, "{most} bytes in a turn: they did not ask at the same time");
 }
 
 // Reading, writing and waiting

@@ -8,36 +8,24 @@ use mio::Token;
 use super::{Asker, EventLoop, key, send};
 
 impl EventLoop {
-    /// Moves the places client along, and what it has for clients. What clients then ask may be
-    /// answered at once or refused; a round that brings nothing ends it.
+    /// Moves the places client along, and hands out what it has for clients.
     pub(super) fn ask_places(&mut self, now: &Now) {
-        loop {
-            let Self { poll, node, upstream, resolver, .. } = self;
-            if let (Some(upstream), Some(client)) = (upstream, node.places.upstream()) {
-                let registry = poll.registry();
-                client.handle_timeout(now.elapsed);
-                upstream.handle_timeout(registry, client, now.elapsed);
-                upstream.poll(registry, client, now.elapsed, |host, port| {
-                    resolver.resolve(Asker::Places, host, port)
-                });
-            }
-            if !self.hand_out_answers(now) {
-                return;
-            }
+        let Self { poll, node, upstream, resolver, .. } = self;
+        if let (Some(upstream), Some(client)) = (upstream, node.places.upstream()) {
+            let registry = poll.registry();
+            client.handle_timeout(now.elapsed);
+            upstream.handle_timeout(registry, client, now.elapsed);
+            upstream.poll(registry, client, now.elapsed, |host, port| {
+                resolver.resolve(Asker::Places, host, port)
+            });
         }
-    }
-
-    /// Replies that waited for places, and those behind them. Returns whether there were any.
-    pub(super) fn hand_out_answers(&mut self, now: &Now) -> bool {
-        let mut answered = false;
         while let Some((id, ticket)) = self.node.poll_answer(now.elapsed) {
-            answered = true;
             self.answer(Token(id as usize), ticket, now);
         }
-        answered
     }
 
-    /// Hands the document that the node holds to the connection it is for.
+    /// Hands the document that the node holds to the connection it is for, which goes on in the next
+    /// turn: many answers at once must not be many shares of this one.
     pub(super) fn answer(&mut self, token: Token, ticket: Ticket, now: &Now) {
         let Self { connections, node, web, outbound, .. } = self;
         let connection = connections
@@ -48,7 +36,7 @@ impl EventLoop {
         session.answer(node, web, ticket, outbound);
         connection.active = now.elapsed;
         match send(connection, outbound, now) {
-            Ok(()) => self.serve(token, now),
+            Ok(()) => self.enqueue(token),
             Err(error) => self.close(token, now, &error.to_string()),
         }
     }

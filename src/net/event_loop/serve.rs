@@ -5,6 +5,7 @@ use crate::limits::EVENTS_PER_TURN;
 use crate::limits::LOG_BUFFER;
 use crate::limits::READ_CHUNK;
 use crate::limits::READS_PER_TURN;
+use crate::limits::TURN_BYTES;
 use crate::net::connection::Deadline;
 use crate::net::connection::ReadOutcome;
 use crate::net::connection::Security;
@@ -19,6 +20,7 @@ use crate::protocol::reply::TOO_MANY_CONNECTIONS;
 use crate::web::Scene;
 use mio::Token;
 use mio::event::Event;
+use std::collections::VecDeque;
 use std::io;
 
 use super::{EventLoop, Fate, become_link, farewell, key, send, uncount};
@@ -38,7 +40,31 @@ impl EventLoop {
         if matches!(&connection.stage, Stage::Open(talk) if waits_in_vain(talk)) {
             return self.close(token, now, "it hung up");
         }
+        // Whoever is in the run queue has a share of this turn already, or has had it.
+        if connection.is_client() && (connection.queued || self.given >= TURN_BYTES) {
+            return self.enqueue(token);
+        }
         self.serve(token, now);
+    }
+
+    /// Serves those that had more to say than the turn before allowed, until clients have been given
+    /// what this one allows; those that are left come first in the next. What events brought does
+    /// not count, or new requests could keep these waiting for ever.
+    pub(super) fn serve_queued(&mut self, due: VecDeque<Token>, now: &Now) {
+        self.given = 0;
+        let mut left = VecDeque::new();
+        for token in due {
+            let is_over = self.given >= TURN_BYTES;
+            let Some(connection) = self.get(token) else { continue };
+            if is_over && connection.is_client() {
+                left.push_back(token);
+                continue;
+            }
+            connection.queued = false;
+            self.serve(token, now);
+        }
+        left.append(&mut self.run);
+        self.run = left;
     }
 
     /// Does what can be done for a connection now.
@@ -87,6 +113,7 @@ impl EventLoop {
             refusals,
             link_buffer,
             neighbours,
+            given,
             ..
         } = self;
         let Some(connection) = connections.get_mut(key(token).0) else { return Ok(Fate::Keep) };
@@ -130,7 +157,9 @@ impl EventLoop {
             let input = &inbound[..held + read];
             let shell = Vitals { counters, clients: *clients, turns, log };
             let mut scene = Scene { node, web, shell: &shell, now: &received };
+            let owed = out.len();
             let (consumed, next) = session.receive(&mut scene, input, connection.ended, out);
+            *given += out.len() - owed;
             connection.next = next;
             if next == Next::Read {
                 connection.stall = None;
@@ -152,6 +181,9 @@ impl EventLoop {
                 }
                 *refusals -= usize::from(std::mem::take(&mut connection.refusal));
                 connection.verdict = None;
+            }
+            if next == Next::Wait {
+                break; // it is owed enough, or has had its share of the turn
             }
         }
         Ok(self.settle(token))

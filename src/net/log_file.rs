@@ -347,7 +347,8 @@ impl log::Log for Diagnostics {
             return;
         }
         self.tick();
-        if self.has_said_enough(record) {
+        // What somebody has asked for is not left out.
+        if record.target() != COUNTERS && self.has_said_enough(record) {
             let mut log = self.log.lock();
             log.suppressed += 1;
             log.stats.lines_suppressed += 1;

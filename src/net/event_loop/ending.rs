@@ -43,13 +43,13 @@ impl EventLoop {
 
     /// Whether everything owed has left, or the time for it is over.
     pub(super) fn is_over(&mut self, now: &Now) -> bool {
-        if self.stop_at.is_some_and(|at| at <= now.elapsed) {
-            return true;
-        }
         if self.stop_at.is_some_and(|at| at <= now.elapsed + GIVE_UP_BEFORE_END) {
             while let Some((id, ticket)) = self.node.give_up() {
                 self.answer(Token(id as usize), ticket, now);
             }
+        }
+        if self.stop_at.is_some_and(|at| at <= now.elapsed) {
+            return true;
         }
         let owes = |connection: &Connection| match &connection.stage {
             Stage::Open(session) => session.link().is_none() || !connection.output.is_empty(),

@@ -91,6 +91,12 @@ impl Sums {
         }
     }
 
+    /// The sum of one leaf.
+    #[must_use]
+    pub fn leaf(&self, leaf: Leaf) -> u64 {
+        self.leaves[leaf.index()]
+    }
+
     /// The sum over `branch`.
     #[must_use]
     pub fn of(&self, branch: Branch) -> u64 {

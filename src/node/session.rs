@@ -543,7 +543,8 @@ impl Session {
 /// Returns how many bytes these lines are.
 fn touch(node: &Node, input: &[u8]) -> usize {
     let directory = &node.herd.directory;
-    if directory.len() < FITS_THE_CACHE {
+    let is_one = || memchr::memchr(b'\n', input).is_none_or(|at| at + 1 == input.len());
+    if directory.len() < FITS_THE_CACHE || is_one() {
         return input.len();
     }
     let mut end = 0;

@@ -11,10 +11,8 @@ pub struct Decimal<'a> {
     whole: &'a [u8],
     /// What they are worth; [`u64::MAX`] stands for everything that large.
     value: u64,
-    /// Digits behind the point.
+    /// Digits behind the point. What they are worth is looked at where it matters.
     fraction: &'a [u8],
-    /// What they are worth without the point, as `value`.
-    fraction_value: u64,
 }
 
 impl<'a> Decimal<'a> {
@@ -27,18 +25,16 @@ impl<'a> Decimal<'a> {
 
     /// The longest decimal in `bytes` from `at` on, and where it ends.
     #[must_use]
+    #[inline]
     pub fn parse_at(bytes: &'a [u8], at: usize) -> Option<(Self, usize)> {
         let (count, value) = digits(bytes, at);
         let point = at + count;
-        let whole = bytes.get(at..point)?;
-        if bytes.get(point) != Some(&b'.') {
-            let none = Self { whole, value, fraction: &[], fraction_value: 0 };
-            return (count > 0).then_some((none, point));
-        }
-        let (behind, fraction_value) = digits(bytes, point + 1);
-        let end = point + 1 + behind;
-        let fraction = bytes.get(point + 1..end)?;
-        (count + behind > 0).then_some((Self { whole, value, fraction, fraction_value }, end))
+        let (start, end) = match bytes.get(point) {
+            Some(b'.') => (point + 1, skip_digits(bytes, point + 1)),
+            _ => (point, point),
+        };
+        let (whole, fraction) = (bytes.get(at..point)?, bytes.get(start..end)?);
+        (count + fraction.len() > 0).then_some((Self { whole, value, fraction }, end))
     }
 
     /// How this value compares with a whole number below [`u64::MAX`], exactly, however many
@@ -46,7 +42,7 @@ impl<'a> Decimal<'a> {
     #[must_use]
     pub fn cmp_whole(&self, bound: u64) -> Ordering {
         match self.value.cmp(&bound) {
-            Ordering::Equal if self.fraction_value > 0 => Ordering::Greater,
+            Ordering::Equal if self.fraction.iter().any(|&b| b != b'0') => Ordering::Greater,
             other => other,
         }
     }
@@ -58,10 +54,8 @@ impl<'a> Decimal<'a> {
         if self.value >= 10u64.pow(18) {
             return None;
         }
-        let fraction = match 9usize.checked_sub(self.fraction.len()) {
-            Some(lacks) => self.fraction_value * POWERS_OF_TEN[lacks],
-            None => digits(&self.fraction[..9], 0).1,
-        };
+        let counted = &self.fraction[..self.fraction.len().min(9)];
+        let fraction = nine_digits(counted) * POWERS_OF_TEN[9 - counted.len()];
         // Until the year 2500 that is a 64-bit product.
         Some(match self.value.checked_mul(1_000_000_000).and_then(|v| v.checked_add(fraction)) {
             Some(small) => i128::from(small),
@@ -109,11 +103,8 @@ fn digits(bytes: &[u8], at: usize) -> (usize, u64) {
     let mut value = 0u64;
     let mut count = 0;
     loop {
-        // A digit is 0..=9 here, the first of them in the lowest byte.
-        let word = word_at(bytes, at + count) ^ (EACH * 0x30);
-        // The lowest bit set marks the first byte that is none; what it carries is above it.
-        let others = (word.wrapping_add(EACH * 0x76) | word) & (EACH * 0x80);
-        let found = others.trailing_zeros() as usize / 8;
+        let word = word_at(bytes, at + count) ^ ZEROS;
+        let found = leading_digits(word);
         if found == 0 {
             return (count, value);
         }
@@ -128,6 +119,36 @@ fn digits(bytes: &[u8], at: usize) -> (usize, u64) {
             return (count, value);
         }
     }
+}
+
+/// What `digits` are worth, nine of them at the most.
+fn nine_digits(digits: &[u8]) -> u64 {
+    let (eight, rest) = match digits.split_first_chunk() {
+        Some((eight, rest)) => (eight_digits(u64::from_le_bytes(*eight) ^ ZEROS), rest),
+        None => (0, digits),
+    };
+    rest.iter().fold(eight, |value, digit| value * 10 + u64::from(digit & 0xf))
+}
+
+/// Where the digits end that stand in `bytes` from `at` on.
+fn skip_digits(bytes: &[u8], mut at: usize) -> usize {
+    loop {
+        let found = leading_digits(word_at(bytes, at) ^ ZEROS);
+        at += found;
+        if found < 8 {
+            return at;
+        }
+    }
+}
+
+/// Eight times the digit 0: with exclusive or, it makes digits 0..=9.
+const ZEROS: u64 = EACH * 0x30;
+
+/// How many of the lowest bytes of a word are digits, as 0..=9.
+const fn leading_digits(word: u64) -> usize {
+    // The lowest bit set marks the first byte that is none; what it carries is above it.
+    let others = (word.wrapping_add(EACH * 0x76) | word) & (EACH * 0x80);
+    others.trailing_zeros() as usize / 8
 }
 
 /// What eight digits are worth, one a byte, the first in the lowest: pairs are put together, then
@@ -180,6 +201,7 @@ mod tests {
             let expected: String = text[at..].chars().take_while(char::is_ascii_digit).collect();
             let worth = if expected.is_empty() { 0 } else { expected.parse().unwrap_or(u64::MAX) };
             prop_assert_eq!(digits(text.as_bytes(), at), (expected.len(), worth));
+            prop_assert_eq!(skip_digits(text.as_bytes(), at), at + expected.len());
         }
 
         #[test]

@@ -30,16 +30,9 @@ pub fn trim(bytes: &[u8]) -> &[u8] {
 /// The next field of `rest` and what is behind it, or `None` when only white space is left.
 #[must_use]
 pub fn next_field(rest: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (start, end) = field_at(rest, 0)?;
+    let start = rest.iter().position(|&byte| !is_space(byte))?;
+    let end = find_space(rest, start);
     Some((&rest[start..end], &rest[end..]))
-}
-
-/// Where the next field from `at` on begins and ends.
-fn field_at(bytes: &[u8], mut at: usize) -> Option<(usize, usize)> {
-    while is_space(*bytes.get(at)?) {
-        at += 1;
-    }
-    Some((at, find_space(bytes, at)))
 }
 
 /// One in each byte of a word.
@@ -62,38 +55,56 @@ fn word_at(bytes: &[u8], at: usize) -> u64 {
     }
 }
 
+/// The bytes of a word that may be white space, by their highest bit: all below 0x21, and now and
+/// then a `!` behind one of them.
+const fn may_be_space(word: u64) -> u64 {
+    word.wrapping_sub(EACH * 0x21) & !word & (EACH * 0x80)
+}
+
 /// Where the first white space from `at` on is, or the length where there is none.
-fn find_space(bytes: &[u8], mut at: usize) -> usize {
-    while at < bytes.len() {
-        let word = word_at(bytes, at);
-        // The lowest bit set marks the first byte below 0x21; white space is among those.
-        let low = word.wrapping_sub(EACH * 0x21) & !word & (EACH * 0x80);
-        at += low.trailing_zeros() as usize / 8;
-        match bytes.get(at) {
-            Some(&byte) if low != 0 => {
-                if is_space(byte) {
-                    return at;
+fn find_space(bytes: &[u8], at: usize) -> usize {
+    spaces(bytes, at).next().unwrap_or(bytes.len())
+}
+
+/// Where white space is, from `at` on.
+fn spaces(bytes: &[u8], mut at: usize) -> impl Iterator<Item = usize> {
+    let mut marked = may_be_space(word_at(bytes, at));
+    core::iter::from_fn(move || {
+        loop {
+            while marked == 0 {
+                at += 8;
+                if at >= bytes.len() {
+                    return None;
                 }
-                at += 1; // an ordinary control character
+                marked = may_be_space(word_at(bytes, at));
             }
-            Some(_) => {}
-            None => return bytes.len(),
+            let place = at + marked.trailing_zeros() as usize / 8;
+            marked &= marked - 1;
+            if is_space(*bytes.get(place)?) {
+                return Some(place);
+            }
         }
-    }
-    bytes.len()
+    })
 }
 
 /// Exactly `N` fields, or `None` when `line` holds fewer or more.
 #[must_use]
 pub fn fields<const N: usize>(line: &[u8]) -> Option<[&[u8]; N]> {
     let mut found = [&line[..0]; N];
-    let mut at = 0;
-    for field in &mut found {
-        let (start, end) = field_at(line, at)?;
-        *field = &line[start..end];
-        at = end;
+    let (mut count, mut start) = (0, 0);
+    let mut field = |end: usize| {
+        if start < end {
+            *found.get_mut(count)? = &line[start..end];
+            count += 1;
+        }
+        start = end + 1;
+        Some(())
+    };
+    for space in spaces(line, 0) {
+        field(space)?;
     }
-    field_at(line, at).is_none().then_some(found)
+    field(line.len())?;
+    (count == N).then_some(found)
 }
 
 #[cfg(test)]
@@ -131,5 +142,25 @@ mod tests {
         assert_eq!(fields::<2>(b" a \t b "), Some([&b"a"[..], b"b"]));
         assert_eq!(fields::<2>(b"a"), None);
         assert_eq!(fields::<2>(b"a b c"), None);
+        assert_eq!(fields::<0>(b" \n"), Some([]));
+    }
+
+    proptest! {
+        #[test]
+        fn fields_are_what_stands_between_white_space(
+            line in proptest::collection::vec(
+                prop_oneof![3 => Just(b'a'), 3 => Just(b' '), 1 => Just(b'!'), 1 => any::<u8>()], 0..40),
+        ) {
+            let expected: Vec<&[u8]> =
+                line.split(|&b| is_space(b)).filter(|field| !field.is_empty()).collect();
+            let mut found = Vec::new();
+            let mut rest = &line[..];
+            while let Some((field, behind)) = next_field(rest) {
+                found.push(field);
+                rest = behind;
+            }
+            prop_assert_eq!(&found, &expected);
+            prop_assert_eq!(fields::<3>(&line).map(|it| it.to_vec()), Some(expected).filter(|it| it.len() == 3));
+        }
     }
 }

@@ -8,13 +8,13 @@
 #                docs/report.md
 #   --report     compares readiness loops, threads, asyncio and Node.js instead
 #   --rounds N   the figures are medians of so many rounds, 5 if nothing is said
-#   --seconds S  of each measurement, 3 if nothing is said
+#   --seconds S  of each measurement, 1.2 if nothing is said
 #   --quick      one short round: shows that it works, the figures are worth little
 #   -h, --help   this text
 #
 # Needs cargo, python3, taskset and two cores of a machine that does nothing else. redis-server,
 # memcached and node are measured beside the node where they are installed; all servers are started
-# on free ports and stopped again. It takes a quarter of an hour, with --report five minutes.
+# on free ports and stopped again. Once it is built it takes seven minutes, with --report three.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

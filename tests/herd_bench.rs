@@ -43,6 +43,7 @@ fn an_honest_node_makes_no_error() {
     for arguments in [
         &["--clients", "100", "--warmup", "0.1"][..],
         &["--connections", "3", "--pipeline", "32", "--whatsat-percent", "0", "Solo"],
+        &["--connections", "1", "--busy-poll"],
         &["--clients", "20", "--idle", "7", "--whatsat-percent", "100", "--results", "0"],
     ] {
         let usual = ["--duration", "0.5", "--timeout", "10", "--json"];

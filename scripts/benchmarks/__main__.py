@@ -9,8 +9,10 @@ import page
 import performance
 from servers import ROOT, Effort
 
-QUICK = Effort(rounds=1, seconds=0.5, clients=10_000, many_clients=100_000, many_connections=500)
-FULL = Effort(rounds=5, seconds=3.0, clients=100_000, many_clients=5_000_000, many_connections=10_000)
+QUICK = Effort(rounds=1, seconds=0.5, warmup=0.1, clients=10_000, many_clients=100_000,
+               many_connections=500)
+FULL = Effort(rounds=5, seconds=1.2, warmup=0.3, clients=100_000, many_clients=5_000_000,
+              many_connections=10_000)
 
 
 def main():

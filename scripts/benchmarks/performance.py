@@ -9,51 +9,54 @@ import time
 
 import machine
 import plot
+import targets
 from servers import (
-    FIVE, REDIS, ROOT, drive, echo, free_ports, herd, installed, medians, memcached, redis, running,
-    say, solo, table,
+    ECHO, FIVE, GEO, MEMCACHED, NODE, NODE_LOGGED, REDIS, ROOT, SET, drive, echo, free_ports, herd,
+    installed, medians, memcached, redis, running, say, solo, table,
 )
 
 DEPTHS = [1, 32, 256]
 CONNECTIONS = 50
 IAMAT = ["--whatsat-percent", 0]
+HERD = "proxy-herd, 5 nodes, default topology"
 
 
 def measure(effort, page):
     """All figures as Markdown; the plot goes beside the page."""
     soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, soft_limit))
-    servers = one_server(effort)
-    plot.bars(page.with_suffix(".svg"), DEPTHS, servers)
+    found = targets.Found(servers=one_server(effort))
+    plot.bars(page.with_suffix(".svg"), DEPTHS, found.servers)
     parts = [
         f"Version `{machine.commit()}`; medians of {effort.rounds} rounds of {effort.seconds:g} s.\n",
-        one_server_table(servers),
+        one_server_table(found.servers),
         f"![CPU time per request]({page.with_suffix('.svg').name})\n",
-        whole_herd(effort),
-        propagation(effort),
-        whatsat(effort),
-        memory(effort),
-        growth(effort),
+        whole_herd(effort, found),
+        propagation(effort, found),
+        whatsat(effort, found),
+        memory(effort, found),
+        growth(effort, found),
+        targets.table(found),
     ]
     return "\n".join(parts)
 
 
 def kinds():
     """What is measured: a name, and what starts it."""
-    servers = {"echo (floor)": echo}
+    servers = {ECHO: echo}
     if installed("memcached"):
-        servers["memcached `set`"] = memcached
+        servers[MEMCACHED] = memcached
     if installed("redis-server"):
-        servers["Redis `SET`"] = lambda: redis("redis-set")
-        servers["Redis `GEOADD`"] = lambda: redis("redis-geo")
-    servers["proxy-herd, log off"] = solo
-    servers["proxy-herd, log on"] = lambda: solo("INFO")
+        servers[SET] = lambda: redis("redis-set")
+        servers[GEO] = lambda: redis("redis-geo")
+    servers[NODE] = solo
+    servers[NODE_LOGGED] = lambda: solo("INFO")
     return servers
 
 
 def load(effort, *more):
     return ["--clients", effort.clients, "--duration", effort.seconds,
-            "--connections", CONNECTIONS, *more]
+            "--connections", CONNECTIONS, "--warmup", effort.warmup, *more]
 
 
 def figures(report):
@@ -82,15 +85,26 @@ def one_server_table(servers):
     header = ["server"] + [f"depth {depth}: req/s · CPU µs · p99 µs" for depth in DEPTHS]
     cell = "{rps:,.0f} · {cpu:.2f} · {p99:,.0f}"
     rows = [[name, *(cell.format(**depths[d]) for d in DEPTHS)] for name, depths in servers.items()]
-    text = "### One server\n\n" + table(header, rows)
-    node = servers["proxy-herd, log off"]
+    text = "### One server\n\n" + table(header, rows) + slower_generator(servers)
+    node = servers[NODE]
     rows = []
     for name, depths in servers.items():
-        if name != "proxy-herd, log off":
+        if name != NODE:
             rows.append([name, *(" · ".join(ratio(node[d][key], depths[d][key]) for key in ("rps", "cpu"))
                                  for d in DEPTHS)])
-    header = ["proxy-herd, log off, against"] + [f"depth {d}: req/s · CPU" for d in DEPTHS]
+    header = [f"{NODE}, against"] + [f"depth {d}: req/s · CPU" for d in DEPTHS]
     return text + "\n" + table(header, rows)
+
+
+def slower_generator(servers):
+    """Where a server had time left, the generator set the rate."""
+    idle = []
+    for name, depths in servers.items():
+        those = [str(depth) for depth, it in depths.items() if it["rps"] * it["cpu"] < 0.9e6]
+        if those:
+            idle.append(f"{name} at depth {', '.join(those)}")
+    return ("\nServers that had a tenth of their core left or more, so that the generator, or what else "
+            f"ran, set the rate: {'; '.join(idle) or 'none'}.\n")
 
 
 def ratio(a, b):
@@ -122,7 +136,7 @@ def linked(port):
         return b"master_link_status:up" in connection.recv(65536)
 
 
-def whole_herd(effort):
+def whole_herd(effort, facts):
     """CPU over all nodes for an update that goes to every node."""
     rounds = {}
     for turn in range(effort.rounds):
@@ -133,21 +147,23 @@ def whole_herd(effort):
                 for depth in DEPTHS[:2]:
                     arguments = load(effort, "--pipeline", depth)
                     report = drive(target, *arguments, core=None)
-                    rounds.setdefault(("Redis `GEOADD`, 1 primary and 4 replicas", depth), []).append(figures(report))
+                    rounds.setdefault((f"{GEO}, 1 primary and 4 replicas", depth), []).append(figures(report))
         with herd(FIVE, core=None) as nodes:
             target = next(iter(nodes.values())).target[:-1]
             for depth in DEPTHS[:2]:
                 report = drive(target, *load(effort, "--pipeline", depth), *IAMAT, core=None)
-                rounds.setdefault(("proxy-herd, 5 nodes, default topology", depth), []).append(figures(report))
+                rounds.setdefault((HERD, depth), []).append(figures(report))
     rows = {}
     for (name, depth), found in rounds.items():
         found = medians(found)
+        if name == HERD:
+            facts.herd[depth] = found
         rows.setdefault(name, [name]).append(f"{found['rps']:,.0f} · {found['cpu']:.2f}")
     header = ["herd", *(f"depth {d}: updates/s · CPU µs over all five" for d in DEPTHS[:2])]
     return "### Five copies of every update\n\n" + table(header, rows.values())
 
 
-def propagation(effort):
+def propagation(effort, facts):
     say("propagation")
     rounds = []
     for _ in range(effort.rounds):
@@ -162,7 +178,7 @@ def propagation(effort):
             "far p50": farthest["p50"], "far p99": farthest["p99"],
             "question p50": found["resolution_us"]["p50"],
         })
-    found = medians(rounds)
+    found = facts.propagation = medians(rounds)
     rows = [["all pairs", f"{found['all p50']:,.0f}", f"{found['all p99']:,.0f}"],
             ["the farthest pair", f"{found['far p50']:,.0f}", f"{found['far p99']:,.0f}"]]
     return (
@@ -186,7 +202,7 @@ def emulator():
         process.wait()
 
 
-def whatsat(effort):
+def whatsat(effort, facts):
     say("WHATSAT")
     arguments = ["--whatsat-percent", 100, "--results", 5, "--pipeline", 32]
     rounds = {"offline gazetteer": [], "cache of a provider's answers": []}
@@ -199,20 +215,20 @@ def whatsat(effort):
                      "deadline_ms: 10000}\n")
             with solo(extra=extra) as server:
                 few = ["--clients", 200, "--duration", effort.seconds, "--connections", CONNECTIONS]
-                report = drive(server.target, *few, *arguments, "--warmup", 5)
+                report = drive(server.target, *few, *arguments, "--warmup", 3)  # all is cached
                 rounds["cache of a provider's answers"].append(figures(report))
-    rows = [[name, "{rps:,.0f}".format(**medians(r)), "{cpu:.2f}".format(**medians(r))]
-            for name, r in rounds.items()]
+    facts.whatsat = {name: medians(found) for name, found in rounds.items()}
+    rows = [[name, f"{it['rps']:,.0f}", f"{it['cpu']:.2f}"] for name, it in facts.whatsat.items()]
     header = ["WHATSAT, 5 results, depth 32", "req/s", "CPU µs"]
     return "### Places\n\n" + table(header, rows)
 
 
-def memory(effort):
+def memory(effort, facts):
     """Bytes for each client, and for each connection that says nothing."""
     million = min(1_000_000, effort.many_clients)
     rows = []
     servers = {"proxy-herd": lambda: solo(extra=ROOM), **kinds()}
-    for skipped in ("proxy-herd, log off", "proxy-herd, log on", "echo (floor)"):
+    for skipped in (NODE, NODE_LOGGED, ECHO):
         del servers[skipped]
     for name, start in servers.items():
         say(f"memory: {name}")
@@ -229,6 +245,7 @@ def memory(effort):
             empty = server.resident_kib()
             drive(server.target, "--clients", million, "--duration", 0.1, *IAMAT)
             client = (server.resident_kib() - empty) * 1024 / million
+        facts.memory.setdefault(name, (client, connection))
         rows.append([name, f"{client:.0f}", f"{connection:.2f}"])
     header = ["server", f"bytes a client of {million:,}", "KiB an idle connection"]
     return "### Memory\n\n" + table(header, rows)
@@ -237,37 +254,45 @@ def memory(effort):
 ROOM = "limits: {max_clients: 6000000, max_connections: 20000}"
 
 
-def growth(effort):
+def growth(effort, facts):
     """What an update costs with more clients, connections and neighbours."""
     say("growth")
     rows = []
 
-    def cost(extra, *arguments):
+    rounds = min(3, effort.rounds)
+
+    def cost(start, *arguments):
         found = []
-        for _ in range(effort.rounds):
-            with solo(extra=extra) as server:
-                found.append(figures(drive(server.target, *arguments, *IAMAT)))
+        for _ in range(rounds):
+            with start() as server:
+                found.append(figures(drive(server.target, *arguments)))
         return medians(found)["cpu"]
 
     def row(what, small, large):
+        facts.growth[what] = large / small if small else None
         rows.append([what, f"{small:.2f}", f"{large:.2f}", ratio(large, small)])
 
-    usual = ["--connections", CONNECTIONS, "--pipeline", 32, "--duration", effort.seconds]
+    def node():
+        return solo(extra=ROOM)
+
+    usual = [*IAMAT, "--connections", CONNECTIONS, "--pipeline", 32, "--duration", effort.seconds,
+             "--warmup", effort.warmup]
     row(f"1,000 and {effort.many_clients:,} clients, depth 32",
-        cost(ROOM, "--clients", 1000, *usual), cost(ROOM, "--clients", effort.many_clients, *usual))
-    usual = ["--clients", effort.clients, "--duration", effort.seconds]
-    row(f"10 and {effort.many_connections:,} connections, depth 1",
-        cost(ROOM, "--connections", 10, *usual),
-        cost(ROOM, "--connections", effort.many_connections, *usual))
+        cost(node, "--clients", 1000, *usual), cost(node, "--clients", effort.many_clients, *usual))
+    usual = ["--clients", effort.clients, "--duration", effort.seconds, "--warmup", effort.warmup]
+    for what, start, more in (("", node, IAMAT), ("; echo", echo, [])):
+        row(f"10 and {effort.many_connections:,} connections, depth 1{what}",
+            cost(start, "--connections", 10, *usual, *more),
+            cost(start, "--connections", effort.many_connections, *usual, *more))
     hubs = {}
     for degree in (0, 1, 2, 4, 8):
         found = []
-        for _ in range(effort.rounds):
+        for _ in range(rounds):
             leaves = [f"Leaf{place}" for place in range(degree)]
             with herd({"Hub": leaves, **{leaf: [] for leaf in leaves}}, core=None) as nodes:
                 arguments = load(effort, "--pipeline", 32)
                 found.append(figures(drive(nodes["Hub"].target, *arguments, *IAMAT, core=None)))
-        hubs[degree] = medians(found)["cpu"]
+        hubs[degree] = facts.degrees[degree] = medians(found)["cpu"]
     text = "### What grows\n\n" + table(["CPU µs an update", "few", "many", "ratio"], rows)
     header = ["neighbours of the node that is told", *map(str, hubs)]
     return text + "\n" + table(header, [["its own CPU µs an update, depth 32",

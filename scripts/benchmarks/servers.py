@@ -20,6 +20,10 @@ RELEASE = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 SERVER_CORE, CLIENT_CORE = "0", "1"
 PATIENCE = 20  # seconds that a server may take to accept or to end
 
+# The servers' names in tables.
+ECHO, MEMCACHED, SET, GEO = "echo (floor)", "memcached `set`", "Redis `SET`", "Redis `GEOADD`"
+NODE, NODE_LOGGED = "proxy-herd, log off", "proxy-herd, log on"
+
 FIVE = {
     "Bailey": ["Bona", "Campbell"],
     "Bona": ["Campbell", "Clark"],
@@ -35,6 +39,7 @@ class Effort:
 
     rounds: int
     seconds: float
+    warmup: float
     clients: int
     many_clients: int
     many_connections: int
@@ -178,9 +183,14 @@ def redis(protocol):
 
 
 def drive(target, *arguments, core=CLIENT_CORE):
-    """Runs herd-bench to its end. A run with errors is no measurement."""
+    """Runs herd-bench to its end. A run with errors is no measurement.
+
+    On a core of its own it never sleeps. One that sleeps has to be woken by the server, with an
+    interrupt to another core that counts as the server's time; it sleeps the more the slower the
+    server is, so the faster servers would get off more lightly."""
     pinned = ["taskset", "-c", core] if core else []
-    command = [*pinned, RELEASE / "herd-bench", *target, "--json", "--timeout", "10", *arguments]
+    alone = ["--busy-poll"] if core else []
+    command = [*pinned, RELEASE / "herd-bench", *target, "--json", "--timeout", "10", *alone, *arguments]
     done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}: {done.stderr}{done.stdout[:2000]}")

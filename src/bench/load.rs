@@ -225,12 +225,15 @@ impl<'p> Load<'p> {
         let probe = self.prober.as_ref().map_or(u64::MAX, |prober| prober.next(now));
         let due = if stretch.sent < stretch.total { stretch.due(stretch.sent) } else { u64::MAX };
         // The kernel waits in whole milliseconds; what is due sooner is waited for awake.
-        let wait = next_tick.min(probe).min(due).saturating_sub(now) / MILLISECOND;
+        let mut wait = next_tick.min(probe).min(due).saturating_sub(now) / MILLISECOND;
+        if self.plan.busy_poll {
+            wait = 0;
+        }
         match self.poll.poll(events, Some(Duration::from_millis(wait))) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
             other => other?,
         }
-        if wait == 0 && events.is_empty() {
+        if wait == 0 && events.is_empty() && !self.plan.busy_poll {
             thread::yield_now(); // the servers may have to share this core
         }
         for event in &*events {

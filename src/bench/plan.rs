@@ -82,6 +82,8 @@ pub struct Plan {
     pub probes: Option<f64>,
     /// Processes whose processor time is taken, instead of those that listen.
     pub pids: Vec<u32>,
+    /// Whether it never sleeps while it waits.
+    pub busy_poll: bool,
     /// Whether the report is JSON.
     pub json: bool,
 }
@@ -182,6 +184,11 @@ fn options() -> Options {
             "herd, or to compare: echo, memcached, redis-set, redis-geo",
             "NAME",
         )
+        .optflag(
+            "",
+            "busy-poll",
+            "never sleep: on a core of its own, no server pays for waking the benchmark",
+        )
         .optflag("", "json", "print the report as JSON")
         .optflag("h", "help", "print this help")
         .optflag("V", "version", "print the version");
@@ -246,6 +253,7 @@ fn plan(matches: &Matches, protocol: Protocol, config: Option<&Config>) -> Resul
             None
         },
         pids: pids.map_err(|_| Refusal::usage("--pid is the number of a process"))?,
+        busy_poll: matches.opt_present("busy-poll"),
         json: matches.opt_present("json"),
     })
 }

@@ -722,7 +722,7 @@ impl World {
             assert!(user.out.len() <= LIMITS().max_output_buffer + waited, "{}", user.out.len());
         }
         if let Some(client) = self.node.places.upstream() {
-            assert!(client.gauges().waiting <= LIMITS().max_pending_whatsat);
+            assert!(client.gauges(self.now.elapsed).waiting <= LIMITS().max_pending_whatsat);
         }
     }
 

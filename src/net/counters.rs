@@ -1,5 +1,7 @@
 //! Everything that is counted, by its name in the log and in metrics.
 
+use core::time::Duration;
+
 use super::connection::Deadline;
 use super::log_file::LogStats;
 use crate::node::Node;
@@ -58,7 +60,13 @@ impl Counters {
     /// All counters of this node by name. Names that end in `_total` only grow, the others are how
     /// things stand now. Everything that is refused, shed, repaired or suppressed is among them.
     #[must_use]
-    pub fn list(&self, node: &Node, clients: usize, log: &LogStats) -> Vec<(&'static str, u64)> {
+    pub fn list(
+        &self,
+        node: &Node,
+        clients: usize,
+        log: &LogStats,
+        now: Duration,
+    ) -> Vec<(&'static str, u64)> {
         let (herd, directory, of_node) =
             (&node.herd.counters, &node.herd.directory, &node.counters);
         let mut list = vec![
@@ -109,15 +117,15 @@ impl Counters {
             ("log_rotations_total", log.rotations),
         ];
         if let Places::Upstream(client) = &node.places {
-            list.extend(places(client));
+            list.extend(places(client, now));
         }
         list
     }
 
     /// As [`Counters::list`], as `name=value` separated by spaces: what the log shows.
     #[must_use]
-    pub fn report(&self, node: &Node, clients: usize, log: &LogStats) -> String {
-        let list = self.list(node, clients, log);
+    pub fn report(&self, node: &Node, clients: usize, log: &LogStats, now: Duration) -> String {
+        let list = self.list(node, clients, log, now);
         let words: Vec<String> =
             list.iter().map(|(name, value)| format!("{name}={value}")).collect();
         words.join(" ")
@@ -126,8 +134,8 @@ impl Counters {
 
 /// What the client of a places provider counts. Without a provider there is nothing to count, and
 /// no line is made longer by zeros.
-fn places(client: &Client) -> Vec<(&'static str, u64)> {
-    let (stats, gauges) = (client.stats(), client.gauges());
+fn places(client: &Client, now: Duration) -> Vec<(&'static str, u64)> {
+    let (stats, gauges) = (client.stats(), client.gauges(now));
     vec![
         ("places_questions_total", stats.questions),
         ("places_answered_total", stats.answered),
@@ -166,7 +174,7 @@ mod tests {
         let url = "https://a.example".parse().unwrap();
         let client = Client::new(Settings { provider, url, key: None, limits, seed: 0 });
         let explained = include_str!("../../docs/places.md");
-        for (name, _) in places(&client) {
+        for (name, _) in places(&client, Duration::ZERO) {
             assert!(
                 explained.contains(&format!("`{name}`")),
                 "docs/places.md says nothing of {name}"

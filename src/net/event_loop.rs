@@ -248,7 +248,7 @@ impl EventLoop {
             self.close(token, &now, "the node has stopped");
         }
         self.write_log(now.elapsed);
-        self.report();
+        self.report(now.elapsed);
         log::logger().flush();
         ended
     }
@@ -338,7 +338,7 @@ impl EventLoop {
             self.log.reopen();
         }
         if asked.report {
-            self.report();
+            self.report(now.elapsed);
         }
         if asked.stop {
             if self.stop_at.is_some() {
@@ -349,8 +349,8 @@ impl EventLoop {
         false
     }
 
-    fn report(&self) {
-        let report = self.counters.report(&self.node, self.clients, &self.log.stats());
+    fn report(&self, now: Duration) {
+        let report = self.counters.report(&self.node, self.clients, &self.log.stats(), now);
         log::info!(target: COUNTERS, "counters: {report}");
     }
 

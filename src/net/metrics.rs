@@ -1,5 +1,6 @@
 //! `/metrics`: everything that is counted, under the names that Prometheus knows it by.
 
+use core::time::Duration;
 use std::fs;
 
 use super::counters::Counters;
@@ -7,7 +8,7 @@ use super::log_file::Log;
 use crate::herd::Herd;
 use crate::herd::link::Link;
 use crate::histogram::Histogram;
-use crate::node::Node;
+use crate::node::{Node, Now};
 use crate::places::Places;
 use crate::places::upstream::Client;
 use crate::web::metrics::Writer;
@@ -26,7 +27,7 @@ pub struct Vitals<'a> {
 }
 
 impl Shell for Vitals<'_> {
-    fn push_metrics(&self, node: &Node, web: &Web, out: &mut Vec<u8>) {
+    fn push_metrics(&self, node: &Node, web: &Web, now: &Now, out: &mut Vec<u8>) {
         let mut w = Writer::default();
         let name = String::from_utf8_lossy(node.name());
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("node", &name)];
@@ -41,7 +42,7 @@ impl Shell for Vitals<'_> {
         w.counter("clients_expired_total", "Clients forgotten at the end of their time to live.")
             .value(node.herd.directory.expired);
         if let Places::Upstream(client) = &node.places {
-            places(client, &mut w);
+            places(client, now.elapsed, &mut w);
         }
         w.histogram(
             "places_wait_seconds",
@@ -193,8 +194,8 @@ fn each_peer(herd: &Herd, mut each: impl FnMut(&str, &Link)) {
     }
 }
 
-fn places(client: &Client, w: &mut Writer) {
-    let (s, g) = (client.stats(), client.gauges());
+fn places(client: &Client, now: Duration, w: &mut Writer) {
+    let (s, g) = (client.stats(), client.gauges(now));
     w.counter("places_questions_total", "Questions for places.").value(s.questions);
     w.counter("places_answers_total", "Answers to them, by status.")
         .sample(&[("status", "ok")], s.answered)

@@ -65,7 +65,7 @@ impl Slice<'_> {
 /// What only the shell knows.
 pub trait Shell {
     /// Appends `/metrics`.
-    fn push_metrics(&self, node: &Node, web: &Web, out: &mut Vec<u8>);
+    fn push_metrics(&self, node: &Node, web: &Web, now: &Now, out: &mut Vec<u8>);
 
     /// Connections of clients and browsers.
     fn connections(&self) -> usize;

@@ -140,7 +140,7 @@ impl Overview {
             links: herd.links().iter().map(|link| edge(node, link, now)).collect(),
             places: Provider {
                 provider: web.settings.provider.clone(),
-                available: is_available(&node.places),
+                available: is_available(&node.places, now),
             },
             counters: Counts {
                 iamat: node.counters.iamat,
@@ -153,7 +153,7 @@ impl Overview {
                 events: web.events.sent,
             },
             tiles: web.settings.tiles.clone(),
-            problems: problems(node),
+            problems: problems(node, now),
         }
     }
 }
@@ -194,15 +194,15 @@ fn edge(node: &Node, link: &Link, now: &Now) -> Edge {
 }
 
 /// Whether places are asked for at all.
-fn is_available(places: &Places) -> bool {
+fn is_available(places: &Places, now: &Now) -> bool {
     match places {
         Places::Offline(_) => true,
-        Places::Upstream(client) => !client.gauges().breaker_open,
+        Places::Upstream(client) => !client.gauges(now.elapsed).breaker_open,
     }
 }
 
 /// What is not as it should be.
-fn problems(node: &Node) -> Vec<String> {
+fn problems(node: &Node, now: &Now) -> Vec<String> {
     let mut problems = Vec::new();
     for link in node.herd.links() {
         let peer = String::from_utf8_lossy(node.herd.identity().name(link.peer)).into_owned();
@@ -214,7 +214,7 @@ fn problems(node: &Node) -> Vec<String> {
             Some(_) => {}
         }
     }
-    if !is_available(&node.places) {
+    if !is_available(&node.places, now) {
         problems.push("the places provider has failed and is left alone for a while".to_owned());
     }
     problems
@@ -223,11 +223,11 @@ fn problems(node: &Node) -> Vec<String> {
 /// Why the node cannot do its work; `None` if it can. One neighbour that is away does not keep it
 /// from that, or one node that stops would take its neighbours with it.
 #[must_use]
-pub fn unready(node: &Node) -> Option<&'static str> {
+pub fn unready(node: &Node, now: &Now) -> Option<&'static str> {
     let links = node.herd.links();
     if !links.is_empty() && links.iter().all(|link| link.up.is_none()) {
         return Some("no neighbour is linked; what clients say here is not shared");
     }
-    (!is_available(&node.places))
+    (!is_available(&node.places, now))
         .then_some("the places provider has failed and is left alone for a while")
 }

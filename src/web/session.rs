@@ -186,13 +186,13 @@ impl Session {
         }
         let (status, media, body) = match request.path {
             "/healthz" => (Status::OK, media::TEXT, b"ok\n".to_vec()),
-            "/readyz" => match unready(node) {
+            "/readyz" => match unready(node, now) {
                 None => (Status::OK, media::TEXT, b"ready\n".to_vec()),
                 Some(why) => (Status::UNAVAILABLE, media::TEXT, format!("{why}\n").into_bytes()),
             },
             "/metrics" => {
                 let mut body = Vec::new();
-                shell.push_metrics(node, web, &mut body);
+                shell.push_metrics(node, web, now, &mut body);
                 (Status::OK, media::METRICS, body)
             }
             "/api/herd" => {

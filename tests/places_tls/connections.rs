@@ -1,9 +1,12 @@
 //! The pool: connections are shared, kept, resumed, and asked again where one was stale.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use crate::common::{DEADLINE, Whatsat, assert_bytes, eventually, lines, seconds, wall_ns};
-use crate::servers::{Server, counters, scatter, solo};
+use crate::common::{
+    Client, DEADLINE, Herd, Whatsat, assert_bytes, eventually, free_port, lines, seconds, wall_ns,
+};
+use crate::servers::{Server, counters, places, scatter, solo};
 
 #[test]
 fn sessions_are_resumed() {
@@ -191,6 +194,31 @@ fn what_failed_is_asked_again() {
         assert_eq!(client.whatsat("p0", "5", "3").status(), status, "{mode}");
     }
     assert_eq!(client.whatsat("p0", "5", "3").status(), "OK");
+}
+
+/// Behind a load balancer nobody asks a node that says it is unready, so no question may be needed
+/// to make it ready again.
+#[test]
+fn a_node_is_ready_again_when_the_pause_is_over_though_nobody_asks() {
+    let emulator = Server::emulator(&["--mode", "fail-500"]);
+    let section = places("google", emulator.url(), "pool_size: 1");
+    let port = free_port();
+    let herd = Herd::solo_with(&format!("{section}\nhttp: {{ports: {{Solo: {port}}}}}"));
+    let http = |target: &str| {
+        let request = format!("GET {target} HTTP/1.0\r\n\r\n");
+        let reply =
+            Client::connect((Ipv4Addr::LOCALHOST, port).into()).exchange(request.as_bytes());
+        String::from_utf8(reply).unwrap()
+    };
+    let mut client = herd.client("Solo");
+    scatter(&mut client, 5);
+    // The first pause is half a second at least.
+    client.send(&lines((0..5).map(|i| format!("WHATSAT p{i} 5 3"))));
+    eventually("the node is unready", DEADLINE, || http("/readyz").contains(" 503 ").then_some(()));
+    eventually("the node is ready", DEADLINE, || http("/readyz").contains(" 200 ").then_some(()));
+    assert!(http("/api/herd").contains("\"problems\": []"), "{}", http("/api/herd"));
+    assert!(http("/metrics").contains("places_breaker_open 0\n"));
+    assert_eq!(emulator.stats()["requests"]["total"], 5, "somebody asked");
 }
 
 #[test]

@@ -107,9 +107,10 @@ impl Breaker {
         }
     }
 
-    /// Whether questions are refused.
-    pub(super) fn is_open(&self) -> bool {
-        !matches!(self.state, State::Closed { .. })
+    /// Whether the provider is left alone now. Once the pause has run out it is not, though nobody
+    /// has asked yet: who waits for this to end before asking must not wait for ever.
+    pub(super) fn is_open(&self, now: Duration) -> bool {
+        matches!(self.state, State::Open { until, .. } if until > now)
     }
 
     /// The next pause: doubled each time, and between half and all of that.

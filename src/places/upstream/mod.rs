@@ -303,7 +303,7 @@ impl Client {
     }
 
     /// How things stand.
-    pub fn gauges(&self) -> Gauges {
+    pub fn gauges(&self, now: Duration) -> Gauges {
         Gauges {
             in_flight: self.pool.busy(),
             queued: self.flights.queued(),
@@ -311,7 +311,7 @@ impl Client {
             connections: self.pool.open(),
             cached: self.cache.len(),
             cached_bytes: self.cache.bytes(),
-            breaker_open: self.breaker.is_open(),
+            breaker_open: self.breaker.is_open(now),
         }
     }
 
@@ -534,7 +534,6 @@ impl fmt::Debug for Client {
         f.debug_struct("Client")
             .field("settings", &self.settings)
             .field("stats", &self.stats)
-            .field("gauges", &self.gauges())
             .finish_non_exhaustive()
     }
 }

@@ -48,6 +48,6 @@ pub struct Gauges {
     pub cached: usize,
     /// Bytes in the cache.
     pub cached_bytes: usize,
-    /// Whether the circuit breaker keeps questions from the provider.
+    /// Whether the circuit breaker leaves the provider alone: not while it lets a question probe.
     pub breaker_open: bool,
 }

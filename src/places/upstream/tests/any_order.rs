@@ -115,13 +115,13 @@ impl Model {
         model.shell.pass(model.limits.deadline);
         model.check();
         assert!(model.waiting.is_empty(), "{:?}", model.waiting);
-        let gauges = model.shell.client.gauges();
+        let gauges = model.shell.gauges();
         assert_eq!((gauges.waiting, gauges.queued, gauges.in_flight), (0, 0, 0));
         // And nothing is kept for ever.
         model.shell.pass(ms(10_000_000));
         assert_eq!(model.shell.client.poll_timeout(), None);
         assert!(model.shell.open.is_empty() && model.shell.connecting.is_empty());
-        assert_eq!(model.shell.client.gauges().cached_bytes, 0);
+        assert_eq!(model.shell.gauges().cached_bytes, 0);
     }
 
     fn apply(&mut self, op: Op) {
@@ -204,7 +204,7 @@ impl Model {
         for (ticket, (_, _, deadline)) in &self.waiting {
             assert!(*deadline > now, "{ticket} waits beyond its deadline");
         }
-        let gauges = self.shell.client.gauges();
+        let gauges = self.shell.gauges();
         let in_flight = self.limits.max_in_flight.unwrap_or(usize::MAX);
         assert!(gauges.in_flight <= in_flight.min(self.limits.pool_size));
         assert!(gauges.connections <= self.limits.pool_size);

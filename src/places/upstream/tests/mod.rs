@@ -106,6 +106,10 @@ impl Shell {
         self.answered_at.insert(ticket, self.now);
     }
 
+    fn gauges(&self) -> Gauges {
+        self.client.gauges(self.now)
+    }
+
     /// Does all that the client wants done.
     fn poll(&mut self) {
         while let Some(id) = self.client.poll_close() {
@@ -134,7 +138,7 @@ impl Shell {
         while let Some(Ticket(ticket)) = self.client.poll_answer(&mut out) {
             self.answered(ticket, std::mem::take(&mut out));
         }
-        let gauges = self.client.gauges();
+        let gauges = self.gauges();
         assert_eq!(gauges.connections, self.open.len() + self.connecting.len());
         assert_eq!(gauges.in_flight, self.asked.len());
         let at = self.client.poll_timeout();

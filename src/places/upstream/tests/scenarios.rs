@@ -91,7 +91,7 @@ fn answers_are_cached_for_their_time_and_for_any_bound() {
     }
     assert_eq!((shell.requests.len(), shell.client.stats().cache_hits), (1, 20));
     shell.pass(ms(1));
-    assert_eq!(shell.client.gauges().cached, 0);
+    assert_eq!(shell.gauges().cached, 0);
     shell.ask(7, 1);
     assert_eq!(shell.requests.len(), 2);
 }
@@ -101,7 +101,7 @@ fn without_a_time_to_live_nothing_is_kept() {
     let mut shell = Shell::new(limits());
     shell.served(7);
     shell.served(7);
-    assert_eq!((shell.requests.len(), shell.client.gauges().cached), (2, 0));
+    assert_eq!((shell.requests.len(), shell.gauges().cached), (2, 0));
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn the_cache_is_bounded() {
     let mut shell = Shell::new(PlacesLimits { cache_ttl, cache_entries: 3, ..limits() });
     for place in 1..=10 {
         shell.served(place);
-        assert!(shell.client.gauges().cached <= 3);
+        assert!(shell.gauges().cached <= 3);
     }
     let before = shell.requests.len();
     let known = [8, 9, 10].map(|place| shell.ask(place, 1));
@@ -152,14 +152,14 @@ fn failures_are_not_cached() {
     shell.reply(8, cut);
     shell.eof(shell.carrier(8), false);
     assert_eq!(shell.status(ticket), "UNKNOWN_ERROR");
-    assert_eq!(shell.client.gauges().cached, 0);
+    assert_eq!(shell.gauges().cached, 0);
     shell.served(8);
     let ticket = shell.ask(9, 1);
     shell.connect();
     shell.reply(9, cut);
     shell.eof(shell.carrier(9), true);
     assert_eq!(shell.status(ticket), "ZERO_RESULTS");
-    assert_eq!(shell.client.gauges().cached, 2);
+    assert_eq!(shell.gauges().cached, 2);
 }
 
 #[test]
@@ -417,7 +417,7 @@ fn a_retry_is_paid_for() {
 fn a_provider_that_keeps_failing_is_left_alone_and_probed() {
     let mut shell = Shell::new(limits());
     for i in 0..BREAKER_THRESHOLD {
-        assert!(!shell.client.gauges().breaker_open);
+        assert!(!shell.gauges().breaker_open);
         let ticket = shell.ask(1 + i, 1);
         shell.connect();
         shell.reply(1 + i, &status(500));
@@ -430,7 +430,9 @@ fn a_provider_that_keeps_failing_is_left_alone_and_probed() {
         assert!(shell.message(ticket).contains("left alone"));
     }
     assert_eq!(shell.requests.len(), before);
+    assert!(shell.gauges().breaker_open);
     shell.pass(ms(1_000));
+    assert!(!shell.gauges().breaker_open, "the pause is over, asked or not");
     let probe = shell.ask(1, 1);
     let other = shell.ask(2, 1);
     let same = shell.ask(1, 1);
@@ -438,7 +440,7 @@ fn a_provider_that_keeps_failing_is_left_alone_and_probed() {
     shell.connect();
     shell.reply(1, &places(1, 1));
     assert_eq!((shell.status(probe).as_str(), shell.status(same).as_str()), ("OK", "OK"));
-    assert!(!shell.client.gauges().breaker_open);
+    assert!(!shell.gauges().breaker_open);
     shell.served(3);
     assert_eq!(shell.client.stats().breaker_openings, 1);
 }
@@ -509,7 +511,7 @@ fn who_hangs_up_is_forgotten() {
         shell.client.cancel(Ticket(ticket));
     }
     shell.poll();
-    let gauges = shell.client.gauges();
+    let gauges = shell.gauges();
     assert_eq!((gauges.waiting, gauges.queued, gauges.in_flight), (0, 0, 2));
     // What was sent goes on, for the cache.
     shell.reply(1, &places(1, 1));
@@ -544,14 +546,14 @@ fn a_probe_that_proves_nothing_leaves_room_for_the_next() {
             shell.ask(100 + place, 1);
             shell.fail(shell.connecting[0]);
         }
-        assert!(shell.client.gauges().breaker_open);
+        assert!(shell.gauges().breaker_open);
         shell.pass(ms(1_000));
     };
     open(&mut shell);
     shell.ask(1, 1);
     shell.connect();
     shell.reply(1, &status(400));
-    assert!(!shell.client.gauges().breaker_open);
+    assert!(!shell.gauges().breaker_open);
     shell.served(2);
     // The budget is used up by a retry just before the probe's turn.
     let mut shell = Shell::new(PlacesLimits { requests_per_day: Some(3), ..limits() });
@@ -617,7 +619,7 @@ fn a_ticket_that_asks_again_forgets_what_it_asked_before() {
     assert_eq!(shell.requests, [2]);
     shell.reply(2, &places(2, 1));
     assert_eq!(shell.names(ticket), ["2#0"]);
-    assert_eq!(shell.client.gauges().waiting, 0);
+    assert_eq!(shell.gauges().waiting, 0);
 }
 
 #[test]

@@ -11,9 +11,10 @@ use siphasher::sip::SipHasher13;
 
 use super::digest::{Leaf, Sums};
 use super::eviction::{Candidate, Candidates};
+pub use super::slots::{MAX_RECORD, Slot};
+use super::slots::{NO_TIME, Slots, Stored};
 use crate::planted::{Bug, planted};
 use crate::protocol::location::Location;
-use crate::protocol::next_field;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
 
@@ -21,19 +22,11 @@ use crate::protocol::time::Nanos;
 /// microseconds.
 const SHARDS: usize = 4096;
 
-/// Slots are allocated this many at a time, so that growth copies nothing.
-const CHUNK: usize = 4096;
+/// Outdated candidates that are too few to start over for.
+const OUTDATED: usize = 4096;
 
 /// Clients that are touched together: as many misses as a core has under way at once.
 pub const AHEAD: usize = 16;
-
-/// Longest line that lives in its slot. With it a slot is two lines of cache, and the common record
-/// (a name of thirty bytes, a difference of years, six decimals of a degree) fits.
-const INLINE: usize = 103;
-
-/// Where a record lives. Slots are reused: a number held across an eviction may name another
-/// client, which is harmless to a reader that wants "the newest record in this slot".
-pub type Slot = u32;
 
 /// The two keys of the directory's hashes.
 #[derive(Clone, Copy)]
@@ -84,10 +77,7 @@ pub struct Directory {
     rules: Rules,
     keys: Keys,
     shards: Box<[HashTable<Slot>]>,
-    chunks: Vec<Box<[Stored]>>,
-    free: Vec<Slot>,
-    /// Slots ever handed out.
-    used: Slot,
+    slots: Slots,
     len: u32,
     sums: Sums,
     candidates: Candidates,
@@ -99,43 +89,6 @@ pub struct Directory {
     pub expired: u64,
 }
 
-/// A slot: the line, where the client stands in it, and its digest. Aligned, so that it is found
-/// and read with two misses of the cache at the most.
-#[derive(Clone)]
-#[repr(align(64))]
-struct Stored {
-    digest: u64,
-    /// The client's time, where that alone is the record's rank: enough to tell nearly always which
-    /// of two records is newer, without reading the line again. [`NO_TIME`] elsewhere.
-    time: i64,
-    text: Text,
-    len: u16,
-    client_at: u16,
-    client_len: u16,
-}
-
-/// The bytes of a line.
-#[derive(Clone)]
-enum Text {
-    Inline([u8; INLINE]),
-    Long(Box<[u8]>),
-}
-
-const _: () = assert!(size_of::<Stored>() == 128);
-
-/// See [`Stored::time`].
-const NO_TIME: i64 = i64::MIN;
-
-impl Default for Stored {
-    fn default() -> Self {
-        let text = Text::Inline([0; INLINE]);
-        Self { digest: 0, time: NO_TIME, text, len: 0, client_at: 0, client_len: 0 }
-    }
-}
-
-/// The longest line a record may have: its parts are counted in 16 bits.
-pub const MAX_RECORD: usize = u16::MAX as usize;
-
 impl Directory {
     /// An empty directory.
     #[must_use]
@@ -144,9 +97,7 @@ impl Directory {
             rules,
             keys,
             shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
-            chunks: Vec::new(),
-            free: Vec::new(),
-            used: 0,
+            slots: Slots::default(),
             len: 0,
             sums: Sums::default(),
             candidates: Candidates::default(),
@@ -177,7 +128,7 @@ impl Directory {
     /// One more than the highest slot ever in use.
     #[must_use]
     pub const fn slots(&self) -> Slot {
-        self.used
+        self.slots.used()
     }
 
     /// The digests of all records, summed leaf by leaf.
@@ -190,18 +141,14 @@ impl Directory {
     #[must_use]
     pub fn get(&self, client: &[u8], now: Nanos) -> Option<&[u8]> {
         let (client_hash, index_hash) = self.hashes(client);
-        let line = self.stored(self.find(client_hash, index_hash, client)?).line();
-        if self.rules.client_ttl > 0 && self.is_expired(&Record::parse(line)?, now) {
-            return None;
-        }
-        Some(line)
+        let slot = self.find(client_hash, index_hash, client)?;
+        (!self.has_expired(slot, now)).then(|| self.slots[slot].line())
     }
 
     /// The AT line in `slot`, without LF; `None` when the slot is free.
     #[must_use]
     pub fn line(&self, slot: Slot) -> Option<&[u8]> {
-        let stored = self.chunks.get(slot as usize / CHUNK)?.get(slot as usize % CHUNK)?;
-        (stored.len > 0).then(|| stored.line())
+        self.slots.get(slot).map(Stored::line)
     }
 
     /// Brings what is held of these clients, the first [`AHEAD`] of them, close to the processor.
@@ -223,15 +170,14 @@ impl Directory {
             *slot = self.shards[shard_of(client_hash)].find(index_hash, |_| true).copied();
         }
         for slot in slots.into_iter().flatten() {
-            core::hint::black_box(self.stored(slot).touch());
+            core::hint::black_box(self.slots[slot].touch());
         }
     }
 
     /// The record in `slot`, unless the slot is free or the record has expired at `now`.
     #[must_use]
     pub fn record(&self, slot: Slot, now: Nanos) -> Option<Record<'_>> {
-        self.line(slot)?;
-        let record = self.stored(slot).record()?;
+        let record = self.slots.get(slot)?.record()?;
         (!self.is_expired(&record, now)).then_some(record)
     }
 
@@ -245,14 +191,13 @@ impl Directory {
     /// The name of the client in `slot`; `None` when the slot is free.
     #[must_use]
     pub fn client(&self, slot: Slot) -> Option<&[u8]> {
-        self.line(slot).map(|_| self.stored(slot).client())
+        self.slots.get(slot).map(Stored::client)
     }
 
     /// Where the client in `slot` is; `None` when the slot is free.
     #[must_use]
     pub fn location(&self, slot: Slot) -> Option<Location<'_>> {
-        self.line(slot)?;
-        Location::parse(next_field(self.stored(slot).said())?.0)
+        self.slots.get(slot)?.location()
     }
 
     /// Keeps `record` if it is news: newer, by the order of records, than what is held.
@@ -275,7 +220,7 @@ impl Directory {
             held = None;
         }
         if let Some(slot) = held {
-            let held = self.stored(slot);
+            let held = &self.slots[slot];
             let repeat = match source {
                 Source::Client => held.said() == record.said(),
                 Source::Peer => held.line() == record.line,
@@ -283,17 +228,17 @@ impl Directory {
             if repeat {
                 return Offer::Repeat;
             }
-            let time = self.time_alone(record);
-            let decided = time != NO_TIME && held.time != NO_TIME && time != held.time;
+            let (time, held_time) = (self.time_alone(record), held.time());
+            let decided = time != NO_TIME && held_time != NO_TIME && time != held_time;
             let is_newer = if decided {
-                time > held.time
+                time > held_time
             } else {
                 // What is stored has been parsed before.
                 held.record().is_some_and(|held| {
                     record.cmp(&held, self.rules.max_clock_offset) == Ordering::Greater
                 })
             };
-            let same_time = planted(Bug::EqualTimesAccepted) && time == held.time;
+            let same_time = planted(Bug::EqualTimesAccepted) && time == held_time;
             if !is_newer && !same_time {
                 return Offer::Stale;
             }
@@ -314,7 +259,7 @@ impl Directory {
             return true;
         }
         for _ in 0..budget {
-            if self.sweep_at >= self.used {
+            if self.sweep_at >= self.slots.used() {
                 self.sweep_at = 0;
                 return true;
             }
@@ -331,9 +276,9 @@ impl Directory {
     /// Calls `each` with digest and slot of every record in `leaf`, in no order.
     pub fn for_leaf(&self, leaf: Leaf, mut each: impl FnMut(u64, Slot)) {
         for &slot in &self.shards[leaf.index() * SHARDS / Leaf::COUNT] {
-            let stored = self.stored(slot);
+            let stored = &self.slots[slot];
             if Leaf::of(self.client_hash(stored.client())) == leaf {
-                each(stored.digest, slot);
+                each(stored.digest(), slot);
             }
         }
     }
@@ -364,42 +309,33 @@ impl Directory {
     fn has_expired(&self, slot: Slot, now: Nanos) -> bool {
         self.rules.client_ttl > 0
             && self
-                .line(slot)
-                .and_then(Record::parse)
+                .slots
+                .get(slot)
+                .and_then(Stored::record)
                 .is_some_and(|record| self.is_expired(&record, now))
     }
 
     fn find(&self, client_hash: u64, index_hash: u64, client: &[u8]) -> Option<Slot> {
         self.shards[shard_of(client_hash)]
-            .find(index_hash, |&slot| self.stored(slot).client() == client)
+            .find(index_hash, |&slot| self.slots[slot].client() == client)
             .copied()
-    }
-
-    fn stored(&self, slot: Slot) -> &Stored {
-        &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
     }
 
     fn write(&mut self, slot: Slot, client_hash: u64, record: &Record<'_>) {
         let digest = keyed_hash(self.keys.digest, record.line);
         let time = self.time_alone(record);
-        let stored = &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK];
-        self.sums.replace(Leaf::of(client_hash), stored.digest, digest);
+        let stored = &mut self.slots[slot];
+        self.sums.replace(Leaf::of(client_hash), stored.digest(), digest);
         stored.set(record, time, digest);
     }
 
     fn insert(&mut self, client_hash: u64, index_hash: u64, record: &Record<'_>) -> Slot {
-        let slot = self.free.pop().unwrap_or_else(|| {
-            if self.used as usize == self.chunks.len() * CHUNK {
-                self.chunks.push(vec![Stored::default(); CHUNK].into_boxed_slice());
-            }
-            self.used += 1;
-            self.used - 1
-        });
+        let slot = self.slots.take();
         self.write(slot, client_hash, record);
-        let (chunks, keys) = (&self.chunks, self.keys);
+        let (slots, keys) = (&self.slots, self.keys);
         self.shards[shard_of(client_hash)].insert_unique(index_hash, slot, |&slot| {
-            let stored = &chunks[slot as usize / CHUNK][slot as usize % CHUNK];
-            self::index_hash(keys.index, keyed_hash(keys.digest, stored.client()))
+            let client_hash = keyed_hash(keys.digest, slots[slot].client());
+            self::index_hash(keys.index, client_hash)
         });
         self.len += 1;
         self.index_candidates(slot);
@@ -407,25 +343,22 @@ impl Directory {
     }
 
     fn remove(&mut self, slot: Slot) {
-        let client = self.stored(slot).client();
-        let (client_hash, index_hash) = self.hashes(client);
+        let (client_hash, index_hash) = self.hashes(self.slots[slot].client());
         if let Ok(entry) =
             self.shards[shard_of(client_hash)].find_entry(index_hash, |&held| held == slot)
         {
             entry.remove();
         }
-        let stored = &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK];
         if !planted(Bug::SumKeptOnRemoval) {
-            self.sums.replace(Leaf::of(client_hash), stored.digest, 0);
+            self.sums.replace(Leaf::of(client_hash), self.slots[slot].digest(), 0);
         }
-        *stored = Stored::default();
-        self.free.push(slot);
+        self.slots.release(slot);
         self.len -= 1;
     }
 
     /// Evicts the least record to make room for `record`, unless `record` itself is the least.
     fn make_room(&mut self, record: &Record<'_>, client_hash: u64) -> bool {
-        self.index_candidates_up_to(self.used);
+        self.index_candidates_up_to(self.slots.used());
         let offered = self.candidate(record, client_hash, Slot::MAX);
         while let Some(least) = self.candidates.least() {
             match self.candidate_in(least.slot) {
@@ -460,7 +393,7 @@ impl Directory {
             }
             return;
         }
-        if self.candidates.len() > 2 * self.len as usize + CHUNK {
+        if self.candidates.len() > 2 * self.len as usize + OUTDATED {
             self.candidates = Candidates::default(); // mostly outdated entries: start over
         }
         if inserted < self.candidates.indexed
@@ -469,7 +402,8 @@ impl Directory {
         {
             self.candidates.push(candidate);
         }
-        self.index_candidates_up_to(self.used.min(self.candidates.indexed.saturating_add(8)));
+        let end = self.candidates.indexed.saturating_add(8);
+        self.index_candidates_up_to(end.min(self.slots.used()));
     }
 
     fn index_candidates_up_to(&mut self, end: Slot) {
@@ -482,8 +416,7 @@ impl Directory {
     }
 
     fn candidate_in(&self, slot: Slot) -> Option<Candidate> {
-        self.line(slot)?;
-        let record = self.stored(slot).record()?;
+        let record = self.slots.get(slot)?.record()?;
         Some(self.candidate(&record, self.client_hash(record.client), slot))
     }
 
@@ -496,57 +429,6 @@ impl Directory {
             client_hash,
             slot,
         }
-    }
-}
-
-impl Stored {
-    fn line(&self) -> &[u8] {
-        let text = match &self.text {
-            Text::Inline(text) => text.as_slice(),
-            Text::Long(text) => text,
-        };
-        &text[..self.len.into()]
-    }
-
-    fn client(&self) -> &[u8] {
-        let at = usize::from(self.client_at);
-        &self.line()[at..at + usize::from(self.client_len)]
-    }
-
-    /// Something of each of its two cache lines.
-    fn touch(&self) -> u64 {
-        let text = match &self.text {
-            Text::Inline(text) => text[0] ^ text[INLINE / 2] ^ text[INLINE - 1],
-            Text::Long(_) => 0,
-        };
-        self.digest ^ u64::from(text)
-    }
-
-    fn record(&self) -> Option<Record<'_>> {
-        Record::known(self.line(), self.client_at.into(), self.client_len.into())
-    }
-
-    /// Location and time, as [`Record::said`].
-    fn said(&self) -> &[u8] {
-        &self.line()[usize::from(self.client_at) + usize::from(self.client_len)..]
-    }
-
-    fn set(&mut self, record: &Record<'_>, time: i64, digest: u64) {
-        let line = record.line;
-        if line.len() > INLINE {
-            self.text = Text::Long(line.into());
-        } else if let Text::Inline(text) = &mut self.text {
-            text[..line.len()].copy_from_slice(line);
-        } else {
-            let mut text = [0; INLINE];
-            text[..line.len()].copy_from_slice(line);
-            self.text = Text::Inline(text);
-        }
-        self.digest = digest;
-        self.time = time;
-        self.len = line.len() as u16;
-        self.client_at = record.client_at as u16;
-        self.client_len = record.client.len() as u16;
     }
 }
 
@@ -569,6 +451,7 @@ fn keyed_hash((k0, k1): (u64, u64), bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::herd::digest::Branch;
     use crate::protocol::command::Command;
     use crate::protocol::time::SECOND;
     use proptest::prelude::*;
@@ -628,10 +511,7 @@ mod tests {
         offer(&mut at_a, &b, Source::Peer);
         offer(&mut at_b, &a, Source::Peer);
         assert_eq!(contents(&at_a), contents(&at_b));
-        assert_eq!(
-            at_a.sums().of(super::super::digest::Branch::ROOT),
-            at_b.sums().of(super::super::digest::Branch::ROOT)
-        );
+        assert_eq!(at_a.sums().of(Branch::ROOT), at_b.sums().of(Branch::ROOT));
     }
 
     #[test]
@@ -644,7 +524,7 @@ mod tests {
         assert_eq!(d.get(b"k", 161 * SECOND), None, "expired before any sweep");
         assert!(!d.sweep(161 * SECOND, 1));
         assert_eq!((d.len(), d.expired), (0, 1));
-        assert_eq!(d.sums().of(super::super::digest::Branch::ROOT), 0);
+        assert_eq!(d.sums().of(Branch::ROOT), 0);
         assert_eq!(d.offer(&record, Source::Peer, 161 * SECOND), Offer::Expired);
     }
 
@@ -663,8 +543,7 @@ mod tests {
             });
             assert_eq!(
                 sum,
-                d.sums().children(super::super::digest::Branch { level: 3, index: leaf >> 4 })
-                    [usize::from(leaf & 15)]
+                d.sums().children(Branch { level: 3, index: leaf >> 4 })[usize::from(leaf & 15)]
             );
         }
         assert_eq!(seen, 500);
@@ -698,7 +577,7 @@ mod tests {
             for l in contents(&all).iter().filter(|l| !kept.contains(l)) {
                 prop_assert!(rank(l) <= least);
             }
-            prop_assert_eq!(a.sums().of(super::super::digest::Branch::ROOT), b.sums().of(super::super::digest::Branch::ROOT));
+            prop_assert_eq!(a.sums().of(Branch::ROOT), b.sums().of(Branch::ROOT));
         }
     }
 }

@@ -7,7 +7,7 @@
 use core::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::directory::Slot;
+use super::slots::Slot;
 use crate::protocol::time::Nanos;
 
 /// A client as it stood when it was entered. Its record only ever moves up, so an entry is a lower

@@ -14,6 +14,7 @@ pub mod link;
 pub mod message;
 pub mod queue;
 pub mod routes;
+mod slots;
 #[cfg(test)]
 mod tests;
 

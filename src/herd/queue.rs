@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::directory::Slot;
+use super::slots::Slot;
 use crate::planted::{Bug, planted};
 
 /// A first-in-first-out queue of slots, each in it at most once.

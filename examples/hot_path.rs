@@ -7,12 +7,13 @@
 
 #![allow(clippy::expect_used, reason = "a tool for developers: a wrong argument may end it")]
 
+#[path = "../tests/in_memory/mod.rs"]
+mod in_memory;
+
 use std::time::{Duration, Instant};
 
 use proxy_herd::config::LogFormat;
-use proxy_herd::herd::directory::{Keys, Rules};
-use proxy_herd::herd::handshake::{Identity, Transport};
-use proxy_herd::herd::{Herd, Timing};
+use proxy_herd::herd::handshake::Transport;
 use proxy_herd::journal::Journal;
 use proxy_herd::limits::Limits;
 use proxy_herd::node::{Caller, Node, Now, Session};
@@ -138,24 +139,9 @@ impl Teller {
 }
 
 fn node(logged: bool) -> Node {
-    let identity = Identity {
-        names: vec![b"Bona"[..].into(), b"Clark"[..].into(), b"Jaquez"[..].into()],
-        me: 1,
-        neighbours: vec![0, 2],
-        rules: Rules { max_clock_offset: 5 * SECOND, max_clients: 10_000_000, client_ttl: 0 },
-        secret: None,
-        tls: false,
-        boot: 1,
-    };
-    let timing = Timing {
-        keepalive: Duration::from_secs(1),
-        timeout: Duration::from_secs(5),
-        redial_max: Duration::from_secs(2),
-        antientropy_interval: Duration::from_secs(10),
-    };
-    // As good as random: under others the clients of a shard would look alike to the index.
-    let keys = Keys { index: (0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344), digest: (3, 4) };
-    let herd = Herd::new(identity, &[], timing, keys, Duration::ZERO);
+    let mut identity = in_memory::identity(&["Bona", "Clark", "Jaquez"], 1, &[0, 2]);
+    identity.rules.max_clients = 10_000_000; // none of CLIENTS is evicted
+    let herd = in_memory::herd(identity);
     let journal = Journal::new(logged, LogFormat::default(), "Clark");
     let places = Places::Offline(Offline::gazetteer().expect("the gazetteer is sound"));
     Node::new(herd, places, journal, Limits::default(), &[7; 32])

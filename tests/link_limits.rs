@@ -7,11 +7,12 @@
     reason = "helpers of tests report by failing the test"
 )]
 
+mod in_memory;
+
 use std::time::Duration;
 
+use in_memory::{KEYS, identity};
 use proxy_herd::config::LogFormat;
-use proxy_herd::herd::directory::{Keys, Rules};
-use proxy_herd::herd::handshake::Identity;
 use proxy_herd::herd::{Action, Herd, Timing};
 use proxy_herd::journal::Journal;
 
@@ -28,16 +29,7 @@ fn ms(ms: u64) -> Duration {
 
 /// The node `me` of two neighbours.
 fn herd(me: u16, timing: Timing) -> Herd {
-    let identity = Identity {
-        names: [b"A", b"B"].map(|name| name[..].into()).to_vec(),
-        me,
-        neighbours: vec![1 - me],
-        rules: Rules { max_clock_offset: 5_000_000_000, max_clients: 1000, client_ttl: 0 },
-        secret: None,
-        tls: false,
-        boot: 100 + u64::from(me),
-    };
-    Herd::new(identity, &[], timing, Keys { index: (1, 2), digest: (3, 4) }, Duration::ZERO)
+    Herd::new(identity(&["A", "B"], me, &[1 - me]), &[], timing, KEYS, Duration::ZERO)
 }
 
 /// Two neighbours whose link has just been established.

@@ -11,13 +11,15 @@
     reason = "helpers of tests report by failing the test"
 )]
 
+mod in_memory;
+
 use std::time::{Duration, Instant};
 
+use in_memory::{herd, identity};
 use proxy_herd::config::LogFormat;
-use proxy_herd::herd::directory::{Keys, Rules, Source};
-use proxy_herd::herd::handshake::Identity;
+use proxy_herd::herd::directory::Source;
 use proxy_herd::herd::routes::NodeId;
-use proxy_herd::herd::{Herd, LinkId, Timing};
+use proxy_herd::herd::{Herd, LinkId};
 use proxy_herd::journal::Journal;
 use proxy_herd::limits::LINK_BUFFER;
 use proxy_herd::protocol::command::Command;
@@ -46,23 +48,11 @@ struct Star {
 
 fn node(me: usize, nodes: usize, boot: u64) -> Herd {
     let neighbours: Vec<NodeId> = if me == 0 { (1..nodes as NodeId).collect() } else { vec![0] };
-    let identity = Identity {
-        names: (0..nodes).map(|node| format!("N{node}").into_bytes().into()).collect(),
-        me: me as NodeId,
-        neighbours,
-        rules: Rules { max_clock_offset: 5 * SECOND, max_clients: 10_000_000, client_ttl: 0 },
-        secret: None,
-        tls: false,
-        boot,
-    };
-    let timing = Timing {
-        keepalive: Duration::from_secs(1),
-        timeout: Duration::from_secs(5),
-        redial_max: Duration::from_secs(2),
-        antientropy_interval: Duration::from_secs(10),
-    };
-    let keys = Keys { index: (boot, 7), digest: (1, 2) };
-    Herd::new(identity, &[], timing, keys, Duration::ZERO)
+    let names: Vec<String> = (0..nodes).map(|node| format!("N{node}")).collect();
+    let mut identity = identity(&names, me as NodeId, &neighbours);
+    identity.rules.max_clients = 10_000_000; // none of RECOVERY_CLIENTS is evicted
+    identity.boot = boot;
+    herd(identity)
 }
 
 /// The line of a client that `node` has heard at this time.

@@ -7,12 +7,13 @@
     reason = "helpers of tests report by failing the test"
 )]
 
+mod in_memory;
+
 use std::time::Duration;
 
+use in_memory::{herd, identity};
 use proxy_herd::config::LogFormat;
-use proxy_herd::herd::directory::{Keys, Rules};
-use proxy_herd::herd::handshake::{Identity, Transport};
-use proxy_herd::herd::{Herd, Timing};
+use proxy_herd::herd::handshake::Transport;
 use proxy_herd::journal::Journal;
 use proxy_herd::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, Limits};
 use proxy_herd::node::{Caller, Next, Node, Now, Session};
@@ -33,23 +34,8 @@ const START: Now = Now { elapsed: Duration::ZERO, clock: 1_700_000_000_000_000_0
 
 /// The `me`th of `names`, all of them neighbours.
 fn node(names: &[&str], me: u16, limits: Limits) -> Node {
-    let identity = Identity {
-        names: names.iter().map(|name| name.as_bytes().into()).collect(),
-        me,
-        neighbours: (0..names.len() as u16).filter(|&other| other != me).collect(),
-        rules: Rules { max_clock_offset: 5_000_000_000, max_clients: 1000, client_ttl: 0 },
-        secret: None,
-        tls: false,
-        boot: 100 + u64::from(me),
-    };
-    let timing = Timing {
-        keepalive: Duration::from_secs(1),
-        timeout: Duration::from_secs(5),
-        redial_max: Duration::from_secs(2),
-        antientropy_interval: Duration::from_secs(10),
-    };
-    let keys = Keys { index: (1, u64::from(me)), digest: (3, 4) };
-    let herd = Herd::new(identity, &[], timing, keys, Duration::ZERO);
+    let others: Vec<u16> = (0..names.len() as u16).filter(|&other| other != me).collect();
+    let herd = herd(identity(names, me, &others));
     let journal = Journal::new(false, LogFormat::default(), names[usize::from(me)]);
     let places = Places::Offline(Offline::gazetteer().expect("the gazetteer is sound"));
     Node::new(herd, places, journal, limits, &[me as u8; 32])

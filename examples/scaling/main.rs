@@ -14,6 +14,8 @@
 mod chart;
 mod experiments;
 mod graphs;
+#[path = "../../tests/in_memory/mod.rs"]
+mod in_memory;
 #[expect(dead_code, reason = "the simulator uses the rest")]
 #[path = "../../tests/sim/rng.rs"]
 mod rng;

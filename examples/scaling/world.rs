@@ -10,17 +10,16 @@ use std::ops::Sub;
 use std::time::Duration;
 
 use proxy_herd::config::LogFormat;
-use proxy_herd::herd::directory::{Keys, Rules};
-use proxy_herd::herd::handshake::Identity;
 use proxy_herd::herd::message::{Message, Purpose};
 use proxy_herd::herd::routes::NodeId;
-use proxy_herd::herd::{Action, Counters, Herd, LinkId, Timing};
+use proxy_herd::herd::{Action, Counters, Herd, LinkId};
 use proxy_herd::journal::Journal;
-use proxy_herd::limits::{LINK_BUFFER, Limits, PeerLimits};
+use proxy_herd::limits::LINK_BUFFER;
 use proxy_herd::protocol::command::Command;
 use proxy_herd::protocol::record::Record;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 
+use crate::in_memory;
 use crate::topology::Edge;
 
 /// Nanoseconds of virtual time since the herd was started.
@@ -146,7 +145,8 @@ impl World {
         }
         for (me, mut ends) in ends.into_iter().enumerate() {
             ends.sort_unstable();
-            let herd = herd(me, nodes, ends.iter().map(|&(peer, _)| peer as NodeId).collect());
+            let neighbours: Vec<_> = ends.iter().map(|&(peer, _)| peer as NodeId).collect();
+            let herd = herd(me, nodes, &neighbours);
             world.hosts.push(Host {
                 herd,
                 edges: ends.iter().map(|&(_, edge)| edge).collect(),
@@ -441,28 +441,11 @@ impl Sub for Traffic {
 }
 
 /// A node with the settings that a configuration without any has.
-fn herd(me: usize, nodes: usize, neighbours: Vec<NodeId>) -> Herd {
-    let (limits, peers) = (Limits::default(), PeerLimits::default());
-    let identity = Identity {
-        names: (0..nodes).map(|node| format!("n{node:04}").into_bytes().into()).collect(),
-        me: me as NodeId,
-        neighbours,
-        rules: Rules {
-            max_clock_offset: 5 * SECOND,
-            max_clients: limits.max_clients as u32,
-            client_ttl: 0,
-        },
-        secret: None,
-        tls: false,
-        boot: me as u64,
-    };
-    let timing = Timing {
-        keepalive: peers.keepalive,
-        timeout: peers.timeout,
-        redial_max: peers.redial_max,
-        antientropy_interval: peers.antientropy_interval,
-    };
-    Herd::new(identity, &[], timing, Keys { index: (1, 2), digest: (3, 4) }, Duration::ZERO)
+fn herd(me: usize, nodes: usize, neighbours: &[NodeId]) -> Herd {
+    let names: Vec<String> = (0..nodes).map(|node| format!("n{node:04}")).collect();
+    let mut identity = in_memory::identity(&names, me as NodeId, neighbours);
+    identity.boot = me as u64;
+    in_memory::herd(identity)
 }
 
 /// Records that were news when another node brought them.

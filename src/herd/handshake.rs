@@ -379,19 +379,15 @@ fn unhex(field: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::time::SECOND;
+    use crate::herd::in_memory;
 
     const LOOPBACK: Transport = Transport { loopback: true, certified: None };
 
     fn identity(me: NodeId, secret: Option<&[u8]>) -> Identity {
+        let neighbours: &[NodeId] = if me == 1 { &[0, 2] } else { &[1] };
         Identity {
-            names: [b"A", b"B", b"C"].map(|name| name.to_vec().into_boxed_slice()).to_vec(),
-            me,
-            neighbours: if me == 1 { vec![0, 2] } else { vec![1] },
-            rules: Rules { max_clock_offset: 5 * SECOND, max_clients: 100, client_ttl: 0 },
             secret: secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret)),
-            tls: false,
-            boot: 7 + u64::from(me),
+            ..in_memory::identity(&["A", "B", "C"], me, neighbours)
         }
     }
 
@@ -440,8 +436,8 @@ mod tests {
         for secret in [None, Some(&b"s3cret"[..])] {
             let (at_a, at_b, wire) =
                 run(&identity(0, secret), &identity(1, secret), [1, 2], &LOOPBACK);
-            assert_eq!(at_a, Progress::Established { peer: 1, boot: 8 });
-            assert_eq!(at_b, Progress::Established { peer: 0, boot: 7 });
+            assert_eq!(at_a, Progress::Established { peer: 1, boot: 101 });
+            assert_eq!(at_b, Progress::Established { peer: 0, boot: 100 });
             assert!(!wire.windows(6).any(|w| w == b"s3cret"));
         }
     }
@@ -462,8 +458,8 @@ mod tests {
         let mut other = identity(1, None);
         other.rules.max_clients = 99;
         let (at_a, at_b, _) = run(&identity(0, None), &other, [1, 2], &LOOPBACK);
-        refused(&at_a, "max_clients is 99, here it is 100");
-        refused(&at_b, "max_clients is 100, here it is 99");
+        refused(&at_a, "max_clients is 99, here it is 1000000");
+        refused(&at_b, "max_clients is 1000000, here it is 99");
     }
 
     #[test]
@@ -538,7 +534,7 @@ mod tests {
         let mut b = identity(1, None);
         b.tls = true;
         let (at_a, _, _) = run(&identity(0, None), &b, [1, 2], &certified);
-        assert_eq!(at_a, Progress::Established { peer: 1, boot: 8 });
+        assert_eq!(at_a, Progress::Established { peer: 1, boot: 101 });
         let (at_a, at_b, _) = run(&identity(0, None), &b, [1, 2], &LOOPBACK);
         refused(&at_b, "does not speak TLS");
         refused(&at_a, "says of it: it does not speak TLS");

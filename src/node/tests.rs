@@ -6,9 +6,8 @@ use proptest::prelude::*;
 
 use super::{Caller, Next, Node, Now, Session};
 use crate::config::LogFormat;
-use crate::herd::directory::{Keys, Rules};
-use crate::herd::handshake::{Identity, Transport};
-use crate::herd::{Herd, Timing};
+use crate::herd::handshake::Transport;
+use crate::herd::in_memory::{herd, identity};
 use crate::journal::Journal;
 use crate::limits::{Limits, REPLY_BYTES_PER_TURN};
 use crate::places::Places;
@@ -18,23 +17,7 @@ use crate::protocol::time::SECOND;
 const NOW: Now = Now { elapsed: Duration::from_secs(3), clock: 1_621_464_828 * SECOND };
 
 fn node(limits: Limits) -> Node {
-    let identity = Identity {
-        names: vec![b"Bona"[..].into(), b"Clark"[..].into()],
-        me: 1,
-        neighbours: vec![0],
-        rules: Rules { max_clock_offset: 5 * SECOND, max_clients: 100, client_ttl: 0 },
-        secret: None,
-        tls: false,
-        boot: 1,
-    };
-    let timing = Timing {
-        keepalive: Duration::from_secs(1),
-        timeout: Duration::from_secs(5),
-        redial_max: Duration::from_secs(2),
-        antientropy_interval: Duration::from_secs(10),
-    };
-    let keys = Keys { index: (1, 2), digest: (3, 4) };
-    let herd = Herd::new(identity, &[], timing, keys, Duration::ZERO);
+    let herd = herd(identity(&["Bona", "Clark"], 1, &[0]));
     let journal = Journal::new(true, LogFormat::default(), "Clark");
     let places = Places::Offline(Offline::gazetteer().unwrap());
     Node::new(herd, places, journal, limits, &[7; 32])

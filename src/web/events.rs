@@ -380,30 +380,11 @@ pub(super) fn push_client(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::herd::Timing;
-    use crate::herd::directory::{Keys, Rules};
-    use crate::herd::handshake::Identity;
+    use crate::herd::in_memory::{self, identity};
     use crate::protocol::record::Record;
 
     fn herd() -> Herd {
-        let identity = Identity {
-            names: vec![b"Clark"[..].into()],
-            me: 0,
-            neighbours: Vec::new(),
-            rules: Rules { max_clock_offset: 0, max_clients: 10, client_ttl: 0 },
-            secret: None,
-            tls: false,
-            boot: 7,
-        };
-        let second = Duration::from_secs(1);
-        let timing = Timing {
-            keepalive: second,
-            timeout: second,
-            redial_max: second,
-            antientropy_interval: second,
-        };
-        let keys = Keys { index: (1, 2), digest: (3, 4) };
-        Herd::new(identity, &[], timing, keys, Duration::ZERO)
+        in_memory::herd(identity(&["Clark"], 0, &[]))
     }
 
     fn tick(events: &mut Events, herd: &mut Herd, now: &mut Duration) -> bool {

@@ -10,14 +10,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use proxy_herd::config::LogFormat;
-use proxy_herd::herd::directory::{Keys, Rules};
-use proxy_herd::herd::handshake::Identity;
 use proxy_herd::herd::routes::NodeId;
 use proxy_herd::herd::{Herd, Timing};
 use proxy_herd::journal::Journal;
 use proxy_herd::protocol::record::Record;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 
+use crate::in_memory::{KEYS, identity};
 use crate::world::name;
 
 const NODES: usize = 3;
@@ -82,15 +81,11 @@ impl Small {
     fn new() -> Self {
         let herds = (0..NODES).map(|me| {
             let ends = |&(a, b): &(usize, usize)| (a == me).then_some(b).or((b == me).then_some(a));
-            let identity = Identity {
-                names: (0..NODES).map(|node| name(node).into_boxed_slice()).collect(),
-                me: me as NodeId,
-                neighbours: EDGES.iter().filter_map(ends).map(|peer| peer as NodeId).collect(),
-                rules: Rules { max_clock_offset: 5 * SECOND, max_clients: 100, client_ttl: 0 },
-                secret: None,
-                tls: false,
-                boot: me as u64 + 1,
-            };
+            let names: Vec<_> = (0..NODES).map(name).collect();
+            let neighbours: Vec<_> =
+                EDGES.iter().filter_map(ends).map(|peer| peer as NodeId).collect();
+            let mut identity = identity(&names, me as NodeId, &neighbours);
+            identity.boot = me as u64 + 1;
             let never = Duration::from_hours(24);
             let timing = Timing {
                 keepalive: never,
@@ -98,7 +93,7 @@ impl Small {
                 redial_max: never,
                 antientropy_interval: never,
             };
-            Herd::new(identity, &[], timing, Keys { index: (1, 2), digest: (3, 4) }, Duration::ZERO)
+            Herd::new(identity, &[], timing, KEYS, Duration::ZERO)
         });
         let key = Key {
             given: [0; NODES],

@@ -11,6 +11,8 @@
 )]
 
 mod every_order;
+#[path = "../in_memory/mod.rs"]
+mod in_memory;
 mod network;
 mod oracle;
 #[cfg(feature = "planted-bugs")]

@@ -11,14 +11,12 @@
 //! for people in `vicinity` (or `address`); both may be absent. Other columns and properties are
 //! ignored.
 
+mod geojson;
+mod table;
+
 use std::fmt;
 
 use geo_index::kdtree::KDTree;
-use memchr::memchr_iter;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
 
 use super::document::{Place, Point};
 use super::index::{self, Hit, Index};
@@ -127,9 +125,9 @@ pub fn parse(bytes: &[u8], format: Format) -> Result<OwnPlaces, Error> {
     let bytes = without_bom(bytes);
     let mut list = List::default();
     match format {
-        Format::GeoJson => read_geojson(bytes, &mut list)?,
-        Format::Csv => read_table(bytes, separator(bytes), &mut list)?,
-        Format::Tsv => read_table(bytes, b'\t', &mut list)?,
+        Format::GeoJson => geojson::read(bytes, &mut list)?,
+        Format::Csv => table::read(bytes, table::separator(bytes), &mut list)?,
+        Format::Tsv => table::read(bytes, b'\t', &mut list)?,
     }
     if list.points.is_empty() {
         let message = "there is no place in the file; write at least one, or remove places.file";
@@ -244,266 +242,6 @@ fn point(lat: f64, lng: f64) -> Result<Point, Fault> {
         return Err(("longitude", format!("{lng} {message}")));
     }
     Ok(Point { lat, lng })
-}
-
-/// The character that separates columns: the one of which the first line holds most.
-fn separator(bytes: &[u8]) -> u8 {
-    let first_line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let count = |separator: u8| memchr_iter(separator, first_line).count();
-    // Of equally many the last wins, so a line without any is one of commas.
-    [b'\t', b';', b','].into_iter().max_by_key(|&separator| count(separator)).unwrap_or(b',')
-}
-
-fn read_table(bytes: &[u8], separator: u8, list: &mut List) -> Result<(), Error> {
-    let table_error = |error| table_error(bytes, &error);
-    let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(bytes);
-    let columns = Columns::of(reader.headers().map_err(table_error)?)?;
-    let mut row = csv::StringRecord::new();
-    while reader.read_record(&mut row).map_err(table_error)? {
-        columns.place(&row, list).map_err(|(field, message)| {
-            let line = line_at(bytes, row.position());
-            Error { line, field: Some(field), message }
-        })?;
-    }
-    Ok(())
-}
-
-/// The line of the row that was read from `position` on. The reader's own count is of the blank
-/// lines before it.
-fn line_at(bytes: &[u8], position: Option<&csv::Position>) -> u64 {
-    let (before, row) =
-        bytes.split_at(position.map_or(0, |at| at.byte() as usize).min(bytes.len()));
-    let blank = row.iter().take_while(|byte| b"\r\n".contains(byte));
-    let newlines = before.iter().chain(blank).filter(|&&byte| byte == b'\n').count();
-    newlines as u64 + 1
-}
-
-fn table_error(bytes: &[u8], error: &csv::Error) -> Error {
-    let message = match error.kind() {
-        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => format!(
-            "the line has {len} columns, the first line {expected_len}; put a text that holds the \
-             separator into double quotes"
-        ),
-        csv::ErrorKind::Utf8 { .. } => "the text is not UTF-8; save the file as UTF-8".to_owned(),
-        _ => error.to_string(),
-    };
-    Error { line: line_at(bytes, error.position()), field: None, message }
-}
-
-/// Which column holds what.
-struct Columns {
-    name: usize,
-    latitude: usize,
-    longitude: usize,
-    kind: Option<usize>,
-    vicinity: Option<usize>,
-}
-
-impl Columns {
-    fn of(header: &csv::StringRecord) -> Result<Self, Error> {
-        let find = |spellings: &[&str]| {
-            spellings.iter().find_map(|spelling| {
-                header.iter().position(|column| column.trim().eq_ignore_ascii_case(spelling))
-            })
-        };
-        let need = |spellings: &[&'static str]| {
-            find(spellings).ok_or_else(|| {
-                let columns: Vec<_> = header.iter().collect();
-                let message = format!(
-                    "there is no such column among {columns:?}; name the columns in the first \
-                     line: name, latitude, longitude, kind"
-                );
-                Error { line: 1, field: Some(spellings[0]), message }
-            })
-        };
-        Ok(Self {
-            name: need(NAME)?,
-            latitude: need(LATITUDE)?,
-            longitude: need(LONGITUDE)?,
-            kind: find(KIND),
-            vicinity: find(VICINITY),
-        })
-    }
-
-    fn place(&self, row: &csv::StringRecord, list: &mut List) -> Result<(), Fault> {
-        let text = |column: usize| row.get(column).unwrap_or_default();
-        let degrees = |field, column| {
-            let text = text(column).trim();
-            text.parse().map_err(|_| {
-                let message = "is not a number; write degrees with a decimal point, like 34.06893";
-                (field, format!("{text:?} {message}"))
-            })
-        };
-        let lat = degrees("latitude", self.latitude)?;
-        let point = point(lat, degrees("longitude", self.longitude)?)?;
-        let optional = |column: Option<usize>| column.map_or("", text);
-        list.push(point, text(self.name), optional(self.kind), optional(self.vicinity))
-    }
-}
-
-fn read_geojson(bytes: &[u8], list: &mut List) -> Result<(), Error> {
-    let mut progress = Progress { list, feature: 0, field: None };
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let read = Collection(&mut progress).deserialize(&mut reader).and_then(|()| reader.end());
-    read.map_err(|error| {
-        let mut message = error.to_string();
-        // The line is said in front; the column helps where the text is no JSON.
-        if let (true, Some(end)) = (error.is_data(), message.rfind(" at line ")) {
-            message.truncate(end);
-        }
-        Error { line: error.line().max(1) as u64, field: progress.field, message }
-    })
-}
-
-/// How far a collection has been read.
-struct Progress<'l> {
-    list: &'l mut List,
-    /// Features begun.
-    feature: usize,
-    /// The field that is wrong, for which the reader's errors have no room.
-    field: Option<&'static str>,
-}
-
-/// Reads the file as a whole.
-struct Collection<'p, 'l>(&'p mut Progress<'l>);
-
-/// Reads the member `features`.
-struct Features<'p, 'l>(&'p mut Progress<'l>);
-
-/// Reads one feature. It is judged before the reader moves on, so that an error has its line.
-struct OneFeature<'p, 'l>(&'p mut Progress<'l>);
-
-impl<'de> DeserializeSeed<'de> for Collection<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_map(self)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Features<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_seq(self)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for OneFeature<'_, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
-        reader.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Collection<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a GeoJSON FeatureCollection")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<(), A::Error> {
-        let mut is_collection = false;
-        while let Some(member) = members.next_key::<String>()? {
-            match member.as_str() {
-                "type" => is_collection = members.next_value::<String>()? == "FeatureCollection",
-                "features" => members.next_value_seed(Features(&mut *self.0))?,
-                _ => drop(members.next_value::<IgnoredAny>()?),
-            }
-        }
-        if is_collection {
-            return Ok(());
-        }
-        Err(A::Error::custom(
-            "the file is no GeoJSON FeatureCollection; put the places into \
-             {\"type\": \"FeatureCollection\", \"features\": […]}",
-        ))
-    }
-}
-
-impl<'de> Visitor<'de> for Features<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of GeoJSON features")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut features: A) -> Result<(), A::Error> {
-        while let Some(()) = features.next_element_seed(OneFeature(&mut *self.0))? {}
-        Ok(())
-    }
-}
-
-impl<'de> Visitor<'de> for OneFeature<'_, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a GeoJSON feature")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<(), A::Error> {
-        let Progress { list, feature: number, field } = self.0;
-        *number += 1;
-        let feature = Feature::deserialize(MapAccessDeserializer::new(members))?;
-        feature.place(list).map_err(|(fault, message)| {
-            *field = Some(fault);
-            A::Error::custom(format_args!("feature {number}: {message}"))
-        })
-    }
-}
-
-/// A GeoJSON feature, of whatever geometry.
-#[derive(Deserialize)]
-struct Feature {
-    geometry: Option<Geometry>,
-    properties: Option<Map<String, Value>>,
-}
-
-#[derive(Deserialize)]
-struct Geometry {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    coordinates: Value,
-}
-
-impl Feature {
-    fn place(&self, list: &mut List) -> Result<(), Fault> {
-        let point = self.point()?;
-        let [name, kind, vicinity] = [NAME, KIND, VICINITY].map(|field| self.property(field));
-        list.push(point, name?, kind?, vicinity?)
-    }
-
-    fn point(&self) -> Result<Point, Fault> {
-        let geometry = self.geometry.as_ref();
-        let kind = geometry.map_or("null", |geometry| geometry.kind.as_str());
-        let Some(geometry) = geometry.filter(|_| kind == "Point") else {
-            let message = format!("{kind:?} is no Point; give the place one, such as its entrance");
-            return Err(("geometry", message));
-        };
-        // A third number, the altitude, is allowed.
-        let number = |index: usize| geometry.coordinates.get(index).and_then(Value::as_f64);
-        let (Some(lng), Some(lat)) = (number(0), number(1)) else {
-            let message = "a Point has two numbers; write [longitude, latitude]";
-            return Err(("coordinates", message.to_owned()));
-        };
-        point(lat, lng)
-    }
-
-    /// The first of `spellings` that the feature has; empty if none.
-    fn property(&self, spellings: &[&'static str]) -> Result<&str, Fault> {
-        let properties = self.properties.as_ref();
-        let value = |spelling: &&str| {
-            properties.and_then(|properties| properties.get(*spelling)).filter(|v| !v.is_null())
-        };
-        match spellings.iter().find_map(value) {
-            None => Ok(""),
-            Some(Value::String(text)) => Ok(text),
-            Some(other) => Err((spellings[0], format!("{other} is no text; put it into quotes"))),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! The sockets of the places client: resolving, connecting, TLS. What is asked, and on which
 //! connection, the client decides; see the call order in [`crate::places::upstream`].
 
+mod socket;
+
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,10 +15,10 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, RootCertStore};
 use slab::Slab;
+use socket::Socket;
 
-use super::tls::Tls;
 use crate::config::{Host, Server, Url};
 use crate::limits::{ATTEMPT_DELAY, MAX_ATTEMPTS, READ_CHUNK, UPSTREAM_READS_PER_TURN};
 use crate::places::provider::Trouble;
@@ -54,22 +56,6 @@ struct Connecting {
     next_at: Option<Duration>,
     attempts: Vec<Token>,
     trouble: Option<Trouble>,
-}
-
-struct Socket {
-    generation: u32,
-    connection: ConnId,
-    stream: TcpStream,
-    tls: Option<Tls>,
-    /// TCP stands.
-    connected: bool,
-    /// TLS stands too, if there is any, and the client knows.
-    ready: bool,
-    output: Vec<u8>,
-    readable: bool,
-    writable: bool,
-    /// Whether it is among those that had more to say.
-    again: bool,
 }
 
 impl Upstream {
@@ -275,18 +261,7 @@ impl Upstream {
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         // Requests are small and wanted now; where it cannot be set they still arrive.
         let _ = stream.set_nodelay(true);
-        entry.insert(Box::new(Socket {
-            generation: self.generation,
-            connection: id,
-            stream,
-            tls: None,
-            connected: false,
-            ready: false,
-            output: Vec::new(),
-            readable: false,
-            writable: false,
-            again: false,
-        }));
+        entry.insert(Box::new(Socket::new(stream, self.generation, id)));
         Ok(token)
     }
 
@@ -309,7 +284,7 @@ impl Upstream {
         let Some(socket) = self.get(token) else { return };
         let id = socket.connection;
         if !socket.connected {
-            match finish_connect(socket) {
+            match socket.finish_connect() {
                 Ok(false) => return,
                 Ok(true) => self.first_connected(token, id),
                 Err(error) => {
@@ -321,10 +296,9 @@ impl Upstream {
         let tls = self.tls.clone();
         let Some(socket) = self.get(token) else { return };
         if !socket.ready {
-            match finish_handshake(socket, tls) {
+            match socket.finish_handshake(tls) {
                 Ok(false) => return,
                 Ok(true) => {
-                    socket.ready = true;
                     self.open.insert(id, token);
                     client.handle_connected(id, now);
                     // What came of that is polled by the caller.
@@ -373,7 +347,7 @@ impl Upstream {
     fn exchange(&mut self, token: Token, id: ConnId, client: &mut Client, now: Duration) {
         let Self { sockets, inbound, .. } = self;
         let Some(socket) = sockets.get_mut(key(token)) else { return };
-        if let Err(error) = send(socket) {
+        if let Err(error) = socket.send() {
             self.drop_socket(token);
             return client.handle_failed(id, &Trouble::Io(error.to_string()), now);
         }
@@ -381,7 +355,7 @@ impl Upstream {
             if !socket.readable {
                 return;
             }
-            match receive(socket, inbound) {
+            match socket.receive(inbound) {
                 Ok(0) => {
                     self.drop_socket(token);
                     return client.handle_eof(id, true, now);
@@ -420,10 +394,8 @@ impl Upstream {
             }
         }
         if let Some(&token) = self.open.get(&id) {
-            if let Some(socket) = self.get(token)
-                && let Some(tls) = &mut socket.tls
-            {
-                tls.end(&mut socket.stream);
+            if let Some(socket) = self.get(token) {
+                socket.end();
             }
             self.drop_socket(token);
         }
@@ -462,77 +434,6 @@ fn alternate(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     order
 }
 
-/// Whether TCP stands: readiness says that something happened, not what.
-fn finish_connect(socket: &mut Socket) -> io::Result<bool> {
-    if !socket.writable && !socket.readable {
-        return Ok(false);
-    }
-    if let Some(error) = socket.stream.take_error()? {
-        return Err(error);
-    }
-    match socket.stream.peer_addr() {
-        Ok(address) if socket.stream.local_addr()? == address => {
-            // Nobody listens; the kernel gave the very port to this connection.
-            Err(io::ErrorKind::ConnectionRefused.into())
-        }
-        Ok(_) => {
-            socket.connected = true;
-            Ok(true)
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether TLS stands, or there is to be none.
-fn finish_handshake(
-    socket: &mut Socket,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-) -> io::Result<bool> {
-    let Some((config, name)) = tls else { return Ok(true) };
-    if socket.tls.is_none() {
-        let connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
-        socket.tls = Some(Tls::new(connection));
-    }
-    let Some(tls) = &mut socket.tls else { return Ok(true) };
-    match tls.shake(&mut socket.stream) {
-        Ok(()) => {
-            // Bytes behind the handshake may have come with it.
-            socket.readable = true;
-            Ok(true)
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-fn receive(socket: &mut Socket, buffer: &mut [u8]) -> io::Result<usize> {
-    match &mut socket.tls {
-        Some(tls) => tls.read(&mut socket.stream, buffer),
-        None => socket.stream.read(buffer),
-    }
-}
-
-fn send(socket: &mut Socket) -> io::Result<()> {
-    if let Some(tls) = &mut socket.tls {
-        tls.flush(&mut socket.stream)?;
-    }
-    while !socket.output.is_empty() {
-        let sent = match &mut socket.tls {
-            Some(tls) => tls.write(&mut socket.stream, &socket.output),
-            None => socket.stream.write(&socket.output),
-        };
-        match sent {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(sent) => drop(socket.output.drain(..sent)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 /// Mozilla's authorities, and those of `ca_file`. Certificates are always verified; there is no
 /// switch. Sessions are resumed (RFC 8446, section 2.2) from rustls's bounded memory of tickets.
 fn tls_config(ca_file: Option<&Path>) -> io::Result<ClientConfig> {
@@ -568,6 +469,7 @@ fn tls_config(ca_file: Option<&Path>) -> io::Result<ClientConfig> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
 
     use mio::{Events, Poll};

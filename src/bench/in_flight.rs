@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::tally::Fault;
+use super::fault::Fault;
 use super::wire::{Judgement, Kind, Request, Wire};
 use crate::limits::BENCH_MAX_FAILED;
 

@@ -10,12 +10,13 @@ use mio::{Events, Poll, Token};
 
 use super::clock::Clock;
 use super::connection::Connection;
+use super::fault::{Fault, Faults};
 use super::in_flight::Settled;
 use super::plan::{Pace, Plan};
 use super::progress::Progress;
 use super::propagation::Prober;
 use super::source::{Source, Work};
-use super::tally::{Fault, Faults, NodeTally};
+use super::tally::NodeTally;
 use super::wire::Kind;
 use crate::limits::{
     BENCH_MAX_REPLY, BENCH_OPEN_PIPELINE, BENCH_REDIAL, BENCH_TICK, EVENTS_PER_TURN, READ_CHUNK,

@@ -6,6 +6,7 @@
 mod clients;
 mod clock;
 mod connection;
+mod fault;
 mod in_flight;
 mod load;
 mod plan;

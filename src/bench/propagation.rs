@@ -10,9 +10,10 @@ use hdrhistogram::Histogram;
 use super::clients::{self, PROBE_CLIENTS};
 use super::clock::Clock;
 use super::connection::Connection;
+use super::fault::{Fault, Faults};
 use super::in_flight::Settled;
 use super::plan::Plan;
-use super::tally::{Fault, Faults, histogram};
+use super::tally::histogram;
 use super::wire::{Kind, Request, Wire};
 use crate::protocol::record::Record;
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use super::fault::Faults;
 use super::load::Outcome;
 use super::plan::{Pace, Plan};
 use super::propagation::Found;
-use super::tally::{Faults, histogram};
+use super::tally::histogram;
 
 /// All that was found, in the units of the report.
 #[derive(Serialize)]

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use serde::Deserialize;
 
 use super::clients::{self, Said};
-use super::tally::Fault;
+use super::fault::Fault;
 use crate::protocol::record::Record;
 use crate::protocol::time::push_digits;
 use crate::protocol::{fields, trim};

@@ -9,7 +9,7 @@ use super::document::Status;
 use super::exchange::{Broken, Response};
 use super::key::ApiKey;
 use super::limits::MAX_ERROR_MESSAGE_BYTES;
-use super::provider::{Provider, Target};
+use super::target::{Provider, Target};
 
 /// What kept a connection from coming about or made it end, as the shell saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -339,8 +339,7 @@ mod tests {
         let mut waits = response(429, "");
         waits.retry_after = Some(Duration::from_secs(7));
         let pause = |provider, response: &Response| {
-            let read =
-                at(provider, "https://a.example", |target| Provider::read(target, &UCLA, response));
+            let read = at(provider, "https://a.example", |target| target.read(&UCLA, response));
             read.unwrap_err().fault
         };
         let secs = |secs| Fault::Provider { pause: Some(Duration::from_secs(secs)) };

@@ -14,8 +14,8 @@ use super::exchange::{Method, RequestWriter, Response};
 use super::failure::Denial;
 use super::json::{self, Capped, Text};
 use super::limits::MAX_RESULTS;
-use super::provider::Target;
 use super::question::Question;
+use super::target::Target;
 
 /// What is asked for of each place: what the document of WHATSAT shows, no more.
 ///

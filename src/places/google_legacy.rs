@@ -10,8 +10,8 @@ use super::exchange::{Method, RequestWriter, Response};
 use super::failure::Denial;
 use super::json::{Capped, Members, Text};
 use super::limits::MAX_RESULTS;
-use super::provider::Target;
 use super::question::Question;
+use super::target::Target;
 
 /// Writes the request. Without `rankby`, which cannot be combined with a radius, Google orders by
 /// prominence. The key has to be in the query; it is nowhere else.

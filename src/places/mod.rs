@@ -16,6 +16,7 @@ mod overpass;
 pub mod places_file;
 pub mod provider;
 pub mod question;
+mod target;
 pub mod upstream;
 
 use core::time::Duration;

@@ -19,8 +19,8 @@ use super::failure::Denial;
 use super::json::{self, Capped, Text};
 use super::key::percent_encode;
 use super::limits::{MAX_OVERPASS_ELEMENTS, MAX_RESULTS};
-use super::provider::Target;
 use super::question::Question;
+use super::target::Target;
 
 /// The tags that make a node a place that people look for; the value of the first one that a node
 /// has is its type. <https://wiki.openstreetmap.org/wiki/Map_features>

@@ -1,89 +1,43 @@
 //! The providers behind one face: a question becomes a request, a response becomes places or the
 //! reason why there are none.
 
-use std::fmt;
-use std::time::Duration;
-
 use super::answer::{Listing, Refusal};
 use super::exchange::Response;
-use super::key::ApiKey;
 use super::question::Question;
+use super::target::Target;
 use super::{google, google_legacy, overpass};
-use crate::config::Url;
 
 pub use super::failure::Trouble;
+pub use super::target::Provider;
 
-/// Who is asked over the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Provider {
-    /// Google's Nearby Search (New).
-    Google,
-    /// Google's older Nearby Search.
-    GoogleLegacy,
-    /// OpenStreetMap's Overpass API.
-    Overpass,
-}
-
-impl Provider {
+impl Target<'_> {
     /// Appends the request that asks `question`.
-    pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut Vec<u8>) {
-        match target.provider {
-            Self::Google => google::write_request(target, question, out),
-            Self::GoogleLegacy => google_legacy::write_request(target, question, out),
-            Self::Overpass => overpass::write_request(target, question, out),
+    pub(super) fn write_request(self, question: &Question, out: &mut Vec<u8>) {
+        match self.provider {
+            Provider::Google => google::write_request(self, question, out),
+            Provider::GoogleLegacy => google_legacy::write_request(self, question, out),
+            Provider::Overpass => overpass::write_request(self, question, out),
         }
     }
 
     /// Reads the response to `question`.
-    pub(super) fn read(
-        target: Target<'_>,
-        question: &Question,
-        response: &Response,
-    ) -> Result<Listing, Refusal> {
-        match target.provider {
-            Self::Google => google::read(target, response),
-            Self::GoogleLegacy => google_legacy::read(target, response),
-            Self::Overpass => overpass::read(target, question, response),
+    pub(super) fn read(self, question: &Question, response: &Response) -> Result<Listing, Refusal> {
+        match self.provider {
+            Provider::Google => google::read(self, response),
+            Provider::GoogleLegacy => google_legacy::read(self, response),
+            Provider::Overpass => overpass::read(self, question, response),
         }
-    }
-}
-
-/// Who is target, where, with what key, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Target<'a> {
-    pub(super) provider: Provider,
-    pub(super) url: &'a Url,
-    pub(super) key: Option<&'a ApiKey>,
-    pub(super) deadline: Duration,
-}
-
-impl Provider {
-    /// The name of its API.
-    pub(super) fn api(self) -> &'static str {
-        match self {
-            Self::Google => "the Places API (New)",
-            Self::GoogleLegacy => "the Places API",
-            Self::Overpass => "the Overpass API",
-        }
-    }
-}
-
-impl fmt::Display for Provider {
-    /// Its name in the configuration.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Google => "google",
-            Self::GoogleLegacy => "google_legacy",
-            Self::Overpass => "overpass",
-        })
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::places::answer::Fault;
     use crate::places::document::{Point, Status};
+    use crate::places::key::ApiKey;
 
     /// A key that must be found nowhere but in requests; its `/` shows percent-encoding.
     pub(in crate::places) const CANARY: &str = "canary/Key-0123";
@@ -105,7 +59,7 @@ pub(super) mod tests {
 
     pub(in crate::places) fn request(provider: Provider, url: &str, question: &Question) -> String {
         let mut out = Vec::new();
-        at(provider, url, |target| Provider::write_request(target, question, &mut out));
+        at(provider, url, |target| target.write_request(question, &mut out));
         String::from_utf8(out).unwrap()
     }
 
@@ -125,7 +79,7 @@ pub(super) mod tests {
         body: &str,
     ) -> Result<Listing, Refusal> {
         let response = response(status, body);
-        at(provider, "https://a.example", |target| Provider::read(target, &UCLA, &response))
+        at(provider, "https://a.example", |target| target.read(&UCLA, &response))
     }
 
     /// The document of a response that is places, parsed and as text.

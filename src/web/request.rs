@@ -1,6 +1,6 @@
 //! One HTTP/1.1 request (RFC 9112) out of the bytes of a connection: a pure function.
 
-use super::response::Status;
+use super::response::{Answer, Status};
 
 /// Most bytes of a head: request line and header fields. A browser's is under 2 KiB.
 pub const MAX_HEAD: usize = 8192;
@@ -40,6 +40,15 @@ pub struct Request<'a> {
     pub if_none_match: Option<&'a str>,
     /// The last event that an `EventSource` has seen.
     pub last_event_id: Option<&'a str>,
+}
+
+impl Request<'_> {
+    /// What the response goes by.
+    #[must_use]
+    pub const fn answer(&self) -> Answer {
+        let Self { head_only, is_1_1: chunked, keep_alive, .. } = *self;
+        Answer { head_only, chunked, keep_alive }
+    }
 }
 
 impl Parsed<'_> {

@@ -1,7 +1,6 @@
 //! Heads of responses, and responses that are known at once.
 
 use super::Web;
-use super::request::Request;
 use crate::places::document::push_string;
 use crate::protocol::time::push_digits;
 
@@ -73,16 +72,6 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// How `request` is answered.
-    #[must_use]
-    pub const fn to(request: &Request<'_>) -> Self {
-        Self {
-            head_only: request.head_only,
-            chunked: request.is_1_1,
-            keep_alive: request.keep_alive,
-        }
-    }
-
     /// How something is answered that is no request: nothing behind it is understood.
     #[must_use]
     pub const fn refusal() -> Self {

@@ -178,7 +178,7 @@ impl Session {
 
     fn respond(&mut self, scene: &mut Scene<'_>, request: &Request<'_>, out: &mut Vec<u8>) {
         let Scene { node, web, shell, now } = scene;
-        let answer = Answer::to(request);
+        let answer = request.answer();
         if request.host.is_some_and(|host| !web.settings.is_expected(host)) {
             let why = "this node is not known by that name; browse to it by the address it listens \
                        on, or add the name to http.hosts in its configuration";

@@ -53,8 +53,8 @@ use super::document::{Status, write_failure};
 use super::exchange::{Exchange, Progress, Response};
 use super::failure::{Mishap, Trouble};
 use super::limits::{CONNECT_DEADLINE, IDLE_TIMEOUT, MAX_WAITERS};
-use super::provider::{Provider, Target};
 use super::question::Question;
+use super::target::Target;
 
 pub use pool::ConnId;
 pub use settings::Settings;
@@ -371,7 +371,7 @@ impl Client {
         }
         let Some(flight) = self.flights.get(id) else { return };
         let mut request = Vec::new();
-        Provider::write_request(self.target(), &flight.question, &mut request);
+        self.target().write_request(&flight.question, &mut request);
         let errand = Errand { flight: id, exchange: Exchange::new(), reused, request };
         self.pool.replace(conn, Conn::Busy(Box::new(errand)));
         self.writable.push_back(conn);
@@ -404,7 +404,7 @@ impl Client {
     /// What a response says to a flight's question.
     fn read(&self, id: FlightId, response: &Response) -> Result<Listing, Refusal> {
         match self.flights.get(id) {
-            Some(flight) => Provider::read(self.target(), &flight.question, response),
+            Some(flight) => self.target().read(&flight.question, response),
             None => Err(self.target().failed_by(Mishap::ClosedEarly)),
         }
     }

@@ -11,6 +11,7 @@ use crate::limits::PlacesLimits;
 use crate::places::document::Point;
 use crate::places::key::ApiKey;
 use crate::places::limits::BREAKER_THRESHOLD;
+use crate::places::target::Provider;
 
 const CANARY: &str = "canary-Key-0123";
 

@@ -17,12 +17,14 @@
 # on free ports and stopped again. Once it is built it takes seven minutes, with --report three.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/speak.sh
+. scripts/speak.sh
 
 case ${1-} in
--h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' scripts/bench.sh && exit 0 ;;
+-h | --help) print_usage && exit 0 ;;
 esac
 for tool in cargo python3 taskset; do
-    command -v "$tool" >/dev/null || { echo "bench: $tool is missing" >&2 && exit 1; }
+    command -v "$tool" >/dev/null || { say "$tool is missing" && exit 1; }
 done
 unset GOOGLE_PLACES_API_KEY HERD_SECRET RUST_LOG
 

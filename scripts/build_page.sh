@@ -9,12 +9,14 @@
 # web/package-lock.json names, it exits with 3.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/speak.sh
+. scripts/speak.sh
 
 assets=$PWD/src/web/assets
 case ${1-} in
 "" | --check) ;;
--h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' scripts/build_page.sh && exit 0 ;;
-*) echo "build_page: $1 is not understood; see --help" >&2 && exit 2 ;;
+-h | --help) print_usage && exit 0 ;;
+*) say "$1 is not understood; see --help" && exit 2 ;;
 esac
 
 # npm writes down what it has installed; it is installed anew when the lock file is another.
@@ -31,7 +33,7 @@ gzip -9 -n -k "$made"/*
 
 if [ "${1-}" = --check ]; then
     if ! diff -rq "$made" "$assets"; then
-        echo "build_page: src/web/assets is not what web/ builds; run scripts/build_page.sh and commit it" >&2
+        say "src/web/assets is not what web/ builds; run scripts/build_page.sh and commit it"
         exit 1
     fi
     echo "src/web/assets is what web/ builds"

@@ -8,11 +8,11 @@
 # in network namespaces, where the system lets us make them, and one on loopback.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-say() { echo "chaos: $*" >&2; }
+# shellcheck source=scripts/speak.sh
+. scripts/speak.sh
 
 case ${1-} in
--h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' scripts/chaos.sh && exit 0 ;;
+-h | --help) print_usage && exit 0 ;;
 esac
 CHAOS_SECONDS=${1:-300}
 CHAOS_SEED=${2:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}

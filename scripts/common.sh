@@ -2,6 +2,9 @@
 # What start_servers.sh and stop_servers.sh share: where the processes of this herd are written
 # down, and how they are told from others that have got their number since.
 
+# shellcheck source=scripts/speak.sh
+. "$(dirname "${BASH_SOURCE[0]}")/speak.sh"
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 run=$root/run
 nodes_dir=$run/nodes       # NAME.pid and NAME.err, its standard error, of each node

@@ -10,13 +10,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/common.sh
 . scripts/common.sh
 
-say() { echo "demo: $*" >&2; }
-
 config=conf/config.yml
 vehicles=200
 while [ $# -gt 0 ]; do
     case $1 in
-    -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' scripts/demo.sh && exit 0 ;;
+    -h | --help) print_usage && exit 0 ;;
     -c) config=${2:?-c names no file} && shift ;;
     *) vehicles=$1 ;;
     esac

@@ -11,8 +11,8 @@
 # `coverage` prints how much of the parser and of the HTTP exchange their corpora reach.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-say() { echo "fuzz: $*" >&2; }
+# shellcheck source=scripts/speak.sh
+. scripts/speak.sh
 
 all=()
 for file in fuzz/fuzz_targets/*.rs; do all+=("$(basename "$file" .rs)"); done
@@ -23,7 +23,7 @@ declare -A longest=([parser]=200 [node_ops]=400 [peer]=700)
 target=${1:-all}
 seconds=${2:-60}
 case $target in
--h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' scripts/fuzz.sh && exit 0 ;;
+-h | --help) print_usage && exit 0 ;;
 all) targets=("${all[@]}") ;;
 coverage) targets=() ;;
 *) targets=("$target") ;;

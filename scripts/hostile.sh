@@ -9,12 +9,12 @@
 # and, for the kernel's share of memory, ss; latency is compared, so the machine should be idle.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-say() { echo "hostile: $*" >&2; }
+# shellcheck source=scripts/speak.sh
+. scripts/speak.sh
 
 rounds=${1:-1}
 case $rounds in
--h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' scripts/hostile.sh && exit 0 ;;
+-h | --help) print_usage && exit 0 ;;
 esac
 [[ $rounds =~ ^[1-9][0-9]*$ ]] || { say "how many rounds? $rounds is no whole number above 0" && exit 2; }
 

@@ -8,14 +8,16 @@
 # what it took when the budget was set; whoever makes the hot path faster lowers it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/speak.sh
+. scripts/speak.sh
 
 case ${1-} in
 "") ;;
--h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' scripts/instructions.sh && exit 0 ;;
-*) echo "instructions: there is nothing to be said to it" >&2 && exit 2 ;;
+-h | --help) print_usage && exit 0 ;;
+*) say "there is nothing to be said to it" && exit 2 ;;
 esac
 command -v valgrind >/dev/null || {
-    echo "instructions: there is no valgrind: apt-get install valgrind" >&2 && exit 3
+    say "there is no valgrind: apt-get install valgrind" && exit 3
 }
 
 kinds=(iamat logged flood whatsat)

@@ -8,18 +8,20 @@
 # /etc/proxy-herd, which is conf/config.yml with its logs in /var/log/proxy-herd.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/speak.sh
+. scripts/speak.sh
 
 case ${1-} in
 "") ;;
--h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' scripts/package.sh && exit 0 ;;
-*) echo "package: there is nothing to be said to it" >&2 && exit 2 ;;
+-h | --help) print_usage && exit 0 ;;
+*) say "there is nothing to be said to it" && exit 2 ;;
 esac
-command -v dpkg >/dev/null || { echo "package: there is no dpkg; build it on Debian" >&2 && exit 3; }
+command -v dpkg >/dev/null || { say "there is no dpkg; build it on Debian" && exit 3; }
 cargo deb --version >/dev/null 2>&1 || cargo install cargo-deb --locked
 
 mkdir -p target/package
 sed 's|^#  directory: logs$|  directory: /var/log/proxy-herd|' conf/config.yml >target/package/config.yml
 if cmp -s conf/config.yml target/package/config.yml; then
-    echo "package: conf/config.yml has no line '#  directory: logs' any more" >&2 && exit 1
+    say "conf/config.yml has no line '#  directory: logs' any more" && exit 1
 fi
 cargo deb --locked

@@ -8,11 +8,11 @@
 #   SIM_SEED=n cargo test --profile sim --test sim schedules -- --nocapture
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-say() { echo "sim: $*" >&2; }
+# shellcheck source=scripts/speak.sh
+. scripts/speak.sh
 
 case ${1-} in
--h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' scripts/sim.sh && exit 0 ;;
+-h | --help) print_usage && exit 0 ;;
 esac
 schedules=${1:-200000}
 first=${2:-0}

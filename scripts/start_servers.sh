@@ -17,8 +17,6 @@ set -euo pipefail
 
 patience=20 # seconds that a node may take to accept; it takes milliseconds
 
-say() { echo "start_servers: $*" >&2; }
-
 usage() {
     say "$*"
     say "usage: scripts/start_servers.sh [-c CONFIG] [--emulator[=PROVIDER]]"
@@ -36,7 +34,7 @@ while [ $# -gt 0 ]; do
     --emulator) provider=google ;;
     --emulator=google | --emulator=google_legacy | --emulator=overpass) provider=${1#*=} ;;
     --emulator=*) usage "there is no emulator of ${1#*=}; write google, google_legacy or overpass" ;;
-    -h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}" && exit 0 ;;
+    -h | --help) print_usage && exit 0 ;;
     *) usage "what is $1?" ;;
     esac
     shift

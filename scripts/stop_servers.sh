@@ -8,8 +8,8 @@ set -euo pipefail
 
 case ${1-} in
 "") ;;
--h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" && exit 0 ;;
-*) echo "stop_servers: there is nothing to be said to it; it stops all that start_servers.sh started" >&2 && exit 2 ;;
+-h | --help) print_usage && exit 0 ;;
+*) say "there is nothing to be said to it; it stops all that start_servers.sh started" && exit 2 ;;
 esac
 
 pids=() stopped=() gone=()

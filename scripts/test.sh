@@ -9,11 +9,13 @@
 # openssl, nc, telnet, node with npm, and chromium for the rest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/speak.sh
+. scripts/speak.sh
 
 case ${1-} in
 "") ;;
--h | --help) sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' scripts/test.sh && exit 0 ;;
-*) echo "test: there is nothing to be said to it; single tests run with cargo test NAME" >&2 && exit 2 ;;
+-h | --help) print_usage && exit 0 ;;
+*) say "there is nothing to be said to it; single tests run with cargo test NAME" && exit 2 ;;
 esac
 
 skipped=()

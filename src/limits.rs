@@ -162,6 +162,16 @@ pub const BENCH_REDIAL: Duration = Duration::from_millis(100);
 /// Pause between two lines of progress.
 pub const BENCH_PROGRESS: Duration = Duration::from_millis(500);
 
+/// Largest head of an HTTP request, in bytes: request line and header fields. A browser's is under
+/// 2 KiB.
+pub const WEB_MAX_HEAD: usize = 8192;
+
+/// Most header fields of an HTTP request. A browser sends about 15.
+pub const WEB_MAX_FIELDS: usize = 64;
+
+/// Most clients of one listing. There is a link to the next ones, so nobody needs more at once.
+pub const WEB_MAX_LISTED: u64 = 100_000;
+
 /// Records that all HTTP connections together may look at in one turn of the loop: some hundreds
 /// of microseconds, after which the line protocol has its turn.
 pub const WEB_WORK_PER_TURN: usize = 4096;

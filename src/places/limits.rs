@@ -1,4 +1,5 @@
-//! Every cap of the Places client: its unit and its reason.
+//! Every cap of places, of those in a file and of those that a provider is asked for: its unit and
+//! its reason. What the configuration can set is in [`crate::limits`].
 
 use std::time::Duration;
 
@@ -79,7 +80,21 @@ pub const BREAKER_MAX_PAUSE: Duration = Duration::from_mins(1);
 /// The longest pause that a provider's own `Retry-After` can impose. Beyond it we ask again.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_mins(10);
 
+/// Largest places file that is read, in bytes. [`MAX_PLACES`] places of GeoJSON are about as much.
+pub const MAX_PLACES_FILE_BYTES: usize = 64 << 20;
+
+/// Most places in a file. They take about 30 MB, and the better part of a second to read.
+pub const MAX_PLACES: usize = 500_000;
+
+/// Longest name, kind or vicinity of an own place, in bytes. With the 20 places that a WHATSAT may
+/// ask for this bounds a document: 100 kB if every character has to be escaped.
+pub const MAX_PLACE_TEXT: usize = 256;
+
 // A cache that cannot hold one document, or a body smaller than a head, would be a contradiction.
 const _: () = assert!(MAX_DOCUMENT_BYTES <= MAX_CACHE_BYTES);
 const _: () = assert!(MAX_HEAD_BYTES < MAX_BODY_BYTES);
 const _: () = assert!(MAX_RESULTS <= MAX_OVERPASS_ELEMENTS);
+
+// The text of all places is addressed by 32 bits, and a piece of it by 16.
+const _: () = assert!(MAX_PLACES_FILE_BYTES < u32::MAX as usize);
+const _: () = assert!(MAX_PLACE_TEXT < u16::MAX as usize);

@@ -6,13 +6,11 @@ use super::position::{Bounds, Position};
 use super::query;
 use super::response::{Answer, Chunk};
 use crate::herd::directory::{Directory, Slot};
+use crate::limits::WEB_MAX_LISTED;
 use crate::protocol::time::{Nanos, push_digits};
 
 /// Clients of one response, where the request does not say.
 const DEFAULT_LIMIT: u64 = 1000;
-
-/// Most clients of one response. There is a link to the next ones.
-pub const MAX_LIMIT: u64 = 100_000;
 
 /// A walk along the slots of the directory that is on its way into a response.
 pub struct Listing {
@@ -51,7 +49,7 @@ impl Listing {
                 }
                 "limit" => {
                     listing.limit = number
-                        .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+                        .filter(|limit| (1..=WEB_MAX_LISTED).contains(limit))
                         .ok_or("limit is a whole number from 1 to 100000")?;
                 }
                 _ => {

@@ -1,12 +1,7 @@
 //! One HTTP/1.1 request (RFC 9112) out of the bytes of a connection: a pure function.
 
 use super::response::{Answer, Status};
-
-/// Most bytes of a head: request line and header fields. A browser's is under 2 KiB.
-pub const MAX_HEAD: usize = 8192;
-
-/// Most header fields.
-const MAX_FIELDS: usize = 64;
+use crate::limits::{WEB_MAX_FIELDS, WEB_MAX_HEAD};
 
 /// What stands at the start of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,12 +55,12 @@ impl Parsed<'_> {
         let head = &input[start..];
         let Some(length) = memchr::memmem::find(head, b"\r\n\r\n").map(|at| at + 4) else {
             return match bare_line_feed(head) {
-                _ if input.len() > MAX_HEAD => too_large(),
+                _ if input.len() > WEB_MAX_HEAD => too_large(),
                 true => Parsed::Bad(Status::BAD_REQUEST, "lines end with CR LF"),
                 false => Parsed::Partial,
             };
         };
-        if length > MAX_HEAD {
+        if length > WEB_MAX_HEAD {
             return too_large();
         }
         match request(&head[..length]) {
@@ -88,7 +83,7 @@ fn request(head: &[u8]) -> Result<Request<'_>, (Status, &'static str)> {
     if bare_line_feed(head) {
         return Err(bad("lines end with CR LF"));
     }
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut fields = [httparse::EMPTY_HEADER; WEB_MAX_FIELDS];
     let mut parsed = httparse::Request::new(&mut fields);
     match parsed.parse(head) {
         Ok(httparse::Status::Complete(_)) => {}
@@ -239,11 +234,11 @@ mod tests {
         ] {
             assert_eq!(status(text), expected, "{text:?}");
         }
-        let filler = "x".repeat(MAX_HEAD);
+        let filler = "x".repeat(WEB_MAX_HEAD);
         assert_eq!(status(&format!("GET /{filler}")), 431);
         assert_eq!(status(&format!("GET /{filler} HTTP/1.1\r\nHost: a\r\n\r\n")), 431);
-        assert_eq!(status(&"\r\n".repeat(MAX_HEAD)), 431, "empty lines without end");
-        let fields = "a: b\r\n".repeat(MAX_FIELDS + 1);
+        assert_eq!(status(&"\r\n".repeat(WEB_MAX_HEAD)), 431, "empty lines without end");
+        let fields = "a: b\r\n".repeat(WEB_MAX_FIELDS + 1);
         assert_eq!(status(&format!("GET / HTTP/1.1\r\n{fields}\r\n")), 431);
     }
 

@@ -20,22 +20,7 @@ use geo_index::kdtree::KDTree;
 
 use super::document::{Place, Point};
 use super::index::{self, Hit, Index};
-
-// limits
-
-/// Largest places file that is read, in bytes. [`MAX_PLACES`] places of GeoJSON are about as much.
-pub const MAX_PLACES_FILE_BYTES: usize = 64 << 20;
-
-/// Most places in a file. They take about 30 MB, and the better part of a second to read.
-pub const MAX_PLACES: usize = 500_000;
-
-/// Longest name, kind or vicinity of an own place, in bytes. With the 20 places that a WHATSAT may
-/// ask for this bounds a document: 100 kB if every character has to be escaped.
-pub const MAX_PLACE_TEXT: usize = 256;
-
-// The text of all places is addressed by 32 bits, and a piece of it by 16.
-const _: () = assert!(MAX_PLACES_FILE_BYTES < u32::MAX as usize);
-const _: () = assert!(MAX_PLACE_TEXT < u16::MAX as usize);
+use super::limits::{MAX_PLACE_TEXT, MAX_PLACES, MAX_PLACES_FILE_BYTES};
 
 /// The spellings under which each field is found, the preferred one first.
 const NAME: &[&str] = &["name"];

@@ -55,7 +55,7 @@ impl fmt::Display for Error {
             Place::File { file, line: None } => write!(f, "{}: ", file.display())?,
             Place::File { file, line: Some(line) } => write!(f, "{}:{line}: ", file.display())?,
             Place::Field { file, line, field } => {
-                write!(f, "{}:{line}: field `{}`: ", file.display(), field.escape_debug())?;
+                write!(f, "{}:{line}: field `{}`: ", file.display(), shown(field))?;
             }
             Place::Environment { variable } => write!(f, "environment variable {variable}: ")?,
         }
@@ -64,6 +64,13 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// A name as an error may show it: up to the first colon. A quote in the wrong place makes the lines
+/// behind it part of a name, and the value of a key among them may be a secret.
+pub(super) fn shown(name: &str) -> String {
+    let (before, more) = name.split_once(':').map_or((name, ""), |(before, _)| (before, "…"));
+    format!("{}{more}", before.escape_debug())
+}
 
 /// The candidate that someone who wrote `word` most likely meant, if any is close.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::Node;
 use super::document::{Field, Section};
-use super::error::{Error, did_you_mean};
+use super::error::{Error, did_you_mean, shown};
 use super::host::Host;
 use crate::limits::{MAX_NODE_NAME, MAX_NODES};
 
@@ -34,7 +34,7 @@ impl Herd<'_> {
         self.index.get(name).copied().ok_or_else(|| {
             let hint = did_you_mean(name, self.nodes.iter().map(|node| node.name.as_str()));
             let fix = "; give it a port under `ports` or correct the name";
-            field.error(format!("there is no node `{}`{fix}{hint}", name.escape_debug()))
+            field.error(format!("there is no node `{}`{fix}{hint}", shown(name)))
         })
     }
 }

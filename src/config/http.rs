@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::document::{Entry, Field, Section};
-use super::error::{Error, did_you_mean};
+use super::error::{Error, did_you_mean, shown};
 use super::host::Host;
 use super::{Node, Url};
 
@@ -69,7 +69,7 @@ fn ports(entries: &[Entry], nodes: &[Node]) -> Result<Vec<Option<u16>>, Error> {
         let Some(at) = nodes.iter().position(|node| node.name == *name) else {
             let hint = did_you_mean(name, nodes.iter().map(|node| node.name.as_str()));
             let fix = "; give it a port under the other `ports` or correct the name";
-            return Err(key.error(format!("there is no node `{}`{fix}{hint}", name.escape_debug())));
+            return Err(key.error(format!("there is no node `{}`{fix}{hint}", shown(name))));
         };
         let in_range = |number| u16::try_from(number).is_ok_and(|port| port != 0);
         let port = field.whole(in_range, "from 1 to 65535")? as u16;

@@ -903,6 +903,22 @@ fn what_is_wrong_with_http() {
     assert!(pair(&format!("{hosts}http: {{ports: {{Bona: 80, Clark: 80}}}}\n")).http.is_some());
 }
 
+/// What a quote makes part of a name is not shown with it.
+#[test]
+fn a_name_that_swallows_a_secret_does_not_tell_it() {
+    let swallowed = "B: 2}\nplaces: {url: https://canary:x@a.example}\nhosts: {C";
+    for text in [
+        format!("ports: {{A: 1, '{swallowed}': 3}}\n"),
+        format!("ports: {{A: 1}}\nneighbors: {{'{swallowed}': [A]}}\n"),
+        format!("ports: {{A: 1}}\nneighbors: {{A: ['{swallowed}']}}\n"),
+        format!("ports: {{A: 1}}\nhttp: {{ports: {{'{swallowed}': 3}}}}\n"),
+    ] {
+        let error = Config::from_bytes(Path::new("f"), text.as_bytes(), &|_| None).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("B…") && !error.contains("canary"), "{error}");
+    }
+}
+
 /// A file with every section, for mutation.
 const FULL: &str = r#"api_key: "canary-key"
 ports: {Bailey: 10099, Bona: 10044, Clark: 10211}

@@ -41,13 +41,14 @@ pub const EVENTS_PER_TURN: usize = 1024;
 /// Reads of one connection in one turn: a client that always has more to say shares the loop.
 pub const READS_PER_TURN: u32 = 4;
 
-/// Bytes of replies that one client is given in one turn; one reply may go over it. Five hundred
-/// IAMATs or ten of the longest WHATSATs: some hundreds of microseconds of work.
-pub const REPLY_BYTES_PER_TURN: usize = 64 * 1024;
+/// Bytes of commands and replies that one client has of a turn; one reply may go over it. A pipeline
+/// of 256 IAMATs with long names is answered in one go, as are twenty of the longest WHATSATs, some
+/// hundreds of microseconds of work. Commands count, since an empty line has no reply.
+pub const CLIENT_BYTES_PER_TURN: usize = 128 * 1024;
 
-/// Bytes of replies that all clients together are given in one turn, twice: for what is new, and for
-/// those that had more to say. Some milliseconds of work, and then neighbours, deadlines and the log
-/// have their turn, however many clients there are.
+/// Bytes of commands and replies that all clients together have of a turn, twice: for what is new,
+/// and for those that had more to say. Some milliseconds of work, and then neighbours, deadlines and
+/// the log have their turn, however many clients there are.
 pub const TURN_BYTES: usize = 1 << 20;
 
 /// Bytes put together for a peer before they are written; also what a peer that does not read

@@ -117,9 +117,9 @@ const TESTED: &[(&str, &str, &str)] = &[
 
 /// Caps on what a turn gives, which no configuration changes, in the same form.
 const FIXED: &[(&str, &str, &str)] = &[
-    ("REPLY_BYTES_PER_TURN", "src/node/tests.rs", "a_pipeline_is_answered_in_shares"),
+    ("CLIENT_BYTES_PER_TURN", "src/node/tests.rs", "a_pipeline_is_answered_in_shares"),
     (
-        "REPLY_BYTES_PER_TURN",
+        "CLIENT_BYTES_PER_TURN",
         "tests/hostile/machine.rs",
         "a_client_has_no_more_than_its_share_of_a_turn",
     ),

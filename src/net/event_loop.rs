@@ -96,7 +96,7 @@ pub struct EventLoop {
     turns: Histogram,
     /// When this turn began to work.
     woken: Option<Duration>,
-    /// Bytes of replies that clients have been given in this turn, or in this part of it.
+    /// Bytes of commands and replies that clients have had of this turn, or of this part of it.
     given: usize,
 }
 

@@ -6,7 +6,7 @@ use crate::herd::LinkId;
 use crate::herd::directory::{AHEAD, MAX_RECORD, Offer};
 use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress, Transport};
 use crate::herd::link::ConnectionId;
-use crate::limits::REPLY_BYTES_PER_TURN;
+use crate::limits::CLIENT_BYTES_PER_TURN;
 use crate::places::document::Point;
 use crate::places::{Question, Ticket};
 use crate::planted::{Bug, planted};
@@ -203,14 +203,18 @@ impl Session {
     ) -> (usize, Next) {
         let mut at = 0;
         let mut touched = 0;
-        // Who has only just come is heard at once, whatever others ask, and so is given one reply.
-        let share = if matches!(self.role, Role::New(..)) { 1 } else { REPLY_BYTES_PER_TURN };
-        let share = out.len() + self.replies.held() + share;
+        let share = match self.role {
+            // Who has only just come is heard at once, whatever others ask, but one line.
+            Role::New(..) => 1,
+            Role::Client | Role::SeedServer(_) => CLIENT_BYTES_PER_TURN,
+            Role::Shaking(_) | Role::Linked(_) | Role::SeedLink(_) => usize::MAX,
+        };
+        let share = share.saturating_add(out.len() + self.replies.held());
         loop {
             if let Some(ending) = self.ending {
                 return (input.len(), ending); // nothing more is executed
             }
-            let had_its_share = at < input.len() && out.len() + self.replies.held() >= share;
+            let had_its_share = at < input.len() && at + out.len() + self.replies.held() >= share;
             if had_its_share || self.is_full(node, out.len()) {
                 return (at, Next::Wait);
             }

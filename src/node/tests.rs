@@ -9,7 +9,7 @@ use crate::config::LogFormat;
 use crate::herd::handshake::Transport;
 use crate::herd::in_memory::{herd, identity};
 use crate::journal::Journal;
-use crate::limits::{Limits, REPLY_BYTES_PER_TURN};
+use crate::limits::{CLIENT_BYTES_PER_TURN, Limits};
 use crate::places::Places;
 use crate::places::offline::Offline;
 use crate::protocol::time::SECOND;
@@ -106,13 +106,14 @@ fn replies_wait_when_too_much_is_owed() {
 }
 
 /// However long its pipeline is, a client gets its share of a turn, and then others have theirs;
-/// whoever has only just come gets one reply.
+/// whoever has only just come gets one line.
 #[test]
 fn a_pipeline_is_answered_in_shares() {
     let reply = b"AT Clark +1621464823.000000000 k +34.068930-118.445127 5\n";
     let mut node = node(Limits::default());
     let mut session = Session::accepted(&node, 7, Caller::default());
-    let input = b"IAMAT k +34.068930-118.445127 5\n".repeat(3000);
+    let line = b"IAMAT k +34.068930-118.445127 5\n";
+    let input = line.repeat(3000);
     let (mut at, mut told, mut shares) = (0, Vec::new(), Vec::new());
     while at < input.len() {
         let mut out = Vec::new(); // the socket takes everything at once
@@ -124,8 +125,12 @@ fn a_pipeline_is_answered_in_shares() {
         told.extend_from_slice(&out);
     }
     assert!(told == reply.repeat(3000), "{}", text(&told));
-    let whole = REPLY_BYTES_PER_TURN.div_ceil(reply.len());
+    let whole = CLIENT_BYTES_PER_TURN.div_ceil(line.len() + reply.len());
     assert_eq!(shares, [1, whole, whole, 2999 - 2 * whole]);
+    // Lines that have no reply are no way around it.
+    let input = b"\n".repeat(CLIENT_BYTES_PER_TURN + 1);
+    let taken = session.receive(&mut node, &input, false, &NOW, &mut Vec::new());
+    assert_eq!(taken, (CLIENT_BYTES_PER_TURN, Next::Wait));
 }
 
 #[test]

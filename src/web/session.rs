@@ -10,7 +10,7 @@ use super::response::{Answer, Length, NO_STORE, Status, media};
 use super::subscription::{Filter, Subscription};
 use super::{Scene, Slice, Web};
 use crate::herd::link::ConnectionId;
-use crate::limits::{MAX_LISTINGS, REPLY_BYTES_PER_TURN, WEB_SLICE};
+use crate::limits::{CLIENT_BYTES_PER_TURN, MAX_LISTINGS, WEB_SLICE};
 use crate::node::{Next, Node, Now, Stall};
 use crate::places::document::Point;
 use crate::places::{Question, Ticket};
@@ -104,7 +104,7 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> (usize, Next) {
         let mut at = 0;
-        let most = scene.web.settings.max_output.min(out.len() + REPLY_BYTES_PER_TURN);
+        let most = scene.web.settings.max_output.min(out.len() + CLIENT_BYTES_PER_TURN);
         loop {
             if let Some(ending) = self.ending {
                 return (input.len(), ending); // nothing more is answered

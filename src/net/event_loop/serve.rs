@@ -1,6 +1,7 @@
 //! One connection: what its events mean, what it may do in a turn, and how it ends.
 
 use crate::herd::LinkId;
+use crate::limits::CLIENT_BYTES_PER_TURN;
 use crate::limits::EVENTS_PER_TURN;
 use crate::limits::LOG_BUFFER;
 use crate::limits::READ_CHUNK;
@@ -124,6 +125,7 @@ impl EventLoop {
             }
         }
         connection.flush(now.elapsed)?;
+        let mut share = 0;
         for _ in 0..READS_PER_TURN {
             let held = connection.input.len();
             let room = match connection.link() {
@@ -159,7 +161,7 @@ impl EventLoop {
             let mut scene = Scene { node, web, shell: &shell, now: &received };
             let owed = out.len();
             let (consumed, next) = session.receive(&mut scene, input, connection.ended, out);
-            *given += out.len() - owed;
+            let had = consumed + out.len() - owed;
             connection.next = next;
             if next == Next::Read {
                 connection.stall = None;
@@ -182,8 +184,11 @@ impl EventLoop {
                 *refusals -= usize::from(std::mem::take(&mut connection.refusal));
                 connection.verdict = None;
             }
-            if next == Next::Wait {
-                break; // it is owed enough, or has had its share of the turn
+            if connection.is_client() {
+                (share, *given) = (share + had, *given + had);
+            }
+            if next == Next::Wait || share >= CLIENT_BYTES_PER_TURN {
+                break;
             }
         }
         Ok(self.settle(token))

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use getopts::Options;
 
-use crate::config::{Config, Environment, Provider, level_name, nearest};
+use crate::config::{Config, Environment, Provider, level_name, nearest, no_secrets};
 use crate::limits::{self, Limits, PeerLimits, PlacesLimits, Setting};
 
 /// The configuration that is read unless `-c` names another.
@@ -42,23 +42,28 @@ Exit status:
     2   the command line is wrong
 ";
 
-/// Does what `arguments` ask for, without the program's own name among them. `serve` runs one
-/// node of the herd and returns when it is told to stop.
+/// Does what `arguments` ask for, without the program's own name among them. `check` tries what a
+/// node of the herd would read beside the configuration, and gives warnings; `serve` runs one and
+/// returns when it is told to stop.
 pub fn main<E: fmt::Display>(
     arguments: impl Iterator<Item = OsString>,
     environment: Environment,
+    check: impl FnOnce(&Config) -> Result<Vec<String>, E>,
     serve: impl FnOnce(&Config, usize) -> Result<(), E>,
 ) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let done = match Request::parse(&arguments, environment) {
         Ok(Request::Print(text)) => print(&text),
         Ok(Request::Check(config)) => {
-            warn(&config);
-            print(&summary(&config))
+            warn(&config.warnings);
+            check(&config).map_err(Refusal::failure).and_then(|warnings| {
+                warn(&warnings);
+                print(&summary(&config))
+            })
         }
         Ok(Request::Status(config, nodes)) => show_status(&config, &nodes),
         Ok(Request::Serve(config, node)) => {
-            warn(&config);
+            warn(&config.warnings);
             serve(&config, node).map_err(Refusal::failure)
         }
         Err(refusal) => Err(refusal),
@@ -120,11 +125,11 @@ impl Request {
             return Ok(Self::Print(limits::markdown()));
         }
         let path = matches.opt_str("config").unwrap_or_else(|| DEFAULT_CONFIG.to_owned());
-        let config =
-            Box::new(Config::load(Path::new(&path), environment).map_err(Refusal::failure)?);
+        let load = |environment| Config::load(Path::new(&path), environment).map(Box::new);
         if matches.opt_present("status") && !matches.opt_present("check") {
-            return Self::status(config, &matches.free);
+            return Self::status(load(&no_secrets).map_err(Refusal::failure)?, &matches.free);
         }
+        let config = load(environment).map_err(Refusal::failure)?;
         let wrong = match (matches.opt_present("check"), matches.free.as_slice()) {
             (true, []) => return Ok(Self::Check(config)),
             (true, _) => "--check is about the whole herd; leave out the name".to_owned(),
@@ -302,8 +307,8 @@ fn print(text: &str) -> Result<(), Refusal> {
     }
 }
 
-fn warn(config: &Config) {
-    for warning in &config.warnings {
+fn warn(warnings: &[String]) {
+    for warning in warnings {
         complain(&format!("warning: {warning}"));
     }
 }

@@ -208,6 +208,39 @@ Limits that differ from their defaults:
     assert!(!out.contains("canary") && !err.contains("canary"));
 }
 
+/// What no node could start with is found here already.
+#[test]
+fn check_reads_the_files_that_nodes_read() {
+    let empty = configuration("empty", "");
+    let no_longitude = configuration("no-longitude.csv", "name,lat\nA,1\n");
+    let nodes = "ports: {Bailey: 80, Bona: 81}\n";
+    for (test, lines, what) in [
+        ("ca", format!("places: {{provider: overpass, ca_file: {empty}}}"), "certificate"),
+        ("places", format!("places: {{file: {no_longitude}}}"), "places file"),
+        (
+            "tls",
+            format!("peers: {{tls: {{certificate: {empty}, key: {empty}, ca: {empty}}}}}"),
+            "peers.tls",
+        ),
+    ] {
+        let file = configuration(test, &format!("{nodes}{lines}\n"));
+        let checked = run(&mut proxy_herd(&["--check", "-c", &file]));
+        assert_eq!((checked.0, checked.1.as_str()), (Some(1), ""), "{test}: {}", checked.2);
+        assert!(checked.2.contains(what), "{test}: {}", checked.2);
+        assert_eq!(run(&mut proxy_herd(&["-c", &file, "Bona"])), checked, "as when it starts");
+    }
+    // The certificates of other machines' nodes are on other machines.
+    let tls = format!("peers: {{tls: {{certificate: '{{name}}.pem', key: a, ca: {empty}}}}}\n");
+    let tls = tls.replace("key: a", "key: '{name}.key'");
+    let file = configuration("elsewhere", &format!("{nodes}{tls}"));
+    let (code, out, err) = run(&mut proxy_herd(&["--check", "-c", &file]));
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("TLS, clocks"), "{out}");
+    for node in ["Bailey", "Bona"] {
+        assert!(err.contains(&format!("warning: {node} cannot start here: there is no ")), "{err}");
+    }
+}
+
 #[test]
 fn a_reader_that_went_away_is_no_error() {
     let (reader, writer) = std::io::pipe().unwrap();

@@ -261,6 +261,27 @@ fn status_is_0_when_all_is_well_and_says_what_is_not() {
     assert!(err.contains("there is no node `Clerk`; is it Clark?"), "{err}");
 }
 
+/// Who looks after a herd need not be who may read its keys, and a node that cannot be asked is not
+/// passed over in silence.
+#[test]
+fn status_needs_no_secrets_and_names_who_was_not_asked() {
+    let (http, _) = section(&["Bailey"]);
+    let secrets = "peers: {secret_file: away}\nplaces: {provider: google}\napi_key_file: away";
+    let mut herd = Herd::new(&[("Bailey", &["Bona"]), ("Bona", &[])], &http);
+    herd.start_all();
+    herd.wait_until_connected(&herd.names());
+    let ask = |herd: &Herd| {
+        let output = herd.run(&["--status"]);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let expected = "proxy-herd: not all is well\n\
+                    Bona cannot be asked: it has no port under http.ports\n";
+    eventually("Bailey is well", DEADLINE, || (ask(&herd).1 == expected).then_some(()));
+    let config = fs::read_to_string(herd.config()).unwrap();
+    fs::write(herd.config(), format!("{config}\n{secrets}\n")).unwrap();
+    assert_eq!(ask(&herd), (Some(1), expected.to_owned()));
+}
+
 #[test]
 fn status_needs_somebody_to_ask() {
     let herd = Herd::solo();

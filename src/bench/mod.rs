@@ -24,7 +24,6 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use crate::cli::EXIT_FAILURE;
-use crate::config::Environment;
 use load::Load;
 use plan::{Plan, Refusal, Request};
 use report::Report;
@@ -33,9 +32,9 @@ use report::Report;
 const OWN_DESCRIPTORS: u64 = 16;
 
 /// Does what `arguments` ask for, without the program's own name among them.
-pub fn main(arguments: impl Iterator<Item = OsString>, environment: Environment) -> ExitCode {
+pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
-    let outcome = match Request::parse(&arguments, environment) {
+    let outcome = match Request::parse(&arguments) {
         Ok(Request::Print(text)) => print(&text).map(|()| false),
         Ok(Request::Measure(plan)) => measure(&plan).and_then(|report| {
             print(&if plan.json { report.json() } else { report.text() })?;

@@ -12,7 +12,7 @@ use getopts::{Matches, Options};
 use super::clients::MAX_CLIENTS;
 use super::wire::{Protocol, Wire};
 use crate::cli::{DEFAULT_CONFIG, EXIT_FAILURE, EXIT_USAGE, no_such_node};
-use crate::config::{Benchmark, Config, Environment};
+use crate::config::{Benchmark, Config, no_secrets};
 use crate::limits::{
     BENCH_CONNECTIONS, BENCH_MAX_CONNECTIONS, BENCH_MAX_PIPELINE, BENCH_MAX_RATE, BENCH_MAX_SPREAD,
     BENCH_OPEN_PIPELINE,
@@ -121,7 +121,7 @@ impl Request {
     /// # Errors
     ///
     /// What is wrong with the command line or the configuration.
-    pub fn parse(arguments: &[OsString], environment: Environment) -> Result<Self, Refusal> {
+    pub fn parse(arguments: &[OsString]) -> Result<Self, Refusal> {
         let options = options();
         let matches = options.parse(arguments).map_err(Refusal::usage)?;
         if matches.opt_present("help") {
@@ -142,7 +142,7 @@ impl Request {
             _ => None,
         };
         let path = matches.opt_str("config").or(path);
-        let config = path.map(|path| Config::load(Path::new(&path), environment)).transpose();
+        let config = path.map(|path| Config::load(Path::new(&path), &no_secrets)).transpose();
         let plan = plan(&matches, protocol, config.map_err(Refusal::failure)?.as_ref())?;
         Ok(Self::Measure(Box::new(plan)))
     }

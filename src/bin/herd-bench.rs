@@ -4,5 +4,5 @@ use std::env;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    proxy_herd::bench::main(env::args_os().skip(1), &|name| env::var_os(name))
+    proxy_herd::bench::main(env::args_os().skip(1))
 }

@@ -29,7 +29,9 @@ pub fn status(config: &Config, nodes: &[usize]) -> Result<Status, String> {
                     `http`; see conf/config.yml for one"
             .to_owned());
     };
-    let asked: Vec<(&str, String)> = nodes
+    let (asked, silent): (Vec<usize>, Vec<usize>) =
+        nodes.iter().partition(|&&node| http.ports[node].is_some());
+    let asked: Vec<(&str, String)> = asked
         .iter()
         .filter_map(|&node| {
             let (port, node) = (http.ports[node]?, &config.nodes[node]);
@@ -55,6 +57,9 @@ pub fn status(config: &Config, nodes: &[usize]) -> Result<Status, String> {
     }
     let names: Vec<&str> = asked.iter().map(|(name, _)| *name).collect();
     let mut problems = problems(&names, &answers);
+    problems.extend(silent.iter().map(|&node| {
+        format!("{} cannot be asked: it has no port under http.ports", config.nodes[node].name)
+    }));
     if agreement == Agreement::Differ {
         problems.push("the nodes do not hold the same records, and none are on their way".into());
     }

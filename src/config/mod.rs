@@ -31,7 +31,7 @@ pub use http::{Http, Tiles};
 pub use logging::{LogFormat, Logging, NotAFormat, Piece, level_name};
 pub use peers::{PeerTls, Peers};
 pub use places::{Places, Provider, Server};
-pub use secret::{Environment, Secret};
+pub use secret::{Environment, Secret, no_secrets};
 pub use url::{NotAUrl, Url};
 
 use crate::limits::{Limits, MAX_CONFIG_BYTES, Setting};

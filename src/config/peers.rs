@@ -93,14 +93,15 @@ impl Peers {
         Ok(Self { max_clock_offset, secret, tls: tls(section, folder)?, limits })
     }
 
-    /// A warning where links are going to be refused: a node is not on this machine, and there
-    /// is no secret by which it could be known.
+    /// A warning where links are going to be refused: a node is not on this machine, and there is
+    /// neither a secret nor a certificate by which it could be known.
     pub(super) fn unreachable(&self, nodes: &[Node]) -> Option<String> {
         let far = |node: &&Node| !node.neighbors.is_empty() && !node.dial.is_loopback();
-        let node = nodes.iter().find(far).filter(|_| self.secret.is_none())?;
+        let node =
+            nodes.iter().find(far).filter(|_| self.secret.is_none() && self.tls.is_none())?;
         Some(format!(
             "{} is at {}, which is not this machine, but the herd has no secret, so links with \
-             it will be refused; set HERD_SECRET in the environment or peers.secret_file",
+             it will be refused; set HERD_SECRET in the environment, peers.secret_file or peers.tls",
             node.name, node.dial
         ))
     }

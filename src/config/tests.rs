@@ -441,7 +441,7 @@ fn links_that_will_be_refused_are_a_warning() {
     let yaml = format!("{PAIR}hosts: {{Clark: clark.example}}\n");
     let warning = "herd.yml:3: field `hosts`: Clark is at clark.example, which is not this machine, \
                    but the herd has no secret, so links with it will be refused; \
-                   set HERD_SECRET in the environment or peers.secret_file";
+                   set HERD_SECRET in the environment, peers.secret_file or peers.tls";
     assert_eq!(load(&yaml).warnings, [warning]);
     let config = load_with(&yaml, &[("HERD_SECRET", "hush\n")]).unwrap();
     assert_eq!(config.warnings, [""; 0]);

@@ -23,7 +23,7 @@ use std::time::Duration;
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::config::{Config, Host, Provider};
+use crate::config::{Config, Host, Node as ConfiguredNode, Provider};
 use crate::herd::directory::{Keys, Rules};
 use crate::herd::handshake::Identity;
 use crate::herd::routes::NodeId;
@@ -91,6 +91,27 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     }
     tell_supervisor(NotifyState::Ready);
     event_loop.run()
+}
+
+/// Reads the files that nodes of this herd would read when they start, as they would. The
+/// certificates of other machines' nodes need not be on this one; which are not is told.
+///
+/// # Errors
+///
+/// What would keep a node from starting: what, where and what to do.
+pub fn check(config: &Config) -> io::Result<Vec<String>> {
+    places(config, &random()?)?;
+    let Some(files) = &config.peers.tls else { return Ok(Vec::new()) };
+    let (here, elsewhere): (Vec<&ConfiguredNode>, _) =
+        config.nodes.iter().partition(|node| files.certificate_of(&node.name).exists());
+    for node in here {
+        PeerTlsConfig::load(files, &node.name)?;
+    }
+    let warning = |node: &ConfiguredNode| {
+        let path = files.certificate_of(&node.name);
+        format!("{} cannot start here: there is no {}", node.name, path.display())
+    };
+    Ok(elsewhere.into_iter().map(warning).collect())
 }
 
 /// Tells systemd, or whoever started the node and set `NOTIFY_SOCKET`, what has become of it. Nobody

@@ -6,11 +6,10 @@
 # VEHICLES (200) drive in ten cities of the world, twenty times as fast as in life. Ctrl-C stops
 # them and the herd. Needs cargo and a C compiler for the herd, python3 for the fleet.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/common.sh
-. scripts/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-config=conf/config.yml
+config=$root/conf/config.yml
 vehicles=200
 while [ $# -gt 0 ]; do
     case $1 in
@@ -21,6 +20,9 @@ while [ $# -gt 0 ]; do
     shift
 done
 [[ $vehicles =~ ^[1-9][0-9]*$ ]] || { say "how many vehicles? $vehicles is no whole number above 0" && exit 2; }
+[ -r "$config" ] || { say "there is no configuration $config" && exit 1; }
+config=$(cd "$(dirname "$config")" && pwd)/$(basename "$config")
+cd "$root"
 command -v python3 >/dev/null || { say "the fleet needs python3: apt-get install python3" && exit 1; }
 
 scripts/start_servers.sh -c "$config" || exit

@@ -59,8 +59,10 @@ build() {
         say "a C compiler is missing (for the cryptography): apt-get install gcc libc6-dev"
         exit 1
     }
-    cargo build --release --locked --color never --bin proxy-herd >"$log" 2>&1 &
+    cargo build --release --locked --color never --bin proxy-herd >"$log" 2>&1 9>&- &
     cargo_pid=$!
+    # What a script has put into the background does not hear Ctrl-C.
+    trap 'kill "$cargo_pid" 2>/dev/null; exit 130' INT TERM
     while kill -0 "$cargo_pid" 2>/dev/null; do
         crates=$(grep -c '^ *Compiling' "$log" || true)
         if [ "$crates" -gt 0 ] && [ -z "$shown" ]; then
@@ -74,6 +76,7 @@ build() {
     done
     [ -z "$shown" ] || [ ! -t 2 ] || echo >&2
     wait "$cargo_pid" || status=$?
+    trap - INT TERM
     [ "$status" -eq 0 ] || { cat "$log" >&2 && say "the build failed" && exit 1; }
     [ -z "$shown" ] || say "built in $SECONDS s"
 }
@@ -196,6 +199,7 @@ start_emulator() {
         exit 1
     }
     config=$emulator_dir/config.yml
+    line=${line#* } # what comes behind the URL
     echo "Places: emulated $provider at $url (pid $emulator), ${line#* }"
 }
 

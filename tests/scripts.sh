@@ -132,7 +132,7 @@ for provider in google google_legacy overpass; do
     halt
     says "the emulator is stopped" "the emulator"
 done
-"$dir/scripts/demo.sh" -c "$dir/config.yml" 12 >"$dir/demo" 2>&1 &
+(cd "$dir/bin" && exec ../scripts/demo.sh -c ../config.yml 12) >"$dir/demo" 2>&1 &
 demo=$!
 # A vehicle told Bailey, then was somewhere else, and Jaquez knows both.
 knows() { printf 'WHATSAT van000.la.example.org 0 0\n' | nc -N 127.0.0.1 "${ports[4]}" 2>/dev/null | head -n 1; }
@@ -153,6 +153,25 @@ said=$(<"$dir/demo")
 says "and is stopped" "stopped: Bailey, Bona, Campbell, Clark, Jaquez"
 halt
 says "all of it" "nothing is running"
+
+# Interrupted while it builds: nothing is left that would keep the next one away.
+printf '#!/bin/sh\necho $$ >"%s"\nexec sleep 100\n' "$dir/cargo.pid" >"$dir/bin/cargo"
+"$dir/scripts/start_servers.sh" -c "$dir/config.yml" >"$dir/interrupted" 2>&1 &
+starting=$!
+deadline=$((SECONDS + patience))
+until [ -s "$dir/cargo.pid" ]; do [ "$SECONDS" -lt "$deadline" ] || die "it does not build"; done
+kill "$starting"
+status=0
+wait "$starting" || status=$?
+[ "$status" -eq 130 ] || die "an interrupted build: exit $status: $(<"$dir/interrupted")"
+deadline=$((SECONDS + patience))
+while kill -0 "$(<"$dir/cargo.pid")" 2>/dev/null; do
+    [ "$SECONDS" -lt "$deadline" ] || die "cargo is still there"
+done
+printf '#!/bin/sh\n' >"$dir/bin/cargo"
+start 0
+halt
+says "a build that was interrupted leaves nothing behind" "stopped: Bailey"
 
 ! grep -rqs EMULATOR_KEY "$dir/logs" || die "the key is in a log"
 echo "scripts: all went as they say"

@@ -103,12 +103,12 @@ pub fn check(config: &Config) -> io::Result<Vec<String>> {
     places(config, &random()?)?;
     let Some(files) = &config.peers.tls else { return Ok(Vec::new()) };
     let (here, elsewhere): (Vec<&ConfiguredNode>, _) =
-        config.nodes.iter().partition(|node| files.certificate_of(&node.name).exists());
+        config.nodes.iter().partition(|node| files.key_of(&node.name).exists());
     for node in here {
         PeerTlsConfig::load(files, &node.name)?;
     }
     let warning = |node: &ConfiguredNode| {
-        let path = files.certificate_of(&node.name);
+        let path = files.key_of(&node.name);
         format!("{} cannot start here: there is no {}", node.name, path.display())
     };
     Ok(elsewhere.into_iter().map(warning).collect())

@@ -9,7 +9,8 @@
 #   --report     compares readiness loops, threads, asyncio and Node.js instead
 #   --rounds N   the figures are medians of so many rounds, 5 if nothing is said
 #   --seconds S  of each measurement, 1.2 if nothing is said
-#   --quick      one short round: shows that it works, the figures are worth little
+#   --quick      one short round: shows that it works, the figures are worth little and go to the
+#                folder target unless FILE is named
 #   -h, --help   this text
 #
 # Needs cargo, python3, taskset and two cores of a machine that does nothing else. redis-server,

@@ -1,6 +1,8 @@
 """What scripts/bench.sh runs when everything is built: arguments, and the page that is written."""
 
 import argparse
+import signal
+import sys
 from pathlib import Path
 
 import comparison
@@ -23,8 +25,11 @@ def main():
     parser.add_argument("--seconds", type=float)
     parser.add_argument("file", nargs="?", type=Path)
     arguments = parser.parse_args()
-    default = "docs/report.md" if arguments.report else "docs/performance.md"
-    path = arguments.file or ROOT / default
+    page_of = "report.md" if arguments.report else "performance.md"
+    # What a quick run finds is not to stand where the newest figures do.
+    folder = ROOT / ("target" if arguments.quick else "docs")
+    path = arguments.file or folder / page_of
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended"))  # its servers end with it
     effort = QUICK if arguments.quick else FULL
     effort.rounds = arguments.rounds or effort.rounds
     effort.seconds = arguments.seconds or effort.seconds

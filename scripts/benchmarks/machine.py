@@ -25,6 +25,7 @@ def describe(load_before):
          if line.startswith("model name")),
         platform.machine(),
     )
+    kernel = ".".join(platform.release().split(".")[:2])
     versions = [
         output("rustc", "--version"),
         output("redis-server", "--version").partition(" sha")[0],
@@ -33,7 +34,7 @@ def describe(load_before):
         f"Python {platform.python_version()}",
     ]
     return (
-        f"{date.today()}, {cpu}, {os.cpu_count()} cores, Linux {platform.release()}; "
+        f"{date.today()}, {cpu}, {os.cpu_count()} cores, Linux {kernel}; "
         f"{', '.join(filter(None, versions))}. Load of the machine before it began: "
         f"{load_before:.1f}.\n"
     )

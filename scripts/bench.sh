@@ -29,5 +29,5 @@ for tool in cargo python3 taskset; do
 done
 unset GOOGLE_PLACES_API_KEY HERD_SECRET RUST_LOG
 
-cargo build --release --locked --bins --examples
+cargo build --release --locked --bins --example echo_server --example thread_server
 exec python3 scripts/benchmarks "$@"

@@ -156,6 +156,7 @@ mod tests {
             let mut found = Vec::new();
             let mut rest = &line[..];
             while let Some((field, behind)) = next_field(rest) {
+                prop_assert!(!field.is_empty());
                 found.push(field);
                 rest = behind;
             }

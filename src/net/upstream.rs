@@ -40,6 +40,8 @@ pub struct Upstream {
     nameless: Vec<ConnId>,
     /// That question is under way.
     looking_up: bool,
+    /// Connections that did not come about: each next one begins at another address.
+    failed: usize,
     /// The socket of a connection that stands.
     open: HashMap<ConnId, Token>,
     /// Sockets that had more to say than a turn allows.
@@ -49,13 +51,23 @@ pub struct Upstream {
 }
 
 /// A connection in the making: addresses are tried one after the other, each with a head start
-/// (RFC 8305, section 5).
+/// (RFC 8305, section 5). The race ends when TLS stands, not when TCP does: a kernel takes
+/// connections also for a server that is stuck, or that is the wrong one.
 struct Connecting {
     addresses: VecDeque<SocketAddr>,
     /// When the next address is tried though the last attempt goes on.
     next_at: Option<Duration>,
     attempts: Vec<Token>,
     trouble: Option<Trouble>,
+}
+
+impl Connecting {
+    /// An attempt has failed. What is told in the end is of the attempt that came furthest.
+    fn note(&mut self, trouble: Trouble) {
+        if !matches!((&self.trouble, &trouble), (Some(Trouble::Tls(_)), Trouble::Connect(_))) {
+            self.trouble = Some(trouble);
+        }
+    }
 }
 
 impl Upstream {
@@ -84,6 +96,7 @@ impl Upstream {
             connecting: HashMap::new(),
             nameless: Vec::new(),
             looking_up: false,
+            failed: 0,
             open: HashMap::new(),
             again: VecDeque::new(),
             inbound: vec![0; READ_CHUNK],
@@ -210,11 +223,13 @@ impl Upstream {
     fn connect(
         &mut self,
         id: ConnId,
-        addresses: Vec<SocketAddr>,
+        mut addresses: Vec<SocketAddr>,
         registry: &Registry,
         client: &mut Client,
         now: Duration,
     ) {
+        let first = self.failed % addresses.len().max(1);
+        addresses.rotate_left(first);
         let addresses = addresses.into_iter().take(MAX_ATTEMPTS).collect();
         let (next_at, attempts, trouble) = (None, Vec::new(), None);
         self.connecting.insert(id, Connecting { addresses, next_at, attempts, trouble });
@@ -231,6 +246,7 @@ impl Upstream {
                     let trouble = connecting.trouble.take();
                     let trouble = trouble.unwrap_or(Trouble::Connect("no address is left".into()));
                     self.connecting.remove(&id);
+                    self.failed = self.failed.wrapping_add(1);
                     client.handle_failed(id, &trouble, now);
                 }
                 return;
@@ -246,7 +262,7 @@ impl Upstream {
                 }
                 Err(error) => {
                     if let Some(connecting) = self.connecting.get_mut(&id) {
-                        connecting.trouble = Some(Trouble::Connect(format!("{address}: {error}")));
+                        connecting.note(Trouble::Connect(format!("{address}: {error}")));
                     }
                 }
             }
@@ -286,7 +302,7 @@ impl Upstream {
         if !socket.connected {
             match socket.finish_connect() {
                 Ok(false) => return,
-                Ok(true) => self.first_connected(token, id),
+                Ok(true) => {}
                 Err(error) => {
                     let trouble = Trouble::Connect(error.to_string());
                     return self.attempt_failed(token, id, trouble, registry, client, now);
@@ -299,14 +315,13 @@ impl Upstream {
             match socket.finish_handshake(tls) {
                 Ok(false) => return,
                 Ok(true) => {
-                    self.open.insert(id, token);
+                    self.first_ready(token, id);
                     client.handle_connected(id, now);
                     // What came of that is polled by the caller.
                 }
                 Err(error) => {
-                    self.drop_socket(token);
                     let trouble = Trouble::Tls(error.to_string());
-                    return client.handle_failed(id, &trouble, now);
+                    return self.attempt_failed(token, id, trouble, registry, client, now);
                 }
             }
         }
@@ -314,7 +329,7 @@ impl Upstream {
     }
 
     /// Of several attempts one is first: the others are dropped.
-    fn first_connected(&mut self, token: Token, id: ConnId) {
+    fn first_ready(&mut self, token: Token, id: ConnId) {
         if let Some(connecting) = self.connecting.remove(&id) {
             for other in connecting.attempts {
                 if other != token {
@@ -322,7 +337,6 @@ impl Upstream {
                 }
             }
         }
-        // Until the handshake is done the connection is known by its socket alone.
         self.open.insert(id, token);
     }
 
@@ -338,7 +352,7 @@ impl Upstream {
         self.drop_socket(token);
         if let Some(connecting) = self.connecting.get_mut(&id) {
             connecting.attempts.retain(|&attempt| attempt != token);
-            connecting.trouble = Some(trouble);
+            connecting.note(trouble);
             self.attempt(id, registry, client, now);
         }
     }
@@ -389,6 +403,7 @@ impl Upstream {
     fn close(&mut self, id: ConnId) {
         self.nameless.retain(|&nameless| nameless != id);
         if let Some(connecting) = self.connecting.remove(&id) {
+            self.failed = self.failed.wrapping_add(1);
             for token in connecting.attempts {
                 self.drop_socket(token);
             }

@@ -58,8 +58,10 @@ pub const MAX_WAITERS: usize = 64 * 1024;
 /// about this much.
 pub const MAX_CACHE_BYTES: usize = 64 * 1024 * 1024;
 
-/// How long one attempt to connect may take, names, TCP and TLS together. A handshake around the
-/// world takes under one second; three leave a WHATSAT time for a second attempt elsewhere.
+/// How long a connection may take to come about: name, TCP and TLS together, at whichever address.
+/// A handshake around the world takes under one second; in three the last of eight addresses, a
+/// quarter of a second after each other, has more than one. Whoever waits is told then, and the next
+/// connection begins at another address.
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 
 /// How long an idle connection is kept for the next question. Most servers give up after 60 s or

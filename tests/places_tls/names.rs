@@ -140,6 +140,57 @@ fn an_address_that_is_silent_is_overtaken() {
     assert!(took >= Duration::from_millis(250), "the first address was not tried: {took:?}");
 }
 
+/// The same where the first address takes the connection and then says nothing, or has a
+/// certificate of somebody else: that it speaks TCP does not make it the provider.
+#[test]
+fn an_address_that_takes_tcp_and_fails_in_tls_is_overtaken() {
+    for (fault, event) in [
+        (&["--at", "accept"][..], None), // which only the kernel sees
+        (&["--at", "hello"], Some("fault")),
+        (&["--at", "wire:90"], Some("fault")),
+        (&["--at", "hello", "--then", "reset"], Some("fault")),
+        (&["--certificate", "untrusted"], Some("gone")),
+    ] {
+        let port = free_port().to_string();
+        let stuck = Server::hostile(&[&["--port", &port], fault].concat());
+        let emulator = Server::emulator(&["--host", "127.0.0.2", "--port", &port]);
+        let places = places("google", emulator.url(), "deadline_ms: 30000");
+        let herd = herd("127.0.0.1 127.0.0.2", Duration::ZERO, &places);
+        let (document, _) = ask(&herd);
+        assert!(document.contains("\"OK\""), "{fault:?}: {document}");
+        if let Some(event) = event {
+            stuck.events_until(event); // or it was not even tried
+        }
+    }
+}
+
+/// Of the troubles of several addresses the one that came furthest is told.
+#[test]
+fn a_certificate_that_proves_nothing_is_told_though_another_address_refuses() {
+    let port = free_port().to_string();
+    let server = Server::hostile(&["--certificate", "untrusted", "--port", &port]);
+    for addresses in ["127.0.0.1 127.0.0.2", "127.0.0.2 127.0.0.1"] {
+        let herd = herd(addresses, Duration::ZERO, &places("google", server.url(), ""));
+        let (document, _) = ask(&herd);
+        assert!(document.contains("UnknownIssuer"), "{addresses}: {document}");
+        assert!(document.contains("places.ca_file"), "{addresses}: {document}");
+    }
+}
+
+/// Eight addresses are tried for a connection; behind one that failed come the others.
+#[test]
+fn an_address_behind_eight_that_refuse_is_reached_by_the_next_connection() {
+    let emulator = Server::emulator(&[]); // on 127.0.0.1
+    let mut addresses: Vec<String> = (2..10).map(|last| format!("127.0.0.{last}")).collect();
+    addresses.push("127.0.0.1".to_owned());
+    let places = places("google", emulator.url(), "");
+    let herd = herd(&addresses.join(" "), Duration::ZERO, &places);
+    let (document, _) = ask(&herd);
+    assert!(document.contains("cannot be reached"), "{document}");
+    let (document, _) = ask(&herd);
+    assert!(document.contains("\"OK\""), "{document}");
+}
+
 #[test]
 fn no_address_that_answers_is_a_failure_with_all_said() {
     let port = free_port();

@@ -122,7 +122,7 @@ pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Addresses of a provider that are tried for one connection.
 pub const MAX_ATTEMPTS: usize = 8;
 
-/// Names waiting to be resolved: two per neighbour at the most and a few for places.
+/// Names waiting to be resolved by one thread: two per neighbour at the most, one for places.
 pub const MAX_LOOKUPS: usize = 64;
 
 /// Connections of the benchmark unless it is told otherwise; a client each while there are fewer.

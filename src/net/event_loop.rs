@@ -58,7 +58,9 @@ pub struct EventLoop {
     /// Do not accept before.
     accept_at: Option<Duration>,
     signals: Signals,
-    resolver: Resolver<Asker>,
+    resolver: Resolver<LinkId>,
+    /// A thread of its own: the name of a neighbour may take a minute to fail.
+    places_resolver: Resolver<()>,
     neighbours: Vec<Neighbour>,
     /// The sockets of the places client, where places are asked for over the network.
     upstream: Option<Upstream>,
@@ -107,12 +109,6 @@ enum Serves {
     Lines,
     /// Browsers and tools.
     Http,
-}
-
-/// For whom a name is looked up.
-enum Asker {
-    Link(LinkId),
-    Places,
 }
 
 /// Whom this node talks to of its own accord, and how.
@@ -187,7 +183,8 @@ impl EventLoop {
             listeners: vec![(Serves::Lines, Listener::bind(address, poll.registry(), LISTENER)?)],
             accept_at: None,
             signals,
-            resolver: Resolver::new(waker),
+            resolver: Resolver::new(Arc::clone(&waker)),
+            places_resolver: Resolver::new(waker),
             neighbours: outbound.neighbours,
             upstream: outbound.upstream,
             peer_tls: outbound.peer_tls,

@@ -228,6 +228,7 @@ impl Upstream {
         client: &mut Client,
         now: Duration,
     ) {
+        client.handle_resolved(id);
         let first = self.failed % addresses.len().max(1);
         addresses.rotate_left(first);
         let addresses = addresses.into_iter().take(MAX_ATTEMPTS).collect();

@@ -46,6 +46,8 @@ pub(super) enum Mishap<'a> {
     Unsolicited,
     /// The connection ended before the response did.
     ClosedEarly,
+    /// The host's name took too long to resolve.
+    ResolveTimeout,
     /// The connection took too long to come about.
     ConnectTimeout,
     /// The response took too long.
@@ -164,6 +166,9 @@ impl Target<'_> {
                 "closed the connection before its answer was whole; try again, and check \
                  places.url if it goes on",
             ),
+            Mishap::ResolveTimeout => {
+                self.failed("cannot be resolved in time; check places.url and the name servers")
+            }
             Mishap::ConnectTimeout => self.failed(
                 "cannot be reached in time; check places.url, the network and the firewall",
             ),

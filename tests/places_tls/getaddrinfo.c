@@ -1,5 +1,6 @@
 /* The system's resolver, as names.rs wants it: preloaded before the C library's own. Every name has
-   the addresses in TEST_ADDRESSES, separated by spaces, after TEST_DELAY_MS milliseconds. */
+   the addresses in TEST_ADDRESSES, separated by spaces, after TEST_DELAY_MS milliseconds; if there
+   is a TEST_SLOW_NAME, only that one takes so long. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -16,7 +17,9 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
     const char *addresses = getenv("TEST_ADDRESSES"), *delay = getenv("TEST_DELAY_MS");
     if (!addresses || !delay)
         return system(name, service, hints, found);
-    usleep(1000 * (useconds_t)atoi(delay));
+    const char *slow = getenv("TEST_SLOW_NAME");
+    if (!slow || !strcmp(slow, name))
+        usleep(1000 * (useconds_t)atoi(delay));
     struct addrinfo numeric = {0}, **last = found;
     if (hints)
         numeric = *hints;

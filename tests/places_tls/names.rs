@@ -102,7 +102,27 @@ fn a_resolver_that_says_nothing_does_not_hold_the_answer() {
     let herd = herd("127.0.0.1", Duration::from_secs(30), &places);
     let (document, took) = ask(&herd); // which waits for 10 s
     assert!(document.contains("UNKNOWN_ERROR"), "{document}");
+    assert!(document.contains("cannot be resolved in time"), "{document}");
+    assert!(document.contains("check places.url and the name servers"), "{document}");
     assert!(took >= Duration::from_millis(300), "{took:?}");
+}
+
+/// The name of a neighbour that nobody answers for is looked up again and again, each time for as
+/// long as the resolver takes to give up.
+#[test]
+fn a_neighbours_slow_name_does_not_hold_up_places() {
+    const DELAY: Duration = Duration::from_mins(1); // longer than the answer may take
+    let emulator = Server::emulator(&[]);
+    let section = places("google", emulator.url(), "deadline_ms: 30000");
+    let hosts = "hosts: {Away: {dial: away.example}}";
+    let mut herd = Herd::new(&[("Solo", &["Away"]), ("Away", &[])], &format!("{section}\n{hosts}"));
+    herd.set_environment("LD_PRELOAD", resolver());
+    herd.set_environment("TEST_ADDRESSES", "127.0.0.1");
+    herd.set_environment("TEST_DELAY_MS", DELAY.as_millis().to_string());
+    herd.set_environment("TEST_SLOW_NAME", "away.example");
+    herd.start("Solo");
+    let (document, _) = ask(&herd);
+    assert!(document.contains("\"OK\""), "{document}");
 }
 
 /// A server on one address only, whatever the order in which the resolver gives them.

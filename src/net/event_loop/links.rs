@@ -16,7 +16,7 @@ use mio::net::TcpStream;
 use std::io;
 use std::net::SocketAddr;
 
-use super::{Asker, EventLoop, Fate, become_link, key, send};
+use super::{EventLoop, Fate, become_link, key, send};
 
 impl EventLoop {
     pub(super) fn handle_actions(&mut self, now: &Now) {
@@ -29,7 +29,7 @@ impl EventLoop {
                 Action::Dial(link) => {
                     let neighbour = &self.neighbours[link];
                     let (host, port) = (neighbour.host.clone(), neighbour.port);
-                    match self.resolver.resolve(Asker::Link(link), &host, port) {
+                    match self.resolver.resolve(link, &host, port) {
                         Ok(Some(address)) => self.dial(link, address, now),
                         Ok(None) => {} // its addresses come later
                         Err(error) => self.dial_failed(link, now, &error.to_string()),
@@ -41,17 +41,7 @@ impl EventLoop {
 
     pub(super) fn handle_lookups(&mut self, now: &Now) {
         while let Some(answer) = self.resolver.poll() {
-            let link = match answer.key {
-                Asker::Link(link) => link,
-                Asker::Places => {
-                    let Self { poll, node, upstream, .. } = self;
-                    if let (Some(upstream), Some(client)) = (upstream, node.places.upstream()) {
-                        let (registry, addresses) = (poll.registry(), answer.addresses);
-                        upstream.resolved(addresses, registry, client, now.elapsed);
-                    }
-                    continue;
-                }
-            };
+            let link = answer.key;
             match answer.addresses {
                 _ if self.stop_at.is_some() => {}
                 Ok(addresses) if !addresses.is_empty() => {

@@ -5,19 +5,21 @@ use crate::node::Now;
 use crate::places::Ticket;
 use mio::Token;
 
-use super::{Asker, EventLoop, key, send};
+use super::{EventLoop, key, send};
 
 impl EventLoop {
     /// Moves the places client along, and hands out what it has for clients.
     pub(super) fn ask_places(&mut self, now: &Now) {
-        let Self { poll, node, upstream, resolver, .. } = self;
+        let Self { poll, node, upstream, places_resolver: resolver, .. } = self;
         if let (Some(upstream), Some(client)) = (upstream, node.places.upstream()) {
             let registry = poll.registry();
+            while let Some(answer) = resolver.poll() {
+                upstream.resolved(answer.addresses, registry, client, now.elapsed);
+            }
             client.handle_timeout(now.elapsed);
             upstream.handle_timeout(registry, client, now.elapsed);
-            upstream.poll(registry, client, now.elapsed, |host, port| {
-                resolver.resolve(Asker::Places, host, port)
-            });
+            upstream
+                .poll(registry, client, now.elapsed, |host, port| resolver.resolve((), host, port));
         }
         while let Some((id, ticket)) = self.node.poll_answer(now.elapsed) {
             self.answer(Token(id as usize), ticket, now);

@@ -5,8 +5,9 @@
 //!
 //! After every `ask`, `cancel` and `handle_…`, the shell polls until each answers `None`:
 //! - [`poll_close`](Client::poll_close): connections to close at once;
-//! - [`poll_connect`](Client::poll_connect): connections to open: resolve, TCP, TLS where the URL
-//!   says so, then [`handle_connected`](Client::handle_connected);
+//! - [`poll_connect`](Client::poll_connect): connections to open: resolve, then
+//!   [`handle_resolved`](Client::handle_resolved); TCP, TLS where the URL says so, then
+//!   [`handle_connected`](Client::handle_connected);
 //! - [`poll_output`](Client::poll_output): requests to write;
 //! - [`poll_answer`](Client::poll_answer): documents for those who wait.
 //!
@@ -226,6 +227,14 @@ impl Client {
         [deadline, self.pool.next_timeout(), self.cache.next_expiry()].into_iter().flatten().min()
     }
 
+    /// The addresses for a connection are known. Where they are not by the deadline, the look-up
+    /// is to blame.
+    pub fn handle_resolved(&mut self, id: ConnId) {
+        if let Some(Conn::Connecting { resolved, .. }) = self.pool.get_mut(id) {
+            *resolved = true;
+        }
+    }
+
     /// A connection is up, TLS included.
     pub fn handle_connected(&mut self, id: ConnId, now: Duration) {
         if !matches!(self.pool.get_mut(id), Some(Conn::Connecting { .. })) {
@@ -291,7 +300,10 @@ impl Client {
             self.out_of_time(flight, now);
         }
         while let Some(id) = self.pool.timed_out(now) {
-            self.close(id, Mishap::ConnectTimeout, now);
+            let resolved =
+                matches!(self.pool.get_mut(id), Some(Conn::Connecting { resolved: true, .. }));
+            let mishap = if resolved { Mishap::ConnectTimeout } else { Mishap::ResolveTimeout };
+            self.close(id, mishap, now);
         }
         self.cache.expire(now);
         self.pump(now);
@@ -455,7 +467,7 @@ impl Client {
             self.closes.push_back(conn);
             Mishap::NoAnswer
         } else if self.pool.connecting() > 0 && self.pool.busy() == 0 {
-            Mishap::ConnectTimeout
+            if self.pool.is_nameless() { Mishap::ResolveTimeout } else { Mishap::ConnectTimeout }
         } else {
             Mishap::QueueTooSlow
         };

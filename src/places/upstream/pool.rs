@@ -24,7 +24,12 @@ impl ConnId {
 /// What a connection is doing.
 pub(super) enum Conn {
     /// The shell resolves, connects and shakes hands.
-    Connecting { deadline: Duration },
+    Connecting {
+        /// When it is given up.
+        deadline: Duration,
+        /// The host's addresses are known.
+        resolved: bool,
+    },
     /// It waits for a question.
     Idle { until: Duration },
     /// It carries a question.
@@ -82,7 +87,7 @@ impl Pool {
         let slot = self.slots.iter().position(|slot| slot.conn.is_none())?;
         let place = &mut self.slots[slot];
         place.generation = place.generation.wrapping_add(1);
-        place.conn = Some(Conn::Connecting { deadline });
+        place.conn = Some(Conn::Connecting { deadline, resolved: false });
         self.connecting += 1;
         Some(ConnId { slot: slot as u16, generation: place.generation })
     }
@@ -140,6 +145,11 @@ impl Pool {
         conns.find(|(_, conn)| carries(conn)).map(|(id, _)| id)
     }
 
+    /// Whether no connection that is being made has an address yet.
+    pub(super) fn is_nameless(&self) -> bool {
+        !self.iter().any(|(_, conn)| matches!(conn, Conn::Connecting { resolved: true, .. }))
+    }
+
     /// The next moment at which a connection that is not busy is to be closed.
     pub(super) fn next_timeout(&self) -> Option<Duration> {
         self.iter().filter_map(|(_, conn)| timeout(conn)).min()
@@ -155,7 +165,7 @@ impl Pool {
 /// When a connection is to be closed; a busy one goes by the deadline of its question.
 fn timeout(conn: &Conn) -> Option<Duration> {
     match conn {
-        Conn::Connecting { deadline: at } | Conn::Idle { until: at } => Some(*at),
+        Conn::Connecting { deadline: at, .. } | Conn::Idle { until: at } => Some(*at),
         Conn::Busy(_) => None,
     }
 }

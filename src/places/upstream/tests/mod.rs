@@ -59,6 +59,8 @@ struct Shell {
     answers: BTreeMap<u64, String>,
     answered_at: BTreeMap<u64, Duration>,
     next_ticket: u64,
+    /// Whether the host's name resolves, at once.
+    has_address: bool,
 }
 
 impl Shell {
@@ -81,6 +83,7 @@ impl Shell {
             answers: BTreeMap::new(),
             answered_at: BTreeMap::new(),
             next_ticket: 0,
+            has_address: true,
         }
     }
 
@@ -122,6 +125,9 @@ impl Shell {
             let taken = |other: &ConnId| other.slot() == id.slot();
             assert!(!self.open.iter().chain(&self.connecting).any(taken), "{id:?} is taken");
             self.connecting.push(id);
+            if self.has_address {
+                self.client.handle_resolved(id);
+            }
         }
         let mut out = Vec::new();
         while let Some(id) = self.client.poll_output(&mut out) {

@@ -300,6 +300,15 @@ fn the_deadline_is_kept_by_whatever_stalls() {
     shell.pass(CONNECT_DEADLINE);
     assert_eq!(shell.status(ticket), "UNKNOWN_ERROR");
     assert!(shell.connecting.is_empty());
+    assert!(shell.message(ticket).contains("cannot be reached in time"));
+    // The look-up before it, by either deadline.
+    for limits in [limits(), PlacesLimits { deadline: ms(2_000), ..limits() }] {
+        let mut shell = Shell::new(limits.clone());
+        shell.has_address = false;
+        let ticket = shell.ask(7, 1);
+        shell.pass(CONNECT_DEADLINE.min(limits.deadline));
+        assert!(shell.message(ticket).contains("cannot be resolved in time"));
+    }
     // The response, and the queue behind it.
     let mut shell = Shell::new(limits());
     let tickets: Vec<u64> = (1..=4).map(|place| shell.ask(place, 1)).collect();

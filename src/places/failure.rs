@@ -86,9 +86,13 @@ impl Target<'_> {
                     self.provider.api()
                 ),
             ),
-            Denial::Question => {
-                (Status::RequestDenied, format!("does not accept this question ({code})"))
-            }
+            Denial::Question => (
+                Status::RequestDenied,
+                format!(
+                    "does not accept this question ({code}); ask with another radius, and check \
+                     places.url if it accepts none"
+                ),
+            ),
             Denial::OverLimit if overpass => (
                 Status::OverQueryLimit,
                 format!(
@@ -250,7 +254,7 @@ mod tests {
             for (code, status, words) in [
                 (301, Status::UnknownError, "redirects to https://b.example/x (HTTP 301)"),
                 (308, Status::UnknownError, "places.url"),
-                (400, Status::RequestDenied, "does not accept this question"),
+                (400, Status::UnknownError, "check places.url"),
                 (401, Status::RequestDenied, "HTTP 401"),
                 (403, Status::RequestDenied, "HTTP 403"),
                 (404, Status::UnknownError, "places.url"),
@@ -264,9 +268,37 @@ mod tests {
                     let refusal = read(provider, code, body).unwrap_err();
                     assert_eq!(refusal.status, status, "{provider} {code}");
                     assert!(refusal.message.contains(words), "{}", refusal.message);
-                    let question = refusal.fault == Fault::Question;
-                    assert_eq!(question, code == 400, "{provider} {code} {:?}", refusal.fault);
+                    assert!(matches!(refusal.fault, Fault::Provider { .. }), "{provider} {code}");
                 }
+            }
+        }
+    }
+
+    /// A 400 is about the question only where it is the provider's own.
+    #[test]
+    fn a_question_is_to_blame_only_if_the_provider_says_so() {
+        let overpass = "<html><head><title>OSM3S Response</title></head><body>\n\
+            <p><strong style=\"color:#FF0000\">Error</strong>: line 1: parse error: ';' expected </p>\n\
+            </body></html>";
+        let nginx = "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title>\
+            </head>\r\n<body>\r\n<center><h1>400 Bad Request</h1></center>\r\n</body>\r\n</html>\r\n";
+        for (provider, own) in [
+            (
+                Provider::Google,
+                r#"{"error":{"code":400,"message":"Invalid radius","status":"INVALID_ARGUMENT"}}"#,
+            ),
+            (Provider::GoogleLegacy, r#"{"results":[],"status":"INVALID_REQUEST"}"#),
+            (Provider::Overpass, overpass),
+        ] {
+            let refusal = read(provider, 400, own).unwrap_err();
+            assert_eq!((refusal.status, refusal.fault), (Status::RequestDenied, Fault::Question));
+            assert!(refusal.message.contains("does not accept this question (HTTP 400"));
+            assert!(refusal.message.contains("ask with another radius"), "{}", refusal.message);
+            for alien in [nginx, "{\"message\":\"no Route matched\"}"] {
+                let refusal = read(provider, 400, alien).unwrap_err();
+                assert_eq!(refusal.status, Status::UnknownError, "{provider}");
+                assert_eq!(refusal.fault, Fault::Provider { pause: None }, "{provider}");
+                assert!(refusal.message.contains("check places.url"), "{}", refusal.message);
             }
         }
     }

@@ -210,7 +210,8 @@ fn read_error(target: Target<'_>, response: &Response) -> Refusal {
         (429, _) | (_, "RESOURCE_EXHAUSTED") => Denial::OverLimit,
         (_, "PERMISSION_DENIED" | "UNAUTHENTICATED") | (401 | 403, _) => Denial::Key,
         (400, _) if bad_key => Denial::Key,
-        (400, _) => Denial::Question,
+        // Whatever speaks HTTP may say 400; Google's has a status.
+        (400, status) if !status.is_empty() => Denial::Question,
         _ => Denial::Failure,
     };
     let said = match (status, reason) {

@@ -34,11 +34,12 @@ pub(super) fn read(target: Target<'_>, response: &Response) -> Result<Listing, R
     let document = serde_json::from_slice::<Members<'_>>(&response.body);
     if response.status != 200 {
         // Google answers 200 to everything, but what is in between does not.
-        let message = document.ok().and_then(|document| text(document.get("error_message")?));
+        let member = |name| document.as_ref().ok().and_then(|document| text(document.get(name)?));
+        let message = member("error_message");
         let denial = match response.status {
             429 => Denial::OverLimit,
             401 | 403 => Denial::Key,
-            400 => Denial::Question,
+            400 if member("status").is_some() => Denial::Question,
             _ => Denial::Failure,
         };
         return Err(target.denied(response, denial, &message.unwrap_or_default()));

@@ -80,13 +80,16 @@ pub(super) fn read(
     response: &Response,
 ) -> Result<Listing, Refusal> {
     if response.status != 200 {
+        let said = error_of(&response.body);
         let denial = match response.status {
             429 => Denial::OverLimit,
             401 | 403 | 406 => Denial::Key,
-            400 => Denial::Question,
+            // Overpass's own says what is wrong with the query
+            // (https://github.com/openstreetmap/openstreetmap-website/issues/1843).
+            400 if !said.is_empty() => Denial::Question,
             _ => Denial::Failure,
         };
-        return Err(target.denied(response, denial, &error_of(&response.body)));
+        return Err(target.denied(response, denial, &said));
     }
     let document: Document<'_> =
         json::document(&response.body).map_err(|_| target.not_the_document())?;

@@ -44,6 +44,12 @@ fn status(code: u16) -> String {
     format!("HTTP/1.1 {code} x\r\nContent-Length: 0\r\n\r\n")
 }
 
+/// A 400 in which Google says that it does not like the question.
+fn bad_question() -> String {
+    let body = r#"{"error":{"code":400,"message":"x","status":"INVALID_ARGUMENT"}}"#;
+    format!("HTTP/1.1 400 x\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
 /// The shell: it does what the client asks, and remembers it.
 struct Shell {
     client: Client,

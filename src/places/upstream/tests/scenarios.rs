@@ -140,7 +140,7 @@ fn the_cache_is_bounded() {
 fn failures_are_not_cached() {
     let mut shell = Shell::new(PlacesLimits { cache_ttl: Some(ms(10_000)), ..limits() });
     let cut = "HTTP/1.1 200 OK\r\n\r\n{\"places\":[]}";
-    for text in [&status(500), &status(400), &status(403), "junk"] {
+    for text in [&status(500), &bad_question(), &status(403), "junk"] {
         let ticket = shell.ask(7, 1);
         shell.connect();
         shell.reply(7, text);
@@ -475,7 +475,7 @@ fn what_the_breaker_refuses_has_the_status_of_its_cause() {
     for place in 1..=20 {
         let ticket = shell.ask(place, 1);
         shell.connect();
-        shell.reply(place, &status(400));
+        shell.reply(place, &bad_question());
         assert_eq!(shell.status(ticket), "REQUEST_DENIED");
     }
     shell.served(30);
@@ -561,7 +561,7 @@ fn a_probe_that_proves_nothing_leaves_room_for_the_next() {
     open(&mut shell);
     shell.ask(1, 1);
     shell.connect();
-    shell.reply(1, &status(400));
+    shell.reply(1, &bad_question());
     assert!(!shell.gauges().breaker_open);
     shell.served(2);
     // The budget is used up by a retry just before the probe's turn.
@@ -591,7 +591,7 @@ fn failures_count_only_in_a_row() {
         }
         shell.ask(100, 1);
         shell.connect();
-        shell.reply(100, &if round % 2 == 0 { places(100, 1) } else { status(400) });
+        shell.reply(100, &if round % 2 == 0 { places(100, 1) } else { bad_question() });
     }
     assert_eq!(shell.client.stats().breaker_openings, 0);
 }

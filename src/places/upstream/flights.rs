@@ -15,12 +15,21 @@ pub(super) struct FlightId(u64);
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) question: Question,
-    /// When it is answered at the latest.
+    /// When it is given up.
     pub(super) deadline: Duration,
     /// It finds out whether the provider is back.
     pub(super) probe: bool,
     /// It was sent once already, on a connection that turned out to be stale.
     pub(super) retried: bool,
+}
+
+/// Who waits for a flight.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiter {
+    pub(super) ticket: Ticket,
+    pub(super) max_results: u8,
+    /// When it is answered at the latest. Whoever joins a flight may wait longer than that has.
+    pub(super) deadline: Duration,
 }
 
 /// All questions on their way, in the queue or on a connection, and their waiters.
@@ -29,8 +38,9 @@ pub(super) struct Flights {
     by_id: BTreeMap<FlightId, Flight>,
     by_key: BTreeMap<Key, FlightId>,
     queue: BTreeSet<FlightId>,
-    waiters: BTreeMap<Ticket, (FlightId, u8)>,
+    waiters: BTreeMap<Ticket, (FlightId, Waiter)>,
     by_flight: BTreeSet<(FlightId, Ticket)>,
+    by_deadline: BTreeSet<(Duration, Ticket)>,
     last: u64,
 }
 
@@ -97,7 +107,7 @@ impl Flights {
     }
 
     /// Ends a flight: the flight itself and all that wait for it.
-    pub(super) fn end(&mut self, id: FlightId) -> Option<(Flight, Vec<(Ticket, u8)>)> {
+    pub(super) fn end(&mut self, id: FlightId) -> Option<(Flight, Vec<Waiter>)> {
         let flight = self.by_id.remove(&id)?;
         self.by_key.remove(&flight.question.key());
         self.queue.remove(&id);
@@ -106,15 +116,24 @@ impl Flights {
         self.by_flight.append(&mut later);
         let mut waiters = Vec::with_capacity(behind.len());
         for (_, ticket) in behind {
-            waiters.extend(self.waiters.remove(&ticket).map(|(_, bound)| (ticket, bound)));
+            if let Some((_, waiter)) = self.waiters.remove(&ticket) {
+                self.by_deadline.remove(&(waiter.deadline, ticket));
+                waiters.push(waiter);
+            }
         }
         Some((flight, waiters))
     }
 
-    /// Lets a ticket wait for a flight.
-    pub(super) fn wait(&mut self, ticket: Ticket, id: FlightId, max_results: u8) {
-        self.waiters.insert(ticket, (id, max_results));
-        self.by_flight.insert((id, ticket));
+    /// Lets a waiter wait for a flight.
+    pub(super) fn wait(&mut self, waiter: Waiter, id: FlightId) {
+        self.waiters.insert(waiter.ticket, (id, waiter));
+        self.by_flight.insert((id, waiter.ticket));
+        self.by_deadline.insert((waiter.deadline, waiter.ticket));
+    }
+
+    /// The end of the time that somebody waits, and whose it is: the next.
+    pub(super) fn next_wait(&self) -> Option<(Duration, Ticket)> {
+        self.by_deadline.first().copied()
     }
 
     /// How many tickets wait.
@@ -122,11 +141,24 @@ impl Flights {
         self.waiters.len()
     }
 
+    /// Lets those wait no longer for a flight who have time left.
+    pub(super) fn part(&mut self, id: FlightId, now: Duration) -> Vec<Waiter> {
+        let waiting = self.by_flight.range((id, Ticket(0))..);
+        let tickets: Vec<Ticket> =
+            waiting.take_while(|(of, _)| *of == id).map(|&(_, ticket)| ticket).collect();
+        let has_time = |ticket: &Ticket| {
+            self.waiters.get(ticket).is_some_and(|(_, waiter)| waiter.deadline > now)
+        };
+        let patient: Vec<Ticket> = tickets.into_iter().filter(has_time).collect();
+        patient.into_iter().filter_map(|ticket| Some(self.leave(ticket)?.1)).collect()
+    }
+
     /// Lets a ticket wait no longer. The flight it waited for, if it did.
-    pub(super) fn leave(&mut self, ticket: Ticket) -> Option<FlightId> {
-        let (id, _) = self.waiters.remove(&ticket)?;
+    pub(super) fn leave(&mut self, ticket: Ticket) -> Option<(FlightId, Waiter)> {
+        let (id, waiter) = self.waiters.remove(&ticket)?;
         self.by_flight.remove(&(id, ticket));
-        Some(id)
+        self.by_deadline.remove(&(waiter.deadline, ticket));
+        Some((id, waiter))
     }
 
     /// Whether anybody waits for a flight.

@@ -23,8 +23,8 @@
 //! # Promises
 //!
 //! Every question gets exactly one answer, by its deadline if `handle_timeout` is called in time,
-//! unless its ticket is cancelled. The same question asked by many is one request. Questions in
-//! the queue, on connections and waiting are bounded, and so are connections and the cache. A
+//! unless its ticket is cancelled. The same question asked by many is one request; where that runs
+//! out of time, it is asked anew for those who joined later and have time left. Questions in the queue, on connections and waiting are bounded, and so are connections and the cache. A
 //! request is repeated at most once, and only if a connection that had been idle closed without a
 //! byte of response. What failed is never cached.
 
@@ -46,11 +46,11 @@ use std::time::Duration;
 use breaker::{Admission, Breaker};
 use budget::Budget;
 use cache::Cache;
-use flights::{Flight, FlightId, Flights};
+use flights::{Flight, FlightId, Flights, Waiter};
 use pool::{Conn, Errand, Pool};
 
 use super::answer::{Fault, Listing, Refusal, write_zero_results};
-use super::document::{Status, write_failure};
+use super::document::Status;
 use super::exchange::{Exchange, Progress, Response};
 use super::failure::{Mishap, Trouble};
 use super::limits::{CONNECT_DEADLINE, IDLE_TIMEOUT, MAX_WAITERS};
@@ -145,18 +145,12 @@ impl Client {
         }
         match self.admit(question, now) {
             Ok(flight) => {
-                self.flights.wait(ticket, flight, max_results);
+                let deadline = now + self.settings.limits.deadline;
+                self.flights.wait(Waiter { ticket, max_results, deadline }, flight);
                 self.pump(now);
                 Asked::Waiting
             }
-            Err(NotNow::Limit(message)) => {
-                self.stats.refused += 1;
-                self.count(Status::OverQueryLimit);
-                write_failure(out, Status::OverQueryLimit, message);
-                Asked::Answered
-            }
-            Err(NotNow::BreakerOpen(refusal)) => {
-                self.stats.refused_by_breaker += 1;
+            Err(refusal) => {
                 self.count(refusal.status);
                 refusal.write(out);
                 Asked::Answered
@@ -167,15 +161,9 @@ impl Client {
     /// Forgets a question: whoever asked has gone. A request that is on its way already goes on,
     /// for the cache and for the others who ask the same.
     pub fn cancel(&mut self, ticket: Ticket) {
-        if let Some(id) = self.flights.leave(ticket) {
+        if let Some((id, _)) = self.flights.leave(ticket) {
             self.stats.cancelled += 1;
-            if self.flights.is_queued(id)
-                && !self.flights.is_awaited(id)
-                && let Some((flight, _)) = self.flights.end(id)
-                && flight.probe
-            {
-                self.breaker.probe_lost();
-            }
+            self.abandon(id);
         } else if let Some(at) = self.ready.iter().position(|(ready, ..)| *ready == ticket) {
             self.stats.cancelled += 1;
             self.ready.remove(at);
@@ -223,8 +211,10 @@ impl Client {
 
     /// The moment at which [`handle_timeout`](Self::handle_timeout) is due, on the clock of `now`.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let deadline = self.flights.next_deadline().map(|(_, deadline)| deadline);
-        [deadline, self.pool.next_timeout(), self.cache.next_expiry()].into_iter().flatten().min()
+        let flight = self.flights.next_deadline().map(|(_, deadline)| deadline);
+        let wait = self.flights.next_wait().map(|(deadline, _)| deadline);
+        let next = [flight, wait, self.pool.next_timeout(), self.cache.next_expiry()];
+        next.into_iter().flatten().min()
     }
 
     /// The addresses for a connection are known. Where they are not by the deadline, the look-up
@@ -299,6 +289,11 @@ impl Client {
         {
             self.out_of_time(flight, now);
         }
+        while let Some((deadline, ticket)) = self.flights.next_wait()
+            && deadline <= now
+        {
+            self.waited_enough(ticket);
+        }
         while let Some(id) = self.pool.timed_out(now) {
             let resolved =
                 matches!(self.pool.get_mut(id), Some(Conn::Connecting { resolved: true, .. }));
@@ -328,9 +323,9 @@ impl Client {
     }
 
     /// The flight for a question: another's that asks the same, or a new one in the queue.
-    fn admit(&mut self, question: Question, now: Duration) -> Result<FlightId, NotNow> {
+    fn admit(&mut self, question: Question, now: Duration) -> Result<FlightId, Arc<Refusal>> {
         if self.flights.waiting() >= MAX_WAITERS {
-            return Err(NotNow::Limit(TOO_MANY_WAIT));
+            return Err(self.refuse(TOO_MANY_WAIT));
         }
         if let Some(flight) = self.flights.find(question.key()) {
             self.stats.coalesced += 1;
@@ -338,18 +333,38 @@ impl Client {
         }
         let limits = &self.settings.limits;
         if self.flights.len() >= self.pool.size() + limits.max_queued {
-            return Err(NotNow::Limit(QUEUE_FULL));
+            return Err(self.refuse(QUEUE_FULL));
         }
-        self.budget
-            .admits(self.flights.queued(), now)
-            .map_err(|which| NotNow::Limit(which.message()))?;
+        let deadline = now + limits.deadline;
+        if let Err(which) = self.budget.admits(self.flights.queued(), now) {
+            return Err(self.refuse(which.message()));
+        }
         let probe = match self.breaker.admit(now) {
             Admission::Pass => false,
             Admission::Probe => true,
-            Admission::Refuse(refusal) => return Err(NotNow::BreakerOpen(refusal)),
+            Admission::Refuse(refusal) => {
+                self.stats.refused_by_breaker += 1;
+                return Err(refusal);
+            }
         };
-        let deadline = now + limits.deadline;
         Ok(self.flights.add(Flight { question, deadline, probe, retried: false }))
+    }
+
+    /// A question is not let in, for a limit of our own.
+    fn refuse(&mut self, message: &str) -> Arc<Refusal> {
+        self.stats.refused += 1;
+        Arc::new(over_limit(message))
+    }
+
+    /// Nobody may wait for a flight any more: it is not sent then, if it has not been.
+    fn abandon(&mut self, id: FlightId) {
+        if self.flights.is_queued(id)
+            && !self.flights.is_awaited(id)
+            && let Some((flight, _)) = self.flights.end(id)
+            && flight.probe
+        {
+            self.breaker.probe_lost();
+        }
     }
 
     /// Brings queued questions and connections together.
@@ -376,9 +391,7 @@ impl Client {
     fn dispatch(&mut self, id: FlightId, conn: ConnId, reused: bool, now: Duration) {
         self.flights.dispatch(id);
         if let Err(which) = self.budget.take(now) {
-            let message = which.message().to_owned();
-            let status = Status::OverQueryLimit;
-            self.finish(id, Err(Refusal { status, message, fault: Fault::Nobody }), now);
+            self.finish(id, Err(over_limit(which.message())), now);
             return;
         }
         let Some(flight) = self.flights.get(id) else { return };
@@ -460,18 +473,43 @@ impl Client {
         self.flights.retry(id);
     }
 
-    /// A question's deadline has come.
+    /// A flight's deadline has come. Whoever joined it later and has time left gets another.
     fn out_of_time(&mut self, id: FlightId, now: Duration) {
-        let mishap = if let Some(conn) = self.pool.carrying(id) {
+        let late = self.target().failed_by(self.why_late(id));
+        if let Some(conn) = self.pool.carrying(id) {
             self.pool.remove(conn);
             self.closes.push_back(conn);
+        }
+        let question = self.flights.get(id).map(|flight| flight.question);
+        let patient = self.flights.part(id, now);
+        self.finish(id, Err(late), now);
+        if patient.is_empty() {
+            return;
+        }
+        let Some(question) = question else { return };
+        match self.admit(question, now) {
+            Ok(flight) => patient.into_iter().for_each(|waiter| self.flights.wait(waiter, flight)),
+            Err(refusal) => self.deliver(patient, &Outcome::Refused(refusal)),
+        }
+    }
+
+    /// A waiter's own time is up, and that of the flight, which was asked anew for it, is not.
+    fn waited_enough(&mut self, ticket: Ticket) {
+        let Some((id, waiter)) = self.flights.leave(ticket) else { return };
+        let late = self.target().failed_by(self.why_late(id));
+        self.deliver(vec![waiter], &Outcome::Refused(Arc::new(late)));
+        self.abandon(id);
+    }
+
+    /// What keeps a flight from being answered.
+    fn why_late(&self, id: FlightId) -> Mishap<'static> {
+        if self.pool.carrying(id).is_some() {
             Mishap::NoAnswer
         } else if self.pool.connecting() > 0 && self.pool.busy() == 0 {
             if self.pool.is_nameless() { Mishap::ResolveTimeout } else { Mishap::ConnectTimeout }
         } else {
             Mishap::QueueTooSlow
-        };
-        self.finish(id, Err(self.target().failed_by(mishap)), now);
+        }
     }
 
     /// Ends a flight with what it found out.
@@ -508,8 +546,9 @@ impl Client {
         }
     }
 
-    fn deliver(&mut self, waiters: Vec<(Ticket, u8)>, outcome: &Outcome) {
-        self.ready.extend(waiters.into_iter().map(|(ticket, max)| (ticket, max, outcome.clone())));
+    fn deliver(&mut self, waiters: Vec<Waiter>, outcome: &Outcome) {
+        let answer = |waiter: Waiter| (waiter.ticket, waiter.max_results, outcome.clone());
+        self.ready.extend(waiters.into_iter().map(answer));
     }
 
     fn count(&mut self, status: Status) {
@@ -550,12 +589,10 @@ impl fmt::Debug for Client {
     }
 }
 
-/// Why a question is not let in.
-enum NotNow {
-    /// For a limit of our own.
-    Limit(&'static str),
-    /// Because the provider keeps failing.
-    BreakerOpen(Arc<Refusal>),
+/// The refusal of a question for a limit of our own.
+fn over_limit(message: &str) -> Refusal {
+    let (status, message) = (Status::OverQueryLimit, message.to_owned());
+    Refusal { status, message, fault: Fault::Nobody }
 }
 
 const TOO_MANY_WAIT: &str = "too many questions about places wait for answers; ask again later";

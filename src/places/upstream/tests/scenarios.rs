@@ -320,16 +320,57 @@ fn the_deadline_is_kept_by_whatever_stalls() {
     assert!(tickets.iter().all(|&ticket| shell.status(ticket) == "UNKNOWN_ERROR"));
     assert!(shell.message(tickets[0]).contains("did not answer within 5000 ms"));
     assert!(shell.asked.is_empty() && shell.open.is_empty());
-    // Whoever joins a question that has been under way for long has the shorter wait.
-    let first = shell.ask(5, 1);
+}
+
+/// Who joins a question that has been under way for long does not inherit its deadline.
+#[test]
+fn who_joins_late_has_time_of_their_own() {
+    let deadline = limits().deadline;
+    let join = |shell: &mut Shell, joiners: u64| {
+        let first = shell.ask(5, 1);
+        shell.connect();
+        shell.pass(before(deadline));
+        let late: Vec<u64> = (0..joiners).map(|_| shell.ask(5, 1)).collect();
+        shell.pass(ms(1));
+        assert!(shell.message(first).contains("did not answer within 5000 ms"));
+        late
+    };
+    // It is asked anew, once for all of them, and answered.
+    let mut shell = Shell::new(limits());
+    let late = join(&mut shell, 3);
     shell.connect();
-    shell.pass(before(deadline));
-    let second = shell.ask(5, 1);
+    shell.reply(5, &places(5, 1));
+    assert!(late.iter().all(|&ticket| shell.status(ticket) == "OK"));
+    assert_eq!(shell.requests, [5, 5]);
+    // Or not, and their time is up before that of the second request.
+    let mut shell = Shell::new(limits());
+    let late = join(&mut shell, 3);
+    shell.connect();
+    shell.pass(deadline.saturating_sub(ms(2)));
+    assert!(late.iter().all(|&ticket| shell.status(ticket).is_empty()));
     shell.pass(ms(1));
-    assert_eq!(
-        (shell.status(first).as_str(), shell.status(second).as_str()),
-        ("UNKNOWN_ERROR", "UNKNOWN_ERROR")
-    );
+    assert!(late.iter().all(|&ticket| shell.message(ticket).contains("within 5000 ms")));
+    assert_eq!((shell.gauges().waiting, shell.gauges().in_flight), (0, 1));
+    shell.pass(ms(1));
+    assert_eq!((shell.gauges().in_flight, shell.requests.len()), (0, 2));
+    // What was not sent before nobody waited any more is not sent.
+    let mut shell = Shell::new(limits());
+    join(&mut shell, 1);
+    shell.pass(deadline);
+    shell.connect();
+    assert_eq!((shell.gauges().queued, shell.requests.len()), (0, 1));
+    // A request has its price, and a provider that keeps failing is not asked anew.
+    let mut shell = Shell::new(PlacesLimits { requests_per_day: Some(1), ..limits() });
+    let late = join(&mut shell, 1);
+    assert_eq!(shell.status(late[0]), "OVER_QUERY_LIMIT");
+    let mut shell = Shell::new(limits());
+    for place in 1..BREAKER_THRESHOLD {
+        shell.ask(place, 1);
+        shell.connect();
+        shell.reply(place, &status(500));
+    }
+    let late = join(&mut shell, 1);
+    assert!(shell.message(late[0]).contains("left alone"));
 }
 
 #[test]

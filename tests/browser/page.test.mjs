@@ -5,7 +5,9 @@
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { axeProblems, launch, open } from "./browser.mjs";
@@ -62,13 +64,15 @@ const shows = (page, selector, wanted) =>
 
 /** The middle of all that has the colour of a node, in pixels of the page, and how much that is:
  * the dots of its clients, and their trails, which are paler. */
-const ink = (page, node) =>
-  page.evaluate((index) => {
+const ink = (page, node) => painted(page, `--node-${NAMES.indexOf(node)}`);
+
+const painted = (page, colour) =>
+  page.evaluate((colour) => {
     const canvas = document.querySelector(".leaflet-overlay-pane canvas");
     const { width, height } = canvas;
     const style = getComputedStyle(document.documentElement);
     const probe = document.createElement("canvas").getContext("2d");
-    probe.fillStyle = style.getPropertyValue(`--node-${index}`);
+    probe.fillStyle = style.getPropertyValue(colour);
     probe.fillRect(0, 0, 1, 1);
     const [red, green, blue] = probe.getImageData(0, 0, 1, 1).data;
     const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
@@ -87,7 +91,7 @@ const ink = (page, node) =>
     const box = canvas.getBoundingClientRect();
     const scale = box.width / width;
     return { dots, trail, x: box.x + (x / dots) * scale, y: box.y + (y / dots) * scale };
-  }, NAMES.indexOf(node));
+  }, colour);
 
 const dot = (page, node) =>
   until(`a client of ${node} on the map`, async () => {
@@ -140,6 +144,49 @@ test("a client is found, and its record and places are shown", async () => {
 
   await campbell.say("bus.example", 34.07, -118.43);
   await shows(page, "#line", "+34.070000-118.430000");
+});
+
+// https://developers.google.com/maps/documentation/places/web-service/policies
+test("Google's places are listed under its name, and on no map", async () => {
+  const [name, lat, lng] = ["Café Grün", 34.05, -118.4];
+  const google = { places: [{ displayName: { text: name }, location: { latitude: lat, longitude: lng } }] };
+  const legacy = { html_attributions: [], results: [{ name, geometry: { location: { lat, lng } } }], status: "OK" };
+  const overpass = { elements: [{ id: 1, lat, lon: lng, tags: { name, amenity: "cafe" } }] };
+  const provider = createServer(({ url }, response) => {
+    const answer = url.startsWith("/v1/") ? google : url.startsWith("/maps/") ? legacy : overpass;
+    response.writeHead(200, { "Content-Type": "application/json" }).end(JSON.stringify(answer));
+  });
+  await new Promise((done) => provider.listen(0, "127.0.0.1", done));
+  const folder = mkdtempSync(join(tmpdir(), "proxy-herd-key-"));
+  writeFileSync(join(folder, "key"), "a-key");
+  try {
+    for (const [who, isGoogles] of [["overpass", false], ["google", true], ["google_legacy", true]]) {
+      const places = `places: {provider: ${who}, url: "http://127.0.0.1:${provider.address().port}"}`;
+      const key = `api_key_file: ${join(folder, "key")}`;
+      const alone = await Herd.start(["Bailey"], [], isGoogles ? `${places}\n${key}` : places);
+      try {
+        const clients = await alone.clients("Bailey");
+        await clients.say("bus.example", 34.06893, -118.445127);
+        const page = await look(alone.url("Bailey"));
+        await find(page, "bus.example");
+        await shows(page, "#places", name);
+        await shows(page, "#places", /\d\.\d km/);
+        await shows(page, "#credits", isGoogles ? "Google Maps" : "OpenStreetMap contributors");
+        // What there is to draw is drawn in the next frame.
+        await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+        const { dots } = await painted(page, "--muted");
+        assert.equal(dots > 0, !isGoogles, `${who}: ${dots} pixels`);
+        assert.equal((await page.locator("#credits").innerText()).includes("Google Maps"), isGoogles);
+        clients.close();
+      } finally {
+        await alone.stop();
+      }
+    }
+  } finally {
+    provider.closeAllConnections();
+    provider.close();
+    rmSync(folder, { recursive: true });
+  }
 });
 
 test("a click on a client selects it, and one beside it lets go", async () => {

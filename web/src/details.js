@@ -13,6 +13,8 @@ export class Details {
   #dots;
   #id = null;
   #question = 0;
+  #answer = null;
+  #provider = null;
 
   constructor(clients, dots) {
     this.#clients = clients;
@@ -46,8 +48,16 @@ export class Details {
     setText(byId("line"), lines[at]);
   }
 
+  /** Who answers, as /api/herd names it. */
+  set provider(name) {
+    if (name === this.#provider) return;
+    this.#provider = name;
+    this.#placeAndCredit();
+  }
+
   #clearPlaces() {
     this.#question++;
+    this.#answer = null;
     this.#dots.places = [];
     byId("places").replaceChildren();
     byId("credits").replaceChildren();
@@ -71,7 +81,8 @@ export class Details {
     }
   }
 
-  #showPlaces({ status, results, error_message, html_attributions }) {
+  #showPlaces(answer) {
+    const { status, results, error_message } = answer;
     const state = byId("places-state");
     if (status === "ZERO_RESULTS") setText(state, `Nothing is known within ${RADIUS_KM} km.`);
     else if (status === "OK") setText(state, `Within ${RADIUS_KM} km of it:`);
@@ -85,14 +96,27 @@ export class Details {
       return element("li", { className: "place" }, element("span", {}, name, about), element("span", { className: "far" }, far));
     });
     byId("places").replaceChildren(...items);
-    this.#dots.places = results
+    this.#answer = answer;
+    this.#placeAndCredit();
+  }
+
+  // Google's places must be shown on no map but Google's, and under its name:
+  // https://developers.google.com/maps/documentation/places/web-service/policies
+  #placeAndCredit() {
+    if (this.#answer === null || this.#provider === null) return;
+    const { results, html_attributions } = this.#answer;
+    const googles = this.#provider === "google" || this.#provider === "google_legacy";
+    const shown = googles ? [] : results;
+    this.#dots.places = shown
       .filter(({ geometry }) => geometry?.location)
       .map(({ name, geometry: { location } }) => {
         const [x, y] = project(location.lng, location.lat);
         return { name, x, y };
       });
     this.#dots.redraw();
-    byId("credits").replaceChildren(...(html_attributions ?? []).flatMap((html) => [...credit(html), " "]));
+    const google = googles && results.length > 0 ? [element("span", { translate: false }, "Google Maps"), " "] : [];
+    const others = (html_attributions ?? []).flatMap((html) => [...credit(html), " "]);
+    byId("credits").replaceChildren(...google, ...others);
   }
 }
 

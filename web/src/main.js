@@ -61,6 +61,7 @@ const connection = new Connection({
       hasTiles = true;
       addTiles(map, overview.tiles);
     }
+    details.provider = overview.places.provider;
     showHerd(overview);
     showRates(overview);
   },

@@ -143,13 +143,11 @@ impl Flights {
 
     /// Lets those wait no longer for a flight who have time left.
     pub(super) fn part(&mut self, id: FlightId, now: Duration) -> Vec<Waiter> {
-        let waiting = self.by_flight.range((id, Ticket(0))..);
-        let tickets: Vec<Ticket> =
-            waiting.take_while(|(of, _)| *of == id).map(|&(_, ticket)| ticket).collect();
+        let waiting = self.by_flight.range((id, Ticket(0))..).take_while(|(of, _)| *of == id);
         let has_time = |ticket: &Ticket| {
             self.waiters.get(ticket).is_some_and(|(_, waiter)| waiter.deadline > now)
         };
-        let patient: Vec<Ticket> = tickets.into_iter().filter(has_time).collect();
+        let patient: Vec<Ticket> = waiting.map(|&(_, ticket)| ticket).filter(has_time).collect();
         patient.into_iter().filter_map(|ticket| Some(self.leave(ticket)?.1)).collect()
     }
 

@@ -24,9 +24,10 @@
 //!
 //! Every question gets exactly one answer, by its deadline if `handle_timeout` is called in time,
 //! unless its ticket is cancelled. The same question asked by many is one request; where that runs
-//! out of time, it is asked anew for those who joined later and have time left. Questions in the queue, on connections and waiting are bounded, and so are connections and the cache. A
-//! request is repeated at most once, and only if a connection that had been idle closed without a
-//! byte of response. What failed is never cached.
+//! out of time, it is asked anew for those who joined later and have time left. Questions in the
+//! queue, on connections and waiting are bounded, and so are connections and the cache. A request is
+//! repeated at most once, and only if a connection that had been idle closed without a byte of
+//! response. What failed is never cached.
 
 mod breaker;
 mod budget;
@@ -475,18 +476,17 @@ impl Client {
 
     /// A flight's deadline has come. Whoever joined it later and has time left gets another.
     fn out_of_time(&mut self, id: FlightId, now: Duration) {
+        let Some(question) = self.flights.get(id).map(|flight| flight.question) else { return };
         let late = self.target().failed_by(self.why_late(id));
         if let Some(conn) = self.pool.carrying(id) {
             self.pool.remove(conn);
             self.closes.push_back(conn);
         }
-        let question = self.flights.get(id).map(|flight| flight.question);
         let patient = self.flights.part(id, now);
         self.finish(id, Err(late), now);
         if patient.is_empty() {
             return;
         }
-        let Some(question) = question else { return };
         match self.admit(question, now) {
             Ok(flight) => patient.into_iter().for_each(|waiter| self.flights.wait(waiter, flight)),
             Err(refusal) => self.deliver(patient, &Outcome::Refused(refusal)),

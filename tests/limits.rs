@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{Client, DEADLINE, Herd, Whatsat, assert_bytes, eventually, seconds, wall_ns};
+use common::{Client, DEADLINE, Herd, Whatsat, assert_bytes, eventually, seconds, show, wall_ns};
 
 const PAIR: [(&str, &[&str]); 2] = [("Left", &["Right"]), ("Right", &[])];
 
@@ -435,7 +435,13 @@ fn a_neighbour_is_let_in_when_clients_have_taken_all_places() {
         herd.wait_for_log("Left", &[&refused.address(), "refused", "max_connections"]);
     }
     assert_eq!(served[0].held(b"refused"), None);
-    assert_eq!(herd.counter("Left", "connections_refused_total"), before + 2);
+    let too_long = [b"HERD ", &[b'x'; 8192][..], b"\n"].concat();
+    for (hopeless, input) in [("says nothing", &b""[..]), ("begins with too much", &too_long)] {
+        let line = herd.client("Left").exchange(input);
+        assert_eq!(show(&line), "? too many connections\\n", "who {hopeless}");
+    }
+    assert_eq!(herd.counter("Left", "connections_refused_total"), before + 4);
+    assert!(herd.counter("Left", "dials_failed_total") > 0, "Right is dialled, and away");
 
     herd.start("Right");
     eventually("the neighbour is heard", DEADLINE, || {

@@ -14,7 +14,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::{DEADLINE, Herd, assert_bytes, eventually};
 
@@ -87,6 +87,33 @@ fn diagnostics_of_one_kind_are_counted_rather_than_repeated() {
     assert!(herd.counter("Solo", "log_lines_suppressed_total") > 100);
 }
 
+/// A file that cannot be moved away goes on growing, which is told once, and is no rotation.
+#[test]
+fn a_log_that_cannot_be_rotated_goes_on() {
+    let mut herd = Herd::solo_with("limits: {log_max_bytes: 65536, log_keep: 1}");
+    let in_the_way = herd.log_path("Solo").with_extension("log.1");
+    fs::create_dir_all(in_the_way.join("not-empty")).unwrap();
+    let mut client = herd.client("Solo");
+    let start = Instant::now();
+    for i in 0.. {
+        client.iamat("vehicle", "+34.068930-118.445127", &i.to_string());
+        // Long enough for several tries, and many lines.
+        if start.elapsed() > Duration::from_millis(2_500) && i > 2_000 {
+            break;
+        }
+    }
+    assert_eq!(herd.stderr("Solo").matches("cannot be moved").count(), 1);
+    assert_eq!(herd.counter("Solo", "log_rotations_total"), 0);
+    assert!(herd.log("Solo").len() > 65_536);
+    fs::remove_dir_all(&in_the_way).unwrap();
+    eventually("it is rotated once it can be", DEADLINE, || {
+        client.iamat("vehicle", "+34.068930-118.445127", "1");
+        in_the_way.is_file().then_some(())
+    });
+    herd.signal("Solo", "TERM");
+    assert_eq!(herd.wait("Solo", DEADLINE).code(), Some(0));
+}
+
 /// Whoever asks for the counters gets them each time: they are no diagnostics that come too often.
 #[test]
 fn counters_are_written_as_often_as_they_are_asked_for() {
@@ -115,7 +142,7 @@ fn a_full_disk_stops_the_log_and_nothing_else() {
     let start = Instant::now();
     for i in 0.. {
         client.iamat("meanwhile", "+1+1", &i.to_string());
-        if start.elapsed() > std::time::Duration::from_millis(2_500) {
+        if start.elapsed() > Duration::from_millis(2_500) {
             break;
         }
     }
@@ -124,7 +151,7 @@ fn a_full_disk_stops_the_log_and_nothing_else() {
     let (directory, aside) = (log.parent().unwrap(), herd.directory().join("aside"));
     fs::rename(directory, &aside).unwrap();
     let start = Instant::now();
-    while start.elapsed() < std::time::Duration::from_millis(2_500) {
+    while start.elapsed() < Duration::from_millis(2_500) {
         client.iamat("meanwhile", "+2+2", "1");
     }
     assert_eq!(complaints(&herd), 1, "{}", herd.stderr("Solo"));

@@ -178,6 +178,13 @@ impl Connection {
         }
     }
 
+    /// Whether something that has been said is still here, and not with the kernel.
+    #[must_use]
+    pub fn owes(&self) -> bool {
+        let ciphertext = matches!(&self.security, Security::Tls(tls) if tls.wants_write());
+        ciphertext || !self.output.is_empty()
+    }
+
     /// Whether it is known to be a client's: neighbours have their turn whatever clients ask.
     #[must_use]
     pub const fn is_client(&self) -> bool {
@@ -194,13 +201,14 @@ impl Connection {
         &mut self,
         config: Option<&PeerTlsConfig>,
         names: impl Iterator<Item = &'n [u8]>,
+        now: Duration,
     ) -> io::Result<bool> {
         if let (Security::Unknown, Some(config)) = (&self.security, config) {
             let mut first = [0];
             match self.stream.peek(&mut first) {
                 Ok(1) if first[0] == FIRST_BYTE => {
                     self.security = Security::Shaking(Box::new(config.accept()?));
-                    self.since = self.active;
+                    self.since = now;
                 }
                 Ok(_) => self.security = Security::Plain,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -411,7 +419,8 @@ impl Connection {
         let _ = socket.set_tcp_nodelay(true);
         let _ = socket.set_send_buffer_size(send_buffer);
         let _ = socket.set_recv_buffer_size(receive_buffer);
-        let probes = TcpKeepalive::new().with_time(keepalive).with_interval(keepalive / 4);
+        let interval = (keepalive / 4).max(Duration::from_secs(1)); // it takes whole seconds
+        let probes = TcpKeepalive::new().with_time(keepalive).with_interval(interval);
         let _ = socket.set_tcp_keepalive(&probes);
     }
 }

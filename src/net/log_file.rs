@@ -58,6 +58,8 @@ struct LogFile {
     /// Standard error has been told that the log cannot be written.
     told: bool,
     retry_at: Instant,
+    /// Whether the file cannot be rotated, and that has been told.
+    stuck: bool,
     /// Diagnostic lines that were suppressed and that no line tells of yet.
     suppressed: u64,
     stats: LogStats,
@@ -93,6 +95,7 @@ impl Log {
             torn: false,
             told: false,
             retry_at: Instant::now(),
+            stuck: false,
             suppressed: 0,
             stats: LogStats::default(),
         }))))
@@ -160,6 +163,7 @@ impl LogFile {
             self.reopen();
         }
         if self.max_bytes.is_some_and(|most| self.size > 0 && self.size + lines.len() as u64 > most)
+            && Instant::now() >= self.retry_at
         {
             self.rotate();
         }
@@ -234,18 +238,33 @@ impl LogFile {
             name.push(format!(".{n}"));
             PathBuf::from(name)
         };
-        // A name that does not exist yet is no error, and one that cannot be moved shows when the
-        // file is opened: it goes on growing.
-        if self.keep == 0 {
-            let _ = fs::remove_file(&self.path);
+        let moved = if self.keep == 0 {
+            fs::remove_file(&self.path)
         } else {
             for n in (1..self.keep).rev() {
-                let _ = fs::rename(numbered(n), numbered(n + 1));
+                let _ = fs::rename(numbered(n), numbered(n + 1)); // there may be none yet
             }
-            let _ = fs::rename(&self.path, numbered(1));
+            fs::rename(&self.path, numbered(1))
+        };
+        match moved {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.stats.write_errors += 1;
+                self.retry_at = Instant::now() + LOG_RETRY;
+                if !std::mem::replace(&mut self.stuck, true) {
+                    let _ = writeln!(
+                        io::stderr(),
+                        "proxy-herd: the log {} has reached limits.log_max_bytes and cannot be \
+                         moved: {error}; it goes on growing, and the node tries again",
+                        self.path.display()
+                    );
+                }
+            }
+            _ => {
+                self.stuck = false;
+                self.stats.rotations += 1;
+                self.reopen();
+            }
         }
-        self.stats.rotations += 1;
-        self.reopen();
     }
 }
 

@@ -54,14 +54,14 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let log = Log::open(&config.logging, &config.limits, &me.name)?;
     let messages = Diagnostics::install(&log, &config.logging, &config.limits, &me.name);
     let limits = within_descriptors(config, me.neighbors.len());
-    let random = random()?;
+    let (random, nonce_key) = (random()?, random()?);
 
     let journal = Journal::new(messages, config.logging.format.clone(), &me.name);
     let (places, upstream) = places(config, &random)?;
     let peer_tls =
         config.peers.tls.as_ref().map(|files| PeerTlsConfig::load(files, &me.name)).transpose()?;
     let web = Web::new(web::Settings::new(config, &limits), word(&random, 0));
-    let core = Node::new(herd(config, node, &random), places, journal, limits.clone(), &random);
+    let core = Node::new(herd(config, node, &random), places, journal, limits.clone(), &nonce_key);
     let neighbour = |&link: &usize| {
         let peer = &config.nodes[link];
         Neighbour::new(peer.dial.clone(), peer.port)
@@ -180,7 +180,7 @@ fn listen_address(host: &Host, port: u16) -> io::Result<SocketAddr> {
     }
 }
 
-/// Randomness for nonces, the keys of the index, and the name of this life of the node.
+/// Randomness for nonces, or for the keys of the index and the name of this life of the node.
 fn random() -> io::Result<[u8; 32]> {
     let mut random = [0; 32];
     SystemRandom::new()

@@ -232,14 +232,26 @@ impl Session {
                     at += taken;
                     self.line(node, line, now, out);
                 }
+                Framed::Overlong(_) if self.is_on_probation() => self.refuse(out),
                 Framed::Overlong(line) => {
                     self.overlong(node, line, out);
                     self.ending = Some(Next::HangUp);
                 }
+                Framed::Partial if end && self.is_on_probation() => self.refuse(out),
                 Framed::Partial if end => self.ending = Some(Next::Finish),
                 Framed::Partial => return (at, Next::Read),
             }
         }
+    }
+
+    /// Whether it is one connection too many and has not said that it is a peer's.
+    const fn is_on_probation(&self) -> bool {
+        self.over_limit && matches!(self.role, Role::New(..))
+    }
+
+    fn refuse(&mut self, out: &mut Vec<u8>) {
+        out.extend_from_slice(TOO_MANY_CONNECTIONS);
+        self.ending = Some(Next::HangUp);
     }
 
     /// A first line may be longer than a client's if it is a peer's: then it begins with `HERD`.
@@ -346,16 +358,14 @@ impl Session {
                 }
                 Accepted::Client(None) => {}
             }
-            if line.len() > node.limits.max_line {
+            if line.len() > node.limits.max_line && !self.over_limit {
                 self.overlong(node, line, out);
                 self.ending = Some(Next::HangUp);
                 return;
             }
         }
         if self.over_limit {
-            out.extend_from_slice(TOO_MANY_CONNECTIONS);
-            self.ending = Some(Next::HangUp);
-            return;
+            return self.refuse(out);
         }
         if is_http_request_line(line) {
             node.counters.http_requests += 1;
@@ -512,6 +522,11 @@ impl Session {
             let length = reply.len() - start;
             self.replies.appended(length);
         } else {
+            let counters = &mut node.counters;
+            match self.role {
+                Role::Shaking(_) => counters.handshakes_refused += 1,
+                _ => counters.link_errors += 1,
+            }
             log::warn!("{}: a line of a peer is too long; closed", self.label.escape_ascii());
         }
     }

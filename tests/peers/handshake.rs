@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use proxy_herd::limits::MAX_PROBATIONS;
+use proxy_herd::limits::{HANDSHAKE_TIMEOUT, MAX_PROBATIONS};
 
 use crate::common::{DEADLINE, Herd, assert_bytes, eventually, find, refused, show};
 use crate::peer::{Peer, beside_a_false_neighbour, hello, proof};
@@ -213,6 +214,17 @@ fn a_link_serves_no_client() {
 }
 
 /// Before somebody has proven who they are, they have little time and little room.
+/// The time of a handshake runs from its first byte, however long nothing came before.
+#[test]
+fn a_handshake_that_begins_late_has_all_its_time() {
+    let (herd, _listener) = beside_a_false_neighbour(Some(SECRET), "");
+    let mut late = Peer::dial(&herd);
+    thread::sleep(HANDSHAKE_TIMEOUT); // says nothing
+    late.introduce(SECRET, 7);
+    late.say(&[FORGED]); // by a peer it is none
+    eventually("the record of a peer is taken", DEADLINE, || holds(&herd, "evil").then_some(()));
+}
+
 #[test]
 fn a_handshake_has_a_deadline_and_a_small_buffer() {
     let (herd, listener) = beside_a_false_neighbour(Some(SECRET), "");

@@ -69,8 +69,8 @@ impl EventLoop {
             self.limits.max_connections_per_address.is_some_and(|most| here as usize >= most);
         let over_limit = crowded || self.clients >= self.limits.max_connections;
         // A neighbour is let in however many clients there are. It says at once that it is one.
-        let may_be_peer = serves == Serves::Lines && self.awaits_peer_at(address.ip());
-        if over_limit && !may_be_peer {
+        let may_be_peer = || serves == Serves::Lines && self.awaits_peer_at(address.ip());
+        if over_limit && !may_be_peer() {
             return self.refuse(stream, address, serves, now);
         }
         let mut connection = Connection::new(stream, Stage::Draining, address, now.elapsed);

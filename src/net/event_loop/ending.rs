@@ -22,11 +22,12 @@ impl EventLoop {
         self.stop_at = Some(now.elapsed + SHUTDOWN_TIMEOUT);
         for token in self.tokens() {
             let Some(connection) = self.get(token) else { continue };
+            let owes = connection.owes();
             match &mut connection.stage {
                 Stage::Dialling(_) => self.close(token, now, "the node is stopping"),
                 Stage::Open(session) if session.link().is_none() => {
                     let silent = !connection.readable && connection.input.is_empty();
-                    if silent && connection.output.is_empty() && !session.is_waiting() {
+                    if silent && !owes && !session.is_waiting() {
                         // Nothing is owed and nothing unread could turn into a reset.
                         self.close(token, now, "the node is stopping");
                         continue;
@@ -52,7 +53,7 @@ impl EventLoop {
             return true;
         }
         let owes = |connection: &Connection| match &connection.stage {
-            Stage::Open(session) => session.link().is_none() || !connection.output.is_empty(),
+            Stage::Open(session) => session.link().is_none() || connection.owes(),
             _ => false,
         };
         let links = 0..self.node.herd.links().len();

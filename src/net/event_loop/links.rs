@@ -75,6 +75,10 @@ impl EventLoop {
     }
 
     pub(super) fn dial_failed(&mut self, link: LinkId, now: &Now, why: &str) {
+        if self.stop_at.is_some() {
+            return;
+        }
+        self.counters.dials_failed += 1;
         self.tell_absence(link, why);
         self.node.herd.dial_failed(link, now.elapsed);
     }
@@ -117,7 +121,7 @@ impl EventLoop {
         if let (Some(config), Security::Plain, false) = (peer_tls, &connection.security, seed) {
             connection.security = Security::Shaking(Box::new(config.dial(peer)?));
         }
-        if !connection.secure(None, std::iter::empty())? {
+        if !connection.secure(None, std::iter::empty(), now.elapsed)? {
             return Ok(Fate::Keep);
         }
         // Its certificate was checked against its name.

@@ -120,7 +120,7 @@ impl EventLoop {
         let Some(connection) = connections.get_mut(key(token).0) else { return Ok(Fate::Keep) };
         if !matches!(connection.security, Security::Plain | Security::Tls(_)) {
             let names = node.herd.identity().names.iter().map(|name| &**name);
-            if !connection.secure(peer_tls.as_ref(), names)? {
+            if !connection.secure(peer_tls.as_ref(), names, now.elapsed)? {
                 return Ok(Fate::Keep);
             }
         }
@@ -148,6 +148,7 @@ impl EventLoop {
             counters.received_bytes += read as u64;
             let was_link = connection.link().is_some();
             let Stage::Open(session) = &mut connection.stage else { break };
+            let was_shaking = session.is_shaking();
             if connection.next == Next::Wait && session.is_full(node, web, connection.output.len())
             {
                 break;
@@ -163,6 +164,9 @@ impl EventLoop {
             let (consumed, next) = session.receive(&mut scene, input, connection.ended, out);
             let had = consumed + out.len() - owed;
             connection.next = next;
+            if session.is_shaking() && !was_shaking {
+                connection.since = now.elapsed;
+            }
             if next == Next::Read {
                 connection.stall = None;
             }
@@ -200,7 +204,7 @@ impl EventLoop {
         let Some(connection) = connections.get_mut(key(token).0) else { return Fate::Keep };
         counters.sent_bytes += std::mem::take(&mut connection.sent);
         let Stage::Open(session) = &connection.stage else { return Fate::Keep };
-        let settled = connection.output.is_empty() && !session.is_waiting();
+        let settled = !connection.owes() && !session.is_waiting();
         match connection.next {
             Next::Finish if settled => Fate::Close,
             Next::HangUp if settled => Fate::Drain,
@@ -343,9 +347,10 @@ impl EventLoop {
         }
         let stalled = connection.stalled_since.is_some();
         let refused = connection.refusal;
+        let shaking = matches!(connection.security, Security::Shaking(_)); // understands no word
         match &mut connection.stage {
             Stage::Open(session)
-                if session.link().is_none() && !session.is_shaking() && !stalled =>
+                if session.link().is_none() && !session.is_shaking() && !stalled && !shaking =>
             {
                 session.hang_up();
                 connection.next = Next::HangUp;
@@ -357,7 +362,7 @@ impl EventLoop {
                 };
                 let settled = self.connections.get(key(token).0).is_some_and(|connection| {
                     matches!(&connection.stage, Stage::Open(session) if !session.is_waiting())
-                        && connection.output.is_empty()
+                        && !connection.owes()
                 });
                 match told {
                     Err(error) => self.close(token, now, &error.to_string()),

@@ -58,6 +58,21 @@ pub const LINK_BUFFER: usize = 64 * 1024;
 /// Bytes sent to one peer in one turn.
 pub const LINK_BYTES_PER_TURN: usize = 1 << 20;
 
+/// A neighbour that is asked for records is looked at this often: once it brings fewer than
+/// [`FETCH_LEAST`], others may be asked for what still differs. Longer than an answer takes on any
+/// but the longest ways, short beside what a fetch of many records takes; too short a time only
+/// costs that some records come twice.
+pub const FETCH_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Records in [`FETCH_PATIENCE`]: 200 kB a second. What is slower may be a neighbour in trouble,
+/// and must not hold up what a healthy one would bring.
+pub const FETCH_LEAST: u32 = 1000;
+
+/// Records or leaves that a link asks for in one comparison even while another is being asked for
+/// them, or brings without being asked: a small difference is not worth a wait or a question, and
+/// 256 records are 25 kB.
+pub const FETCH_FREELY: u32 = 256;
+
 /// Slots looked at for expired records at a time.
 pub const SWEEP_SLOTS: u32 = 20_000;
 

@@ -48,6 +48,8 @@ bugs! {
     DigestChildSkipped,
     /// A side that holds nothing of a branch does not ask for it.
     PullForgotten,
+    /// What one neighbour has been asked for is never asked of another.
+    FetchNeverOver,
     /// A client that goes stays in the sums.
     SumKeptOnRemoval,
     /// A slot that was sent counts as waiting for ever.

@@ -397,8 +397,8 @@ impl Traffic {
                 | Message::Repair(purpose)
                 | Message::Wants(purpose, ..)
                 | Message::Listing { purpose, .. } => Some(purpose),
-                Message::Offers(..) => Some(Purpose::Check),
-                Message::Pull(_) => Some(Purpose::Sync),
+                // The checks that are counted here find nothing that could be offered.
+                Message::Offers(..) | Message::Pull(_) => Some(Purpose::Sync),
                 Message::Record(_) => repair,
                 Message::Links { .. } | Message::Ping(_) | Message::Pong(..) => None,
             };

@@ -3,9 +3,10 @@
 //! Either side opens a round with the sums of the root's children. Whoever receives sums compares
 //! them with its own and goes down where they differ; at a leaf it lists the digests of its
 //! records, and the other side asks for those it lacks and offers those it has more. A side that
-//! holds nothing below a branch asks for all of it.
+//! holds nothing below a branch asks for all of it. Only a little is brought that was not asked for.
 //!
-//! In a [`Purpose::Sync`] round differences are expected and fetched at once. In a
+//! In a [`Purpose::Sync`] round differences are expected and fetched at once, but not what another
+//! link is being asked for ([`Fetches`]): then this one compares again later. In a
 //! [`Purpose::Check`] round a record that is missing may just be on its way, so it is a suspect
 //! first and is asked for only if it is still missing after [`GRACE`]: what a check then brings is
 //! a fault of flooding, and is counted as such.
@@ -15,11 +16,14 @@ use std::collections::VecDeque;
 
 use super::digest::{Branch, FANOUT, LEAF_LEVEL, Leaf};
 use super::directory::{Directory, Slot};
+use super::fetch::Fetches;
 use super::message::{
     DIGESTS_PER_LINE, Digests, Message, Purpose, push_listing, push_offers, push_pull, push_sums,
     push_wants,
 };
 use super::queue::{NumberSet, SlotQueue};
+use super::routes::NodeId;
+use crate::limits::FETCH_FREELY;
 use crate::planted::{Bug, planted};
 
 /// How long a check waits for a missing record to come by itself: many times the delay of a flood.
@@ -28,7 +32,7 @@ pub const GRACE: Duration = Duration::from_secs(1);
 /// Most suspects of a link. What is beyond is left to the next check.
 const MAX_SUSPECTS: usize = 4096;
 
-/// Most digests waiting to be asked for. What is beyond takes another round.
+/// Most digests waiting to be asked for, or offered in a sync. What is beyond takes another round.
 const MAX_WANTS: usize = 65_536;
 
 /// Leaves that one turn looks at for a branch that the peer wants whole: bounds the work of a turn.
@@ -61,6 +65,12 @@ pub struct Exchange {
     pub repairs_for: Option<Purpose>,
     /// The round under way is a sync. It is until there is nothing left to do.
     syncing: bool,
+    /// Why the last listing was sent. An offer answers one.
+    listed_for: Option<Purpose>,
+    /// Something was not asked for, since another link was being asked for it.
+    waits: bool,
+    /// How much this round may still ask for all the same, or bring unasked.
+    freely: u32,
     /// What the last comparison of all records said: whether both ends hold the same.
     equal: Option<bool>,
     /// The peer has said since this node last sent its sums that something differs.
@@ -69,11 +79,33 @@ pub struct Exchange {
     scratch: Vec<(u64, Slot)>,
 }
 
+/// What an exchange works with.
+pub struct Context<'a> {
+    /// What this node holds.
+    pub directory: &'a Directory,
+    /// The slots that are queued for the peer anyway.
+    pub flooding: &'a SlotQueue,
+    /// What this node is fetching, on whichever link.
+    pub fetches: &'a mut Fetches,
+    /// The neighbour.
+    pub peer: NodeId,
+    /// The time.
+    pub now: Duration,
+}
+
 impl Exchange {
     /// Opens a round.
     pub fn open(&mut self, purpose: Purpose) {
         self.note(purpose);
+        self.freely = FETCH_FREELY;
         self.compare.insert(0);
+    }
+
+    /// Another link is done, gone or slow: compares again if this one has left something to it.
+    pub fn go_on(&mut self) {
+        if std::mem::take(&mut self.waits) {
+            self.open(Purpose::Sync);
+        }
     }
 
     /// Whether both ends held the same when they last compared; `None` before that. Records that
@@ -91,7 +123,7 @@ impl Exchange {
     /// Whether nothing is under way.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        !self.has_output() && self.suspects.is_empty()
+        !self.has_output() && self.suspects.is_empty() && !self.waits
     }
 
     /// Whether [`Exchange::fill`] or the queue of repairs has something to send.
@@ -128,14 +160,8 @@ impl Exchange {
         }
     }
 
-    /// Takes a message of the exchange. `flooding` says which slots are queued for the peer anyway.
-    pub fn receive(
-        &mut self,
-        message: &Message<'_>,
-        directory: &Directory,
-        flooding: &SlotQueue,
-        now: Duration,
-    ) {
+    /// Takes a message of the exchange.
+    pub fn receive(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
         if !matches!(message, Message::Sums(_, Branch::ROOT, _)) {
             (self.equal, self.contradicted) = (Some(false), true);
         }
@@ -143,17 +169,21 @@ impl Exchange {
             Message::Sums(purpose, branch, theirs) => {
                 self.note(purpose);
                 if branch == Branch::ROOT {
-                    self.equal = Some(theirs == directory.sums().children(branch));
+                    self.equal = Some(theirs == context.directory.sums().children(branch));
+                    self.freely = FETCH_FREELY;
                 }
-                self.compare_children(branch, &theirs, directory);
+                self.compare_children(branch, &theirs, context);
             }
             Message::Listing { purpose, leaf, low, high, digests } => {
                 self.note(purpose);
-                self.compare_leaf(leaf, low..=high, digests, directory, flooding, now);
+                self.compare_leaf(leaf, low..=high, digests, context);
             }
             Message::Offers(leaf, digests) => {
+                self.note(self.listed_for.unwrap_or(Purpose::Check));
                 for digest in digests.iter() {
-                    self.suspect(leaf, digest, directory, now);
+                    if !holds(context.directory, leaf, digest) {
+                        self.lack(leaf, digest, context);
+                    }
                 }
             }
             Message::Wants(purpose, leaf, digests) => {
@@ -162,8 +192,8 @@ impl Exchange {
                 if planted(Bug::WantOneTooFew) && wanted.len() > 1 {
                     wanted.pop();
                 }
-                directory.for_leaf(leaf, |digest, slot| {
-                    if wanted.contains(&digest) && !flooding.contains(slot) {
+                context.directory.for_leaf(leaf, |digest, slot| {
+                    if wanted.contains(&digest) && !context.flooding.contains(slot) {
                         self.repairs.push(slot);
                     }
                 });
@@ -235,8 +265,13 @@ impl Exchange {
         }
     }
 
-    fn compare_children(&mut self, parent: Branch, theirs: &[u64; FANOUT], directory: &Directory) {
-        let ours = directory.sums().children(parent);
+    fn compare_children(
+        &mut self,
+        parent: Branch,
+        theirs: &[u64; FANOUT],
+        context: &mut Context<'_>,
+    ) {
+        let ours = context.directory.sums().children(parent);
         let compared = if planted(Bug::DigestChildSkipped) { FANOUT - 1 } else { FANOUT };
         for i in 0..compared {
             let child = parent.child(i);
@@ -244,14 +279,15 @@ impl Exchange {
                 continue;
             }
             // Whole branches move only in a sync: in a check a first record may be on its way.
-            if self.syncing && theirs[i] == 0 {
+            let is_leaf = child.level == LEAF_LEVEL;
+            if self.syncing && theirs[i] == 0 && is_leaf && self.is_free() {
                 self.repairs_for = Some(Purpose::Sync);
                 self.push.insert(number(child));
             } else if self.syncing && ours[i] == 0 {
-                if !planted(Bug::PullForgotten) {
+                if !planted(Bug::PullForgotten) && self.may_ask(child, context) {
                     self.pull.insert(number(child));
                 }
-            } else if child.level == LEAF_LEVEL {
+            } else if is_leaf {
                 self.list.insert(child.index.into());
             } else {
                 self.compare.insert(number(child));
@@ -264,37 +300,26 @@ impl Exchange {
         leaf: Leaf,
         listed: core::ops::RangeInclusive<u64>,
         digests: Digests<'_>,
-        directory: &Directory,
-        flooding: &SlotQueue,
-        now: Duration,
+        context: &mut Context<'_>,
     ) {
         let mut theirs: Vec<u64> = digests.iter().collect();
         theirs.sort_unstable();
         let mut ours = std::mem::take(&mut self.scratch);
         ours.clear();
-        directory.for_leaf(leaf, |digest, slot| {
+        context.directory.for_leaf(leaf, |digest, slot| {
             if listed.contains(&digest) {
                 ours.push((digest, slot));
             }
         });
         for &(digest, slot) in &ours {
-            if theirs.binary_search(&digest).is_err() && !flooding.contains(slot) {
-                if self.syncing {
-                    self.repairs_for = Some(Purpose::Sync);
-                    self.repairs.push(slot);
-                } else if self.offers.len() < MAX_SUSPECTS {
-                    self.offers.push_back((leaf, digest));
-                }
+            if theirs.binary_search(&digest).is_err() && !context.flooding.contains(slot) {
+                self.offer(leaf, digest, slot);
             }
         }
         ours.sort_unstable();
         for &digest in &theirs {
             if ours.binary_search_by_key(&digest, |&(digest, _)| digest).is_err() {
-                if self.syncing {
-                    self.want(leaf, digest);
-                } else {
-                    self.suspect(leaf, digest, directory, now);
-                }
+                self.lack(leaf, digest, context);
             }
         }
         self.scratch = ours;
@@ -315,6 +340,46 @@ impl Exchange {
             self.listing = Some((leaf, high + 1));
         }
         push_listing(out, self.purpose(), leaf, (low, high), &digests);
+        self.listed_for = Some(self.purpose());
+    }
+
+    /// Whether this link asks for what is below `branch`. If another is being asked for some of it,
+    /// then only for a few leaves; what is left waits.
+    fn may_ask(&mut self, branch: Branch, context: &mut Context<'_>) -> bool {
+        let may = context.fetches.ask(context.peer, branch.leaves(), context.now)
+            || (branch.level == LEAF_LEVEL && self.is_free());
+        self.waits |= !may;
+        may
+    }
+
+    /// Whether a record or leaf more may move without the question whether it comes twice.
+    const fn is_free(&mut self) -> bool {
+        let free = self.freely > 0;
+        self.freely = self.freely.saturating_sub(1);
+        free
+    }
+
+    /// This node lacks what the peer holds.
+    fn lack(&mut self, leaf: Leaf, digest: u64, context: &mut Context<'_>) {
+        if !self.syncing {
+            if self.suspects.len() < MAX_SUSPECTS {
+                self.suspects.push_back((context.now + GRACE, leaf, digest));
+            }
+        } else if self.may_ask(Branch { level: LEAF_LEVEL, index: leaf.0 }, context) {
+            self.want(leaf, digest);
+        }
+    }
+
+    /// The peer lacks what this node holds. It gets a little at once and is offered the rest.
+    fn offer(&mut self, leaf: Leaf, digest: u64, slot: Slot) {
+        if self.syncing && self.is_free() {
+            self.repairs_for = Some(Purpose::Sync);
+            self.repairs.push(slot);
+        } else if self.offers.len() < if self.syncing { MAX_WANTS } else { MAX_SUSPECTS } {
+            self.offers.push_back((leaf, digest));
+        } else if self.syncing {
+            self.compare.insert(0); // another round, once these have been offered
+        }
     }
 
     fn want(&mut self, leaf: Leaf, digest: u64) {
@@ -322,12 +387,6 @@ impl Exchange {
             self.wants.push_back((leaf, digest));
         } else {
             self.compare.insert(0); // another round, once these have been asked for
-        }
-    }
-
-    fn suspect(&mut self, leaf: Leaf, digest: u64, directory: &Directory, now: Duration) {
-        if self.suspects.len() < MAX_SUSPECTS && !holds(directory, leaf, digest) {
-            self.suspects.push_back((now + GRACE, leaf, digest));
         }
     }
 
@@ -395,13 +454,20 @@ mod tests {
         exchange.not_contradicted();
         assert_eq!(exchange.is_equal(), Some(true));
         open(&mut exchange);
+        let mut context = Context {
+            directory: &directory,
+            flooding: &flooding,
+            fetches: &mut Fetches::default(),
+            peer: 1,
+            now: Duration::ZERO,
+        };
         let differs = Message::Pull(Branch::ROOT);
-        exchange.receive(&differs, &directory, &flooding, Duration::ZERO);
+        exchange.receive(&differs, &mut context);
         exchange.not_contradicted();
         assert_eq!(exchange.is_equal(), Some(false));
         for (sum, equal) in [(0, true), (1, false)] {
             let sums = Message::Sums(Purpose::Check, Branch::ROOT, [sum; FANOUT]);
-            exchange.receive(&sums, &directory, &flooding, Duration::ZERO);
+            exchange.receive(&sums, &mut context);
             assert_eq!(exchange.is_equal(), Some(equal));
         }
     }

@@ -9,6 +9,7 @@ pub mod digest;
 pub mod directory;
 pub mod eviction;
 pub mod exchange;
+pub mod fetch;
 pub mod handshake;
 #[cfg(test)]
 #[path = "../../tests/in_memory/mod.rs"]
@@ -25,6 +26,8 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use directory::{Directory, Keys, Offer, Slot, Source};
+use exchange::Context;
+use fetch::Fetches;
 use handshake::Identity;
 use link::{ConnectionId, DIAL_RACE, Link, Up};
 use message::{Message, Purpose, push_links, push_ping, push_pong, push_repair};
@@ -94,6 +97,7 @@ pub struct Herd {
     pub directory: Directory,
     routes: Routes,
     links: Vec<Link>,
+    fetches: Fetches,
     /// The slots that have changed since somebody last looked, while somebody looks.
     pub watched: Option<SlotQueue>,
     /// The link to a node, if it is a neighbour.
@@ -137,6 +141,7 @@ impl Herd {
             directory: Directory::new(identity.rules, keys),
             routes: Routes::new(identity.me, identity.names.len(), now),
             links,
+            fetches: Fetches::default(),
             watched: None,
             link_to,
             actions: VecDeque::new(),
@@ -202,6 +207,7 @@ impl Herd {
         clock: Nanos,
         journal: &mut Journal,
     ) -> Result<(), &'static str> {
+        let peer = self.links[link].peer;
         // Another connection may have taken the place of this one a moment ago.
         let up = self.links[link].up.as_mut().filter(|up| up.connection == connection);
         let Some(up) = up else { return Ok(()) };
@@ -216,7 +222,11 @@ impl Herd {
             Message::Links { origin, sequence, up } => {
                 self.receive_links(link, origin, sequence, up, now);
             }
-            other => up.exchange.receive(&other, &self.directory, &up.flood, now),
+            other => {
+                let (directory, fetches) = (&self.directory, &mut self.fetches);
+                let context = &mut Context { directory, flooding: &up.flood, fetches, peer, now };
+                up.exchange.receive(&other, context);
+            }
         }
         Ok(())
     }
@@ -246,6 +256,9 @@ impl Herd {
             journal.line(&[self.peer_name(link), b" < ", record.line, note]);
         }
         if let Offer::News(slot) = offer {
+            if repair.is_some() {
+                self.fetches.brought(self.links[link].peer);
+            }
             let origin = self.identity.node(record.server).unwrap_or(NodeId::MAX);
             self.forward(slot, origin, Some(link), repair.is_some());
         }
@@ -376,6 +389,20 @@ impl Herd {
         }
     }
 
+    /// `peer` has gone: others may be asked for what it was.
+    fn release(&mut self, peer: NodeId) {
+        if self.fetches.release(peer) {
+            self.fetch_on();
+        }
+    }
+
+    /// Links that have left something to another compare again.
+    fn fetch_on(&mut self) {
+        for (_, up) in self.ups() {
+            up.exchange.go_on();
+        }
+    }
+
     /// A connection has become a link with `peer`. Returns the link, or `None` where the one that
     /// stands already is the better one and this connection is to be closed.
     pub fn established(
@@ -428,6 +455,7 @@ impl Herd {
             }
         }
         link.up = Some(up);
+        self.release(peer);
         self.counters.links_established += 1;
         self.links_changed(now);
         Some(at)
@@ -452,6 +480,7 @@ impl Herd {
 
     fn lose(&mut self, at: LinkId, now: Duration) {
         self.links[at].take_down(now);
+        self.release(self.links[at].peer);
         self.counters.links_lost += 1;
         if !self.links[at].dialling {
             self.dial_failed(at, now);
@@ -574,13 +603,17 @@ impl Herd {
         let sweep = (self.directory.rules().client_ttl > 0).then_some(self.sweep_at);
         let changes = self.changed.then_some(self.tell_at);
         let links = self.links.iter().filter_map(of_link);
-        links.chain(self.routes.poll_timeout()).chain(sweep).chain(changes).min()
+        let others = [self.routes.poll_timeout(), self.fetches.poll_timeout(), sweep, changes];
+        links.chain(others.into_iter().flatten()).min()
     }
 
     /// Does what is due. `clock` decides what has expired.
     pub fn handle_timeout(&mut self, now: Duration, clock: Nanos) {
         self.routes.handle_timeout(now);
         self.tell_changes(now);
+        if self.fetches.handle_timeout(now) {
+            self.fetch_on();
+        }
         if self.sweep_at <= now {
             self.sweep_at = now + SWEEP_INTERVAL;
             self.directory.sweep(clock, SWEEP_SLOTS);

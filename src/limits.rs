@@ -137,8 +137,9 @@ pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Addresses of a provider that are tried for one connection.
 pub const MAX_ATTEMPTS: usize = 8;
 
-/// Names waiting to be resolved by one thread: two per neighbour at the most, one for places.
-pub const MAX_LOOKUPS: usize = 64;
+/// Names that each neighbour, or the client of a provider, can have waiting to be resolved: it asks
+/// again only when it has given up on the answer.
+pub const LOOKUPS_EACH: usize = 2;
 
 /// Connections of the benchmark unless it is told otherwise; a client each while there are fewer.
 pub const BENCH_CONNECTIONS: usize = 50;

@@ -411,16 +411,20 @@ impl Connection {
         }
         first
     }
+}
 
-    /// The options of a client's or peer's socket. One that cannot be set is no reason to refuse
-    /// anybody; the kernel's own value stands.
-    pub fn set_options(&self, send_buffer: usize, receive_buffer: usize, keepalive: Duration) {
-        let socket = SockRef::from(&self.stream);
-        let _ = socket.set_tcp_nodelay(true);
-        let _ = socket.set_send_buffer_size(send_buffer);
-        let _ = socket.set_recv_buffer_size(receive_buffer);
-        let interval = (keepalive / 4).max(Duration::from_secs(1)); // it takes whole seconds
-        let probes = TcpKeepalive::new().with_time(keepalive).with_interval(interval);
-        let _ = socket.set_tcp_keepalive(&probes);
-    }
+/// The options of a client's or peer's socket. One that cannot be set is no reason to refuse
+/// anybody; the kernel's own value stands.
+pub fn set_options(
+    socket: &SockRef<'_>,
+    send_buffer: usize,
+    receive_buffer: usize,
+    keepalive: Duration,
+) {
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_send_buffer_size(send_buffer);
+    let _ = socket.set_recv_buffer_size(receive_buffer);
+    let interval = (keepalive / 4).max(Duration::from_secs(1)); // it takes whole seconds
+    let probes = TcpKeepalive::new().with_time(keepalive).with_interval(interval);
+    let _ = socket.set_tcp_keepalive(&probes);
 }

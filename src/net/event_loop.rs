@@ -22,8 +22,9 @@ use std::time::Instant;
 
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
+use socket2::SockRef;
 
-use super::connection::Connection;
+use super::connection::{Connection, set_options};
 use super::counters::Counters;
 use super::listener::Listener;
 use super::log_file::{COUNTERS, Log, clock};
@@ -180,11 +181,14 @@ impl EventLoop {
         let signals = Signals::register(poll.registry(), SIGNALS)?;
         Ok(Self {
             started: Instant::now(),
-            listeners: vec![(Serves::Lines, Listener::bind(address, poll.registry(), LISTENER)?)],
+            listeners: vec![(
+                Serves::Lines,
+                Listener::bind(address, &limits, poll.registry(), LISTENER)?,
+            )],
             accept_at: None,
             signals,
-            resolver: Resolver::new(Arc::clone(&waker)),
-            places_resolver: Resolver::new(waker),
+            resolver: Resolver::new(Arc::clone(&waker), outbound.neighbours.len()),
+            places_resolver: Resolver::new(waker, 1),
             neighbours: outbound.neighbours,
             upstream: outbound.upstream,
             peer_tls: outbound.peer_tls,
@@ -221,7 +225,7 @@ impl EventLoop {
     ///
     /// Where the address is taken, or the kernel has no descriptor left.
     pub fn serve_http(&mut self, address: SocketAddr) -> io::Result<()> {
-        let listener = Listener::bind(address, self.poll.registry(), WEB_LISTENER)?;
+        let listener = Listener::bind(address, &self.limits, self.poll.registry(), WEB_LISTENER)?;
         self.listeners.push((Serves::Http, listener));
         Ok(())
     }
@@ -439,7 +443,8 @@ fn farewell(node: &mut Node, web: &mut Web, session: &mut Talk, now: &Now, why: 
 /// A peer's socket is not a client's: it carries what many clients say, and does not count as one.
 fn become_link(connection: &mut Connection, limits: &Limits, link_buffer: usize) {
     // The kernel doubles what it is asked for; a quarter each leaves room for what is put together.
-    connection.set_options(link_buffer / 4, link_buffer / 4, limits.tcp_keepalive);
+    let socket = SockRef::from(&connection.stream);
+    set_options(&socket, link_buffer / 4, link_buffer / 4, limits.tcp_keepalive);
 }
 
 const fn token(key: usize, generation: u32) -> Token {

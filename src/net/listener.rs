@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::limits::LISTEN_BACKLOG;
+use super::connection::set_options;
+use crate::limits::{LISTEN_BACKLOG, Limits};
 
 /// A listening socket.
 pub struct Listener {
@@ -36,15 +37,23 @@ pub enum Accept {
 }
 
 impl Listener {
-    /// Listens on `address`.
+    /// Listens on `address`. What is accepted has the options of a client's socket: Linux hands those
+    /// of the listener on, and the receive buffer bounds the window from the first packet (tcp(7)).
     ///
     /// # Errors
     ///
     /// Where the address is taken or not this machine's.
-    pub fn bind(address: SocketAddr, registry: &Registry, token: Token) -> io::Result<Self> {
+    pub fn bind(
+        address: SocketAddr,
+        limits: &Limits,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?; // a node that starts again finds its port in TIME_WAIT
         socket.set_nonblocking(true)?;
+        let options = SockRef::from(&socket);
+        set_options(&options, limits.send_buffer, limits.receive_buffer, limits.tcp_keepalive);
         socket.bind(&address.into())?;
         socket.listen(LISTEN_BACKLOG)?;
         let mut socket = TcpListener::from_std(socket.into());

@@ -9,7 +9,7 @@ use std::thread;
 use mio::Waker;
 
 use crate::config::Host;
-use crate::limits::MAX_LOOKUPS;
+use crate::limits::LOOKUPS_EACH;
 
 /// What was looked up for whom.
 pub struct Answer<K> {
@@ -28,14 +28,16 @@ struct Thread<K> {
 /// One thread that asks the system's resolver, started with the first name.
 pub struct Resolver<K> {
     waker: Arc<Waker>,
+    /// Lookups that can wait.
+    most: usize,
     thread: Option<Thread<K>>,
 }
 
 impl<K: Send + 'static> Resolver<K> {
-    /// A resolver that wakes the loop by `waker` when it has an answer.
+    /// A resolver for so many `askers`, which wakes the loop by `waker` when it has an answer.
     #[must_use]
-    pub const fn new(waker: Arc<Waker>) -> Self {
-        Self { waker, thread: None }
+    pub const fn new(waker: Arc<Waker>, askers: usize) -> Self {
+        Self { waker, most: LOOKUPS_EACH * askers, thread: None }
     }
 
     /// The addresses of `host`, at once where it is an address; else they come with
@@ -64,8 +66,8 @@ impl<K: Send + 'static> Resolver<K> {
 
     fn thread(&mut self) -> io::Result<&Thread<K>> {
         if self.thread.is_none() {
-            let (questions, asked) = sync_channel::<(K, String, u16)>(MAX_LOOKUPS);
-            let (answer, answers) = sync_channel(MAX_LOOKUPS);
+            let (questions, asked) = sync_channel::<(K, String, u16)>(self.most);
+            let (answer, answers) = sync_channel(self.most);
             let waker = Arc::clone(&self.waker);
             thread::Builder::new().name("resolver".to_owned()).spawn(move || {
                 for (key, name, port) in asked {

@@ -74,11 +74,6 @@ impl EventLoop {
             return self.refuse(stream, address, serves, now);
         }
         let mut connection = Connection::new(stream, Stage::Draining, address, now.elapsed);
-        connection.set_options(
-            self.limits.send_buffer,
-            self.limits.receive_buffer,
-            self.limits.tcp_keepalive,
-        );
         connection.counted = !over_limit;
         connection.refusal = over_limit;
         connection.verdict = over_limit.then_some("too many connections");

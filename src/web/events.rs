@@ -265,16 +265,17 @@ impl Events {
         self.published
     }
 
-    /// Appends the events for `subscription`.
+    /// Appends the events for `subscription`. `None`: what comes next is no longer in the log.
+    #[must_use]
     pub(super) fn deliver(
         &mut self,
         subscription: &mut Subscription,
         directory: &Directory,
         now: Nanos,
         slice: &mut Slice<'_>,
-    ) {
+    ) -> Option<()> {
         while subscription.cursor < self.published && slice.has_room() {
-            let from = (subscription.cursor - self.first) as usize;
+            let from = subscription.cursor.checked_sub(self.first)? as usize;
             let to = (self.published - self.first) as usize;
             let to = to.min(from + CHANGES_PER_WORK * *slice.work);
             let wanted = |change: &Change| subscription.filter.wants(change);
@@ -288,6 +289,7 @@ impl Events {
                 subscription.cursor += 1;
             }
         }
+        Some(())
     }
 
     /// Appends the event of a change, unless a later one has superseded it.

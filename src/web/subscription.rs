@@ -135,11 +135,19 @@ impl Subscription {
             if next.is_some() {
                 return;
             }
+            // What was told may have gone into the log, and pushed what comes next out of it.
+            if events.has_lost(self.cursor) {
+                self.phase = Phase::Reset;
+                return;
+            }
             slice.out.extend_from_slice(b"event: ready\n");
             events.push_id_before(self.cursor, slice.out);
             slice.out.extend_from_slice(b"data: {}\n\n");
         }
-        events.deliver(self, directory, now.clock, slice);
+        if events.deliver(self, directory, now.clock, slice).is_none() {
+            self.phase = Phase::Reset;
+            return;
+        }
         if self.beats != events.beats() && self.cursor >= events.published() {
             self.beats = events.beats();
             slice.out.extend_from_slice(b": still here\n");
@@ -178,5 +186,84 @@ impl Subscription {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::herd::Herd;
+    use crate::herd::in_memory::{herd, identity};
+    use crate::limits::{EVENT_FLUSH, MAX_CHANGES, WEB_SLICE, WEB_WORK_PER_TURN};
+    use crate::protocol::record::Record;
+
+    /// A herd of one node, its log, and a subscriber.
+    struct Told {
+        herd: Herd,
+        events: Events,
+        now: Now,
+        subscription: Subscription,
+    }
+
+    impl Told {
+        /// By a node that holds so many clients.
+        fn new(clients: usize) -> Self {
+            let mut herd = herd(identity(&["Clark"], 0, &[]));
+            let mut events = Events::new(7);
+            let now = Now { elapsed: Duration::ZERO, clock: 0 };
+            let start = events.subscribe(1, None, &mut herd, now.elapsed).unwrap();
+            let subscription = Subscription::new(&start, Filter::default(), false, &events);
+            let mut told = Self { herd, events, now, subscription };
+            for client in 0..clients {
+                told.hear(client, 1);
+            }
+            told
+        }
+
+        /// A client says at `time` where it is; each time that is elsewhere.
+        fn hear(&mut self, client: usize, time: usize) {
+            let line = format!("AT Clark +0.000000000 {client:06} +{}+1 {time}", time % 90);
+            self.herd.hear(&Record::parse(line.as_bytes()).unwrap(), 0);
+        }
+
+        /// All that has changed is published.
+        fn flush(&mut self) {
+            self.now.elapsed += EVENT_FLUSH;
+            let mut work = usize::MAX;
+            while !self.events.handle_timeout(&mut self.herd, self.now.elapsed, &mut work) {}
+        }
+
+        /// Fills the log with changes of the first client, which ends where it is.
+        fn fill(&mut self, changes: usize) {
+            for _ in 0..changes {
+                self.herd.watched.as_mut().unwrap().push(0);
+                self.flush();
+            }
+        }
+
+        /// What the subscriber is sent in a turn, at the most about `most` bytes.
+        fn turn(&mut self, most: usize) -> String {
+            let (mut out, mut work) = (Vec::new(), WEB_WORK_PER_TURN);
+            let mut slice = Slice { out: &mut out, most, work: &mut work };
+            let directory = &self.herd.directory;
+            self.subscription.tell(directory, &mut self.events, &self.now, &mut slice);
+            String::from_utf8(out).unwrap()
+        }
+    }
+
+    #[test]
+    fn what_is_told_may_push_the_next_change_out_of_the_log() {
+        let mut told = Told::new(1);
+        told.flush();
+        told.subscription.phase = Phase::All(0);
+        told.fill(MAX_CHANGES - 1);
+        assert!(!told.events.has_lost(told.subscription.cursor), "it is the oldest in the log");
+        told.hear(0, 2);
+        assert!(told.turn(WEB_SLICE).starts_with("event: client\n"));
+        let anew = told.turn(WEB_SLICE);
+        assert!(anew.starts_with("retry: 2000\nevent: reset\n"), "{anew}");
+        assert!(anew.contains("event: ready\n"), "{anew}");
     }
 }

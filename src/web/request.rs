@@ -110,30 +110,61 @@ fn request(head: &[u8]) -> Result<Request<'_>, (Status, &'static str)> {
     if !matches!(method, "GET" | "HEAD") {
         return Err((Status::METHOD_NOT_ALLOWED, "there is nothing here but GET and HEAD"));
     }
+    let mut codings = Codings::default();
     for field in parsed.headers.iter() {
-        read_field(&mut request, field.name, field.value)?;
+        read_field(&mut request, &mut codings, field.name, field.value)?;
     }
-    let target = match target.strip_prefix("http://") {
+    request.gzip = codings.gzip.or(codings.any).unwrap_or(false);
+    let (scheme, rest) = target.split_at_checked("http://".len()).unwrap_or(("", ""));
+    let is_absolute = scheme.eq_ignore_ascii_case("http://");
+    let target = if is_absolute {
         // The absolute form; it goes before the Host field (RFC 9112, section 3.2.2).
-        Some(rest) => {
-            let at = rest.find(['/', '?']).unwrap_or(rest.len());
-            request.host = Some(&rest[..at]);
-            if at == rest.len() { "/" } else { &rest[at..] }
-        }
-        None => target,
+        let (host, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        request.host = Some(host);
+        target
+    } else {
+        target
     };
-    if !target.starts_with('/') {
+    (request.path, request.query) = target.split_once('?').unwrap_or((target, ""));
+    if is_absolute && request.path.is_empty() {
+        request.path = "/";
+    }
+    if !request.path.starts_with('/') {
         return Err(bad("a target begins with /"));
     }
     if request.host.is_none() && request.is_1_1 {
         return Err(bad("there is no Host field"));
     }
-    (request.path, request.query) = target.split_once('?').unwrap_or((target, ""));
     Ok(request)
+}
+
+/// What Accept-Encoding says of gzip, and of codings that it does not name.
+#[derive(Default)]
+struct Codings {
+    gzip: Option<bool>,
+    any: Option<bool>,
+}
+
+impl Codings {
+    fn read(&mut self, field: &str) {
+        for coding in list(field) {
+            let (coding, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+            let quality = parameters.trim().strip_prefix("q=");
+            let refused = quality.is_some_and(|q| q.bytes().all(|b| matches!(b, b'0' | b'.')));
+            match coding.trim() {
+                "*" => self.any = Some(!refused),
+                name if ["gzip", "x-gzip"].iter().any(|gzip| name.eq_ignore_ascii_case(gzip)) => {
+                    self.gzip = Some(!refused);
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 fn read_field<'a>(
     request: &mut Request<'a>,
+    codings: &mut Codings,
     name: &str,
     value: &'a [u8],
 ) -> Result<(), (Status, &'static str)> {
@@ -157,7 +188,7 @@ fn read_field<'a>(
             }
         }
     } else if is("Accept-Encoding") {
-        request.gzip |= list(text.unwrap_or("")).any(accepts_gzip);
+        codings.read(text.unwrap_or(""));
     } else if is("If-None-Match") {
         request.if_none_match = text;
     } else if is("Last-Event-ID") {
@@ -169,13 +200,6 @@ fn read_field<'a>(
 /// The items of a list of a header field.
 pub fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim)
-}
-
-fn accepts_gzip(coding: &str) -> bool {
-    let (coding, parameters) = coding.split_once(';').unwrap_or((coding, ""));
-    let quality = parameters.trim().strip_prefix("q=");
-    let refused = quality.is_some_and(|q| q.bytes().all(|b| matches!(b, b'0' | b'.')));
-    matches!(coding.trim(), "gzip" | "x-gzip" | "*") && !refused
 }
 
 #[cfg(test)]
@@ -246,14 +270,44 @@ mod tests {
     fn who_takes_gzip() {
         for (value, expected) in [
             ("gzip", true),
+            ("GZip", true),
             ("deflate, gzip;q=1.0", true),
             ("*", true),
             ("gzip;q=0", false),
             ("gzip; q=0.0", false),
+            ("gzip;q=0, *;q=1", false),
+            ("*, gzip;q=0", false),
+            ("*;q=0, gzip", true),
+            ("*;q=0", false),
             ("identity", false),
             ("", false),
         ] {
-            assert_eq!(list(value).any(accepts_gzip), expected, "{value}");
+            let text = format!("GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: {value}\r\n\r\n");
+            let Parsed::Whole(request, _) = parse(&text) else { panic!("{value}") };
+            assert_eq!(request.gzip, expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_absolute_form() {
+        for (target, host, path, query) in [
+            ("http://a/b?c", "a", "/b", "c"),
+            ("http://a:1", "a:1", "/", ""),
+            ("http://a?x=/1", "a", "/", "x=/1"),
+            ("HTTP://a/b", "a", "/b", ""),
+            ("hTTp://a?x", "a", "/", "x"),
+        ] {
+            let text = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+            let Parsed::Whole(request, _) = parse(&text) else { panic!("{target}") };
+            let got = (request.host, request.path, request.query);
+            assert_eq!(got, (Some(host), path, query), "{target}");
+        }
+        for target in ["https://a/", "a/b", "?x", "http:/a"] {
+            assert_eq!(
+                status(&format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")),
+                400,
+                "{target}"
+            );
         }
     }
 

@@ -193,6 +193,9 @@ pub const WEB_MAX_LISTED: u64 = 100_000;
 /// of microseconds, after which the line protocol has its turn.
 pub const WEB_WORK_PER_TURN: usize = 4096;
 
+/// Records that a response costs besides those it looks at: `/metrics`, the dearest, takes as long.
+pub const WEB_RESPONSE_WORK: usize = 512;
+
 /// Bytes of a response that are put together at a time; the next follow when these have left.
 pub const WEB_SLICE: usize = 64 * 1024;
 
@@ -222,6 +225,10 @@ pub const EVENT_LINGER: Duration = Duration::from_secs(30);
 /// Changes kept for subscribers that are slow or come back: 8 MiB, and 26 s at 10,000 updates a
 /// second.
 pub const MAX_CHANGES: usize = 1 << 18;
+
+/// Changes that are published together: half of those kept, so that whoever has had all that was
+/// published does not lose any of the next.
+pub const MAX_CHANGES_PER_FLUSH: usize = MAX_CHANGES / 2;
 
 /// Bytes of events that are kept for the next subscriber until the next flush.
 pub const MAX_RENDERED: usize = 1 << 20;

@@ -19,7 +19,8 @@ use crate::herd::directory::{Directory, Slot};
 use crate::herd::link::ConnectionId;
 use crate::herd::queue::SlotQueue;
 use crate::limits::{
-    EVENT_FLUSH, EVENT_HEARTBEAT, EVENT_LINGER, MAX_CHANGES, MAX_RENDERED, MAX_SUBSCRIBERS,
+    EVENT_FLUSH, EVENT_HEARTBEAT, EVENT_LINGER, MAX_CHANGES, MAX_CHANGES_PER_FLUSH, MAX_RENDERED,
+    MAX_SUBSCRIBERS,
 };
 use crate::protocol::time::{Nanos, push_digits};
 
@@ -170,7 +171,7 @@ impl Events {
         }
         let mut told = false;
         if self.left == 0 && self.flush_at <= now && !watched.is_empty() {
-            self.left = watched.len();
+            self.left = watched.len().min(MAX_CHANGES_PER_FLUSH);
             self.flush_at = now + EVENT_FLUSH;
         }
         while self.left > 0 && *work > 0 {
@@ -260,13 +261,23 @@ impl Events {
         cursor < self.first
     }
 
+    /// Whether what comes after `cursor` will be lost before long.
+    pub(super) fn is_ageing(&self, cursor: u64) -> bool {
+        !self.has_lost(cursor) && self.end() - cursor > MAX_CHANGES as u64 / 2
+    }
+
+    /// Whether nothing that is published is in the log any more. Whoever begins then would have lost
+    /// something before it has begun.
+    pub(super) const fn is_overrun(&self) -> bool {
+        self.published < self.first
+    }
+
     /// Where subscribers that have just been told everything go on.
     pub(super) const fn published(&self) -> u64 {
         self.published
     }
 
     /// Appends the events for `subscription`. `None`: what comes next is no longer in the log.
-    #[must_use]
     pub(super) fn deliver(
         &mut self,
         subscription: &mut Subscription,
@@ -448,6 +459,16 @@ mod tests {
         herd.watched.as_mut().unwrap().push(1);
         assert!(!events.handle_timeout(&mut herd, now, &mut 10), "not before the next flush");
         assert!(tick(&mut events, &mut herd, &mut now));
+        for slot in 0..3 * MAX_CHANGES_PER_FLUSH as u32 {
+            herd.watched.as_mut().unwrap().push(slot);
+        }
+        for left in [2, 1, 0] {
+            now += EVENT_FLUSH;
+            let mut work = usize::MAX;
+            assert!(events.handle_timeout(&mut herd, now, &mut work), "not all in one flush");
+            assert_eq!(usize::MAX - work, MAX_CHANGES_PER_FLUSH);
+            assert_eq!(herd.watched.as_ref().unwrap().len(), left * MAX_CHANGES_PER_FLUSH);
+        }
     }
 
     #[test]

@@ -56,6 +56,12 @@ impl Slice<'_> {
         *self.work > 0 && self.out.len() < self.most
     }
 
+    /// Half of the room there is left; the time is the same.
+    fn half(&mut self) -> Slice<'_> {
+        let room = self.most.saturating_sub(self.out.len());
+        Slice { most: self.most - room / 2, out: self.out, work: self.work }
+    }
+
     /// A record, or what costs as much, is looked at.
     fn spend(&mut self, work: usize) {
         *self.work = self.work.saturating_sub(work);
@@ -188,9 +194,16 @@ impl Web {
         }
     }
 
-    /// A new turn of the loop: there is time again to look at records.
+    /// A new turn of the loop: there is time again to look at records, and half of it is for what
+    /// has just come.
     pub const fn begin_turn(&mut self) {
-        self.work = WEB_WORK_PER_TURN;
+        self.work = WEB_WORK_PER_TURN / 2;
+    }
+
+    /// What has just come is served: those who wait since the turn before have the rest of the time,
+    /// or new requests could keep them waiting for ever.
+    pub const fn begin_queue(&mut self) {
+        self.work += WEB_WORK_PER_TURN / 2;
     }
 
     /// The response to a connection that is not served, and that nothing was read from.

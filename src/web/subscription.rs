@@ -93,7 +93,11 @@ impl Subscription {
 
     /// Whether there is something to send.
     pub(super) const fn is_due(&self, events: &Events) -> bool {
-        !matches!(self.phase, Phase::Changes) || events.is_due(self.cursor, self.beats)
+        match self.phase {
+            Phase::Reset => !events.is_overrun(),
+            Phase::All(_) => true,
+            Phase::Changes => events.is_due(self.cursor, self.beats),
+        }
     }
 
     /// Appends what there is to send.
@@ -118,10 +122,13 @@ impl Subscription {
         now: &Now,
         slice: &mut Slice<'_>,
     ) {
-        if events.has_lost(self.cursor) {
+        if matches!(self.phase, Phase::Changes) && events.has_lost(self.cursor) {
             self.phase = Phase::Reset;
         }
         if matches!(self.phase, Phase::Reset) {
+            if events.is_overrun() {
+                return;
+            }
             self.cursor = events.published();
             self.phase = Phase::All(0);
             events.resets += 1;
@@ -130,19 +137,28 @@ impl Subscription {
             slice.out.extend_from_slice(b"}\n\n");
         }
         if let Phase::All(at) = self.phase {
+            if events.is_ageing(self.cursor) {
+                // Most of what it has not had of the log is superseded, and takes no room.
+                let mut half = slice.half();
+                events.deliver(self, directory, now.clock, &mut half);
+            }
             let next = self.tell_all(at, directory, events, now, slice);
             self.phase = next.map_or(Phase::Changes, Phase::All);
             if next.is_some() {
                 return;
             }
-            // What was told may have gone into the log, and pushed what comes next out of it.
-            if events.has_lost(self.cursor) {
+            // The log may have passed it by meanwhile, also by what it was told itself. It has had
+            // all clients once, but there is nothing to go on from.
+            let lost = events.has_lost(self.cursor);
+            slice.out.extend_from_slice(b"event: ready\n");
+            if !lost {
+                events.push_id_before(self.cursor, slice.out);
+            }
+            slice.out.extend_from_slice(b"data: {}\n\n");
+            if lost {
                 self.phase = Phase::Reset;
                 return;
             }
-            slice.out.extend_from_slice(b"event: ready\n");
-            events.push_id_before(self.cursor, slice.out);
-            slice.out.extend_from_slice(b"data: {}\n\n");
         }
         if events.deliver(self, directory, now.clock, slice).is_none() {
             self.phase = Phase::Reset;
@@ -196,7 +212,7 @@ mod tests {
     use super::*;
     use crate::herd::Herd;
     use crate::herd::in_memory::{herd, identity};
-    use crate::limits::{EVENT_FLUSH, MAX_CHANGES, WEB_SLICE, WEB_WORK_PER_TURN};
+    use crate::limits::{EVENT_FLUSH, MAX_CHANGES, WEB_SLICE};
     use crate::protocol::record::Record;
 
     /// A herd of one node, its log, and a subscriber.
@@ -228,24 +244,21 @@ mod tests {
             self.herd.hear(&Record::parse(line.as_bytes()).unwrap(), 0);
         }
 
-        /// All that has changed is published.
-        fn flush(&mut self) {
-            self.now.elapsed += EVENT_FLUSH;
-            let mut work = usize::MAX;
-            while !self.events.handle_timeout(&mut self.herd, self.now.elapsed, &mut work) {}
-        }
-
-        /// Fills the log with changes of the first client, which ends where it is.
-        fn fill(&mut self, changes: usize) {
-            for _ in 0..changes {
-                self.herd.watched.as_mut().unwrap().push(0);
-                self.flush();
+        /// All clients say again where they are, which is published, so many times.
+        fn flush(&mut self, times: usize) {
+            for _ in 0..times {
+                for slot in 0..self.herd.directory.slots() {
+                    self.herd.watched.as_mut().unwrap().push(slot);
+                }
+                self.now.elapsed += EVENT_FLUSH;
+                let mut work = usize::MAX;
+                assert!(self.events.handle_timeout(&mut self.herd, self.now.elapsed, &mut work));
             }
         }
 
-        /// What the subscriber is sent in a turn, at the most about `most` bytes.
+        /// What the subscriber is sent in a turn that has time for all, about `most` bytes.
         fn turn(&mut self, most: usize) -> String {
-            let (mut out, mut work) = (Vec::new(), WEB_WORK_PER_TURN);
+            let (mut out, mut work) = (Vec::new(), 4 * MAX_CHANGES);
             let mut slice = Slice { out: &mut out, most, work: &mut work };
             let directory = &self.herd.directory;
             self.subscription.tell(directory, &mut self.events, &self.now, &mut slice);
@@ -253,17 +266,78 @@ mod tests {
         }
     }
 
+    const RESET: &str = "retry: 2000\nevent: reset\n";
+    /// An end of a walk that can be gone on from, and one that cannot.
+    const READY: &str = "event: ready\nid: ";
+    const READY_AND_LOST: &str = "event: ready\ndata: ";
+
     #[test]
-    fn what_is_told_may_push_the_next_change_out_of_the_log() {
+    fn what_is_told_pushes_no_change_out_of_the_log_that_is_still_to_come() {
         let mut told = Told::new(1);
-        told.flush();
+        told.flush(MAX_CHANGES);
         told.subscription.phase = Phase::All(0);
-        told.fill(MAX_CHANGES - 1);
         assert!(!told.events.has_lost(told.subscription.cursor), "it is the oldest in the log");
         told.hear(0, 2);
-        assert!(told.turn(WEB_SLICE).starts_with("event: client\n"));
-        let anew = told.turn(WEB_SLICE);
-        assert!(anew.starts_with("retry: 2000\nevent: reset\n"), "{anew}");
-        assert!(anew.contains("event: ready\n"), "{anew}");
+        let sent = told.turn(WEB_SLICE);
+        assert!(sent.contains("000000 +2+1 2\"") && sent.contains(READY), "{sent}");
+        assert_eq!(told.turn(WEB_SLICE), "");
+    }
+
+    #[test]
+    fn a_walk_that_takes_long_comes_to_an_end() {
+        let mut told = Told::new(300);
+        let mut sent = told.turn(1024);
+        assert!(sent.starts_with(RESET));
+        while !sent.contains("event: ready") {
+            told.flush(20);
+            sent.push_str(&told.turn(1024));
+        }
+        assert!(told.events.has_lost(1), "the log was passed by");
+        assert!(sent.contains(READY) && !sent[1..].contains(RESET), "once, and not lost");
+        for client in 0..300 {
+            assert!(sent.contains(&format!("\"client\":\"{client:06}\"")), "{client}");
+        }
+        told.hear(7, 2);
+        told.flush(1);
+        let (mut sent, mut more) = (String::new(), told.turn(WEB_SLICE));
+        while !more.is_empty() {
+            sent.push_str(&more);
+            more = told.turn(WEB_SLICE);
+        }
+        assert!(sent.contains("000007 +2+1 2\"") && !sent.contains(RESET), "changes follow");
+    }
+
+    #[test]
+    fn who_has_lost_something_in_a_walk_has_all_before_it_begins_anew() {
+        let mut told = Told::new(300);
+        let mut sent = told.turn(1024);
+        told.flush(MAX_CHANGES / 300 + 1);
+        while !sent.contains("event: ready") {
+            sent.push_str(&told.turn(1024));
+        }
+        assert!(sent.contains(READY_AND_LOST) && !sent[1..].contains(RESET));
+        for client in 0..300 {
+            assert!(sent.contains(&format!("\"client\":\"{client:06}\"")), "{client}");
+        }
+        let anew = told.turn(1 << 20);
+        assert!(anew.starts_with(RESET) && anew.contains(READY), "{anew}");
+    }
+
+    #[test]
+    fn nobody_begins_while_nothing_published_is_in_the_log() {
+        let mut told = Told::new(2);
+        told.flush(1);
+        told.hear(1, 2);
+        let elsewhere = Position::from(told.herd.directory.location(1).unwrap());
+        for _ in 0..=MAX_CHANGES {
+            told.events.told(0, elsewhere, &told.herd.directory);
+        }
+        assert!(!told.subscription.is_due(&told.events));
+        assert_eq!(told.turn(WEB_SLICE), "");
+        told.flush(1);
+        assert!(told.subscription.is_due(&told.events));
+        let sent = told.turn(WEB_SLICE);
+        assert!(sent.starts_with(RESET) && sent.contains(READY), "{sent}");
+        assert_eq!(told.turn(WEB_SLICE), "");
     }
 }

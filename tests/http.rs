@@ -465,6 +465,19 @@ fn who_does_not_read_a_listing_is_closed_and_costs_little() {
     }
 }
 
+/// The node stops in the middle of a body, and sends the rest to whoever reads it.
+#[test]
+fn a_body_under_way_is_whole_though_the_node_stops() {
+    let solo = Solo::new();
+    let mut client = Client::connect_narrow(solo.address());
+    client.send(b"GET /land.json HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let head = Response::head(&mut client);
+    solo.herd.signal("Solo", "TERM");
+    solo.herd.wait_for_log("Solo", &["stopping"]);
+    let body = client.rest();
+    assert_eq!(head.field("Content-Length"), Some(&*body.len().to_string()));
+}
+
 #[test]
 fn boxes_pages_and_names() {
     let solo = Solo::new();
@@ -613,6 +626,27 @@ fn events_go_on_where_they_broke_off() {
     }
     let mut by_query = solo.subscribe(&format!("?last_event_id={id}"), "");
     assert_eq!(by_query.next().client(), "b");
+}
+
+/// The end of a listener's side is the end, whether it comes with the request or later.
+#[test]
+fn who_half_closes_has_stopped_listening() {
+    let solo = Solo::new();
+    let mut later = solo.subscribe("", "");
+    assert!(later.all().is_empty());
+    later.client.half_close();
+    later.client.rest();
+    // Both are there when the node looks.
+    solo.herd.signal("Solo", "STOP");
+    let mut client = solo.connect();
+    client.send(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    client.half_close();
+    solo.herd.signal("Solo", "CONT");
+    let heard = client.rest();
+    assert!(heard.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", show(&heard));
+    eventually("both are forgotten", DEADLINE, || {
+        (solo.metric("proxy_herd_event_subscribers") == 0).then_some(())
+    });
 }
 
 /// A browser that does not read is owed the newest of each client, not every change.

@@ -123,10 +123,14 @@ impl Talk {
         }
     }
 
-    /// The node ends the connection: nothing more is executed, what is owed is still sent.
-    pub fn hang_up(&mut self) {
+    /// The node ends the connection: nothing more is executed, what is owed is still sent. Returns
+    /// what is next.
+    pub fn hang_up(&mut self) -> Next {
         match self {
-            Self::Lines(session) => session.hang_up(),
+            Self::Lines(session) => {
+                session.hang_up();
+                Next::HangUp
+            }
             Self::Http(session) => session.hang_up(),
         }
     }

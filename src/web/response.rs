@@ -1,6 +1,7 @@
 //! Heads of responses, and responses that are known at once.
 
 use super::Web;
+use crate::limits::WEB_RESPONSE_WORK;
 use crate::places::document::push_string;
 use crate::protocol::time::push_digits;
 
@@ -89,6 +90,7 @@ impl Answer {
         more: &[&str],
     ) {
         web.counters.responses[usize::from(status.code() / 100).min(5)] += 1;
+        web.work = web.work.saturating_sub(WEB_RESPONSE_WORK);
         out.extend_from_slice(b"HTTP/1.1 ");
         push_digits(out, status.code().into(), 3);
         for part in [" ", status.1, "\r\n"].iter().chain(more) {

@@ -54,10 +54,15 @@ impl Session {
         &self.label
     }
 
-    /// Whether a response waits for places.
+    /// Whether a response waits for places, or for the socket to take the rest of it.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
-        matches!(self.state, State::Places(..))
+        matches!(self.state, State::Places(..)) || self.is_streaming()
+    }
+
+    /// Whether a body is on its way out that comes to an end.
+    const fn is_streaming(&self) -> bool {
+        matches!(self.state, State::Asset(..) | State::Listing(_))
     }
 
     /// Whether the other end listens to events. It has nothing more to say then, so that the end of
@@ -73,9 +78,11 @@ impl Session {
     pub fn is_full(&self, web: &Web, out: usize) -> bool {
         match &self.state {
             State::Places(..) => true,
-            // Who reads slowly is owed the newest, so nothing is put together in advance.
+            // Nothing is put together in advance: who reads slowly costs a slice, and is owed the
+            // newest.
+            State::Asset(..) | State::Listing(_) => out > 0,
             State::Events(subscription) => out > 0 || !subscription.is_due(&web.events),
-            _ => out >= web.settings.max_output,
+            State::Idle => out >= web.settings.max_output,
         }
     }
 
@@ -90,8 +97,10 @@ impl Session {
     }
 
     /// The node ends the connection: no request more is answered, what is owed is still sent.
-    pub const fn hang_up(&mut self) {
+    /// Returns what is next.
+    pub const fn hang_up(&mut self) -> Next {
         self.ending = Some(Next::HangUp);
+        if self.is_streaming() { Next::Wait } else { Next::HangUp }
     }
 
     /// Takes `input`: what was not consumed before and what came after it. With `end`, nothing comes
@@ -106,13 +115,14 @@ impl Session {
         let mut at = 0;
         let most = scene.web.settings.max_output.min(out.len() + CLIENT_BYTES_PER_TURN);
         loop {
-            if let Some(ending) = self.ending {
+            if let Some(ending) = self.ending.filter(|_| !self.is_streaming()) {
                 return (input.len(), ending); // nothing more is answered
             }
             if out.len() >= most {
                 return (at, Next::Wait);
             }
             match &mut self.state {
+                State::Idle if scene.web.work == 0 && at < input.len() => return (at, Next::Wait),
                 State::Idle => match Parsed::parse(&input[at..]) {
                     Parsed::Partial if end => self.ending = Some(Next::Finish),
                     Parsed::Partial => return (at, Next::Read),
@@ -416,3 +426,6 @@ fn whatsat(query: &str) -> Result<Vec<u8>, String> {
     }
     Ok([b"WHATSAT x", radius.as_slice(), max.as_slice()].join(&b' '))
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,6 @@ use crate::limits::SHUTDOWN_TIMEOUT;
 use crate::net::connection::Connection;
 use crate::net::connection::Stage;
 use crate::net::tell_supervisor;
-use crate::node::Next;
 use crate::node::Now;
 use mio::Token;
 use sd_notify::NotifyState;
@@ -32,8 +31,7 @@ impl EventLoop {
                         self.close(token, now, "the node is stopping");
                         continue;
                     }
-                    session.hang_up();
-                    connection.next = Next::HangUp;
+                    connection.next = session.hang_up();
                     connection.verdict = Some("the node is stopping");
                     self.enqueue(token);
                 }

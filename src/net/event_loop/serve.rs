@@ -13,7 +13,6 @@ use crate::net::connection::Security;
 use crate::net::connection::Stage;
 use crate::net::log_file::clock;
 use crate::net::metrics::Vitals;
-use crate::net::talk::Talk;
 use crate::node::Next;
 use crate::node::Now;
 use crate::node::Stall;
@@ -35,10 +34,7 @@ impl EventLoop {
         connection.read_closed |= event.is_read_closed() || event.is_error();
         // Both directions are dead: whoever it was has hung up on what it asked for.
         let gone = event.is_error() || (event.is_read_closed() && event.is_write_closed());
-        let waits_in_vain = |talk: &Talk| {
-            gone && talk.is_waiting() || event.is_read_closed() && talk.only_listens()
-        };
-        if matches!(&connection.stage, Stage::Open(talk) if waits_in_vain(talk)) {
+        if matches!(&connection.stage, Stage::Open(talk) if gone && talk.is_waiting()) {
             return self.close(token, now, "it hung up");
         }
         // Whoever is in the run queue has a share of this turn already, or has had it.
@@ -53,6 +49,7 @@ impl EventLoop {
     /// not count, or new requests could keep these waiting for ever.
     pub(super) fn serve_queued(&mut self, due: VecDeque<Token>, now: &Now) {
         self.given = 0;
+        self.web.begin_queue();
         let mut left = VecDeque::new();
         for token in due {
             let is_over = self.given >= TURN_BYTES;
@@ -204,6 +201,10 @@ impl EventLoop {
         let Some(connection) = connections.get_mut(key(token).0) else { return Fate::Keep };
         counters.sent_bytes += std::mem::take(&mut connection.sent);
         let Stage::Open(session) = &connection.stage else { return Fate::Keep };
+        if connection.read_closed && session.only_listens() {
+            // It came with the request or later; nothing more will be said either way.
+            return Fate::Close;
+        }
         let settled = !connection.owes() && !session.is_waiting();
         match connection.next {
             Next::Finish if settled => Fate::Close,
@@ -352,8 +353,7 @@ impl EventLoop {
             Stage::Open(session)
                 if session.link().is_none() && !session.is_shaking() && !stalled && !shaking =>
             {
-                session.hang_up();
-                connection.next = Next::HangUp;
+                connection.next = session.hang_up();
                 connection.verdict = Some(why);
                 let told = if refused {
                     connection.send(TOO_MANY_CONNECTIONS, now.elapsed)

@@ -1,0 +1,116 @@
+//! What a connection is told in a turn, without a socket.
+
+use core::time::Duration;
+
+use super::*;
+use crate::config::LogFormat;
+use crate::herd::in_memory::{herd, identity};
+use crate::journal::Journal;
+use crate::limits::{Limits, WEB_RESPONSE_WORK, WEB_WORK_PER_TURN};
+use crate::places::Places;
+use crate::places::offline::Offline;
+use crate::web::{Settings, Shell};
+
+const NOW: Now = Now { elapsed: Duration::from_secs(3), clock: 0 };
+
+/// A loop of which nothing is known.
+struct Nothing;
+
+impl Shell for Nothing {
+    fn push_metrics(&self, _: &Node, _: &Web, _: &Now, _: &mut Vec<u8>) {}
+
+    fn connections(&self) -> usize {
+        0
+    }
+}
+
+/// One connection to a node.
+struct Browser {
+    node: Node,
+    web: Web,
+    session: Session,
+}
+
+impl Browser {
+    fn new() -> Self {
+        let limits = Limits::default();
+        let settings = Settings { max_output: limits.max_output_buffer, ..Settings::default() };
+        let places = Places::Offline(Offline::gazetteer().unwrap());
+        let journal = Journal::new(true, LogFormat::default(), "Clark");
+        let node = Node::new(herd(identity(&["Clark"], 0, &[])), places, journal, limits, &[7; 32]);
+        let mut web = Web::new(settings, 7);
+        let session = Session::accepted(&mut web, 1, [].into());
+        Self { node, web, session }
+    }
+
+    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Next) {
+        let Self { node, web, session } = self;
+        let mut scene = Scene { node, web, shell: &Nothing, now: &NOW };
+        session.receive(&mut scene, input, false, out)
+    }
+}
+
+fn ask(target: &str) -> Vec<u8> {
+    format!("{target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
+}
+
+fn responses(out: &[u8]) -> usize {
+    String::from_utf8_lossy(out).matches("HTTP/1.1 200 OK").count()
+}
+
+#[test]
+fn responses_spend_the_time_of_a_turn_and_half_of_it_is_for_who_waits() {
+    let half = WEB_WORK_PER_TURN / 2 / WEB_RESPONSE_WORK;
+    for target in ["HEAD /metrics", "GET /healthz", "HEAD /api/herd", "HEAD /land.json"] {
+        let mut browser = Browser::new();
+        let mut input = ask(target).repeat(3 * half);
+        for next in [Next::Wait, Next::Wait, Next::Read] {
+            if next == Next::Wait {
+                browser.web.begin_turn();
+            } else {
+                browser.web.begin_queue();
+            }
+            let mut out = Vec::new();
+            let (consumed, is) = browser.receive(&input, &mut out);
+            assert_eq!((responses(&out), is), (half, next), "{target}");
+            assert!(!browser.session.is_full(&browser.web, 0), "it goes on in the next turn");
+            input.drain(..consumed);
+        }
+        assert!(input.is_empty());
+    }
+}
+
+#[test]
+fn a_body_is_put_together_as_the_socket_takes_it_and_ends_though_the_node_does() {
+    for target in ["GET /land.json", "GET /api/clients"] {
+        let mut browser = Browser::new();
+        // A listing has no end yet where there is no time for it.
+        let work = if target.ends_with("json") { WEB_RESPONSE_WORK + 1 } else { WEB_RESPONSE_WORK };
+        let record = b"AT Clark +0.000000000 kiwi +1+1 5";
+        browser.node.herd.hear(&Record::parse(record).unwrap(), 0);
+        browser.web.work = work;
+        let (mut input, mut out) = ([ask(target), ask("GET /healthz")].concat(), Vec::new());
+        let (consumed, next) = browser.receive(&input, &mut out);
+        input.drain(..consumed);
+        assert_eq!(next, Next::Wait, "{target}");
+        assert!(browser.session.is_full(&browser.web, 1), "a byte waits for the socket");
+        assert!(!browser.session.is_full(&browser.web, 0) && browser.session.is_waiting());
+        assert_eq!(browser.session.hang_up(), Next::Wait, "the rest is owed");
+        let mut next = Next::Wait;
+        while next == Next::Wait {
+            browser.web.begin_turn();
+            let mut slice = Vec::new(); // the socket takes each
+            let (consumed, is) = browser.receive(&input, &mut slice);
+            out.extend(slice);
+            input.drain(..consumed);
+            next = is;
+        }
+        assert_eq!((next, responses(&out)), (Next::HangUp, 1), "the request behind it is not owed");
+        let end: &[u8] = match ASSETS.iter().find(|asset| target.ends_with(asset.path)) {
+            Some(land) => land.bytes,
+            None => b"\n],\"held\":1,\"next\":null}\n\r\n0\r\n\r\n",
+        };
+        assert!(out.ends_with(end), "{target} is whole");
+        assert!(!browser.session.is_waiting());
+    }
+}

@@ -8,7 +8,7 @@ mod replies;
 mod seed;
 mod session;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use core::time::Duration;
 use std::collections::HashMap;

@@ -16,7 +16,8 @@ use crate::protocol::time::SECOND;
 
 const NOW: Now = Now { elapsed: Duration::from_secs(3), clock: 1_621_464_828 * SECOND };
 
-fn node(limits: Limits) -> Node {
+/// Clark, whose neighbour Bona is not linked.
+pub(crate) fn node(limits: Limits) -> Node {
     let herd = herd(identity(&["Bona", "Clark"], 1, &[0]));
     let journal = Journal::new(true, LogFormat::default(), "Clark");
     let places = Places::Offline(Offline::gazetteer().unwrap());

@@ -3,12 +3,8 @@
 use core::time::Duration;
 
 use super::*;
-use crate::config::LogFormat;
-use crate::herd::in_memory::{herd, identity};
-use crate::journal::Journal;
 use crate::limits::{Limits, WEB_RESPONSE_WORK, WEB_WORK_PER_TURN};
-use crate::places::Places;
-use crate::places::offline::Offline;
+use crate::node::tests::node;
 use crate::web::{Settings, Shell};
 
 const NOW: Now = Now { elapsed: Duration::from_secs(3), clock: 0 };
@@ -35,9 +31,7 @@ impl Browser {
     fn new() -> Self {
         let limits = Limits::default();
         let settings = Settings { max_output: limits.max_output_buffer, ..Settings::default() };
-        let places = Places::Offline(Offline::gazetteer().unwrap());
-        let journal = Journal::new(true, LogFormat::default(), "Clark");
-        let node = Node::new(herd(identity(&["Clark"], 0, &[])), places, journal, limits, &[7; 32]);
+        let node = node(limits);
         let mut web = Web::new(settings, 7);
         let session = Session::accepted(&mut web, 1, [].into());
         Self { node, web, session }

@@ -2,25 +2,17 @@
 
 use crate::herd::LinkId;
 use crate::herd::handshake::Transport;
-use crate::limits::ACCEPT_RETRY;
-use crate::limits::MAX_PROBATIONS;
-use crate::limits::MAX_REFUSALS;
-use crate::net::connection::Connection;
-use crate::net::connection::Deadline;
-use crate::net::connection::Security;
-use crate::net::connection::Stage;
+use crate::limits::{ACCEPT_RETRY, MAX_PROBATIONS, MAX_REFUSALS};
+use crate::net::connection::{Connection, Deadline, Security, Stage};
 use crate::net::listener::Accept;
 use crate::net::talk::Talk;
-use crate::node::Caller;
-use crate::node::Now;
-use crate::node::Session;
+use crate::node::{Caller, Now, Session};
 use crate::protocol::reply::TOO_MANY_CONNECTIONS;
 use crate::web;
 use mio::Token;
 use mio::net::TcpStream;
 use std::hash::BuildHasher as _;
-use std::net::IpAddr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{EventLoop, Serves};
 

@@ -1,9 +1,7 @@
 //! The end in good order.
 
-use crate::limits::GIVE_UP_BEFORE_END;
-use crate::limits::SHUTDOWN_TIMEOUT;
-use crate::net::connection::Connection;
-use crate::net::connection::Stage;
+use crate::limits::{GIVE_UP_BEFORE_END, SHUTDOWN_TIMEOUT};
+use crate::net::connection::{Connection, Stage};
 use crate::net::tell_supervisor;
 use crate::node::Now;
 use mio::Token;

@@ -1,16 +1,11 @@
 //! Links: dialling neighbours, and sending what the herd owes them.
 
-use crate::herd::Action;
-use crate::herd::LinkId;
 use crate::herd::handshake::Transport;
-use crate::limits::LINK_BUFFER;
-use crate::limits::LINK_BYTES_PER_TURN;
-use crate::net::connection::Connection;
-use crate::net::connection::Security;
-use crate::net::connection::Stage;
+use crate::herd::{Action, LinkId};
+use crate::limits::{LINK_BUFFER, LINK_BYTES_PER_TURN};
+use crate::net::connection::{Connection, Security, Stage};
 use crate::net::talk::Talk;
-use crate::node::Now;
-use crate::node::Session;
+use crate::node::{Now, Session};
 use mio::Token;
 use mio::net::TcpStream;
 use std::io;

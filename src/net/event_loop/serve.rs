@@ -1,21 +1,13 @@
 //! One connection: what its events mean, what it may do in a turn, and how it ends.
 
 use crate::herd::LinkId;
-use crate::limits::CLIENT_BYTES_PER_TURN;
-use crate::limits::EVENTS_PER_TURN;
-use crate::limits::LOG_BUFFER;
-use crate::limits::READ_CHUNK;
-use crate::limits::READS_PER_TURN;
-use crate::limits::TURN_BYTES;
-use crate::net::connection::Deadline;
-use crate::net::connection::ReadOutcome;
-use crate::net::connection::Security;
-use crate::net::connection::Stage;
+use crate::limits::{
+    CLIENT_BYTES_PER_TURN, EVENTS_PER_TURN, LOG_BUFFER, READ_CHUNK, READS_PER_TURN, TURN_BYTES,
+};
+use crate::net::connection::{Deadline, ReadOutcome, Security, Stage};
 use crate::net::log_file::clock;
 use crate::net::metrics::Vitals;
-use crate::node::Next;
-use crate::node::Now;
-use crate::node::Stall;
+use crate::node::{Next, Now, Stall};
 use crate::protocol::reply::TOO_MANY_CONNECTIONS;
 use crate::web::Scene;
 use mio::Token;

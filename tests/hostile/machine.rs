@@ -294,13 +294,14 @@ fn a_client_has_no_more_than_its_share_of_a_turn() {
     let browsers = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     drop(eventually("it accepts", DEADLINE, || TcpStream::connect(browsers).ok()));
     let head: &[u8] = b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    for (address, question, end) in [
-        (herd.address("Solo"), &b"WHATSAT kiwi 0 0\n"[..], &b"\n\n"[..]),
-        (browsers, head, b"\r\n\r\n"),
+    // A response has a part of the work of a turn beside its bytes: there are fewer of them.
+    for (address, question, end, least) in [
+        (herd.address("Solo"), &b"WHATSAT kiwi 0 0\n"[..], &b"\n\n"[..], SHARE / 2),
+        (browsers, head, b"\r\n\r\n", 0),
     ] {
         let (reply, most) = sent_in_a_turn(&machine, address, 1, question, end);
         assert!(most <= SHARE + reply, "{most} bytes in a turn");
-        assert!(most > SHARE / 2, "{most} bytes in a turn: they are not counted");
+        assert!(most > least, "{most} bytes in a turn: they are not counted");
     }
 }
 

@@ -29,9 +29,7 @@ pub fn status(config: &Config, nodes: &[usize]) -> Result<Status, String> {
                     `http`; see conf/config.yml for one"
             .to_owned());
     };
-    let (asked, silent): (Vec<usize>, Vec<usize>) =
-        nodes.iter().partition(|&&node| http.ports[node].is_some());
-    let asked: Vec<(&str, String)> = asked
+    let asked: Vec<(&str, String)> = nodes
         .iter()
         .filter_map(|&node| {
             let (port, node) = (http.ports[node]?, &config.nodes[node]);
@@ -57,7 +55,8 @@ pub fn status(config: &Config, nodes: &[usize]) -> Result<Status, String> {
     }
     let names: Vec<&str> = asked.iter().map(|(name, _)| *name).collect();
     let mut problems = problems(&names, &answers);
-    problems.extend(silent.iter().map(|&node| {
+    let silent = nodes.iter().filter(|&&node| http.ports[node].is_none());
+    problems.extend(silent.map(|&node| {
         format!("{} cannot be asked: it has no port under http.ports", config.nodes[node].name)
     }));
     if agreement == Agreement::Differ {

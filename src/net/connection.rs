@@ -185,6 +185,12 @@ impl Connection {
         ciphertext || !self.output.is_empty()
     }
 
+    /// Whether all that it is to be told has been said, and is with the kernel.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !self.owes() && matches!(&self.stage, Stage::Open(talk) if !talk.is_waiting())
+    }
+
     /// Whether it is known to be a client's: neighbours have their turn whatever clients ask.
     #[must_use]
     pub const fn is_client(&self) -> bool {

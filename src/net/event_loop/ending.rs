@@ -19,12 +19,12 @@ impl EventLoop {
         self.stop_at = Some(now.elapsed + SHUTDOWN_TIMEOUT);
         for token in self.tokens() {
             let Some(connection) = self.get(token) else { continue };
-            let owes = connection.owes();
+            let settled = connection.is_settled();
             match &mut connection.stage {
                 Stage::Dialling(_) => self.close(token, now, "the node is stopping"),
                 Stage::Open(session) if session.link().is_none() => {
                     let silent = !connection.readable && connection.input.is_empty();
-                    if silent && !owes && !session.is_waiting() {
+                    if silent && settled {
                         // Nothing is owed and nothing unread could turn into a reset.
                         self.close(token, now, "the node is stopping");
                         continue;

@@ -197,7 +197,7 @@ impl EventLoop {
             // It came with the request or later; nothing more will be said either way.
             return Fate::Close;
         }
-        let settled = !connection.owes() && !session.is_waiting();
+        let settled = connection.is_settled();
         match connection.next {
             Next::Finish if settled => Fate::Close,
             Next::HangUp if settled => Fate::Drain,
@@ -352,10 +352,7 @@ impl EventLoop {
                 } else {
                     Ok(())
                 };
-                let settled = self.connections.get(key(token).0).is_some_and(|connection| {
-                    matches!(&connection.stage, Stage::Open(session) if !session.is_waiting())
-                        && !connection.owes()
-                });
+                let settled = connection.is_settled();
                 match told {
                     Err(error) => self.close(token, now, &error.to_string()),
                     Ok(()) if settled => self.drain(token, now, why),

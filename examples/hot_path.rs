@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use proxy_herd::config::LogFormat;
 use proxy_herd::herd::handshake::Transport;
-use proxy_herd::journal::Journal;
 use proxy_herd::limits::Limits;
-use proxy_herd::node::{Caller, Node, Now, Session};
+use proxy_herd::message_log::MessageLog;
+use proxy_herd::node::{Caller, LineSession, Node, Now};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
 use proxy_herd::protocol::time::SECOND;
@@ -74,7 +74,7 @@ fn main() {
 struct Teller {
     node: Node,
     /// Of a client.
-    session: Session,
+    session: LineSession,
     /// What is told comes from node 0, and leaves for node 2.
     is_peer: bool,
     out: Vec<u8>,
@@ -90,7 +90,7 @@ impl Teller {
             transport: Transport { loopback: true, certified: None },
             ..Caller::default()
         };
-        let session = Session::accepted(&node, 7, caller);
+        let session = LineSession::accepted(&node, 7, caller);
         Self { node, session, is_peer: kind == "flood", out: Vec::new() }
     }
 
@@ -101,9 +101,9 @@ impl Teller {
         if *is_peer {
             let mut start = 0;
             for end in memchr::memchr_iter(b'\n', lines) {
-                let Node { herd, journal, .. } = &mut *node;
+                let Node { herd, message_log, .. } = &mut *node;
                 let line = &lines[start..end];
-                let taken = herd.receive(0, 0, line, NOW.elapsed, NOW.clock, journal);
+                let taken = herd.receive(0, 0, line, NOW.elapsed, NOW.clock, message_log);
                 assert_eq!(taken, Ok(()));
                 start = end + 1;
             }
@@ -116,10 +116,10 @@ impl Teller {
             }
         }
         for link in 0..2 {
-            let Node { herd, journal, .. } = &mut *node;
-            herd.fill(link, NOW.clock, out, usize::MAX, journal);
+            let Node { herd, message_log, .. } = &mut *node;
+            herd.fill(link, NOW.clock, out, usize::MAX, message_log);
         }
-        node.journal.clear();
+        node.message_log.clear();
         let replied = out.len();
         out.clear();
         replied
@@ -142,7 +142,7 @@ fn node(logged: bool) -> Node {
     let mut identity = in_memory::identity(&["Bona", "Clark", "Jaquez"], 1, &[0, 2]);
     identity.rules.max_clients = 10_000_000; // none of CLIENTS is evicted
     let herd = in_memory::herd(identity);
-    let journal = Journal::new(logged, LogFormat::default(), "Clark");
+    let message_log = MessageLog::new(logged, LogFormat::default(), "Clark");
     let places = Places::Offline(Offline::gazetteer().expect("the gazetteer is sound"));
-    Node::new(herd, places, journal, Limits::default(), &[7; 32])
+    Node::new(herd, places, message_log, Limits::default(), &[7; 32])
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the page that a node shows, from web/ into src/web/assets.
+# Builds the page that a node shows, from web/ into src/http/assets.
 #
 # Usage: scripts/build_page.sh [--check]
 #
@@ -12,7 +12,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh
 . scripts/speak.sh
 
-assets=$PWD/src/web/assets
+assets=$PWD/src/http/assets
 case ${1-} in
 "" | --check) ;;
 -h | --help) print_usage && exit 0 ;;
@@ -33,10 +33,10 @@ gzip -9 -n -k "$made"/*
 
 if [ "${1-}" = --check ]; then
     if ! diff -rq "$made" "$assets"; then
-        say "src/web/assets is not what web/ builds; run scripts/build_page.sh and commit it"
+        say "src/http/assets is not what web/ builds; run scripts/build_page.sh and commit it"
         exit 1
     fi
-    echo "src/web/assets is what web/ builds"
+    echo "src/http/assets is what web/ builds"
 else
     rm -rf "$assets"
     mkdir "$assets"

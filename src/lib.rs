@@ -5,14 +5,16 @@ pub mod cli;
 pub mod config;
 pub mod herd;
 pub mod histogram;
-pub mod journal;
+pub mod http;
+pub mod ids;
 pub mod limits;
+pub mod message_log;
 pub mod net;
 pub mod node;
 pub mod places;
 pub mod planted;
 pub mod protocol;
-pub mod web;
+pub mod time;
 
 #[cfg(test)]
 extern crate self as proxy_herd; // what tests of both kinds share names the crate from outside

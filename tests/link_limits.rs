@@ -14,7 +14,7 @@ use std::time::Duration;
 use in_memory::{KEYS, identity};
 use proxy_herd::config::LogFormat;
 use proxy_herd::herd::{Action, Herd, Timing};
-use proxy_herd::journal::Journal;
+use proxy_herd::message_log::MessageLog;
 
 const TIMING: Timing = Timing {
     keepalive: Duration::from_millis(400),
@@ -42,16 +42,16 @@ fn linked(timing: &Timing) -> [Herd; 2] {
 
 /// What the two say to each other until neither has more to say at `now`, line by line.
 fn talk(herds: &mut [Herd; 2], now: Duration) -> Vec<String> {
-    let mut journal = Journal::new(false, LogFormat::default(), "A");
+    let mut message_log = MessageLog::new(false, LogFormat::default(), "A");
     let mut said = Vec::new();
     loop {
         let before = said.len();
         for end in [0, 1] {
             let mut bytes = Vec::new();
             herds[end].handle_timeout(now, 0);
-            herds[end].fill(0, 0, &mut bytes, 1 << 20, &mut journal);
+            herds[end].fill(0, 0, &mut bytes, 1 << 20, &mut message_log);
             for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-                herds[1 - end].receive(0, 1, line, now, 0, &mut journal).unwrap();
+                herds[1 - end].receive(0, 1, line, now, 0, &mut message_log).unwrap();
                 said.push(String::from_utf8(line.to_vec()).unwrap());
             }
         }

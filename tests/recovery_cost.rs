@@ -20,8 +20,8 @@ use proxy_herd::config::LogFormat;
 use proxy_herd::herd::directory::Source;
 use proxy_herd::herd::routes::NodeId;
 use proxy_herd::herd::{Herd, LinkId};
-use proxy_herd::journal::Journal;
 use proxy_herd::limits::{FETCH_FREELY, FETCH_PATIENCE, LINK_BUFFER};
+use proxy_herd::message_log::MessageLog;
 use proxy_herd::protocol::command::Command;
 use proxy_herd::protocol::record::Record;
 use proxy_herd::protocol::time::{Nanos, SECOND};
@@ -40,7 +40,7 @@ fn clients() -> u32 {
 struct Star {
     nodes: Vec<Herd>,
     now: Duration,
-    journal: Journal,
+    message_log: MessageLog,
     /// Bytes from node 0, and to it.
     sent: u64,
     received: u64,
@@ -79,7 +79,7 @@ impl Star {
         Self {
             nodes: (0..nodes).map(|me| node(me, nodes, me as u64 + 1)).collect(),
             now: Duration::ZERO,
-            journal: Journal::new(false, LogFormat::default(), "N0"),
+            message_log: MessageLog::new(false, LogFormat::default(), "N0"),
             sent: 0,
             received: 0,
             fetched: 0,
@@ -148,17 +148,17 @@ impl Star {
     }
 
     fn carry(&mut self, from: (usize, LinkId), to: (usize, LinkId)) -> u64 {
-        let Self { nodes, journal, now, slow, fetched, .. } = self;
+        let Self { nodes, message_log, now, slow, fetched, .. } = self;
         let limit =
             slow.filter(|(node, _)| *node == from.0).map_or(LINK_BUFFER, |(_, bytes)| bytes);
         let mut bytes = Vec::new();
-        nodes[from.0].fill(from.1, CLOCK, &mut bytes, limit, journal);
+        nodes[from.0].fill(from.1, CLOCK, &mut bytes, limit, message_log);
         let Some(up) = &nodes[to.0].links()[to.1].up else { return 0 };
         let connection = up.connection;
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap();
             *fetched += u64::from(to.0 == 0 && line.starts_with(b"REPAIR "));
-            nodes[to.0].receive(to.1, connection, line, *now, CLOCK, journal).unwrap();
+            nodes[to.0].receive(to.1, connection, line, *now, CLOCK, message_log).unwrap();
         }
         bytes.len() as u64
     }

@@ -14,9 +14,9 @@ use std::time::Duration;
 use in_memory::{herd, identity};
 use proxy_herd::config::LogFormat;
 use proxy_herd::herd::handshake::Transport;
-use proxy_herd::journal::Journal;
 use proxy_herd::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, Limits};
-use proxy_herd::node::{Caller, Next, Node, Now, Session};
+use proxy_herd::message_log::MessageLog;
+use proxy_herd::node::{Caller, LineSession, Next, Node, Now};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
 
@@ -36,14 +36,14 @@ const START: Now = Now { elapsed: Duration::ZERO, clock: 1_700_000_000_000_000_0
 fn node(names: &[&str], me: u16, limits: Limits) -> Node {
     let others: Vec<u16> = (0..names.len() as u16).filter(|&other| other != me).collect();
     let herd = herd(identity(names, me, &others));
-    let journal = Journal::new(false, LogFormat::default(), names[usize::from(me)]);
+    let message_log = MessageLog::new(false, LogFormat::default(), names[usize::from(me)]);
     let places = Places::Offline(Offline::gazetteer().expect("the gazetteer is sound"));
-    Node::new(herd, places, journal, limits, &[me as u8; 32])
+    Node::new(herd, places, message_log, limits, &[me as u8; 32])
 }
 
 /// A connection between two nodes: a session at each end, and what is on its way to each.
 struct Wire {
-    ends: [Session; 2],
+    ends: [LineSession; 2],
     on_the_way: [Vec<u8>; 2],
 }
 
@@ -52,8 +52,9 @@ impl Wire {
     fn dial(nodes: &mut [Node; 2], id: u64, now: Now) -> Self {
         let [dialler, listener] = nodes;
         let mut hello = Vec::new();
-        let dialled = Session::dialled(dialler, id, b"a"[..].into(), 0, LOOPBACK, &now, &mut hello);
-        let accepted = Session::accepted(listener, id, caller(b"b"));
+        let dialled =
+            LineSession::dialled(dialler, id, b"a"[..].into(), 0, LOOPBACK, &now, &mut hello);
+        let accepted = LineSession::accepted(listener, id, caller(b"b"));
         Self { ends: [dialled, accepted], on_the_way: [Vec::new(), hello] }
     }
 
@@ -73,10 +74,10 @@ impl Wire {
         let mut told = [Vec::new(), Vec::new()];
         loop {
             for end in [0, 1] {
-                let Node { herd, journal, .. } = &mut nodes[end];
+                let Node { herd, message_log, .. } = &mut nodes[end];
                 if let Some(link) = self.ends[end].link() {
                     herd.handle_timeout(now.elapsed, now.clock);
-                    herd.fill(link, now.clock, &mut self.on_the_way[1 - end], 1 << 20, journal);
+                    herd.fill(link, now.clock, &mut self.on_the_way[1 - end], 1 << 20, message_log);
                 }
             }
             // A turn may only look through leaves, and send nothing.
@@ -103,7 +104,7 @@ fn linked(limits: &Limits) -> ([Node; 2], Wire) {
 }
 
 fn tell(node: &mut Node, line: &str) {
-    let mut client = Session::accepted(node, 9, caller(b"c"));
+    let mut client = LineSession::accepted(node, 9, caller(b"c"));
     let mut reply = Vec::new();
     client.receive(node, line.as_bytes(), true, &START, &mut reply);
     assert!(reply.starts_with(b"AT "), "{}", reply.escape_ascii());
@@ -156,15 +157,15 @@ fn what_a_link_owes_does_not_keep_it_from_listening() {
 fn the_link_states_of_a_large_herd_are_told_a_buffer_at_a_time() {
     let names: Vec<String> = (0..100).map(|i| format!("{i:060}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let Node { mut herd, mut journal, .. } = node(&names, 0, Limits::default());
+    let Node { mut herd, mut message_log, .. } = node(&names, 0, Limits::default());
     herd.established(1, 1, 7, true, START.elapsed);
     herd.established(2, 2, 7, true, START.elapsed);
     for origin in &names[1..] {
         let line = format!("LINKS {origin} 1 {}", names.join(" "));
-        herd.receive(0, 1, line.as_bytes(), START.elapsed, START.clock, &mut journal).unwrap();
+        herd.receive(0, 1, line.as_bytes(), START.elapsed, START.clock, &mut message_log).unwrap();
     }
     let mut out = Vec::new();
-    herd.fill(1, START.clock, &mut out, 16_384, &mut journal);
+    herd.fill(1, START.clock, &mut out, 16_384, &mut message_log);
     assert!(out.len() < 2 * 16_384, "{} bytes", out.len());
     assert!(herd.has_output(1), "the rest is still to come");
 }
@@ -173,7 +174,7 @@ fn the_link_states_of_a_large_herd_are_told_a_buffer_at_a_time() {
 fn links_that_come_up_together_are_told_together() {
     let names: Vec<String> = (0..50).map(|i| format!("n{i:02}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let Node { mut herd, mut journal, .. } = node(&names, 0, Limits::default());
+    let Node { mut herd, mut message_log, .. } = node(&names, 0, Limits::default());
     let mut told = Vec::new();
     let millisecond = Duration::from_millis(1);
     for turn in 0..200 {
@@ -183,7 +184,7 @@ fn links_that_come_up_together_are_told_together() {
         }
         herd.handle_timeout(now.elapsed, now.clock);
         for link in 0..49 {
-            herd.fill(link, now.clock, &mut told, usize::MAX, &mut journal);
+            herd.fill(link, now.clock, &mut told, usize::MAX, &mut message_log);
         }
     }
     let told = told.split(|&b| b == b'\n').filter(|line| line.starts_with(b"LINKS n00 ")).count();

@@ -13,8 +13,8 @@ use proxy_herd::config::LogFormat;
 use proxy_herd::herd::message::{Message, Purpose};
 use proxy_herd::herd::routes::NodeId;
 use proxy_herd::herd::{Action, Counters, Herd, LinkId};
-use proxy_herd::journal::Journal;
 use proxy_herd::limits::LINK_BUFFER;
+use proxy_herd::message_log::MessageLog;
 use proxy_herd::protocol::command::Command;
 use proxy_herd::protocol::record::Record;
 use proxy_herd::protocol::time::{Nanos, SECOND};
@@ -111,7 +111,7 @@ pub struct World {
     events: BinaryHeap<Reverse<(Time, u64, Event)>>,
     order: u64,
     connections: u64,
-    journal: Journal,
+    message_log: MessageLog,
 }
 
 impl World {
@@ -136,7 +136,7 @@ impl World {
             events: BinaryHeap::new(),
             order: 0,
             connections: 0,
-            journal: Journal::new(false, LogFormat::default(), ""),
+            message_log: MessageLog::new(false, LogFormat::default(), ""),
         };
         let mut ends: Vec<Vec<(usize, usize)>> = vec![Vec::new(); nodes];
         for (edge, &(a, b)) in edges.iter().enumerate() {
@@ -299,7 +299,7 @@ impl World {
                 return;
             }
             let before = news(&herd.counters);
-            herd.receive(link, connection, line, now, clock, &mut self.journal)
+            herd.receive(link, connection, line, now, clock, &mut self.message_log)
                 .expect("nodes understand one another");
             if let Some(update) = update_of(line) {
                 let update = &mut self.updates[update];
@@ -371,7 +371,7 @@ impl World {
         let host = &mut self.hosts[node];
         let Some(up) = &host.herd.links()[link].up else { return };
         let connection = up.connection;
-        host.herd.fill(link, clock, &mut bytes, LINK_BUFFER, &mut self.journal);
+        host.herd.fill(link, clock, &mut bytes, LINK_BUFFER, &mut self.message_log);
         host.records[link] += self.traffic.count(&bytes);
         let edge = host.edges[link];
         let line = &self.lines[edge];

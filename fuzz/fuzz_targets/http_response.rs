@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use proxy_herd::limits::PlacesLimits;
 use proxy_herd::places::Question;
 use proxy_herd::places::document::Point;
-use proxy_herd::places::exchange::{Broken, Exchange, Progress, Response};
+use proxy_herd::places::http::{Broken, Exchange, Progress, Response};
 use proxy_herd::places::key::ApiKey;
 use proxy_herd::places::limits::MAX_DOCUMENT_BYTES;
 use proxy_herd::places::provider::Provider;

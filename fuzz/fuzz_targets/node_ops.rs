@@ -25,7 +25,7 @@ use proxy_herd::herd::message::{
 use proxy_herd::herd::routes::SETTLE;
 use proxy_herd::herd::{Action, LinkId};
 use proxy_herd::limits::{Limits, PlacesLimits};
-use proxy_herd::node::{Caller, Next, Node, Now, Session};
+use proxy_herd::node::{Caller, LineSession, Next, Node, Now};
 use proxy_herd::places::Places;
 use proxy_herd::places::provider::{Provider, Trouble};
 use proxy_herd::places::upstream::{Client, ConnId, Settings};
@@ -108,7 +108,7 @@ enum Owed {
 /// A connection of a client.
 struct User {
     id: u64,
-    session: Session,
+    session: LineSession,
     /// Sent and not taken by the node; the first `arrived` of it have come.
     sent: Vec<u8>,
     arrived: usize,
@@ -127,7 +127,7 @@ struct User {
 /// A connection of a neighbour.
 struct Peer {
     id: u64,
-    session: Session,
+    session: LineSession,
     link: LinkId,
 }
 
@@ -207,7 +207,7 @@ impl World {
 
     fn user(&mut self) -> User {
         self.last_id += 1;
-        let session = Session::accepted(&self.node, self.last_id, Caller::default());
+        let session = LineSession::accepted(&self.node, self.last_id, Caller::default());
         User {
             id: self.last_id,
             session,
@@ -407,7 +407,7 @@ impl World {
         let transport = Transport { loopback: true, certified: None };
         let seed = (link == SEED).then_some(SEED);
         let caller = Caller { transport, seed, ..Caller::default() };
-        let session = Session::accepted(&self.node, self.last_id, caller);
+        let session = LineSession::accepted(&self.node, self.last_id, caller);
         let mut peer = Peer { id: self.last_id, session, link };
         if link == SEED {
             self.peers.push(peer); // it says nothing before its first record
@@ -433,7 +433,7 @@ impl World {
         let (id, transport) = (self.last_id, Transport { loopback: true, certified: None });
         let (label, mut out) = (Box::default(), Vec::new());
         let node = &mut self.node;
-        let session = Session::dialled(node, id, label, link, transport, &self.now, &mut out);
+        let session = LineSession::dialled(node, id, label, link, transport, &self.now, &mut out);
         let mut peer = Peer { id, session, link };
         if link == SEED {
             assert!(out.is_empty() && peer.session.link() == Some(SEED));
@@ -585,8 +585,8 @@ impl World {
         let Some(at) = self.a_peer(events) else { return };
         let Some(link) = self.peers[at].session.link() else { return };
         let (limit, mut out) = (events.of(&[4096, 100, 300]), Vec::new());
-        let Node { herd, journal, .. } = &mut self.node;
-        herd.fill(link, self.now.clock, &mut out, limit, journal);
+        let Node { herd, message_log, .. } = &mut self.node;
+        herd.fill(link, self.now.clock, &mut out, limit, message_log);
         assert!(out.len() <= limit + LONGEST_MESSAGE, "{} bytes", out.len());
         for line in out.split_inclusive(|&byte| byte == b'\n') {
             let line = line.strip_suffix(b"\n").expect("whole lines");
@@ -614,7 +614,7 @@ impl World {
         } else {
             let seconds: Nanos = events.of(&[1, -1, 5, -5, 61, -61, 1_000_000, -1_000_000]);
             self.now.clock += seconds * SECOND;
-            self.node.journal.set_clock(self.now.clock);
+            self.node.message_log.set_clock(self.now.clock);
         }
     }
 

@@ -17,12 +17,12 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use proxy_herd::herd::LinkId;
+use proxy_herd::herd::anti_entropy::GRACE;
 use proxy_herd::herd::directory::{MAX_RECORD, Rules};
-use proxy_herd::herd::exchange::GRACE;
 use proxy_herd::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Transport};
 use proxy_herd::herd::message::Message;
 use proxy_herd::limits::Limits;
-use proxy_herd::node::{Caller, Next, Node, Now, Session};
+use proxy_herd::node::{Caller, LineSession, Next, Node, Now};
 use proxy_herd::protocol::next_field;
 use proxy_herd::protocol::time::SECOND;
 use proxy_herd_fuzz::cuts;
@@ -71,7 +71,7 @@ impl Setting {
 #[derive(Debug, PartialEq)]
 struct Outcome {
     said: Vec<u8>,
-    journal: Vec<u8>,
+    message_log: Vec<u8>,
     link: Option<LinkId>,
     next: Next,
     /// What the link owed in the end.
@@ -115,7 +115,7 @@ fuzz_target!(|input: &[u8]| {
         let mut node = End::new(setting);
         node.read(&stream[..whole], true);
         let without = node.finish(false);
-        assert_eq!((&without.journal, &without.owed), (&outcome.journal, &outcome.owed));
+        assert_eq!((&without.message_log, &without.owed), (&outcome.message_log, &outcome.owed));
     }
     if stream.len() < 100 {
         again(&mut (1..=stream.len()));
@@ -125,7 +125,7 @@ fuzz_target!(|input: &[u8]| {
 /// The node's end of the connection.
 struct End {
     node: Node,
-    session: Session,
+    session: LineSession,
     held: Vec<u8>,
     said: Vec<u8>,
     next: Next,
@@ -139,8 +139,12 @@ impl End {
         let label: Box<[u8]> = (*b"127.0.0.1:9").into();
         let (mut said, transport) = (Vec::new(), setting.transport());
         let session = match setting.dials {
-            Some(link) => Session::dialled(&mut node, 7, label, link, transport, &NOW, &mut said),
-            None => Session::accepted(&node, 7, Caller { label, transport, ..Caller::default() }),
+            Some(link) => {
+                LineSession::dialled(&mut node, 7, label, link, transport, &NOW, &mut said)
+            }
+            None => {
+                LineSession::accepted(&node, 7, Caller { label, transport, ..Caller::default() })
+            }
         };
         Self { node, session, held: Vec::new(), said, next: Next::Read }
     }
@@ -172,7 +176,7 @@ impl End {
         if is_silent {
             self.read(b"", true);
         }
-        let journal = self.node.journal.lines().to_vec();
+        let message_log = self.node.message_log.lines().to_vec();
         let (link, mut owed) = (self.session.link(), Vec::new());
         if let Some(link) = link {
             self.drain(link, &mut owed);
@@ -183,7 +187,7 @@ impl End {
         node::check(&mut self.node);
         self.session.close(&mut self.node, &NOW);
         node::check(&mut self.node);
-        Outcome { said: self.said, journal, link, next: self.next, owed }
+        Outcome { said: self.said, message_log, link, next: self.next, owed }
     }
 
     /// Sends all that the link owes.
@@ -194,8 +198,8 @@ impl End {
                 break;
             }
             let mut out = Vec::new();
-            let Node { herd, journal, .. } = &mut self.node;
-            herd.fill(link, NOW.clock, &mut out, FILL, journal);
+            let Node { herd, message_log, .. } = &mut self.node;
+            herd.fill(link, NOW.clock, &mut out, FILL, message_log);
             assert!(out.len() <= FILL + LONGEST_MESSAGE);
             for line in out.split_inclusive(|&byte| byte == b'\n') {
                 let line = line.strip_suffix(b"\n").expect("whole lines");

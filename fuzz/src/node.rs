@@ -11,8 +11,8 @@ use proxy_herd::herd::handshake::Identity;
 use proxy_herd::herd::queue::SlotQueue;
 use proxy_herd::herd::routes::NodeId;
 use proxy_herd::herd::{Herd, Timing};
-use proxy_herd::journal::Journal;
 use proxy_herd::limits::Limits;
+use proxy_herd::message_log::MessageLog;
 use proxy_herd::node::Node;
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
@@ -58,8 +58,8 @@ pub fn node(
     };
     let keys = Keys { index: (1, 2), digest: DIGEST_KEY };
     let herd = Herd::new(identity, seed_compatible, timing, keys, Duration::ZERO);
-    let journal = Journal::new(true, LogFormat::default(), NAMES[usize::from(ME)]);
-    Node::new(herd, places, journal, limits, &[7; 32])
+    let message_log = MessageLog::new(true, LogFormat::default(), NAMES[usize::from(ME)]);
+    Node::new(herd, places, message_log, limits, &[7; 32])
 }
 
 /// One place, at 0, 0.
@@ -94,8 +94,8 @@ pub fn check(node: &mut Node) {
         }
     }
     let printable = |&byte: &u8| byte == b'\n' || (0x20..0x7f).contains(&byte);
-    assert!(node.journal.lines().iter().all(printable), "the log is printable");
-    node.journal.clear();
+    assert!(node.message_log.lines().iter().all(printable), "the log is printable");
+    node.message_log.clear();
 }
 
 /// The index finds what is stored, and the sums are those of the records, added up from nothing.

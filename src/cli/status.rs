@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
+use crate::http::overview::Overview;
 use crate::limits::{MAX_STATUS_BYTES, STATUS_PAUSE, STATUS_TIMEOUT, STATUS_TRIES};
-use crate::web::overview::Overview;
 
 /// The state of the herd.
 pub struct Status {

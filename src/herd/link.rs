@@ -2,8 +2,8 @@
 
 use core::time::Duration;
 
+use super::anti_entropy::Exchange;
 use super::directory::Slot;
-use super::exchange::Exchange;
 use super::message::Purpose;
 use super::queue::{NumberSet, SlotQueue};
 use super::routes::NodeId;

@@ -5,11 +5,11 @@
 //! became of connections, [`Herd::handle_timeout`] when [`Herd::poll_timeout`] says so. Out:
 //! [`Herd::fill`] for the bytes a link owes, [`Herd::poll_action`] for what the shell is to do.
 
+pub mod anti_entropy;
 pub mod digest;
 pub mod directory;
 pub mod eviction;
-pub mod exchange;
-pub mod fetch;
+pub mod fetch_claims;
 pub mod handshake;
 #[cfg(test)]
 #[path = "../../tests/in_memory/mod.rs"]
@@ -25,17 +25,17 @@ mod tests;
 use core::time::Duration;
 use std::collections::VecDeque;
 
+use anti_entropy::Context;
 use directory::{Directory, Keys, Offer, Slot, Source};
-use exchange::Context;
-use fetch::Fetches;
+use fetch_claims::Fetches;
 use handshake::Identity;
 use link::{ConnectionId, DIAL_RACE, Link, Up};
 use message::{Message, Purpose, push_links, push_ping, push_pong, push_repair};
 use queue::SlotQueue;
 use routes::{Heard, LINKS_PAUSE, NodeId, Routes};
 
-use crate::journal::Journal;
 use crate::limits::{SWEEP_INTERVAL, SWEEP_SLOTS};
+use crate::message_log::MessageLog;
 use crate::planted::{Bug, planted};
 use crate::protocol::next_field;
 use crate::protocol::record::Record;
@@ -205,7 +205,7 @@ impl Herd {
         line: &[u8],
         now: Duration,
         clock: Nanos,
-        journal: &mut Journal,
+        message_log: &mut MessageLog,
     ) -> Result<(), &'static str> {
         let peer = self.links[link].peer;
         // Another connection may have taken the place of this one a moment ago.
@@ -215,7 +215,9 @@ impl Herd {
         let message = Message::parse(line).ok_or("it sent a line that is no message")?;
         let repair = up.repair.take();
         match message {
-            Message::Record(record) => self.receive_record(link, &record, repair, clock, journal),
+            Message::Record(record) => {
+                self.receive_record(link, &record, repair, clock, message_log)
+            }
             Message::Repair(purpose) => up.repair = Some(purpose),
             Message::Ping(id) => up.pong = Some(id),
             Message::Pong(id, theirs) => self.compare_clocks(link, id, theirs, clock),
@@ -238,7 +240,7 @@ impl Herd {
         record: &Record<'_>,
         repair: Option<Purpose>,
         clock: Nanos,
-        journal: &mut Journal,
+        message_log: &mut MessageLog,
     ) {
         let offer = self.directory.offer(record, Source::Peer, clock);
         let counters = &mut self.counters;
@@ -251,9 +253,9 @@ impl Herd {
         if repair.is_none() && !matches!(offer, Offer::News(_)) {
             counters.floods_duplicate += 1;
         }
-        if journal.enabled() {
+        if message_log.enabled() {
             let note: &[u8] = if matches!(offer, Offer::News(_)) { b"" } else { b" (not news)" };
-            journal.line(&[self.peer_name(link), b" < ", record.line, note]);
+            message_log.line(&[self.peer_name(link), b" < ", record.line, note]);
         }
         if let Offer::News(slot) = offer {
             if repair.is_some() {
@@ -533,7 +535,7 @@ impl Herd {
         clock: Nanos,
         out: &mut Vec<u8>,
         limit: usize,
-        journal: &mut Journal,
+        message_log: &mut MessageLog,
     ) {
         let peer = self.links[link].peer;
         let Some(up) = &mut self.links[link].up else { return };
@@ -560,8 +562,8 @@ impl Herd {
                 out.extend_from_slice(line);
                 out.push(b'\n');
                 self.counters.floods_sent += 1;
-                if journal.enabled() {
-                    journal.line(&[self.identity.name(peer), b" > ", line]);
+                if message_log.enabled() {
+                    message_log.line(&[self.identity.name(peer), b" > ", line]);
                 }
             }
         }
@@ -576,8 +578,8 @@ impl Herd {
                     push_repair(out, purpose);
                     out.extend_from_slice(line);
                     out.push(b'\n');
-                    if journal.enabled() {
-                        journal.line(&[self.identity.name(peer), b" > ", line, b" (repair)"]);
+                    if message_log.enabled() {
+                        message_log.line(&[self.identity.name(peer), b" > ", line, b" (repair)"]);
                     }
                 }
             }

@@ -9,16 +9,16 @@ use crate::protocol::time::SECOND;
 #[test]
 fn a_neighbour_that_has_not_told_of_its_link_is_not_left_out() {
     let mut herd = herd(identity(&["A", "B", "C"], 1, &[0, 2]));
-    let mut journal = Journal::new(false, LogFormat::default(), "B");
+    let mut message_log = MessageLog::new(false, LogFormat::default(), "B");
     herd.established(10, 0, 7, true, Duration::ZERO);
     herd.established(12, 2, 9, true, Duration::ZERO);
-    herd.receive(0, 10, b"LINKS A 2 B", Duration::ZERO, 0, &mut journal).unwrap();
+    herd.receive(0, 10, b"LINKS A 2 B", Duration::ZERO, 0, &mut message_log).unwrap();
     herd.handle_timeout(SETTLE, 0);
     let record = Record::parse(b"AT B +0.000000000 k +1-1 5").unwrap();
     herd.hear(&record, 5 * SECOND);
     for link in 0..2 {
         let mut out = Vec::new();
-        herd.fill(link, 0, &mut out, usize::MAX, &mut journal);
+        herd.fill(link, 0, &mut out, usize::MAX, &mut message_log);
         let lines = out.split(|&byte| byte == b'\n');
         assert_eq!(lines.filter(|line| *line == record.line).count(), 1, "link {link}");
     }

@@ -8,7 +8,7 @@ use mio::net::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
 
 use super::peer_tls::{FIRST_BYTE, PeerTlsConfig, certified};
-use super::talk::Talk;
+use super::session::Session;
 use super::tls::Tls;
 use crate::herd::LinkId;
 use crate::limits::{DIAL_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, Limits, PROBATION};
@@ -19,7 +19,7 @@ pub enum Stage {
     /// This node dials the neighbour of the link; nothing is known yet.
     Dialling(LinkId),
     /// Something is said.
-    Open(Talk),
+    Open(Session),
     /// The node has said its last word and reads on for a moment. Nothing is executed.
     Draining,
 }
@@ -188,13 +188,13 @@ impl Connection {
     /// Whether all that it is to be told has been said, and is with the kernel.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        !self.owes() && matches!(&self.stage, Stage::Open(talk) if !talk.is_waiting())
+        !self.owes() && matches!(&self.stage, Stage::Open(session) if !session.is_waiting())
     }
 
     /// Whether it is known to be a client's: neighbours have their turn whatever clients ask.
     #[must_use]
     pub const fn is_client(&self) -> bool {
-        matches!(&self.stage, Stage::Open(talk) if talk.is_client())
+        matches!(&self.stage, Stage::Open(session) if session.is_client())
     }
 
     /// Finds out whether the other end speaks TLS, and takes part in the handshake as far as it

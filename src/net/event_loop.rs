@@ -6,11 +6,11 @@
 //! told; mind the deadlines; write the log.
 
 mod accept;
-mod ending;
 mod links;
 mod places;
 mod serve;
-mod web;
+mod shutdown;
+mod subscribers;
 
 use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
@@ -30,17 +30,17 @@ use super::listener::Listener;
 use super::log_file::{COUNTERS, Log, clock};
 use super::peer_tls::PeerTlsConfig;
 use super::resolver::Resolver;
+use super::session::Session;
 use super::signals::Signals;
-use super::talk::Talk;
 use super::timers::Timers;
 use super::upstream::Upstream;
 use crate::config::Host;
 use crate::herd::LinkId;
 use crate::herd::directory::MAX_RECORD;
 use crate::histogram::Histogram;
+use crate::http::Server;
 use crate::limits::{EVENTS_PER_TURN, GIVE_UP_BEFORE_END, LOG_FLUSH, Limits, READ_CHUNK};
 use crate::node::{Node, Now};
-use crate::web::Web;
 
 const WEB_LISTENER: Token = Token(usize::MAX - 4);
 const LISTENER: Token = Token(usize::MAX - 1);
@@ -52,7 +52,7 @@ pub struct EventLoop {
     poll: Poll,
     started: Instant,
     node: Node,
-    web: Web,
+    http: Server,
     limits: Limits,
     /// For clients and peers, and for browsers where there is an HTTP side.
     listeners: Vec<(Serves, Listener)>,
@@ -170,7 +170,7 @@ impl EventLoop {
     pub fn new(
         limits: Limits,
         node: Node,
-        web: Web,
+        http: Server,
         outbound: Outbound,
         address: SocketAddr,
         log: Log,
@@ -214,7 +214,7 @@ impl EventLoop {
             given: 0,
             poll,
             node,
-            web,
+            http,
             limits,
         })
     }
@@ -269,8 +269,8 @@ impl EventLoop {
         self.woken = Some(now.elapsed);
         self.given = 0;
         let due = std::mem::take(&mut self.run);
-        self.web.begin_turn();
-        self.node.journal.set_clock(now.clock);
+        self.http.begin_turn();
+        self.node.message_log.set_clock(now.clock);
         for event in events.iter() {
             match event.token() {
                 LISTENER => self.handle_connects(Serves::Lines),
@@ -322,7 +322,7 @@ impl EventLoop {
             client.and_then(|client| client.poll_timeout()),
             upstream.as_ref().and_then(Upstream::poll_timeout),
             self.node.herd.poll_timeout(),
-            self.web.poll_timeout(&self.node.herd),
+            self.http.poll_timeout(&self.node.herd),
             self.log_flush_at,
             self.accept_at,
             self.stop_at,
@@ -389,10 +389,10 @@ impl EventLoop {
     }
 
     fn write_log(&mut self, now: Duration) {
-        let lines = self.node.journal.lines();
+        let lines = self.node.message_log.lines();
         if !lines.is_empty() {
             self.log.append(lines);
-            self.node.journal.clear();
+            self.node.message_log.clear();
         }
         match self.log_flush_at {
             Some(at) if at <= now => {
@@ -426,17 +426,17 @@ fn uncount(clients_at: &mut HashMap<IpAddr, u32>, address: IpAddr) {
 
 /// Nothing more comes or goes on a connection. Of those that only look at the node, the log does not
 /// tell: a browser opens a handful for each page.
-fn farewell(node: &mut Node, web: &mut Web, session: &mut Talk, now: &Now, why: &str) {
+fn farewell(node: &mut Node, http: &mut Server, session: &mut Session, now: &Now, why: &str) {
     let peer = session.link().map(|link| node.herd.peer_name(link).to_vec());
-    session.close(node, web, now);
+    session.close(node, http, now);
     match peer {
         Some(peer) => {
             let closed =
                 [session.label(), b" closed, the link with ", &peer, b": ", why.as_bytes()];
-            node.journal.line(&closed);
+            node.message_log.line(&closed);
         }
-        None if matches!(session, Talk::Http(_)) => {}
-        None => node.journal.line(&[session.label(), b" closed: ", why.as_bytes()]),
+        None if matches!(session, Session::Http(_)) => {}
+        None => node.message_log.line(&[session.label(), b" closed: ", why.as_bytes()]),
     }
 }
 

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{LogFormat, Logging, level_name};
-use crate::journal::{push_escaped, push_format};
 use crate::limits::{LOG_BUFFER, LOG_RETRY, Limits};
+use crate::message_log::{push_escaped, push_format};
 use crate::protocol::time::Nanos;
 
 /// The target of the messages in the log: what `RUST_LOG` can name to have them or not.

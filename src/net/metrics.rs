@@ -8,11 +8,11 @@ use super::log_file::Log;
 use crate::herd::Herd;
 use crate::herd::link::Link;
 use crate::histogram::Histogram;
+use crate::http::metrics::Writer;
+use crate::http::{Server, Shell};
 use crate::node::{Node, Now};
 use crate::places::Places;
 use crate::places::upstream::Client;
-use crate::web::metrics::Writer;
-use crate::web::{Shell, Web};
 
 /// What the loop knows of itself.
 pub struct Vitals<'a> {
@@ -27,12 +27,12 @@ pub struct Vitals<'a> {
 }
 
 impl Shell for Vitals<'_> {
-    fn push_metrics(&self, node: &Node, web: &Web, now: &Now, out: &mut Vec<u8>) {
+    fn push_metrics(&self, node: &Node, http: &Server, now: &Now, out: &mut Vec<u8>) {
         let mut w = Writer::default();
         let name = String::from_utf8_lossy(node.name());
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("node", &name)];
         w.gauge("build_info", "Always 1; what runs here.").sample(&labels, 1_u64);
-        self.clients(web, &mut w);
+        self.clients(http, &mut w);
         commands(node, &mut w);
         updates(node, &mut w);
         peers(node, &mut w);
@@ -49,7 +49,7 @@ impl Shell for Vitals<'_> {
             "How long replies waited for places; those that did not wait are not in it.",
             &node.counters.places_wait,
         );
-        http(web, &mut w);
+        http_side(http, &mut w);
         self.process(&mut w);
         out.extend_from_slice(&w.finish());
     }
@@ -60,11 +60,11 @@ impl Shell for Vitals<'_> {
 }
 
 impl Vitals<'_> {
-    fn clients(&self, web: &Web, w: &mut Writer) {
+    fn clients(&self, http: &Server, w: &mut Writer) {
         let c = self.counters;
         w.gauge("connections", "Connections open, by what is spoken on them; peers not counted.")
-            .sample(&[("kind", "client")], self.clients.saturating_sub(web.connections))
-            .sample(&[("kind", "http")], web.connections);
+            .sample(&[("kind", "client")], self.clients.saturating_sub(http.connections))
+            .sample(&[("kind", "http")], http.connections);
         w.counter("connections_accepted_total", "Connections taken.").value(c.accepted);
         w.counter("connections_refused_total", "Connections refused for a limit.").value(c.refused);
         w.counter("connections_shed_total", "Connections closed unheard for lack of descriptors.")
@@ -226,14 +226,14 @@ fn places(client: &Client, now: Duration, w: &mut Writer) {
     w.gauge("places_cached_bytes", "Bytes in the cache.").value(g.cached_bytes);
 }
 
-fn http(web: &Web, w: &mut Writer) {
+fn http_side(http: &Server, w: &mut Writer) {
     w.counter("http_responses_total", "Responses of the HTTP side, by class of status.");
     for (class, label) in [(2, "2xx"), (3, "3xx"), (4, "4xx"), (5, "5xx")] {
-        w.sample(&[("code", label)], web.counters.responses[class]);
+        w.sample(&[("code", label)], http.counters.responses[class]);
     }
     w.gauge("event_subscribers", "Connections that listen to events.")
-        .value(web.events.subscribers());
-    w.counter("events_sent_total", "Events sent, each subscriber counted.").value(web.events.sent);
+        .value(http.events.subscribers());
+    w.counter("events_sent_total", "Events sent, each subscriber counted.").value(http.events.sent);
     w.counter("event_resets_total", "Times a subscriber was sent all clients.")
-        .value(web.events.resets);
+        .value(http.events.resets);
 }

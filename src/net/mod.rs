@@ -8,8 +8,8 @@ mod log_file;
 mod metrics;
 mod peer_tls;
 mod resolver;
+mod session;
 mod signals;
-mod talk;
 mod timers;
 mod tls;
 mod upstream;
@@ -28,15 +28,15 @@ use crate::herd::directory::{Keys, Rules};
 use crate::herd::handshake::Identity;
 use crate::herd::routes::NodeId;
 use crate::herd::{Herd, Timing};
-use crate::journal::Journal;
+use crate::http::{self, Server};
 use crate::limits::{Limits, MAX_PROBATIONS, MAX_REFUSALS, OWN_DESCRIPTORS};
+use crate::message_log::MessageLog;
 use crate::node::Node;
 use crate::places::Places;
 use crate::places::limits::MAX_PLACES_FILE_BYTES;
 use crate::places::offline::Offline;
 use crate::places::places_file::{self, Format};
 use crate::places::upstream::{Client, Settings};
-use crate::web::{self, Web};
 use event_loop::{EventLoop, Neighbour, Outbound};
 use log_file::{Diagnostics, Log};
 use peer_tls::PeerTlsConfig;
@@ -56,12 +56,13 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let limits = within_descriptors(config, me.neighbors.len());
     let (random, nonce_key) = (random()?, random()?);
 
-    let journal = Journal::new(messages, config.logging.format.clone(), &me.name);
+    let message_log = MessageLog::new(messages, config.logging.format.clone(), &me.name);
     let (places, upstream) = places(config, &random)?;
     let peer_tls =
         config.peers.tls.as_ref().map(|files| PeerTlsConfig::load(files, &me.name)).transpose()?;
-    let web = Web::new(web::Settings::new(config, &limits), word(&random, 0));
-    let core = Node::new(herd(config, node, &random), places, journal, limits.clone(), &nonce_key);
+    let http = Server::new(http::Settings::new(config, &limits), word(&random, 0));
+    let core =
+        Node::new(herd(config, node, &random), places, message_log, limits.clone(), &nonce_key);
     let neighbour = |&link: &usize| {
         let peer = &config.nodes[link];
         Neighbour::new(peer.dial.clone(), peer.port)
@@ -69,7 +70,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let neighbours = sorted_neighbours(config, node).iter().map(neighbour).collect();
     let link_buffer = config.peers.limits.max_send_buffer;
     let outbound = Outbound { neighbours, upstream, peer_tls, link_buffer };
-    let mut event_loop = EventLoop::new(limits, core, web, outbound, address, log)
+    let mut event_loop = EventLoop::new(limits, core, http, outbound, address, log)
         .map_err(|error| cannot_listen(&me.name, address, "ports", &error))?;
     let http = config.http.as_ref().and_then(|http| Some((&http.listen, http.ports[node]?)));
     let http = http.map(|(host, port)| listen_address(host, port)).transpose()?;

@@ -1,11 +1,11 @@
 //! A node: the herd, the places and what clients are told of them. Pure.
 //!
-//! The shell owns sockets and clocks. It keeps a [`Session`] per connection, hands it the bytes
+//! The shell owns sockets and clocks. It keeps a [`LineSession`] per connection, hands it the bytes
 //! that came and gets the bytes to send appended to a buffer; it asks [`Node::poll_answer`] for
 //! replies that had to wait, and [`Node::herd`] for what links owe and what is to be dialled.
 
+mod legacy;
 mod replies;
-mod seed;
 mod session;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -15,14 +15,14 @@ use std::collections::HashMap;
 
 use ring::hmac;
 
-pub use session::{Caller, Next, Session, Stall};
+pub use session::{Caller, LineSession, Next, Stall};
 
 use crate::herd::Herd;
 use crate::herd::handshake::Nonce;
 use crate::herd::link::ConnectionId;
 use crate::histogram::Histogram;
-use crate::journal::Journal;
 use crate::limits::Limits;
+use crate::message_log::MessageLog;
 use crate::places::document::{Status, write_failure};
 use crate::places::{Asked, Places, Question, Ticket};
 use crate::protocol::record::Record;
@@ -77,7 +77,7 @@ pub struct Node {
     /// Who knows what is near.
     pub places: Places,
     /// The messages that are to be logged.
-    pub journal: Journal,
+    pub message_log: MessageLog,
     /// What has happened so far.
     pub counters: Counters,
     name: Box<[u8]>,
@@ -97,7 +97,7 @@ impl Node {
     pub fn new(
         herd: Herd,
         places: Places,
-        journal: Journal,
+        message_log: MessageLog,
         limits: Limits,
         seed: &[u8; 32],
     ) -> Self {
@@ -106,7 +106,7 @@ impl Node {
             name: identity.name(identity.me).into(),
             herd,
             places,
-            journal,
+            message_log,
             counters: Counters::default(),
             limits,
             nonces: Nonces { key: hmac::Key::new(hmac::HMAC_SHA256, seed), count: 0 },
@@ -130,7 +130,7 @@ impl Node {
     }
 
     /// A reply that had to wait: whose, and which. Its document is with the node until
-    /// [`Session::answer`] takes it.
+    /// [`LineSession::answer`] takes it.
     pub fn poll_answer(&mut self, now: Duration) -> Option<(ConnectionId, Ticket)> {
         loop {
             self.document.clear();

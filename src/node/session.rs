@@ -1,7 +1,7 @@
 //! One connection: what it is, what came in, what is owed.
 
 use super::replies::Replies;
-use super::{Node, Now, seed};
+use super::{Node, Now, legacy};
 use crate::herd::LinkId;
 use crate::herd::directory::{AHEAD, MAX_RECORD, Offer};
 use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress, Transport};
@@ -63,7 +63,7 @@ pub struct Caller {
 
 /// The state machine of one connection. Its role is fixed by the first line: a client never
 /// becomes a peer later, and a link never serves a client.
-pub struct Session {
+pub struct LineSession {
     id: ConnectionId,
     /// The other end's address, for the log.
     label: Box<[u8]>,
@@ -91,7 +91,7 @@ enum Role {
     SeedLink(LinkId),
 }
 
-impl Session {
+impl LineSession {
     /// A connection that somebody else opened.
     #[must_use]
     pub fn accepted(node: &Node, id: ConnectionId, caller: Caller) -> Self {
@@ -275,7 +275,7 @@ impl Session {
         self.stall(node, out).is_some()
     }
 
-    /// As [`Session::is_full`], with the reason.
+    /// As [`LineSession::is_full`], with the reason.
     #[must_use]
     pub fn stall(&self, node: &Node, out: usize) -> Option<Stall> {
         if self.link().is_some() {
@@ -315,9 +315,9 @@ impl Session {
             Role::New(..) => self.first_line(node, line, now, out),
             Role::Client => self.command(node, line, now, out),
             Role::Linked(link) => {
-                let Node { herd, journal, .. } = node;
+                let Node { herd, message_log, .. } = node;
                 if let Err(why) =
-                    herd.receive(*link, self.id, line, now.elapsed, now.clock, journal)
+                    herd.receive(*link, self.id, line, now.elapsed, now.clock, message_log)
                 {
                     node.counters.link_errors += 1;
                     let name = herd.peer_name(*link).escape_ascii();
@@ -328,7 +328,7 @@ impl Session {
             Role::SeedLink(_) => {}
             Role::SeedServer(link) => {
                 let link = *link;
-                if !seed::take_record(node, link, line, now) {
+                if !legacy::take_record(node, link, line, now) {
                     self.command(node, line, now, out);
                 }
             }
@@ -389,7 +389,7 @@ impl Session {
                 let name = node.herd.identity().name(peer).escape_ascii();
                 if let Some(link) = link {
                     let name = name.to_string();
-                    node.journal.line(&[&self.label, b" linked with ", name.as_bytes()]);
+                    node.message_log.line(&[&self.label, b" linked with ", name.as_bytes()]);
                     self.role = Role::Linked(link);
                     // Not what this node allows its clients: another may allow its own more.
                     self.framing.set_max_line(MAX_RECORD);
@@ -446,9 +446,9 @@ impl Session {
             Offer::Expired => (&mut counters.iamat_expired, b" (expired, not stored)"),
         };
         *count += 1;
-        if node.journal.enabled() {
-            node.journal.line(&[&self.label, b" < ", trim(line)]);
-            node.journal.line(&[&self.label, b" > ", record.line, note]);
+        if node.message_log.enabled() {
+            node.message_log.line(&[&self.label, b" < ", trim(line)]);
+            node.message_log.line(&[&self.label, b" > ", record.line, note]);
         }
         reply.push(b'\n');
         let length = reply.len() - start;
@@ -470,7 +470,7 @@ impl Session {
             return self.unknown(node, line, out);
         };
         node.counters.whatsat += 1;
-        node.journal.line(&[&self.label, b" < ", trim(line)]);
+        node.message_log.line(&[&self.label, b" < ", trim(line)]);
         let center = Point { lat: location.latitude(), lng: location.longitude() };
         let question = Question { center, radius_m: whatsat.radius_m };
         let reply = self.replies.sink(out);
@@ -481,8 +481,8 @@ impl Session {
             None => {
                 reply.extend_from_slice(b"\n\n");
                 let length = reply.len() - start;
-                if node.journal.enabled() {
-                    node.journal.line(&[&self.label, b" > ", &reply[start..]]);
+                if node.message_log.enabled() {
+                    node.message_log.line(&[&self.label, b" > ", &reply[start..]]);
                 }
                 self.replies.appended(length);
             }
@@ -502,8 +502,8 @@ impl Session {
         let reply = self.replies.sink(out);
         push_unknown(reply, line);
         self.replies.appended(line.len() + 3);
-        node.journal.line(&[&self.label, b" < ", line]);
-        node.journal.line(&[&self.label, b" > ? ", line]);
+        node.message_log.line(&[&self.label, b" < ", line]);
+        node.message_log.line(&[&self.label, b" > ? ", line]);
     }
 
     fn overlong(&mut self, node: &mut Node, line: &[u8], out: &mut Vec<u8>) {
@@ -512,13 +512,13 @@ impl Session {
             let reply = self.replies.sink(out);
             let start = reply.len();
             push_overlong(reply, line);
-            node.journal.line(&[
+            node.message_log.line(&[
                 &self.label,
                 b" < ",
                 &line[..line.len().min(64)],
                 b"... (too long)",
             ]);
-            node.journal.line(&[&self.label, b" > ", trim(&reply[start..])]);
+            node.message_log.line(&[&self.label, b" > ", trim(&reply[start..])]);
             let length = reply.len() - start;
             self.replies.appended(length);
         } else {
@@ -535,7 +535,7 @@ impl Session {
     /// leave now.
     pub fn answer(&mut self, node: &mut Node, ticket: Ticket, out: &mut Vec<u8>) {
         if let Some(reply) = self.replies.complete(ticket, &node.document) {
-            node.journal.line(&[&self.label, b" > ", reply]);
+            node.message_log.line(&[&self.label, b" > ", reply]);
         }
         self.replies.release(out);
     }

@@ -4,12 +4,12 @@ use core::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Caller, Next, Node, Now, Session};
+use super::{Caller, LineSession, Next, Node, Now};
 use crate::config::LogFormat;
 use crate::herd::handshake::Transport;
 use crate::herd::in_memory::{herd, identity};
-use crate::journal::Journal;
 use crate::limits::{CLIENT_BYTES_PER_TURN, Limits};
+use crate::message_log::MessageLog;
 use crate::places::Places;
 use crate::places::offline::Offline;
 use crate::protocol::time::SECOND;
@@ -19,9 +19,9 @@ const NOW: Now = Now { elapsed: Duration::from_secs(3), clock: 1_621_464_828 * S
 /// Clark, whose neighbour Bona is not linked.
 pub(crate) fn node(limits: Limits) -> Node {
     let herd = herd(identity(&["Bona", "Clark"], 1, &[0]));
-    let journal = Journal::new(true, LogFormat::default(), "Clark");
+    let message_log = MessageLog::new(true, LogFormat::default(), "Clark");
     let places = Places::Offline(Offline::gazetteer().unwrap());
-    Node::new(herd, places, journal, limits, &[7; 32])
+    Node::new(herd, places, message_log, limits, &[7; 32])
 }
 
 /// What a client that sends `pieces` and then ends its side is told, what is logged of it, and how
@@ -30,7 +30,7 @@ fn converse(limits: &Limits, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>, Next) {
     let mut node = node(limits.clone());
     let caller =
         Caller { transport: Transport { loopback: true, certified: None }, ..Caller::default() };
-    let mut session = Session::accepted(&node, 7, caller);
+    let mut session = LineSession::accepted(&node, 7, caller);
     let (mut told, mut held, mut next) = (Vec::new(), Vec::new(), Next::Read);
     for (at, piece) in pieces.iter().enumerate() {
         held.extend_from_slice(piece);
@@ -49,7 +49,7 @@ fn converse(limits: &Limits, pieces: &[&[u8]]) -> (Vec<u8>, Vec<u8>, Next) {
         // A link's lines may be longer by what AT adds.
         assert!(held.len() <= limits.max_line + 512, "{} bytes are held", held.len());
     }
-    (told, node.journal.lines().to_vec(), next)
+    (told, node.message_log.lines().to_vec(), next)
 }
 
 fn text(told: &[u8]) -> String {
@@ -94,7 +94,7 @@ fn an_address_brings_so_many_new_clients_a_second() {
 fn replies_wait_when_too_much_is_owed() {
     let limits = Limits { max_output_buffer: 16_384, ..Limits::default() };
     let mut node = node(limits);
-    let mut session = Session::accepted(&node, 7, Caller::default());
+    let mut session = LineSession::accepted(&node, 7, Caller::default());
     let mut out = Vec::new();
     session.receive(&mut node, b"hello\n", false, &NOW, &mut out);
     let input = b"IAMAT k +34.068930-118.445127 5\n".repeat(1000);
@@ -112,7 +112,7 @@ fn replies_wait_when_too_much_is_owed() {
 fn a_pipeline_is_answered_in_shares() {
     let reply = b"AT Clark +1621464823.000000000 k +34.068930-118.445127 5\n";
     let mut node = node(Limits::default());
-    let mut session = Session::accepted(&node, 7, Caller::default());
+    let mut session = LineSession::accepted(&node, 7, Caller::default());
     let line = b"IAMAT k +34.068930-118.445127 5\n";
     let input = line.repeat(3000);
     let (mut at, mut told, mut shares) = (0, Vec::new(), Vec::new());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::answer::{Fault, Refusal};
 use super::document::Status;
-use super::exchange::{Broken, Response};
+use super::http::{Broken, Response};
 use super::key::ApiKey;
 use super::limits::MAX_ERROR_MESSAGE_BYTES;
 use super::target::{Provider, Target};

@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 
 use super::answer::{Listing, Refusal};
 use super::document::push_string;
-use super::exchange::{Method, RequestWriter, Response};
 use super::failure::Denial;
+use super::http::{Method, RequestWriter, Response};
 use super::json::{self, Capped, Text};
 use super::limits::MAX_RESULTS;
 use super::question::Question;

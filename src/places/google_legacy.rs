@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{Listing, Refusal};
-use super::exchange::{Method, RequestWriter, Response};
 use super::failure::Denial;
+use super::http::{Method, RequestWriter, Response};
 use super::json::{Capped, Members, Text};
 use super::limits::MAX_RESULTS;
 use super::question::Question;

@@ -2,11 +2,11 @@
 
 pub mod answer;
 pub mod document;
-pub mod exchange;
 mod failure;
 pub mod gazetteer;
 mod google;
 mod google_legacy;
+pub mod http;
 mod index;
 mod json;
 pub mod key;

@@ -14,8 +14,8 @@ use serde_json::value::RawValue;
 
 use super::answer::{Listing, Refusal};
 use super::document::Point;
-use super::exchange::{Method, RequestWriter, Response};
 use super::failure::Denial;
+use super::http::{Method, RequestWriter, Response};
 use super::json::{self, Capped, Text};
 use super::key::percent_encode;
 use super::limits::{MAX_OVERPASS_ELEMENTS, MAX_RESULTS};

@@ -2,7 +2,7 @@
 //! reason why there are none.
 
 use super::answer::{Listing, Refusal};
-use super::exchange::Response;
+use super::http::Response;
 use super::question::Question;
 use super::target::Target;
 use super::{google, google_legacy, overpass};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use proxy_herd::config::LogFormat;
 use proxy_herd::herd::routes::NodeId;
 use proxy_herd::herd::{Herd, Timing};
-use proxy_herd::journal::Journal;
+use proxy_herd::message_log::MessageLog;
 use proxy_herd::protocol::record::Record;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 
@@ -62,7 +62,7 @@ struct Key {
 
 struct Small {
     herds: Vec<Herd>,
-    journal: Journal,
+    message_log: MessageLog,
     /// `pipes[edge][end]` leads to that end.
     pipes: [[VecDeque<Vec<u8>>; 2]; EDGES.len()],
     key: Key,
@@ -102,8 +102,9 @@ impl Small {
             noticed: [false; 2],
             relinked: false,
         };
-        let journal = Journal::new(false, LogFormat::default(), "sim");
-        let mut small = Self { herds: herds.collect(), journal, pipes: Default::default(), key };
+        let message_log = MessageLog::new(false, LogFormat::default(), "sim");
+        let mut small =
+            Self { herds: herds.collect(), message_log, pipes: Default::default(), key };
         for edge in 0..EDGES.len() {
             small.establish(edge, Duration::ZERO);
         }
@@ -137,7 +138,13 @@ impl Small {
                 let link = self.herds[me].link_to(peer as NodeId).expect("they are neighbours");
                 let mut packet = Vec::new();
                 while self.herds[me].has_output(link) {
-                    self.herds[me].fill(link, CLOCK, &mut packet, usize::MAX, &mut self.journal);
+                    self.herds[me].fill(
+                        link,
+                        CLOCK,
+                        &mut packet,
+                        usize::MAX,
+                        &mut self.message_log,
+                    );
                 }
                 let is_lost = edge == CUT && self.key.cut && !self.key.relinked;
                 if !packet.is_empty() && !is_lost {
@@ -155,7 +162,7 @@ impl Small {
         for line in packet.strip_suffix(b"\n").expect("whole lines are sent").split(|&b| b == b'\n')
         {
             self.herds[me]
-                .receive(link, connection, line, now, CLOCK, &mut self.journal)
+                .receive(link, connection, line, now, CLOCK, &mut self.message_log)
                 .expect("what nodes say is in order");
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use proxy_herd::herd::LinkId;
-use proxy_herd::node::Session;
+use proxy_herd::node::LineSession;
 
 use crate::rng::Rng;
 use crate::schedule::Time;
@@ -23,7 +23,7 @@ pub struct End {
     pub host: usize,
     /// This end dials for that link and has not got through yet.
     pub dialling: Option<LinkId>,
-    pub session: Option<Session>,
+    pub session: Option<LineSession>,
     /// Received and not consumed.
     pub input: Vec<u8>,
     /// To be sent and not taken by the network yet.
@@ -83,7 +83,7 @@ impl End {
     }
 
     /// Forgets the connection.
-    pub fn forget(&mut self) -> Option<Session> {
+    pub fn forget(&mut self) -> Option<LineSession> {
         self.dialling = None;
         (self.input, self.out) = (Vec::new(), Vec::new());
         self.session.take()

@@ -9,14 +9,14 @@ use std::hash::Hasher;
 use std::time::Duration;
 
 use proxy_herd::config::LogFormat;
+use proxy_herd::herd::anti_entropy::GRACE;
 use proxy_herd::herd::directory::Keys;
-use proxy_herd::herd::exchange::GRACE;
 use proxy_herd::herd::handshake::{Identity, Transport};
 use proxy_herd::herd::routes::{LINKS_PAUSE, NodeId, SETTLE};
 use proxy_herd::herd::{Action, Counters, Herd, LinkId};
-use proxy_herd::journal::Journal;
 use proxy_herd::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, Limits};
-use proxy_herd::node::{Next, Node, Now, Session};
+use proxy_herd::message_log::MessageLog;
+use proxy_herd::node::{LineSession, Next, Node, Now};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
 use proxy_herd::protocol::time::{Nanos, SECOND};
@@ -85,7 +85,7 @@ pub struct Host {
     wires: Vec<usize>,
     /// When a timer is due to fire.
     timer: Time,
-    writer: Option<Session>,
+    writer: Option<LineSession>,
     /// Sum of the counters that move when the directory changes, when it was last looked at.
     changes: u64,
     /// Links made and lost, likewise.
@@ -474,7 +474,7 @@ impl World {
         let keys = Keys { index: (self.rng.next(), self.rng.next()), digest: DIGEST_KEY };
         let timing = schedule.timing.clone();
         let herd = Herd::new(identity, &[], timing, keys, Duration::ZERO);
-        let journal = Journal::new(false, LogFormat::default(), "sim");
+        let message_log = MessageLog::new(false, LogFormat::default(), "sim");
         let limits = Limits {
             max_line: schedule.max_line,
             max_output_buffer: schedule.network.send_limit.max(1024),
@@ -482,9 +482,9 @@ impl World {
         };
         let mut seed = [0; 32];
         seed[..8].copy_from_slice(&self.rng.next().to_be_bytes());
-        let node = Node::new(herd, places(), journal, limits, &seed);
+        let node = Node::new(herd, places(), message_log, limits, &seed);
         let transport = Transport { loopback: true, certified: None };
-        let writer = Session::accepted(
+        let writer = LineSession::accepted(
             &node,
             u64::MAX,
             proxy_herd::node::Caller {
@@ -859,7 +859,7 @@ impl World {
             return;
         };
         let transport = Transport { loopback: true, certified: None };
-        let session = Session::accepted(
+        let session = LineSession::accepted(
             node,
             wire as u64,
             proxy_herd::node::Caller {
@@ -893,7 +893,7 @@ impl World {
         };
         let transport = Transport { loopback: true, certified: None };
         let label = b"peer"[..].into();
-        *session = Some(Session::dialled(node, wire as u64, label, link, transport, &now, out));
+        *session = Some(LineSession::dialled(node, wire as u64, label, link, transport, &now, out));
         self.shake(wire, 0);
         self.send(wire, 0);
         self.turn(dialler);
@@ -920,7 +920,7 @@ impl World {
                 self.hosts[host].wires.retain(|&held| held != wire);
                 self.turn(host);
             }
-        } else if this.session.as_ref().is_some_and(Session::is_shaking) {
+        } else if this.session.as_ref().is_some_and(LineSession::is_shaking) {
             self.close(wire, end, Packet::Fin);
             self.turn(host);
         }
@@ -1027,10 +1027,10 @@ impl World {
         let limit = self.schedule.network.send_limit;
         for _ in 0..100_000 {
             let Some(node) = &mut self.hosts[at].node else { return false };
-            let Node { herd, journal, .. } = node;
+            let Node { herd, message_log, .. } = node;
             let this = &mut self.wires[wire].ends[end];
             if this.out.is_empty() && herd.has_output(link) {
-                herd.fill(link, now.clock, &mut this.out, limit, journal);
+                herd.fill(link, now.clock, &mut this.out, limit, message_log);
             }
             let herd = &self.hosts[at].node.as_ref().map(|node| &node.herd);
             let slots = herd.map_or(0, |herd| herd.directory.slots() as usize);

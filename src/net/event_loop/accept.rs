@@ -2,13 +2,13 @@
 
 use crate::herd::LinkId;
 use crate::herd::handshake::Transport;
+use crate::http;
 use crate::limits::{ACCEPT_RETRY, MAX_PROBATIONS, MAX_REFUSALS};
 use crate::net::connection::{Connection, Deadline, Security, Stage};
 use crate::net::listener::Accept;
-use crate::net::talk::Talk;
-use crate::node::{Caller, Now, Session};
+use crate::net::session::Session;
+use crate::node::{Caller, LineSession, Now};
 use crate::protocol::reply::TOO_MANY_CONNECTIONS;
-use crate::web;
 use mio::Token;
 use mio::net::TcpStream;
 use std::hash::BuildHasher as _;
@@ -87,9 +87,9 @@ impl EventLoop {
                 *self.clients_at.entry(address.ip().to_canonical()).or_default() += 1;
             }
         }
-        let session = self.talk(token, address, serves, over_limit);
-        if let Talk::Lines(session) = &session {
-            self.node.journal.line(&[session.label(), b" opened"]);
+        let session = self.session(token, address, serves, over_limit);
+        if let Session::Lines(session) = &session {
+            self.node.message_log.line(&[session.label(), b" opened"]);
         }
         self.write_log(now.elapsed); // before what diagnostics have to say of it
         if let Some(connection) = self.get(token) {
@@ -99,17 +99,17 @@ impl EventLoop {
     }
 
     /// Whoever is to understand what comes on a new connection.
-    fn talk(
+    fn session(
         &mut self,
         token: Token,
         address: SocketAddr,
         serves: Serves,
         over_limit: bool,
-    ) -> Talk {
+    ) -> Session {
         let id = token.0 as u64;
         let label = address.to_string().into_bytes().into_boxed_slice();
         if serves == Serves::Http {
-            return Talk::Http(web::Session::accepted(&mut self.web, id, label));
+            return Session::Http(http::HttpSession::accepted(&mut self.http, id, label));
         }
         let ip = address.ip().to_canonical();
         let caller = Caller {
@@ -119,7 +119,7 @@ impl EventLoop {
             seed: self.seed_at(address.ip()),
             over_limit,
         };
-        Talk::Lines(Session::accepted(&self.node, id, caller))
+        Session::Lines(LineSession::accepted(&self.node, id, caller))
     }
 
     /// The link to a seed-compatible neighbour at this address.
@@ -160,7 +160,7 @@ impl EventLoop {
         let mut connection = Connection::new(stream, Stage::Draining, address, now.elapsed);
         let refusal = match serves {
             Serves::Lines => TOO_MANY_CONNECTIONS.to_vec(),
-            Serves::Http => self.web.refusal("too many connections; see limits.max_connections"),
+            Serves::Http => self.http.refusal("too many connections; see limits.max_connections"),
         };
         // That much fits into every socket that is there.
         if connection.send(&refusal, now.elapsed).is_err() {

@@ -4,8 +4,8 @@ use crate::herd::handshake::Transport;
 use crate::herd::{Action, LinkId};
 use crate::limits::{LINK_BUFFER, LINK_BYTES_PER_TURN};
 use crate::net::connection::{Connection, Security, Stage};
-use crate::net::talk::Talk;
-use crate::node::{Now, Session};
+use crate::net::session::Session;
+use crate::node::{LineSession, Now};
 use mio::Token;
 use mio::net::TcpStream;
 use std::io;
@@ -126,11 +126,12 @@ impl EventLoop {
         let loopback = connection.address.ip().to_canonical().is_loopback();
         let transport = Transport { loopback, certified };
         let label = connection.address.to_string().into_bytes().into_boxed_slice();
-        let session = Session::dialled(node, token.0 as u64, label, link, transport, now, outbound);
+        let session =
+            LineSession::dialled(node, token.0 as u64, label, link, transport, now, outbound);
         if session.link().is_some() {
             neighbours[link].told = None; // the seed's servers know no handshake
         }
-        connection.stage = Stage::Open(Talk::Lines(session));
+        connection.stage = Stage::Open(Session::Lines(session));
         become_link(connection, limits, *link_buffer);
         send(connection, outbound, now)?;
         self.exchange(token, now)
@@ -155,7 +156,7 @@ impl EventLoop {
                 && node.herd.has_output(link)
             {
                 let limit = LINK_BUFFER.min(*link_buffer / 4);
-                node.herd.fill(link, now.clock, outbound, limit, &mut node.journal);
+                node.herd.fill(link, now.clock, outbound, limit, &mut node.message_log);
                 sent += outbound.len();
                 result = send(connection, outbound, now);
             }

@@ -29,13 +29,13 @@ impl EventLoop {
     /// Hands the document that the node holds to the connection it is for, which goes on in the next
     /// turn: many answers at once must not be many shares of this one.
     pub(super) fn answer(&mut self, token: Token, ticket: Ticket, now: &Now) {
-        let Self { connections, node, web, outbound, .. } = self;
+        let Self { connections, node, http, outbound, .. } = self;
         let connection = connections
             .get_mut(key(token).0)
             .filter(|connection| connection.generation == key(token).1);
         let Some(connection) = connection else { return };
         let Stage::Open(session) = &mut connection.stage else { return };
-        session.answer(node, web, ticket, outbound);
+        session.answer(node, http, ticket, outbound);
         connection.active = now.elapsed;
         match send(connection, outbound, now) {
             Ok(()) => self.enqueue(token),

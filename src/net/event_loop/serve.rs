@@ -1,6 +1,7 @@
 //! One connection: what its events mean, what it may do in a turn, and how it ends.
 
 use crate::herd::LinkId;
+use crate::http::Scene;
 use crate::limits::{
     CLIENT_BYTES_PER_TURN, EVENTS_PER_TURN, LOG_BUFFER, READ_CHUNK, READS_PER_TURN, TURN_BYTES,
 };
@@ -9,7 +10,6 @@ use crate::net::log_file::clock;
 use crate::net::metrics::Vitals;
 use crate::node::{Next, Now, Stall};
 use crate::protocol::reply::TOO_MANY_CONNECTIONS;
-use crate::web::Scene;
 use mio::Token;
 use mio::event::Event;
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ impl EventLoop {
         connection.read_closed |= event.is_read_closed() || event.is_error();
         // Both directions are dead: whoever it was has hung up on what it asked for.
         let gone = event.is_error() || (event.is_read_closed() && event.is_write_closed());
-        if matches!(&connection.stage, Stage::Open(talk) if gone && talk.is_waiting()) {
+        if matches!(&connection.stage, Stage::Open(session) if gone && session.is_waiting()) {
             return self.close(token, now, "it hung up");
         }
         // Whoever is in the run queue has a share of this turn already, or has had it.
@@ -41,7 +41,7 @@ impl EventLoop {
     /// not count, or new requests could keep these waiting for ever.
     pub(super) fn serve_queued(&mut self, due: VecDeque<Token>, now: &Now) {
         self.given = 0;
-        self.web.begin_queue();
+        self.http.begin_queue();
         let mut left = VecDeque::new();
         for token in due {
             let is_over = self.given >= TURN_BYTES;
@@ -79,7 +79,7 @@ impl EventLoop {
                 self.close(token, now, &why);
             }
         }
-        if self.node.journal.lines().len() >= LOG_BUFFER {
+        if self.node.message_log.lines().len() >= LOG_BUFFER {
             self.write_log(now.elapsed);
         }
     }
@@ -90,7 +90,7 @@ impl EventLoop {
         let Self {
             connections,
             node,
-            web,
+            http,
             counters,
             log,
             turns,
@@ -138,7 +138,7 @@ impl EventLoop {
             let was_link = connection.link().is_some();
             let Stage::Open(session) = &mut connection.stage else { break };
             let was_shaking = session.is_shaking();
-            if connection.next == Next::Wait && session.is_full(node, web, connection.output.len())
+            if connection.next == Next::Wait && session.is_full(node, http, connection.output.len())
             {
                 break;
             }
@@ -148,7 +148,7 @@ impl EventLoop {
             let received = Now { elapsed: now.elapsed, clock: clock() };
             let input = &inbound[..held + read];
             let shell = Vitals { counters, clients: *clients, turns, log };
-            let mut scene = Scene { node, web, shell: &shell, now: &received };
+            let mut scene = Scene { node, http, shell: &shell, now: &received };
             let owed = out.len();
             let (consumed, next) = session.receive(&mut scene, input, connection.ended, out);
             let had = consumed + out.len() - owed;
@@ -189,7 +189,7 @@ impl EventLoop {
 
     /// What becomes of a connection that has been read from as far as it may be.
     fn settle(&mut self, token: Token) -> Fate {
-        let Self { connections, node, web, counters, run, .. } = self;
+        let Self { connections, node, http, counters, run, .. } = self;
         let Some(connection) = connections.get_mut(key(token).0) else { return Fate::Keep };
         counters.sent_bytes += std::mem::take(&mut connection.sent);
         let Stage::Open(session) = &connection.stage else { return Fate::Keep };
@@ -217,7 +217,7 @@ impl EventLoop {
                     None => {}
                 }
                 connection.stall = stall.or(connection.stall);
-                let full = session.is_full(node, web, connection.output.len());
+                let full = session.is_full(node, http, connection.output.len());
                 if !full && !connection.queued {
                     connection.queued = true;
                     run.push_back(token);
@@ -255,7 +255,7 @@ impl EventLoop {
         let refused = connection.refusal.then_some(connection.address);
         if let Stage::Open(mut session) = std::mem::replace(&mut connection.stage, Stage::Draining)
         {
-            farewell(&mut self.node, &mut self.web, &mut session, now, why);
+            farewell(&mut self.node, &mut self.http, &mut session, now, why);
             if let Some(address) = refused {
                 self.tell_refusal(address); // it turned out to be no peer
             }
@@ -273,7 +273,7 @@ impl EventLoop {
         match connection.stage {
             Stage::Open(mut session) => {
                 let dialling = session.dialling(&self.node);
-                farewell(&mut self.node, &mut self.web, &mut session, now, why);
+                farewell(&mut self.node, &mut self.http, &mut session, now, why);
                 // A neighbour may end it because another connection has become the link.
                 let is_up = |link: LinkId| self.node.herd.links()[link].up.is_some();
                 if let Some(link) = dialling.filter(|&link| !is_up(link) && self.stop_at.is_none())

@@ -52,8 +52,8 @@ use pool::{Conn, Errand, Pool};
 
 use super::answer::{Fault, Listing, Refusal, write_zero_results};
 use super::document::Status;
-use super::exchange::{Exchange, Progress, Response};
 use super::failure::{Mishap, Trouble};
+use super::http::{Exchange, Progress, Response};
 use super::limits::{CONNECT_DEADLINE, IDLE_TIMEOUT, MAX_WAITERS};
 use super::question::Question;
 use super::target::Target;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::flights::FlightId;
-use crate::places::exchange::Exchange;
+use crate::places::http::Exchange;
 
 /// A connection. Its place is given out again when it is closed, but never under the same
 /// generation, so that an event about a connection that is gone cannot be taken for one about its

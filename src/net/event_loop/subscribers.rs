@@ -15,9 +15,9 @@ impl EventLoop {
 
     /// Has those who listen to events served in the next turn, if there is something for them.
     pub(super) fn tell_listeners(&mut self, now: &Now) {
-        if self.web.handle_timeout(&mut self.node.herd, now.elapsed) {
+        if self.http.handle_timeout(&mut self.node.herd, now.elapsed) {
             let tokens: Vec<Token> =
-                self.web.events.connections().map(|id| Token(id as usize)).collect();
+                self.http.events.connections().map(|id| Token(id as usize)).collect();
             for token in tokens {
                 self.enqueue(token);
             }

@@ -3,9 +3,9 @@
 use core::time::Duration;
 
 use super::*;
+use crate::http::{Settings, Shell};
 use crate::limits::{Limits, WEB_RESPONSE_WORK, WEB_WORK_PER_TURN};
 use crate::node::tests::node;
-use crate::web::{Settings, Shell};
 
 const NOW: Now = Now { elapsed: Duration::from_secs(3), clock: 0 };
 
@@ -13,7 +13,7 @@ const NOW: Now = Now { elapsed: Duration::from_secs(3), clock: 0 };
 struct Nothing;
 
 impl Shell for Nothing {
-    fn push_metrics(&self, _: &Node, _: &Web, _: &Now, _: &mut Vec<u8>) {}
+    fn push_metrics(&self, _: &Node, _: &Server, _: &Now, _: &mut Vec<u8>) {}
 
     fn connections(&self) -> usize {
         0
@@ -23,8 +23,8 @@ impl Shell for Nothing {
 /// One connection to a node.
 struct Browser {
     node: Node,
-    web: Web,
-    session: Session,
+    http: Server,
+    session: HttpSession,
 }
 
 impl Browser {
@@ -32,14 +32,14 @@ impl Browser {
         let limits = Limits::default();
         let settings = Settings { max_output: limits.max_output_buffer, ..Settings::default() };
         let node = node(limits);
-        let mut web = Web::new(settings, 7);
-        let session = Session::accepted(&mut web, 1, [].into());
-        Self { node, web, session }
+        let mut http = Server::new(settings, 7);
+        let session = HttpSession::accepted(&mut http, 1, [].into());
+        Self { node, http, session }
     }
 
     fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Next) {
-        let Self { node, web, session } = self;
-        let mut scene = Scene { node, web, shell: &Nothing, now: &NOW };
+        let Self { node, http, session } = self;
+        let mut scene = Scene { node, http, shell: &Nothing, now: &NOW };
         session.receive(&mut scene, input, false, out)
     }
 }
@@ -60,14 +60,14 @@ fn responses_spend_the_time_of_a_turn_and_half_of_it_is_for_who_waits() {
         let mut input = ask(target).repeat(3 * half);
         for next in [Next::Wait, Next::Wait, Next::Read] {
             if next == Next::Wait {
-                browser.web.begin_turn();
+                browser.http.begin_turn();
             } else {
-                browser.web.begin_queue();
+                browser.http.begin_queue();
             }
             let mut out = Vec::new();
             let (consumed, is) = browser.receive(&input, &mut out);
             assert_eq!((responses(&out), is), (half, next), "{target}");
-            assert!(!browser.session.is_full(&browser.web, 0), "it goes on in the next turn");
+            assert!(!browser.session.is_full(&browser.http, 0), "it goes on in the next turn");
             input.drain(..consumed);
         }
         assert!(input.is_empty());
@@ -82,17 +82,17 @@ fn a_body_is_put_together_as_the_socket_takes_it_and_ends_though_the_node_does()
         let work = if target.ends_with("json") { WEB_RESPONSE_WORK + 1 } else { WEB_RESPONSE_WORK };
         let record = b"AT Clark +0.000000000 kiwi +1+1 5";
         browser.node.herd.hear(&Record::parse(record).unwrap(), 0);
-        browser.web.work = work;
+        browser.http.work = work;
         let (mut input, mut out) = ([ask(target), ask("GET /healthz")].concat(), Vec::new());
         let (consumed, next) = browser.receive(&input, &mut out);
         input.drain(..consumed);
         assert_eq!(next, Next::Wait, "{target}");
-        assert!(browser.session.is_full(&browser.web, 1), "a byte waits for the socket");
-        assert!(!browser.session.is_full(&browser.web, 0) && browser.session.is_waiting());
+        assert!(browser.session.is_full(&browser.http, 1), "a byte waits for the socket");
+        assert!(!browser.session.is_full(&browser.http, 0) && browser.session.is_waiting());
         assert_eq!(browser.session.hang_up(), Next::Wait, "the rest is owed");
         let mut next = Next::Wait;
         while next == Next::Wait {
-            browser.web.begin_turn();
+            browser.http.begin_turn();
             let mut slice = Vec::new(); // the socket takes each
             let (consumed, is) = browser.receive(&input, &mut slice);
             out.extend(slice);

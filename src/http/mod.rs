@@ -1,7 +1,7 @@
 //! The HTTP side of a node: what people and their tools look at. Pure, and only reads.
 //!
-//! The shell keeps a [`Session`] per connection and feeds it like a [`crate::node::Session`]. Once a
-//! turn it calls [`Web::begin_turn`], and [`Web::handle_timeout`] when [`Web::poll_timeout`] says so.
+//! The shell keeps a [`HttpSession`] per connection and feeds it like a [`crate::node::HttpSession`]. Once a
+//! turn it calls [`Server::begin_turn`], and [`Server::handle_timeout`] when [`Server::poll_timeout`] says so.
 
 pub mod assets;
 pub mod clients;
@@ -19,7 +19,7 @@ mod subscription;
 use core::fmt::Write as _;
 use core::time::Duration;
 
-pub use session::Session;
+pub use session::HttpSession;
 
 use crate::config::{Config, Host, Http};
 use crate::herd::Herd;
@@ -33,7 +33,7 @@ pub struct Scene<'a> {
     /// The node that is looked at.
     pub node: &'a mut Node,
     /// What all HTTP connections share.
-    pub web: &'a mut Web,
+    pub http: &'a mut Server,
     /// The loop around them.
     pub shell: &'a dyn Shell,
     /// What the clocks say.
@@ -71,14 +71,14 @@ impl Slice<'_> {
 /// What only the shell knows.
 pub trait Shell {
     /// Appends `/metrics`.
-    fn push_metrics(&self, node: &Node, web: &Web, now: &Now, out: &mut Vec<u8>);
+    fn push_metrics(&self, node: &Node, http: &Server, now: &Now, out: &mut Vec<u8>);
 
     /// Connections of clients and browsers.
     fn connections(&self) -> usize;
 }
 
 /// What all HTTP connections share.
-pub struct Web {
+pub struct Server {
     settings: Settings,
     /// Who listens to what.
     pub events: Events,
@@ -179,7 +179,7 @@ fn fields(http: &Http) -> String {
     fields
 }
 
-impl Web {
+impl Server {
     /// The HTTP side of a node in this life, by its `boot`.
     #[must_use]
     pub fn new(settings: Settings, boot: u64) -> Self {
@@ -214,7 +214,7 @@ impl Web {
         out
     }
 
-    /// When [`Web::handle_timeout`] wants to be called.
+    /// When [`Server::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self, herd: &Herd) -> Option<Duration> {
         self.events.poll_timeout(herd)

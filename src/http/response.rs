@@ -1,6 +1,6 @@
 //! Heads of responses, and responses that are known at once.
 
-use super::Web;
+use super::Server;
 use crate::limits::WEB_RESPONSE_WORK;
 use crate::places::document::push_string;
 use crate::protocol::time::push_digits;
@@ -83,14 +83,14 @@ impl Answer {
     pub fn head(
         &mut self,
         out: &mut Vec<u8>,
-        web: &mut Web,
+        http: &mut Server,
         status: Status,
         media: &str,
         length: Length,
         more: &[&str],
     ) {
-        web.counters.responses[usize::from(status.code() / 100).min(5)] += 1;
-        web.work = web.work.saturating_sub(WEB_RESPONSE_WORK);
+        http.counters.responses[usize::from(status.code() / 100).min(5)] += 1;
+        http.work = http.work.saturating_sub(WEB_RESPONSE_WORK);
         out.extend_from_slice(b"HTTP/1.1 ");
         push_digits(out, status.code().into(), 3);
         for part in [" ", status.1, "\r\n"].iter().chain(more) {
@@ -112,7 +112,7 @@ impl Answer {
         if !self.keep_alive {
             field(out, "Connection", "close");
         }
-        out.extend_from_slice(web.settings.fields.as_bytes());
+        out.extend_from_slice(http.settings.fields.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
 
@@ -120,7 +120,7 @@ impl Answer {
     pub fn whole(
         &mut self,
         out: &mut Vec<u8>,
-        web: &mut Web,
+        http: &mut Server,
         status: Status,
         media: &str,
         body: &[u8],
@@ -130,18 +130,18 @@ impl Answer {
             Status::UNAVAILABLE => &[NO_STORE, "Retry-After: 1\r\n"],
             _ => &[NO_STORE],
         };
-        self.head(out, web, status, media, Length::Known(body.len()), more);
+        self.head(out, http, status, media, Length::Known(body.len()), more);
         if !self.head_only {
             out.extend_from_slice(body);
         }
     }
 
     /// Appends an error: what is wrong, for programs and people.
-    pub fn error(&mut self, out: &mut Vec<u8>, web: &mut Web, status: Status, why: &str) {
+    pub fn error(&mut self, out: &mut Vec<u8>, http: &mut Server, status: Status, why: &str) {
         let mut body = b"{\"error\": ".to_vec();
         push_string(&mut body, why);
         body.extend_from_slice(b"}\n");
-        self.whole(out, web, status, media::JSON, &body);
+        self.whole(out, http, status, media::JSON, &body);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::config::{LogFormat, Piece};
 use crate::protocol::time::{Nanos, push_digits};
 
 /// Lines waiting to be written.
-pub struct Journal {
+pub struct MessageLog {
     enabled: bool,
     format: LogFormat,
     name: String,
@@ -20,8 +20,8 @@ pub struct Journal {
     lines: Vec<u8>,
 }
 
-impl Journal {
-    /// A journal for the node `name`. One that is not `enabled` keeps nothing.
+impl MessageLog {
+    /// A message_log for the node `name`. One that is not `enabled` keeps nothing.
     #[must_use]
     pub fn new(enabled: bool, format: LogFormat, name: &str) -> Self {
         Self {
@@ -173,13 +173,13 @@ mod tests {
 
     #[test]
     fn a_line_has_the_seeds_format() {
-        let mut journal = Journal::new(true, LogFormat::default(), "Clark");
-        journal.set_clock(1_621_464_827_959_498_503);
-        journal.line(&[b"127.0.0.1:5 < ", b"IAMAT x"]);
+        let mut message_log = MessageLog::new(true, LogFormat::default(), "Clark");
+        message_log.set_clock(1_621_464_827_959_498_503);
+        message_log.line(&[b"127.0.0.1:5 < ", b"IAMAT x"]);
         let line: &[u8] = b"2021-05-19 22:53:47,959 - INFO - 127.0.0.1:5 < IAMAT x\n";
-        assert_eq!(journal.lines(), line);
-        journal.clear();
-        let mut off = Journal::new(false, LogFormat::default(), "Clark");
+        assert_eq!(message_log.lines(), line);
+        message_log.clear();
+        let mut off = MessageLog::new(false, LogFormat::default(), "Clark");
         off.line(&[b"x"]);
         assert!(off.lines().is_empty());
     }

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use super::digest::{Branch, FANOUT, LEAF_LEVEL, Leaf};
 use super::directory::{Directory, Slot};
-use super::fetch::Fetches;
+use super::fetch_claims::Fetches;
 use super::message::{
     DIGESTS_PER_LINE, Digests, Message, Purpose, push_listing, push_offers, push_pull, push_sums,
     push_wants,

@@ -8,7 +8,7 @@ use super::query::{decode, parameters};
 use super::request::{Parsed, Request, list};
 use super::response::{Answer, Length, NO_STORE, Status, media};
 use super::subscription::{Filter, Subscription};
-use super::{Scene, Slice, Web};
+use super::{Scene, Server, Slice};
 use crate::herd::link::ConnectionId;
 use crate::limits::{CLIENT_BYTES_PER_TURN, MAX_LISTINGS, WEB_SLICE};
 use crate::node::{Next, Node, Now, Stall};
@@ -19,7 +19,7 @@ use crate::protocol::record::Record;
 
 /// The state machine of one connection. Requests are answered one after the other; what comes
 /// meanwhile waits in the socket.
-pub struct Session {
+pub struct HttpSession {
     id: ConnectionId,
     /// The other end's address, for the log.
     label: Box<[u8]>,
@@ -40,11 +40,11 @@ enum State {
     Events(Box<Subscription>),
 }
 
-impl Session {
+impl HttpSession {
     /// A connection that somebody has opened.
     #[must_use]
-    pub fn accepted(web: &mut Web, id: ConnectionId, label: Box<[u8]>) -> Self {
-        web.connections += 1;
+    pub fn accepted(http: &mut Server, id: ConnectionId, label: Box<[u8]>) -> Self {
+        http.connections += 1;
         Self { id, label, state: State::Idle, ending: None }
     }
 
@@ -72,17 +72,17 @@ impl Session {
         matches!(self.state, State::Events(_))
     }
 
-    /// Whether [`Session::receive`] is not to be called for now. `out` are the bytes of responses
+    /// Whether [`HttpSession::receive`] is not to be called for now. `out` are the bytes of responses
     /// that the socket did not take.
     #[must_use]
-    pub fn is_full(&self, web: &Web, out: usize) -> bool {
+    pub fn is_full(&self, http: &Server, out: usize) -> bool {
         match &self.state {
             State::Places(..) => true,
             // Nothing is put together in advance: who reads slowly costs a slice, and is owed the
             // newest.
             State::Asset(..) | State::Listing(_) => out > 0,
-            State::Events(subscription) => out > 0 || !subscription.is_due(&web.events),
-            State::Idle => out >= web.settings.max_output,
+            State::Events(subscription) => out > 0 || !subscription.is_due(&http.events),
+            State::Idle => out >= http.settings.max_output,
         }
     }
 
@@ -113,7 +113,7 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> (usize, Next) {
         let mut at = 0;
-        let most = scene.web.settings.max_output.min(out.len() + CLIENT_BYTES_PER_TURN);
+        let most = scene.http.settings.max_output.min(out.len() + CLIENT_BYTES_PER_TURN);
         loop {
             if let Some(ending) = self.ending.filter(|_| !self.is_streaming()) {
                 return (input.len(), ending); // nothing more is answered
@@ -122,12 +122,12 @@ impl Session {
                 return (at, Next::Wait);
             }
             match &mut self.state {
-                State::Idle if scene.web.work == 0 && at < input.len() => return (at, Next::Wait),
+                State::Idle if scene.http.work == 0 && at < input.len() => return (at, Next::Wait),
                 State::Idle => match Parsed::parse(&input[at..]) {
                     Parsed::Partial if end => self.ending = Some(Next::Finish),
                     Parsed::Partial => return (at, Next::Read),
                     Parsed::Bad(status, why) => {
-                        self.error(scene.web, Answer::refusal(), status, why, out);
+                        self.error(scene.http, Answer::refusal(), status, why, out);
                     }
                     Parsed::Whole(request, length) => {
                         self.respond(scene, &request, out);
@@ -147,8 +147,8 @@ impl Session {
 
     /// Appends a slice of a response that is on its way out. Returns whether that was the last one.
     fn stream(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) -> bool {
-        let Scene { node, web, now, .. } = scene;
-        let Web { work, events, .. } = &mut **web;
+        let Scene { node, http, now, .. } = scene;
+        let Server { work, events, .. } = &mut **http;
         let most = out.len() + WEB_SLICE;
         let mut slice = Slice { out, most, work };
         let answer = match &mut self.state {
@@ -166,7 +166,7 @@ impl Session {
                 if !listing.advance(&node.herd.directory, now.clock, &mut slice) {
                     return false;
                 }
-                web.listings -= 1;
+                http.listings -= 1;
                 listing.answer
             }
             State::Events(subscription) => {
@@ -187,12 +187,12 @@ impl Session {
     }
 
     fn respond(&mut self, scene: &mut Scene<'_>, request: &Request<'_>, out: &mut Vec<u8>) {
-        let Scene { node, web, shell, now } = scene;
+        let Scene { node, http, shell, now } = scene;
         let answer = request.answer();
-        if request.host.is_some_and(|host| !web.settings.is_expected(host)) {
+        if request.host.is_some_and(|host| !http.settings.is_expected(host)) {
             let why = "this node is not known by that name; browse to it by the address it listens \
                        on, or add the name to http.hosts in its configuration";
-            return self.error(web, answer, Status::MISDIRECTED, why, out);
+            return self.error(http, answer, Status::MISDIRECTED, why, out);
         }
         let (status, media, body) = match request.path {
             "/healthz" => (Status::OK, media::TEXT, b"ok\n".to_vec()),
@@ -202,76 +202,76 @@ impl Session {
             },
             "/metrics" => {
                 let mut body = Vec::new();
-                shell.push_metrics(node, web, now, &mut body);
+                shell.push_metrics(node, http, now, &mut body);
                 (Status::OK, media::METRICS, body)
             }
             "/api/herd" => {
-                let overview = Overview::new(node, web, *shell, now);
+                let overview = Overview::new(node, http, *shell, now);
                 // Numbers and strings are always JSON.
                 let mut body = serde_json::to_vec_pretty(&overview).unwrap_or_default();
                 body.push(b'\n');
                 (Status::OK, media::JSON, body)
             }
-            "/api/clients" => return self.list(web, request, answer, out),
+            "/api/clients" => return self.list(http, request, answer, out),
             "/events" => return self.subscribe(scene, request, answer, out),
             path => match path.strip_prefix("/api/clients/") {
                 Some(name) => return self.client(scene, request, name, answer, out),
-                None => return self.asset(web, request, answer, out),
+                None => return self.asset(http, request, answer, out),
             },
         };
-        self.whole(web, answer, status, media, &body, out);
+        self.whole(http, answer, status, media, &body, out);
     }
 
     /// Answers with what is known at once.
     fn whole(
         &mut self,
-        web: &mut Web,
+        http: &mut Server,
         mut answer: Answer,
         status: Status,
         media: &str,
         body: &[u8],
         out: &mut Vec<u8>,
     ) {
-        answer.whole(out, web, status, media, body);
+        answer.whole(out, http, status, media, body);
         self.answered(answer);
     }
 
     fn error(
         &mut self,
-        web: &mut Web,
+        http: &mut Server,
         mut answer: Answer,
         status: Status,
         why: &str,
         out: &mut Vec<u8>,
     ) {
-        answer.error(out, web, status, why);
+        answer.error(out, http, status, why);
         self.answered(answer);
     }
 
     fn asset(
         &mut self,
-        web: &mut Web,
+        http: &mut Server,
         request: &Request<'_>,
         mut answer: Answer,
         out: &mut Vec<u8>,
     ) {
         let Some(at) = ASSETS.iter().position(|asset| asset.path == request.path) else {
             let why = "there is no such page; see / for what there is";
-            return self.error(web, answer, Status::NOT_FOUND, why, out);
+            return self.error(http, answer, Status::NOT_FOUND, why, out);
         };
         let asset = &ASSETS[at];
         let bytes = if request.gzip { asset.gzip } else { asset.bytes };
-        let tag = &web.tags[at][usize::from(request.gzip)];
+        let tag = &http.tags[at][usize::from(request.gzip)];
         let is_it = |held: &str| held == "*" || held.trim_start_matches("W/") == tag;
         let held = request.if_none_match.is_some_and(|tags| list(tags).any(is_it));
         let etag = format!("ETag: {tag}\r\nVary: Accept-Encoding\r\nCache-Control: no-cache\r\n");
         if held {
-            answer.head(out, web, Status::NOT_MODIFIED, asset.media, Length::Empty, &[&etag]);
+            answer.head(out, http, Status::NOT_MODIFIED, asset.media, Length::Empty, &[&etag]);
             return self.answered(answer);
         }
         let encoding = if request.gzip { "Content-Encoding: gzip\r\n" } else { "" };
         let length = Length::Known(bytes.len());
-        answer.head(out, web, Status::OK, asset.media, length, &[&etag, encoding]);
+        answer.head(out, http, Status::OK, asset.media, length, &[&etag, encoding]);
         if answer.head_only {
             return self.answered(answer);
         }
@@ -280,25 +280,25 @@ impl Session {
 
     fn list(
         &mut self,
-        web: &mut Web,
+        http: &mut Server,
         request: &Request<'_>,
         mut answer: Answer,
         out: &mut Vec<u8>,
     ) {
         let mut listing = match Listing::new(request.query, answer) {
             Ok(listing) => listing,
-            Err(why) => return self.error(web, answer, Status::BAD_REQUEST, &why, out),
+            Err(why) => return self.error(http, answer, Status::BAD_REQUEST, &why, out),
         };
-        if web.listings >= MAX_LISTINGS {
+        if http.listings >= MAX_LISTINGS {
             let why = "too many listings are under way; ask again in a moment";
-            return self.error(web, answer, Status::UNAVAILABLE, why, out);
+            return self.error(http, answer, Status::UNAVAILABLE, why, out);
         }
-        begin_stream(web, &mut answer, media::GEOJSON, out);
+        begin_stream(http, &mut answer, media::GEOJSON, out);
         if answer.head_only {
             return self.answered(answer);
         }
         listing.answer = answer;
-        web.listings += 1;
+        http.listings += 1;
         self.state = State::Listing(Box::new(listing));
     }
 
@@ -309,22 +309,22 @@ impl Session {
         mut answer: Answer,
         out: &mut Vec<u8>,
     ) {
-        let Scene { node, web, now, .. } = scene;
+        let Scene { node, http, now, .. } = scene;
         let (filter, last) = match Filter::parse(request.query) {
             Ok(parsed) => parsed,
-            Err(why) => return self.error(web, answer, Status::BAD_REQUEST, &why, out),
+            Err(why) => return self.error(http, answer, Status::BAD_REQUEST, &why, out),
         };
         if answer.head_only {
-            begin_stream(web, &mut answer, media::EVENTS, out);
+            begin_stream(http, &mut answer, media::EVENTS, out);
             return self.answered(answer);
         }
         let last = request.last_event_id.or(last.as_deref());
-        let Some(start) = web.events.subscribe(self.id, last, &mut node.herd, now.elapsed) else {
+        let Some(start) = http.events.subscribe(self.id, last, &mut node.herd, now.elapsed) else {
             let why = "too many listen to the events of this node; try another node";
-            return self.error(web, answer, Status::UNAVAILABLE, why, out);
+            return self.error(http, answer, Status::UNAVAILABLE, why, out);
         };
-        begin_stream(web, &mut answer, media::EVENTS, out);
-        let subscription = Subscription::new(&start, filter, answer.chunked, &web.events);
+        begin_stream(http, &mut answer, media::EVENTS, out);
+        let subscription = Subscription::new(&start, filter, answer.chunked, &http.events);
         self.state = State::Events(Box::new(subscription));
     }
 
@@ -337,7 +337,7 @@ impl Session {
         answer: Answer,
         out: &mut Vec<u8>,
     ) {
-        let Scene { node, web, now, .. } = scene;
+        let Scene { node, http, now, .. } = scene;
         let (name, places) = match name.strip_suffix("/places") {
             Some(name) => (name, true),
             None => (name, false),
@@ -346,7 +346,7 @@ impl Session {
         let held = name.and_then(|name| node.herd.directory.get(&name, now.clock));
         let Some(record) = held.and_then(Record::parse) else {
             let why = "there is no such client; its name must be percent-encoded";
-            return self.error(web, answer, Status::NOT_FOUND, why, out);
+            return self.error(http, answer, Status::NOT_FOUND, why, out);
         };
         if let (true, Some(location)) = (places, record.location()) {
             let center = Point { lat: location.latitude(), lng: location.longitude() };
@@ -355,7 +355,7 @@ impl Session {
         let mut body = Vec::new();
         push_feature(&mut body, &record, now.clock);
         body.push(b'\n');
-        self.whole(web, answer, Status::OK, media::GEOJSON, &body, out);
+        self.whole(http, answer, Status::OK, media::GEOJSON, &body, out);
     }
 
     /// WHATSAT for a client that is at `center`.
@@ -367,55 +367,55 @@ impl Session {
         answer: Answer,
         out: &mut Vec<u8>,
     ) {
-        let Scene { node, web, now, .. } = scene;
+        let Scene { node, http, now, .. } = scene;
         let whatsat = match whatsat(request.query) {
             Ok(command) => command,
-            Err(why) => return self.error(web, answer, Status::BAD_REQUEST, &why, out),
+            Err(why) => return self.error(http, answer, Status::BAD_REQUEST, &why, out),
         };
         let Command::Whatsat(Whatsat { radius_m, max_results, .. }) = Command::parse(&whatsat)
         else {
             let why = "radius is kilometres from 0 to 50, max a whole number from 0 to 20";
-            return self.error(web, answer, Status::BAD_REQUEST, why, out);
+            return self.error(http, answer, Status::BAD_REQUEST, why, out);
         };
         if node.is_crowded() {
             let why = "too many wait for places; ask again in a moment";
-            return self.error(web, answer, Status::UNAVAILABLE, why, out);
+            return self.error(http, answer, Status::UNAVAILABLE, why, out);
         }
         let question = Question { center, radius_m };
         node.counters.whatsat += 1;
         let mut body = Vec::new();
         match node.ask(self.id, question, max_results, now.elapsed, &mut body) {
             Some(ticket) => self.state = State::Places(ticket, answer),
-            None => self.whole(web, answer, Status::OK, media::JSON, &body, out),
+            None => self.whole(http, answer, Status::OK, media::JSON, &body, out),
         }
     }
 
     /// The document for `ticket` has come, see [`Node::poll_answer`].
-    pub fn answer(&mut self, node: &Node, web: &mut Web, ticket: Ticket, out: &mut Vec<u8>) {
+    pub fn answer(&mut self, node: &Node, http: &mut Server, ticket: Ticket, out: &mut Vec<u8>) {
         if let State::Places(waiting, answer) = self.state
             && waiting == ticket
         {
-            self.whole(web, answer, Status::OK, media::JSON, node.document(), out);
+            self.whole(http, answer, Status::OK, media::JSON, node.document(), out);
         }
     }
 
     /// The connection is gone.
-    pub fn close(&mut self, node: &mut Node, web: &mut Web, now: &Now) {
-        web.connections -= 1;
+    pub fn close(&mut self, node: &mut Node, http: &mut Server, now: &Now) {
+        http.connections -= 1;
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle | State::Asset(..) => {}
-            State::Listing(_) => web.listings -= 1,
+            State::Listing(_) => http.listings -= 1,
             State::Places(ticket, _) => node.cancel(ticket),
             State::Events(subscription) => {
-                web.events.unsubscribe(subscription.key(), now.elapsed);
+                http.events.unsubscribe(subscription.key(), now.elapsed);
             }
         }
     }
 }
 
 /// Appends the head of a response whose length is not known.
-fn begin_stream(web: &mut Web, answer: &mut Answer, media: &str, out: &mut Vec<u8>) {
-    answer.head(out, web, Status::OK, media, Length::Unknown, &[NO_STORE]);
+fn begin_stream(http: &mut Server, answer: &mut Answer, media: &str, out: &mut Vec<u8>) {
+    answer.head(out, http, Status::OK, media, Length::Unknown, &[NO_STORE]);
 }
 
 /// The command that `query` stands for, about a client whose name does not matter.

@@ -1,4 +1,4 @@
-//! The page and what belongs to it, in the binary. `scripts/build_page.sh` makes it from `web/`.
+//! The page and what belongs to it, in the binary. `scripts/build_page.sh` makes it from `http/`.
 
 use ring::digest::{SHA256, digest};
 

@@ -19,8 +19,8 @@ pub fn take_record(node: &mut Node, link: LinkId, line: &[u8], now: &Now) -> boo
     let difference = plain.as_deref().unwrap_or(difference);
     let canonical = [b"AT", server, difference, client, location, time].join(&b' ');
     let Some(record) = Record::parse(&canonical) else { return false };
-    let Node { herd, journal, .. } = node;
-    herd.receive_record(link, &record, None, now.clock, journal);
+    let Node { herd, message_log, .. } = node;
+    herd.receive_record(link, &record, None, now.clock, message_log);
     true
 }
 

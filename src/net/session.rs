@@ -1,22 +1,22 @@
 //! What is spoken on a connection: the line protocol or HTTP. The loop treats both alike.
 
 use crate::herd::LinkId;
+use crate::http::{self, Scene, Server};
 use crate::limits::Limits;
 use crate::limits::WEB_IDLE;
 use crate::node::{self, Next, Node, Now, Stall};
 use crate::places::Ticket;
-use crate::web::{self, Scene, Web};
 use core::time::Duration;
 
 /// The state machine of a connection.
-pub enum Talk {
+pub enum Session {
     /// A client or a peer.
-    Lines(node::Session),
+    Lines(node::LineSession),
     /// A browser or a tool.
-    Http(web::Session),
+    Http(http::HttpSession),
 }
 
-impl Talk {
+impl Session {
     /// The other end's address.
     #[must_use]
     pub fn label(&self) -> &[u8] {
@@ -91,10 +91,10 @@ impl Talk {
 
     /// Whether enough is owed for now. `out` are the bytes not taken by the socket.
     #[must_use]
-    pub fn is_full(&self, node: &Node, web: &Web, out: usize) -> bool {
+    pub fn is_full(&self, node: &Node, http: &Server, out: usize) -> bool {
         match self {
             Self::Lines(session) => session.is_full(node, out),
-            Self::Http(session) => session.is_full(web, out),
+            Self::Http(session) => session.is_full(http, out),
         }
     }
 
@@ -151,18 +151,24 @@ impl Talk {
     }
 
     /// The document for `ticket` has come. Appends to `out` what may leave now.
-    pub fn answer(&mut self, node: &mut Node, web: &mut Web, ticket: Ticket, out: &mut Vec<u8>) {
+    pub fn answer(
+        &mut self,
+        node: &mut Node,
+        http: &mut Server,
+        ticket: Ticket,
+        out: &mut Vec<u8>,
+    ) {
         match self {
             Self::Lines(session) => session.answer(node, ticket, out),
-            Self::Http(session) => session.answer(node, web, ticket, out),
+            Self::Http(session) => session.answer(node, http, ticket, out),
         }
     }
 
     /// The connection is gone.
-    pub fn close(&mut self, node: &mut Node, web: &mut Web, now: &Now) {
+    pub fn close(&mut self, node: &mut Node, http: &mut Server, now: &Now) {
         match self {
             Self::Lines(session) => session.close(node, now),
-            Self::Http(session) => session.close(node, web, now),
+            Self::Http(session) => session.close(node, http, now),
         }
     }
 }

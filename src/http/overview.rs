@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Shell, Web};
+use super::{Server, Shell};
 use crate::herd::digest::Branch;
 use crate::herd::handshake::VERSION;
 use crate::herd::link::Link;
@@ -122,7 +122,7 @@ pub struct Tiles {
 impl Overview {
     /// How things are now.
     #[must_use]
-    pub fn new(node: &Node, web: &Web, shell: &dyn Shell, now: &Now) -> Self {
+    pub fn new(node: &Node, http: &Server, shell: &dyn Shell, now: &Now) -> Self {
         let (herd, directory) = (&node.herd, &node.herd.directory);
         let identity = herd.identity();
         let name = |id: NodeId| String::from_utf8_lossy(identity.name(id)).into_owned();
@@ -135,11 +135,11 @@ impl Overview {
             clients: directory.len(),
             digest: format!("{:016x}", directory.sums().of(Branch::ROOT)),
             connections: shell.connections(),
-            subscribers: web.events.subscribers(),
+            subscribers: http.events.subscribers(),
             nodes: members(node),
             links: herd.links().iter().map(|link| edge(node, link, now)).collect(),
             places: Provider {
-                provider: web.settings.provider.clone(),
+                provider: http.settings.provider.clone(),
                 available: is_available(&node.places, now),
             },
             counters: Counts {
@@ -150,9 +150,9 @@ impl Overview {
                 flooded: herd.counters.floods_sent,
                 received: herd.counters.floods_received,
                 repaired: herd.counters.antientropy_repairs,
-                events: web.events.sent,
+                events: http.events.sent,
             },
-            tiles: web.settings.tiles.clone(),
+            tiles: http.settings.tiles.clone(),
             problems: problems(node, now),
         }
     }

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cli;
 pub mod config;
+pub mod counters;
 pub mod herd;
 pub mod histogram;
 pub mod http;

@@ -18,17 +18,28 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("planted", &[]),
     ("histogram", &[]),
+    ("counters", &[]),
     ("ids", &[]),
     ("time", &["protocol"]),
     ("config", &["limits"]),
     ("message_log", &["protocol", "config", "limits"]),
-    ("herd", &["protocol", "message_log", "config", "limits", "planted"]),
-    ("places", &["protocol", "config", "limits"]),
+    ("herd", &["counters", "protocol", "message_log", "config", "limits", "planted"]),
+    ("places", &["counters", "protocol", "config", "limits"]),
     (
         "node",
-        &["herd", "places", "message_log", "histogram", "protocol", "config", "limits", "planted"],
+        &[
+            "herd",
+            "places",
+            "message_log",
+            "counters",
+            "histogram",
+            "protocol",
+            "config",
+            "limits",
+            "planted",
+        ],
     ),
-    ("http", &["node", "herd", "places", "histogram", "protocol", "config", "limits"]),
+    ("http", &["node", "herd", "places", "counters", "protocol", "config", "limits"]),
     (
         "net",
         &[
@@ -37,6 +48,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "herd",
             "places",
             "message_log",
+            "counters",
             "histogram",
             "protocol",
             "config",
@@ -48,8 +60,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// The modules that are a pure function of what they are given.
-const CORE: &[&str] =
-    &["protocol", "histogram", "ids", "time", "herd", "places", "node", "http", "message_log"];
+const CORE: &[&str] = &[
+    "protocol",
+    "counters",
+    "histogram",
+    "ids",
+    "time",
+    "herd",
+    "places",
+    "node",
+    "http",
+    "message_log",
+];
 
 /// What would make the core impure: sockets, files, threads, clocks, the environment, randomness.
 const IMPURE: &[&str] = &[

@@ -135,6 +135,29 @@ fn metrics_are_what_the_format_demands() {
     assert!(value("proxy_herd_loop_turn_seconds_sum") > 0.0);
 }
 
+#[test]
+fn the_documented_metrics_are_those_of_the_program() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let document = fs::read_to_string(path).unwrap();
+    let mut others = String::from("| Metric | Type | Meaning |\n|---|---|---|\n");
+    let mut help = "";
+    for line in metrics().lines() {
+        if let Some(text) = line.strip_prefix("# HELP proxy_herd_") {
+            help = text.split_once(' ').unwrap().1;
+        } else if let Some(text) = line.strip_prefix("# TYPE proxy_herd_") {
+            let (name, kind) = text.split_once(' ').unwrap();
+            if kind != "counter" {
+                let _ = writeln!(others, "| `{name}` | {kind} | {help} |");
+            }
+        }
+    }
+    for (mark, actual) in [("counters", proxy_herd::net::counters_markdown()), ("gauges", others)] {
+        let (_, rest) = document.split_once(&format!("<!-- {mark} -->\n\n")).unwrap();
+        let (table, _) = rest.split_once(&format!("\n<!-- /{mark} -->")).unwrap();
+        assert!(table == actual, "the table of {mark} in docs/metrics.md must read:\n\n{actual}");
+    }
+}
+
 /// By somebody else's parser, where there is one on this machine.
 #[test]
 fn metrics_are_read_by_others() {

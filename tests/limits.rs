@@ -84,7 +84,7 @@ fn has_something(client: &Client) -> bool {
 /// Waits until clients have been left unread so many times in all because too many WHATSATs wait.
 fn wait_for_stalls(herd: &Herd, times: u64) {
     eventually(&format!("{times} stalls"), DEADLINE, || {
-        let stalls = herd.counter("Solo", "whatsat_stalls_total");
+        let stalls = herd.counter("Solo", r#"stalls_total{reason="whatsat"}"#);
         assert!(stalls <= times, "{stalls} stalls");
         (stalls == times).then_some(())
     });
@@ -227,7 +227,7 @@ fn an_idle_client_is_closed_and_the_log_says_why() {
     assert!(start.elapsed() >= Duration::from_secs(5), "{:?}", start.elapsed());
     assert_bytes(&silent.rest(), b"");
     herd.wait_for_log("Solo", &[&silent.address(), "closed", "it was idle"]);
-    assert_eq!(herd.counter("Solo", "idle_timeouts_total"), 1);
+    assert_eq!(herd.counter("Solo", r#"timeouts_total{deadline="idle"}"#), 1);
     assert_bytes(&lively.ask(b"hello"), b"? hello\n");
 }
 
@@ -283,7 +283,8 @@ fn clients_that_never_read_are_closed_and_cost_little() {
         {
             most = most.max(herd.resident_kib("Solo"));
         }
-        (herd.counter("Solo", "write_timeouts_total") == u64::from(DEAF)).then_some(())
+        (herd.counter("Solo", r#"timeouts_total{deadline="write"}"#) == u64::from(DEAF))
+            .then_some(())
     });
     #[cfg(target_os = "linux")]
     {

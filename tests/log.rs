@@ -164,7 +164,7 @@ fn a_full_disk_stops_the_log_and_nothing_else() {
     client.iamat("later", "+1+1", "1");
     herd.wait_for_log("Solo", &["< IAMAT later +1+1 1"]);
     assert!(herd.counter("Solo", "log_write_errors_total") >= 3);
-    assert!(herd.counter("Solo", "log_bytes_lost_total") > 0);
+    assert!(herd.counter("Solo", "log_lost_bytes_total") > 0);
     assert!(client.held(b"before").is_some());
 }
 
@@ -198,7 +198,7 @@ fn a_line_that_a_full_disk_cut_short_has_its_end() {
     let rest = str::from_utf8(rest).unwrap();
     let (note, rest) = rest.strip_prefix("\n… ").unwrap().split_once('\n').unwrap();
     let lost = note.strip_suffix(" bytes of the log could not be written").unwrap();
-    assert_eq!(lost.parse(), Ok(herd.counter("Solo", "log_bytes_lost_total")));
+    assert_eq!(lost.parse(), Ok(herd.counter("Solo", "log_lost_bytes_total")));
     assert!(rest.contains(" < after\n") && !rest.contains("cut short"), "{rest}");
 }
 

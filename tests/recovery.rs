@@ -165,7 +165,11 @@ fn a_node_that_returns_empty_has_everything_soon() {
     }
     thread::sleep(Duration::from_millis(1_500)); // digests have been compared
     for name in herd.names() {
-        assert_eq!(herd.counter(&name, "antientropy_repairs"), 0, "{name}: nothing went wrong");
+        assert_eq!(
+            herd.counter(&name, r#"updates_repaired_total{round="check"}"#),
+            0,
+            "{name}: nothing went wrong"
+        );
         assert_eq!(herd.counter(&name, "clients"), 2_005, "{name}: and the five probes");
     }
 
@@ -182,7 +186,7 @@ fn a_node_that_returns_empty_has_everything_soon() {
         wait_until_all_held(&herd, &name, &records);
     }
     println!("all is everywhere {:?} after the return", back.elapsed());
-    let synced = herd.counter("Campbell", "link_sync_records_total");
+    let synced = herd.counter("Campbell", r#"updates_repaired_total{round="sync"}"#);
     assert!(synced > 1_000, "{synced}: the links brought them, not the comparisons of digests");
 }
 

@@ -90,7 +90,10 @@ fn updates_go_both_ways_through_a_server_of_the_seed() {
         wait_until_held(&herd, "Left", &client, &line);
         wait_until_held(&herd, "Right", &client, &line);
     }
-    assert_eq!(herd.counter("Left", "commands_unknown_total"), unknown_of_probes(&herd, "Left"));
+    assert_eq!(
+        herd.counter("Left", r#"commands_total{command="unknown",result="refused"}"#),
+        unknown_of_probes(&herd, "Left")
+    );
 }
 
 /// The questions of the tests themselves for clients that were not there yet: nothing that the

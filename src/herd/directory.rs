@@ -13,6 +13,7 @@ use super::digest::{Leaf, Sums};
 use super::eviction::{Candidate, Candidates};
 pub use super::slots::{MAX_RECORD, Slot};
 use super::slots::{NO_TIME, Slots, Stored};
+use crate::counters::counters;
 use crate::planted::{Bug, planted};
 use crate::protocol::location::Location;
 use crate::protocol::record::Record;
@@ -83,10 +84,16 @@ pub struct Directory {
     candidates: Candidates,
     /// Where the sweep for expired records goes on.
     sweep_at: Slot,
-    /// Clients evicted for the cap, ever.
-    pub evicted: u64,
-    /// Records expired, ever.
-    pub expired: u64,
+    /// Counters of removed clients.
+    pub counters: Counters,
+}
+
+counters! {
+    /// Monotonic counters of removed clients since start-up.
+    Counters {
+        clients_evicted_total: "Clients evicted because the directory was full." { evicted }
+        clients_expired_total: "Clients removed because their time to live had passed." { expired }
+    }
 }
 
 impl Directory {
@@ -102,8 +109,7 @@ impl Directory {
             sums: Sums::default(),
             candidates: Candidates::default(),
             sweep_at: 0,
-            evicted: 0,
-            expired: 0,
+            counters: Counters::default(),
         }
     }
 
@@ -216,7 +222,7 @@ impl Directory {
         // Whether the sweep has been here yet must not decide about anything.
         if let Some(slot) = held.filter(|&slot| self.has_expired(slot, now)) {
             self.remove(slot);
-            self.expired += 1;
+            self.counters.expired += 1;
             held = None;
         }
         if let Some(slot) = held {
@@ -267,7 +273,7 @@ impl Directory {
             self.sweep_at += 1;
             if self.has_expired(slot, now) {
                 self.remove(slot);
-                self.expired += 1;
+                self.counters.expired += 1;
             }
         }
         false
@@ -368,7 +374,7 @@ impl Directory {
                     }
                     self.candidates.pop();
                     self.remove(least.slot);
-                    self.evicted += 1;
+                    self.counters.evicted += 1;
                     return true;
                 }
                 // The client has moved on since; it stands higher now.
@@ -523,7 +529,7 @@ mod tests {
         assert!(d.get(b"k", 160 * SECOND).is_some());
         assert_eq!(d.get(b"k", 161 * SECOND), None, "expired before any sweep");
         assert!(!d.sweep(161 * SECOND, 1));
-        assert_eq!((d.len(), d.expired), (0, 1));
+        assert_eq!((d.len(), d.counters.expired), (0, 1));
         assert_eq!(d.sums().of(Branch::ROOT), 0);
         assert_eq!(d.offer(&record, Source::Peer, 161 * SECOND), Offer::Expired);
     }

@@ -34,6 +34,7 @@ use message::{Message, Purpose, push_links, push_ping, push_pong, push_repair};
 use queue::SlotQueue;
 use routes::{Heard, LINKS_PAUSE, NodeId, Routes};
 
+use crate::counters::counters;
 use crate::limits::{SWEEP_INTERVAL, SWEEP_SLOTS};
 use crate::message_log::MessageLog;
 use crate::planted::{Bug, planted};
@@ -66,27 +67,40 @@ pub enum Action {
     Close(ConnectionId),
 }
 
-/// What has happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Records sent to peers because they were news.
-    pub floods_sent: u64,
-    /// Records received from peers, without those that anti-entropy brought.
-    pub floods_received: u64,
-    /// Of these, records that were held already or older than what was held.
-    pub floods_duplicate: u64,
-    /// Records that a check of digests had to bring. Without faults this stays 0.
-    pub antientropy_repairs: u64,
-    /// Records that came because a link came up or the routes changed.
-    pub link_sync_records: u64,
-    /// Links established.
-    pub links_established: u64,
-    /// Links lost.
-    pub links_lost: u64,
-    /// Links closed because the peer was silent.
-    pub links_timed_out: u64,
-    /// Times a peer's clock was found further off than half of Δ.
-    pub clock_offset_warnings: u64,
+counters! {
+    /// Monotonic counters of the herd since start-up.
+    Counters {
+        updates_flooded_total: "Records sent to peers because they were new." { floods_sent }
+        updates_received_total: "Records received, by source." {
+            floods_received (source = "peer"):
+                "Records received from peers, without those that anti-entropy recovered.",
+        }
+        updates_stale_total: "Records received that were not new, by source." {
+            floods_duplicate (source = "peer"):
+                "Records from peers that were already held, or older than the one held.",
+        }
+        updates_repaired_total: "Records recovered by a digest comparison, by kind of round." {
+            antientropy_repairs (round = "check"):
+                "Records recovered by a periodic comparison; stays 0 without faults.",
+            link_sync_records (round = "sync"):
+                "Records recovered after a link came up or routes changed.",
+        }
+        links_established_total: "Links established." { links_established }
+        links_lost_total: "Links lost." { links_lost }
+        links_timed_out_total: "Links closed because the peer was silent for too long." {
+            links_timed_out
+        }
+        clock_offset_warnings_total:
+            "Times that a peer's clock was found to be off by more than half of Δ." {
+            clock_offset_warnings
+        }
+    }
+    derived {
+        updates_stored_total: "Records received that were new and stored, by source." {
+            (source = "peer"): "Records from peers that were stored."
+                = |counters| counters.floods_received - counters.floods_duplicate,
+        }
+    }
 }
 
 /// This node's part of the herd.

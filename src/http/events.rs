@@ -14,6 +14,7 @@ use super::Slice;
 use super::feature::push_feature;
 use super::position::Position;
 use super::subscription::Subscription;
+use crate::counters::counters;
 use crate::herd::Herd;
 use crate::herd::directory::{Directory, Slot};
 use crate::herd::link::ConnectionId;
@@ -50,10 +51,8 @@ pub struct Events {
     idle_since: Option<Duration>,
     subscribers: Slab<ConnectionId>,
     rendered: Rendered,
-    /// Events sent so far, one for each subscriber.
-    pub sent: u64,
-    /// Times a subscriber was sent all clients.
-    pub resets: u64,
+    /// Monotonic counters since start-up.
+    pub counters: Counters,
 }
 
 /// A slot as the log knows it.
@@ -94,6 +93,14 @@ pub(super) struct Start {
     pub cursor: u64,
     /// Whether it has had all that was before.
     pub resumed: bool,
+}
+
+counters! {
+    /// Monotonic counters of events since start-up.
+    Counters {
+        events_sent_total: "Events sent, counted once per subscriber." { sent }
+        event_resets_total: "Times that a subscriber was sent all clients." { resets }
+    }
 }
 
 impl Events {
@@ -194,8 +201,8 @@ impl Events {
     }
 
     fn forget(&mut self) {
-        let Self { epoch, sent, resets, .. } = *self;
-        *self = Self { epoch, sent, resets, ..Self::new(epoch.0) };
+        let Self { epoch, counters, .. } = *self;
+        *self = Self { epoch, counters, ..Self::new(epoch.0) };
     }
 
     fn end(&self) -> u64 {
@@ -326,12 +333,14 @@ impl Events {
             .checked_sub(self.rendered.first)
             .and_then(|at| self.rendered.places.get_mut(at as usize));
         let Some(place) = made else {
-            return self.sent += u64::from(push_client(out, Some(id), slot, directory, now));
+            return self.counters.sent +=
+                u64::from(push_client(out, Some(id), slot, directory, now));
         };
         let bytes = &mut self.rendered.bytes;
         if *place == (0, 0) {
             if bytes.len() >= MAX_RENDERED {
-                return self.sent += u64::from(push_client(out, Some(id), slot, directory, now));
+                return self.counters.sent +=
+                    u64::from(push_client(out, Some(id), slot, directory, now));
             }
             let start = bytes.len() as u32;
             push_client(bytes, Some(id), slot, directory, now);
@@ -339,7 +348,7 @@ impl Events {
         }
         let event = &bytes[place.0 as usize..place.1 as usize];
         out.extend_from_slice(event);
-        self.sent += u64::from(!event.is_empty());
+        self.counters.sent += u64::from(!event.is_empty());
     }
 
     /// Appends `id: …` for what is before `cursor`.

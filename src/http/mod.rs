@@ -7,7 +7,6 @@ pub mod assets;
 pub mod clients;
 pub mod events;
 pub mod feature;
-pub mod metrics;
 pub mod overview;
 pub mod position;
 pub mod query;
@@ -22,6 +21,7 @@ use core::time::Duration;
 pub use session::HttpSession;
 
 use crate::config::{Config, Host, Http};
+use crate::counters::counters;
 use crate::herd::Herd;
 use crate::limits::{Limits, WEB_WORK_PER_TURN};
 use crate::node::{Node, Now};
@@ -94,11 +94,31 @@ pub struct Server {
     listings: usize,
 }
 
-/// What has happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Responses by the first digit of their status.
-    pub responses: [u64; 6],
+counters! {
+    /// Monotonic counters of the HTTP side since start-up.
+    Counters {
+        http_responses_total: "HTTP responses, by class of status." {
+            responses_2xx (code = "2xx"): "Successful responses.",
+            responses_3xx (code = "3xx"):
+                "Responses without a body, because the browser has the current version.",
+            responses_4xx (code = "4xx"): "Requests rejected as invalid or too large.",
+            responses_5xx (code = "5xx"):
+                "Requests rejected because the node is not ready or overloaded.",
+        }
+    }
+}
+
+impl Counters {
+    /// Counts a response.
+    const fn count(&mut self, status: Status) {
+        let count = match status.code() {
+            ..300 => &mut self.responses_2xx,
+            300..400 => &mut self.responses_3xx,
+            400..500 => &mut self.responses_4xx,
+            500.. => &mut self.responses_5xx,
+        };
+        *count += 1;
+    }
 }
 
 /// What the configuration says, as responses need it.

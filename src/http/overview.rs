@@ -150,7 +150,7 @@ impl Overview {
                 flooded: herd.counters.floods_sent,
                 received: herd.counters.floods_received,
                 repaired: herd.counters.antientropy_repairs,
-                events: http.events.sent,
+                events: http.events.counters.sent,
             },
             tiles: http.settings.tiles.clone(),
             problems: problems(node, now),

@@ -89,7 +89,7 @@ impl Answer {
         length: Length,
         more: &[&str],
     ) {
-        http.counters.responses[usize::from(status.code() / 100).min(5)] += 1;
+        http.counters.count(status);
         http.work = http.work.saturating_sub(WEB_RESPONSE_WORK);
         out.extend_from_slice(b"HTTP/1.1 ");
         push_digits(out, status.code().into(), 3);

@@ -131,7 +131,7 @@ impl Subscription {
             }
             self.cursor = events.published();
             self.phase = Phase::All(0);
-            events.resets += 1;
+            events.counters.resets += 1;
             slice.out.extend_from_slice(b"retry: 2000\nevent: reset\ndata: {\"held\":");
             push_digits(slice.out, directory.len().into(), 1);
             slice.out.extend_from_slice(b"}\n\n");
@@ -197,7 +197,7 @@ impl Subscription {
             let Some(position) = directory.location(slot).map(Position::from) else { continue };
             if self.filter.holds(position) {
                 let told = push_client(slice.out, None, slot, directory, now.clock);
-                events.sent += u64::from(told);
+                events.counters.sent += u64::from(told);
                 events.told(slot, position, directory);
             }
         }

@@ -28,6 +28,7 @@ use super::connection::{Connection, set_options};
 use super::counters::Counters;
 use super::listener::Listener;
 use super::log_file::{COUNTERS, Log, clock};
+use super::metrics::LoopStats;
 use super::peer_tls::PeerTlsConfig;
 use super::resolver::Resolver;
 use super::session::Session;
@@ -351,7 +352,8 @@ impl EventLoop {
     }
 
     fn report(&self, now: Duration) {
-        let report = self.counters.report(&self.node, self.clients, &self.log.stats(), now);
+        let Self { counters, clients, turns, log, node, http, .. } = self;
+        let report = LoopStats { counters, clients: *clients, turns, log }.report(node, http, now);
         log::info!(target: COUNTERS, "counters: {report}");
     }
 

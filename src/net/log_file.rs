@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::config::{LogFormat, Logging, level_name};
+use crate::counters::counters;
 use crate::limits::{LOG_BUFFER, LOG_RETRY, Limits};
 use crate::message_log::{push_escaped, push_format};
 use crate::protocol::time::Nanos;
@@ -30,17 +31,17 @@ pub fn clock() -> Nanos {
 #[derive(Clone)]
 pub struct Log(Arc<Mutex<LogFile>>);
 
-/// What the log had to do without.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct LogStats {
-    /// Diagnostic lines left out because there were too many of their kind.
-    pub lines_suppressed: u64,
-    /// Writes and openings that failed.
-    pub write_errors: u64,
-    /// Bytes that could not be written.
-    pub bytes_lost: u64,
-    /// Times that the log was rotated.
-    pub rotations: u64,
+counters! {
+    /// Monotonic counters of the log since start-up.
+    LogStats {
+        log_lines_suppressed_total:
+            "Diagnostic lines suppressed by the rate limit." {
+            lines_suppressed
+        }
+        log_write_errors_total: "Failed attempts to write or open the log file." { write_errors }
+        log_lost_bytes_total: "Bytes that could not be written to the log." { bytes_lost }
+        log_rotations_total: "Rotations of the log file." { rotations }
+    }
 }
 
 struct LogFile {

@@ -1,56 +1,48 @@
-//! `/metrics`: everything that is counted, under the names that Prometheus knows it by.
+//! All counters and gauges of a node: `/metrics`, and the line that the log shows on SIGUSR1.
 
+use core::fmt::Write as _;
 use core::time::Duration;
 use std::fs;
 
 use super::counters::Counters;
-use super::log_file::Log;
-use crate::herd::Herd;
-use crate::herd::link::Link;
+use super::log_file::{Log, LogStats};
+use super::prometheus::Writer;
+use crate::counters::{Reading, Row, Sample, read};
+use crate::herd::{self, Herd, directory, link::Link};
 use crate::histogram::Histogram;
-use crate::http::metrics::Writer;
-use crate::http::{Server, Shell};
-use crate::node::{Node, Now};
+use crate::http::{self, Server, Shell, events};
+use crate::node::{self, Node, Now};
 use crate::places::Places;
-use crate::places::upstream::Client;
+use crate::places::upstream::{Client, Stats};
 
-/// What the loop knows of itself.
-pub struct Vitals<'a> {
-    /// What it has counted.
+/// What the event loop reports about itself.
+pub struct LoopStats<'a> {
+    /// Counters of the loop.
     pub counters: &'a Counters,
-    /// Connections of clients and browsers.
+    /// Open connections of clients and browsers.
     pub clients: usize,
-    /// How long its turns took.
+    /// Durations of the turns.
     pub turns: &'a Histogram,
-    /// The log.
+    /// The log, which has counters of its own.
     pub log: &'a Log,
 }
 
-impl Shell for Vitals<'_> {
+impl Shell for LoopStats<'_> {
     fn push_metrics(&self, node: &Node, http: &Server, now: &Now, out: &mut Vec<u8>) {
         let mut w = Writer::default();
         let name = String::from_utf8_lossy(node.name());
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("node", &name)];
-        w.gauge("build_info", "Always 1; what runs here.").sample(&labels, 1_u64);
-        self.clients(http, &mut w);
-        commands(node, &mut w);
-        updates(node, &mut w);
-        peers(node, &mut w);
-        w.gauge("clients", "Clients held.").value(u64::from(node.herd.directory.len()));
-        w.counter("clients_evicted_total", "Clients that gave way to newer ones at the cap.")
-            .value(node.herd.directory.evicted);
-        w.counter("clients_expired_total", "Clients forgotten at the end of their time to live.")
-            .value(node.herd.directory.expired);
-        if let Places::Upstream(client) = &node.places {
-            places(client, now.elapsed, &mut w);
-        }
+        w.gauge("build_info", "Always 1; the labels name the version and the node.")
+            .sample(&labels, 1_u64);
+        w.readings(&self.readings(node, http, now.elapsed));
+        peers(&node.herd, &mut w);
         w.histogram(
             "places_wait_seconds",
-            "How long replies waited for places; those that did not wait are not in it.",
-            &node.counters.places_wait,
+            "Time that replies waited for places; replies that did not wait are not counted.",
+            &node.places_wait,
         );
-        http_side(http, &mut w);
-        self.process(&mut w);
+        w.histogram("loop_turn_seconds", "Durations of the turns of the event loop.", self.turns);
+        process(&mut w);
         out.extend_from_slice(&w.finish());
     }
 
@@ -59,135 +51,110 @@ impl Shell for Vitals<'_> {
     }
 }
 
-impl Vitals<'_> {
-    fn clients(&self, http: &Server, w: &mut Writer) {
-        let c = self.counters;
-        w.gauge("connections", "Connections open, by what is spoken on them; peers not counted.")
-            .sample(&[("kind", "client")], self.clients.saturating_sub(http.connections))
-            .sample(&[("kind", "http")], http.connections);
-        w.counter("connections_accepted_total", "Connections taken.").value(c.accepted);
-        w.counter("connections_refused_total", "Connections refused for a limit.").value(c.refused);
-        w.counter("connections_shed_total", "Connections closed unheard for lack of descriptors.")
-            .value(c.shed);
-        w.counter("connection_errors_total", "Connections that broke.").value(c.connection_errors);
-        w.counter("accept_errors_total", "Connections that could not be taken.")
-            .value(c.accept_errors);
-        w.counter("accept_pauses_total", "Times that taking connections paused for it.")
-            .value(c.accept_pauses);
-        w.counter("timeouts_total", "Connections closed at a deadline, by which.")
-            .sample(&[("deadline", "line")], c.line_timeouts)
-            .sample(&[("deadline", "idle")], c.idle_timeouts)
-            .sample(&[("deadline", "write")], c.write_timeouts)
-            .sample(&[("deadline", "handshake")], c.handshake_timeouts);
-        w.counter("stalls_total", "Times that a client was not read from, by why.")
-            .sample(&[("reason", "output")], c.output_stalls)
-            .sample(&[("reason", "whatsat")], c.whatsat_stalls);
-        w.counter("received_bytes_total", "Bytes from clients, peers and browsers.")
-            .value(c.received_bytes);
-        w.counter("sent_bytes_total", "Bytes to clients, peers and browsers.").value(c.sent_bytes);
-        w.counter("dials_failed_total", "Neighbours dialled and not reached.")
-            .value(c.dials_failed);
+impl LoopStats<'_> {
+    /// Formats all counters and gauges for the log, as `name=value` separated by spaces.
+    #[must_use]
+    pub fn report(&self, node: &Node, http: &Server, now: Duration) -> String {
+        let mut report = String::with_capacity(4096);
+        for Reading { sample: Sample { family, labels, .. }, value } in
+            self.readings(node, http, now)
+        {
+            let space = if report.is_empty() { "" } else { " " };
+            // Writing to a String cannot fail.
+            let _ = write!(report, "{space}{family}{labels}={value}");
+        }
+        report
     }
 
-    fn process(&self, w: &mut Writer) {
-        w.histogram("loop_turn_seconds", "How long the turns of the event loop took.", self.turns);
-        let log = self.log.stats();
-        w.counter("log_lines_suppressed_total", "Diagnostic lines left out for their number.")
-            .value(log.lines_suppressed);
-        w.counter("log_write_errors_total", "Writes and openings of the log that failed.")
-            .value(log.write_errors);
-        w.counter("log_lost_bytes_total", "Bytes that could not be written to the log.")
-            .value(log.bytes_lost);
-        w.counter("log_rotations_total", "Times that the log was rotated.").value(log.rotations);
-        // Where there is no /proc, nothing is said of it.
-        if let Some(bytes) = resident_bytes() {
-            w.gauge("resident_memory_bytes", "Memory of the process.").value(bytes);
+    /// Returns all counters, and the gauges that are a single number. Those of the places provider
+    /// are left out if there is none.
+    fn readings(&self, node: &Node, http: &Server, now: Duration) -> Vec<Reading> {
+        let directory = &node.herd.directory;
+        let mut readings = connections(self.clients.saturating_sub(http.connections), http);
+        readings.extend(read(Counters::TABLE, self.counters));
+        readings.extend(read(node::Counters::TABLE, &node.counters));
+        readings.extend(read(herd::Counters::TABLE, &node.herd.counters));
+        readings
+            .push(Sample::gauge("clients", "", "Clients held.").reading(directory.len().into()));
+        readings.extend(read(directory::Counters::TABLE, &directory.counters));
+        if let Places::Upstream(client) = &node.places {
+            readings.extend(read(Stats::TABLE, client.stats()));
+            readings.extend(places(client, now));
         }
-        if let Some(files) = open_files() {
-            w.gauge("open_fds", "Descriptors open.").value(files);
-        }
-        if let Ok((soft, _)) = rlimit::Resource::NOFILE.get() {
-            w.gauge("max_fds", "Descriptors that may be open.").value(soft);
-        }
+        readings.extend(read(http::Counters::TABLE, &http.counters));
+        readings.extend(read(events::Counters::TABLE, &http.events.counters));
+        readings.extend(read(LogStats::TABLE, &self.log.stats()));
+        readings
     }
 }
 
-/// Descriptors open. Linux says it as the size of `/proc/self/fd` since 6.2, and 0 before that; to
-/// read the directory instead takes the loop a moment for each thousand of them.
-fn open_files() -> Option<u64> {
-    fs::metadata("/proc/self/fd").ok().map(|files| files.len()).filter(|&files| files > 0)
-}
-
-/// Resident memory by `/proc/self/status`, which has it in KiB.
-fn resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
-}
-
-fn commands(node: &Node, w: &mut Writer) {
-    let c = &node.counters;
-    w.counter("commands_total", "Commands of clients, by kind and by what became of them.");
-    for (command, result, count) in [
-        ("iamat", "stored", c.iamat_stored),
-        ("iamat", "stale", c.iamat_stale),
-        ("iamat", "repeat", c.iamat_repeat),
-        ("iamat", "over_cap", c.iamat_over_cap),
-        ("iamat", "expired", c.iamat_expired),
-        ("iamat", "newcomer_refused", c.newcomers_refused),
-        ("whatsat", "asked", c.whatsat),
-        ("unknown", "refused", c.unknown),
-        ("overlong", "refused", c.overlong),
-        ("http", "refused", c.http_requests),
-    ] {
-        w.sample(&[("command", command), ("result", result)], count);
+/// Returns the table of all counters, as Markdown, for docs/metrics.md.
+#[must_use]
+pub fn markdown() -> String {
+    fn samples<S>(table: &'static [Row<S>]) -> impl Iterator<Item = Sample> {
+        table.iter().map(|row| row.sample)
     }
-    w.counter("handshakes_refused_total", "Peers that were not let in.")
-        .value(c.handshakes_refused);
+
+    let mut table = String::from("| Counter | Counts |\n|---|---|\n");
+    let all = samples(Counters::TABLE)
+        .chain(samples(node::Counters::TABLE))
+        .chain(samples(herd::Counters::TABLE))
+        .chain(samples(directory::Counters::TABLE))
+        .chain(samples(Stats::TABLE))
+        .chain(samples(http::Counters::TABLE))
+        .chain(samples(events::Counters::TABLE))
+        .chain(samples(LogStats::TABLE));
+    for sample in all {
+        let Sample { family, labels, .. } = sample;
+        let _ = writeln!(table, "| `{family}{labels}` | {} |", sample.text());
+    }
+    table
 }
 
-fn updates(node: &Node, w: &mut Writer) {
-    let (c, h) = (&node.counters, &node.herd.counters);
-    w.counter("updates_received_total", "Records that came, by from whom.")
-        .sample(&[("source", "client")], c.iamat)
-        .sample(&[("source", "peer")], h.floods_received);
-    w.counter("updates_stored_total", "Records that were news, by from whom.")
-        .sample(&[("source", "client")], c.iamat_stored)
-        .sample(&[("source", "peer")], h.floods_received - h.floods_duplicate);
-    w.counter("updates_stale_total", "Records that were no news, by from whom.")
-        .sample(&[("source", "client")], c.iamat - c.iamat_stored)
-        .sample(&[("source", "peer")], h.floods_duplicate);
-    w.counter("updates_flooded_total", "Records sent to peers because they were news.")
-        .value(h.floods_sent);
-    w.counter("updates_repaired_total", "Records that only a comparison of digests brought.")
-        .sample(&[("round", "check")], h.antientropy_repairs)
-        .sample(&[("round", "sync")], h.link_sync_records);
+fn connections(clients: usize, http: &Server) -> Vec<Reading> {
+    const HELP: &str = "Open connections, by protocol; those of peers are not counted.";
+    vec![
+        Sample::gauge("connections", "{kind=\"client\"}", HELP).reading(clients as u64),
+        Sample::gauge("connections", "{kind=\"http\"}", HELP).reading(http.connections as u64),
+        Sample::gauge("event_subscribers", "", "Connections subscribed to events.")
+            .reading(http.events.subscribers() as u64),
+    ]
 }
 
-fn peers(node: &Node, w: &mut Writer) {
-    let (h, c) = (&node.herd.counters, &node.counters);
-    w.counter("links_established_total", "Links established.").value(h.links_established);
-    w.counter("links_lost_total", "Links lost.").value(h.links_lost);
-    w.counter("links_timed_out_total", "Links closed for silence.").value(h.links_timed_out);
-    w.counter("link_errors_total", "Links closed for what the peer said.").value(c.link_errors);
-    w.counter("clock_offset_warnings_total", "Times a peer's clock was found too far off.")
-        .value(h.clock_offset_warnings);
-    w.gauge("peer_up", "Whether the link to a neighbour stands.");
-    each_peer(&node.herd, |peer, link| {
+fn places(client: &Client, now: Duration) -> impl Iterator<Item = Reading> {
+    let gauges = client.gauges(now);
+    [
+        ("places_breaker_open", "1 while the circuit breaker is open, else 0.", {
+            usize::from(gauges.breaker_open)
+        }),
+        ("places_waiting", "Questions that wait for an answer.", gauges.waiting),
+        ("places_queued", "Distinct questions that wait for a connection.", gauges.queued),
+        ("places_in_flight", "Requests sent and not yet answered.", gauges.in_flight),
+        ("places_connections", "Connections to the provider.", gauges.connections),
+        ("places_cached", "Answers in the cache.", gauges.cached),
+        ("places_cached_bytes", "Size of the cache.", gauges.cached_bytes),
+    ]
+    .into_iter()
+    .map(|(family, help, value)| Sample::gauge(family, "", help).reading(value as u64))
+}
+
+fn peers(herd: &Herd, w: &mut Writer) {
+    w.gauge("peer_up", "1 if the link to a neighbor is established, else 0.");
+    each_peer(herd, |peer, link| {
         w.sample(&[("peer", peer)], link.up.is_some());
     });
-    w.gauge("peer_round_trip_seconds", "Of the last ping that a neighbour answered.");
-    each_peer(&node.herd, |peer, link| {
+    w.gauge("peer_round_trip_seconds", "Round-trip time of the last ping that was answered.");
+    each_peer(herd, |peer, link| {
         if let Some(trip) = link.up.as_ref().and_then(|up| up.round_trip) {
             w.sample(&[("peer", peer)], trip.as_secs_f64());
         }
     });
-    w.gauge("peer_backlog_records", "Records that wait to be sent to a neighbour.");
-    each_peer(&node.herd, |peer, link| {
+    w.gauge("peer_backlog_records", "Records that wait to be sent to a neighbor.");
+    each_peer(herd, |peer, link| {
         w.sample(&[("peer", peer)], link.up.as_ref().map_or(0, |up| up.flood.len()));
     });
-    w.gauge("peer_digests_equal", "Whether both ends held the same when they last compared.");
-    each_peer(&node.herd, |peer, link| {
+    w.gauge("peer_digests_equal", "1 if the last digest comparison found equal records, else 0.");
+    each_peer(herd, |peer, link| {
         if let Some(equal) = link.up.as_ref().and_then(|up| up.exchange.is_equal()) {
             w.sample(&[("peer", peer)], equal);
         }
@@ -200,40 +167,68 @@ fn each_peer(herd: &Herd, mut each: impl FnMut(&str, &Link)) {
     }
 }
 
-fn places(client: &Client, now: Duration, w: &mut Writer) {
-    let (s, g) = (client.stats(), client.gauges(now));
-    w.counter("places_questions_total", "Questions for places.").value(s.questions);
-    w.counter("places_answers_total", "Answers to them, by status.")
-        .sample(&[("status", "ok")], s.answered)
-        .sample(&[("status", "over_query_limit")], s.over_query_limit)
-        .sample(&[("status", "request_denied")], s.request_denied)
-        .sample(&[("status", "unknown_error")], s.unknown_error)
-        .sample(&[("status", "cancelled")], s.cancelled);
-    w.counter("places_refused_total", "Questions that were not passed on.").value(s.refused);
-    w.counter("places_cache_hits_total", "Questions answered from the cache.").value(s.cache_hits);
-    w.counter("places_coalesced_total", "Questions that joined another.").value(s.coalesced);
-    w.counter("places_requests_total", "Requests sent to the provider.").value(s.requests);
-    w.counter("places_retries_total", "Requests sent again.").value(s.retries);
-    w.counter("places_connects_total", "Connections begun.").value(s.connects);
-    w.counter("places_breaker_openings_total", "Times the provider was given a rest.")
-        .value(s.breaker_openings);
-    w.gauge("places_breaker_open", "Whether it has one now.").value(g.breaker_open);
-    w.gauge("places_waiting", "Questions that wait.").value(g.waiting);
-    w.gauge("places_queued", "Different questions that wait for a connection.").value(g.queued);
-    w.gauge("places_in_flight", "Requests that are not answered yet.").value(g.in_flight);
-    w.gauge("places_connections", "Connections to the provider.").value(g.connections);
-    w.gauge("places_cached", "Answers in the cache.").value(g.cached);
-    w.gauge("places_cached_bytes", "Bytes in the cache.").value(g.cached_bytes);
+/// Writes what the system reports about the process. Without `/proc` its metrics are absent.
+fn process(w: &mut Writer) {
+    if let Some(bytes) = resident_bytes() {
+        w.gauge("resident_memory_bytes", "Resident memory of the process.").value(bytes);
+    }
+    if let Some(files) = open_files() {
+        w.gauge("open_fds", "Open file descriptors.").value(files);
+    }
+    if let Ok((soft, _)) = rlimit::Resource::NOFILE.get() {
+        w.gauge("max_fds", "Limit on open file descriptors.").value(soft);
+    }
 }
 
-fn http_side(http: &Server, w: &mut Writer) {
-    w.counter("http_responses_total", "Responses of the HTTP side, by class of status.");
-    for (class, label) in [(2, "2xx"), (3, "3xx"), (4, "4xx"), (5, "5xx")] {
-        w.sample(&[("code", label)], http.counters.responses[class]);
+/// Number of open file descriptors: the size of `/proc/self/fd`, which Linux reports since 6.2 and
+/// as 0 before that. Reading the directory instead would delay the loop when many are open.
+fn open_files() -> Option<u64> {
+    fs::metadata("/proc/self/fd").ok().map(|files| files.len()).filter(|&files| files > 0)
+}
+
+/// Resident memory by `/proc/self/status`, which gives it in KiB.
+fn resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    /// The samples of the table that docs/metrics.md shows.
+    fn samples() -> Vec<String> {
+        let table = markdown();
+        let names = table.lines().filter_map(|line| line.split('`').nth(1));
+        names.map(str::to_owned).collect()
     }
-    w.gauge("event_subscribers", "Connections that listen to events.")
-        .value(http.events.subscribers());
-    w.counter("events_sent_total", "Events sent, each subscriber counted.").value(http.events.sent);
-    w.counter("event_resets_total", "Times a subscriber was sent all clients.")
-        .value(http.events.resets);
+
+    #[test]
+    fn no_two_counters_have_the_same_name() {
+        let samples = samples();
+        let distinct: BTreeSet<&String> = samples.iter().collect();
+        assert_eq!(distinct.len(), samples.len());
+        assert!(samples.len() > 60);
+    }
+
+    #[test]
+    fn a_family_has_one_help_text() {
+        let mut help: BTreeMap<&str, &str> = BTreeMap::new();
+        let of_herd = herd::Counters::TABLE.iter().map(|row| row.sample);
+        for sample in node::Counters::TABLE.iter().map(|row| row.sample).chain(of_herd) {
+            let known = *help.entry(sample.family).or_insert(sample.help);
+            assert_eq!(known, sample.help, "{}", sample.family);
+        }
+    }
+
+    #[test]
+    fn the_counters_of_a_provider_are_explained() {
+        let explained = include_str!("../../docs/places.md");
+        for Row { sample: Sample { family, .. }, .. } in Stats::TABLE {
+            assert!(explained.contains(&format!("`{family}")), "{family} is not in docs/places.md");
+        }
+    }
 }

@@ -17,6 +17,7 @@ use ring::hmac;
 
 pub use session::{Caller, LineSession, Next, Stall};
 
+use crate::counters::counters;
 use crate::herd::Herd;
 use crate::herd::handshake::Nonce;
 use crate::herd::link::ConnectionId;
@@ -37,37 +38,45 @@ pub struct Now {
     pub clock: Nanos,
 }
 
-/// What has happened so far. The counters of the herd and of places are with them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Valid IAMATs.
-    pub iamat: u64,
-    /// IAMATs that were stored and flooded.
-    pub iamat_stored: u64,
-    /// IAMATs that were not stored because a newer record is held.
-    pub iamat_stale: u64,
-    /// IAMATs that were not stored because they repeat the record that is held.
-    pub iamat_repeat: u64,
-    /// IAMATs that were not stored because they are older than all clients of a full directory.
-    pub iamat_over_cap: u64,
-    /// IAMATs that were not stored because their time to live is over.
-    pub iamat_expired: u64,
-    /// IAMATs that were not stored because their address brought too many new clients.
-    pub newcomers_refused: u64,
-    /// Valid WHATSATs for a client that is known.
-    pub whatsat: u64,
-    /// Everything else that a client sent.
-    pub unknown: u64,
-    /// Lines over the limit.
-    pub overlong: u64,
-    /// Connections closed because they began with an HTTP request.
-    pub http_requests: u64,
-    /// Handshakes refused.
-    pub handshakes_refused: u64,
-    /// Links closed because the peer said what no peer says.
-    pub link_errors: u64,
-    /// How long replies waited for places. Those that did not wait are not in it.
-    pub places_wait: Histogram,
+counters! {
+    /// Monotonic counters of client commands and peer handshakes since start-up.
+    Counters {
+        commands_total: "Commands of clients, by kind and outcome." {
+            iamat_stored (command = "iamat", result = "stored"):
+                "IAMATs that were stored and flooded.",
+            iamat_stale (command = "iamat", result = "stale"):
+                "IAMATs dropped because a newer record is held.",
+            iamat_repeat (command = "iamat", result = "repeat"):
+                "IAMATs dropped because the same record is held.",
+            iamat_over_cap (command = "iamat", result = "over_cap"):
+                "IAMATs dropped because the directory is full of newer clients.",
+            iamat_expired (command = "iamat", result = "expired"):
+                "IAMATs dropped because their time to live had passed.",
+            newcomers_refused (command = "iamat", result = "newcomer_refused"):
+                "IAMATs dropped because their address had added too many new clients.",
+            whatsat (command = "whatsat", result = "asked"): "Valid WHATSATs for a known client.",
+            unknown (command = "unknown", result = "refused"):
+                "Lines that are not a valid command.",
+            overlong (command = "overlong", result = "refused"): "Lines over the length limit.",
+            http_requests (command = "http", result = "refused"):
+                "Connections closed because they began with an HTTP request.",
+        }
+        updates_received_total: "Records received, by source." {
+            iamat (source = "client"): "Valid IAMATs received from clients.",
+        }
+        handshakes_refused_total: "Peer handshakes refused." { handshakes_refused }
+        link_errors_total: "Links closed because the peer violated the protocol." { link_errors }
+    }
+    derived {
+        updates_stored_total: "Records received that were new and stored, by source." {
+            (source = "client"): "Records from clients that were stored."
+                = |counters| counters.iamat_stored,
+        }
+        updates_stale_total: "Records received that were not new, by source." {
+            (source = "client"): "Valid IAMATs that were not stored, for any reason."
+                = |counters| counters.iamat - counters.iamat_stored,
+        }
+    }
 }
 
 /// The core of a node.
@@ -78,8 +87,10 @@ pub struct Node {
     pub places: Places,
     /// The messages that are to be logged.
     pub message_log: MessageLog,
-    /// What has happened so far.
+    /// Monotonic counters since start-up.
     pub counters: Counters,
+    /// Time that replies waited for places; replies that did not wait are not counted.
+    pub places_wait: Histogram,
     name: Box<[u8]>,
     limits: Limits,
     nonces: Nonces,
@@ -108,6 +119,7 @@ impl Node {
             places,
             message_log,
             counters: Counters::default(),
+            places_wait: Histogram::default(),
             limits,
             nonces: Nonces { key: hmac::Key::new(hmac::HMAC_SHA256, seed), count: 0 },
             newcomers: Newcomers::default(),
@@ -136,7 +148,7 @@ impl Node {
             self.document.clear();
             let ticket = self.places.poll_answer(&mut self.document)?;
             if let Some(Waiting { connection, since }) = self.waiting.remove(&ticket) {
-                self.counters.places_wait.observe(now.saturating_sub(since));
+                self.places_wait.observe(now.saturating_sub(since));
                 return Some((connection, ticket));
             }
         }

@@ -91,7 +91,7 @@ fn idle_and_dripping_connections_are_held_at_little_cost() {
     if is_full() {
         assert!(ratio <= 2.0, "{ratio:.2}×");
     }
-    let held = herd.counter("Solo", "connections");
+    let held = herd.counter("Solo", r#"connections{kind="client"}"#);
     println!("connections held: {held}");
     assert_eq!(held as usize, idle + dripping + 1);
 

@@ -56,7 +56,7 @@ fn clients_that_never_read_stay_within_the_computed_memory() {
     let mut sent = vec![0; count];
     let mut last = Instant::now();
     while last.elapsed() < Duration::from_secs(1)
-        || herd.counter("Solo", "output_stalls_total") < count as u64
+        || herd.counter("Solo", r#"stalls_total{reason="output"}"#) < count as u64
     {
         for (mut stream, sent) in deaf.iter().zip(&mut sent) {
             match stream.write(&chunk[*sent % question.len()..]) {
@@ -86,11 +86,11 @@ fn clients_that_never_read_stay_within_the_computed_memory() {
         }
         None => println!("NOT TESTED: the kernel's memory; there is no ss (iproute2)"),
     }
-    assert_eq!(herd.counter("Solo", "output_stalls_total"), count as u64);
+    assert_eq!(herd.counter("Solo", r#"stalls_total{reason="output"}"#), count as u64);
 
     drop(deaf);
     eventually("they are gone", DEADLINE, || {
-        (herd.counter("Solo", "connections") == 1).then_some(())
+        (herd.counter("Solo", r#"connections{kind="client"}"#) == 1).then_some(())
     });
     assert_bytes(&healthy.ask(b"hello"), b"? hello\n");
 }

@@ -67,6 +67,6 @@ fn a_flood_on_one_node_leaves_the_others_alone() {
     );
     for name in herd.names() {
         assert_eq!(herd.counter(&name, "links_lost_total"), 0, "{name}");
-        assert_eq!(herd.counter(&name, "antientropy_repairs"), 0, "{name}");
+        assert_eq!(herd.counter(&name, r#"updates_repaired_total{round="check"}"#), 0, "{name}");
     }
 }

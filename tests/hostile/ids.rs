@@ -44,6 +44,7 @@ fn more_ids_than_the_cap_leave_the_newest() {
     client.iamat("late", "+1+1", "1");
     assert!(client.held(b"late").is_none());
     eventually("it is counted", DEADLINE, || {
-        (herd.counter("Solo", "commands_iamat_over_cap_total") == 1).then_some(())
+        (herd.counter("Solo", r#"commands_total{command="iamat",result="over_cap"}"#) == 1)
+            .then_some(())
     });
 }

@@ -72,7 +72,7 @@ fn stuff(herd: &Herd, client: &Client, line: &[u8]) -> usize {
     let chunk = line.repeat(64 * 1024 / line.len());
     let (mut sent, mut last) = (0, Instant::now());
     while last.elapsed() < Duration::from_secs(1)
-        || herd.counter("Solo", "output_stalls_total") == 0
+        || herd.counter("Solo", r#"stalls_total{reason="output"}"#) == 0
     {
         assert!(sent < 64 << 20, "there is no end to what is taken");
         match stream.write(&chunk[sent % line.len()..]) {
@@ -121,7 +121,7 @@ fn a_client_that_never_reads_fills_no_more_than_its_buffers() {
     println!("sent {sent}, node {node:?}, client {own:?}");
     assert!(node.unsent <= 2 * 8192 + PIECE, "SO_SNDBUF: {node:?}");
     assert!(node.unread <= 4 * 8192, "SO_RCVBUF: {node:?}");
-    assert_eq!(herd.counter("Solo", "output_stalls_total"), 1);
+    assert_eq!(herd.counter("Solo", r#"stalls_total{reason="output"}"#), 1);
 }
 
 /// The kernel holds much that a client has said, and what it said first is enough to be owed all
@@ -145,7 +145,7 @@ fn the_input_buffer_stops_a_client_that_is_owed_enough() {
     assert_eq!(node.unread, said.len());
     herd.signal("Solo", "CONT");
     eventually("it is owed enough", DEADLINE, || {
-        (herd.counter("Solo", "output_stalls_total") == 1).then_some(())
+        (herd.counter("Solo", r#"stalls_total{reason="output"}"#) == 1).then_some(())
     });
     let (node, own) = ends(&client);
     let taken = said.len() - node.unread;

@@ -229,7 +229,7 @@ fn a_storm_of_connects_waits_in_the_listen_queue() {
     let turned_away = clients.iter().filter(|client| client.is_err()).count();
     assert_eq!(turned_away, 0, "of {count}");
     eventually("all are taken", DEADLINE, || {
-        (herd.counter("Solo", "connections") >= count as u64).then_some(())
+        (herd.counter("Solo", r#"connections{kind="client"}"#) >= count as u64).then_some(())
     });
 }
 
@@ -413,7 +413,11 @@ fn a_clock_that_is_set_moves_nothing_but_what_is_told() {
     half.send(b"ins and ends\n");
     assert_bytes(&half.line(), b"? a line that begins and ends\n");
     assert_bytes(&client.ask(b"hello"), b"? hello\n");
-    for counter in ["idle_timeouts_total", "line_timeouts_total", "links_lost_total"] {
+    for counter in [
+        r#"timeouts_total{deadline="idle"}"#,
+        r#"timeouts_total{deadline="line"}"#,
+        "links_lost_total",
+    ] {
         assert_eq!(herd.counter("Left", counter), 0, "{counter}");
     }
 }

@@ -61,7 +61,7 @@ fn other_protocols_get_question_marks() {
         assert_bytes(&replies, format!("? {line}\n").as_bytes());
     }
     assert_eq!(herd.held("Solo", "a"), None);
-    assert_eq!(herd.counter("Solo", "http_requests_total"), 2);
+    assert_eq!(herd.counter("Solo", r#"commands_total{command="http",result="refused"}"#), 2);
 }
 
 /// Pseudo-random bytes (xorshift64), the same in each run for the same seed.

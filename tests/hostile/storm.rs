@@ -58,7 +58,7 @@ fn a_storm_of_connects_and_resets_leaves_nothing_behind() {
     eventually("nothing of the storm is left", DEADLINE, || {
         (descriptors() <= before).then_some(())
     });
-    assert_eq!(herd.counter("Solo", "connections"), 1);
+    assert_eq!(herd.counter("Solo", r#"connections{kind="client"}"#), 1);
     assert!(herd.counter("Solo", "connections_accepted_total") >= made as u64);
     assert_eq!(herd.counter("Solo", "accept_pauses_total"), 0);
     let used = herd.cpu_time("Solo");

@@ -236,7 +236,7 @@ fn a_handshake_has_a_deadline_and_a_small_buffer() {
     assert_bytes(&peer.rest(), b"");
     assert!(start.elapsed() >= Duration::from_secs(1), "it had no time at all");
     herd.wait_for_log("A", &["its handshake took too long"]);
-    assert_eq!(herd.counter("A", "handshake_timeouts_total"), 1);
+    assert_eq!(herd.counter("A", r#"timeouts_total{deadline="handshake"}"#), 1);
 
     let mut peer = Peer::dial(&herd);
     peer.say(&[&hello("False", "A", 1, true)]);

@@ -103,7 +103,7 @@ fn every_source_of_the_key_reaches_the_provider() {
             assert!(check.status.success());
             assert_absent("--check", &[check.stdout, check.stderr].concat());
             herd.signal("Solo", "USR1");
-            herd.wait_for_log("Solo", &["places_answered_total=1"]);
+            herd.wait_for_log("Solo", &[r#"places_answers_total{status="ok"}=1"#]);
             assert!(search(&herd) > 0);
         }
     }

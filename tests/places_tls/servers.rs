@@ -209,7 +209,7 @@ pub fn counters(herd: &Herd, name: &str) -> BTreeMap<String, u64> {
     let report = crate::common::eventually("a report of counters", DEADLINE, || {
         reports(herd).into_iter().nth(before)
     });
-    let pairs = report.split(' ').map(|pair| pair.split_once('=').unwrap());
+    let pairs = report.split(' ').map(|pair| pair.rsplit_once('=').unwrap());
     pairs.map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect()
 }
 

@@ -800,9 +800,10 @@ impl World {
         let changes = herd.floods_received - herd.floods_duplicate
             + herd.link_sync_records
             + herd.antientropy_repairs
-            + node.herd.directory.expired
+            + node.herd.directory.counters.expired
             + node.counters.iamat_stored;
-        let news_of_peers = changes - node.herd.directory.expired - node.counters.iamat_stored;
+        let news_of_peers =
+            changes - node.herd.directory.counters.expired - node.counters.iamat_stored;
         let most = node.counters.iamat_stored * host.degree + news_of_peers * (host.degree - 1);
         if herd.floods_sent > most {
             let why = format!("n{at:02} sent {} records, {most} at most", herd.floods_sent);

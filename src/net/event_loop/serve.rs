@@ -7,7 +7,7 @@ use crate::limits::{
 };
 use crate::net::connection::{Deadline, ReadOutcome, Security, Stage};
 use crate::net::log_file::clock;
-use crate::net::metrics::Vitals;
+use crate::net::metrics::LoopStats;
 use crate::node::{Next, Now, Stall};
 use crate::protocol::reply::TOO_MANY_CONNECTIONS;
 use mio::Token;
@@ -147,7 +147,7 @@ impl EventLoop {
             let out = if backlog.is_empty() { &mut *outbound } else { &mut backlog };
             let received = Now { elapsed: now.elapsed, clock: clock() };
             let input = &inbound[..held + read];
-            let shell = Vitals { counters, clients: *clients, turns, log };
+            let shell = LoopStats { counters, clients: *clients, turns, log };
             let mut scene = Scene { node, http, shell: &shell, now: &received };
             let owed = out.len();
             let (consumed, next) = session.receive(&mut scene, input, connection.ended, out);

@@ -1,36 +1,36 @@
 //! What an operator wants to know about the client.
 
-/// What has happened so far. Counts only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Questions asked.
-    pub questions: u64,
-    /// Questions answered from the cache.
-    pub cache_hits: u64,
-    /// Questions that joined another that was on its way.
-    pub coalesced: u64,
-    /// Questions that were cancelled while they waited.
-    pub cancelled: u64,
-    /// Questions answered with places, or with `ZERO_RESULTS`.
-    pub answered: u64,
-    /// Questions answered with `OVER_QUERY_LIMIT`.
-    pub over_query_limit: u64,
-    /// Questions answered with `REQUEST_DENIED`.
-    pub request_denied: u64,
-    /// Questions answered with `UNKNOWN_ERROR`.
-    pub unknown_error: u64,
-    /// Questions that were not asked, because a budget or a queue of this node is used up.
-    pub refused: u64,
-    /// Questions that were not asked, because the circuit breaker was open.
-    pub refused_by_breaker: u64,
-    /// Requests sent to the provider, repeated ones included.
-    pub requests: u64,
-    /// Requests sent again because a connection was stale.
-    pub retries: u64,
-    /// Connections begun.
-    pub connects: u64,
-    /// Times the circuit breaker opened.
-    pub breaker_openings: u64,
+use crate::counters::counters;
+
+counters! {
+    /// Monotonic counters of the client since start-up.
+    Stats {
+        places_questions_total: "Questions for places." { questions }
+        places_answers_total: "Answers to questions for places, by status." {
+            answered (status = "ok"): "Questions answered with places, or with `ZERO_RESULTS`.",
+            over_query_limit (status = "over_query_limit"):
+                "Questions answered with `OVER_QUERY_LIMIT`.",
+            request_denied (status = "request_denied"): "Questions answered with `REQUEST_DENIED`.",
+            unknown_error (status = "unknown_error"): "Questions answered with `UNKNOWN_ERROR`.",
+            cancelled (status = "cancelled"): "Questions canceled while they waited.",
+        }
+        places_refused_total:
+            "Questions refused because a budget or queue of this node was used up." {
+            refused
+        }
+        places_refused_by_breaker_total: "Questions refused because the circuit breaker was open." {
+            refused_by_breaker
+        }
+        places_cache_hits_total: "Questions answered from the cache." { cache_hits }
+        places_coalesced_total:
+            "Questions that joined an identical request in flight." {
+            coalesced
+        }
+        places_requests_total: "Requests sent to the provider, including retries." { requests }
+        places_retries_total: "Requests sent again because their connection was stale." { retries }
+        places_connects_total: "Connection attempts to the provider." { connects }
+        places_breaker_openings_total: "Times that the circuit breaker opened." { breaker_openings }
+    }
 }
 
 /// How things stand now.

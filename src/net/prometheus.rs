@@ -1,12 +1,13 @@
-//! The Prometheus text format, version 0.0.4: samples with their help and type before them.
+//! The Prometheus text format, version 0.0.4: metric families with their HELP and TYPE lines.
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
 use core::fmt::Write as _;
 
+use crate::counters::{Reading, is_counter_name};
 use crate::histogram::Histogram;
 
-/// What all names begin with.
+/// Prefix of all metric names.
 const PREFIX: &str = "proxy_herd_";
 
 /// Writes metrics, one family after the other.
@@ -22,32 +23,42 @@ impl Default for Writer {
 }
 
 impl Writer {
-    /// Begins the family of counters `name`, which ends in `_total`.
-    pub fn counter(&mut self, name: &str, help: &str) -> &mut Self {
-        debug_assert!(name.ends_with("_total"), "{name}");
-        self.family(name, "counter", help)
+    /// Writes counters and gauges, each family once with all its samples.
+    pub fn readings(&mut self, readings: &[Reading]) {
+        for (at, first) in readings.iter().enumerate() {
+            let family = first.sample.family;
+            if readings[..at].iter().any(|earlier| earlier.sample.family == family) {
+                continue;
+            }
+            let kind = if first.sample.is_counter() { "counter" } else { "gauge" };
+            self.family(family, kind, first.sample.help);
+            for reading in readings[at..].iter().filter(|it| it.sample.family == family) {
+                let Reading { sample, value } = reading;
+                // Writing to a String cannot fail.
+                let _ = writeln!(self.text, "{PREFIX}{family}{} {value}", sample.labels);
+            }
+        }
     }
 
     /// Begins the family of gauges `name`.
     pub fn gauge(&mut self, name: &str, help: &str) -> &mut Self {
-        debug_assert!(!name.ends_with("_total"), "{name}");
+        debug_assert!(!is_counter_name(name), "{name}");
         self.family(name, "gauge", help)
     }
 
     fn family(&mut self, name: &str, kind: &str, help: &str) -> &mut Self {
         self.name.clear();
         self.name.push_str(name);
-        // Writing to a String cannot fail.
         let _ = writeln!(self.text, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
         self
     }
 
-    /// A sample of the family that was begun last, without labels.
+    /// Writes a sample of the current family without labels.
     pub fn value(&mut self, value: impl Into<Value>) -> &mut Self {
         self.sample(&[], value)
     }
 
-    /// A sample with labels.
+    /// Writes a sample of the current family with labels.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Into<Value>) -> &mut Self {
         let Self { text, name, .. } = self;
         let _ = write!(text, "{PREFIX}{name}");
@@ -67,13 +78,13 @@ impl Writer {
             text.push('}');
         }
         let _ = match value.into() {
-            Value::Whole(value) => writeln!(text, " {value}"),
-            Value::Decimal(value) => writeln!(text, " {value}"),
+            Value::Integer(value) => writeln!(text, " {value}"),
+            Value::Float(value) => writeln!(text, " {value}"),
         };
         self
     }
 
-    /// The histogram `name` of durations, which ends in `_seconds`.
+    /// Writes the histogram `name` of durations. The name ends in `_seconds`.
     pub fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         debug_assert!(name.ends_with("_seconds"), "{name}");
         self.family(name, "histogram", help);
@@ -89,41 +100,41 @@ impl Writer {
         );
     }
 
-    /// The document.
+    /// Returns the finished document.
     #[must_use]
     pub fn finish(self) -> Vec<u8> {
         self.text.into_bytes()
     }
 }
 
-/// The value of a sample.
+/// Value of a sample.
 pub enum Value {
-    /// A count.
-    Whole(u64),
-    /// Seconds.
-    Decimal(f64),
+    /// A count, a size in bytes, or a condition as 0 or 1.
+    Integer(u64),
+    /// A duration in seconds.
+    Float(f64),
 }
 
 impl From<u64> for Value {
     fn from(value: u64) -> Self {
-        Self::Whole(value)
+        Self::Integer(value)
     }
 }
 
 impl From<usize> for Value {
     fn from(value: usize) -> Self {
-        Self::Whole(value as u64)
+        Self::Integer(value as u64)
     }
 }
 
 impl From<bool> for Value {
     fn from(value: bool) -> Self {
-        Self::Whole(value.into())
+        Self::Integer(value.into())
     }
 }
 
 impl From<f64> for Value {
     fn from(value: f64) -> Self {
-        Self::Decimal(value)
+        Self::Float(value)
     }
 }

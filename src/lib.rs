@@ -4,6 +4,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod counters;
+pub mod endpoint;
 pub mod herd;
 pub mod histogram;
 pub mod http;
@@ -15,6 +16,8 @@ pub mod node;
 pub mod places;
 pub mod planted;
 pub mod protocol;
+pub mod rng;
+pub mod text;
 pub mod time;
 
 #[cfg(test)]

@@ -5,7 +5,9 @@
 //! line costs little more than copying it.
 
 use crate::config::{LogFormat, Piece};
-use crate::protocol::time::{Nanos, push_digits};
+use crate::protocol::time::Nanos;
+use crate::text::digits::push_digits;
+use crate::text::hex;
 
 /// Lines waiting to be written.
 pub struct MessageLog {
@@ -112,8 +114,8 @@ pub fn push_escaped(out: &mut Vec<u8>, mut bytes: &[u8]) {
             b'\t' => out.extend_from_slice(b"\\t"),
             b'\\' => out.extend_from_slice(b"\\\\"),
             _ => {
-                let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-                out.extend_from_slice(&[b'\\', b'x', digit(byte >> 4), digit(byte & 15)]);
+                out.extend_from_slice(b"\\x");
+                out.extend_from_slice(&hex::digits(byte));
             }
         }
         bytes = rest;

@@ -14,17 +14,23 @@ use std::path::{Path, PathBuf};
 /// net → web → node → {herd, places} → protocol; `config` and `limits` are for all but the protocol,
 /// which needs nothing. `planted` is for those whom the simulator breaks.
 const MAY_USE: &[(&str, &[&str])] = &[
-    ("protocol", &[]),
+    ("text", &[]),
+    ("rng", &[]),
+    ("endpoint", &[]),
+    ("protocol", &["text"]),
     ("limits", &[]),
     ("planted", &[]),
     ("histogram", &[]),
     ("counters", &[]),
     ("ids", &[]),
     ("time", &["protocol"]),
-    ("config", &["limits"]),
-    ("message_log", &["protocol", "config", "limits"]),
-    ("herd", &["counters", "protocol", "message_log", "config", "limits", "planted"]),
-    ("places", &["counters", "protocol", "config", "limits"]),
+    ("config", &["endpoint", "limits"]),
+    ("message_log", &["text", "protocol", "config", "limits"]),
+    (
+        "herd",
+        &["text", "counters", "rng", "protocol", "message_log", "config", "limits", "planted"],
+    ),
+    ("places", &["text", "counters", "rng", "endpoint", "protocol", "config", "limits"]),
     (
         "node",
         &[
@@ -39,10 +45,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "planted",
         ],
     ),
-    ("http", &["node", "herd", "places", "counters", "protocol", "config", "limits"]),
+    (
+        "http",
+        &["text", "endpoint", "node", "herd", "places", "counters", "protocol", "config", "limits"],
+    ),
     (
         "net",
         &[
+            "endpoint",
             "http",
             "node",
             "herd",
@@ -56,11 +66,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["http", "config", "limits"]),
-    ("bench", &["cli", "protocol", "config", "limits"]),
+    ("bench", &["text", "rng", "cli", "protocol", "config", "limits"]),
 ];
 
 /// The modules that are a pure function of what they are given.
 const CORE: &[&str] = &[
+    "text",
+    "rng",
     "protocol",
     "counters",
     "histogram",

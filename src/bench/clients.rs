@@ -4,6 +4,8 @@
 
 use crate::protocol::record::Record;
 use crate::protocol::time::SECOND;
+use crate::rng::scramble;
+use crate::text::digits::put_digits;
 
 /// Length of [`Said`].
 pub const SAID: usize = 72;
@@ -33,12 +35,12 @@ pub const MAX_TIME: u64 = 10_000_000_000 * 1_000_000_000 - 1;
 /// within 10 km.
 pub fn said(client: u32, time: u64) -> Said {
     let mut said = *TEMPLATE;
-    put(&mut said[7..15], u64::from(client));
-    let place = scatter(u64::from(client) << 32 ^ time);
-    put(&mut said[34..40], 800_000 + (place & 0xffff_ffff) % 200_000); // 33.8 to 34.0 north
-    put(&mut said[45..PLACE_END], (place >> 32) % 400_000); // 118.0 to 118.4 west
-    put(&mut said[52..62], time / 1_000_000_000);
-    put(&mut said[63..], time % 1_000_000_000);
+    put_digits(&mut said[7..15], u64::from(client));
+    let place = scramble(u64::from(client) << 32 ^ time);
+    put_digits(&mut said[34..40], 800_000 + (place & 0xffff_ffff) % 200_000); // 33.8 to 34.0 north
+    put_digits(&mut said[45..PLACE_END], (place >> 32) % 400_000); // 118.0 to 118.4 west
+    put_digits(&mut said[52..62], time / 1_000_000_000);
+    put_digits(&mut said[63..], time % 1_000_000_000);
     said
 }
 
@@ -60,22 +62,6 @@ pub fn said_at(record: &Record<'_>, name: &[u8]) -> Option<u64> {
     let said = said(number, time);
     let same = record.client == name && self::name(&said) == name;
     (same && said[CLIENT_END..] == *record.said()).then_some(time)
-}
-
-/// Writes `value` over the digits in `place`, right-aligned.
-fn put(place: &mut [u8], mut value: u64) {
-    for digit in place.iter_mut().rev() {
-        *digit = b'0' + (value % 10) as u8;
-        value /= 10;
-    }
-}
-
-/// A number that looks like chance (the finalizer of splitmix64).
-pub const fn scatter(seed: u64) -> u64 {
-    let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 const _: () = assert!(SECOND == 1_000_000_000);

@@ -1,8 +1,8 @@
 //! Where requests come from: which client says or is asked what next.
 
-use super::clients::scatter;
 use super::clock::Clock;
 use super::wire::{Kind, Request};
+use crate::rng::scramble;
 
 /// Draws requests for the servers of a plan.
 pub struct Source {
@@ -67,7 +67,7 @@ impl Source {
             return Some(Request::new(Kind::Iamat, client, clock.tell(now), due));
         }
         self.drawn += 1;
-        let chance = scatter(self.drawn);
+        let chance = scramble(self.drawn);
         let client = ((chance >> 32) * u64::from(self.clients)) >> 32;
         if ((chance & 0xffff_ffff) * 100) >> 32 < self.whatsat_percent {
             let known = self.known[server][client as usize];

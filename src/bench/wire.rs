@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::clients::{self, Said};
 use super::fault::Fault;
 use crate::protocol::record::Record;
-use crate::protocol::time::push_digits;
 use crate::protocol::{fields, trim};
+use crate::text::digits::push_digits;
 
 /// What a server speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

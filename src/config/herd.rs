@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::Node;
 use super::document::{Field, Section};
 use super::error::{Error, did_you_mean, shown};
-use super::host::Host;
+use crate::endpoint::Host;
 use crate::limits::{MAX_NODE_NAME, MAX_NODES};
 
 /// The herd of the file, in the order of `ports`.

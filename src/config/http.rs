@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::Node;
 use super::document::{Entry, Field, Section};
 use super::error::{Error, did_you_mean, shown};
-use super::host::Host;
-use super::{Node, Url};
+use crate::endpoint::{Host, Url};
 
 /// The HTTP side of the herd's nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,13 +10,11 @@
 mod document;
 mod error;
 mod herd;
-mod host;
 mod http;
 mod logging;
 mod peers;
 mod places;
 mod secret;
-mod url;
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -26,14 +24,13 @@ use std::time::Duration;
 use document::{Document, Field, Section};
 
 pub use error::{Error, nearest};
-pub use host::Host;
 pub use http::{Http, Tiles};
 pub use logging::{LogFormat, Logging, NotAFormat, Piece, level_name};
 pub use peers::{PeerTls, Peers};
 pub use places::{Places, Provider, Server};
 pub use secret::{Environment, Secret, no_secrets};
-pub use url::{NotAUrl, Url};
 
+use crate::endpoint::Host;
 use crate::limits::{Limits, MAX_CONFIG_BYTES, Setting};
 
 /// A herd: its nodes and what they go by.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::document::{Field, Section};
 use super::error::{Error, did_you_mean};
 use super::secret::Secret;
-use super::url::Url;
 use super::{keys_with, readable_file, settings};
+use crate::endpoint::Url;
 use crate::limits::PlacesLimits;
 
 /// Who answers WHATSAT, within which limits.

@@ -401,7 +401,7 @@ fn the_hosts() {
     for (lines, error) in [
         (
             "hosts:\n  Bona: 1.2.3\n",
-            "4: field `hosts.Bona`: is no host; write an IPv4 address, an IPv6 address or a name",
+            "4: field `hosts.Bona`: is not a valid host; use an IPv4 or IPv6 address or a host name",
         ),
         (
             "hosts:\n  Bona: 1.5\n",
@@ -409,7 +409,7 @@ fn the_hosts() {
         ),
         (
             "hosts:\n  Bona: {listen: \"a b\"}\n",
-            "4: field `hosts.Bona.listen`: is no host; write an IPv4 address, an IPv6 address or a name",
+            "4: field `hosts.Bona.listen`: is not a valid host; use an IPv4 or IPv6 address or a host name",
         ),
         (
             "hosts:\n  Bona: {lisen: a}\n",
@@ -639,7 +639,7 @@ fn who_knows_the_places() {
         ),
         (
             "api_key: k\nplaces:\n  url: proxy.example\n",
-            "5: field `places.url`: has no scheme; begin with https:// or http://",
+            "5: field `places.url`: has no valid scheme; start it with https:// or http://",
         ),
         (
             "places:\n  keys: k\n",
@@ -887,9 +887,9 @@ fn what_is_wrong_with_http() {
         ("{ports: {Bona: 1001}}", "port 1001 is also the port of Bona itself; choose another"),
         ("{ports: {Bona: 1002}}", "port 1002 is also the port of Clark itself; choose another"),
         ("{ports: {Bona: 80, Clark: 80}}", "port 80 is also that of Bona; choose another"),
-        ("{ports: {Bona: 80}, hosts: [\"a:1\"]}", "field `http.hosts[0]`: is no host"),
+        ("{ports: {Bona: 80}, hosts: [\"a:1\"]}", "field `http.hosts[0]`: is not a valid host"),
         ("{ports: {Bona: 80}, cors_origin: \"https://a/b\"}", "is more than an origin"),
-        ("{ports: {Bona: 80}, cors_origin: a.example}", "has no scheme"),
+        ("{ports: {Bona: 80}, cors_origin: a.example}", "has no valid scheme"),
         ("{ports: {Bona: 80}, tiles: {url: \"https://a/{z}/{x}.png\"}}", "is no address of tiles"),
         ("{ports: {Bona: 80}, tiles: {url: \"https://a;/{z}/{x}/{y}\"}}", "is no address of tiles"),
         ("{ports: {Bona: 80}, tiles: {}}", "field `http.tiles.url`: is missing"),

@@ -11,10 +11,11 @@
 use ring::hmac;
 
 use super::directory::Rules;
-use super::message::hex;
+use super::message::hex as number;
 use super::routes::NodeId;
 use crate::planted::{Bug, planted};
 use crate::protocol::{fields, next_field};
+use crate::text::hex;
 
 /// The version of what travels on a link. Another version is refused.
 pub const VERSION: &[u8] = b"1";
@@ -293,7 +294,7 @@ impl Handshake {
     fn push_proof(&self, secret: &hmac::Key, out: &mut Vec<u8>) {
         let tag = hmac::sign(secret, &self.transcript(self.dialled));
         out.extend_from_slice(b"PROOF ");
-        push_hex(out, tag.as_ref());
+        hex::push(out, tag.as_ref());
         out.push(b'\n');
     }
 
@@ -330,10 +331,10 @@ impl<'a> Hello<'a> {
             version,
             from,
             to,
-            boot: hex(boot)?,
-            max_clock_offset: hex(offset)?.into(),
-            max_clients: hex(clients)?.into(),
-            client_ttl: hex(ttl)?.into(),
+            boot: number(boot)?,
+            max_clock_offset: number(offset)?.into(),
+            max_clients: number(clients)?.into(),
+            client_ttl: number(ttl)?.into(),
             has_secret: match secret {
                 b"secret" => true,
                 b"open" => false,
@@ -346,9 +347,9 @@ impl<'a> Hello<'a> {
 fn hello(identity: &Identity, to: NodeId, nonce: &Nonce) -> Vec<u8> {
     let mut line = [HELLO, VERSION, identity.name(identity.me), identity.name(to)].join(&b' ');
     line.push(b' ');
-    push_hex(&mut line, &identity.boot.to_be_bytes());
+    hex::push(&mut line, &identity.boot.to_be_bytes());
     line.push(b' ');
-    push_hex(&mut line, nonce);
+    hex::push(&mut line, nonce);
     let rules = &identity.rules;
     for number in [
         u64::try_from(rules.max_clock_offset).unwrap_or(u64::MAX),
@@ -356,24 +357,14 @@ fn hello(identity: &Identity, to: NodeId, nonce: &Nonce) -> Vec<u8> {
         u64::try_from(rules.client_ttl).unwrap_or(u64::MAX),
     ] {
         line.push(b' ');
-        push_hex(&mut line, &number.to_be_bytes());
+        hex::push(&mut line, &number.to_be_bytes());
     }
     line.extend_from_slice(if identity.secret.is_some() { b" secret" } else { b" open" });
     line
 }
 
-fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
-    for byte in bytes {
-        out.push(b"0123456789abcdef"[usize::from(byte >> 4)]);
-        out.push(b"0123456789abcdef"[usize::from(byte & 15)]);
-    }
-}
-
 fn unhex(field: &[u8]) -> Option<Vec<u8>> {
-    if field.len() % 2 == 1 || field.len() > 128 {
-        return None;
-    }
-    field.chunks(2).map(|pair| hex(pair).map(|byte| byte as u8)).collect()
+    if field.len() > 128 { None } else { hex::parse(field) }
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ use crate::planted::{Bug, planted};
 use crate::protocol::next_field;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
+use crate::rng::Rng;
 
 /// An edge of this node: a place in [`Herd::links`].
 pub type LinkId = usize;
@@ -125,8 +126,8 @@ pub struct Herd {
     tell_at: Duration,
     /// When expired records are looked for again.
     sweep_at: Duration,
-    /// State of the jitter.
-    jitter: u64,
+    /// Jitter of redials.
+    jitter: Rng,
 }
 
 impl Herd {
@@ -163,7 +164,7 @@ impl Herd {
             changed: false,
             tell_at: now,
             sweep_at: now,
-            jitter: identity.boot | 1,
+            jitter: Rng::new(identity.boot),
             identity,
         }
     }
@@ -490,7 +491,7 @@ impl Herd {
 
     /// An attempt to reach the neighbour of `at` has failed, or its handshake was refused.
     pub fn dial_failed(&mut self, at: LinkId, now: Duration) {
-        let jitter = self.next_jitter();
+        let jitter = self.jitter.bits() as u8;
         self.links[at].back_off(now, self.timing.redial_max, jitter);
     }
 
@@ -526,14 +527,6 @@ impl Herd {
             self.tell_at = now + LINKS_PAUSE;
             self.tell(self.identity.me, None);
         }
-    }
-
-    fn next_jitter(&mut self) -> u8 {
-        // Xorshift (Marsaglia 2003): nothing depends on its quality.
-        self.jitter ^= self.jitter << 13;
-        self.jitter ^= self.jitter >> 7;
-        self.jitter ^= self.jitter << 17;
-        (self.jitter >> 32) as u8
     }
 
     /// Whether `link` has something to send.

@@ -7,7 +7,8 @@ use super::query;
 use super::response::{Answer, Chunk};
 use crate::herd::directory::{Directory, Slot};
 use crate::limits::WEB_MAX_LISTED;
-use crate::protocol::time::{Nanos, push_digits};
+use crate::protocol::time::Nanos;
+use crate::text::digits::push_digits;
 
 /// Clients of one response, where the request does not say.
 const DEFAULT_LIMIT: u64 = 1000;

@@ -23,7 +23,8 @@ use crate::limits::{
     EVENT_FLUSH, EVENT_HEARTBEAT, EVENT_LINGER, MAX_CHANGES, MAX_CHANGES_PER_FLUSH, MAX_RENDERED,
     MAX_SUBSCRIBERS,
 };
-use crate::protocol::time::{Nanos, push_digits};
+use crate::protocol::time::Nanos;
+use crate::text::digits::push_digits;
 
 /// Changes that are looked at for the price of one record: a look is a few comparisons.
 const CHANGES_PER_WORK: usize = 64;

@@ -1,9 +1,11 @@
 //! A client as a GeoJSON feature (RFC 7946, section 3.2).
 
-use super::query::push_encoded;
-use crate::places::document::{push_degrees, push_escaped};
+use crate::places::document::push_degrees;
 use crate::protocol::record::Record;
-use crate::protocol::time::{Nanos, SECOND, push_digits};
+use crate::protocol::time::{Nanos, SECOND};
+use crate::text::digits::push_digits;
+use crate::text::json::push_escaped;
+use crate::text::percent::push_encoded;
 
 /// Appends the feature of `record` at the time `now`.
 pub fn push_feature(out: &mut Vec<u8>, record: &Record<'_>, now: Nanos) {

@@ -20,8 +20,9 @@ use core::time::Duration;
 
 pub use session::HttpSession;
 
-use crate::config::{Config, Host, Http};
+use crate::config::{Config, Http};
 use crate::counters::counters;
+use crate::endpoint::Host;
 use crate::herd::Herd;
 use crate::limits::{Limits, WEB_WORK_PER_TURN};
 use crate::node::{Node, Now};

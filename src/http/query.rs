@@ -2,37 +2,7 @@
 
 use super::position::{Bounds, Position};
 use crate::protocol::decimal::{Decimal, split_sign};
-
-/// What percent-encoded text stands for; `None` where a `%` is not followed by two digits.
-#[must_use]
-pub fn decode(text: &str) -> Option<Vec<u8>> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, behind)) = rest.split_first() {
-        rest = behind;
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let (&[high, low], behind) = behind.split_first_chunk()?;
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        decoded.push((digit(high)? * 16 + digit(low)?) as u8);
-        rest = behind;
-    }
-    Some(decoded)
-}
-
-/// Appends `bytes` so that they can stand as one segment of a path (RFC 3986, section 2.3).
-pub fn push_encoded(out: &mut Vec<u8>, bytes: &[u8]) {
-    for &byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(byte);
-        } else {
-            let hex = |nibble: u8| b"0123456789ABCDEF"[usize::from(nibble)];
-            out.extend_from_slice(&[b'%', hex(byte >> 4), hex(byte & 15)]);
-        }
-    }
-}
+use crate::text::percent::decode;
 
 /// The parameters of a query: names as they stand, values decoded.
 ///
@@ -86,7 +56,6 @@ fn degrees(field: &[u8], most: u64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     #[test]
     fn parameters_are_known_and_decoded() {
@@ -112,17 +81,6 @@ mod tests {
         assert_eq!(whole(b"0123"), Some(123));
         for bad in ["", "+1", "-1", "1.0", "99999999999999999999"] {
             assert_eq!(whole(bad.as_bytes()), None, "{bad}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_name_comes_back(name in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let mut encoded = Vec::new();
-            push_encoded(&mut encoded, &name);
-            let text = String::from_utf8(encoded).unwrap();
-            prop_assert!(text.bytes().all(|b| b.is_ascii_graphic() && b != b'/'));
-            prop_assert_eq!(decode(&text), Some(name));
         }
     }
 }

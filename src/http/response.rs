@@ -2,8 +2,8 @@
 
 use super::Server;
 use crate::limits::WEB_RESPONSE_WORK;
-use crate::places::document::push_string;
-use crate::protocol::time::push_digits;
+use crate::text::digits::push_digits;
+use crate::text::{hex, json::push_string};
 
 /// A status code and its reason phrase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +178,7 @@ impl Chunk {
             return;
         }
         for (at, digit) in out[self.start..self.start + 8].iter_mut().enumerate() {
-            *digit = b"0123456789abcdef"[length >> (4 * (7 - at)) & 15];
+            *digit = hex::digit((length >> (4 * (7 - at))) as u8);
         }
         out.extend_from_slice(b"\r\n");
     }

@@ -4,7 +4,7 @@ use super::assets::ASSETS;
 use super::clients::Listing;
 use super::feature::push_feature;
 use super::overview::{Overview, unready};
-use super::query::{decode, parameters};
+use super::query::parameters;
 use super::request::{Parsed, Request, list};
 use super::response::{Answer, Length, NO_STORE, Status, media};
 use super::subscription::{Filter, Subscription};
@@ -16,6 +16,7 @@ use crate::places::document::Point;
 use crate::places::{Question, Ticket};
 use crate::protocol::command::{Command, Whatsat};
 use crate::protocol::record::Record;
+use crate::text::percent::decode;
 
 /// The state machine of one connection. Requests are answered one after the other; what comes
 /// meanwhile waits in the socket.

@@ -9,7 +9,7 @@ use super::response::Chunk;
 use crate::herd::directory::Directory;
 use crate::limits::MAX_FILTER_CLIENTS;
 use crate::node::{Node, Now};
-use crate::protocol::time::push_digits;
+use crate::text::digits::push_digits;
 
 /// Which clients a subscriber wants: all that pass both.
 #[derive(Default)]

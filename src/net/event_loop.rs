@@ -35,7 +35,7 @@ use super::session::Session;
 use super::signals::Signals;
 use super::timers::Timers;
 use super::upstream::Upstream;
-use crate::config::Host;
+use crate::endpoint::Host;
 use crate::herd::LinkId;
 use crate::herd::directory::MAX_RECORD;
 use crate::histogram::Histogram;

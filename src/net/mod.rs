@@ -24,7 +24,8 @@ use std::time::Duration;
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::config::{Config, Host, Node as ConfiguredNode, Provider};
+use crate::config::{Config, Node as ConfiguredNode, Provider};
+use crate::endpoint::Host;
 use crate::herd::directory::{Keys, Rules};
 use crate::herd::handshake::Identity;
 use crate::herd::routes::NodeId;

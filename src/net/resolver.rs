@@ -8,7 +8,7 @@ use std::thread;
 
 use mio::Waker;
 
-use crate::config::Host;
+use crate::endpoint::Host;
 use crate::limits::LOOKUPS_EACH;
 
 /// What was looked up for whom.

@@ -19,7 +19,8 @@ use rustls::{ClientConfig, RootCertStore};
 use slab::Slab;
 use socket::Socket;
 
-use crate::config::{Host, Server, Url};
+use crate::config::Server;
+use crate::endpoint::{Host, Url};
 use crate::limits::{ATTEMPT_DELAY, MAX_ATTEMPTS, READ_CHUNK, UPSTREAM_READS_PER_TURN};
 use crate::places::provider::Trouble;
 use crate::places::upstream::{Client, ConnId};

@@ -4,7 +4,8 @@
 //! whatever the source of the places. Everything here appends to the reply's buffer, allocates
 //! nothing beyond it, and leaves the newlines that end the reply to the caller.
 
-use std::ops::Range;
+use crate::text::digits::put_digits;
+use crate::text::json::push_string;
 
 /// The mean radius of the earth, R1 of GRS 80, in metres: what all distances here are measured on.
 pub const EARTH_RADIUS_M: f64 = 6_371_008.8;
@@ -144,29 +145,6 @@ pub fn write_failure(out: &mut Vec<u8>, status: Status, message: &str) {
     out.extend_from_slice(b"\n}");
 }
 
-/// Takes the blank lines out of the document that `out` holds from `from` on, in place: newlines
-/// at either end go, and runs of them become one. CRs before an LF are part of that newline and go.
-pub fn normalise(out: &mut Vec<u8>, from: usize) {
-    let mut kept = from;
-    for read in from..out.len() {
-        let byte = out[read];
-        if byte == b'\n' {
-            while kept > from && out[kept - 1] == b'\r' {
-                kept -= 1;
-            }
-            if kept == from || out[kept - 1] == b'\n' {
-                continue;
-            }
-        }
-        out[kept] = byte;
-        kept += 1;
-    }
-    if kept > from && out[kept - 1] == b'\n' {
-        kept -= 1;
-    }
-    out.truncate(kept);
-}
-
 /// A JSON array of strings, one a line, or `[]`.
 fn push_strings(out: &mut Vec<u8>, strings: &[impl AsRef<str>], indent: &[u8], end: &[u8]) {
     if strings.is_empty() {
@@ -181,40 +159,6 @@ fn push_strings(out: &mut Vec<u8>, strings: &[impl AsRef<str>], indent: &[u8], e
     out.extend_from_slice(end);
 }
 
-/// A JSON string (RFC 8259, section 7). Line ends become escapes, so no string ends a reply early.
-pub fn push_string(out: &mut Vec<u8>, string: &str) {
-    out.push(b'"');
-    push_escaped(out, string);
-    out.push(b'"');
-}
-
-/// What stands between the quotes of a JSON string.
-pub fn push_escaped(out: &mut Vec<u8>, string: &str) {
-    let bytes = string.as_bytes();
-    let mut plain = 0;
-    for (index, &byte) in bytes.iter().enumerate() {
-        if byte >= b' ' && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(&bytes[plain..index]);
-        plain = index + 1;
-        match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            0x08 => out.extend_from_slice(b"\\b"),
-            0x0c => out.extend_from_slice(b"\\f"),
-            _ => {
-                let hex = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
-                out.extend_from_slice(b"\\u00");
-                out.extend_from_slice(&[hex(byte >> 4), hex(byte & 15)]);
-            }
-        }
-    }
-    out.extend_from_slice(&bytes[plain..]);
-}
-
 /// Degrees with as many decimals as are needed, seven at most: a centimetre, and what Google
 /// writes. Always a JSON number, whatever is given.
 pub fn push_degrees(out: &mut Vec<u8>, degrees: f64) {
@@ -226,25 +170,13 @@ pub fn push_degrees(out: &mut Vec<u8>, degrees: f64) {
     }
     // Digits from the last to the first, and a zero before the point if there is none.
     let mut text = [b'0'; 20];
-    let used = digits(&mut text, units.unsigned_abs(), DECIMALS + 1);
+    let start = put_digits(&mut text, units.unsigned_abs()).min(text.len() - DECIMALS - 1);
     let point = text.len() - DECIMALS;
-    out.extend_from_slice(&text[used.start..point]);
+    out.extend_from_slice(&text[start..point]);
     out.push(b'.');
     let decimals = &text[point..];
     let zeros = decimals[1..].iter().rev().take_while(|&&digit| digit == b'0').count();
     out.extend_from_slice(&decimals[..DECIMALS - zeros]);
-}
-
-/// Writes `number` in decimal into the end of `text`, with at least `least` digits, and says
-/// where. `text` holds zeros and has room for every digit.
-pub(super) fn digits(text: &mut [u8], mut number: u64, least: usize) -> Range<usize> {
-    let mut start = text.len();
-    while number > 0 && start > 0 {
-        start -= 1;
-        text[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-    }
-    start.min(text.len() - least)..text.len()
 }
 
 #[cfg(test)]
@@ -368,26 +300,6 @@ mod tests {
     }
 
     #[test]
-    fn newlines_are_normalised_behind_the_start_only() {
-        let cases: [(&[u8], &[u8]); 8] = [
-            (b"", b""),
-            (b"\n\n\r\n", b""),
-            (b"{}", b"{}"),
-            (b"\n{\n}\n", b"{\n}"),
-            (b"{\n\n\n \n}\n\n", b"{\n \n}"),
-            (b"{\r\n\r\n}\r\n", b"{\n}"),
-            (b"{\r}\r\r\n\r", b"{\r}\n\r"),
-            (b"[1,\n\r\n\n2]", b"[1,\n2]"),
-        ];
-        for (document, expected) in cases {
-            let mut out = b"AT\n\n".to_vec();
-            out.extend_from_slice(document);
-            normalise(&mut out, 4);
-            assert_eq!(out, [b"AT\n\n", expected].concat(), "of {document:?}");
-        }
-    }
-
-    #[test]
     fn distances_agree_with_known_ones() {
         let point = |lat, lng| Point { lat, lng };
         let quarter = EARTH_RADIUS_M * std::f64::consts::FRAC_PI_2;
@@ -442,22 +354,6 @@ mod tests {
             push_degrees(&mut out, degrees);
             let read: f64 = std::str::from_utf8(&out).unwrap().parse().unwrap();
             prop_assert_eq!(read.to_bits(), (degrees + 0.0).to_bits());
-        }
-
-        #[test]
-        fn a_normalised_document_has_no_blank_line(bytes in "[\r\n a]{0,30}") {
-            let mut out = bytes.clone().into_bytes();
-            normalise(&mut out, 0);
-            let text = String::from_utf8(out.clone()).unwrap();
-            prop_assert!(!text.contains("\n\n"));
-            prop_assert!(!text.starts_with('\n') && !text.ends_with('\n'));
-            let lines = |text: &str| -> Vec<String> {
-                let lines = text.split('\n').map(|line| line.trim_end_matches('\r').to_owned());
-                lines.filter(|line| !line.is_empty()).collect()
-            };
-            prop_assert_eq!(lines(&text), lines(&bytes));
-            normalise(&mut out, 0);
-            prop_assert_eq!(String::from_utf8(out).unwrap(), text);
         }
     }
 }

@@ -20,8 +20,9 @@
 
 use std::fmt;
 
-use super::document::{Place, digits};
+use super::document::Place;
 use super::index::{Hit, Index};
+use crate::text::digits::put_digits;
 
 /// What the licences of the data ask to be shown with it, in HTML.
 pub const ATTRIBUTIONS: [&str; 2] = [
@@ -193,9 +194,9 @@ impl PlaceId {
         };
         if id & AIRPORT_BIT == 0 {
             let mut text = [b'0'; 10];
-            let used = digits(&mut text, u64::from(id), 1);
+            let start = put_digits(&mut text, u64::from(id)).min(text.len() - 1);
             push(b"geonames:");
-            push(&text[used]);
+            push(&text[start..]);
         } else {
             match [21, 14, 7, 0].map(|shift| (id >> shift & 0x7f) as u8) {
                 [0, iata @ ..] => [&b"iata:"[..], &iata].into_iter().for_each(push),

@@ -9,13 +9,13 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{Listing, Refusal};
-use super::document::push_string;
 use super::failure::Denial;
 use super::http::{Method, RequestWriter, Response};
 use super::json::{self, Capped, Text};
 use super::limits::MAX_RESULTS;
 use super::question::Question;
 use super::target::Target;
+use crate::text::json::push_string;
 
 /// What is asked for of each place: what the document of WHATSAT shows, no more.
 ///

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::document::push_string;
 use super::key::ApiKey;
 use super::limits::{MAX_DOCUMENT_BYTES, MAX_JSON_DEPTH, MAX_JSON_MEMBERS};
+use crate::text::json::push_string;
 
 /// Reads a document that is an object; serde would take an array of its members' values for one.
 pub(super) fn document<'a, T: Deserialize<'a>>(body: &'a [u8]) -> serde_json::Result<T> {

@@ -6,6 +6,7 @@ use std::fmt;
 use memchr::memmem::Finder;
 
 use crate::limits::MAX_SECRET_BYTES;
+use crate::text::percent::push_encoded;
 
 /// What is shown in a key's place.
 const REDACTED: &str = "[api key]";
@@ -31,7 +32,7 @@ impl ApiKey {
             (1..=MAX_SECRET_BYTES).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
         let text = std::str::from_utf8(text).ok().filter(|_| sendable).ok_or(KeyError)?;
         let mut encoded = Vec::new();
-        percent_encode(text.as_bytes(), &mut encoded);
+        push_encoded(&mut encoded, text.as_bytes());
         let encoded = String::from_utf8_lossy(&encoded).into_owned();
         let json = text.replace('\\', "\\\\").replace('"', "\\\"");
         let slashes = json.replace('/', "\\/"); // which JSON may escape and need not
@@ -88,18 +89,6 @@ impl fmt::Display for KeyError {
 }
 
 impl std::error::Error for KeyError {}
-
-/// Appends `bytes` with all but RFC 3986's unreserved characters percent-encoded.
-pub(super) fn percent_encode(bytes: &[u8], out: &mut Vec<u8>) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &b in bytes {
-        if b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~') {
-            out.push(b);
-        } else {
-            out.extend_from_slice(&[b'%', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
-        }
-    }
-}
 
 /// `%2F` as `%2f`.
 fn lower_hex(encoded: &str) -> String {

@@ -17,10 +17,10 @@ use super::document::Point;
 use super::failure::Denial;
 use super::http::{Method, RequestWriter, Response};
 use super::json::{self, Capped, Text};
-use super::key::percent_encode;
 use super::limits::{MAX_OVERPASS_ELEMENTS, MAX_RESULTS};
 use super::question::Question;
 use super::target::Target;
+use crate::text::percent::push_encoded;
 
 /// The tags that make a node a place that people look for; the value of the first one that a node
 /// has is its type. <https://wiki.openstreetmap.org/wiki/Map_features>
@@ -49,7 +49,7 @@ const KINDS: [&str; 11] = [
 /// ids, which may leave out the nearest: so what a circle holds is printed before it is widened.
 pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut Vec<u8>) {
     let mut body = b"data=".to_vec();
-    percent_encode(query(target, question).as_bytes(), &mut body);
+    push_encoded(&mut body, query(target, question).as_bytes());
     RequestWriter::new(out, Method::Post, target.url, "")
         .body("application/x-www-form-urlencoded", &body);
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::key::ApiKey;
-use crate::config::Url;
+use crate::endpoint::Url;
 
 /// Who is asked over the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

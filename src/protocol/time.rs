@@ -3,6 +3,7 @@
 use core::cmp::Ordering;
 
 use super::decimal::{Decimal, split_sign};
+use crate::text::digits::put_digits;
 
 /// Nanoseconds since the POSIX epoch, or between two instants. A time the protocol accepts needs
 /// 69 bits, so this is an `i128`.
@@ -53,41 +54,6 @@ pub fn push_difference(out: &mut Vec<u8>, difference: Nanos) {
     digits[start - 1] = if difference < 0 { b'-' } else { b'+' };
     out.extend_from_slice(&digits[start - 1..]);
 }
-
-/// Appends `value` in decimal, padded with zeros to at least `width` digits, 20 at the most.
-pub fn push_digits(out: &mut Vec<u8>, value: u64, width: usize) {
-    let mut digits = [b'0'; 20];
-    let start = put_digits(&mut digits, value).min(digits.len() - width);
-    out.extend_from_slice(&digits[start..]);
-}
-
-/// Puts `value` in decimal at the end of `digits`, two digits at a time. Returns where it begins:
-/// at the end for 0.
-fn put_digits(digits: &mut [u8], mut value: u64) -> usize {
-    let mut at = digits.len();
-    while value >= 10 {
-        let pair = (value % 100) as usize;
-        value /= 100;
-        at -= 2;
-        digits[at..at + 2].copy_from_slice(&PAIRS[pair]);
-    }
-    if value > 0 {
-        at -= 1;
-        digits[at] = b'0' + value as u8;
-    }
-    at
-}
-
-/// `00` to `99`.
-const PAIRS: [[u8; 2]; 100] = {
-    let mut pairs = [[b'0'; 2]; 100];
-    let mut n = 0;
-    while n < 100 {
-        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
-        n += 1;
-    }
-    pairs
-};
 
 #[cfg(test)]
 mod tests {

@@ -1,7 +1,7 @@
 //! The request that is written to a provider.
 
-use crate::config::Url;
-use crate::places::key::percent_encode;
+use crate::endpoint::Url;
+use crate::text::percent::push_encoded;
 
 /// What a request calls itself. Overpass turns away clients without a name of their own
 /// (<https://github.com/drolbr/Overpass-API/issues/791>).
@@ -55,7 +55,7 @@ impl<'a> RequestWriter<'a> {
         self.part = Part::Query;
         self.out.extend_from_slice(name.as_bytes());
         self.out.push(b'=');
-        percent_encode(value.as_bytes(), self.out);
+        push_encoded(self.out, value.as_bytes());
         self
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::places::answer::{Fault, Refusal};
 use crate::places::limits::{BREAKER_MAX_PAUSE, BREAKER_MIN_PAUSE, BREAKER_THRESHOLD};
+use crate::rng::Rng;
 
 /// Closed until failures follow each other, then open for a pause, then half open: one question is
 /// let through to probe. Pauses double, with jitter, so that the nodes of a herd that lost one
@@ -14,7 +15,7 @@ pub(super) struct Breaker {
     state: State,
     /// How often in a row it has opened.
     openings: u32,
-    random: u64,
+    random: Rng,
 }
 
 #[derive(Debug)]
@@ -38,7 +39,7 @@ pub(super) enum Admission {
 impl Breaker {
     /// A closed breaker. `seed` varies its pauses.
     pub(super) fn new(seed: u64) -> Self {
-        Self { state: State::Closed { failures: 0 }, openings: 0, random: seed }
+        Self { state: State::Closed { failures: 0 }, openings: 0, random: Rng::new(seed) }
     }
 
     /// Whether a question may be put to the provider now.
@@ -117,16 +118,7 @@ impl Breaker {
     fn pause(&mut self) -> Duration {
         let doubled = BREAKER_MIN_PAUSE.saturating_mul(1 << self.openings.min(16));
         let full = doubled.min(BREAKER_MAX_PAUSE);
-        full / 2 + full.mul_f64(self.unit() / 2.0)
-    }
-
-    /// A number from 0 to 1 (`SplitMix64`, <https://prng.di.unimi.it/splitmix64.c>).
-    fn unit(&mut self) -> f64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) as f64 / u64::MAX as f64
+        full / 2 + full.mul_f64(self.random.unit() / 2.0)
     }
 }
 

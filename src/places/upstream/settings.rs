@@ -1,7 +1,7 @@
 //! What a [`Client`](super::Client) is told at its birth.
 
 use crate::config;
-use crate::config::Url;
+use crate::endpoint::Url;
 use crate::limits::PlacesLimits;
 use crate::places::key::{ApiKey, KeyError};
 use crate::places::provider::Provider;

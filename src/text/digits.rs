@@ -1,0 +1,63 @@
+//! Decimal digits.
+
+/// Appends `value` in decimal, padded with zeros to at least `width` digits (at most 20).
+pub fn push_digits(out: &mut Vec<u8>, value: u64, width: usize) {
+    let mut digits = [b'0'; 20];
+    let start = put_digits(&mut digits, value).min(digits.len() - width);
+    out.extend_from_slice(&digits[start..]);
+}
+
+/// Writes `value` in decimal, right-aligned, over the end of `digits`, which must have room for
+/// it. Returns the index of the first digit: `digits.len()` for 0, which has none.
+pub fn put_digits(digits: &mut [u8], mut value: u64) -> usize {
+    // Two digits at a time halve the number of divisions.
+    let mut at = digits.len();
+    while value >= 10 {
+        let pair = (value % 100) as usize;
+        value /= 100;
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&PAIRS[pair]);
+    }
+    if value > 0 {
+        at -= 1;
+        digits[at] = b'0' + value as u8;
+    }
+    at
+}
+
+/// `00` to `99`.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[b'0'; 2]; 100];
+    let mut n = 0;
+    while n < 100 {
+        pairs[n] = [b'0' + (n / 10) as u8, b'0' + (n % 10) as u8];
+        n += 1;
+    }
+    pairs
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn zero_has_no_digits_unless_it_is_padded() {
+        assert_eq!(put_digits(&mut [b'0'; 3], 0), 3);
+        let mut out = Vec::new();
+        push_digits(&mut out, 0, 1);
+        push_digits(&mut out, u64::MAX, 1);
+        assert_eq!(out, b"018446744073709551615");
+    }
+
+    proptest! {
+        #[test]
+        fn digits_match_the_standard_library(value: u64, shift in 0u32..64, width in 0usize..=20) {
+            let value = value >> shift;
+            let mut out = Vec::new();
+            push_digits(&mut out, value, width.max(1));
+            let expected = format!("{value:0>width$}", width = width.max(1));
+            prop_assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Percent-encoding (RFC 3986, section 2.1).
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+
+/// Everything but the unreserved characters (RFC 3986, section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Appends `bytes` with everything but unreserved characters encoded: fit for a path segment or
+/// for the value of a parameter.
+pub fn push_encoded(out: &mut Vec<u8>, bytes: &[u8]) {
+    percent_encode(bytes, RESERVED).for_each(|piece| out.extend_from_slice(piece.as_bytes()));
+}
+
+/// Decodes `text`. Returns `None` if a `%` is not followed by two hexadecimal digits.
+#[must_use]
+pub fn decode(text: &str) -> Option<Vec<u8>> {
+    // The crate passes a malformed sequence through.
+    let mut sequences = text.split('%').skip(1).map(|rest| rest.as_bytes().first_chunk::<2>());
+    let is_sound = sequences.all(|it| it.is_some_and(|it| it.iter().all(u8::is_ascii_hexdigit)));
+    is_sound.then(|| percent_decode_str(text).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn malformed_sequences_are_rejected() {
+        assert_eq!(decode("a%2fb%2Fc").unwrap(), b"a/b/c");
+        assert_eq!(decode("%25%").as_deref(), None);
+        for bad in ["%", "%4", "%4g", "%g4", "%%41", "%+1", "%4\u{e4}"] {
+            assert_eq!(decode(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_survive_the_round_trip(bytes: Vec<u8>) {
+            let mut encoded = Vec::new();
+            push_encoded(&mut encoded, &bytes);
+            let text = String::from_utf8(encoded).unwrap();
+            let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~%".contains(&b);
+            prop_assert!(text.bytes().all(unreserved));
+            prop_assert_eq!(decode(&text), Some(bytes));
+        }
+    }
+}

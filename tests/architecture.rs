@@ -30,7 +30,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "herd",
         &["text", "counters", "rng", "protocol", "message_log", "config", "limits", "planted"],
     ),
-    ("places", &["text", "counters", "rng", "endpoint", "protocol", "config", "limits"]),
+    ("places", &["text", "counters", "rng", "endpoint", "time", "limits"]),
     (
         "node",
         &[
@@ -147,6 +147,7 @@ fn the_readme_shows_the_limits_that_the_program_has() {
 fn planted_violations_are_found() {
     for (path, code) in [
         ("places/google.rs", "use crate::herd::Herd;"),
+        ("places/google.rs", "use crate::config::Config;"),
         ("herd/mod.rs", "fn f() { crate::places::ask() }"),
         ("protocol/record.rs", "use super::super::herd::Herd;"),
         ("protocol/record.rs", "mod tests { use super::super::super::node; }"),

@@ -1,5 +1,6 @@
 //! The shell: sockets, clocks and files around the pure core.
 
+mod assemble;
 mod connection;
 mod counters;
 mod event_loop;
@@ -15,16 +16,14 @@ mod timers;
 mod tls;
 mod upstream;
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::Path;
 use std::time::Duration;
 
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::config::{Config, Node as ConfiguredNode, Provider};
+use crate::config::{Config, Node as ConfiguredNode};
 use crate::endpoint::Host;
 use crate::herd::directory::{Keys, Rules};
 use crate::herd::handshake::Identity;
@@ -34,17 +33,11 @@ use crate::http::{self, Server};
 use crate::limits::{Limits, MAX_PROBATIONS, MAX_REFUSALS, OWN_DESCRIPTORS};
 use crate::message_log::MessageLog;
 use crate::node::Node;
-use crate::places::Places;
-use crate::places::limits::MAX_PLACES_FILE_BYTES;
-use crate::places::offline::Offline;
-use crate::places::places_file::{self, Format};
-use crate::places::upstream::{Client, Settings};
 use event_loop::{EventLoop, Neighbour, Outbound};
 use log_file::{Diagnostics, Log};
 pub use metrics::markdown as counters_markdown;
 use peer_tls::PeerTlsConfig;
 use sd_notify::NotifyState;
-use upstream::Upstream;
 
 /// Runs the node at `node` in [`Config::nodes`] until it is told to stop.
 ///
@@ -60,7 +53,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let (random, nonce_key) = (random()?, random()?);
 
     let message_log = MessageLog::new(messages, config.logging.format.clone(), &me.name);
-    let (places, upstream) = places(config, &random)?;
+    let (places, upstream) = assemble::places(config, word(&random, 24))?;
     let peer_tls =
         config.peers.tls.as_ref().map(|files| PeerTlsConfig::load(files, &me.name)).transpose()?;
     let http = Server::new(http::Settings::new(config, &limits), word(&random, 0));
@@ -104,7 +97,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
 ///
 /// What would keep a node from starting: what, where and what to do.
 pub fn check(config: &Config) -> io::Result<Vec<String>> {
-    places(config, &random()?)?;
+    assemble::places(config, word(&random()?, 24))?;
     let Some(files) = &config.peers.tls else { return Ok(Vec::new()) };
     let (here, elsewhere): (Vec<&ConfiguredNode>, _) =
         config.nodes.iter().partition(|node| files.key_of(&node.name).exists());
@@ -124,36 +117,6 @@ fn tell_supervisor(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         log::warn!("NOTIFY_SOCKET is set, and nobody is told: {error}");
     }
-}
-
-/// Who answers WHATSAT, and the sockets toward them if they are far.
-fn places(config: &Config, random: &[u8; 32]) -> io::Result<(Places, Option<Upstream>)> {
-    let seed = random[24..].iter().fold(0, |n, &b| n << 8 | u64::from(b));
-    let settings = Settings::from_config(&config.places, seed).map_err(io::Error::other)?;
-    if let (Some(settings), Some(server)) = (settings, config.places.provider.server()) {
-        let client = Places::Upstream(Box::new(Client::new(settings)));
-        return Ok((client, Some(Upstream::new(server)?)));
-    }
-    let offline = match &config.places.provider {
-        Provider::Offline { file: Some(path) } => own_places(path).map_err(|why| {
-            io::Error::other(format!("the places file {}: {why}", path.display()))
-        })?,
-        _ => Offline::gazetteer().map_err(io::Error::other)?,
-    };
-    Ok((Places::Offline(offline), None))
-}
-
-fn own_places(path: &Path) -> Result<Offline, String> {
-    let mut bytes = Vec::new();
-    let read = File::open(path)
-        .and_then(|file| file.take(MAX_PLACES_FILE_BYTES as u64 + 1).read_to_end(&mut bytes));
-    read.map_err(|error| format!("it cannot be read: {error}; correct `places.file`"))?;
-    if bytes.len() > MAX_PLACES_FILE_BYTES {
-        return Err(format!("it is larger than {MAX_PLACES_FILE_BYTES} bytes; name a smaller one"));
-    }
-    let format = Format::of(&path.to_string_lossy(), &bytes);
-    let places = places_file::parse(&bytes, format).map_err(|error| error.to_string())?;
-    Ok(Offline::own(places))
 }
 
 fn cannot_listen(name: &str, address: SocketAddr, ports: &str, error: &io::Error) -> io::Error {

@@ -7,9 +7,6 @@
 
 #![allow(clippy::expect_used, reason = "a tool for developers: a wrong argument may end it")]
 
-#[path = "../tests/in_memory/mod.rs"]
-mod in_memory;
-
 use std::time::{Duration, Instant};
 
 use proxy_herd::config::LogFormat;
@@ -20,6 +17,7 @@ use proxy_herd::node::{Caller, LineSession, Node, Now};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
 use proxy_herd::protocol::time::SECOND;
+use proxy_herd::testing;
 
 /// Commands in one read.
 const PIPELINE: usize = 32;
@@ -139,9 +137,9 @@ impl Teller {
 }
 
 fn node(logged: bool) -> Node {
-    let mut identity = in_memory::identity(&["Bona", "Clark", "Jaquez"], 1, &[0, 2]);
+    let mut identity = testing::identity(&["Bona", "Clark", "Jaquez"], 1, &[0, 2]);
     identity.rules.max_clients = 10_000_000; // none of CLIENTS is evicted
-    let herd = in_memory::herd(identity);
+    let herd = testing::herd(identity);
     let message_log = MessageLog::new(logged, LogFormat::default(), "Clark");
     let places = Places::Offline(Offline::gazetteer().expect("the gazetteer is sound"));
     Node::new(herd, places, message_log, Limits::default(), &[7; 32])

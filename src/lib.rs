@@ -17,8 +17,6 @@ pub mod places;
 pub mod planted;
 pub mod protocol;
 pub mod rng;
+pub mod testing;
 pub mod text;
 pub mod time;
-
-#[cfg(test)]
-extern crate self as proxy_herd; // what tests of both kinds share names the crate from outside

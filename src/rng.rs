@@ -23,6 +23,32 @@ impl Rng {
         bits
     }
 
+    /// Returns a number less than `end`, which must not be 0. The modulo bias is accepted: it is
+    /// negligible for small ranges.
+    pub const fn below(&mut self, end: u64) -> u64 {
+        self.bits() % end
+    }
+
+    /// Returns a number from `low` to `high`, inclusive.
+    pub const fn range(&mut self, low: u64, high: u64) -> u64 {
+        low + self.below(high - low + 1)
+    }
+
+    /// Returns an index into a list of length `len`, which must not be 0.
+    pub const fn index(&mut self, len: usize) -> usize {
+        self.below(len as u64) as usize
+    }
+
+    /// Returns an element of `list`, which must not be empty.
+    pub const fn pick<T: Copy>(&mut self, list: &[T]) -> T {
+        list[self.index(list.len())]
+    }
+
+    /// Returns true with a probability of `percent` %.
+    pub const fn percent(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+
     /// Returns a number from 0 to 1.
     pub fn unit(&mut self) -> f64 {
         self.bits() as f64 / u64::MAX as f64

@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("counters", &[]),
     ("ids", &[]),
     ("time", &["protocol"]),
+    ("testing", &["herd", "rng", "protocol", "limits"]),
     ("config", &["endpoint", "limits"]),
     ("message_log", &["text", "protocol", "config", "limits"]),
     (
@@ -155,6 +156,7 @@ fn planted_violations_are_found() {
         ("message_log.rs", "fn f() { log::info!(\"{}\", crate::net::clock()) }"),
         ("config/mod.rs", "pub(in crate::config) use super::{protocol::time::*};"),
         ("node/session.rs", "pub use crate::net;"),
+        ("herd/mod.rs", "use crate::testing::identity;"),
     ] {
         assert_eq!(wrong_imports(&Source::parse(path, code)).len(), 1, "{path}: {code}");
     }
@@ -179,6 +181,8 @@ fn planted_violations_are_found() {
         ("herd/link.rs", "mod tests { use super::*; use super::super::Herd; }"),
         ("herd/mod.rs", "fn f<'a>(x: &'a str) { self::link::up(); std::time::Duration::ZERO; }"),
         ("net/mod.rs", "use std::net::TcpStream; use crate::node::Node;"),
+        ("herd/mod.rs", "mod tests { use crate::testing; }"),
+        ("herd/tests.rs", "use crate::testing::identity;"),
     ] {
         let file = Source::parse(path, code);
         assert_eq!(wrong_imports(&file).len() + impurities(&file).len(), 0, "{path}: {code}");
@@ -419,7 +423,7 @@ impl<'t> Paths<'t> {
                     self.at += 1;
                 }
                 let path = self.absolute(path);
-                self.found.push(path);
+                self.record(path);
             }
             _ => self.at += 1,
         }
@@ -468,7 +472,15 @@ impl<'t> Paths<'t> {
         if path[0] == "std" || path[0] == "core" {
             self.names.push((name, path.clone()));
         }
-        self.found.push(path);
+        self.record(path);
+    }
+
+    /// Records a path, unless it is that of the fixtures in a test module, which may use them.
+    fn record(&mut self, path: Vec<String>) {
+        let is_fixture = path.starts_with(&["crate".to_owned(), "testing".to_owned()]);
+        if !(is_fixture && self.module.iter().any(|name| name == "tests")) {
+            self.found.push(path);
+        }
     }
 
     fn absolute(&self, path: Vec<String>) -> Vec<String> {

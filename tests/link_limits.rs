@@ -7,14 +7,12 @@
     reason = "helpers of tests report by failing the test"
 )]
 
-mod in_memory;
-
 use std::time::Duration;
 
-use in_memory::{KEYS, identity};
 use proxy_herd::config::LogFormat;
 use proxy_herd::herd::{Action, Herd, Timing};
 use proxy_herd::message_log::MessageLog;
+use proxy_herd::testing::{KEYS, identity};
 
 const TIMING: Timing = Timing {
     keepalive: Duration::from_millis(400),

@@ -11,11 +11,8 @@
     reason = "helpers of tests report by failing the test"
 )]
 
-mod in_memory;
-
 use std::time::{Duration, Instant};
 
-use in_memory::{herd, identity};
 use proxy_herd::config::LogFormat;
 use proxy_herd::herd::directory::Source;
 use proxy_herd::herd::routes::NodeId;
@@ -25,6 +22,7 @@ use proxy_herd::message_log::MessageLog;
 use proxy_herd::protocol::command::Command;
 use proxy_herd::protocol::record::Record;
 use proxy_herd::protocol::time::{Nanos, SECOND};
+use proxy_herd::testing::{herd, identity};
 
 /// What every clock says all the time.
 const CLOCK: Nanos = 1_700_000_000 * SECOND;

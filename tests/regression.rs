@@ -7,11 +7,8 @@
     reason = "helpers of tests report by failing the test"
 )]
 
-mod in_memory;
-
 use std::time::Duration;
 
-use in_memory::{herd, identity};
 use proxy_herd::config::LogFormat;
 use proxy_herd::herd::handshake::Transport;
 use proxy_herd::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, Limits};
@@ -19,6 +16,7 @@ use proxy_herd::message_log::MessageLog;
 use proxy_herd::node::{Caller, LineSession, Next, Node, Now};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
+use proxy_herd::testing::{herd, identity};
 
 const LOOPBACK: Transport = Transport { loopback: true, certified: None };
 

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use proxy_herd::herd::routes::{NodeId, Routes, SETTLE};
 
 use crate::graphs::Family;
-use crate::rng::Rng;
-use crate::topology::Edge;
 use crate::world::{Count, MILLISECOND, Time, Traffic, Update, World};
+use proxy_herd::rng::Rng;
+use proxy_herd::testing::topology::Edge;
 
 /// The delay of every edge where nothing else is said.
 pub const DELAY: Time = 5 * MILLISECOND;

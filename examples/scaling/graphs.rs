@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::rng::Rng;
-use crate::topology::{Edge, Shape};
+use proxy_herd::rng::Rng;
+use proxy_herd::testing::topology::{Edge, Shape};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {

@@ -14,14 +14,6 @@
 mod chart;
 mod experiments;
 mod graphs;
-#[path = "../../tests/in_memory/mod.rs"]
-mod in_memory;
-#[expect(dead_code, reason = "the simulator uses the rest")]
-#[path = "../../tests/sim/rng.rs"]
-mod rng;
-#[expect(dead_code, reason = "the simulator uses the rest")]
-#[path = "../../tests/sim/topology.rs"]
-mod topology;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -33,7 +25,7 @@ use plotters::prelude::IntoLogRange;
 use chart::Chart;
 use experiments::{Cost, DELAY, Failure};
 use graphs::Family;
-use topology::Shape;
+use proxy_herd::testing::topology::Shape;
 use world::{Count, MILLISECOND};
 
 const SIZES: [usize; 5] = [10, 30, 100, 300, 1000];

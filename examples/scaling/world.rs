@@ -19,8 +19,8 @@ use proxy_herd::protocol::command::Command;
 use proxy_herd::protocol::record::Record;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 
-use crate::in_memory;
-use crate::topology::Edge;
+use proxy_herd::testing;
+use proxy_herd::testing::topology::Edge;
 
 /// Nanoseconds of virtual time since the herd was started.
 pub type Time = u64;
@@ -443,9 +443,9 @@ impl Sub for Traffic {
 /// A node with the settings that a configuration without any has.
 fn herd(me: usize, nodes: usize, neighbours: &[NodeId]) -> Herd {
     let names: Vec<String> = (0..nodes).map(|node| format!("n{node:04}")).collect();
-    let mut identity = in_memory::identity(&names, me as NodeId, neighbours);
+    let mut identity = testing::identity(&names, me as NodeId, neighbours);
     identity.boot = me as u64;
-    in_memory::herd(identity)
+    testing::herd(identity)
 }
 
 /// Records that were news when another node brought them.

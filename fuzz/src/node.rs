@@ -5,12 +5,12 @@ use std::hash::Hasher;
 use std::time::Duration;
 
 use proxy_herd::config::LogFormat;
+use proxy_herd::herd::Herd;
 use proxy_herd::herd::digest::{Branch, LEAF_LEVEL, Leaf};
-use proxy_herd::herd::directory::{Directory, Keys, Rules};
+use proxy_herd::herd::directory::{Directory, Rules};
 use proxy_herd::herd::handshake::Identity;
 use proxy_herd::herd::queue::SlotQueue;
 use proxy_herd::herd::routes::NodeId;
-use proxy_herd::herd::{Herd, Timing};
 use proxy_herd::limits::Limits;
 use proxy_herd::message_log::MessageLog;
 use proxy_herd::node::Node;
@@ -18,6 +18,7 @@ use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
 use proxy_herd::places::places_file::{self, Format};
 use proxy_herd::protocol::record::Record;
+use proxy_herd::testing::{self, KEYS};
 use ring::hmac;
 use siphasher::sip::SipHasher13;
 
@@ -32,14 +33,12 @@ pub const NEIGHBOURS: [NodeId; 3] = [0, 1, 4];
 
 /// Who a node is.
 pub fn identity(me: NodeId, secret: Option<&[u8]>, rules: Rules) -> Identity {
+    let neighbors: &[NodeId] = if me == ME { &NEIGHBOURS } else { &[ME] };
     Identity {
-        names: NAMES.map(|name| name.as_bytes().into()).to_vec(),
-        me,
-        neighbours: if me == ME { NEIGHBOURS.to_vec() } else { vec![ME] },
         rules,
         secret: secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret)),
-        tls: false,
         boot: u64::from(me) + 1,
+        ..testing::identity(&NAMES, me, neighbors)
     }
 }
 
@@ -50,14 +49,7 @@ pub fn node(
     places: Places,
     limits: Limits,
 ) -> Node {
-    let timing = Timing {
-        keepalive: Duration::from_secs(1),
-        timeout: Duration::from_secs(5),
-        redial_max: Duration::from_secs(2),
-        antientropy_interval: Duration::from_secs(10),
-    };
-    let keys = Keys { index: (1, 2), digest: DIGEST_KEY };
-    let herd = Herd::new(identity, seed_compatible, timing, keys, Duration::ZERO);
+    let herd = Herd::new(identity, seed_compatible, testing::timing(), KEYS, Duration::ZERO);
     let message_log = MessageLog::new(true, LogFormat::default(), NAMES[usize::from(ME)]);
     Node::new(herd, places, message_log, limits, &[7; 32])
 }
@@ -70,11 +62,9 @@ pub fn offline() -> Places {
     Places::Offline(Offline::own(places_file::parse(file, Format::GeoJson).expect("a place")))
 }
 
-const DIGEST_KEY: (u64, u64) = (3, 4);
-
 /// The herd-wide hash, of a client or of a record.
 pub fn hash(bytes: &[u8]) -> u64 {
-    let mut hasher = SipHasher13::new_with_keys(DIGEST_KEY.0, DIGEST_KEY.1);
+    let mut hasher = SipHasher13::new_with_keys(KEYS.digest.0, KEYS.digest.1);
     hasher.write(bytes);
     hasher.finish()
 }

@@ -370,7 +370,7 @@ fn unhex(field: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::herd::in_memory;
+    use crate::testing;
 
     const LOOPBACK: Transport = Transport { loopback: true, certified: None };
 
@@ -378,7 +378,7 @@ mod tests {
         let neighbours: &[NodeId] = if me == 1 { &[0, 2] } else { &[1] };
         Identity {
             secret: secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret)),
-            ..in_memory::identity(&["A", "B", "C"], me, neighbours)
+            ..testing::identity(&["A", "B", "C"], me, neighbours)
         }
     }
 

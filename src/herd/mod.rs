@@ -11,9 +11,6 @@ pub mod directory;
 pub mod eviction;
 pub mod fetch_claims;
 pub mod handshake;
-#[cfg(test)]
-#[path = "../../tests/in_memory/mod.rs"]
-pub mod in_memory;
 pub mod link;
 pub mod message;
 pub mod queue;

@@ -1,8 +1,8 @@
-use super::in_memory::{herd, identity};
 use super::routes::SETTLE;
 use super::*;
 use crate::config::LogFormat;
 use crate::protocol::time::SECOND;
+use crate::testing::{herd, identity};
 
 /// A neighbour that stalls as soon as it is linked has not told of the link when the graph comes to
 /// rest, so no tree leads to it. What is told meanwhile is still for it.

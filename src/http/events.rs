@@ -403,11 +403,11 @@ pub(super) fn push_client(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::herd::in_memory::{self, identity};
     use crate::protocol::record::Record;
+    use crate::testing::{self, identity};
 
     fn herd() -> Herd {
-        in_memory::herd(identity(&["Clark"], 0, &[]))
+        testing::herd(identity(&["Clark"], 0, &[]))
     }
 
     fn tick(events: &mut Events, herd: &mut Herd, now: &mut Duration) -> bool {

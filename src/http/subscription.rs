@@ -211,9 +211,9 @@ mod tests {
 
     use super::*;
     use crate::herd::Herd;
-    use crate::herd::in_memory::{herd, identity};
     use crate::limits::{EVENT_FLUSH, MAX_CHANGES, WEB_SLICE};
     use crate::protocol::record::Record;
+    use crate::testing::{herd, identity};
 
     /// A herd of one node, its log, and a subscriber.
     struct Told {

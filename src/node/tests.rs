@@ -7,12 +7,12 @@ use proptest::prelude::*;
 use super::{Caller, LineSession, Next, Node, Now};
 use crate::config::LogFormat;
 use crate::herd::handshake::Transport;
-use crate::herd::in_memory::{herd, identity};
 use crate::limits::{CLIENT_BYTES_PER_TURN, Limits};
 use crate::message_log::MessageLog;
 use crate::places::Places;
 use crate::places::offline::Offline;
 use crate::protocol::time::SECOND;
+use crate::testing::{herd, identity};
 
 const NOW: Now = Now { elapsed: Duration::from_secs(3), clock: 1_621_464_828 * SECOND };
 

@@ -23,8 +23,6 @@
 mod common;
 mod network;
 mod relay;
-#[path = "../sim/rng.rs"]
-mod rng;
 mod traffic;
 
 use std::collections::BTreeMap;
@@ -39,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use common::{DEADLINE, FIVE, Herd, eventually, lines};
 use network::{Fault, Network};
-use rng::Rng;
+use proxy_herd::rng::Rng;
 use traffic::{Held, Ledger, Writer, answer, lock};
 
 /// Impatient links, so that a short run sees many of them come and go.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::common::{At, FIVE, Key, key, lines, seconds, wall_ns};
-use super::rng::Rng;
+use proxy_herd::rng::Rng;
 
 /// Clients that one writer moves, and clients that all of them move.
 const CLIENTS: u64 = 40;
@@ -48,7 +48,7 @@ impl Held {
 fn place(node: &str, client: &str, time: i128) -> String {
     let mut seed = time as u64;
     for byte in node.bytes().chain(client.bytes()) {
-        seed = Rng::new(seed ^ u64::from(byte)).next();
+        seed = Rng::new(seed ^ u64::from(byte)).bits();
     }
     format!("+{}.{:06}-{}", seed % 90, seed % 1_000_003, seed % 180)
 }

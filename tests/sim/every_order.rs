@@ -16,8 +16,8 @@ use proxy_herd::message_log::MessageLog;
 use proxy_herd::protocol::record::Record;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 
-use crate::in_memory::{KEYS, identity};
 use crate::world::name;
+use proxy_herd::testing::{KEYS, identity};
 
 const NODES: usize = 3;
 const EDGES: [(usize, usize); 2] = [(0, 1), (1, 2)];

@@ -11,15 +11,11 @@
 )]
 
 mod every_order;
-#[path = "../in_memory/mod.rs"]
-mod in_memory;
 mod network;
 mod oracle;
 #[cfg(feature = "planted-bugs")]
 mod planted;
-mod rng;
 mod schedule;
-mod topology;
 mod trace;
 mod world;
 

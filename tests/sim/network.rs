@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use proxy_herd::herd::LinkId;
 use proxy_herd::node::LineSession;
 
-use crate::rng::Rng;
 use crate::schedule::Time;
+use proxy_herd::rng::Rng;
 
 /// One connection and its two ends. Its number is the [`proxy_herd::herd::link::ConnectionId`] of
 /// both.

@@ -9,9 +9,9 @@ use proxy_herd::herd::digest::Leaf;
 use proxy_herd::herd::directory::Rules;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 
-use crate::rng::Rng;
-use crate::topology::{Edge, Shape, diameter};
 use crate::world::herd_hash;
+use proxy_herd::rng::Rng;
+use proxy_herd::testing::topology::{Edge, Shape, diameter};
 
 /// Nanoseconds of virtual time since the world began.
 pub type Time = u64;

@@ -25,9 +25,9 @@ use siphasher::sip::SipHasher13;
 
 use crate::network::{End, Packet, Wire};
 use crate::oracle::{Oracle, RecordId, Told};
-use crate::rng::Rng;
 use crate::schedule::{Cut, MILLISECOND, SECONDS, Schedule, Step, Time, When};
 use crate::trace::Trace;
+use proxy_herd::rng::Rng;
 
 /// When virtual time begins, in seconds since the epoch.
 const EPOCH: Nanos = 1_700_000_000;
@@ -469,9 +469,9 @@ impl World {
             rules: schedule.rules,
             secret: schedule.secret.then(|| hmac::Key::new(hmac::HMAC_SHA256, b"secret")),
             tls: false,
-            boot: self.rng.next(),
+            boot: self.rng.bits(),
         };
-        let keys = Keys { index: (self.rng.next(), self.rng.next()), digest: DIGEST_KEY };
+        let keys = Keys { index: (self.rng.bits(), self.rng.bits()), digest: DIGEST_KEY };
         let timing = schedule.timing.clone();
         let herd = Herd::new(identity, &[], timing, keys, Duration::ZERO);
         let message_log = MessageLog::new(false, LogFormat::default(), "sim");
@@ -481,7 +481,7 @@ impl World {
             ..Limits::default()
         };
         let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&self.rng.next().to_be_bytes());
+        seed[..8].copy_from_slice(&self.rng.bits().to_be_bytes());
         let node = Node::new(herd, places(), message_log, limits, &seed);
         let transport = Transport { loopback: true, certified: None };
         let writer = LineSession::accepted(

@@ -1,28 +1,38 @@
-//! Who is whose neighbour.
+//! Graphs of neighbors.
+
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::rng::Rng;
 
-/// An edge between two nodes, the lesser first.
+/// An edge between two nodes, the smaller number first.
 pub type Edge = (usize, usize);
 
+/// A family of connected graphs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
+    /// A path.
     Line,
+    /// A cycle.
     Ring,
+    /// A random hub linked with every other node.
     Star,
+    /// A random tree.
     Tree,
-    /// A random tree and as many edges more as there are nodes, or what fits.
+    /// A random graph of average degree 4, or complete if it is too small for that.
     Random,
-    /// The five nodes of the configuration that the project ships.
+    /// The five nodes of the default configuration.
     Five,
+    /// The complete graph.
     Mesh,
 }
 
 impl Shape {
+    /// The shapes that exist for any number of nodes.
     pub const ANY_SIZE: [Self; 6] =
         [Self::Line, Self::Ring, Self::Star, Self::Tree, Self::Random, Self::Mesh];
 
-    /// The edges of this shape with `nodes` nodes: always connected, never twice the same.
+    /// The edges of this shape with `nodes` nodes: connected and without duplicates.
+    #[must_use]
     pub fn edges(self, nodes: usize, rng: &mut Rng) -> Vec<Edge> {
         let line = || (1..nodes).map(|i| (i - 1, i));
         match self {
@@ -41,10 +51,9 @@ impl Shape {
     }
 }
 
-/// A connected random graph with `degree` edges a node on average, as far as that many fit.
+/// A connected random graph of average degree `degree`, or the complete graph if that has fewer edges.
 pub fn with_degree(nodes: usize, degree: usize, rng: &mut Rng) -> Vec<Edge> {
-    let mut edges: std::collections::BTreeSet<Edge> =
-        (1..nodes).map(|i| (rng.index(i), i)).collect();
+    let mut edges: BTreeSet<Edge> = (1..nodes).map(|i| (rng.index(i), i)).collect();
     let wanted = (nodes * degree / 2).min(nodes * (nodes - 1) / 2);
     while edges.len() < wanted {
         let (a, b) = (rng.index(nodes), rng.index(nodes));
@@ -55,27 +64,28 @@ pub fn with_degree(nodes: usize, degree: usize, rng: &mut Rng) -> Vec<Edge> {
     edges.into_iter().collect()
 }
 
-/// The most hops between any two of these nodes, or `None` where one cannot reach another.
+/// The largest number of hops between any two of `nodes`, or `None` if they are not connected.
+#[must_use]
 pub fn diameter(nodes: &[usize], edges: &[Edge]) -> Option<usize> {
     let size = nodes.iter().max().map_or(0, |most| most + 1);
-    let mut neighbours = vec![Vec::new(); size];
+    let mut neighbors = vec![Vec::new(); size];
     for &(a, b) in edges.iter().filter(|(a, b)| nodes.contains(a) && nodes.contains(b)) {
-        neighbours[a].push(b);
-        neighbours[b].push(a);
+        neighbors[a].push(b);
+        neighbors[b].push(a);
     }
     let farthest = |&from: &usize| {
-        let hops = hops(from, &neighbours);
+        let hops = hops(from, &neighbors);
         nodes.iter().map(|&to| hops[to]).max()
     };
     nodes.iter().filter_map(farthest).max().filter(|&most| most < usize::MAX)
 }
 
-fn hops(from: usize, neighbours: &[Vec<usize>]) -> Vec<usize> {
-    let mut hops = vec![usize::MAX; neighbours.len()];
+fn hops(from: usize, neighbors: &[Vec<usize>]) -> Vec<usize> {
+    let mut hops = vec![usize::MAX; neighbors.len()];
     hops[from] = 0;
-    let mut queue = std::collections::VecDeque::from([from]);
+    let mut queue = VecDeque::from([from]);
     while let Some(node) = queue.pop_front() {
-        for &next in &neighbours[node] {
+        for &next in &neighbors[node] {
             if hops[next] == usize::MAX {
                 hops[next] = hops[node] + 1;
                 queue.push_back(next);

@@ -1,0 +1,59 @@
+//! Fixtures for tests, examples and fuzz targets: herds in memory, topologies.
+//!
+//! Not part of any interface: everything here may change at any time. The module is always compiled,
+//! since the linker drops what the programs do not use, whereas a Cargo feature would build the
+//! library twice, once for the programs and once for their tests. Only test modules of the library may
+//! use it; `tests/architecture.rs` enforces that.
+
+pub mod topology;
+
+use core::time::Duration;
+
+use crate::herd::directory::{Keys, Rules};
+use crate::herd::handshake::Identity;
+use crate::herd::routes::NodeId;
+use crate::herd::{Herd, Timing};
+use crate::limits::{Limits, PeerLimits};
+use crate::protocol::time::SECOND;
+
+/// Fixed keys of both hashes, so that runs are reproducible. The index key is taken from the digits of
+/// pi: with a small multiplier, the index hashes in a shard would share the high bits that the hash
+/// table uses as tags.
+pub const KEYS: Keys =
+    Keys { index: (0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344), digest: (3, 4) };
+
+/// Node `me` of the herd `names`, with default limits, without secret or TLS.
+#[must_use]
+pub fn identity(names: &[impl AsRef<[u8]>], me: NodeId, neighbors: &[NodeId]) -> Identity {
+    Identity {
+        names: names.iter().map(|name| name.as_ref().into()).collect(),
+        me,
+        neighbours: neighbors.to_vec(),
+        rules: Rules {
+            max_clock_offset: 5 * SECOND,
+            max_clients: Limits::default().max_clients as u32,
+            client_ttl: 0,
+        },
+        secret: None,
+        tls: false,
+        boot: 100 + u64::from(me),
+    }
+}
+
+/// The herd state of a node that has just started, with default timing.
+#[must_use]
+pub fn herd(identity: Identity) -> Herd {
+    Herd::new(identity, &[], timing(), KEYS, Duration::ZERO)
+}
+
+/// The default timing of links.
+#[must_use]
+pub fn timing() -> Timing {
+    let limits = PeerLimits::default();
+    Timing {
+        keepalive: limits.keepalive,
+        timeout: limits.timeout,
+        redial_max: limits.redial_max,
+        antientropy_interval: limits.antientropy_interval,
+    }
+}

@@ -1,11 +1,11 @@
-//! The hot path without a kernel: a node that is told and asked, in memory, a given number of times.
+//! The hot path without sockets: one in-memory node executes a given number of commands.
 //!
-//! `scripts/instructions.sh` counts its instructions; alone it prints nanoseconds.
+//! Prints nanoseconds per command; `scripts/instructions.sh` counts instructions instead.
 //!
-//! Usage: `hot_path KIND CLIENTS COMMANDS`, where KIND is `iamat`, `logged` (with the message log
-//! on), `whatsat`, or `flood` (records from one neighbour that are passed on to another).
+//! Usage: `hot_path KIND CLIENTS COMMANDS`, where KIND is `iamat`, `logged` (IAMAT with the message
+//! log on), `whatsat`, or `flood` (records received from one neighbor and forwarded to another).
 
-#![allow(clippy::expect_used, reason = "a tool for developers: a wrong argument may end it")]
+#![allow(clippy::expect_used, reason = "a developer tool may panic on an invalid argument")]
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use proxy_herd::places::offline::Offline;
 use proxy_herd::protocol::time::SECOND;
 use proxy_herd::testing;
 
-/// Commands in one read.
+/// Commands per read.
 const PIPELINE: usize = 32;
 
 const NOW: Now = Now { elapsed: Duration::from_secs(1), clock: 1_621_464_828 * SECOND };
@@ -32,13 +32,13 @@ fn main() {
     };
     let clients: u64 = clients.parse().expect("CLIENTS is a number");
     let commands: usize = commands.parse().expect("COMMANDS is a number");
-    let mut told = Teller::new(kind);
-    // All are known before anything is counted, and the log of it is gone.
+    let mut hot_path = HotPath::new(kind);
+    // Stores every client once, so that the measured updates replace records instead of adding them.
     for first in (0..clients).step_by(PIPELINE) {
         let lines: String = (first..clients.min(first + PIPELINE as u64))
-            .map(|client| told.update(client, client, 0))
+            .map(|client| hot_path.update(client, client, 0))
             .collect();
-        told.tell(lines.as_bytes());
+        hot_path.execute(lines.as_bytes());
     }
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     let batches: Vec<String> = (0..commands.div_ceil(PIPELINE))
@@ -51,34 +51,41 @@ fn main() {
                     let client = random % clients;
                     match kind.as_str() {
                         "whatsat" => format!("WHATSAT client{client:08}.example.org 10 5\n"),
-                        _ => told.update(client, random, 1 + batch * PIPELINE + at),
+                        _ => hot_path.update(client, random, 1 + batch * PIPELINE + at),
                     }
                 })
                 .collect()
         })
         .collect();
-    let began = Instant::now();
-    let bytes: usize = batches.iter().map(|batch| told.tell(batch.as_bytes())).sum();
-    let took = began.elapsed();
+    let start = Instant::now();
+    let bytes: usize = batches.iter().map(|batch| hot_path.execute(batch.as_bytes())).sum();
+    let elapsed = start.elapsed();
     let commands = batches.len() * PIPELINE;
     println!(
-        "{kind}: {commands} commands, {clients} clients, {:.1} ns a command, {:.1} bytes a reply",
-        took.as_nanos() as f64 / commands as f64,
+        "{kind}: {commands} commands, {clients} clients, {:.1} ns/command, {:.1} bytes/reply",
+        elapsed.as_nanos() as f64 / commands as f64,
         bytes as f64 / commands as f64
     );
 }
 
-/// Node 1 of three in a line, and who speaks to it.
-struct Teller {
+/// The middle node of a line of three, and the session that feeds it.
+struct HotPath {
     node: Node,
-    /// Of a client.
+    /// Client session; unused if the input comes from a neighbor.
     session: LineSession,
-    /// What is told comes from node 0, and leaves for node 2.
-    is_peer: bool,
+    input: Input,
     out: Vec<u8>,
 }
 
-impl Teller {
+/// Where the executed lines come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Input {
+    Client,
+    /// Node 0, so that records are forwarded to node 2.
+    Neighbor,
+}
+
+impl HotPath {
     fn new(kind: &str) -> Self {
         let mut node = node(kind == "logged");
         for peer in [0, 2] {
@@ -89,28 +96,29 @@ impl Teller {
             ..Caller::default()
         };
         let session = LineSession::accepted(&node, 7, caller);
-        Self { node, session, is_peer: kind == "flood", out: Vec::new() }
+        let input = if kind == "flood" { Input::Neighbor } else { Input::Client };
+        Self { node, session, input, out: Vec::new() }
     }
 
-    /// Tells the node some lines. Returns how many bytes it replied or passed on.
-    #[inline(never)] // what is counted
-    fn tell(&mut self, lines: &[u8]) -> usize {
-        let Self { node, session, is_peer, out } = self;
-        if *is_peer {
+    /// Executes `lines`. Returns the number of bytes in replies and forwarded records.
+    #[inline(never)] // scripts/instructions.sh counts the instructions of this symbol
+    fn execute(&mut self, lines: &[u8]) -> usize {
+        let Self { node, session, input, out } = self;
+        if *input == Input::Neighbor {
             let mut start = 0;
             for end in memchr::memchr_iter(b'\n', lines) {
                 let Node { herd, message_log, .. } = &mut *node;
                 let line = &lines[start..end];
-                let taken = herd.receive(0, 0, line, NOW.elapsed, NOW.clock, message_log);
-                assert_eq!(taken, Ok(()));
+                let received = herd.receive(0, 0, line, NOW.elapsed, NOW.clock, message_log);
+                assert_eq!(received, Ok(()));
                 start = end + 1;
             }
         } else {
             let mut at = 0;
             while at < lines.len() {
-                let (taken, _) = session.receive(node, &lines[at..], false, &NOW, out);
-                assert!(taken > 0, "in shares, all of it is executed");
-                at += taken;
+                let (consumed, _) = session.receive(node, &lines[at..], false, &NOW, out);
+                assert!(consumed > 0, "the session makes progress");
+                at += consumed;
             }
         }
         for link in 0..2 {
@@ -118,16 +126,19 @@ impl Teller {
             herd.fill(link, NOW.clock, out, usize::MAX, message_log);
         }
         node.message_log.clear();
-        let replied = out.len();
+        let written = out.len();
         out.clear();
-        replied
+        written
     }
 
     fn update(&self, client: u64, place: u64, time: usize) -> String {
         let (latitude, longitude) = (place % 90_000_000, place % 180_000_000);
-        let before = if self.is_peer { "AT Bona +0.263873386" } else { "IAMAT" };
+        let head = match self.input {
+            Input::Client => "IAMAT",
+            Input::Neighbor => "AT Bona +0.263873386",
+        };
         format!(
-            "{before} client{client:08}.example.org +{:02}.{:06}-{:03}.{:06} 1621464827.{time:09}\n",
+            "{head} client{client:08}.example.org +{:02}.{:06}-{:03}.{:06} 1621464827.{time:09}\n",
             latitude / 1_000_000,
             latitude % 1_000_000,
             longitude / 1_000_000,
@@ -138,9 +149,9 @@ impl Teller {
 
 fn node(logged: bool) -> Node {
     let mut identity = testing::identity(&["Bona", "Clark", "Jaquez"], 1, &[0, 2]);
-    identity.rules.max_clients = 10_000_000; // none of CLIENTS is evicted
+    identity.rules.max_clients = 10_000_000; // no client is evicted
     let herd = testing::herd(identity);
     let message_log = MessageLog::new(logged, LogFormat::default(), "Clark");
-    let places = Places::Offline(Offline::gazetteer().expect("the gazetteer is sound"));
+    let places = Places::Offline(Offline::gazetteer().expect("the built-in gazetteer is valid"));
     Node::new(herd, places, message_log, Limits::default(), &[7; 32])
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 
-/// Colours that people with any sight tell apart (Okabe and Ito 2008).
-const COLOURS: [RGBColor; 8] = [
+/// Colors that remain distinguishable with any form of color blindness (Okabe and Ito 2008).
+const COLORS: [RGBColor; 8] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -17,6 +17,7 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(0, 0, 0),
 ];
 
+/// A line chart.
 pub struct Chart<'a> {
     pub title: &'a str,
     pub x: &'a str,
@@ -25,7 +26,7 @@ pub struct Chart<'a> {
 }
 
 impl Chart<'_> {
-    /// Writes the chart with a mark at each point.
+    /// Writes the chart to `file`, with a marker at each point.
     pub fn draw<X, Y>(&self, file: &Path, x: X, y: Y)
     where
         X: AsRangedCoord<Value = f64>,
@@ -49,13 +50,12 @@ impl Chart<'_> {
         mesh.x_desc(self.x).y_desc(self.y).light_line_style(WHITE);
         mesh.x_label_formatter(&number).y_label_formatter(&number);
         let mut drawn = filled.and(mesh.draw());
-        for ((name, points), colour) in self.series.iter().zip(COLOURS) {
-            let line =
-                LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(3);
+        for ((name, points), color) in self.series.iter().zip(COLORS) {
+            let line = LineSeries::new(points.iter().copied(), color.stroke_width(2)).point_size(3);
             match chart.draw_series(line) {
                 Ok(entry) => {
                     let key = move |(x, y)| {
-                        PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2))
+                        PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2))
                     };
                     entry.label(name.as_str()).legend(key);
                 }
@@ -68,6 +68,6 @@ impl Chart<'_> {
             .background_style(WHITE.mix(0.8))
             .border_style(BLACK.mix(0.3))
             .draw();
-        drawn.and(legend).and(root.present()).expect("docs can be written");
+        drawn.and(legend).and(root.present()).expect("docs/ is writable");
     }
 }

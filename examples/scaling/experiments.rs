@@ -1,4 +1,4 @@
-//! What is measured, each thing by one function.
+//! The measurements, one function each.
 
 use std::time::{Duration, Instant};
 
@@ -9,54 +9,56 @@ use crate::world::{Count, MILLISECOND, Time, Traffic, Update, World};
 use proxy_herd::rng::Rng;
 use proxy_herd::testing::topology::Edge;
 
-/// The delay of every edge where nothing else is said.
+/// Default delay of an edge.
 pub const DELAY: Time = 5 * MILLISECOND;
 
 const SECOND: Time = 1000 * MILLISECOND;
 
-/// Origins that flooding is measured from.
+/// Origins from which flooding is measured.
 const FLOODS: usize = 10;
 
-/// Origins that the trees are measured from in a herd too large to do it from all.
+/// Origins from which trees are measured in a herd too large to measure all of them.
 const ORIGINS: usize = 100;
 
-/// What an update costs.
+/// Cost of an update.
 pub struct Cost {
     pub family: Family,
     pub nodes: usize,
     pub edges: usize,
-    /// Copies of an update that arrive while the routes are unsettled, at most.
+    /// Maximum number of copies of an update while the routes are unsettled.
     pub flooding: u64,
-    /// Bytes sent for it, on average.
+    /// Mean number of bytes sent per update while the routes are unsettled.
     pub flooding_bytes: f64,
-    /// Along the trees, at most.
+    /// Maximum number of copies of an update along the trees.
     pub trees: u64,
+    /// Mean number of bytes sent per update along the trees.
     pub trees_bytes: f64,
-    /// From the origin to a node, on average.
+    /// Mean number of hops from an origin to a node.
     pub hops: f64,
-    /// To the last node, from the worst origin.
+    /// Hops to the last node from the worst origin.
     pub diameter: f64,
-    /// Records over an edge in one direction, when every node has told one: most against average.
-    /// `None` where not every node has.
+    /// Records over the busiest edge (in one direction) relative to the mean, with one update from
+    /// every node. `None` if only some nodes are origins.
     pub edge_peak: Option<f64>,
-    /// Records that a node sends, likewise.
+    /// Records sent by the busiest node relative to the mean, likewise.
     pub node_peak: Option<f64>,
-    /// Link states until the herd has settled after its start.
+    /// Link states sent until the herd has settled after start-up.
     pub start: Count,
-    /// What it costs that one edge is lost.
+    /// Traffic caused by the loss of an edge.
     pub lost: Traffic,
-    /// And that it comes back two seconds later.
+    /// Traffic caused by its return two seconds later.
     pub back: Traffic,
 }
 
-/// The seed of a graph: all that is measured on it sees the same one.
+/// The graph of this family and size, the same in all measurements, and the generator for further
+/// random choices.
 fn graph(family: Family, nodes: usize) -> (Vec<Edge>, Rng) {
     let mut rng = Rng::new(nodes as u64);
     (family.edges(nodes, &mut rng), rng)
 }
 
-/// A herd with equal delays that has been linked a moment ago. Neighbours have compared their
-/// empty directories; a record among these comparisons would be one of the things they bring.
+/// Starts a herd with equal delays and runs it until all links are up and neighbors have compared
+/// their empty directories. An earlier record would be counted as part of those comparisons.
 fn linked(nodes: usize, edges: &[Edge]) -> World {
     let mut world = World::new(nodes, edges, || DELAY);
     world.run_until(8 * DELAY);
@@ -64,7 +66,7 @@ fn linked(nodes: usize, edges: &[Edge]) -> World {
     world
 }
 
-/// Lets the link states come to rest and the trees into use.
+/// Runs until no more link states are sent and the trees are in use.
 fn settle(world: &mut World) {
     loop {
         let before = world.traffic.links.messages;
@@ -75,8 +77,8 @@ fn settle(world: &mut World) {
     }
 }
 
-/// Lets a record come to the end of any herd of this size.
-fn pass(world: &mut World, nodes: usize) {
+/// Runs long enough for a record to cross any herd of this size.
+fn drain(world: &mut World, nodes: usize) {
     world.run_until(world.now + (nodes + 2) as Time * DELAY);
 }
 
@@ -85,27 +87,32 @@ pub fn cost(family: Family, nodes: usize) -> Cost {
     let mut world = linked(nodes, &edges);
     let floods = FLOODS.min(nodes);
     for _ in 0..floods {
-        world.tell(rng.index(nodes));
+        world.update(rng.index(nodes));
     }
-    pass(&mut world, nodes);
+    drain(&mut world, nodes);
     let flooding = world.traffic;
     settle(&mut world);
-    let (start, before, told) = (world.traffic, world.records(), world.updates.len());
+    let (start, before, already_sent) = (world.traffic, world.records(), world.updates.len());
     let all = nodes <= 300;
     let origins: Vec<usize> =
         if all { (0..nodes).collect() } else { (0..ORIGINS).map(|_| rng.index(nodes)).collect() };
     for &node in &origins {
-        world.tell(node);
+        world.update(node);
     }
-    pass(&mut world, nodes);
+    drain(&mut world, nodes);
     let trees = (world.traffic - start).records;
-    let (unsettled, settled) = world.updates.split_at(told);
+    let (unsettled, settled) = world.updates.split_at(already_sent);
     let most = |updates: &[Update]| updates.iter().map(|update| update.copies).max().unwrap_or(0);
-    assert!(world.updates.iter().all(|update| update.news.len() == nodes), "a node was left out");
+    assert!(
+        world.updates.iter().all(|update| update.arrivals.len() == nodes),
+        "every node receives every update"
+    );
     assert_eq!(world.sum(|counters| counters.antientropy_repairs), 0);
 
-    let delays: Vec<Time> =
-        settled.iter().flat_map(|update| update.news.iter().map(|at| at - update.told)).collect();
+    let delays: Vec<Time> = settled
+        .iter()
+        .flat_map(|update| update.arrivals.iter().map(|at| at - update.sent_at))
+        .collect();
     let sent: Vec<Vec<u64>> = world
         .records()
         .iter()
@@ -125,7 +132,7 @@ pub fn cost(family: Family, nodes: usize) -> Cost {
         flooding_bytes: flooding.records.bytes as f64 / floods as f64,
         trees: trees_most,
         trees_bytes: trees.bytes as f64 / origins.len() as f64,
-        // The origin itself is no hop away and does not count.
+        // The origin itself is not counted.
         hops: delays.iter().sum::<Time>() as f64
             / DELAY as f64
             / (origins.len() * (nodes - 1)) as f64,
@@ -138,7 +145,7 @@ pub fn cost(family: Family, nodes: usize) -> Cost {
     }
 }
 
-/// What all nodes send because an edge is lost, and because it comes back two seconds later.
+/// Traffic of all nodes caused by the loss of an edge and by its return two seconds later.
 fn flap(world: &mut World, edge: usize) -> (Traffic, Traffic) {
     let before = world.traffic;
     let back = world.now + 2 * SECOND;
@@ -150,12 +157,13 @@ fn flap(world: &mut World, edge: usize) -> (Traffic, Traffic) {
     (lost - before, world.traffic - lost)
 }
 
+/// Ratio of the maximum to the mean.
 fn peak(counts: &[u64]) -> f64 {
     let mean = counts.iter().sum::<u64>() as f64 / counts.len() as f64;
     counts.iter().max().map_or(0.0, |&most| most as f64 / mean)
 }
 
-/// What the herd says when nothing happens.
+/// Traffic of an idle herd.
 pub struct Quiet {
     pub nodes: usize,
     pub links: usize,
@@ -168,7 +176,7 @@ pub fn quiet(family: Family, nodes: usize) -> Quiet {
     let mut world = linked(nodes, &edges);
     settle(&mut world);
     for _ in 0..1000 {
-        world.tell(rng.index(nodes));
+        world.update(rng.index(nodes));
     }
     world.run_until(20 * SECOND);
     let before = world.traffic;
@@ -177,45 +185,48 @@ pub fn quiet(family: Family, nodes: usize) -> Quiet {
     Quiet { nodes, links: edges.len(), seconds, traffic: world.traffic - before }
 }
 
-/// How an edge fails.
+/// Kind of edge failure.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// Its connection is reset; it is dialled again at once.
+    /// The connection is reset and redialed at once.
     Reset,
-    /// Nothing passes for ten seconds, and nobody is told.
+    /// All packets are dropped for ten seconds, without an error at either end.
     Silent,
 }
 
-/// A herd under load that loses the busiest edge of node 0.
-pub struct Failed {
-    /// When each update was told, in seconds since the failure, and the copies of it that arrived.
+/// Effects of the failure of an edge of node 0 on a herd under load.
+pub struct FailureReport {
+    /// For each update: when it was sent, in seconds since the failure, and the copies that arrived.
     pub copies: Vec<(f64, u64)>,
-    /// How long updates took to the last node: before the failure, and the longest of all.
+    /// Longest time to the last node before the failure.
     pub usual: Time,
+    /// Longest time to the last node overall.
     pub longest: Time,
-    /// Updates that took longer than the usual.
+    /// Number of updates that took longer than `usual`.
     pub late: usize,
-    /// From the failure to the first update that came along the trees again and all after it did.
+    /// Seconds from the failure to the last update that was flooded.
     pub recovered: f64,
+    /// Records recovered by comparisons after a link event.
     pub sync_records: u64,
+    /// Records recovered by regular checks.
     pub repairs: u64,
 }
 
-pub fn failure(family: Family, nodes: usize, per_second: u64, failure: Failure) -> Failed {
+pub fn failure(family: Family, nodes: usize, per_second: u64, failure: Failure) -> FailureReport {
     let (edges, mut rng) = graph(family, nodes);
     let mut world = linked(nodes, &edges);
     settle(&mut world);
-    // Not all at once: the first checks of digests would meet them on their way.
+    // Spread out in time: the first digest checks would otherwise meet records in flight.
     let mut load = |world: &mut World, seconds: u64| {
         for _ in 0..seconds * per_second {
             world.run_until(world.now + SECOND / per_second);
-            world.tell(rng.index(nodes));
+            world.update(rng.index(nodes));
         }
     };
     load(&mut world, 3);
-    // Not between two turns: something is on its way.
+    // The failure hits while records are in flight.
     world.run_until(world.now + DELAY / 2);
-    let began = world.now;
+    let start = world.now;
     let edge = edges.iter().position(|&(a, _)| a == 0).unwrap_or(0);
     match failure {
         Failure::Reset => world.cut(edge, world.now),
@@ -225,26 +236,27 @@ pub fn failure(family: Family, nodes: usize, per_second: u64, failure: Failure) 
     world.silence(edge, false);
     load(&mut world, 5);
     settle(&mut world);
-    pass(&mut world, nodes);
+    drain(&mut world, nodes);
     world.run_until(world.now + 15 * SECOND);
     assert!(world.is_linked() && world.is_equal());
 
-    let took = |update: &Update| {
-        assert_eq!(update.news.len(), nodes, "a node was left out");
-        update.news.iter().max().map_or(0, |last| last - update.told)
+    let time_to_last = |update: &Update| {
+        assert_eq!(update.arrivals.len(), nodes, "every node receives every update");
+        update.arrivals.iter().max().map_or(0, |last| last - update.sent_at)
     };
-    let before = world.updates.iter().filter(|update| update.told + took(update) < began);
-    let usual = before.map(took).max().unwrap_or(0);
+    let before =
+        world.updates.iter().filter(|update| update.sent_at + time_to_last(update) < start);
+    let usual = before.map(time_to_last).max().unwrap_or(0);
     let copies: Vec<(f64, u64)> = world
         .updates
         .iter()
-        .map(|update| ((update.told as f64 - began as f64) / SECOND as f64, update.copies))
+        .map(|update| ((update.sent_at as f64 - start as f64) / SECOND as f64, update.copies))
         .collect();
     let last_flood = copies.iter().rfind(|&&(_, copies)| copies != nodes as u64 - 1);
-    Failed {
+    FailureReport {
         usual,
-        longest: world.updates.iter().map(took).max().unwrap_or(0),
-        late: world.updates.iter().filter(|update| took(update) > usual).count(),
+        longest: world.updates.iter().map(time_to_last).max().unwrap_or(0),
+        late: world.updates.iter().filter(|update| time_to_last(update) > usual).count(),
         recovered: last_flood.map_or(0.0, |&(at, _)| at),
         copies,
         sync_records: world.sum(|counters| counters.link_sync_records),
@@ -252,15 +264,15 @@ pub fn failure(family: Family, nodes: usize, per_second: u64, failure: Failure) 
     }
 }
 
-/// How long an update takes to the last node when delays differ, on average, in milliseconds.
-pub struct Stretch {
+/// Mean time of an update to the last node when edge delays differ, in milliseconds.
+pub struct Latency {
     pub family: Family,
     pub nodes: usize,
     pub flooding: f64,
     pub trees: f64,
 }
 
-pub fn stretch(family: Family, nodes: usize, delays: (u64, u64)) -> Stretch {
+pub fn latency(family: Family, nodes: usize, delays: (u64, u64)) -> Latency {
     let (edges, mut rng) = graph(family, nodes);
     let mut drawn = rng.clone();
     let mut world = World::new(nodes, &edges, || drawn.range(delays.0, delays.1) * MILLISECOND);
@@ -268,33 +280,33 @@ pub fn stretch(family: Family, nodes: usize, delays: (u64, u64)) -> Stretch {
     assert!(world.is_linked());
     let origins: Vec<usize> = (0..50).map(|_| rng.index(nodes)).collect();
     let probe = |world: &mut World| {
-        let told = world.updates.len();
+        let already_sent = world.updates.len();
         for &node in &origins {
-            world.tell(node);
+            world.update(node);
         }
         world.run_until(world.now + SECOND / 2);
         let last = |update: &Update| {
-            assert_eq!(update.news.len(), nodes);
-            update.news.iter().max().map_or(0, |last| last - update.told)
+            assert_eq!(update.arrivals.len(), nodes);
+            update.arrivals.iter().max().map_or(0, |last| last - update.sent_at)
         };
-        let took: Time = world.updates[told..].iter().map(last).sum();
-        took as f64 / origins.len() as f64 / MILLISECOND as f64
+        let total: Time = world.updates[already_sent..].iter().map(last).sum();
+        total as f64 / origins.len() as f64 / MILLISECOND as f64
     };
     let flooding = probe(&mut world);
     settle(&mut world);
     let trees = probe(&mut world);
-    Stretch { family, nodes, flooding, trees }
+    Latency { family, nodes, flooding, trees }
 }
 
-/// What the routes alone cost a node, and what they say when all nodes have settled.
+/// Cost of the routes for one node.
 pub struct RoutesCost {
     pub family: Family,
     pub nodes: usize,
-    /// What the event loop does when the routes have settled.
+    /// Time the event loop spends once when the routes settle.
     pub settle: Duration,
-    /// And when the first record of an origin comes, on average.
+    /// Mean time to compute the tree of an origin, when its first record arrives.
     pub tree: Duration,
-    /// Resident memory of one node's link states and trees, in bytes.
+    /// Resident memory of the link states and trees of one node, in bytes.
     pub memory: f64,
 }
 
@@ -304,29 +316,29 @@ pub fn routes_cost(family: Family, nodes: usize) -> RoutesCost {
     let mut all = Vec::new();
     let (mut settle, mut tree) = (Duration::MAX, Duration::MAX);
     for me in 0..50 {
-        let mut routes = heard(&states, me as NodeId);
-        let began = Instant::now();
+        let mut routes = routes_of(&states, me as NodeId);
+        let start = Instant::now();
         routes.handle_timeout(SETTLE);
-        settle = settle.min(began.elapsed());
-        let began = processor_time();
+        settle = settle.min(start.elapsed());
+        let start = cpu_time();
         for origin in 0..nodes as NodeId {
             assert!(routes.tree(origin).is_some());
         }
-        tree = tree.min(processor_time().saturating_sub(began) / nodes as u32);
+        tree = tree.min(cpu_time().saturating_sub(start) / nodes as u32);
         all.push(routes);
     }
     let memory = (resident() - before) / all.len() as f64;
     RoutesCost { family, nodes, settle, tree, memory }
 }
 
-/// Messages per update along the trees, from the routes of all nodes alone: for herds whose start
-/// is too much to simulate.
+/// Messages per update along the trees, computed from the routes of all nodes without a simulation:
+/// for herds that are too large to simulate.
 pub fn tree_messages(family: Family, nodes: usize) -> usize {
     let states = states(&graph(family, nodes).0, nodes);
     let mut messages = 0;
     let mut reached = 0;
     for me in 0..nodes as NodeId {
-        let mut routes = heard(&states, me);
+        let mut routes = routes_of(&states, me);
         routes.handle_timeout(SETTLE);
         for origin in 0..nodes as NodeId {
             let tree = routes.tree(origin).expect("all nodes are reachable");
@@ -334,11 +346,12 @@ pub fn tree_messages(family: Family, nodes: usize) -> usize {
             reached += usize::from(tree.parent.is_some());
         }
     }
-    assert_eq!(messages, reached, "each message has somebody who waits for it");
-    assert_eq!(messages % nodes, 0, "not all origins cost the same");
+    assert_eq!(messages, reached, "each message has a receiver that expects it");
+    assert_eq!(messages % nodes, 0, "all origins cost the same");
     messages / nodes
 }
 
+/// The neighbors of each node.
 fn states(edges: &[Edge], nodes: usize) -> Vec<Vec<NodeId>> {
     let mut up = vec![Vec::new(); nodes];
     for &(a, b) in edges {
@@ -348,8 +361,8 @@ fn states(edges: &[Edge], nodes: usize) -> Vec<Vec<NodeId>> {
     up
 }
 
-/// The routes of a node that has heard of all links.
-fn heard(states: &[Vec<NodeId>], me: NodeId) -> Routes {
+/// The routes of a node that knows all links.
+fn routes_of(states: &[Vec<NodeId>], me: NodeId) -> Routes {
     let mut routes = Routes::new(me, states.len(), Duration::ZERO);
     for (node, up) in (0..).zip(states) {
         if node == me {
@@ -361,15 +374,14 @@ fn heard(states: &[Vec<NodeId>], me: NodeId) -> Routes {
     routes
 }
 
-/// What this thread has had of a processor so far: a busy machine does not add to it. Zero where
-/// the system does not tell.
-fn processor_time() -> Duration {
-    let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = told.split(' ').next().and_then(|nanos| nanos.parse().ok());
+/// CPU time of this thread, which excludes other load on the machine. Zero if /proc is unavailable.
+fn cpu_time() -> Duration {
+    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = schedstat.split(' ').next().and_then(|nanos| nanos.parse().ok());
     Duration::from_nanos(nanos.unwrap_or(0))
 }
 
-/// Resident memory of this process in bytes; 0 where the system does not tell.
+/// Resident memory of this process in bytes. Zero if /proc is unavailable.
 fn resident() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The graphs of the report: those of the simulator, and two more families.
+//! Topologies of the report: those of the simulator and two random families.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,9 +9,10 @@ use proxy_herd::testing::topology::{Edge, Shape};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     Plain(Shape),
-    /// Every node has this many neighbours, drawn at random.
+    /// A random graph in which every node has this many neighbors.
     Regular(usize),
-    /// A ring in which each node knows the two next on either side, a tenth of the edges rewired.
+    /// A ring in which each node is linked to the next two on either side, with a tenth of the edges
+    /// rewired.
     SmallWorld,
 }
 
@@ -32,7 +33,7 @@ impl fmt::Display for Family {
 }
 
 impl Family {
-    /// A connected graph of this family.
+    /// Draws graphs of this family until one is connected.
     pub fn edges(self, nodes: usize, rng: &mut Rng) -> Vec<Edge> {
         loop {
             let edges = match self {
@@ -47,8 +48,8 @@ impl Family {
     }
 }
 
-/// Pairs free ends at random, never a node with itself or twice with the same (Steger and Wormald
-/// 1999). `None` where that has led to a dead end.
+/// Draws a simple random graph by pairing free ends, without loops or parallel edges (Steger and
+/// Wormald 1999). `None` if the drawing reaches a dead end.
 fn regular(nodes: usize, degree: usize, rng: &mut Rng) -> Option<Vec<Edge>> {
     let mut ends: Vec<usize> = (0..nodes).flat_map(|node| vec![node; degree]).collect();
     let mut edges = BTreeSet::new();
@@ -69,7 +70,7 @@ fn regular(nodes: usize, degree: usize, rng: &mut Rng) -> Option<Vec<Edge>> {
     Some(edges.into_iter().collect())
 }
 
-/// Watts and Strogatz 1998, with four neighbours a node.
+/// Draws a small-world graph with four neighbors per node (Watts and Strogatz 1998).
 fn small_world(nodes: usize, rng: &mut Rng) -> Vec<Edge> {
     let ordered = |a: usize, b: usize| (a.min(b), a.max(b));
     let mut edges: BTreeSet<Edge> =

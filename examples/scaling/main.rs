@@ -1,14 +1,17 @@
-//! Measures what docs/scaling.md reports, and writes its tables and plots.
+//! Takes the measurements of docs/scaling.md and writes its tables and plots.
 //!
-//! `cargo run --release --example scaling` takes a few minutes and a few gigabytes. All is drawn
-//! from fixed seeds under a virtual clock, so the figures come out the same every time; only the
-//! processor time and the memory of the routes are this machine's.
+//! `cargo run --release --example scaling` takes a few minutes and a few gigabytes of memory. Graphs
+//! and updates come from fixed seeds and time is virtual, so the figures are reproducible; only the
+//! CPU time and memory of the routes depend on the machine.
+//!
+//! Usage: `scaling [SECTION…]`, where SECTION is `routes`, `growth`, `density`, `quiet`, `failures`
+//! or `delays`; all sections by default.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a measurement that cannot be made is reported by failing"
+    reason = "a measurement that fails ends the program"
 )]
 
 mod chart;
@@ -30,7 +33,7 @@ use world::{Count, MILLISECOND};
 
 const SIZES: [usize; 5] = [10, 30, 100, 300, 1000];
 
-/// The start of a larger full mesh is too much to simulate.
+/// Largest full mesh whose start is simulated.
 const LARGEST_MESH: usize = 100;
 
 const FAMILIES: [Family; 8] = [
@@ -50,13 +53,12 @@ fn sizes(family: Family) -> impl Iterator<Item = usize> {
     SIZES.into_iter().filter(move |&nodes| family != MESH || nodes <= LARGEST_MESH)
 }
 
-/// Measures a part of the report and writes it down.
+/// Measures one section of the report and updates its tables and plots.
 type Section = fn(&mut Report);
 
-/// The sections of the report that are named on the command line, or all.
 fn main() {
     let sections: [(&str, Section); 6] = [
-        ("routes", routes), // first: it asks the system for memory, which nothing has used yet
+        ("routes", routes), // first, because it measures the growth of resident memory
         ("growth", growth),
         ("density", density),
         ("quiet", quiet),
@@ -84,7 +86,7 @@ fn growth(report: &mut Report) {
     link_states(report, &costs);
 }
 
-/// Measures herds on all processors.
+/// Measures herds in parallel, one per CPU.
 fn costs(herds: &[(Family, usize)]) -> Vec<Cost> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::new());
@@ -110,12 +112,13 @@ fn costs(herds: &[(Family, usize)]) -> Vec<Cost> {
     done.into_iter().map(|(_, cost)| cost).collect()
 }
 
-/// What plain flooding costs: a node sends to all neighbours but the one that it heard first.
+/// Messages per update with plain flooding: each node sends to every neighbor except the one from
+/// which the update first arrived.
 fn flooding(cost: &Cost) -> u64 {
     (2 * cost.edges - (cost.nodes - 1)) as u64
 }
 
-/// What forwarding along a tree costs.
+/// Messages per update along a tree.
 fn trees(cost: &Cost) -> u64 {
     cost.nodes as u64 - 1
 }
@@ -137,7 +140,7 @@ fn updates(report: &mut Report, costs: &[Cost]) {
         ]);
     }
     let head = "topology | nodes | edges | messages, flooding | messages, trees | bytes, flooding \
-                | bytes, trees | hops, mean | hops, most | last node at 5 ms a hop";
+                | bytes, trees | hops, mean | hops, max. | last node at 5 ms per hop";
     report.table("updates", head, &rows);
 
     let line = |of: fn(&Cost) -> f64, family: Family| -> Vec<(f64, f64)> {
@@ -161,7 +164,7 @@ fn updates(report: &mut Report, costs: &[Cost]) {
         .map(|&family| (family.to_string(), line(|cost| cost.diameter, family)))
         .collect();
     let title = "Hops to the last node, from the worst origin";
-    Chart { title, x: "nodes", y: "hops = time in delays of a link", series }.draw(
+    Chart { title, x: "nodes", y: "hops (time in link delays)", series }.draw(
         &report.plot("hops"),
         (10.0..1000.0).log_scale(),
         (0.8..2000.0).log_scale(),
@@ -184,7 +187,7 @@ fn spread(report: &mut Report, costs: &[Cost]) {
     report.table("spread", "topology | nodes | busiest edge | busiest node", &rows);
 }
 
-/// A hundred nodes, more and more edges.
+/// Messages per update for 100 nodes and an increasing number of edges.
 fn density(report: &mut Report) {
     let mut herds =
         [2, 3, 4, 6, 8, 16, 32, 64].map(|degree| (Family::Regular(degree), 100)).to_vec();
@@ -220,7 +223,7 @@ fn link_states(report: &mut Report, costs: &[Cost]) {
         ]);
     }
     let head = "topology | nodes | start: link states | edge lost: link states \
-                | edge lost: comparisons | edge back: link states";
+                | edge lost: comparisons | edge restored: link states";
     report.table("links", head, &rows);
     let series = FAMILIES
         .iter()
@@ -230,7 +233,7 @@ fn link_states(report: &mut Report, costs: &[Cost]) {
             (family.to_string(), each.collect())
         })
         .collect();
-    let title = "Link states until the herd has settled after its start";
+    let title = "Link states sent until the herd has settled after start-up";
     Chart { title, x: "nodes", y: "bytes sent per node", series }.draw(
         &report.plot("links"),
         (10.0..1000.0).log_scale(),
@@ -258,7 +261,7 @@ fn quiet(report: &mut Report) {
         })
         .into();
     let head = "topology | nodes | keepalives per link and second | bytes \
-                | comparisons per link and ten seconds | bytes | both, bytes per node and second";
+                | comparisons per link and 10 s | bytes | total, bytes per node and second";
     report.table("quiet", head, &rows);
 }
 
@@ -267,7 +270,7 @@ fn failures(report: &mut Report) {
     let cases = [(Family::Plain(Shape::Five), 5), (Family::Regular(8), 100), (MESH, 50)];
     for (family, nodes) in cases {
         for (how, failure) in [("reset", Failure::Reset), ("silent", Failure::Silent)] {
-            eprintln!("{family}, {nodes} nodes: an edge fails, {how}");
+            eprintln!("{family}, {nodes} nodes: edge failure, {how}");
             let failed = experiments::failure(family, nodes, 100, failure);
             let extra: u64 = failed.copies.iter().map(|&(_, copies)| copies).sum();
             let extra = extra as i64 - (failed.copies.len() * (nodes - 1)) as i64;
@@ -296,16 +299,16 @@ fn failures(report: &mut Report) {
             }
         }
     }
-    let head = "topology | nodes | failure | duplicates | trees again after \
-                | last node, before | later than that | last node, longest \
-                | records by comparison on loss | records by the regular check";
+    let head = "topology | nodes | failure | duplicates | trees in use again after \
+                | last node, before | slower than that | last node, slowest \
+                | records recovered on link loss | records recovered by regular checks";
     report.table("failures", head, &rows);
 }
 
 fn delays(report: &mut Report) {
     let rows: Vec<_> = [Family::SmallWorld, Family::Regular(4), Family::Regular(8)]
         .into_iter()
-        .flat_map(|family| [100, 300].map(|nodes| experiments::stretch(family, nodes, (1, 20))))
+        .flat_map(|family| [100, 300].map(|nodes| experiments::latency(family, nodes, (1, 20))))
         .map(|it| {
             vec![
                 it.family.to_string(),
@@ -319,7 +322,7 @@ fn delays(report: &mut Report) {
 }
 
 fn routes(report: &mut Report) {
-    // In this order: what the first leaves behind would hide what a smaller second takes.
+    // The larger one last: memory freed by the first measurement hides part of the second.
     let families = [Family::Plain(Shape::Line), MESH];
     let rows: Vec<_> = families
         .map(|family| {
@@ -333,12 +336,12 @@ fn routes(report: &mut Report) {
             ]
         })
         .into();
-    let head = "topology | nodes | to settle | a tree | memory of link states and trees";
+    let head = "topology | nodes | settling | per tree | memory of link states and trees";
     report.table("routes", head, &rows);
-    assert_eq!(experiments::tree_messages(MESH, 1000), 999, "a mesh too large to simulate");
+    assert_eq!(experiments::tree_messages(MESH, 1000), 999, "the full mesh of 1,000");
 }
 
-/// docs/scaling.md and the plots beside it.
+/// docs/scaling.md and its plots.
 struct Report {
     path: PathBuf,
     text: String,
@@ -347,7 +350,7 @@ struct Report {
 impl Report {
     fn open() -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/scaling.md");
-        let text = std::fs::read_to_string(&path).expect("docs/scaling.md is there");
+        let text = std::fs::read_to_string(&path).expect("docs/scaling.md is readable");
         Self { path, text }
     }
 
@@ -355,7 +358,7 @@ impl Report {
         self.path.with_file_name(format!("scaling-{name}.svg"))
     }
 
-    /// Puts a table between its marks.
+    /// Replaces the table between the markers `<!-- name -->` and `<!-- end -->`.
     fn table(&mut self, name: &str, head: &str, rows: &[Vec<String>]) {
         let columns = head.split('|').count();
         let mut table = format!("| {head} |\n|---|{}\n", "---:|".repeat(columns - 1));
@@ -365,17 +368,19 @@ impl Report {
         }
         println!("{name}\n{table}");
         let begin = format!("<!-- {name} -->\n");
-        let start = self.text.find(&begin).expect("each table has a mark") + begin.len();
-        let end = start + self.text[start..].find("<!-- end -->").expect("and an end");
+        let start = self.text.find(&begin).expect("docs/scaling.md has a marker for each table")
+            + begin.len();
+        let end =
+            start + self.text[start..].find("<!-- end -->").expect("each table ends with a marker");
         self.text.replace_range(start..end, &format!("\n{table}\n"));
     }
 
     fn save(&self) {
-        std::fs::write(&self.path, &self.text).expect("docs can be written");
+        std::fs::write(&self.path, &self.text).expect("docs/ is writable");
     }
 }
 
-/// A number with its thousands apart.
+/// Formats a number with thousands separators.
 fn group(number: f64) -> String {
     let digits = format!("{number:.0}");
     let mut grouped = String::new();
@@ -388,7 +393,7 @@ fn group(number: f64) -> String {
     grouped
 }
 
-/// A number of bytes, to three digits.
+/// Formats a number of bytes to three significant digits.
 fn bytes(number: f64) -> String {
     match number {
         0.0..1e3 => format!("{number:.0} B"),
@@ -406,9 +411,9 @@ fn bytes(number: f64) -> String {
 mod tests {
     use super::*;
 
-    /// The two curves of the report: what the trees save, and what flooding costs without them.
+    /// The two curves of the report: plain flooding and trees.
     #[test]
-    fn a_dense_herd_floods_at_first_and_then_sends_each_update_once_to_each_node() {
+    fn a_dense_herd_floods_until_it_has_settled_and_then_sends_each_update_once_per_node() {
         for (family, nodes) in [(MESH, 24), (Family::Regular(8), 70)] {
             let cost = experiments::cost(family, nodes);
             assert_eq!(cost.trees, trees(&cost), "{family}");

@@ -1,8 +1,8 @@
-//! A herd in memory: real cores, one virtual clock, a queue of what is on its way.
+//! A herd in memory: real cores, one virtual clock, and a queue of bytes in flight.
 //!
-//! Bytes take the delay of their edge and nothing else: no bandwidth, no time to compute. A handshake
-//! takes four delays and is not counted. What is left out makes times shorter than on a network,
-//! never the number of messages.
+//! Bytes take the delay of their edge; bandwidth and computing time are not modeled. A handshake takes
+//! four delays, and its bytes are not counted. Times are therefore lower bounds, while message counts
+//! are exact.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
@@ -22,12 +22,12 @@ use proxy_herd::protocol::time::{Nanos, SECOND};
 use proxy_herd::testing;
 use proxy_herd::testing::topology::Edge;
 
-/// Nanoseconds of virtual time since the herd was started.
+/// Virtual time since the herd was started, in nanoseconds.
 pub type Time = u64;
 
 pub const MILLISECOND: Time = 1_000_000;
 
-/// When virtual time begins, in seconds since the epoch.
+/// Unix time at which virtual time starts, in seconds.
 const EPOCH: Nanos = 1_700_000_000;
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,16 +38,16 @@ enum Event {
         connection: u64,
         bytes: Vec<u8>,
     },
-    /// The connection of an edge is gone, for this end.
+    /// One end of an edge learns that its connection is closed.
     Closed {
         node: usize,
         link: LinkId,
         connection: u64,
     },
-    /// An attempt to link an edge has come to its end; `dialler` made it.
-    Dialled {
+    /// An attempt of `dialer` to connect an edge has succeeded or failed.
+    Dialed {
         edge: usize,
-        dialler: usize,
+        dialer: usize,
     },
     Timer {
         node: usize,
@@ -58,7 +58,7 @@ struct Host {
     herd: Herd,
     /// The edge of each link.
     edges: Vec<usize>,
-    /// Records sent over each link, repairs included.
+    /// Records sent over each link, including repairs.
     records: Vec<u64>,
     timer: Time,
 }
@@ -66,42 +66,43 @@ struct Host {
 struct Line {
     ends: [usize; 2],
     delay: Time,
-    /// Whether nothing passes, though neither end is told.
+    /// All bytes are dropped, without an error at either end.
     silent: bool,
-    /// Nobody gets through before this.
+    /// Dialing fails before this time.
     cut_until: Time,
-    /// An attempt to link it is under way.
-    dialling: bool,
+    /// A dial attempt is in progress.
+    dialing: bool,
 }
 
-/// Messages of one kind, and their bytes.
+/// Messages of one kind and their bytes.
 #[derive(Clone, Copy, Default)]
 pub struct Count {
     pub messages: u64,
     pub bytes: u64,
 }
 
-/// What all nodes have sent, by kind.
+/// Traffic sent by all nodes, by kind.
 #[derive(Clone, Copy, Default)]
 pub struct Traffic {
     pub records: Count,
     pub links: Count,
     pub keepalives: Count,
-    /// Comparisons because a link came up or an edge was lost, and the records they bring.
+    /// Comparisons after a link came up or an edge was lost, and the records they recover.
     pub syncs: Count,
-    /// Comparisons at the interval, and the records they bring.
+    /// Regular comparisons, and the records they recover.
     pub checks: Count,
 }
 
-/// An update that was told, and how far it has come.
+/// An update and its progress through the herd.
 pub struct Update {
-    pub told: Time,
-    /// Copies that arrived at any node.
+    pub sent_at: Time,
+    /// Copies received by any node.
     pub copies: u64,
-    /// When it was news to each node that it has reached.
-    pub news: Vec<Time>,
+    /// When each node that it has reached first received it.
+    pub arrivals: Vec<Time>,
 }
 
+/// The simulated herd.
 pub struct World {
     pub now: Time,
     pub traffic: Traffic,
@@ -115,7 +116,7 @@ pub struct World {
 }
 
 impl World {
-    /// The herd of `nodes` nodes on these edges, each with its delay; all are started now.
+    /// Starts a herd of `nodes` nodes with these edges; `delay` is called once per edge.
     pub fn new(nodes: usize, edges: &[Edge], mut delay: impl FnMut() -> Time) -> Self {
         let lines: Vec<Line> = edges
             .iter()
@@ -124,7 +125,7 @@ impl World {
                 delay: delay(),
                 silent: false,
                 cut_until: 0,
-                dialling: false,
+                dialing: false,
             })
             .collect();
         let mut world = Self {
@@ -145,8 +146,8 @@ impl World {
         }
         for (me, mut ends) in ends.into_iter().enumerate() {
             ends.sort_unstable();
-            let neighbours: Vec<_> = ends.iter().map(|&(peer, _)| peer as NodeId).collect();
-            let herd = herd(me, nodes, &neighbours);
+            let neighbors: Vec<_> = ends.iter().map(|&(peer, _)| peer as NodeId).collect();
+            let herd = herd(me, nodes, &neighbors);
             world.hosts.push(Host {
                 herd,
                 edges: ends.iter().map(|&(_, edge)| edge).collect(),
@@ -160,7 +161,8 @@ impl World {
         world
     }
 
-    /// Lets time pass until `end`. What arrives at a node in one instant is one turn of its loop.
+    /// Advances time to `end`. Everything that arrives at a node at one instant is one turn of its
+    /// loop.
     pub fn run_until(&mut self, end: Time) {
         while let Some(&Reverse((at, ..))) = self.events.peek()
             && at <= end
@@ -178,8 +180,8 @@ impl World {
         self.now = end;
     }
 
-    /// A new client tells a node where it is.
-    pub fn tell(&mut self, node: usize) {
+    /// Sends an IAMAT from a new client to a node.
+    pub fn update(&mut self, node: usize) {
         let said = format!(
             "IAMAT vehicle-{:06} +34.068930-118.445127 {}.{:09}",
             self.updates.len(),
@@ -193,11 +195,11 @@ impl World {
         let server = herd.identity().name(node as NodeId).to_vec();
         Record::emit(&mut line, &server, &iamat, clock);
         herd.hear(&Record::emitted(&line, &server, &iamat, clock), clock);
-        self.updates.push(Update { told: self.now, copies: 0, news: vec![self.now] });
+        self.updates.push(Update { sent_at: self.now, copies: 0, arrivals: vec![self.now] });
         self.turn(node);
     }
 
-    /// The connection of an edge breaks, both ends notice, and nobody gets through until then.
+    /// Breaks the connection of an edge, which both ends notice; redialing fails until `until`.
     pub fn cut(&mut self, edge: usize, until: Time) {
         self.lines[edge].cut_until = until;
         for node in self.lines[edge].ends {
@@ -209,7 +211,7 @@ impl World {
         }
     }
 
-    /// Whether all that is sent over an edge vanishes, and neither end is told.
+    /// Sets whether all bytes sent over an edge are dropped without an error at either end.
     pub fn silence(&mut self, edge: usize, silent: bool) {
         self.lines[edge].silent = silent;
     }
@@ -219,17 +221,17 @@ impl World {
         self.hosts.iter().map(|host| host.records.clone()).collect()
     }
 
-    /// The counters of all nodes, one of them picked.
+    /// Sum of one counter over all nodes.
     pub fn sum(&self, counter: impl Fn(&Counters) -> u64) -> u64 {
         self.hosts.iter().map(|host| counter(&host.herd.counters)).sum()
     }
 
-    /// Whether both ends of all edges are linked.
+    /// Returns whether all edges are linked at both ends.
     pub fn is_linked(&self) -> bool {
         self.hosts.iter().all(|host| host.herd.links().iter().all(|link| link.up.is_some()))
     }
 
-    /// Whether all nodes hold the same.
+    /// Returns whether all nodes hold the same records.
     pub fn is_equal(&self) -> bool {
         let sums = |host: &Host| {
             let root = proxy_herd::herd::digest::Branch::ROOT;
@@ -241,7 +243,7 @@ impl World {
     fn link(&self, node: usize, edge: usize) -> LinkId {
         let [a, b] = self.lines[edge].ends;
         let peer = if a == node { b } else { a };
-        self.hosts[node].herd.link_to(peer as NodeId).expect("the edge of a node is a link of it")
+        self.hosts[node].herd.link_to(peer as NodeId).expect("each edge of a node has a link")
     }
 
     fn clock(&self) -> Nanos {
@@ -264,21 +266,21 @@ impl World {
                 awake.insert(node);
                 self.hosts[node].herd.closed(link, connection, now);
             }
-            Event::Dialled { edge, dialler } => {
+            Event::Dialed { edge, dialer } => {
                 let linked = self.lines[edge].cut_until <= self.now && !self.lines[edge].silent;
-                self.lines[edge].dialling = false;
+                self.lines[edge].dialing = false;
                 self.connections += 1;
                 for node in self.lines[edge].ends {
                     awake.insert(node);
                     let link = self.link(node, edge);
                     let herd = &mut self.hosts[node].herd;
-                    if herd.links()[link].dialling && !(linked && node == dialler) {
+                    if herd.links()[link].dialling && !(linked && node == dialer) {
                         herd.dial_failed(link, now);
                     }
                     if linked {
                         let peer = herd.links()[link].peer;
                         let boot = u64::from(peer);
-                        herd.established(self.connections, peer, boot, node == dialler, now);
+                        herd.established(self.connections, peer, boot, node == dialer, now);
                     }
                 }
             }
@@ -294,18 +296,18 @@ impl World {
         let (now, clock) = (Duration::from_nanos(self.now), self.clock());
         for line in bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
             let herd = &mut self.hosts[node].herd;
-            // What was on its way through a connection that is gone is gone.
+            // Bytes in flight are lost with their connection.
             if herd.links()[link].up.as_ref().is_none_or(|up| up.connection != connection) {
                 return;
             }
-            let before = news(&herd.counters);
+            let before = new_records(&herd.counters);
             herd.receive(link, connection, line, now, clock, &mut self.message_log)
-                .expect("nodes understand one another");
+                .expect("messages between nodes are valid");
             if let Some(update) = update_of(line) {
                 let update = &mut self.updates[update];
                 update.copies += 1;
-                if news(&herd.counters) > before {
-                    update.news.push(self.now);
+                if new_records(&herd.counters) > before {
+                    update.arrivals.push(self.now);
                 }
             }
         }
@@ -344,13 +346,13 @@ impl World {
             Action::Dial(link) => {
                 let edge = self.hosts[node].edges[link];
                 let line = &mut self.lines[edge];
-                if !std::mem::replace(&mut line.dialling, true) {
+                if !std::mem::replace(&mut line.dialing, true) {
                     let at = self.now + 4 * line.delay;
-                    self.at(at, Event::Dialled { edge, dialler: node });
+                    self.at(at, Event::Dialed { edge, dialer: node });
                 }
             }
             Action::Close(connection) => {
-                // The other end sees that, unless nothing passes.
+                // The peer notices unless the edge drops everything.
                 for link in 0..self.hosts[node].edges.len() {
                     let line = &self.lines[self.hosts[node].edges[link]];
                     let peer = line.ends[usize::from(line.ends[0] == node)];
@@ -386,18 +388,19 @@ impl World {
 }
 
 impl Traffic {
-    /// Counts what a node has sent. Returns how many records were among it.
+    /// Counts the messages in `bytes`. Returns the number of records among them.
     fn count(&mut self, bytes: &[u8]) -> u64 {
         let mut records = 0;
         let mut repair = None;
         for line in bytes.split_inclusive(|&b| b == b'\n') {
-            let message = Message::parse(&line[..line.len() - 1]).expect("nodes send messages");
+            let message =
+                Message::parse(&line[..line.len() - 1]).expect("nodes send valid messages");
             let purpose = match message {
                 Message::Sums(purpose, ..)
                 | Message::Repair(purpose)
                 | Message::Wants(purpose, ..)
                 | Message::Listing { purpose, .. } => Some(purpose),
-                // The checks that are counted here find nothing that could be offered.
+                // The regular checks in these experiments find nothing to offer.
                 Message::Offers(..) | Message::Pull(_) => Some(Purpose::Sync),
                 Message::Record(_) => repair,
                 Message::Links { .. } | Message::Ping(_) | Message::Pong(..) => None,
@@ -440,22 +443,22 @@ impl Sub for Traffic {
     }
 }
 
-/// A node with the settings that a configuration without any has.
-fn herd(me: usize, nodes: usize, neighbours: &[NodeId]) -> Herd {
+/// A node with default settings.
+fn herd(me: usize, nodes: usize, neighbors: &[NodeId]) -> Herd {
     let names: Vec<String> = (0..nodes).map(|node| format!("n{node:04}")).collect();
-    let mut identity = testing::identity(&names, me as NodeId, neighbours);
+    let mut identity = testing::identity(&names, me as NodeId, neighbors);
     identity.boot = me as u64;
     testing::herd(identity)
 }
 
-/// Records that were news when another node brought them.
-fn news(counters: &Counters) -> u64 {
+/// Records received from other nodes that were new.
+fn new_records(counters: &Counters) -> u64 {
     counters.floods_received - counters.floods_duplicate
         + counters.link_sync_records
         + counters.antientropy_repairs
 }
 
-/// Which update a line brings.
+/// The update that a line carries, if any.
 fn update_of(line: &[u8]) -> Option<usize> {
     let client = line.starts_with(b"AT ").then(|| Record::parse(line))??.client;
     std::str::from_utf8(client.strip_prefix(b"vehicle-")?).ok()?.parse().ok()

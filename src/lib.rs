@@ -14,7 +14,6 @@ pub mod message_log;
 pub mod net;
 pub mod node;
 pub mod places;
-pub mod planted;
 pub mod protocol;
 pub mod rng;
 pub mod testing;

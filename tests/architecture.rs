@@ -12,14 +12,13 @@ use std::path::{Path, PathBuf};
 
 /// What each module at the top of the crate may use of its siblings. The arrows of the house:
 /// net → web → node → {herd, places} → protocol; `config` and `limits` are for all but the protocol,
-/// which needs nothing. `planted` is for those whom the simulator breaks.
+/// which needs nothing.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("rng", &[]),
     ("endpoint", &[]),
     ("protocol", &["text"]),
     ("limits", &[]),
-    ("planted", &[]),
     ("histogram", &[]),
     ("counters", &[]),
     ("ids", &[]),
@@ -27,24 +26,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("testing", &["herd", "rng", "protocol", "limits"]),
     ("config", &["endpoint", "limits"]),
     ("message_log", &["text", "protocol", "config", "limits"]),
-    (
-        "herd",
-        &["text", "counters", "rng", "protocol", "message_log", "config", "limits", "planted"],
-    ),
+    ("herd", &["text", "counters", "rng", "protocol", "message_log", "config", "limits"]),
     ("places", &["text", "counters", "rng", "endpoint", "time", "limits"]),
     (
         "node",
-        &[
-            "herd",
-            "places",
-            "message_log",
-            "counters",
-            "histogram",
-            "protocol",
-            "config",
-            "limits",
-            "planted",
-        ],
+        &["herd", "places", "message_log", "counters", "histogram", "protocol", "config", "limits"],
     ),
     (
         "http",

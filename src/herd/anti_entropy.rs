@@ -24,7 +24,6 @@ use super::message::{
 use super::queue::{NumberSet, SlotQueue};
 use super::routes::NodeId;
 use crate::limits::FETCH_FREELY;
-use crate::planted::{Bug, planted};
 
 /// How long a check waits for a missing record to come by itself: many times the delay of a flood.
 pub const GRACE: Duration = Duration::from_secs(1);
@@ -188,10 +187,7 @@ impl Exchange {
             }
             Message::Wants(purpose, leaf, digests) => {
                 self.repairs_for = Some(purpose);
-                let mut wanted: Vec<u64> = digests.iter().collect();
-                if planted(Bug::WantOneTooFew) && wanted.len() > 1 {
-                    wanted.pop();
-                }
+                let wanted: Vec<u64> = digests.iter().collect();
                 context.directory.for_leaf(leaf, |digest, slot| {
                     if wanted.contains(&digest) && !context.flooding.contains(slot) {
                         self.repairs.push(slot);
@@ -272,8 +268,7 @@ impl Exchange {
         context: &mut Context<'_>,
     ) {
         let ours = context.directory.sums().children(parent);
-        let compared = if planted(Bug::DigestChildSkipped) { FANOUT - 1 } else { FANOUT };
-        for i in 0..compared {
+        for i in 0..FANOUT {
             let child = parent.child(i);
             if theirs[i] == ours[i] {
                 continue;
@@ -284,7 +279,7 @@ impl Exchange {
                 self.repairs_for = Some(Purpose::Sync);
                 self.push.insert(number(child));
             } else if self.syncing && ours[i] == 0 {
-                if !planted(Bug::PullForgotten) && self.may_ask(child, context) {
+                if self.may_ask(child, context) {
                     self.pull.insert(number(child));
                 }
             } else if is_leaf {

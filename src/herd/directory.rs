@@ -14,7 +14,6 @@ use super::eviction::{Candidate, Candidates};
 pub use super::slots::{MAX_RECORD, Slot};
 use super::slots::{NO_TIME, Slots, Stored};
 use crate::counters::counters;
-use crate::planted::{Bug, planted};
 use crate::protocol::location::Location;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
@@ -211,8 +210,7 @@ impl Directory {
     /// `now` is this node's wall clock and decides about expiry only: what is newer depends on the
     /// two records alone.
     pub fn offer(&mut self, record: &Record<'_>, source: Source, now: Nanos) -> Offer {
-        let takes_expired = source == Source::Peer && planted(Bug::ExpiredTakenAgain);
-        if record.line.len() > MAX_RECORD || (self.is_expired(record, now) && !takes_expired) {
+        if record.line.len() > MAX_RECORD || self.is_expired(record, now) {
             return Offer::Expired;
         }
         let (client_hash, index_hash) = self.hashes(record.client);
@@ -244,8 +242,7 @@ impl Directory {
                     record.cmp(&held, self.rules.max_clock_offset) == Ordering::Greater
                 })
             };
-            let same_time = planted(Bug::EqualTimesAccepted) && time == held_time;
-            if !is_newer && !same_time {
+            if !is_newer {
                 return Offer::Stale;
             }
             self.write(slot, client_hash, record);
@@ -308,8 +305,7 @@ impl Directory {
     }
 
     fn is_expired(&self, record: &Record<'_>, now: Nanos) -> bool {
-        let since = if planted(Bug::ExpiryByClientTime) { record.time } else { record.received };
-        self.rules.client_ttl > 0 && now - since > self.rules.client_ttl
+        self.rules.client_ttl > 0 && now - record.received > self.rules.client_ttl
     }
 
     fn has_expired(&self, slot: Slot, now: Nanos) -> bool {
@@ -355,9 +351,7 @@ impl Directory {
         {
             entry.remove();
         }
-        if !planted(Bug::SumKeptOnRemoval) {
-            self.sums.replace(Leaf::of(client_hash), self.slots[slot].digest(), 0);
-        }
+        self.sums.replace(Leaf::of(client_hash), self.slots[slot].digest(), 0);
         self.slots.release(slot);
         self.len -= 1;
     }
@@ -403,7 +397,6 @@ impl Directory {
             self.candidates = Candidates::default(); // mostly outdated entries: start over
         }
         if inserted < self.candidates.indexed
-            && !planted(Bug::ReusedSlotNotEntered)
             && let Some(candidate) = self.candidate_in(inserted)
         {
             self.candidates.push(candidate);
@@ -427,9 +420,8 @@ impl Directory {
     }
 
     fn candidate(&self, record: &Record<'_>, client_hash: u64, slot: Slot) -> Candidate {
-        let rank = record.rank(self.rules.max_clock_offset);
         Candidate {
-            rank: if planted(Bug::EvictionByArrival) { slot.into() } else { rank },
+            rank: record.rank(self.rules.max_clock_offset),
             time: record.time,
             received: record.received,
             client_hash,

@@ -10,7 +10,6 @@ use core::time::Duration;
 use super::digest::Leaf;
 use super::routes::NodeId;
 use crate::limits::{FETCH_LEAST, FETCH_PATIENCE};
-use crate::planted::{Bug, planted};
 
 /// The leaf is not being fetched.
 const NOBODY: NodeId = NodeId::MAX;
@@ -81,10 +80,7 @@ impl Fetches {
     /// Releases whoever has brought little for a while: it is done, or slow, or stalled. Returns
     /// whether that was anybody.
     pub fn handle_timeout(&mut self, now: Duration) -> bool {
-        let is_over = |source: &&Source| {
-            let is_slow = source.brought < FETCH_LEAST && !planted(Bug::FetchNeverOver);
-            source.due <= now && is_slow
-        };
+        let is_over = |source: &&Source| source.due <= now && source.brought < FETCH_LEAST;
         let over: Vec<NodeId> =
             self.sources.iter().filter(is_over).map(|source| source.node).collect();
         for &node in &over {

@@ -13,7 +13,6 @@ use ring::hmac;
 use super::directory::Rules;
 use super::message::hex as number;
 use super::routes::NodeId;
-use crate::planted::{Bug, planted};
 use crate::protocol::{fields, next_field};
 use crate::text::hex;
 
@@ -301,9 +300,8 @@ impl Handshake {
     /// What the dialler (or the other) proves to know the secret over.
     fn transcript(&self, by_dialler: bool) -> Vec<u8> {
         let role: &[u8] = if by_dialler { b"dialler" } else { b"listener" };
-        let mine_first = self.dialled || planted(Bug::ProofOfWrongNonces);
         let (first, second) =
-            if mine_first { (&self.mine, &self.theirs) } else { (&self.theirs, &self.mine) };
+            if self.dialled { (&self.mine, &self.theirs) } else { (&self.theirs, &self.mine) };
         [role, first, second].join(&b'\n')
     }
 }

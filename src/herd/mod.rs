@@ -34,7 +34,6 @@ use routes::{Heard, LINKS_PAUSE, NodeId, Routes};
 use crate::counters::counters;
 use crate::limits::{SWEEP_INTERVAL, SWEEP_SLOTS};
 use crate::message_log::MessageLog;
-use crate::planted::{Bug, planted};
 use crate::protocol::next_field;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
@@ -288,9 +287,6 @@ impl Herd {
             watched.push(slot);
         }
         let parent = from.map(|link| self.links[link].peer);
-        if planted(Bug::RepairStaysHere) && repaired {
-            return;
-        }
         let tree = self.routes.tree(origin).filter(|tree| tree.parent == parent && !repaired);
         if let Some(tree) = tree {
             for &child in &tree.children {
@@ -301,10 +297,7 @@ impl Herd {
         }
         let flood = tree.is_none();
         for (at, link) in self.links.iter_mut().enumerate() {
-            if planted(Bug::FloodMissesNeighbour) && from.is_some_and(|from| at == from + 1) {
-                continue;
-            }
-            let is_sender = from == Some(at) && !planted(Bug::FloodGoesBack);
+            let is_sender = from == Some(at);
             let outside = link.seed_compatible || !self.routes.has_edge(link.peer);
             if (flood || outside) && !is_sender {
                 link.owe(slot);
@@ -329,9 +322,8 @@ impl Herd {
         // The peer's clock against ours half way between question and answer. Where between the two
         // it was read is not known: behind a long queue that may be seconds.
         let offset = theirs - (sent + clock).div_euclid(2);
-        let off_by = if planted(Bug::ClockBehindUnnoticed) { offset } else { offset.abs() };
         let in_doubt = (clock - sent).abs().div_euclid(2);
-        let is_off = off_by - in_doubt > self.identity.rules.max_clock_offset / 2;
+        let is_off = offset.abs() - in_doubt > self.identity.rules.max_clock_offset / 2;
         if is_off && !up.clock_is_off {
             self.counters.clock_offset_warnings += 1;
             log::warn!(
@@ -395,9 +387,6 @@ impl Herd {
     /// An edge is lost, and records may have been on their way through it: all links compare what
     /// they have.
     fn resync(&mut self) {
-        if planted(Bug::LossWithoutResync) {
-            return;
-        }
         for (_, up) in self.ups() {
             up.exchange.open(Purpose::Sync);
         }
@@ -437,17 +426,10 @@ impl Herd {
             let race = up.boot == boot
                 && up.dialled != dialled
                 && now.saturating_sub(up.since) < DIAL_RACE;
-            let keep = if planted(Bug::DialRaceKeepsNeither) {
-                up.dialled
-            } else {
-                lesser_dials(up.dialled)
-            };
-            if race && keep {
+            if race && lesser_dials(up.dialled) {
                 return None;
             }
-            if !(race && planted(Bug::DialRaceKeepsBoth)) {
-                self.actions.push_back(Action::Close(up.connection));
-            }
+            self.actions.push_back(Action::Close(up.connection));
             link.take_down(now);
         }
         let mut up = Up::new(connection, boot, dialled, now);
@@ -458,8 +440,7 @@ impl Herd {
             }
         } else {
             for node in 0..self.identity.names.len() {
-                let told = node == usize::from(self.identity.me) || !planted(Bug::LinkStatesUntold);
-                if self.routes.state(node as NodeId).0 > 0 && told {
+                if self.routes.state(node as NodeId).0 > 0 {
                     up.tell.insert(node);
                 }
             }
@@ -478,9 +459,7 @@ impl Herd {
     /// The connection of a link is gone.
     pub fn closed(&mut self, at: LinkId, connection: ConnectionId, now: Duration) {
         let link = &mut self.links[at];
-        let is_current =
-            |up: &Up| up.connection == connection || planted(Bug::OldConnectionEndsLink);
-        if !link.up.as_ref().is_some_and(is_current) {
+        if !link.up.as_ref().is_some_and(|up| up.connection == connection) {
             return; // another connection has taken its place
         }
         self.lose(at, now);

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use super::slots::Slot;
-use crate::planted::{Bug, planted};
 
 /// A first-in-first-out queue of slots, each in it at most once.
 ///
@@ -46,18 +45,13 @@ impl SlotQueue {
         if self.queued[word] & bit == 0 {
             self.queued[word] |= bit;
             self.fifo.push_back(slot);
-        } else if planted(Bug::ChangeMovesToTail) {
-            self.fifo.retain(|&waiting| waiting != slot);
-            self.fifo.push_back(slot);
         }
     }
 
     /// Takes the slot that has waited longest.
     pub fn pop(&mut self) -> Option<Slot> {
         let slot = self.fifo.pop_front()?;
-        if !planted(Bug::QueueBitNotCleared) {
-            self.queued[slot as usize / 64] &= !(1 << (slot % 64));
-        }
+        self.queued[slot as usize / 64] &= !(1 << (slot % 64));
         if self.fifo.is_empty() && self.fifo.capacity() > 4096 {
             self.fifo = VecDeque::new(); // a long stall is over; give its memory back
         }

@@ -9,8 +9,6 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use crate::planted::{Bug, planted};
-
 /// A node: its number among the herd's names in sorted order, the same everywhere.
 pub type NodeId = u16;
 
@@ -102,9 +100,7 @@ impl Routes {
     /// A state comes over every edge, so nearly all are.
     #[must_use]
     pub fn knows(&self, origin: NodeId, sequence: u64) -> bool {
-        let known = self.state(origin).0;
-        let is_older = sequence < known && !planted(Bug::LinkSequenceIgnored);
-        origin != self.me && (is_older || sequence == known)
+        origin != self.me && sequence <= self.state(origin).0
     }
 
     /// A neighbour tells of the links of `origin`.
@@ -115,9 +111,6 @@ impl Routes {
         let state = &mut self.states[usize::from(origin)];
         if origin == self.me {
             if sequence < state.sequence || (sequence == state.sequence && up == state.up) {
-                return Heard::Old;
-            }
-            if planted(Bug::FormerLifeStays) {
                 return Heard::Old;
             }
             // The herd remembers a former life of this node. Speak above it.
@@ -171,7 +164,7 @@ impl Routes {
 
     fn unsettle(&mut self, now: Duration) {
         self.settles_at = Some(now + SETTLE);
-        if !planted(Bug::TreeOutlivesGraph) && self.edges.take().is_some() {
+        if self.edges.take().is_some() {
             self.trees.fill(None);
         }
     }

@@ -9,7 +9,6 @@ use crate::herd::link::ConnectionId;
 use crate::limits::CLIENT_BYTES_PER_TURN;
 use crate::places::document::Point;
 use crate::places::{Question, Ticket};
-use crate::planted::{Bug, planted};
 use crate::protocol::command::{Command, Iamat, Whatsat, client_of, is_http_request_line};
 use crate::protocol::framing::{Framed, Framing};
 use crate::protocol::record::Record;
@@ -224,7 +223,7 @@ impl LineSession {
             // A client's last line needs no LF. A link that breaks within a line must not have half
             // a record believed.
             let is_link = matches!(self.role, Role::Shaking(_) | Role::Linked(_));
-            let last = end && (!is_link || planted(Bug::HalfLineBelieved));
+            let last = end && !is_link;
             let framed = self.framing.next(&input[at..], last);
             match self.for_a_client(node, framed, &input[at..]) {
                 Framed::Line(line, _) if self.starves(node, line) => return (at, Next::Wait),

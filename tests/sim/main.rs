@@ -13,8 +13,6 @@
 mod every_order;
 mod network;
 mod oracle;
-#[cfg(feature = "planted-bugs")]
-mod planted;
 mod schedule;
 mod trace;
 mod world;

@@ -9,10 +9,9 @@
 
 use std::time::{Duration, Instant};
 
-use proxy_herd::config::LogFormat;
 use proxy_herd::herd::handshake::Transport;
 use proxy_herd::limits::Limits;
-use proxy_herd::message_log::MessageLog;
+use proxy_herd::message_log::{Format, MessageLog};
 use proxy_herd::node::{Caller, LineSession, Node, Now};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
@@ -151,7 +150,7 @@ fn node(logged: bool) -> Node {
     let mut identity = testing::identity(&["Bona", "Clark", "Jaquez"], 1, &[0, 2]);
     identity.rules.max_clients = 10_000_000; // no client is evicted
     let herd = testing::herd(identity);
-    let message_log = MessageLog::new(logged, LogFormat::default(), "Clark");
+    let message_log = MessageLog::new(logged, Format::default(), "Clark");
     let places = Places::Offline(Offline::gazetteer().expect("the built-in gazetteer is valid"));
     Node::new(herd, places, message_log, Limits::default(), &[7; 32])
 }

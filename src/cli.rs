@@ -10,8 +10,10 @@ use std::process::ExitCode;
 
 use getopts::Options;
 
-use crate::config::{Config, Environment, Provider, level_name, nearest, no_secrets};
+use crate::config::suggest::did_you_mean;
+use crate::config::{Config, Environment, Provider, no_secrets};
 use crate::limits::{self, Limits, PeerLimits, PlacesLimits, Setting};
+use crate::message_log::level_name;
 
 /// The configuration that is read unless `-c` names another.
 pub const DEFAULT_CONFIG: &str = "conf/config.yml";
@@ -187,8 +189,7 @@ fn named_config(arguments: &[OsString]) -> &str {
 /// There is no node `name`, and which one may be meant.
 pub(crate) fn no_such_node(config: &Config, name: &str) -> String {
     let names = config.nodes.iter().map(|node| node.name.as_str());
-    let hint = nearest(name, names).map_or_else(String::new, |it| format!("; is it {it}?"));
-    format!("there is no node `{}`{hint}", name.escape_debug())
+    format!("there is no node `{}`{}", name.escape_debug(), did_you_mean(name, names))
 }
 
 fn show_status(config: &Config, nodes: &[usize]) -> Result<(), Refusal> {

@@ -70,7 +70,7 @@ fn the_table_of_limits_is_printed() {
 fn a_wrong_command_line_shows_the_names_and_exits_2() {
     for (arguments, wrong) in [
         (&[][..], "there is no name; which node is to run?"),
-        (&["bona"], "there is no node `bona`; is it Bona?"),
+        (&["bona"], "there is no node `bona`; did you mean `Bona`?"),
         (&["Goloman"], "there is no node `Goloman`"),
         (&["\u{1b}[2J"], "there is no node `\\u{1b}[2J`"),
         (&["Bona", "Clark"], "there is more than one name; each node is a process"),

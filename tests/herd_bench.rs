@@ -111,7 +111,7 @@ fn a_node_that_does_not_hear_of_the_others_is_found() {
 fn a_wrong_command_line_exits_2_and_a_herd_that_is_not_there_1() {
     let herd = Herd::new(&[("Bona", &[])], "");
     for (arguments, code, told) in [
-        (&["Bonna"][..], 2, "there is no node `Bonna`; is it Bona?"),
+        (&["Bonna"][..], 2, "there is no node `Bonna`; did you mean `Bona`?"),
         (&["--bogus"], 2, "Unrecognized option: 'bogus'"),
         (&["--pipeline", "0"], 2, "--pipeline is a number from 1 to 1024"),
         (&["--radius", "51"], 2, "--radius is a decimal number from 0 to 50"),

@@ -281,7 +281,7 @@ fn status_is_0_when_all_is_well_and_says_what_is_not() {
     assert_eq!(status(&herd, &["Bailey"]).0, Some(0));
     let (code, _, err) = status(&herd, &["Clerk"]);
     assert_eq!(code, Some(2));
-    assert!(err.contains("there is no node `Clerk`; is it Clark?"), "{err}");
+    assert!(err.contains("there is no node `Clerk`; did you mean `Clark`?"), "{err}");
 }
 
 /// Who looks after a herd need not be who may read its keys, and a node that cannot be asked is not

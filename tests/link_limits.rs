@@ -9,9 +9,8 @@
 
 use std::time::Duration;
 
-use proxy_herd::config::LogFormat;
 use proxy_herd::herd::{Action, Herd, Timing};
-use proxy_herd::message_log::MessageLog;
+use proxy_herd::message_log::{Format, MessageLog};
 use proxy_herd::testing::{KEYS, identity};
 
 const TIMING: Timing = Timing {
@@ -40,7 +39,7 @@ fn linked(timing: &Timing) -> [Herd; 2] {
 
 /// What the two say to each other until neither has more to say at `now`, line by line.
 fn talk(herds: &mut [Herd; 2], now: Duration) -> Vec<String> {
-    let mut message_log = MessageLog::new(false, LogFormat::default(), "A");
+    let mut message_log = MessageLog::new(false, Format::default(), "A");
     let mut said = Vec::new();
     loop {
         let before = said.len();

@@ -13,12 +13,11 @@
 
 use std::time::{Duration, Instant};
 
-use proxy_herd::config::LogFormat;
 use proxy_herd::herd::directory::Source;
 use proxy_herd::herd::routes::NodeId;
 use proxy_herd::herd::{Herd, LinkId};
 use proxy_herd::limits::{FETCH_FREELY, FETCH_PATIENCE, LINK_BUFFER};
-use proxy_herd::message_log::MessageLog;
+use proxy_herd::message_log::{Format, MessageLog};
 use proxy_herd::protocol::command::Command;
 use proxy_herd::protocol::record::Record;
 use proxy_herd::protocol::time::{Nanos, SECOND};
@@ -77,7 +76,7 @@ impl Star {
         Self {
             nodes: (0..nodes).map(|me| node(me, nodes, me as u64 + 1)).collect(),
             now: Duration::ZERO,
-            message_log: MessageLog::new(false, LogFormat::default(), "N0"),
+            message_log: MessageLog::new(false, Format::default(), "N0"),
             sent: 0,
             received: 0,
             fetched: 0,

@@ -9,10 +9,9 @@
 
 use std::time::Duration;
 
-use proxy_herd::config::LogFormat;
 use proxy_herd::herd::handshake::Transport;
 use proxy_herd::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, Limits};
-use proxy_herd::message_log::MessageLog;
+use proxy_herd::message_log::{Format, MessageLog};
 use proxy_herd::node::{Caller, LineSession, Next, Node, Now};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
@@ -34,7 +33,7 @@ const START: Now = Now { elapsed: Duration::ZERO, clock: 1_700_000_000_000_000_0
 fn node(names: &[&str], me: u16, limits: Limits) -> Node {
     let others: Vec<u16> = (0..names.len() as u16).filter(|&other| other != me).collect();
     let herd = herd(identity(names, me, &others));
-    let message_log = MessageLog::new(false, LogFormat::default(), names[usize::from(me)]);
+    let message_log = MessageLog::new(false, Format::default(), names[usize::from(me)]);
     let places = Places::Offline(Offline::gazetteer().expect("the gazetteer is sound"));
     Node::new(herd, places, message_log, limits, &[me as u8; 32])
 }

@@ -9,12 +9,11 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::ops::Sub;
 use std::time::Duration;
 
-use proxy_herd::config::LogFormat;
 use proxy_herd::herd::message::{Message, Purpose};
 use proxy_herd::herd::routes::NodeId;
 use proxy_herd::herd::{Action, Counters, Herd, LinkId};
 use proxy_herd::limits::LINK_BUFFER;
-use proxy_herd::message_log::MessageLog;
+use proxy_herd::message_log::{Format, MessageLog};
 use proxy_herd::protocol::command::Command;
 use proxy_herd::protocol::record::Record;
 use proxy_herd::protocol::time::{Nanos, SECOND};
@@ -137,7 +136,7 @@ impl World {
             events: BinaryHeap::new(),
             order: 0,
             connections: 0,
-            message_log: MessageLog::new(false, LogFormat::default(), ""),
+            message_log: MessageLog::new(false, Format::default(), ""),
         };
         let mut ends: Vec<Vec<(usize, usize)>> = vec![Vec::new(); nodes];
         for (edge, &(a, b)) in edges.iter().enumerate() {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::time::Duration;
 
-use proxy_herd::config::LogFormat;
 use proxy_herd::herd::Herd;
 use proxy_herd::herd::digest::{Branch, LEAF_LEVEL, Leaf};
 use proxy_herd::herd::directory::{Directory, Rules};
@@ -12,7 +11,7 @@ use proxy_herd::herd::handshake::Identity;
 use proxy_herd::herd::queue::SlotQueue;
 use proxy_herd::herd::routes::NodeId;
 use proxy_herd::limits::Limits;
-use proxy_herd::message_log::MessageLog;
+use proxy_herd::message_log::{self, MessageLog};
 use proxy_herd::node::Node;
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
@@ -50,7 +49,7 @@ pub fn node(
     limits: Limits,
 ) -> Node {
     let herd = Herd::new(identity, seed_compatible, testing::timing(), KEYS, Duration::ZERO);
-    let message_log = MessageLog::new(true, LogFormat::default(), NAMES[usize::from(ME)]);
+    let message_log = MessageLog::new(true, message_log::Format::default(), NAMES[usize::from(ME)]);
     Node::new(herd, places, message_log, limits, &[7; 32])
 }
 

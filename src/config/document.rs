@@ -12,7 +12,8 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Spanned};
 
-use super::error::{Error, did_you_mean};
+use super::error::Error;
+use super::suggest::did_you_mean;
 
 /// A parsed configuration file.
 pub(super) struct Document {

@@ -72,47 +72,6 @@ pub(super) fn shown(name: &str) -> String {
     format!("{}{more}", before.escape_debug())
 }
 
-/// The candidate that someone who wrote `word` most likely meant, if any is close.
-pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // A third of the letters wrong is a slip; more is another word.
-    let tolerance = (word.chars().count() / 3).max(1);
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|&(distance, _)| distance <= tolerance && distance < word.chars().count())
-        .min_by_key(|&(distance, _)| distance)
-        .map(|(_, candidate)| candidate)
-}
-
-/// `; did you mean `…`?` where there is a [`nearest`] candidate, else nothing.
-pub(super) fn did_you_mean<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> String {
-    nearest(word, candidates).map_or_else(String::new, |it| format!("; did you mean `{it}`?"))
-}
-
-/// Edits from `a` to `b`, not counting case: insertions, deletions, substitutions and swaps of
-/// neighbours (optimal string alignment).
-fn distance(a: &str, b: &str) -> usize {
-    let lower = |s: &str| s.chars().flat_map(char::to_lowercase).collect::<Vec<_>>();
-    let (a, b) = (lower(a), lower(b));
-    let mut before_last = vec![0; b.len() + 1];
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 1..=a.len() {
-        let mut row = vec![i; b.len() + 1];
-        for j in 1..=b.len() {
-            let substituted = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            row[j] = substituted.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                row[j] = row[j].min(before_last[j - 2] + 1);
-            }
-        }
-        before_last = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,26 +96,5 @@ mod tests {
     fn a_field_name_cannot_forge_terminal_output() {
         let error = Error::field(Path::new("f"), 1, "a\u{1b}[2J\nb", "x");
         assert_eq!(error.to_string(), "f:1: field `a\\u{1b}[2J\\nb`: x");
-    }
-
-    #[test]
-    fn slips_of_the_pen_are_recognised() {
-        let names = ["Bailey", "Bona", "Campbell", "Clark", "Jaquez"];
-        assert_eq!(nearest("bona", names), Some("Bona"));
-        assert_eq!(nearest("Jacquez", names), Some("Jaquez"));
-        assert_eq!(nearest("Cambpell", names), Some("Campbell"));
-        assert_eq!(nearest("Clarks", names), Some("Clark"));
-        assert_eq!(nearest("Goloman", names), None);
-        assert_eq!(nearest("", names), None);
-        assert_eq!(nearest("B", ["A"]), None, "another word, not a slip");
-    }
-
-    #[test]
-    fn distance_counts_edits() {
-        assert_eq!(distance("abc", "abc"), 0);
-        assert_eq!(distance("abc", "acb"), 1);
-        assert_eq!(distance("abc", "ab"), 1);
-        assert_eq!(distance("", "abc"), 3);
-        assert_eq!(distance("kitten", "sitting"), 3);
     }
 }

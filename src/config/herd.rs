@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::Node;
 use super::document::{Field, Section};
-use super::error::{Error, did_you_mean, shown};
+use super::error::{Error, shown};
+use super::suggest::did_you_mean;
 use crate::endpoint::Host;
 use crate::limits::{MAX_NODE_NAME, MAX_NODES};
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use super::Node;
 use super::document::{Entry, Field, Section};
-use super::error::{Error, did_you_mean, shown};
+use super::error::{Error, shown};
+use super::suggest::did_you_mean;
 use crate::endpoint::{Host, Url};
 
 /// The HTTP side of the herd's nodes.

@@ -15,6 +15,7 @@ mod logging;
 mod peers;
 mod places;
 mod secret;
+pub mod suggest;
 
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -23,9 +24,9 @@ use std::time::Duration;
 
 use document::{Document, Field, Section};
 
-pub use error::{Error, nearest};
+pub use error::Error;
 pub use http::{Http, Tiles};
-pub use logging::{LogFormat, Logging, NotAFormat, Piece, level_name};
+pub use logging::Logging;
 pub use peers::{PeerTls, Peers};
 pub use places::{Places, Provider, Server};
 pub use secret::{Environment, Secret, no_secrets};

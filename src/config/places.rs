@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::document::{Field, Section};
-use super::error::{Error, did_you_mean};
+use super::error::Error;
 use super::secret::Secret;
+use super::suggest::did_you_mean;
 use super::{keys_with, readable_file, settings};
 use crate::endpoint::Url;
 use crate::limits::PlacesLimits;

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::limits;
+use crate::message_log::Format;
 
 /// The file as the seed ships it.
 const SEED: &str = r#"api_key: "API_KEY"
@@ -129,7 +130,7 @@ fn the_seeds_file_loads_as_it_is() {
     assert_eq!(config.benchmark.test_duration, Duration::from_secs(5));
     assert_eq!(config.benchmark.timeout, Duration::from_secs(2));
     assert_eq!(config.logging.level, log::LevelFilter::Info);
-    assert_eq!(config.logging.format, LogFormat::default());
+    assert_eq!(config.logging.format, Format::default());
     assert_eq!(config.logging.benchmark_filename, Some("benchmark.log".into()));
     assert_eq!(config.logging.directory, Path::new("logs"));
     assert_eq!(config.limits, Limits::default());
@@ -506,7 +507,7 @@ fn the_log() {
     );
     assert_eq!(config.logging.level, log::LevelFilter::Warn);
     assert_eq!(config.logging.directory, Path::new("/var/log/herd"));
-    assert_eq!(config.logging.format.pieces().len(), 3);
+    assert_eq!(Ok(config.logging.format), "%(name)s %(message)s".parse());
     for (name, level) in [
         ("DEBUG", log::LevelFilter::Debug),
         ("Info", log::LevelFilter::Info),
@@ -519,7 +520,7 @@ fn the_log() {
     for (lines, error) in [
         (
             "logging:\n  level: TRACE\n",
-            "4: field `logging.level`: is no level; write DEBUG, INFO, WARNING, ERROR or CRITICAL",
+            "4: field `logging.level`: is not a valid level; use DEBUG, INFO, WARNING, ERROR or CRITICAL",
         ),
         (
             "logging:\n  level: 20\n",
@@ -527,19 +528,19 @@ fn the_log() {
         ),
         (
             "logging:\n  format: \"%(lineno)d\"\n",
-            "4: field `logging.format`: `%(lineno)d` is no field; there are %(asctime)s, %(levelname)s, %(name)s and %(message)s, and %% is a percent sign",
+            "4: field `logging.format`: `%(lineno)d` is not a supported field; use %(asctime)s, %(levelname)s, %(name)s, %(message)s, or %% for a percent sign",
         ),
         (
             "logging:\n  format: \"%(name)s\"\n",
-            "4: field `logging.format`: has no %(message)s; add it",
+            "4: field `logging.format`: does not contain %(message)s; add it",
         ),
         (
             "logging:\n  directory: \"\"\n",
-            "4: field `logging.directory`: is empty; name a path or remove the line",
+            "4: field `logging.directory`: is empty; enter a path or remove the line",
         ),
         (
             "logging:\n  directory: \"a\\0\"\n",
-            "4: field `logging.directory`: holds a NUL, which no path can",
+            "4: field `logging.directory`: contains a NUL character; correct the path",
         ),
         (
             "logging:\n  filenam: x\n",

@@ -1,6 +1,6 @@
 use super::routes::SETTLE;
 use super::*;
-use crate::config::LogFormat;
+use crate::message_log::Format;
 use crate::protocol::time::SECOND;
 use crate::testing::{herd, identity};
 
@@ -9,7 +9,7 @@ use crate::testing::{herd, identity};
 #[test]
 fn a_neighbour_that_has_not_told_of_its_link_is_not_left_out() {
     let mut herd = herd(identity(&["A", "B", "C"], 1, &[0, 2]));
-    let mut message_log = MessageLog::new(false, LogFormat::default(), "B");
+    let mut message_log = MessageLog::new(false, Format::default(), "B");
     herd.established(10, 0, 7, true, Duration::ZERO);
     herd.established(12, 2, 9, true, Duration::ZERO);
     herd.receive(0, 10, b"LINKS A 2 B", Duration::ZERO, 0, &mut message_log).unwrap();

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::config::{LogFormat, Logging, level_name};
+use crate::config::Logging;
 use crate::counters::counters;
 use crate::limits::{LOG_BUFFER, LOG_RETRY, Limits};
-use crate::message_log::{push_escaped, push_format};
+use crate::message_log::{Format, level_name, push_escaped};
 use crate::protocol::time::Nanos;
 
 /// The target of the messages in the log: what `RUST_LOG` can name to have them or not.
@@ -279,7 +279,7 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
 pub struct Diagnostics {
     filter: env_logger::Logger,
     log: Log,
-    format: LogFormat,
+    format: Format,
     name: String,
     rates: Mutex<Rates>,
     max_per_second: u32,
@@ -349,7 +349,7 @@ impl Diagnostics {
 
     fn write(&self, level: log::Level, message: &str) {
         let (mut line, mut behind) = (Vec::new(), Vec::new());
-        push_format(&self.format, &self.name, level_name(level), clock(), &mut line, &mut behind);
+        self.format.render(&self.name, level_name(level), clock(), &mut line, &mut behind);
         push_escaped(&mut line, message.as_bytes());
         line.extend_from_slice(&behind);
         line.push(b'\n');

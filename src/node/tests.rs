@@ -5,10 +5,9 @@ use core::time::Duration;
 use proptest::prelude::*;
 
 use super::{Caller, LineSession, Next, Node, Now};
-use crate::config::LogFormat;
 use crate::herd::handshake::Transport;
 use crate::limits::{CLIENT_BYTES_PER_TURN, Limits};
-use crate::message_log::MessageLog;
+use crate::message_log::{Format, MessageLog};
 use crate::places::Places;
 use crate::places::offline::Offline;
 use crate::protocol::time::SECOND;
@@ -19,7 +18,7 @@ const NOW: Now = Now { elapsed: Duration::from_secs(3), clock: 1_621_464_828 * S
 /// Clark, whose neighbour Bona is not linked.
 pub(crate) fn node(limits: Limits) -> Node {
     let herd = herd(identity(&["Bona", "Clark"], 1, &[0]));
-    let message_log = MessageLog::new(true, LogFormat::default(), "Clark");
+    let message_log = MessageLog::new(true, Format::default(), "Clark");
     let places = Places::Offline(Offline::gazetteer().unwrap());
     Node::new(herd, places, message_log, limits, &[7; 32])
 }

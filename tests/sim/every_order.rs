@@ -9,10 +9,9 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use proxy_herd::config::LogFormat;
 use proxy_herd::herd::routes::NodeId;
 use proxy_herd::herd::{Herd, Timing};
-use proxy_herd::message_log::MessageLog;
+use proxy_herd::message_log::{Format, MessageLog};
 use proxy_herd::protocol::record::Record;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 
@@ -102,7 +101,7 @@ impl Small {
             noticed: [false; 2],
             relinked: false,
         };
-        let message_log = MessageLog::new(false, LogFormat::default(), "sim");
+        let message_log = MessageLog::new(false, Format::default(), "sim");
         let mut small =
             Self { herds: herds.collect(), message_log, pipes: Default::default(), key };
         for edge in 0..EDGES.len() {

@@ -8,14 +8,13 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::hash::Hasher;
 use std::time::Duration;
 
-use proxy_herd::config::LogFormat;
 use proxy_herd::herd::anti_entropy::GRACE;
 use proxy_herd::herd::directory::Keys;
 use proxy_herd::herd::handshake::{Identity, Transport};
 use proxy_herd::herd::routes::{LINKS_PAUSE, NodeId, SETTLE};
 use proxy_herd::herd::{Action, Counters, Herd, LinkId};
 use proxy_herd::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT, Limits};
-use proxy_herd::message_log::MessageLog;
+use proxy_herd::message_log::{Format, MessageLog};
 use proxy_herd::node::{LineSession, Next, Node, Now};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
@@ -474,7 +473,7 @@ impl World {
         let keys = Keys { index: (self.rng.bits(), self.rng.bits()), digest: DIGEST_KEY };
         let timing = schedule.timing.clone();
         let herd = Herd::new(identity, &[], timing, keys, Duration::ZERO);
-        let message_log = MessageLog::new(false, LogFormat::default(), "sim");
+        let message_log = MessageLog::new(false, Format::default(), "sim");
         let limits = Limits {
             max_line: schedule.max_line,
             max_output_buffer: schedule.network.send_limit.max(1024),

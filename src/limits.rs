@@ -1,11 +1,12 @@
-//! Every cap in one place: its unit, its default, its range and its reason.
+//! Configurable limits live here, one `settings!` row each; fixed limits live next to the state
+//! machine they bound.
 //!
-//! Most of them can be set in the configuration file. Those are rows of the tables below, and a
-//! row is the only place where its setting is described: the field and its documentation, the
-//! key the file uses, the check of its range, `--check` and `--limits` all come from it.
+//! A row is the only description of its setting: the field with its documentation, the key in the
+//! file, the range check, and the output of `--check` and `--limits` are derived from it. A duration
+//! is a whole number in the file, with its unit in the key (`_s`, `_ms`), and a [`Duration`] in the
+//! code. A limit that 0 switches off is an [`Option`].
 //!
-//! A duration is written in the file as a whole number with its unit in the key (`_s`, `_ms`)
-//! and is a [`Duration`] from there on. Where 0 switches a cap off, the field is an [`Option`].
+//! The few constants here bound the configuration itself, which more than one module relies on.
 
 mod setting;
 
@@ -15,20 +16,20 @@ use std::time::Duration;
 pub use setting::{Limit, Setting, Unit};
 use setting::{Quantity, settings};
 
-/// Largest configuration file that is read, in bytes. A herd of [`MAX_NODES`] nodes with hosts
-/// and neighbours needs a tenth of it; a wrong path to something huge must not fill the memory.
+/// Largest configuration file, in bytes. A herd of [`MAX_NODES`] nodes with hosts and neighbors needs
+/// a tenth of it; a path that names a huge file by mistake must not exhaust memory.
 pub const MAX_CONFIG_BYTES: usize = 1 << 20;
 
-/// Most nodes in a herd: the herd's behaviour has not been simulated beyond this size, and a node
-/// with all the others for neighbours still names them in one line of a link.
+/// Most nodes in a herd: larger herds have not been simulated, and the list of a node's neighbors
+/// fits on one line of the link protocol.
 pub const MAX_NODES: usize = 1000;
 
-/// Longest node name, in bytes. Every record that a node receives carries its name, so this
-/// bounds what AT adds to a line between nodes.
+/// Longest node name, in bytes. Every record carries the name of the node that received it, so this
+/// bounds the length of an AT line between nodes.
 pub const MAX_NODE_NAME: usize = 64;
 
-/// Largest file that holds a key or a secret, in bytes. Keys are 40 bytes or so; a path to
-/// something else should be noticed.
+/// Longest API key or secret, in bytes, and the largest file that holds one. Keys have about 40
+/// bytes; a larger file is probably not the intended one.
 pub const MAX_SECRET_BYTES: usize = 4096;
 
 /// Bytes asked of the kernel in one read of a link. One such buffer serves all connections of the
@@ -58,27 +59,6 @@ pub const LINK_BUFFER: usize = 64 * 1024;
 /// Bytes sent to one peer in one turn.
 pub const LINK_BYTES_PER_TURN: usize = 1 << 20;
 
-/// A neighbour that is asked for records is looked at this often: once it brings fewer than
-/// [`FETCH_LEAST`], others may be asked for what still differs. Longer than an answer takes on any
-/// but the longest ways, short beside what a fetch of many records takes; too short a time only
-/// costs that some records come twice.
-pub const FETCH_PATIENCE: Duration = Duration::from_millis(500);
-
-/// Records in [`FETCH_PATIENCE`]: 200 kB a second. What is slower may be a neighbour in trouble,
-/// and must not hold up what a healthy one would bring.
-pub const FETCH_LEAST: u32 = 1000;
-
-/// Records or leaves that a link asks for in one comparison even while another is being asked for
-/// them, or brings without being asked: a small difference is not worth a wait or a question, and
-/// 256 records are 25 kB.
-pub const FETCH_FREELY: u32 = 256;
-
-/// Slots looked at for expired records at a time.
-pub const SWEEP_SLOTS: u32 = 20_000;
-
-/// Pause between two such looks: a million clients are gone through in five seconds.
-pub const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
-
 /// How long a connection over the limit is heard, if it may be a neighbour that is not linked:
 /// a peer speaks at once.
 pub const PROBATION: Duration = Duration::from_millis(200);
@@ -102,12 +82,6 @@ pub const GIVE_UP_BEFORE_END: Duration = Duration::from_millis(500);
 
 /// Refused connections that are being told so at the same time; one more is closed without a word.
 pub const MAX_REFUSALS: usize = 64;
-
-/// From the first byte of a handshake, or from dialling, to the link.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// For a neighbour to take a connection. One that is there answers within a round trip.
-pub const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a connection that the node ends is read on, so that unread input does not turn into a
 /// reset that eats the last reply.
@@ -140,44 +114,6 @@ pub const MAX_ATTEMPTS: usize = 8;
 /// Names that each neighbour, or the client of a provider, can have waiting to be resolved: it asks
 /// again only when it has given up on the answer.
 pub const LOOKUPS_EACH: usize = 2;
-
-/// Connections of the benchmark unless it is told otherwise; a client each while there are fewer.
-pub const BENCH_CONNECTIONS: usize = 50;
-
-/// Most connections of the benchmark: about as many as one address has ports to dial from.
-pub const BENCH_MAX_CONNECTIONS: usize = 60_000;
-
-/// Most requests of the benchmark in flight on a connection: some 100 KB of commands, which is what
-/// the sockets between two loops take.
-pub const BENCH_MAX_PIPELINE: usize = 1024;
-
-/// The same where nothing is said, for an open loop: room to catch up, on a server that answers
-/// within milliseconds. Clients are introduced at least so many at a time.
-pub const BENCH_OPEN_PIPELINE: usize = 64;
-
-/// Most requests a second: more than one thread can send.
-pub const BENCH_MAX_RATE: f64 = 10_000_000.0;
-
-/// Most nodes between which the benchmark follows records: each pair has a histogram of 250 KB.
-pub const BENCH_MAX_SPREAD: usize = 16;
-
-/// Longest reply that the benchmark waits for the end of: ten times the longest WHATSAT's.
-pub const BENCH_MAX_REPLY: usize = 256 * 1024;
-
-/// Requests of a connection that failed and are remembered, so that a late reply is recognised.
-pub const BENCH_MAX_FAILED: usize = 1024;
-
-/// Longest latency that the benchmark tells apart from longer ones.
-pub const BENCH_MAX_LATENCY: Duration = Duration::from_secs(100);
-
-/// Pause between two looks for replies that are late.
-pub const BENCH_TICK: Duration = Duration::from_millis(20);
-
-/// Pause before the benchmark dials again after it has lost a connection.
-pub const BENCH_REDIAL: Duration = Duration::from_millis(100);
-
-/// Pause between two lines of progress.
-pub const BENCH_PROGRESS: Duration = Duration::from_millis(500);
 
 /// Largest head of an HTTP request, in bytes: request line and header fields. A browser's is under
 /// 2 KiB.
@@ -232,18 +168,6 @@ pub const MAX_CHANGES_PER_FLUSH: usize = MAX_CHANGES / 2;
 
 /// Bytes of events that are kept for the next subscriber until the next flush.
 pub const MAX_RENDERED: usize = 1 << 20;
-
-/// How long `--status` waits for one node: a herd that is well answers within milliseconds.
-pub const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Longest answer that `--status` takes: a full mesh of [`MAX_NODES`] nodes needs most of it.
-pub const MAX_STATUS_BYTES: usize = 64 << 20;
-
-/// Times that `--status` looks again where nodes hold different records.
-pub const STATUS_TRIES: usize = 3;
-
-/// Pause between two such looks: records are on their way for less.
-pub const STATUS_PAUSE: Duration = Duration::from_millis(500);
 
 settings! {
     /// What clients may ask of a node: the section `limits`.

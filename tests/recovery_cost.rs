@@ -13,10 +13,12 @@
 
 use std::time::{Duration, Instant};
 
+use proxy_herd::herd::anti_entropy::FETCH_FREELY;
 use proxy_herd::herd::directory::Source;
+use proxy_herd::herd::fetch_claims::FETCH_PATIENCE;
 use proxy_herd::herd::routes::NodeId;
 use proxy_herd::herd::{Herd, LinkId};
-use proxy_herd::limits::{FETCH_FREELY, FETCH_PATIENCE, LINK_BUFFER};
+use proxy_herd::limits::LINK_BUFFER;
 use proxy_herd::message_log::{Format, MessageLog};
 use proxy_herd::protocol::command::Command;
 use proxy_herd::protocol::record::Record;

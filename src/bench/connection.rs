@@ -9,8 +9,8 @@ use mio::{Interest, Registry, Token};
 
 use super::clock::Clock;
 use super::in_flight::{InFlight, Settled};
+use super::limits::MAX_REPLY;
 use super::wire::{Kind, Request, Wire};
-use crate::limits::BENCH_MAX_REPLY;
 
 /// A connection, or the place of one that was lost.
 pub struct Connection {
@@ -116,7 +116,7 @@ impl Connection {
     }
 
     /// Reads what there is, and for every whole reply tells `settled` when it was there, what it
-    /// settles, and the reply itself. `buffer` is the caller's, longer than [`BENCH_MAX_REPLY`].
+    /// settles, and the reply itself. `buffer` is the caller's, longer than [`MAX_REPLY`].
     /// With `closed`, the server's side has ended.
     ///
     /// # Errors
@@ -162,7 +162,7 @@ impl Connection {
             self.held.clear();
             self.held.extend_from_slice(&input[at..]);
             self.searched = self.held.len();
-            if self.held.len() > BENCH_MAX_REPLY {
+            if self.held.len() > MAX_REPLY {
                 return Err(io::ErrorKind::InvalidData.into());
             }
             // A short read has emptied the socket; but of an end that came with it nothing more

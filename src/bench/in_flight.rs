@@ -6,8 +6,8 @@
 use std::collections::VecDeque;
 
 use super::fault::Fault;
+use super::limits::MAX_FAILED;
 use super::wire::{Judgement, Kind, Request, Wire};
-use crate::limits::BENCH_MAX_FAILED;
 
 /// Requests in the order they were sent.
 #[derive(Default)]
@@ -132,7 +132,7 @@ impl InFlight {
     /// One more has failed. Those that failed long ago are forgotten.
     fn fail(&mut self) {
         self.failed += 1;
-        if self.failed > BENCH_MAX_FAILED
+        if self.failed > MAX_FAILED
             && let Some(oldest) = self.queue.iter().position(|(_, state)| *state == State::Failed)
         {
             self.queue.remove(oldest);
@@ -346,11 +346,11 @@ mod tests {
     #[test]
     fn failures_are_not_kept_for_ever() {
         let mut flight = InFlight::default();
-        for client in 0..2 * BENCH_MAX_FAILED as u32 {
+        for client in 0..2 * MAX_FAILED as u32 {
             flight.push(request(Kind::Iamat, client));
         }
         flight.expire(u64::MAX, |_| ());
-        assert_eq!((flight.queue.len(), flight.failed), (BENCH_MAX_FAILED, BENCH_MAX_FAILED));
-        assert_eq!(flight.queue[0].0.client, BENCH_MAX_FAILED as u32, "the oldest go first");
+        assert_eq!((flight.queue.len(), flight.failed), (MAX_FAILED, MAX_FAILED));
+        assert_eq!(flight.queue[0].0.client, MAX_FAILED as u32, "the oldest go first");
     }
 }

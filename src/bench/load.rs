@@ -12,17 +12,15 @@ use super::clock::Clock;
 use super::connection::Connection;
 use super::fault::{Fault, Faults};
 use super::in_flight::Settled;
+use super::limits::{EVENTS_PER_TURN, MAX_REPLY, OPEN_LOOP_PIPELINE, READ_CHUNK, REDIAL};
 use super::plan::{Pace, Plan};
 use super::progress::Progress;
 use super::propagation::Prober;
 use super::source::{Source, Work};
 use super::tally::NodeTally;
 use super::wire::Kind;
-use crate::limits::{
-    BENCH_MAX_REPLY, BENCH_OPEN_PIPELINE, BENCH_REDIAL, BENCH_TICK, EVENTS_PER_TURN, READ_CHUNK,
-};
 
-const TICK: u64 = BENCH_TICK.as_nanos() as u64;
+const TICK: u64 = super::limits::TICK.as_nanos() as u64;
 const MILLISECOND: u64 = 1_000_000;
 
 /// What came of a stretch of load.
@@ -119,7 +117,7 @@ impl<'p> Load<'p> {
         Ok(Self {
             prober: prober.transpose()?,
             poll,
-            buffer: vec![0; READ_CHUNK + BENCH_MAX_REPLY],
+            buffer: vec![0; READ_CHUNK + MAX_REPLY],
             clock: Clock::new(),
             source: Source::new(plan.clients, plan.whatsat_percent, servers),
             connections,
@@ -144,7 +142,7 @@ impl<'p> Load<'p> {
         if let Some(prober) = &mut self.prober {
             prober.introduce(&mut self.clock);
         }
-        let pipeline = self.plan.pipeline.max(BENCH_OPEN_PIPELINE);
+        let pipeline = self.plan.pipeline.max(OPEN_LOOP_PIPELINE);
         let outcome = self.run("introducing clients", Pace::Closed, pipeline, None);
         self.source.set(Work::Mix);
         outcome
@@ -350,7 +348,7 @@ impl<'p> Load<'p> {
         }
         for (_, place) in self.redials.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>() {
             if self.connections[place].redial(self.poll.registry()).is_err() {
-                self.redials.push((now + BENCH_REDIAL.as_nanos() as u64, place));
+                self.redials.push((now + REDIAL.as_nanos() as u64, place));
             }
         }
     }
@@ -364,6 +362,6 @@ impl<'p> Load<'p> {
             *waiting -= 1;
             tally.fault(kind, Fault::Missing);
         });
-        self.redials.push((self.clock.now() + BENCH_REDIAL.as_nanos() as u64, place));
+        self.redials.push((self.clock.now() + REDIAL.as_nanos() as u64, place));
     }
 }

@@ -8,6 +8,7 @@ mod clock;
 mod connection;
 mod fault;
 mod in_flight;
+mod limits;
 mod load;
 mod plan;
 mod process;

@@ -10,13 +10,13 @@ use std::time::Duration;
 use getopts::{Matches, Options};
 
 use super::clients::MAX_CLIENTS;
+use super::limits::{
+    DEFAULT_CONNECTIONS, MAX_CONNECTIONS, MAX_PIPELINE, MAX_PROPAGATION_NODES, MAX_RATE,
+    OPEN_LOOP_PIPELINE,
+};
 use super::wire::{Protocol, Wire};
 use crate::cli::{DEFAULT_CONFIG, EXIT_FAILURE, EXIT_USAGE, no_such_node};
 use crate::config::{Benchmark, Config, no_secrets};
-use crate::limits::{
-    BENCH_CONNECTIONS, BENCH_MAX_CONNECTIONS, BENCH_MAX_PIPELINE, BENCH_MAX_RATE, BENCH_MAX_SPREAD,
-    BENCH_OPEN_PIPELINE,
-};
 use crate::protocol::command::{Command, MAX_RESULTS};
 
 const BRIEF: &str = "\
@@ -203,21 +203,21 @@ fn plan(matches: &Matches, protocol: Protocol, config: Option<&Config>) -> Resul
         None => others(matches)?,
     };
     let clients = number(matches, "clients", benchmark.num_clients, 1, MAX_CLIENTS)?;
-    let connections = (clients as usize).min(BENCH_CONNECTIONS).max(servers.len());
-    let connections = number(matches, "connections", connections, 1, BENCH_MAX_CONNECTIONS)?;
+    let connections = (clients as usize).min(DEFAULT_CONNECTIONS).max(servers.len());
+    let connections = number(matches, "connections", connections, 1, MAX_CONNECTIONS)?;
     if connections < servers.len() {
         let count = servers.len();
         return Err(Refusal::usage(format!("{count} nodes need as many --connections")));
     }
     let pace = if matches.opt_present("rate") {
-        Pace::Open(number(matches, "rate", 1.0, 0.1, BENCH_MAX_RATE)?)
+        Pace::Open(number(matches, "rate", 1.0, 0.1, MAX_RATE)?)
     } else {
         Pace::Closed
     };
-    let pipeline = if pace == Pace::Closed { 1 } else { BENCH_OPEN_PIPELINE };
+    let pipeline = if pace == Pace::Closed { 1 } else { OPEN_LOOP_PIPELINE };
     let propagation = matches.opt_present("propagation") || matches.opt_present("probes");
-    if propagation && !(herd && (2..=BENCH_MAX_SPREAD).contains(&servers.len())) {
-        let most = BENCH_MAX_SPREAD;
+    if propagation && !(herd && (2..=MAX_PROPAGATION_NODES).contains(&servers.len())) {
+        let most = MAX_PROPAGATION_NODES;
         return Err(Refusal::usage(format!(
             "--propagation needs from 2 to {most} nodes of a herd"
         )));
@@ -240,8 +240,8 @@ fn plan(matches: &Matches, protocol: Protocol, config: Option<&Config>) -> Resul
         servers,
         clients,
         connections,
-        idle: number(matches, "idle", 0, 0, BENCH_MAX_CONNECTIONS)?,
-        pipeline: number(matches, "pipeline", pipeline, 1, BENCH_MAX_PIPELINE)?,
+        idle: number(matches, "idle", 0, 0, MAX_CONNECTIONS)?,
+        pipeline: number(matches, "pipeline", pipeline, 1, MAX_PIPELINE)?,
         pace,
         whatsat_percent: if herd { number(matches, "whatsat-percent", 30, 0, 100)? } else { 0 },
         warmup: seconds("warmup", Duration::ZERO, 0.0)?,

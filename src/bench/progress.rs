@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
+use super::limits::PROGRESS;
 use super::tally::NodeTally;
-use crate::limits::BENCH_PROGRESS;
 
 /// A line on standard error that is written over, if that is a terminal.
 pub struct Progress {
@@ -31,7 +31,7 @@ impl Progress {
             (self.shown, self.requests) = (0, 0);
         }
         let pause = elapsed - self.shown;
-        if !self.is_terminal || u128::from(pause) < BENCH_PROGRESS.as_nanos() {
+        if !self.is_terminal || u128::from(pause) < PROGRESS.as_nanos() {
             return;
         }
         let latencies = tallies.iter().flat_map(|tally| &tally.latencies);

@@ -3,8 +3,8 @@
 use hdrhistogram::Histogram;
 
 use super::fault::{Fault, Faults};
+use super::limits::MAX_LATENCY;
 use super::wire::Kind;
-use crate::limits::BENCH_MAX_LATENCY;
 
 /// What came of the requests to one node.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ impl NodeTally {
 
 /// A histogram of nanoseconds, exact to three digits.
 pub fn histogram() -> Histogram<u64> {
-    let longest = BENCH_MAX_LATENCY.as_nanos() as u64;
+    let longest = MAX_LATENCY.as_nanos() as u64;
     // The bounds are right whatever the constant: any other would be a bug to be told at once.
     #[expect(clippy::expect_used, reason = "fails at the first call or never")]
     Histogram::new_with_bounds(1, longest, 3).expect("bounds of the histogram")

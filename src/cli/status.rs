@@ -8,7 +8,19 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::http::overview::Overview;
-use crate::limits::{MAX_STATUS_BYTES, STATUS_PAUSE, STATUS_TIMEOUT, STATUS_TRIES};
+
+/// Time allowed for one node to answer: a healthy one answers within milliseconds.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Largest response, in bytes: a full mesh of [`MAX_NODES`](crate::limits::MAX_NODES) nodes needs
+/// most of it.
+const MAX_RESPONSE_BYTES: usize = 64 << 20;
+
+/// Number of times that nodes with different records are queried again.
+const RETRIES: usize = 3;
+
+/// Pause before nodes are queried again: records are in transit for less.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The state of the herd.
 pub struct Status {
@@ -44,11 +56,11 @@ pub fn status(config: &Config, nodes: &[usize]) -> Result<Status, String> {
     let mut answers = ask(&asked);
     let mut agreement = agreement(&answers, None);
     // Records may be on their way: then the next look finds other sums, or the same everywhere.
-    for _ in 0..STATUS_TRIES {
+    for _ in 0..RETRIES {
         if agreement != Agreement::Differ {
             break;
         }
-        thread::sleep(STATUS_PAUSE);
+        thread::sleep(RETRY_PAUSE);
         let again = ask(&asked);
         agreement = self::agreement(&again, Some(&answers));
         answers = again;
@@ -92,7 +104,7 @@ fn overview(name: &str, address: &str) -> Answer {
 
 /// The body of `/api/herd`.
 fn fetch(address: &str) -> Result<Vec<u8>, String> {
-    let deadline = Instant::now() + STATUS_TIMEOUT;
+    let deadline = Instant::now() + TIMEOUT;
     let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     let text = |error: std::io::Error| error.to_string();
     let resolved = address.to_socket_addrs().map_err(text)?.next().ok_or("no such host")?;
@@ -100,7 +112,7 @@ fn fetch(address: &str) -> Result<Vec<u8>, String> {
     stream.set_write_timeout(Some(left())).map_err(text)?;
     stream.write_all(b"GET /api/herd HTTP/1.0\r\nHost: localhost\r\n\r\n").map_err(text)?;
     let (mut response, mut chunk) = (Vec::new(), [0; 16 * 1024]);
-    while response.len() < MAX_STATUS_BYTES && Instant::now() < deadline {
+    while response.len() < MAX_RESPONSE_BYTES && Instant::now() < deadline {
         stream.set_read_timeout(Some(left())).map_err(text)?;
         let read = stream.read(&mut chunk).map_err(text)?;
         if read == 0 {

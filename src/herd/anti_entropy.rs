@@ -23,7 +23,11 @@ use super::message::{
 };
 use super::queue::{NumberSet, SlotQueue};
 use super::routes::NodeId;
-use crate::limits::FETCH_FREELY;
+
+/// Records or leaves per comparison that a link requests while another link is being asked for
+/// them, or sends unrequested: a small difference is not worth a wait or a round trip, and 256
+/// records are 25 kB.
+pub const FETCH_FREELY: u32 = 256;
 
 /// How long a check waits for a missing record to come by itself: many times the delay of a flood.
 pub const GRACE: Duration = Duration::from_secs(1);

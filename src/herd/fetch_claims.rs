@@ -9,7 +9,16 @@ use core::time::Duration;
 
 use super::digest::Leaf;
 use super::routes::NodeId;
-use crate::limits::{FETCH_LEAST, FETCH_PATIENCE};
+
+/// Interval at which a neighbor that was asked for records is checked: if it has sent fewer than
+/// [`FETCH_LEAST`] since the last check, other neighbors may be asked for what is still missing.
+/// Longer than an answer takes on any but the longest routes, and short compared with a fetch of
+/// many records. Too short an interval costs nothing but records that arrive twice.
+pub const FETCH_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Fewest records per [`FETCH_PATIENCE`]: 200 kB per second. A slower neighbor may be in trouble
+/// and must not delay what a healthy one would send.
+pub const FETCH_LEAST: u32 = 1000;
 
 /// The leaf is not being fetched.
 const NOBODY: NodeId = NodeId::MAX;

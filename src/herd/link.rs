@@ -7,11 +7,17 @@ use super::directory::Slot;
 use super::message::Purpose;
 use super::queue::{NumberSet, SlotQueue};
 use super::routes::NodeId;
-use crate::limits::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT};
 use crate::protocol::time::Nanos;
 
 /// The shell's name for a connection; the core only hands it back.
 pub type ConnectionId = u64;
+
+/// Time allowed for a neighbor to accept a TCP connection: one that is up does so within a round
+/// trip.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Time allowed for each handshake on a connection, that of TLS and that of the herd's protocol.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// First pause before a neighbour is dialled again; it doubles from there.
 pub const REDIAL_MIN: Duration = Duration::from_millis(50);

@@ -32,12 +32,17 @@ use queue::SlotQueue;
 use routes::{Heard, LINKS_PAUSE, NodeId, Routes};
 
 use crate::counters::counters;
-use crate::limits::{SWEEP_INTERVAL, SWEEP_SLOTS};
 use crate::message_log::MessageLog;
 use crate::protocol::next_field;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
 use crate::rng::Rng;
+
+/// Slots examined for expired records in one sweep.
+const SWEEP_SLOTS: u32 = 20_000;
+
+/// Pause between two sweeps: a directory of a million clients is examined in five seconds.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// An edge of this node: a place in [`Herd::links`].
 pub type LinkId = usize;

@@ -11,7 +11,8 @@ use super::peer_tls::{FIRST_BYTE, PeerTlsConfig, certified};
 use super::session::Session;
 use super::tls::Tls;
 use crate::herd::LinkId;
-use crate::limits::{DIAL_TIMEOUT, DRAIN_TIMEOUT, HANDSHAKE_TIMEOUT, Limits, PROBATION};
+use crate::herd::link::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT};
+use crate::limits::{DRAIN_TIMEOUT, Limits, PROBATION};
 use crate::node::{Next, Stall};
 
 /// Where a connection is in its life.

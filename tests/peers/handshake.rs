@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use proxy_herd::limits::{HANDSHAKE_TIMEOUT, MAX_PROBATIONS};
+use proxy_herd::herd::link::HANDSHAKE_TIMEOUT;
+use proxy_herd::limits::MAX_PROBATIONS;
 
 use crate::common::{DEADLINE, Herd, assert_bytes, eventually, find, refused, show};
 use crate::peer::{Peer, beside_a_false_neighbour, hello, proof};

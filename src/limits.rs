@@ -115,60 +115,6 @@ pub const MAX_ATTEMPTS: usize = 8;
 /// again only when it has given up on the answer.
 pub const LOOKUPS_EACH: usize = 2;
 
-/// Largest head of an HTTP request, in bytes: request line and header fields. A browser's is under
-/// 2 KiB.
-pub const WEB_MAX_HEAD: usize = 8192;
-
-/// Most header fields of an HTTP request. A browser sends about 15.
-pub const WEB_MAX_FIELDS: usize = 64;
-
-/// Most clients of one listing. There is a link to the next ones, so nobody needs more at once.
-pub const WEB_MAX_LISTED: u64 = 100_000;
-
-/// Records that all HTTP connections together may look at in one turn of the loop: some hundreds
-/// of microseconds, after which the line protocol has its turn.
-pub const WEB_WORK_PER_TURN: usize = 4096;
-
-/// Records that a response costs besides those it looks at: `/metrics`, the dearest, takes as long.
-pub const WEB_RESPONSE_WORK: usize = 512;
-
-/// Bytes of a response that are put together at a time; the next follow when these have left.
-pub const WEB_SLICE: usize = 64 * 1024;
-
-/// How long an HTTP connection may be kept open between two requests. A browser and Prometheus ask
-/// more often, and whoever has gone without a word must not keep a place.
-pub const WEB_IDLE: Duration = Duration::from_mins(1);
-
-/// Listings of clients under way at the same time; one more is told to come again. Each looks at all
-/// clients, and they share [`WEB_WORK_PER_TURN`].
-pub const MAX_LISTINGS: usize = 64;
-
-/// Subscribers of `/events`: people who look at a map.
-pub const MAX_SUBSCRIBERS: usize = 1024;
-
-/// Clients that one subscriber may name.
-pub const MAX_FILTER_CLIENTS: usize = 16;
-
-/// Shortest pause between two events of one client: what an eye takes for smooth on a map.
-pub const EVENT_FLUSH: Duration = Duration::from_millis(200);
-
-/// Silence on `/events` that is told: proxies close what is silent for a minute.
-pub const EVENT_HEARTBEAT: Duration = Duration::from_secs(15);
-
-/// How long changes are noted after the last subscriber has gone: it may just be reconnecting.
-pub const EVENT_LINGER: Duration = Duration::from_secs(30);
-
-/// Changes kept for subscribers that are slow or come back: 8 MiB, and 26 s at 10,000 updates a
-/// second.
-pub const MAX_CHANGES: usize = 1 << 18;
-
-/// Changes that are published together: half of those kept, so that whoever has had all that was
-/// published does not lose any of the next.
-pub const MAX_CHANGES_PER_FLUSH: usize = MAX_CHANGES / 2;
-
-/// Bytes of events that are kept for the next subscriber until the next flush.
-pub const MAX_RENDERED: usize = 1 << 20;
-
 settings! {
     /// What clients may ask of a node: the section `limits`.
     Limits in "limits" {

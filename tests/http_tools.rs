@@ -272,7 +272,7 @@ fn status_is_0_when_all_is_well_and_says_what_is_not() {
     herd.kill("Clark");
     let (out, err) = eventually("Bona has noticed", DEADLINE, || {
         let (code, out, err) = status(&herd, &[]);
-        (code == Some(1) && err.contains("Bona: Clark is not linked")).then_some((out, err))
+        (code == Some(1) && err.contains("Bona: the link to Clark is down")).then_some((out, err))
     });
     assert!(out.contains("\nClark   not reached\n"), "{out}");
     assert!(err.starts_with("proxy-herd: not all is well\n"), "{err}");

@@ -114,8 +114,8 @@ pub struct Herd {
     routes: Routes,
     links: Vec<Link>,
     fetches: Fetches,
-    /// The slots that have changed since somebody last looked, while somebody looks.
-    pub watched: Option<SlotQueue>,
+    /// Slots that changed since [`Herd::poll_changed`] last returned them; `None` if not watched.
+    watched: Option<SlotQueue>,
     /// The link to a node, if it is a neighbour.
     link_to: Vec<Option<LinkId>>,
     actions: VecDeque<Action>,
@@ -249,6 +249,40 @@ impl Herd {
         Ok(())
     }
 
+    /// Starts to record which slots change.
+    pub fn watch(&mut self) {
+        self.watched = Some(SlotQueue::default());
+    }
+
+    /// Stops recording changes and drops those that were not polled.
+    pub fn unwatch(&mut self) {
+        self.watched = None;
+    }
+
+    /// Whether changes are recorded.
+    #[must_use]
+    pub const fn is_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    /// Number of slots that [`Herd::poll_changed`] will return.
+    #[must_use]
+    pub fn changed(&self) -> usize {
+        self.watched.as_ref().map_or(0, SlotQueue::len)
+    }
+
+    /// Returns the next slot that has changed, each once however often it has changed since.
+    pub fn poll_changed(&mut self) -> Option<Slot> {
+        self.watched.as_mut()?.pop()
+    }
+
+    /// Records a change of `slot`, if changes are recorded.
+    pub(crate) fn mark_changed(&mut self, slot: Slot) {
+        if let Some(watched) = &mut self.watched {
+            watched.push(slot);
+        }
+    }
+
     /// Takes a record from the neighbour of `link`; `repair` if anti-entropy brought it.
     pub fn receive_record(
         &mut self,
@@ -288,9 +322,7 @@ impl Herd {
     /// there is any doubt. Outside the trees, and always to get it, are servers of the seed and
     /// neighbours that are linked and have not told the herd so yet.
     fn forward(&mut self, slot: Slot, origin: NodeId, from: Option<LinkId>, repaired: bool) {
-        if let Some(watched) = &mut self.watched {
-            watched.push(slot);
-        }
+        self.mark_changed(slot);
         let parent = from.map(|link| self.links[link].peer);
         let tree = self.routes.tree(origin).filter(|tree| tree.parent == parent && !repaired);
         if let Some(tree) = tree {

@@ -1,20 +1,20 @@
-//! The page and what belongs to it, in the binary. `scripts/build_page.sh` makes it from `http/`.
+//! The page and its files, compiled into the binary. `scripts/build_page.sh` builds them from `web/`.
 
 use ring::digest::{SHA256, digest};
 
-/// A file that never changes while the node runs.
+/// A static file.
 pub struct Asset {
-    /// Its path.
+    /// Path under which it is served.
     pub path: &'static str,
-    /// Its media type.
+    /// Media type.
     pub media: &'static str,
-    /// What it holds.
+    /// Content.
     pub bytes: &'static [u8],
-    /// The same, compressed with gzip.
+    /// Content compressed with gzip.
     pub gzip: &'static [u8],
 }
 
-/// Names a file of `assets/`, beside which a compressed one stands.
+/// Includes a file of `assets/` and its compressed twin.
 macro_rules! asset {
     ($path:literal, $file:literal, $media:literal) => {
         Asset {
@@ -26,7 +26,7 @@ macro_rules! asset {
     };
 }
 
-/// All of them.
+/// All static files.
 pub const ASSETS: &[Asset] = &[
     asset!("/", "index.html", "text/html; charset=utf-8"),
     asset!("/page.js", "page.js", "text/javascript; charset=utf-8"),
@@ -36,7 +36,8 @@ pub const ASSETS: &[Asset] = &[
     asset!("/licences.txt", "licences.txt", "text/plain; charset=utf-8"),
 ];
 
-/// The entity tags of all assets, quoted, in their order: as they are, and compressed.
+/// Returns the quoted entity tags of all assets, in their order: of the plain and of the compressed
+/// content.
 #[must_use]
 pub fn tags() -> Vec<[String; 2]> {
     let tag = |bytes: &[u8]| {

@@ -1,20 +1,20 @@
-//! `/api/clients`: those in a box, a slice at a time.
+//! `/api/clients`: a listing of the clients in a box, produced in slices.
 
-use super::Slice;
+use super::OutputSlice;
 use super::feature::push_feature;
+use super::limits::MAX_LISTED;
 use super::position::{Bounds, Position};
 use super::query;
-use super::response::{Answer, Chunk};
 use crate::herd::directory::{Directory, Slot};
-use crate::limits::WEB_MAX_LISTED;
 use crate::protocol::time::Nanos;
 use crate::text::digits::push_digits;
 
-/// Clients of one response, where the request does not say.
+/// Clients of one page if the request does not set `limit`.
 const DEFAULT_LIMIT: u64 = 1000;
 
-/// A walk along the slots of the directory that is on its way into a response.
+/// A page of a listing: a walk through the slots of the directory.
 pub struct Listing {
+    /// Next slot to examine.
     at: Slot,
     bounds: Option<Bounds>,
     /// The box as the request wrote it, for the link to the next page.
@@ -22,16 +22,15 @@ pub struct Listing {
     limit: u64,
     listed: u64,
     begun: bool,
-    pub(super) answer: Answer,
 }
 
 impl Listing {
-    /// The listing that `query` asks for.
+    /// Parses the query of `/api/clients`.
     ///
     /// # Errors
     ///
-    /// For people: what is wrong with the query.
-    pub fn new(query: &str, answer: Answer) -> Result<Self, String> {
+    /// What is wrong with the query, for the body of the response.
+    pub fn parse(query: &str) -> Result<Self, String> {
         let mut listing = Self {
             at: 0,
             bounds: None,
@@ -39,61 +38,55 @@ impl Listing {
             limit: DEFAULT_LIMIT,
             listed: 0,
             begun: false,
-            answer,
         };
         for (name, value) in query::parameters(query, &["bbox", "limit", "after"])? {
-            let number = query::whole(&value);
+            let number = query::integer(&value);
             match name.as_str() {
                 "bbox" => {
-                    listing.bounds = Some(query::bounds(&value).ok_or(BBOX)?);
+                    listing.bounds = Some(query::bounds(&value).ok_or(BBOX_FORMAT)?);
                     listing.bounds_text = String::from_utf8_lossy(&value).into_owned();
                 }
                 "limit" => {
-                    listing.limit = number
-                        .filter(|limit| (1..=WEB_MAX_LISTED).contains(limit))
-                        .ok_or("limit is a whole number from 1 to 100000")?;
+                    listing.limit =
+                        number.filter(|limit| (1..=MAX_LISTED).contains(limit)).ok_or_else(
+                            || format!("limit must be an integer from 1 to {MAX_LISTED}"),
+                        )?;
                 }
                 _ => {
                     listing.at = number
                         .and_then(|slot| Slot::try_from(slot).ok())
-                        .ok_or("after is what the link to the next page says")?;
+                        .ok_or("after must be taken from the link to the next page")?;
                 }
             }
         }
         Ok(listing)
     }
 
-    /// Appends a slice of the body. Returns whether that was the last one.
+    /// Appends a slice of the body. Returns whether it was the last one.
     pub(super) fn advance(
         &mut self,
         directory: &Directory,
         now: Nanos,
-        slice: &mut Slice<'_>,
+        slice: &mut OutputSlice<'_>,
     ) -> bool {
-        let chunk = self.answer.chunked.then(|| Chunk::begin(slice.out));
         if !std::mem::replace(&mut self.begun, true) {
             slice.out.extend_from_slice(b"{\"type\":\"FeatureCollection\",\"features\":[");
         }
         while self.at < directory.slots() && self.listed < self.limit && slice.has_room() {
             slice.spend(1);
-            self.list(directory, now, slice.out);
+            self.push_current(directory, now, slice.out);
             self.at += 1;
         }
         let more = self.at < directory.slots();
         let ended = !more || self.listed == self.limit;
         if ended {
-            self.end(more, directory, slice.out);
-        }
-        if let Some(chunk) = chunk {
-            chunk.end(slice.out);
-            if ended {
-                Chunk::last(slice.out);
-            }
+            self.push_end(more, directory, slice.out);
         }
         ended
     }
 
-    fn list(&mut self, directory: &Directory, now: Nanos, out: &mut Vec<u8>) {
+    /// Appends the client in the current slot, if it is in the box.
+    fn push_current(&mut self, directory: &Directory, now: Nanos, out: &mut Vec<u8>) {
         let Some(location) = directory.location(self.at) else { return };
         if self.bounds.is_some_and(|bounds| !bounds.contain(Position::from(location))) {
             return;
@@ -104,7 +97,7 @@ impl Listing {
         self.listed += 1;
     }
 
-    fn end(&self, more: bool, directory: &Directory, out: &mut Vec<u8>) {
+    fn push_end(&self, more: bool, directory: &Directory, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\n],\"held\":");
         push_digits(out, directory.len().into(), 1);
         out.extend_from_slice(b",\"next\":");
@@ -125,6 +118,6 @@ impl Listing {
     }
 }
 
-/// How a box is written.
-pub const BBOX: &str = "bbox is minLon,minLat,maxLon,maxLat in degrees, such as -118.5,34,-118,34.5; \
-                        minLon may be greater than maxLon across the antimeridian";
+/// Error message for a box that is not valid.
+pub const BBOX_FORMAT: &str = "bbox must be minLon,minLat,maxLon,maxLat in degrees, such as -118.5,34,-118,34.5; minLon may be \
+     greater than maxLon to cross the antimeridian";

@@ -1,54 +1,67 @@
-//! `/events`: clients as they change, for everybody who listens.
+//! `/events`: the log of client changes that all subscribers share.
 //!
-//! There is one log of changes. [`Events::handle_timeout`] empties what the herd has noted into it,
-//! a few times a second; a [`Subscription`] is a cursor into it and a filter.
+//! The log is a ring buffer of changes, addressed by sequence numbers that only grow. A
+//! [`Subscription`](super::subscription::Subscription) is a cursor into it, which is the sequence of
+//! the next change to read, and a [`Filter`].
+//!
+//! ```text
+//!                  first               published             end
+//!                    |                     |                  |
+//!                    v                     v                  v
+//!   .  .  .  .  .  . +---+---+---+---+---+---+---+---+---+---+
+//!     overwritten    |  published changes  |  logged changes  |  <- next change
+//!   .  .  .  .  .  . +---+---+---+---+---+---+---+---+---+---+
+//!
+//!      cursor < first   first <= cursor < published   cursor == published   never greater
+//!      changes lost     changes to read               up to date
+//! ```
+//!
+//! [`Events::handle_timeout`] appends at `end` what has changed in the herd. Every [`EVENT_FLUSH`] it
+//! moves `published` up to `end`, so that all subscribers see the same batch. `first` follows once the
+//! ring holds [`MAX_CHANGES`]. It may even pass `published`, because sending a snapshot logs changes,
+//! too: until the next batch is published there is then no position from which a subscriber could
+//! start.
 
-use core::hash::Hasher as _;
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use siphasher::sip::SipHasher13;
 use slab::Slab;
 
-use super::Slice;
-use super::feature::push_feature;
+use super::OutputSlice;
+use super::change::{Change, Epoch, EventId, name_hash, push_client};
+use super::filter::Filter;
+use super::limits::{
+    EVENT_FLUSH, EVENT_HEARTBEAT, EVENT_LINGER, MAX_CHANGES, MAX_CHANGES_PER_FLUSH, MAX_RENDERED,
+    MAX_SUBSCRIBERS,
+};
 use super::position::Position;
-use super::subscription::Subscription;
 use crate::counters::counters;
 use crate::herd::Herd;
 use crate::herd::directory::{Directory, Slot};
 use crate::herd::link::ConnectionId;
-use crate::herd::queue::SlotQueue;
-use crate::limits::{
-    EVENT_FLUSH, EVENT_HEARTBEAT, EVENT_LINGER, MAX_CHANGES, MAX_CHANGES_PER_FLUSH, MAX_RENDERED,
-    MAX_SUBSCRIBERS,
-};
 use crate::protocol::time::Nanos;
-use crate::text::digits::push_digits;
 
-/// Changes that are looked at for the price of one record: a look is a few comparisons.
+/// Changes that are examined for the price of one record: examining one is a few comparisons.
 const CHANGES_PER_WORK: usize = 64;
 
-/// The log of changes, and who reads it.
+/// The log of changes and its subscribers.
 #[derive(Default)]
 pub struct Events {
-    /// The life of the node, and which time it is that somebody listens: sequences are counted anew
-    /// with each.
-    epoch: (u64, u64),
+    epoch: Epoch,
     ring: VecDeque<Change>,
-    /// The sequence of the first change in the ring.
+    /// Sequence of the first change in the ring.
     first: u64,
-    /// Subscribers read up to here.
+    /// Sequence after the last published change.
     published: u64,
-    /// What is known of each slot.
-    slots: Vec<Seen>,
-    /// Changes that are still to be taken over before they are published together.
-    left: usize,
+    /// The last logged change of each slot.
+    slots: Vec<Known>,
+    /// Changes still to be logged before the current batch is published.
+    batch_left: usize,
     flush_at: Duration,
     beat_at: Duration,
     /// Heartbeats so far.
     beats: u64,
-    /// Since when nobody listens.
+    /// Time at which the last subscriber left.
     idle_since: Option<Duration>,
     subscribers: Slab<ConnectionId>,
     rendered: Rendered,
@@ -56,45 +69,38 @@ pub struct Events {
     pub counters: Counters,
 }
 
-/// A slot as the log knows it.
+/// The state of a slot according to the log.
 #[derive(Clone, Copy)]
-struct Seen {
-    /// The sequence of its last change, cut to 32 bits.
-    last: u32,
-    /// Where its client was then, or when a subscriber was told.
+struct Known {
+    /// Low 32 bits of the sequence of its last change.
+    last_change: u32,
+    /// Position of its client at that change, or when a subscriber was last sent it.
     position: Option<Position>,
 }
 
-/// A slot has changed, and this was where its client was then.
-#[derive(Clone, Copy)]
-pub(super) struct Change {
-    slot: Slot,
-    pub position: Position,
-    /// Where it was before, if that is known: who watches that place is to know that it has left.
-    pub left: Option<Position>,
-    /// Of the client's name.
-    pub name: u32,
-}
-
-/// Events of the changes published last, each made once for all subscribers.
+/// Events of the changes that were published last. Each is rendered once for all subscribers.
 #[derive(Default)]
 struct Rendered {
-    /// The sequence of the first of these changes.
+    /// Sequence of the first of these changes.
     first: u64,
-    /// For each change, where its event is; empty where it was not made yet.
-    places: Vec<(u32, u32)>,
+    /// Start and end of each event in `bytes`; both 0 until it is rendered.
+    ranges: Vec<(u32, u32)>,
     bytes: Vec<u8>,
 }
 
-/// What a subscriber begins with.
+/// The starting point of a new subscriber.
 pub(super) struct Start {
-    /// Its number.
+    /// Key of the subscriber, for [`Events::unsubscribe`].
     pub key: usize,
-    /// The sequence of the first change it is to have.
+    /// Sequence of the first change to read.
     pub cursor: u64,
-    /// Whether it has had all that was before.
+    /// Whether the subscriber has seen everything before the cursor and needs no snapshot.
     pub resumed: bool,
 }
+
+/// The next change of a subscriber is no longer in the log.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Lost;
 
 counters! {
     /// Monotonic counters of events since start-up.
@@ -105,26 +111,26 @@ counters! {
 }
 
 impl Events {
-    /// A log of a node in this life.
+    /// Returns an empty log. `boot` is the boot id of the process.
     #[must_use]
     pub fn new(boot: u64) -> Self {
-        // There is an id before the first change, so that everybody has one to come back with.
-        Self { epoch: (boot, 0), first: 1, published: 1, ..Self::default() }
+        // Sequences start at 1, so that there is an id before the first change to resume from.
+        Self { epoch: Epoch { boot, period: 0 }, first: 1, published: 1, ..Self::default() }
     }
 
-    /// How many listen.
+    /// Number of subscribers.
     #[must_use]
     pub fn subscribers(&self) -> usize {
         self.subscribers.len()
     }
 
-    /// The connections of those who listen.
+    /// Connections of all subscribers.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionId> {
         self.subscribers.iter().map(|(_, &connection)| connection)
     }
 
-    /// Somebody listens from now on, or from behind the event `last` if that is still in the log.
-    /// `None`: there are too many already.
+    /// Adds a subscriber, which resumes after the event `last` if the log still reaches back that
+    /// far. Returns `None` if there are too many subscribers.
     pub(super) fn subscribe(
         &mut self,
         connection: ConnectionId,
@@ -135,20 +141,23 @@ impl Events {
         if self.subscribers.len() >= MAX_SUBSCRIBERS {
             return None;
         }
-        if herd.watched.is_none() {
-            herd.watched = Some(SlotQueue::default());
-            self.epoch.1 += 1;
+        if !herd.is_watched() {
+            herd.watch();
+            self.epoch.period += 1;
             self.beat_at = now + EVENT_HEARTBEAT;
         }
         self.idle_since = None;
-        let resumed = last.and_then(|id| self.sequence(id)).and_then(|last| last.checked_add(1));
-        let resumed = resumed.filter(|next| (self.first..=self.published).contains(next));
+        let resumed = last
+            .and_then(EventId::parse)
+            .filter(|id| id.epoch == self.epoch)
+            .and_then(|id| id.sequence.checked_add(1))
+            .filter(|next| (self.first..=self.published).contains(next));
         let key = self.subscribers.insert(connection);
         let cursor = resumed.unwrap_or(self.published);
         Some(Start { key, cursor, resumed: resumed.is_some() })
     }
 
-    /// The subscriber with this number has gone.
+    /// Removes the subscriber with this key.
     pub(super) fn unsubscribe(&mut self, key: usize, now: Duration) {
         self.subscribers.try_remove(key);
         if self.subscribers.is_empty() {
@@ -156,105 +165,112 @@ impl Events {
         }
     }
 
-    /// When [`Events::handle_timeout`] wants to be called.
+    /// The next time at which [`Events::handle_timeout`] must be called.
     #[must_use]
     pub fn poll_timeout(&self, herd: &Herd) -> Option<Duration> {
-        let watched = herd.watched.as_ref()?;
-        let changes = match self.left {
-            0 => (!watched.is_empty()).then_some(self.flush_at),
+        if !herd.is_watched() {
+            return None;
+        }
+        let changes = match self.batch_left {
+            0 => (herd.changed() > 0).then_some(self.flush_at),
             _ => Some(Duration::ZERO),
         };
         let idle = self.idle_since.map(|since| since + EVENT_LINGER);
         [changes, idle, Some(self.beat_at)].into_iter().flatten().min()
     }
 
-    /// Takes over what has changed, at the most `work` changes at once. Returns whether there is
-    /// something for the subscribers.
+    /// Logs changes of the herd, one per unit of `work`, and publishes them when the batch is
+    /// complete. Returns whether subscribers have something to send.
     pub fn handle_timeout(&mut self, herd: &mut Herd, now: Duration, work: &mut usize) -> bool {
-        let Some(watched) = &mut herd.watched else { return false };
-        if self.idle_since.is_some_and(|since| since + EVENT_LINGER <= now) {
-            herd.watched = None;
-            self.forget();
+        if !herd.is_watched() {
             return false;
         }
-        let mut told = false;
-        if self.left == 0 && self.flush_at <= now && !watched.is_empty() {
-            self.left = watched.len().min(MAX_CHANGES_PER_FLUSH);
+        if self.idle_since.is_some_and(|since| since + EVENT_LINGER <= now) {
+            herd.unwatch();
+            self.clear();
+            return false;
+        }
+        let mut is_due = false;
+        if self.batch_left == 0 && self.flush_at <= now && herd.changed() > 0 {
+            self.batch_left = herd.changed().min(MAX_CHANGES_PER_FLUSH);
             self.flush_at = now + EVENT_FLUSH;
         }
-        while self.left > 0 && *work > 0 {
+        while self.batch_left > 0 && *work > 0 {
             *work -= 1;
-            self.left -= 1;
-            if let Some(slot) = watched.pop() {
-                self.note(slot, &herd.directory);
+            self.batch_left -= 1;
+            if let Some(slot) = herd.poll_changed() {
+                self.append(slot, &herd.directory);
             }
-            if self.left == 0 {
+            if self.batch_left == 0 {
                 self.publish();
-                told = true;
+                is_due = true;
             }
         }
         if self.beat_at <= now {
             self.beat_at = now + EVENT_HEARTBEAT;
             self.beats += 1;
-            told = true;
+            is_due = true;
         }
-        told
+        is_due
     }
 
-    fn forget(&mut self) {
+    /// Drops the log, keeping what outlives a period.
+    fn clear(&mut self) {
         let Self { epoch, counters, .. } = *self;
-        *self = Self { epoch, counters, ..Self::new(epoch.0) };
+        *self = Self { epoch, counters, ..Self::new(epoch.boot) };
     }
 
+    /// Sequence of the next change that is logged.
     fn end(&self) -> u64 {
         self.first + self.ring.len() as u64
     }
 
-    fn note(&mut self, slot: Slot, directory: &Directory) {
-        // A slot that is free by now has nothing to tell.
+    /// Logs the current position of the client in `slot`, unless the slot is free by now.
+    fn append(&mut self, slot: Slot, directory: &Directory) {
         let Some(location) = directory.location(slot) else { return };
-        let name = directory.client(slot).map_or(0, name_hash);
+        let name_hash = directory.client(slot).map_or(0, name_hash);
         if self.ring.len() >= MAX_CHANGES {
             self.ring.pop_front();
             self.first += 1;
         }
-        let (last, position) = (self.end() as u32, Position::from(location));
-        let seen = self.seen(slot);
-        let left = seen.position.replace(position);
-        seen.last = last;
-        self.ring.push_back(Change { slot, position, left, name });
+        let (last_change, position) = (self.end() as u32, Position::from(location));
+        let known = self.known(slot);
+        let previous = known.position.replace(position);
+        known.last_change = last_change;
+        self.ring.push_back(Change { slot, position, previous, name_hash });
     }
 
-    fn seen(&mut self, slot: Slot) -> &mut Seen {
+    fn known(&mut self, slot: Slot) -> &mut Known {
         let slot = slot as usize;
         if self.slots.len() <= slot {
-            let unseen = Seen { last: u32::MAX, position: None };
-            self.slots.resize((slot + 1).next_multiple_of(4096), unseen);
+            let unknown = Known { last_change: u32::MAX, position: None };
+            self.slots.resize((slot + 1).next_multiple_of(4096), unknown);
         }
         &mut self.slots[slot]
     }
 
-    /// A subscriber has been told that the client in `slot` is at `position`. A move there that is
-    /// not in the log yet is taken over at once, or one away from there would begin elsewhere.
-    pub(super) fn told(&mut self, slot: Slot, position: Position, directory: &Directory) {
-        let seen = self.seen(slot);
-        match seen.position {
-            None => seen.position = Some(position),
-            Some(known) if known != position => self.note(slot, directory),
+    /// Records that a subscriber was sent `position` for `slot`. If the log does not contain the
+    /// move to that position yet, it is appended now, so that [`Change::previous`] of the next move
+    /// is right.
+    pub(super) fn record_sent(&mut self, slot: Slot, position: Position, directory: &Directory) {
+        let known = self.known(slot);
+        match known.position {
+            None => known.position = Some(position),
+            Some(logged) if logged != position => self.append(slot, directory),
             Some(_) => {}
         }
     }
 
     fn publish(&mut self) {
         self.rendered.first = self.published.max(self.first);
-        self.rendered.places.clear();
+        self.rendered.ranges.clear();
         self.rendered.bytes.clear();
         self.published = self.end();
         let changes = (self.published - self.rendered.first) as usize;
-        self.rendered.places.resize(changes, (0, 0));
+        self.rendered.ranges.resize(changes, (0, 0));
     }
 
-    /// Whether there is something for a subscriber who stands here.
+    /// Whether a subscriber has something to send: a change at its cursor, or a heartbeat.
     pub(super) const fn is_due(&self, cursor: u64, beats: u64) -> bool {
         cursor < self.published || beats != self.beats
     }
@@ -264,140 +280,99 @@ impl Events {
         self.beats
     }
 
-    /// Whether changes behind `cursor` are no longer in the log.
+    /// Whether changes after `cursor` have been overwritten.
     pub(super) const fn has_lost(&self, cursor: u64) -> bool {
         cursor < self.first
     }
 
-    /// Whether what comes after `cursor` will be lost before long.
-    pub(super) fn is_ageing(&self, cursor: u64) -> bool {
+    /// Whether the change at `cursor` is in the older half of a full log and will be overwritten
+    /// soon.
+    pub(super) fn is_aging(&self, cursor: u64) -> bool {
         !self.has_lost(cursor) && self.end() - cursor > MAX_CHANGES as u64 / 2
     }
 
-    /// Whether nothing that is published is in the log any more. Whoever begins then would have lost
-    /// something before it has begun.
+    /// Whether every published change has been overwritten. A subscriber that started now would
+    /// have lost changes before its first one.
     pub(super) const fn is_overrun(&self) -> bool {
         self.published < self.first
     }
 
-    /// Where subscribers that have just been told everything go on.
+    /// The cursor of a subscriber that is up to date.
     pub(super) const fn published(&self) -> u64 {
         self.published
     }
 
-    /// Appends the events for `subscription`. `None`: what comes next is no longer in the log.
+    /// Appends the events of the published changes from `cursor` on that pass `filter`, as far as
+    /// `slice` allows, and advances `cursor`.
     pub(super) fn deliver(
         &mut self,
-        subscription: &mut Subscription,
+        cursor: &mut u64,
+        filter: &Filter,
         directory: &Directory,
         now: Nanos,
-        slice: &mut Slice<'_>,
-    ) -> Option<()> {
-        while subscription.cursor < self.published && slice.has_room() {
-            let from = subscription.cursor.checked_sub(self.first)? as usize;
+        slice: &mut OutputSlice<'_>,
+    ) -> Result<(), Lost> {
+        while *cursor < self.published && slice.has_room() {
+            let from = cursor.checked_sub(self.first).ok_or(Lost)? as usize;
             let to = (self.published - self.first) as usize;
             let to = to.min(from + CHANGES_PER_WORK * *slice.work);
-            let wanted = |change: &Change| subscription.filter.wants(change);
+            let wanted = |change: &Change| filter.may_contain(change);
             let found = self.ring.range(from..to).position(wanted);
             let passed = found.unwrap_or(to - from);
             slice.spend(passed.div_ceil(CHANGES_PER_WORK));
-            subscription.cursor += passed as u64;
+            *cursor += passed as u64;
             if found.is_some() {
                 slice.spend(1);
-                self.push_change(subscription, from + passed, directory, now, slice.out);
-                subscription.cursor += 1;
+                self.push_change(from + passed, filter, directory, now, slice.out);
+                *cursor += 1;
             }
         }
-        Some(())
+        Ok(())
     }
 
-    /// Appends the event of a change, unless a later one has superseded it.
+    /// Appends the event of the change at `at` in the ring, unless a later change supersedes it.
     fn push_change(
         &mut self,
-        subscription: &Subscription,
         at: usize,
+        filter: &Filter,
         directory: &Directory,
         now: Nanos,
         out: &mut Vec<u8>,
     ) {
         let Change { slot, position, .. } = self.ring[at];
         let sequence = self.first + at as u64;
-        // The later one is not this subscriber's if it was elsewhere by then.
-        let superseded = self.slots[slot as usize].last != sequence as u32;
-        if superseded && subscription.filter.holds(position)
-            || !subscription.filter.wants_client(directory.client(slot))
+        // A change that left the box is sent even if it is superseded: the later change starts
+        // outside the box, so that it may not pass the filter.
+        let superseded = self.slots[slot as usize].last_change != sequence as u32;
+        if superseded && filter.contains(position)
+            || !filter.contains_client(directory.client(slot))
         {
             return;
         }
-        let id = (self.epoch, sequence);
-        let made = sequence
-            .checked_sub(self.rendered.first)
-            .and_then(|at| self.rendered.places.get_mut(at as usize));
-        let Some(place) = made else {
-            return self.counters.sent +=
-                u64::from(push_client(out, Some(id), slot, directory, now));
+        let id = Some(EventId { epoch: self.epoch, sequence });
+        let Rendered { first, ranges, bytes } = &mut self.rendered;
+        let range = sequence.checked_sub(*first).and_then(|at| ranges.get_mut(at as usize)).filter(
+            // Without room for another event, it is rendered for this subscriber alone.
+            |range| **range != (0, 0) || bytes.len() < MAX_RENDERED,
+        );
+        let Some(range) = range else {
+            self.counters.sent += u64::from(push_client(out, id, slot, directory, now));
+            return;
         };
-        let bytes = &mut self.rendered.bytes;
-        if *place == (0, 0) {
-            if bytes.len() >= MAX_RENDERED {
-                return self.counters.sent +=
-                    u64::from(push_client(out, Some(id), slot, directory, now));
-            }
+        if *range == (0, 0) {
             let start = bytes.len() as u32;
-            push_client(bytes, Some(id), slot, directory, now);
-            *place = (start, bytes.len() as u32);
+            push_client(bytes, id, slot, directory, now);
+            *range = (start, bytes.len() as u32);
         }
-        let event = &bytes[place.0 as usize..place.1 as usize];
+        let event = &bytes[range.0 as usize..range.1 as usize];
         out.extend_from_slice(event);
         self.counters.sent += u64::from(!event.is_empty());
     }
 
-    /// Appends `id: …` for what is before `cursor`.
+    /// Appends the id to resume from at `cursor`: that of the change before it.
     pub(super) fn push_id_before(&self, cursor: u64, out: &mut Vec<u8>) {
-        push_id(out, (self.epoch, cursor - 1));
+        EventId { epoch: self.epoch, sequence: cursor - 1 }.push(out);
     }
-
-    /// The sequence in an id that was given out in this epoch.
-    fn sequence(&self, id: &str) -> Option<u64> {
-        let mut numbers = id.split('-').map(|number| number.parse::<u64>().ok());
-        let (boot, time, sequence) = (numbers.next()??, numbers.next()??, numbers.next()??);
-        ((boot, time) == self.epoch && numbers.next().is_none()).then_some(sequence)
-    }
-}
-
-/// A hash of a client's name: most other names have another.
-pub(super) fn name_hash(name: &[u8]) -> u32 {
-    let mut hasher = SipHasher13::new();
-    hasher.write(name);
-    hasher.finish() as u32
-}
-
-/// Appends `id: BOOT-TIME-SEQUENCE`.
-fn push_id(out: &mut Vec<u8>, ((boot, time), sequence): ((u64, u64), u64)) {
-    out.extend_from_slice(b"id: ");
-    for (number, behind) in [(boot, b'-'), (time, b'-'), (sequence, b'\n')] {
-        push_digits(out, number, 1);
-        out.push(behind);
-    }
-}
-
-/// Appends the event of the client in `slot`, if there is one. Returns whether there was.
-pub(super) fn push_client(
-    out: &mut Vec<u8>,
-    id: Option<((u64, u64), u64)>,
-    slot: Slot,
-    directory: &Directory,
-    now: Nanos,
-) -> bool {
-    let Some(record) = directory.record(slot, now) else { return false };
-    out.extend_from_slice(b"event: client\n");
-    if let Some(id) = id {
-        push_id(out, id);
-    }
-    out.extend_from_slice(b"data: ");
-    push_feature(out, &record, now);
-    out.extend_from_slice(b"\n\n");
-    true
 }
 
 #[cfg(test)]
@@ -410,21 +385,60 @@ mod tests {
         testing::herd(identity(&["Clark"], 0, &[]))
     }
 
+    fn update(herd: &mut Herd, client: &str, location: &str, time: u32) {
+        let line = format!("AT Clark +0.000000000 {client} {location} {time}");
+        herd.hear(&Record::parse(line.as_bytes()).unwrap(), 0);
+    }
+
     fn tick(events: &mut Events, herd: &mut Herd, now: &mut Duration) -> bool {
         *now += EVENT_FLUSH;
         events.handle_timeout(herd, *now, &mut 10)
     }
 
+    /// The times of all events that a cursor and a filter, without a subscription, are sent.
+    fn deliver(events: &mut Events, cursor: &mut u64, filter: &Filter, herd: &Herd) -> Vec<u64> {
+        let (mut out, mut work) = (Vec::new(), 100);
+        let mut slice = OutputSlice { out: &mut out, soft_limit: 1 << 20, work: &mut work };
+        events.deliver(cursor, filter, &herd.directory, 0, &mut slice).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let features = text.lines().filter_map(|line| line.strip_prefix("data: "));
+        let features = features.map(|it| serde_json::from_str::<serde_json::Value>(it).unwrap());
+        features.map(|feature| feature["properties"]["time"].as_f64().unwrap() as u64).collect()
+    }
+
     #[test]
-    fn the_log_is_bounded_and_who_has_fallen_out_of_it_begins_anew() {
+    fn a_cursor_and_a_filter_select_the_newest_change_of_each_client() {
         let (mut herd, mut events, mut now) = (herd(), Events::new(7), Duration::ZERO);
-        let record = Record::parse(b"AT Clark +0.000000000 kiwi +1+1 5").unwrap();
-        herd.hear(&record, 0);
-        assert!(!tick(&mut events, &mut herd, &mut now), "nobody listens");
+        let (all, (in_box, _)) = (Filter::default(), Filter::parse("bbox=0,0,10,10").unwrap());
+        let start = events.subscribe(1, None, &mut herd, now).unwrap();
+        let (mut of_all, mut of_box) = (start.cursor, start.cursor);
+        update(&mut herd, "kiwi", "+1+1", 1);
+        update(&mut herd, "plum", "+50+1", 2);
+        assert_eq!(deliver(&mut events, &mut of_all, &all, &herd), [0; 0], "not published yet");
+        assert!(tick(&mut events, &mut herd, &mut now));
+        update(&mut herd, "kiwi", "+2+1", 3);
+        assert!(tick(&mut events, &mut herd, &mut now));
+        assert_eq!(deliver(&mut events, &mut of_all, &all, &herd), [2, 3], "1 is superseded");
+        assert_eq!(deliver(&mut events, &mut of_box, &in_box, &herd), [3]);
+        assert_eq!((of_all, of_box), (events.published(), events.published()));
+        update(&mut herd, "kiwi", "+50+1", 4);
+        assert!(tick(&mut events, &mut herd, &mut now));
+        update(&mut herd, "kiwi", "+60+1", 5);
+        assert!(tick(&mut events, &mut herd, &mut now));
+        assert_eq!(deliver(&mut events, &mut of_box, &in_box, &herd), [5], "it left the box");
+        assert_eq!(deliver(&mut events, &mut of_box, &in_box, &herd), [0; 0]);
+        assert_eq!(events.counters.sent, 4);
+    }
+
+    #[test]
+    fn the_log_is_bounded_and_a_subscriber_that_fell_behind_starts_over() {
+        let (mut herd, mut events, mut now) = (herd(), Events::new(7), Duration::ZERO);
+        update(&mut herd, "kiwi", "+1+1", 5);
+        assert!(!tick(&mut events, &mut herd, &mut now), "there is no subscriber");
         let start = events.subscribe(1, None, &mut herd, now).unwrap();
         assert!(!start.resumed);
         for _ in 0..=MAX_CHANGES {
-            herd.watched.as_mut().unwrap().push(0);
+            herd.mark_changed(0);
             assert!(tick(&mut events, &mut herd, &mut now));
         }
         assert!(events.has_lost(start.cursor));
@@ -444,45 +458,45 @@ mod tests {
             assert_eq!(start.resumed, resumed, "{id}");
             events.unsubscribe(start.key, now);
         }
-        // Nobody listens any more: for a while somebody may come back, then nothing is noted.
+        // Without subscribers the log is kept for a while, in case one reconnects.
         events.unsubscribe(start.key, now);
         tick(&mut events, &mut herd, &mut now);
-        assert!(herd.watched.is_some());
+        assert!(herd.is_watched());
         now += EVENT_LINGER;
         tick(&mut events, &mut herd, &mut now);
-        assert!(herd.watched.is_none() && events.ring.is_empty());
-        let anew = events.subscribe(3, Some(&format!("7-1-{last}")), &mut herd, now).unwrap();
-        assert!(!anew.resumed, "sequences are counted anew");
+        assert!(!herd.is_watched() && events.ring.is_empty());
+        let next = events.subscribe(3, Some(&format!("7-1-{last}")), &mut herd, now).unwrap();
+        assert!(!next.resumed, "a new period numbers its changes from 1");
     }
 
     #[test]
-    fn a_flush_takes_no_more_than_its_share() {
+    fn a_batch_is_limited_and_is_published_as_a_whole() {
         let (mut herd, mut events, mut now) = (herd(), Events::new(7), Duration::ZERO);
         events.subscribe(1, None, &mut herd, now).unwrap();
         for slot in 0..25 {
-            herd.watched.as_mut().unwrap().push(slot);
+            herd.mark_changed(slot);
         }
-        assert!(!tick(&mut events, &mut herd, &mut now), "ten of them");
-        assert_eq!(events.poll_timeout(&herd), Some(Duration::ZERO), "at once, the next");
+        assert!(!tick(&mut events, &mut herd, &mut now), "10 of 25");
+        assert_eq!(events.poll_timeout(&herd), Some(Duration::ZERO), "continue at once");
         assert!(!events.handle_timeout(&mut herd, now, &mut 10));
-        assert!(events.handle_timeout(&mut herd, now, &mut 10), "all, and told together");
-        herd.watched.as_mut().unwrap().push(1);
+        assert!(events.handle_timeout(&mut herd, now, &mut 10), "all 25 are published together");
+        herd.mark_changed(1);
         assert!(!events.handle_timeout(&mut herd, now, &mut 10), "not before the next flush");
         assert!(tick(&mut events, &mut herd, &mut now));
         for slot in 0..3 * MAX_CHANGES_PER_FLUSH as u32 {
-            herd.watched.as_mut().unwrap().push(slot);
+            herd.mark_changed(slot);
         }
-        for left in [2, 1, 0] {
+        for batches_left in [2, 1, 0] {
             now += EVENT_FLUSH;
             let mut work = usize::MAX;
-            assert!(events.handle_timeout(&mut herd, now, &mut work), "not all in one flush");
+            assert!(events.handle_timeout(&mut herd, now, &mut work));
             assert_eq!(usize::MAX - work, MAX_CHANGES_PER_FLUSH);
-            assert_eq!(herd.watched.as_ref().unwrap().len(), left * MAX_CHANGES_PER_FLUSH);
+            assert_eq!(herd.changed(), batches_left * MAX_CHANGES_PER_FLUSH);
         }
     }
 
     #[test]
-    fn there_is_a_limit_on_subscribers() {
+    fn the_number_of_subscribers_is_limited() {
         let (mut herd, mut events) = (herd(), Events::new(7));
         for id in 0..MAX_SUBSCRIBERS {
             assert!(events.subscribe(id as u64, None, &mut herd, Duration::ZERO).is_some());

@@ -7,7 +7,7 @@ use crate::text::digits::push_digits;
 use crate::text::json::push_escaped;
 use crate::text::percent::push_encoded;
 
-/// Appends the feature of `record` at the time `now`.
+/// Appends `record` as a feature. Its `age` is relative to `now`.
 pub fn push_feature(out: &mut Vec<u8>, record: &Record<'_>, now: Nanos) {
     out.extend_from_slice(b"{\"type\":\"Feature\",\"id\":\"");
     push_encoded(out, record.client);
@@ -19,7 +19,7 @@ pub fn push_feature(out: &mut Vec<u8>, record: &Record<'_>, now: Nanos) {
         push_degrees(out, location.latitude());
         out.extend_from_slice(b"]}");
     } else {
-        out.extend_from_slice(b"null"); // no record is stored without a location
+        out.extend_from_slice(b"null"); // unreachable: every stored record has a location
     }
     out.extend_from_slice(b",\"properties\":{\"client\":");
     push_text(out, record.client);
@@ -36,7 +36,7 @@ pub fn push_feature(out: &mut Vec<u8>, record: &Record<'_>, now: Nanos) {
     out.extend_from_slice(b"}}");
 }
 
-/// Appends a JSON string. What is no UTF-8 becomes U+FFFD: JSON has no other bytes.
+/// Appends a JSON string. Bytes that are not UTF-8, which JSON cannot represent, become U+FFFD.
 pub fn push_text(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     for chunk in bytes.utf8_chunks() {
@@ -48,7 +48,7 @@ pub fn push_text(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
 }
 
-/// Appends seconds as a JSON number with so many decimals, at most nine; the rest is cut off.
+/// Appends a time in seconds as a JSON number with `decimals` decimals (at most nine), truncated.
 pub fn push_seconds(out: &mut Vec<u8>, nanos: Nanos, decimals: u32) {
     if nanos < 0 {
         out.push(b'-');
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_it() {
+    fn a_feature_has_all_fields_of_the_record() {
         let line = "AT Clark +0.263873386 kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.5";
         let received = 1_621_464_827_763_873_386;
         assert_eq!(
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_no_text_and_times_before_the_epoch() {
+    fn names_may_be_binary_and_times_may_be_before_the_epoch() {
         let feature = feature(b"AT A -0.500000000 a\xff\"/ +1-1 -1", 0);
         assert_eq!(feature["id"], "a%FF%22%2F");
         assert_eq!(feature["properties"]["client"], "a\u{fffd}\"/");

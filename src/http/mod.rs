@@ -1,12 +1,16 @@
-//! The HTTP side of a node: what people and their tools look at. Pure, and only reads.
+//! The HTTP side of a node, for browsers and monitoring tools. Pure, and read-only.
 //!
-//! The shell keeps a [`HttpSession`] per connection and feeds it like a [`crate::node::HttpSession`]. Once a
-//! turn it calls [`Server::begin_turn`], and [`Server::handle_timeout`] when [`Server::poll_timeout`] says so.
+//! The shell keeps an [`HttpSession`] per connection and feeds it like a
+//! [`LineSession`](crate::node::LineSession). It calls [`Server::begin_turn`] once per turn, and
+//! [`Server::handle_timeout`] at the time that [`Server::poll_timeout`] returns.
 
 pub mod assets;
+mod change;
 pub mod clients;
 pub mod events;
 pub mod feature;
+mod filter;
+pub mod limits;
 pub mod overview;
 pub mod position;
 pub mod query;
@@ -24,74 +28,74 @@ use crate::config::{Config, Http};
 use crate::counters::counters;
 use crate::endpoint::Host;
 use crate::herd::Herd;
-use crate::limits::{Limits, WEB_WORK_PER_TURN};
+use crate::limits::Limits;
 use crate::node::{Node, Now};
 use events::Events;
-use response::{Answer, Status};
+use limits::WORK_PER_TURN;
+use response::{ResponseOptions, Status};
 
 /// What a session works with while it is called.
-pub struct Scene<'a> {
-    /// The node that is looked at.
+pub struct Context<'a> {
+    /// The node to report on.
     pub node: &'a mut Node,
-    /// What all HTTP connections share.
+    /// State shared by all HTTP connections.
     pub http: &'a mut Server,
-    /// The loop around them.
+    /// The event loop.
     pub shell: &'a dyn Shell,
-    /// What the clocks say.
+    /// Current time.
     pub now: &'a Now,
 }
 
-/// What may be put together in one go.
-struct Slice<'a> {
-    /// Where it goes.
+/// Output buffer of one slice of a response, with the budget of that slice.
+struct OutputSlice<'a> {
     out: &'a mut Vec<u8>,
-    /// How long that may get, or a little more.
-    most: usize,
-    /// How many records may still be looked at.
+    /// Length of `out` at which to stop; the last item may exceed it.
+    soft_limit: usize,
+    /// Records that may still be examined.
     work: &'a mut usize,
 }
 
-impl Slice<'_> {
-    /// Whether there is time for another record, and room.
+impl OutputSlice<'_> {
+    /// Whether another record may be examined and appended.
     fn has_room(&self) -> bool {
-        *self.work > 0 && self.out.len() < self.most
+        *self.work > 0 && self.out.len() < self.soft_limit
     }
 
-    /// Half of the room there is left; the time is the same.
-    fn half(&mut self) -> Slice<'_> {
-        let room = self.most.saturating_sub(self.out.len());
-        Slice { most: self.most - room / 2, out: self.out, work: self.work }
+    /// A slice with half of the space that is left and all of the work.
+    fn half(&mut self) -> OutputSlice<'_> {
+        let room = self.soft_limit.saturating_sub(self.out.len());
+        OutputSlice { soft_limit: self.soft_limit - room / 2, out: self.out, work: self.work }
     }
 
-    /// A record, or what costs as much, is looked at.
+    /// Spends the work of examining this many records.
     fn spend(&mut self, work: usize) {
         *self.work = self.work.saturating_sub(work);
     }
 }
 
-/// What only the shell knows.
+/// What only the event loop can report.
 pub trait Shell {
-    /// Appends `/metrics`.
+    /// Appends the body of `/metrics`.
     fn push_metrics(&self, node: &Node, http: &Server, now: &Now, out: &mut Vec<u8>);
 
-    /// Connections of clients and browsers.
+    /// Number of open connections of clients and browsers.
     fn connections(&self) -> usize;
 }
 
-/// What all HTTP connections share.
+/// State shared by all HTTP connections.
 pub struct Server {
     settings: Settings,
-    /// Who listens to what.
+    /// The log of changes and its subscribers.
     pub events: Events,
-    /// What has happened so far.
+    /// Monotonic counters since start-up.
     pub counters: Counters,
-    /// Connections open.
+    /// Open connections.
     pub connections: usize,
-    /// Entity tags of the assets.
+    /// Entity tags of the assets, as they are and compressed.
     tags: Vec<[String; 2]>,
-    /// Records that may still be looked at in this turn.
+    /// Records that may still be examined in this turn.
     work: usize,
-    /// Listings of clients under way.
+    /// Listings of clients in progress.
     listings: usize,
 }
 
@@ -122,23 +126,23 @@ impl Counters {
     }
 }
 
-/// What the configuration says, as responses need it.
+/// Configuration of a [`Server`].
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Fields that all responses have, each with CR LF.
+    /// Header fields of all responses, each with CR LF.
     fields: String,
-    /// Hosts by which a browser may come, besides those of the machine itself.
+    /// Hosts to accept in the `Host` field, in addition to `localhost` and loopback addresses.
     hosts: Vec<Host>,
-    /// Whether every address will do: the node listens on all that the machine has.
+    /// Accept every address in the `Host` field: the node listens on all addresses.
     any_address: bool,
-    /// Output that waits for the socket, in bytes, before no more is put together.
+    /// Unsent output, in bytes, at which no more requests are answered.
     max_output: usize,
     provider: String,
     tiles: Option<overview::Tiles>,
 }
 
 impl Settings {
-    /// The settings of a node with `limits`.
+    /// Returns the settings of a node with `limits`.
     #[must_use]
     pub fn new(config: &Config, limits: &Limits) -> Self {
         let mut settings = Self {
@@ -161,11 +165,11 @@ impl Settings {
         settings
     }
 
-    /// Whether a request may be for `authority`, a host with a port or without.
+    /// Whether requests to `authority`, a host with or without a port, are answered.
     ///
-    /// A page of another site can have its own name lead here (DNS rebinding), and would then read
-    /// what the node says as if it were its own. It cannot choose the name that its visitors' browsers
-    /// send.
+    /// This defends against DNS rebinding: a page of another site can make its own name resolve to
+    /// this node, and could then read responses as if they were from its own origin. It cannot change
+    /// the name that browsers send in the `Host` field.
     fn is_expected(&self, authority: &str) -> bool {
         let host = match authority.rfind(':') {
             Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
@@ -177,8 +181,8 @@ impl Settings {
     }
 }
 
-/// The security fields of all responses. Nothing runs but scripts from here, nothing is loaded from
-/// elsewhere but tiles, and nobody frames the page.
+/// Returns the security fields of all responses. They allow scripts of the node only, nothing from
+/// other origins except tiles, and no framing.
 fn fields(http: &Http) -> String {
     let tiles = http.tiles.as_ref().map_or(String::new(), |tiles| format!(" {}", tiles.origin));
     let mut fields = format!(
@@ -201,7 +205,7 @@ fn fields(http: &Http) -> String {
 }
 
 impl Server {
-    /// The HTTP side of a node in this life, by its `boot`.
+    /// Returns the HTTP side of a node. `boot` is the boot id of the process.
     #[must_use]
     pub fn new(settings: Settings, boot: u64) -> Self {
         Self {
@@ -215,37 +219,37 @@ impl Server {
         }
     }
 
-    /// A new turn of the loop: there is time again to look at records, and half of it is for what
-    /// has just come.
+    /// Begins a turn of the event loop with the budget for new requests: half of the work of the
+    /// turn.
     pub const fn begin_turn(&mut self) {
-        self.work = WEB_WORK_PER_TURN / 2;
+        self.work = WORK_PER_TURN / 2;
     }
 
-    /// What has just come is served: those who wait since the turn before have the rest of the time,
-    /// or new requests could keep them waiting for ever.
+    /// Adds the other half of the budget, for connections that wait since the previous turn. Without
+    /// a share of their own, new requests could delay them indefinitely.
     pub const fn begin_queue(&mut self) {
-        self.work += WEB_WORK_PER_TURN / 2;
+        self.work += WORK_PER_TURN / 2;
     }
 
-    /// The response to a connection that is not served, and that nothing was read from.
+    /// Returns the response to a connection that is refused before anything is read from it.
     #[must_use]
-    pub fn refusal(&mut self, why: &str) -> Vec<u8> {
+    pub fn refusal(&mut self, reason: &str) -> Vec<u8> {
         let mut out = Vec::new();
-        Answer::refusal().error(&mut out, self, Status::UNAVAILABLE, why);
+        ResponseOptions::CLOSE.send_error(&mut out, self, Status::UNAVAILABLE, reason);
         out
     }
 
-    /// When [`Server::handle_timeout`] wants to be called.
+    /// The next time at which [`Server::handle_timeout`] must be called.
     #[must_use]
     pub fn poll_timeout(&self, herd: &Herd) -> Option<Duration> {
         self.events.poll_timeout(herd)
     }
 
-    /// Does what is due. Returns whether there is something for those who listen to the events: the
-    /// shell then serves [`Events::connections`].
+    /// Logs changes of the herd and sends heartbeats when they are due. Returns whether subscribers
+    /// have something to send; the shell then serves [`Events::connections`].
     pub fn handle_timeout(&mut self, herd: &mut Herd, now: Duration) -> bool {
-        // Not that of this turn: a listing must not keep changes from being taken over.
-        let mut work = WEB_WORK_PER_TURN;
+        // Separate from the budget of the turn: a listing must not delay the log.
+        let mut work = WORK_PER_TURN;
         self.events.handle_timeout(herd, now, &mut work)
     }
 }
@@ -255,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whom_a_request_may_be_for() {
+    fn requests_to_other_hosts_are_rejected() {
         let host = |text: &str| text.parse::<Host>().unwrap();
         let settings = Settings {
             hosts: vec![host("herd.example"), host("10.0.0.7"), host("2001:db8::7")],

@@ -1,4 +1,4 @@
-//! `/api/herd`: how this node is, and the herd as it sees it.
+//! `/api/herd`: the state of this node, and of the herd as this node sees it.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,101 +10,101 @@ use crate::herd::routes::NodeId;
 use crate::node::{Node, Now};
 use crate::places::Places;
 
-/// The document.
+/// The document that `/api/herd` returns. `--status` and the page read it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Overview {
-    /// The node that speaks.
+    /// Name of this node.
     pub node: String,
-    /// Of the program.
+    /// Version of the program.
     pub version: String,
-    /// Of the protocol between nodes.
+    /// Version of the peer protocol.
     pub protocol: String,
-    /// POSIX seconds by the node's clock.
+    /// Wall clock of the node, in seconds since the Unix epoch.
     pub time: f64,
-    /// Seconds since it started.
+    /// Seconds since the node started.
     pub uptime: f64,
     /// Clients held.
     pub clients: u32,
-    /// Of all their records: equal on two nodes that hold the same.
+    /// Digest of all records; equal on two nodes that hold the same records.
     pub digest: String,
-    /// Connections of clients and browsers.
+    /// Open connections of clients and browsers.
     pub connections: usize,
-    /// Those among them that listen to `/events`.
+    /// Subscribers of `/events` among them.
     pub subscribers: usize,
     /// All nodes of the herd.
     pub nodes: Vec<Member>,
-    /// This node's own edges.
+    /// Links of this node.
     pub links: Vec<Edge>,
-    /// Who answers WHATSAT.
+    /// Source of the places for WHATSAT.
     pub places: Provider,
-    /// What has happened since it started.
+    /// Counters since start-up.
     pub counters: Counts,
-    /// The tiles that the page is to show.
+    /// Map tiles for the page.
     pub tiles: Option<Tiles>,
-    /// What is not as it should be, for people; empty when all is well.
+    /// Problems, as sentences; empty if the node is healthy.
     pub problems: Vec<String>,
 }
 
 /// A node of the herd.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Member {
-    /// Its name.
+    /// Name of the node.
     pub name: String,
-    /// Whether a path of links leads there.
+    /// Whether a path of established links leads to it.
     pub reachable: bool,
-    /// The nodes that it is linked with, as far as this node knows.
+    /// Names of the nodes it is linked to, as far as this node knows.
     pub links: Vec<String>,
 }
 
-/// An edge of this node. Durations are in seconds; what is not known is `null`.
+/// A link of this node. Durations are in seconds; unknown values are `null`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Edge {
-    /// The neighbour.
+    /// Name of the neighbor.
     pub peer: String,
-    /// Whether the link stands.
+    /// Whether the link is established.
     pub up: bool,
-    /// Whether the neighbour is the seed's server, which has no digests and answers no pings.
+    /// Whether the neighbor is the original server, which has no digests and does not answer pings.
     pub seed_compatible: bool,
-    /// For how long it has stood.
+    /// Time since the link was established.
     pub since: Option<f64>,
-    /// For how long nothing has come.
+    /// Time since the last line from the neighbor.
     pub silence: Option<f64>,
-    /// Of the last ping.
+    /// Round-trip time of the last ping.
     pub round_trip: Option<f64>,
-    /// Records that wait to be sent.
+    /// Records queued for the neighbor.
     pub backlog: usize,
-    /// Whether both ends held the same when they last compared. What is on its way makes a
+    /// Whether the last comparison of digests found equal records. Records in transit count as a
     /// difference.
     pub digests_equal: Option<bool>,
-    /// Whether the peer's clock is too far off.
+    /// Whether the peer's clock differs by more than half of `max_clock_offset`.
     pub clock_is_off: bool,
 }
 
-/// A provider of places.
+/// State of the places provider.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Provider {
-    /// As `places.provider` names it.
+    /// Name, as in `places.provider`.
     pub provider: String,
-    /// Whether it is asked; it is left alone for a while after failures.
+    /// Whether it is queried; false while the circuit breaker is open.
     pub available: bool,
 }
 
-/// Counters for the plots of the page. `/metrics` has all.
+/// Counters that the page plots. `/metrics` has all counters.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
-    /// IAMATs.
+    /// Valid IAMATs.
     pub iamat: u64,
-    /// Those that were stored.
+    /// IAMATs that were stored.
     pub iamat_stored: u64,
-    /// WHATSATs.
+    /// Valid WHATSATs for a known client.
     pub whatsat: u64,
-    /// Lines that were no command.
+    /// Lines that are not a valid command.
     pub unknown: u64,
-    /// Records sent to peers.
+    /// Records flooded to peers.
     pub flooded: u64,
     /// Records received from peers.
     pub received: u64,
-    /// Records that a comparison of digests brought.
+    /// Records recovered by a periodic comparison of digests.
     pub repaired: u64,
     /// Events sent to subscribers.
     pub events: u64,
@@ -113,14 +113,14 @@ pub struct Counts {
 /// A server of map tiles.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tiles {
-    /// With `{z}`, `{x}` and `{y}`.
+    /// URL template with `{z}`, `{x}` and `{y}`.
     pub url: String,
-    /// Whom they are by.
+    /// Attribution to display on the map.
     pub attribution: String,
 }
 
 impl Overview {
-    /// How things are now.
+    /// Returns the current state.
     #[must_use]
     pub fn new(node: &Node, http: &Server, shell: &dyn Shell, now: &Now) -> Self {
         let (herd, directory) = (&node.herd, &node.herd.directory);
@@ -193,7 +193,7 @@ fn edge(node: &Node, link: &Link, now: &Now) -> Edge {
     }
 }
 
-/// Whether places are asked for at all.
+/// Whether the places provider is queried. Offline places are always available.
 fn is_available(places: &Places, now: &Now) -> bool {
     match places {
         Places::Offline(_) => true,
@@ -201,13 +201,15 @@ fn is_available(places: &Places, now: &Now) -> bool {
     }
 }
 
-/// What is not as it should be.
+const PROVIDER_IS_FAILING: &str = "the places provider is failing; circuit breaker open";
+
+/// Returns the problems of a node, as sentences.
 fn problems(node: &Node, now: &Now) -> Vec<String> {
     let mut problems = Vec::new();
     for link in node.herd.links() {
         let peer = String::from_utf8_lossy(node.herd.identity().name(link.peer)).into_owned();
         match &link.up {
-            None => problems.push(format!("{peer} is not linked")),
+            None => problems.push(format!("the link to {peer} is down")),
             Some(up) if up.clock_is_off => {
                 problems.push(format!("the clock of {peer} is too far off"));
             }
@@ -215,19 +217,18 @@ fn problems(node: &Node, now: &Now) -> Vec<String> {
         }
     }
     if !is_available(&node.places, now) {
-        problems.push("the places provider has failed and is left alone for a while".to_owned());
+        problems.push(PROVIDER_IS_FAILING.to_owned());
     }
     problems
 }
 
-/// Why the node cannot do its work; `None` if it can. One neighbour that is away does not keep it
-/// from that, or one node that stops would take its neighbours with it.
+/// Returns the reason why the node is not ready, or `None` if it is. One neighbor that is down does
+/// not make a node unready: otherwise one node that stops would take its neighbors out of service.
 #[must_use]
 pub fn unready(node: &Node, now: &Now) -> Option<&'static str> {
     let links = node.herd.links();
     if !links.is_empty() && links.iter().all(|link| link.up.is_none()) {
-        return Some("no neighbour is linked; what clients say here is not shared");
+        return Some("no neighbor is linked; updates from clients are not replicated");
     }
-    (!is_available(&node.places, now))
-        .then_some("the places provider has failed and is left alone for a while")
+    (!is_available(&node.places, now)).then_some(PROVIDER_IS_FAILING)
 }

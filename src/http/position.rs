@@ -1,26 +1,27 @@
-//! Where clients are, as boxes on a map see it.
+//! Positions of clients, and boxes on a map.
 
 use crate::protocol::location::Location;
 
-/// A point on the globe in ten-millionths of a degree: a centimetre, and eight bytes.
+/// A point on the globe in ten-millionths of a degree: a resolution of about a centimeter in eight
+/// bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     latitude: i32,
     longitude: i32,
 }
 
-/// A box: between two parallels, and from one meridian eastward to another.
+/// A box between two parallels, and from one meridian eastward to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// South and west.
+    /// Southwest corner.
     pub least: Position,
-    /// North and east. An east that is less than the west is beyond the antimeridian (RFC 7946,
-    /// section 5.2).
+    /// Northeast corner. If its longitude is less than that of `least`, the box crosses the
+    /// antimeridian (RFC 7946, section 5.2).
     pub greatest: Position,
 }
 
 impl Position {
-    /// The point nearest to these degrees.
+    /// Returns the point nearest to these degrees.
     #[must_use]
     pub fn new(latitude: f64, longitude: f64) -> Self {
         let units = |degrees: f64| (degrees * 1e7).round() as i32;
@@ -35,7 +36,7 @@ impl From<Location<'_>> for Position {
 }
 
 impl Bounds {
-    /// Whether `position` is in the box; its edges are.
+    /// Whether `position` is in the box. Edges are inside.
     #[must_use]
     pub const fn contain(&self, position: Position) -> bool {
         let (west, east) = (self.least.longitude, self.greatest.longitude);
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn boxes_hold_their_edges_and_wrap() {
+    fn boxes_include_their_edges_and_may_cross_the_antimeridian() {
         let bounds = |south, west, north, east| Bounds {
             least: Position::new(south, west),
             greatest: Position::new(north, east),

@@ -1,38 +1,38 @@
-//! Targets taken apart: percent-encoding, parameters, boxes.
+//! Query strings: parameters, integers, boxes.
 
 use super::position::{Bounds, Position};
 use crate::protocol::decimal::{Decimal, split_sign};
 use crate::text::percent::decode;
 
-/// The parameters of a query: names as they stand, values decoded.
+/// Returns the parameters of a query. Values are decoded, names are not.
 ///
 /// # Errors
 ///
-/// For people: a parameter that is not known, or cannot be decoded.
+/// A parameter that is not `known` or cannot be decoded, for the body of the response.
 pub fn parameters(query: &str, known: &[&str]) -> Result<Vec<(String, Vec<u8>)>, String> {
     let mut parameters = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if !known.contains(&name) {
             let known = known.join(", ");
-            return Err(format!("there is no parameter `{name}` here; known are {known}"));
+            return Err(format!("unknown parameter `{name}`; known parameters: {known}"));
         }
         let Some(value) = decode(value) else {
-            return Err(format!("{name} is not percent-encoded as it should be"));
+            return Err(format!("{name} is not valid percent-encoding"));
         };
         parameters.push((name.to_owned(), value));
     }
     Ok(parameters)
 }
 
-/// A whole number in decimal digits.
+/// Parses an unsigned decimal integer of at most 19 digits.
 #[must_use]
-pub fn whole(text: &[u8]) -> Option<u64> {
+pub fn integer(text: &[u8]) -> Option<u64> {
     let is_number = !text.is_empty() && text.len() <= 19 && text.iter().all(u8::is_ascii_digit);
     is_number.then(|| text.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')))
 }
 
-/// `minLon,minLat,maxLon,maxLat` in degrees.
+/// Parses a box: `minLon,minLat,maxLon,maxLat` in degrees.
 #[must_use]
 pub fn bounds(text: &[u8]) -> Option<Bounds> {
     let mut numbers = [0.0; 4];
@@ -58,16 +58,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_known_and_decoded() {
+    fn parameters_must_be_known_and_are_decoded() {
         let known = ["bbox", "limit"];
         let found = parameters("bbox=1%2C2&&limit=5", &known).unwrap();
         assert_eq!(found, [("bbox".into(), b"1,2".to_vec()), ("limit".into(), b"5".to_vec())]);
-        assert!(parameters("box=1", &known).unwrap_err().contains("known are bbox, limit"));
-        assert!(parameters("bbox=%4", &known).unwrap_err().contains("percent-encoded"));
+        assert!(parameters("box=1", &known).unwrap_err().contains("known parameters: bbox, limit"));
+        assert!(parameters("bbox=%4", &known).unwrap_err().contains("percent-encoding"));
     }
 
     #[test]
-    fn boxes() {
+    fn boxes_are_four_numbers_in_range() {
         assert!(bounds(b"-118.5,34,-118,34.5").is_some());
         assert!(bounds(b"179,-1,-179,1").is_some(), "across the antimeridian");
         for bad in ["", "1,2,3", "1,2,3,4,5", "a,2,3,4", "-181,0,0,0", "0,-91,0,0", "0,1,0,0"] {
@@ -77,10 +77,10 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers() {
-        assert_eq!(whole(b"0123"), Some(123));
+    fn integers_are_decimal_digits() {
+        assert_eq!(integer(b"0123"), Some(123));
         for bad in ["", "+1", "-1", "1.0", "99999999999999999999"] {
-            assert_eq!(whole(bad.as_bytes()), None, "{bad}");
+            assert_eq!(integer(bad.as_bytes()), None, "{bad}");
         }
     }
 }

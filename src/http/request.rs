@@ -1,144 +1,215 @@
-//! One HTTP/1.1 request (RFC 9112) out of the bytes of a connection: a pure function.
+//! Parsing of one HTTP/1.1 request (RFC 9112) from the input of a connection. A pure function.
 
-use super::response::{Answer, Status};
-use crate::limits::{WEB_MAX_FIELDS, WEB_MAX_HEAD};
+use std::borrow::Cow;
 
-/// What stands at the start of the input.
+use super::limits::{MAX_HEAD, MAX_HEADER_FIELDS};
+use super::response::{ResponseOptions, Status};
+
+/// What the input begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed<'a> {
-    /// No whole head yet.
+    /// An incomplete head.
     Partial,
-    /// A request, and how many bytes it takes.
-    Whole(Request<'a>, usize),
-    /// Nothing that is answered otherwise than with this, and nothing behind it is read.
-    Bad(Status, &'static str),
+    /// A request, and the number of bytes it occupies.
+    Complete(Request<'a>, usize),
+    /// Not a request that is answered. The rest of the input cannot be interpreted.
+    Rejected(Rejection),
 }
 
-/// A GET or HEAD.
+/// The status and reason with which a request is rejected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// Status of the response.
+    pub status: Status,
+    /// What is wrong with the request, for the body of the response.
+    pub reason: Cow<'static, str>,
+}
+
+/// A GET or HEAD request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// HEAD: the head of the response alone is wanted.
+    /// The method is HEAD.
     pub head_only: bool,
-    /// The target up to a `?`, still percent-encoded. Begins with `/`.
+    /// Target up to a `?`, still percent-encoded. Begins with `/`.
     pub path: &'a str,
-    /// What is behind the `?`, or nothing.
+    /// Target after the `?`, or empty.
     pub query: &'a str,
-    /// Whom the request is for, with a port or without. Only HTTP/1.0 may leave it out.
+    /// Host that the request is for, with or without a port. Only HTTP/1.0 may omit it.
     pub host: Option<&'a str>,
-    /// Whether the response may be chunked and the connection used again.
+    /// Whether the version is 1.1, which allows chunks.
     pub is_1_1: bool,
-    /// Whether the connection is to be used again.
+    /// Whether the connection stays open after the response.
     pub keep_alive: bool,
-    /// Whether the response may be compressed.
+    /// Whether the response may be compressed with gzip.
     pub gzip: bool,
-    /// The versions that the other end has already.
+    /// Entity tags of the versions that the browser has.
     pub if_none_match: Option<&'a str>,
-    /// The last event that an `EventSource` has seen.
+    /// Id of the last event that an `EventSource` received.
     pub last_event_id: Option<&'a str>,
 }
 
-impl Request<'_> {
-    /// What the response goes by.
-    #[must_use]
-    pub const fn answer(&self) -> Answer {
-        let Self { head_only, is_1_1: chunked, keep_alive, .. } = *self;
-        Answer { head_only, chunked, keep_alive }
-    }
-}
-
 impl Parsed<'_> {
-    /// The request at the start of `input`.
+    /// Parses the request at the start of `input`.
     #[must_use]
     pub fn parse(input: &[u8]) -> Parsed<'_> {
-        // An empty line in front is ignored (RFC 9112, section 2.2).
+        // Empty lines before a request are ignored (RFC 9112, section 2.2).
         let start = input.iter().position(|&b| b != b'\r' && b != b'\n').unwrap_or(input.len());
         let head = &input[start..];
         let Some(length) = memchr::memmem::find(head, b"\r\n\r\n").map(|at| at + 4) else {
-            return match bare_line_feed(head) {
-                _ if input.len() > WEB_MAX_HEAD => too_large(),
-                true => Parsed::Bad(Status::BAD_REQUEST, "lines end with CR LF"),
+            return match has_bare_line_feed(head) {
+                _ if input.len() > MAX_HEAD => Parsed::Rejected(Rejection::too_long()),
+                true => Parsed::Rejected(Rejection::bare_line_feed()),
                 false => Parsed::Partial,
             };
         };
-        if length > WEB_MAX_HEAD {
-            return too_large();
+        if length > MAX_HEAD {
+            return Parsed::Rejected(Rejection::too_long());
         }
-        match request(&head[..length]) {
-            Ok(request) => Parsed::Whole(request, start + length),
-            Err((status, why)) => Parsed::Bad(status, why),
+        match Request::parse(&head[..length]) {
+            Ok(request) => Parsed::Complete(request, start + length),
+            Err(rejection) => Parsed::Rejected(rejection),
         }
     }
 }
 
-fn too_large() -> Parsed<'static> {
-    Parsed::Bad(Status::HEADERS_TOO_LARGE, "the head of a request has at most 8192 bytes")
+impl Rejection {
+    fn new(status: Status, reason: &'static str) -> Self {
+        Self { status, reason: reason.into() }
+    }
+
+    fn bad(reason: &'static str) -> Self {
+        Self::new(Status::BAD_REQUEST, reason)
+    }
+
+    fn bare_line_feed() -> Self {
+        Self::bad("lines must end with CR LF")
+    }
+
+    fn too_long() -> Self {
+        let reason = format!("the head of a request may have at most {MAX_HEAD} bytes");
+        Self { status: Status::HEADERS_TOO_LARGE, reason: reason.into() }
+    }
+
+    fn too_many_fields() -> Self {
+        let reason = format!("a request may have at most {MAX_HEADER_FIELDS} header fields");
+        Self { status: Status::HEADERS_TOO_LARGE, reason: reason.into() }
+    }
+
+    fn body() -> Self {
+        Self::new(Status::CONTENT_TOO_LARGE, "requests with a body are not supported")
+    }
 }
 
-fn bare_line_feed(head: &[u8]) -> bool {
+impl<'a> Request<'a> {
+    /// Returns the options of the response.
+    #[must_use]
+    pub const fn options(&self) -> ResponseOptions {
+        let Self { head_only, is_1_1: chunked, keep_alive, .. } = *self;
+        ResponseOptions { head_only, chunked, keep_alive }
+    }
+
+    /// Parses a complete head.
+    fn parse(head: &'a [u8]) -> Result<Self, Rejection> {
+        if has_bare_line_feed(head) {
+            return Err(Rejection::bare_line_feed());
+        }
+        let mut fields = [httparse::EMPTY_HEADER; MAX_HEADER_FIELDS];
+        let mut parsed = httparse::Request::new(&mut fields);
+        match parsed.parse(head) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Err(httparse::Error::TooManyHeaders) => return Err(Rejection::too_many_fields()),
+            Ok(httparse::Status::Partial) | Err(_) => {
+                return Err(Rejection::bad("not a valid HTTP request"));
+            }
+        }
+        let (Some(method), Some(target), Some(version)) =
+            (parsed.method, parsed.path, parsed.version)
+        else {
+            return Err(Rejection::bad("not a valid HTTP request"));
+        };
+        let mut request = Self::new(method, version)?;
+        request.read_fields(parsed.headers)?;
+        request.read_target(target)?;
+        if request.host.is_none() && request.is_1_1 {
+            return Err(Rejection::bad("the Host field is missing"));
+        }
+        Ok(request)
+    }
+
+    /// A request without a target and header fields. `version` is the minor version of HTTP/1.
+    fn new(method: &str, version: u8) -> Result<Self, Rejection> {
+        if !matches!(method, "GET" | "HEAD") {
+            let reason = "only GET and HEAD are supported";
+            return Err(Rejection::new(Status::METHOD_NOT_ALLOWED, reason));
+        }
+        Ok(Self {
+            head_only: method == "HEAD",
+            path: "",
+            query: "",
+            host: None,
+            is_1_1: version == 1,
+            keep_alive: version == 1,
+            gzip: false,
+            if_none_match: None,
+            last_event_id: None,
+        })
+    }
+
+    fn read_fields(&mut self, fields: &[httparse::Header<'a>]) -> Result<(), Rejection> {
+        let mut codings = Codings::default();
+        for &httparse::Header { name, value } in fields {
+            let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
+            let text = str::from_utf8(value).ok();
+            if is("Host") {
+                if self.host.is_some() || text.is_none() {
+                    return Err(Rejection::bad("there must be exactly one valid Host field"));
+                }
+                self.host = text;
+            } else if is("Content-Length") && value != b"0" || is("Transfer-Encoding") {
+                return Err(Rejection::body());
+            } else if is("Connection") {
+                let mut options = list(text.unwrap_or(""));
+                self.keep_alive &= !options.any(|option| option.eq_ignore_ascii_case("close"));
+            } else if is("Accept-Encoding") {
+                codings.read(text.unwrap_or(""));
+            } else if is("If-None-Match") {
+                self.if_none_match = text;
+            } else if is("Last-Event-ID") {
+                self.last_event_id = text;
+            }
+        }
+        self.gzip = codings.gzip.or(codings.any).unwrap_or(false);
+        Ok(())
+    }
+
+    /// Reads a target in origin form or absolute form. The host of the absolute form takes precedence
+    /// over the Host field (RFC 9112, section 3.2.2).
+    fn read_target(&mut self, target: &'a str) -> Result<(), Rejection> {
+        let (scheme, rest) = target.split_at_checked("http://".len()).unwrap_or(("", ""));
+        let is_absolute = scheme.eq_ignore_ascii_case("http://");
+        let target = if is_absolute {
+            let (host, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            self.host = Some(host);
+            target
+        } else {
+            target
+        };
+        (self.path, self.query) = target.split_once('?').unwrap_or((target, ""));
+        if is_absolute && self.path.is_empty() {
+            self.path = "/";
+        }
+        if !self.path.starts_with('/') {
+            return Err(Rejection::bad("the request target must begin with /"));
+        }
+        Ok(())
+    }
+}
+
+fn has_bare_line_feed(head: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
 }
 
-fn request(head: &[u8]) -> Result<Request<'_>, (Status, &'static str)> {
-    let bad = |why| (Status::BAD_REQUEST, why);
-    if bare_line_feed(head) {
-        return Err(bad("lines end with CR LF"));
-    }
-    let mut fields = [httparse::EMPTY_HEADER; WEB_MAX_FIELDS];
-    let mut parsed = httparse::Request::new(&mut fields);
-    match parsed.parse(head) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Err(httparse::Error::TooManyHeaders) => {
-            return Err((Status::HEADERS_TOO_LARGE, "a request has at most 64 header fields"));
-        }
-        Ok(httparse::Status::Partial) | Err(_) => return Err(bad("this is no HTTP request")),
-    }
-    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version)
-    else {
-        return Err(bad("this is no HTTP request"));
-    };
-    let mut request = Request {
-        head_only: method == "HEAD",
-        path: "",
-        query: "",
-        host: None,
-        is_1_1: version == 1,
-        keep_alive: version == 1,
-        gzip: false,
-        if_none_match: None,
-        last_event_id: None,
-    };
-    if !matches!(method, "GET" | "HEAD") {
-        return Err((Status::METHOD_NOT_ALLOWED, "there is nothing here but GET and HEAD"));
-    }
-    let mut codings = Codings::default();
-    for field in parsed.headers.iter() {
-        read_field(&mut request, &mut codings, field.name, field.value)?;
-    }
-    request.gzip = codings.gzip.or(codings.any).unwrap_or(false);
-    let (scheme, rest) = target.split_at_checked("http://".len()).unwrap_or(("", ""));
-    let is_absolute = scheme.eq_ignore_ascii_case("http://");
-    let target = if is_absolute {
-        // The absolute form; it goes before the Host field (RFC 9112, section 3.2.2).
-        let (host, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-        request.host = Some(host);
-        target
-    } else {
-        target
-    };
-    (request.path, request.query) = target.split_once('?').unwrap_or((target, ""));
-    if is_absolute && request.path.is_empty() {
-        request.path = "/";
-    }
-    if !request.path.starts_with('/') {
-        return Err(bad("a target begins with /"));
-    }
-    if request.host.is_none() && request.is_1_1 {
-        return Err(bad("there is no Host field"));
-    }
-    Ok(request)
-}
-
-/// What Accept-Encoding says of gzip, and of codings that it does not name.
+/// Whether Accept-Encoding allows gzip, and codings that it does not name.
 #[derive(Default)]
 struct Codings {
     gzip: Option<bool>,
@@ -149,12 +220,11 @@ impl Codings {
     fn read(&mut self, field: &str) {
         for coding in list(field) {
             let (coding, parameters) = coding.split_once(';').unwrap_or((coding, ""));
-            let quality = parameters.trim().strip_prefix("q=");
-            let refused = quality.is_some_and(|q| q.bytes().all(|b| matches!(b, b'0' | b'.')));
+            let allowed = Some(!is_zero_quality(parameters));
             match coding.trim() {
-                "*" => self.any = Some(!refused),
+                "*" => self.any = allowed,
                 name if ["gzip", "x-gzip"].iter().any(|gzip| name.eq_ignore_ascii_case(gzip)) => {
-                    self.gzip = Some(!refused);
+                    self.gzip = allowed;
                 }
                 _ => {}
             }
@@ -162,42 +232,17 @@ impl Codings {
     }
 }
 
-fn read_field<'a>(
-    request: &mut Request<'a>,
-    codings: &mut Codings,
-    name: &str,
-    value: &'a [u8],
-) -> Result<(), (Status, &'static str)> {
-    let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
-    let text = str::from_utf8(value).ok();
-    if is("Host") {
-        if request.host.is_some() || text.is_none() {
-            return Err((Status::BAD_REQUEST, "there must be one Host field"));
-        }
-        request.host = text;
-    } else if is("Content-Length") {
-        if value != b"0" {
-            return Err((Status::CONTENT_TOO_LARGE, "no request here has a body"));
-        }
-    } else if is("Transfer-Encoding") {
-        return Err((Status::CONTENT_TOO_LARGE, "no request here has a body"));
-    } else if is("Connection") {
-        for option in list(text.unwrap_or("")) {
-            if option.eq_ignore_ascii_case("close") {
-                request.keep_alive = false;
-            }
-        }
-    } else if is("Accept-Encoding") {
-        codings.read(text.unwrap_or(""));
-    } else if is("If-None-Match") {
-        request.if_none_match = text;
-    } else if is("Last-Event-ID") {
-        request.last_event_id = text;
-    }
-    Ok(())
+/// Whether the parameters of a coding say `q=0`, which excludes it (RFC 9110, section 12.4.2). The
+/// name of the parameter is case-insensitive.
+fn is_zero_quality(parameters: &str) -> bool {
+    let quality = parameters.split(';').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("q").then_some(value.trim())
+    });
+    quality.is_some_and(|value| value.bytes().all(|byte| matches!(byte, b'0' | b'.')))
 }
 
-/// The items of a list of a header field.
+/// Returns the items of a comma-separated header field.
 pub fn list(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim)
 }
@@ -213,18 +258,18 @@ mod tests {
 
     fn status(text: &str) -> u16 {
         match parse(text) {
-            Parsed::Bad(status, _) => status.code(),
-            Parsed::Whole(..) => 200,
+            Parsed::Rejected(rejection) => rejection.status.code(),
+            Parsed::Complete(..) => 200,
             Parsed::Partial => 0,
         }
     }
 
     #[test]
-    fn a_browsers_request() {
+    fn the_request_of_a_browser_is_parsed() {
         let text = "GET /api/clients?bbox=1,2,3,4 HTTP/1.1\r\nHost: localhost:8099\r\n\
                     Accept-Encoding: br, gzip;q=0.5\r\nIf-None-Match: \"a\"\r\n\
                     Last-Event-ID: 1-2\r\n\r\nGET /next";
-        let Parsed::Whole(request, length) = parse(text) else { panic!("{:?}", parse(text)) };
+        let Parsed::Complete(request, length) = parse(text) else { panic!("{:?}", parse(text)) };
         assert_eq!(&text[length..], "GET /next");
         assert_eq!((request.path, request.query), ("/api/clients", "bbox=1,2,3,4"));
         assert_eq!(request.host, Some("localhost:8099"));
@@ -233,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_answered_and_what_is_not() {
+    fn requests_are_accepted_or_rejected_with_a_status() {
         for (text, expected) in [
             ("", 0),
             ("GET / HTTP/1.1\r\nHost: a\r\n", 0),
@@ -258,16 +303,16 @@ mod tests {
         ] {
             assert_eq!(status(text), expected, "{text:?}");
         }
-        let filler = "x".repeat(WEB_MAX_HEAD);
+        let filler = "x".repeat(MAX_HEAD);
         assert_eq!(status(&format!("GET /{filler}")), 431);
         assert_eq!(status(&format!("GET /{filler} HTTP/1.1\r\nHost: a\r\n\r\n")), 431);
-        assert_eq!(status(&"\r\n".repeat(WEB_MAX_HEAD)), 431, "empty lines without end");
-        let fields = "a: b\r\n".repeat(WEB_MAX_FIELDS + 1);
+        assert_eq!(status(&"\r\n".repeat(MAX_HEAD)), 431, "endless empty lines");
+        let fields = "a: b\r\n".repeat(MAX_HEADER_FIELDS + 1);
         assert_eq!(status(&format!("GET / HTTP/1.1\r\n{fields}\r\n")), 431);
     }
 
     #[test]
-    fn who_takes_gzip() {
+    fn gzip_is_used_only_if_it_is_accepted() {
         for (value, expected) in [
             ("gzip", true),
             ("GZip", true),
@@ -275,6 +320,9 @@ mod tests {
             ("*", true),
             ("gzip;q=0", false),
             ("gzip; q=0.0", false),
+            ("gzip;Q=0", false),
+            ("gzip; level=9; q = 0", false),
+            ("gzip;q=0.001", true),
             ("gzip;q=0, *;q=1", false),
             ("*, gzip;q=0", false),
             ("*;q=0, gzip", true),
@@ -283,13 +331,13 @@ mod tests {
             ("", false),
         ] {
             let text = format!("GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: {value}\r\n\r\n");
-            let Parsed::Whole(request, _) = parse(&text) else { panic!("{value}") };
+            let Parsed::Complete(request, _) = parse(&text) else { panic!("{value}") };
             assert_eq!(request.gzip, expected, "{value}");
         }
     }
 
     #[test]
-    fn the_absolute_form() {
+    fn the_absolute_form_takes_precedence_over_the_host_field() {
         for (target, host, path, query) in [
             ("http://a/b?c", "a", "/b", "c"),
             ("http://a:1", "a:1", "/", ""),
@@ -298,7 +346,7 @@ mod tests {
             ("hTTp://a?x", "a", "/", "x"),
         ] {
             let text = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
-            let Parsed::Whole(request, _) = parse(&text) else { panic!("{target}") };
+            let Parsed::Complete(request, _) = parse(&text) else { panic!("{target}") };
             let got = (request.host, request.path, request.query);
             assert_eq!(got, (Some(host), path, query), "{target}");
         }
@@ -313,13 +361,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_panic_and_no_prefix_of_a_request_is_bad(
+        fn no_input_panics_and_no_prefix_of_a_request_is_rejected(
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
             cut in 0usize..100,
         ) {
             let _ = Parsed::parse(&bytes);
-            let whole = b"\r\nGET /a?b=c HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-            let part = &whole[..cut.min(whole.len() - 1)];
+            let complete = b"\r\nGET /a?b=c HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+            let part = &complete[..cut.min(complete.len() - 1)];
             prop_assert_eq!(Parsed::parse(part), Parsed::Partial);
         }
     }

@@ -1,7 +1,7 @@
-//! Heads of responses, and responses that are known at once.
+//! Responses: status lines, header fields and chunks.
 
 use super::Server;
-use crate::limits::WEB_RESPONSE_WORK;
+use super::limits::WORK_PER_RESPONSE;
 use crate::text::digits::push_digits;
 use crate::text::{hex, json::push_string};
 
@@ -10,26 +10,26 @@ use crate::text::{hex, json::push_string};
 pub struct Status(u16, &'static str);
 
 impl Status {
-    /// 200.
+    /// Success.
     pub const OK: Self = Self(200, "OK");
-    /// 304.
+    /// The browser's copy is current.
     pub const NOT_MODIFIED: Self = Self(304, "Not Modified");
-    /// 400.
+    /// The request or a parameter is not valid.
     pub const BAD_REQUEST: Self = Self(400, "Bad Request");
-    /// 404.
+    /// There is no such page or client.
     pub const NOT_FOUND: Self = Self(404, "Not Found");
-    /// 405.
+    /// The method is neither GET nor HEAD.
     pub const METHOD_NOT_ALLOWED: Self = Self(405, "Method Not Allowed");
-    /// 413.
+    /// The request has a body.
     pub const CONTENT_TOO_LARGE: Self = Self(413, "Content Too Large");
-    /// 421: the request was meant for somebody else.
+    /// The `Host` field does not name this node.
     pub const MISDIRECTED: Self = Self(421, "Misdirected Request");
-    /// 431.
+    /// The head is too long or has too many fields.
     pub const HEADERS_TOO_LARGE: Self = Self(431, "Request Header Fields Too Large");
-    /// 503.
+    /// The node is not ready or overloaded.
     pub const UNAVAILABLE: Self = Self(503, "Service Unavailable");
 
-    /// The number.
+    /// The numeric code.
     #[must_use]
     pub const fn code(self) -> u16 {
         self.0
@@ -38,11 +38,11 @@ impl Status {
 
 /// Media types.
 pub mod media {
-    /// For people.
+    /// Plain text.
     pub const TEXT: &str = "text/plain; charset=utf-8";
-    /// For programs.
+    /// JSON (RFC 8259).
     pub const JSON: &str = "application/json";
-    /// RFC 7946.
+    /// GeoJSON (RFC 7946).
     pub const GEOJSON: &str = "application/geo+json";
     /// The Prometheus text format.
     pub const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -50,50 +50,49 @@ pub mod media {
     pub const EVENTS: &str = "text/event-stream";
 }
 
-/// How long the body is.
+/// Length of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Length {
-    /// So many bytes.
+    /// Length in bytes.
     Known(usize),
-    /// It is not known: the body is chunked, or ends with the connection.
+    /// Not known in advance: the body is chunked, or ends with the connection.
     Unknown,
-    /// There is none, whatever the request was.
+    /// The status allows no body.
     Empty,
 }
 
-/// What a response to one request goes by.
+/// Options of a response, which follow from the request.
 #[derive(Clone, Copy, Debug)]
-pub struct Answer {
-    /// The head alone is wanted.
+pub struct ResponseOptions {
+    /// Send no body: the method is HEAD.
     pub head_only: bool,
-    /// A body of unknown length is chunked; it ends with the connection otherwise.
+    /// Send a body of unknown length in chunks. Otherwise it ends with the connection.
     pub chunked: bool,
-    /// The connection is used again.
+    /// Keep the connection open for the next request.
     pub keep_alive: bool,
 }
 
-impl Answer {
-    /// How something is answered that is no request: nothing behind it is understood.
-    #[must_use]
-    pub const fn refusal() -> Self {
-        Self { head_only: false, chunked: false, keep_alive: false }
-    }
+impl ResponseOptions {
+    /// Options for input that is not a valid request. The connection is closed, since the start of
+    /// the next request is unknown.
+    pub const CLOSE: Self = Self { head_only: false, chunked: false, keep_alive: false };
 
-    /// Appends a head. `more` are fields with their CR LF.
-    pub fn head(
+    /// Appends a head. `fields` are further header fields with their CR LF. Clears `keep_alive` if the
+    /// body can only end with the connection.
+    pub fn send_head(
         &mut self,
         out: &mut Vec<u8>,
         http: &mut Server,
         status: Status,
         media: &str,
         length: Length,
-        more: &[&str],
+        fields: &[&str],
     ) {
         http.counters.count(status);
-        http.work = http.work.saturating_sub(WEB_RESPONSE_WORK);
+        http.work = http.work.saturating_sub(WORK_PER_RESPONSE);
         out.extend_from_slice(b"HTTP/1.1 ");
         push_digits(out, status.code().into(), 3);
-        for part in [" ", status.1, "\r\n"].iter().chain(more) {
+        for part in [" ", status.1, "\r\n"].iter().chain(fields) {
             out.extend_from_slice(part.as_bytes());
         }
         if length != Length::Empty {
@@ -116,36 +115,36 @@ impl Answer {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Appends a whole response. What nodes say is of the moment, so nobody is to keep it.
-    pub fn whole(
-        &mut self,
+    /// Appends a complete response. It must not be cached, since it describes the current state.
+    pub fn send(
+        mut self,
         out: &mut Vec<u8>,
         http: &mut Server,
         status: Status,
         media: &str,
         body: &[u8],
     ) {
-        let more: &[&str] = match status {
+        let fields: &[&str] = match status {
             Status::METHOD_NOT_ALLOWED => &[NO_STORE, "Allow: GET, HEAD\r\n"],
             Status::UNAVAILABLE => &[NO_STORE, "Retry-After: 1\r\n"],
             _ => &[NO_STORE],
         };
-        self.head(out, http, status, media, Length::Known(body.len()), more);
+        self.send_head(out, http, status, media, Length::Known(body.len()), fields);
         if !self.head_only {
             out.extend_from_slice(body);
         }
     }
 
-    /// Appends an error: what is wrong, for programs and people.
-    pub fn error(&mut self, out: &mut Vec<u8>, http: &mut Server, status: Status, why: &str) {
+    /// Appends an error response, whose body is `{"error": REASON}`.
+    pub fn send_error(self, out: &mut Vec<u8>, http: &mut Server, status: Status, reason: &str) {
         let mut body = b"{\"error\": ".to_vec();
-        push_string(&mut body, why);
+        push_string(&mut body, reason);
         body.extend_from_slice(b"}\n");
-        self.whole(out, http, status, media::JSON, &body);
+        self.send(out, http, status, media::JSON, &body);
     }
 }
 
-/// For what is of the moment.
+/// Header field of responses that describe the current state.
 pub const NO_STORE: &str = "Cache-Control: no-store\r\n";
 
 fn field(out: &mut Vec<u8>, name: &str, value: &str) {
@@ -154,12 +153,12 @@ fn field(out: &mut Vec<u8>, name: &str, value: &str) {
     }
 }
 
-/// A chunk of a chunked body (RFC 9112, section 7.1) that is put together in place.
+/// A chunk of a chunked body (RFC 9112, section 7.1), built in place.
 pub struct Chunk {
     start: usize,
 }
 
-/// Eight digits and CR LF: room for the size of any chunk.
+/// Placeholder for the size of a chunk: eight hex digits and CR LF.
 const CHUNK_HEAD: &[u8] = b"00000000\r\n";
 
 impl Chunk {
@@ -170,7 +169,7 @@ impl Chunk {
         Self { start }
     }
 
-    /// Ends it. An empty one would end the body, so that is taken back.
+    /// Ends the chunk and fills in its size. An empty chunk would end the body, so it is removed.
     pub fn end(self, out: &mut Vec<u8>) {
         let length = out.len() - self.start - CHUNK_HEAD.len();
         if length == 0 {
@@ -183,8 +182,8 @@ impl Chunk {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Ends the body.
-    pub fn last(out: &mut Vec<u8>) {
+    /// Appends the empty chunk that ends the body.
+    pub fn push_last(out: &mut Vec<u8>) {
         out.extend_from_slice(b"0\r\n\r\n");
     }
 }
@@ -194,13 +193,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chunks() {
+    fn empty_chunks_are_removed() {
         let mut out = b"head".to_vec();
         Chunk::begin(&mut out).end(&mut out);
         let chunk = Chunk::begin(&mut out);
         out.extend_from_slice(&[b'x'; 300]);
         chunk.end(&mut out);
-        Chunk::last(&mut out);
+        Chunk::push_last(&mut out);
         let text = String::from_utf8(out).unwrap();
         assert_eq!(text, format!("head0000012c\r\n{}\r\n0\r\n\r\n", "x".repeat(300)));
     }

@@ -1,93 +1,95 @@
-//! One HTTP connection: what is asked, what is on its way out.
+//! One HTTP connection: requests in, responses out.
 
 use super::assets::ASSETS;
 use super::clients::Listing;
 use super::feature::push_feature;
+use super::filter::Filter;
+use super::limits::{MAX_LISTINGS, SLICE_BYTES};
 use super::overview::{Overview, unready};
 use super::query::parameters;
-use super::request::{Parsed, Request, list};
-use super::response::{Answer, Length, NO_STORE, Status, media};
-use super::subscription::{Filter, Subscription};
-use super::{Scene, Server, Slice};
+use super::request::{Parsed, Rejection, Request, list};
+use super::response::{Chunk, Length, NO_STORE, ResponseOptions, Status, media};
+use super::subscription::Subscription;
+use super::{Context, OutputSlice, Server};
 use crate::herd::link::ConnectionId;
-use crate::limits::{CLIENT_BYTES_PER_TURN, MAX_LISTINGS, WEB_SLICE};
+use crate::limits::CLIENT_BYTES_PER_TURN;
 use crate::node::{Next, Node, Now, Stall};
 use crate::places::document::Point;
 use crate::places::{Question, Ticket};
-use crate::protocol::command::{Command, Whatsat};
+use crate::protocol::command::{Command, MAX_RADIUS_KM, MAX_RESULTS, Whatsat};
 use crate::protocol::record::Record;
 use crate::text::percent::decode;
 
-/// The state machine of one connection. Requests are answered one after the other; what comes
-/// meanwhile waits in the socket.
+/// The state machine of one connection. It answers one request after the other; pipelined requests
+/// wait in the input.
 pub struct HttpSession {
     id: ConnectionId,
-    /// The other end's address, for the log.
+    /// Address of the other end, for the log.
     label: Box<[u8]>,
     state: State,
     ending: Option<Next>,
 }
 
 enum State {
-    /// The next request is awaited.
+    /// Waits for the next request.
     Idle,
-    /// A file is on its way out: what is left of it.
-    Asset(&'static [u8], Answer),
-    /// A listing of clients is on its way out.
-    Listing(Box<Listing>),
-    /// Places are waited for.
-    Places(Ticket, Answer),
-    /// The other end listens, until it goes.
-    Events(Box<Subscription>),
+    /// Sends a file, of which this is the rest.
+    Asset(&'static [u8], ResponseOptions),
+    /// Sends a listing of clients.
+    Listing(Box<Listing>, ResponseOptions),
+    /// Waits for places.
+    Places(Ticket, ResponseOptions),
+    /// Sends events until the connection is closed.
+    Events(Box<Subscription>, ResponseOptions),
 }
 
 impl HttpSession {
-    /// A connection that somebody has opened.
+    /// Returns the session of a connection that was accepted.
     #[must_use]
     pub fn accepted(http: &mut Server, id: ConnectionId, label: Box<[u8]>) -> Self {
         http.connections += 1;
         Self { id, label, state: State::Idle, ending: None }
     }
 
-    /// The other end's address.
+    /// Address of the other end.
     #[must_use]
     pub fn label(&self) -> &[u8] {
         &self.label
     }
 
-    /// Whether a response waits for places, or for the socket to take the rest of it.
+    /// Whether a response is incomplete: it waits for places, or for the socket.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
         matches!(self.state, State::Places(..)) || self.is_streaming()
     }
 
-    /// Whether a body is on its way out that comes to an end.
+    /// Whether a body of finite length is being sent.
     const fn is_streaming(&self) -> bool {
-        matches!(self.state, State::Asset(..) | State::Listing(_))
+        matches!(self.state, State::Asset(..) | State::Listing(..))
     }
 
-    /// Whether the other end listens to events. It has nothing more to say then, so that the end of
-    /// its side is the end.
+    /// Whether the connection is subscribed to events. It sends no further requests, so a half-close
+    /// ends it.
     #[must_use]
     pub const fn is_subscribed(&self) -> bool {
-        matches!(self.state, State::Events(_))
+        matches!(self.state, State::Events(..))
     }
 
-    /// Whether [`HttpSession::receive`] is not to be called for now. `out` are the bytes of responses
-    /// that the socket did not take.
+    /// Whether [`HttpSession::receive`] must not be called for now. `out` is the number of bytes of
+    /// responses that the socket has not taken.
     #[must_use]
     pub fn is_full(&self, http: &Server, out: usize) -> bool {
         match &self.state {
             State::Places(..) => true,
-            // Nothing is put together in advance: who reads slowly costs a slice, and is owed the
-            // newest.
-            State::Asset(..) | State::Listing(_) => out > 0,
-            State::Events(subscription) => out > 0 || !subscription.is_due(&http.events),
+            // Nothing is produced in advance, so that a slow reader costs one slice and receives the
+            // newest state.
+            State::Asset(..) | State::Listing(..) => out > 0,
+            State::Events(subscription, _) => out > 0 || !subscription.is_due(&http.events),
             State::Idle => out >= http.settings.max_output,
         }
     }
 
-    /// Why the other end is not read from, where that is for what it is owed.
+    /// The reason for not reading from the connection, if it is unsent output or a pending answer.
     #[must_use]
     pub const fn stall(&self, out: usize) -> Option<Stall> {
         match &self.state {
@@ -97,48 +99,48 @@ impl HttpSession {
         }
     }
 
-    /// The node ends the connection: no request more is answered, what is owed is still sent.
-    /// Returns what is next.
+    /// Ends the connection from this side: no further requests are answered, but the current
+    /// response is completed.
     pub const fn hang_up(&mut self) -> Next {
         self.ending = Some(Next::HangUp);
         if self.is_streaming() { Next::Wait } else { Next::HangUp }
     }
 
-    /// Takes `input`: what was not consumed before and what came after it. With `end`, nothing comes
-    /// after it. Appends responses to `out`. Returns how much was consumed.
+    /// Processes `input`, which begins with what was not consumed before; `end` says that nothing
+    /// follows it. Appends responses to `out`. Returns the number of bytes consumed.
     pub fn receive(
         &mut self,
-        scene: &mut Scene<'_>,
+        cx: &mut Context<'_>,
         input: &[u8],
         end: bool,
         out: &mut Vec<u8>,
     ) -> (usize, Next) {
         let mut at = 0;
-        let most = scene.http.settings.max_output.min(out.len() + CLIENT_BYTES_PER_TURN);
+        let soft_limit = cx.http.settings.max_output.min(out.len() + CLIENT_BYTES_PER_TURN);
         loop {
             if let Some(ending) = self.ending.filter(|_| !self.is_streaming()) {
-                return (input.len(), ending); // nothing more is answered
+                return (input.len(), ending); // further requests are dropped
             }
-            if out.len() >= most {
+            if out.len() >= soft_limit {
                 return (at, Next::Wait);
             }
             match &mut self.state {
-                State::Idle if scene.http.work == 0 && at < input.len() => return (at, Next::Wait),
+                State::Idle if cx.http.work == 0 && at < input.len() => return (at, Next::Wait),
                 State::Idle => match Parsed::parse(&input[at..]) {
                     Parsed::Partial if end => self.ending = Some(Next::Finish),
                     Parsed::Partial => return (at, Next::Read),
-                    Parsed::Bad(status, why) => {
-                        self.error(scene.http, Answer::refusal(), status, why, out);
+                    Parsed::Rejected(Rejection { status, reason }) => {
+                        self.send_error(cx.http, ResponseOptions::CLOSE, status, &reason, out);
                     }
-                    Parsed::Whole(request, length) => {
-                        self.respond(scene, &request, out);
+                    Parsed::Complete(request, length) => {
+                        self.respond(cx, &request, out);
                         at += length;
                     }
                 },
                 State::Places(..) => return (at, Next::Wait),
-                State::Events(_) if end => self.ending = Some(Next::Finish),
+                State::Events(..) if end => self.ending = Some(Next::Finish),
                 _ => {
-                    if !self.stream(scene, out) {
+                    if !self.stream(cx, out) {
                         return (at, Next::Wait);
                     }
                 }
@@ -146,60 +148,75 @@ impl HttpSession {
         }
     }
 
-    /// Appends a slice of a response that is on its way out. Returns whether that was the last one.
-    fn stream(&mut self, scene: &mut Scene<'_>, out: &mut Vec<u8>) -> bool {
-        let Scene { node, http, now, .. } = scene;
+    /// Appends a slice of the current response. Returns whether it was the last one.
+    fn stream(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> bool {
+        let Context { node, http, now, .. } = cx;
         let Server { work, events, .. } = &mut **http;
-        let most = out.len() + WEB_SLICE;
-        let mut slice = Slice { out, most, work };
-        let answer = match &mut self.state {
+        let directory = &node.herd.directory;
+        let soft_limit = out.len() + SLICE_BYTES;
+        let mut slice = OutputSlice { out, soft_limit, work };
+        let options = match &mut self.state {
             State::Idle | State::Places(..) => return true,
-            State::Asset(rest, answer) => {
-                let (first, behind) = rest.split_at(rest.len().min(WEB_SLICE));
+            State::Asset(rest, options) => {
+                let (first, after) = rest.split_at(rest.len().min(SLICE_BYTES));
                 slice.out.extend_from_slice(first);
-                *rest = behind;
+                *rest = after;
                 if !rest.is_empty() {
                     return false;
                 }
-                *answer
+                *options
             }
-            State::Listing(listing) => {
-                if !listing.advance(&node.herd.directory, now.clock, &mut slice) {
+            State::Listing(listing, options) => {
+                let chunk = options.chunked.then(|| Chunk::begin(slice.out));
+                let ended = listing.advance(directory, now.clock, &mut slice);
+                if let Some(chunk) = chunk {
+                    chunk.end(slice.out);
+                    if ended {
+                        Chunk::push_last(slice.out);
+                    }
+                }
+                if !ended {
                     return false;
                 }
                 http.listings -= 1;
-                listing.answer
+                *options
             }
-            State::Events(subscription) => {
-                subscription.advance(node, events, now, &mut slice);
+            State::Events(subscription, options) => {
+                let chunk = options.chunked.then(|| Chunk::begin(slice.out));
+                subscription.advance(directory, events, now, &mut slice);
+                if let Some(chunk) = chunk {
+                    chunk.end(slice.out);
+                }
                 return false;
             }
         };
-        self.answered(answer);
+        self.complete(options);
         true
     }
 
-    /// A response is complete.
-    fn answered(&mut self, answer: Answer) {
+    /// Ends a response.
+    fn complete(&mut self, options: ResponseOptions) {
         self.state = State::Idle;
-        if !answer.keep_alive {
+        if !options.keep_alive {
             self.ending = Some(Next::HangUp);
         }
     }
 
-    fn respond(&mut self, scene: &mut Scene<'_>, request: &Request<'_>, out: &mut Vec<u8>) {
-        let Scene { node, http, shell, now } = scene;
-        let answer = request.answer();
+    fn respond(&mut self, cx: &mut Context<'_>, request: &Request<'_>, out: &mut Vec<u8>) {
+        let Context { node, http, shell, now } = cx;
+        let options = request.options();
         if request.host.is_some_and(|host| !http.settings.is_expected(host)) {
-            let why = "this node is not known by that name; browse to it by the address it listens \
-                       on, or add the name to http.hosts in its configuration";
-            return self.error(http, answer, Status::MISDIRECTED, why, out);
+            let reason = "this node does not serve that host; use the address it listens on, or add \
+                          the host to http.hosts in its configuration";
+            return self.send_error(http, options, Status::MISDIRECTED, reason, out);
         }
         let (status, media, body) = match request.path {
             "/healthz" => (Status::OK, media::TEXT, b"ok\n".to_vec()),
             "/readyz" => match unready(node, now) {
                 None => (Status::OK, media::TEXT, b"ready\n".to_vec()),
-                Some(why) => (Status::UNAVAILABLE, media::TEXT, format!("{why}\n").into_bytes()),
+                Some(reason) => {
+                    (Status::UNAVAILABLE, media::TEXT, format!("{reason}\n").into_bytes())
+                }
             },
             "/metrics" => {
                 let mut body = Vec::new();
@@ -208,137 +225,141 @@ impl HttpSession {
             }
             "/api/herd" => {
                 let overview = Overview::new(node, http, *shell, now);
-                // Numbers and strings are always JSON.
+                // Numbers and strings can always be serialized.
                 let mut body = serde_json::to_vec_pretty(&overview).unwrap_or_default();
                 body.push(b'\n');
                 (Status::OK, media::JSON, body)
             }
-            "/api/clients" => return self.list(http, request, answer, out),
-            "/events" => return self.subscribe(scene, request, answer, out),
+            "/api/clients" => return self.list(http, request, options, out),
+            "/events" => return self.subscribe(cx, request, options, out),
             path => match path.strip_prefix("/api/clients/") {
-                Some(name) => return self.client(scene, request, name, answer, out),
-                None => return self.asset(http, request, answer, out),
+                Some(name) => return self.client(cx, request, name, options, out),
+                None => return self.asset(http, request, options, out),
             },
         };
-        self.whole(http, answer, status, media, &body, out);
+        self.send(http, options, status, media, &body, out);
     }
 
-    /// Answers with what is known at once.
-    fn whole(
+    /// Sends a response that is complete at once.
+    fn send(
         &mut self,
         http: &mut Server,
-        mut answer: Answer,
+        options: ResponseOptions,
         status: Status,
         media: &str,
         body: &[u8],
         out: &mut Vec<u8>,
     ) {
-        answer.whole(out, http, status, media, body);
-        self.answered(answer);
+        options.send(out, http, status, media, body);
+        self.complete(options);
     }
 
-    fn error(
+    fn send_error(
         &mut self,
         http: &mut Server,
-        mut answer: Answer,
+        options: ResponseOptions,
         status: Status,
-        why: &str,
+        reason: &str,
         out: &mut Vec<u8>,
     ) {
-        answer.error(out, http, status, why);
-        self.answered(answer);
+        options.send_error(out, http, status, reason);
+        self.complete(options);
     }
 
     fn asset(
         &mut self,
         http: &mut Server,
         request: &Request<'_>,
-        mut answer: Answer,
+        mut options: ResponseOptions,
         out: &mut Vec<u8>,
     ) {
         let Some(at) = ASSETS.iter().position(|asset| asset.path == request.path) else {
-            let why = "there is no such page; see / for what there is";
-            return self.error(http, answer, Status::NOT_FOUND, why, out);
+            let reason = "there is no such page; the map is at /";
+            return self.send_error(http, options, Status::NOT_FOUND, reason, out);
         };
         let asset = &ASSETS[at];
         let bytes = if request.gzip { asset.gzip } else { asset.bytes };
         let tag = &http.tags[at][usize::from(request.gzip)];
-        let is_it = |held: &str| held == "*" || held.trim_start_matches("W/") == tag;
-        let held = request.if_none_match.is_some_and(|tags| list(tags).any(is_it));
+        let matches = |held: &str| held == "*" || held.trim_start_matches("W/") == tag;
+        let is_current = request.if_none_match.is_some_and(|tags| list(tags).any(matches));
         let etag = format!("ETag: {tag}\r\nVary: Accept-Encoding\r\nCache-Control: no-cache\r\n");
-        if held {
-            answer.head(out, http, Status::NOT_MODIFIED, asset.media, Length::Empty, &[&etag]);
-            return self.answered(answer);
+        if is_current {
+            let status = Status::NOT_MODIFIED;
+            options.send_head(out, http, status, asset.media, Length::Empty, &[&etag]);
+            return self.complete(options);
         }
         let encoding = if request.gzip { "Content-Encoding: gzip\r\n" } else { "" };
         let length = Length::Known(bytes.len());
-        answer.head(out, http, Status::OK, asset.media, length, &[&etag, encoding]);
-        if answer.head_only {
-            return self.answered(answer);
+        options.send_head(out, http, Status::OK, asset.media, length, &[&etag, encoding]);
+        if options.head_only {
+            return self.complete(options);
         }
-        self.state = State::Asset(bytes, answer);
+        self.state = State::Asset(bytes, options);
     }
 
     fn list(
         &mut self,
         http: &mut Server,
         request: &Request<'_>,
-        mut answer: Answer,
+        mut options: ResponseOptions,
         out: &mut Vec<u8>,
     ) {
-        let mut listing = match Listing::new(request.query, answer) {
+        let listing = match Listing::parse(request.query) {
             Ok(listing) => listing,
-            Err(why) => return self.error(http, answer, Status::BAD_REQUEST, &why, out),
+            Err(reason) => {
+                return self.send_error(http, options, Status::BAD_REQUEST, &reason, out);
+            }
         };
         if http.listings >= MAX_LISTINGS {
-            let why = "too many listings are under way; ask again in a moment";
-            return self.error(http, answer, Status::UNAVAILABLE, why, out);
+            let reason = "too many listings are in progress; retry in a moment";
+            return self.send_error(http, options, Status::UNAVAILABLE, reason, out);
         }
-        begin_stream(http, &mut answer, media::GEOJSON, out);
-        if answer.head_only {
-            return self.answered(answer);
+        begin_stream(http, &mut options, media::GEOJSON, out);
+        if options.head_only {
+            return self.complete(options);
         }
-        listing.answer = answer;
         http.listings += 1;
-        self.state = State::Listing(Box::new(listing));
+        self.state = State::Listing(Box::new(listing), options);
     }
 
     fn subscribe(
         &mut self,
-        scene: &mut Scene<'_>,
+        cx: &mut Context<'_>,
         request: &Request<'_>,
-        mut answer: Answer,
+        mut options: ResponseOptions,
         out: &mut Vec<u8>,
     ) {
-        let Scene { node, http, now, .. } = scene;
+        let Context { node, http, now, .. } = cx;
         let (filter, last) = match Filter::parse(request.query) {
             Ok(parsed) => parsed,
-            Err(why) => return self.error(http, answer, Status::BAD_REQUEST, &why, out),
+            Err(reason) => {
+                return self.send_error(http, options, Status::BAD_REQUEST, &reason, out);
+            }
         };
-        if answer.head_only {
-            begin_stream(http, &mut answer, media::EVENTS, out);
-            return self.answered(answer);
+        if options.head_only {
+            begin_stream(http, &mut options, media::EVENTS, out);
+            return self.complete(options);
         }
         let last = request.last_event_id.or(last.as_deref());
         let Some(start) = http.events.subscribe(self.id, last, &mut node.herd, now.elapsed) else {
-            let why = "too many listen to the events of this node; try another node";
-            return self.error(http, answer, Status::UNAVAILABLE, why, out);
+            let reason = "too many subscribers; use another node";
+            return self.send_error(http, options, Status::UNAVAILABLE, reason, out);
         };
-        begin_stream(http, &mut answer, media::EVENTS, out);
-        let subscription = Subscription::new(&start, filter, answer.chunked, &http.events);
-        self.state = State::Events(Box::new(subscription));
+        begin_stream(http, &mut options, media::EVENTS, out);
+        let subscription = Subscription::new(&start, filter, &http.events);
+        self.state = State::Events(Box::new(subscription), options);
     }
 
-    /// `/api/clients/ID`, and `/api/clients/ID/places`.
+    /// Answers `/api/clients/ID` and `/api/clients/ID/places`.
     fn client(
         &mut self,
-        scene: &mut Scene<'_>,
+        cx: &mut Context<'_>,
         request: &Request<'_>,
         name: &str,
-        answer: Answer,
+        options: ResponseOptions,
         out: &mut Vec<u8>,
     ) {
-        let Scene { node, http, now, .. } = scene;
+        let Context { node, http, now, .. } = cx;
         let (name, places) = match name.strip_suffix("/places") {
             Some(name) => (name, true),
             None => (name, false),
@@ -346,80 +367,86 @@ impl HttpSession {
         let name = decode(name).filter(|_| !name.contains('/'));
         let held = name.and_then(|name| node.herd.directory.get(&name, now.clock));
         let Some(record) = held.and_then(Record::parse) else {
-            let why = "there is no such client; its name must be percent-encoded";
-            return self.error(http, answer, Status::NOT_FOUND, why, out);
+            let reason = "there is no such client; its name must be percent-encoded";
+            return self.send_error(http, options, Status::NOT_FOUND, reason, out);
         };
         if let (true, Some(location)) = (places, record.location()) {
             let center = Point { lat: location.latitude(), lng: location.longitude() };
-            return self.places(scene, request, center, answer, out);
+            return self.places(cx, request, center, options, out);
         }
         let mut body = Vec::new();
         push_feature(&mut body, &record, now.clock);
         body.push(b'\n');
-        self.whole(http, answer, Status::OK, media::GEOJSON, &body, out);
+        self.send(http, options, Status::OK, media::GEOJSON, &body, out);
     }
 
-    /// WHATSAT for a client that is at `center`.
+    /// Executes a WHATSAT for a client at `center`.
     fn places(
         &mut self,
-        scene: &mut Scene<'_>,
+        cx: &mut Context<'_>,
         request: &Request<'_>,
         center: Point,
-        answer: Answer,
+        options: ResponseOptions,
         out: &mut Vec<u8>,
     ) {
-        let Scene { node, http, now, .. } = scene;
+        let Context { node, http, now, .. } = cx;
         let whatsat = match whatsat(request.query) {
             Ok(command) => command,
-            Err(why) => return self.error(http, answer, Status::BAD_REQUEST, &why, out),
+            Err(reason) => {
+                return self.send_error(http, options, Status::BAD_REQUEST, &reason, out);
+            }
         };
         let Command::Whatsat(Whatsat { radius_m, max_results, .. }) = Command::parse(&whatsat)
         else {
-            let why = "radius is kilometres from 0 to 50, max a whole number from 0 to 20";
-            return self.error(http, answer, Status::BAD_REQUEST, why, out);
+            let reason = format!(
+                "radius must be kilometers from 0 to {MAX_RADIUS_KM}, max an integer from 0 to \
+                 {MAX_RESULTS}"
+            );
+            return self.send_error(http, options, Status::BAD_REQUEST, &reason, out);
         };
         if node.is_crowded() {
-            let why = "too many wait for places; ask again in a moment";
-            return self.error(http, answer, Status::UNAVAILABLE, why, out);
+            let reason = "too many requests for places are pending; retry in a moment";
+            return self.send_error(http, options, Status::UNAVAILABLE, reason, out);
         }
         let question = Question { center, radius_m };
         node.counters.whatsat += 1;
         let mut body = Vec::new();
         match node.ask(self.id, question, max_results, now.elapsed, &mut body) {
-            Some(ticket) => self.state = State::Places(ticket, answer),
-            None => self.whole(http, answer, Status::OK, media::JSON, &body, out),
+            Some(ticket) => self.state = State::Places(ticket, options),
+            None => self.send(http, options, Status::OK, media::JSON, &body, out),
         }
     }
 
-    /// The document for `ticket` has come, see [`Node::poll_answer`].
+    /// Sends the document for `ticket`, see [`Node::poll_answer`].
     pub fn answer(&mut self, node: &Node, http: &mut Server, ticket: Ticket, out: &mut Vec<u8>) {
-        if let State::Places(waiting, answer) = self.state
+        if let State::Places(waiting, options) = self.state
             && waiting == ticket
         {
-            self.whole(http, answer, Status::OK, media::JSON, node.document(), out);
+            self.send(http, options, Status::OK, media::JSON, node.document(), out);
         }
     }
 
-    /// The connection is gone.
+    /// Releases everything the session holds. The connection is closed.
     pub fn close(&mut self, node: &mut Node, http: &mut Server, now: &Now) {
         http.connections -= 1;
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle | State::Asset(..) => {}
-            State::Listing(_) => http.listings -= 1,
+            State::Listing(..) => http.listings -= 1,
             State::Places(ticket, _) => node.cancel(ticket),
-            State::Events(subscription) => {
+            State::Events(subscription, _) => {
                 http.events.unsubscribe(subscription.key(), now.elapsed);
             }
         }
     }
 }
 
-/// Appends the head of a response whose length is not known.
-fn begin_stream(http: &mut Server, answer: &mut Answer, media: &str, out: &mut Vec<u8>) {
-    answer.head(out, http, Status::OK, media, Length::Unknown, &[NO_STORE]);
+/// Appends the head of a response of unknown length.
+fn begin_stream(http: &mut Server, options: &mut ResponseOptions, media: &str, out: &mut Vec<u8>) {
+    options.send_head(out, http, Status::OK, media, Length::Unknown, &[NO_STORE]);
 }
 
-/// The command that `query` stands for, about a client whose name does not matter.
+/// Returns the WHATSAT command with the parameters of `query`, for a client whose name does not
+/// matter.
 fn whatsat(query: &str) -> Result<Vec<u8>, String> {
     let (mut radius, mut max) = (b"10".to_vec(), b"20".to_vec());
     for (name, value) in parameters(query, &["radius", "max"])? {

@@ -1,92 +1,51 @@
-//! One subscriber of `/events`: what it wants, and how far it has come.
+//! One subscriber of `/events`: its filter, and its progress.
 
-use super::Slice;
-use super::clients::BBOX;
-use super::events::{Change, Events, Start, name_hash, push_client};
-use super::position::{Bounds, Position};
-use super::query;
-use super::response::Chunk;
+use super::OutputSlice;
+use super::change::push_client;
+use super::events::{Events, Start};
+use super::filter::Filter;
+use super::position::Position;
 use crate::herd::directory::Directory;
-use crate::limits::MAX_FILTER_CLIENTS;
-use crate::node::{Node, Now};
+use crate::node::Now;
 use crate::text::digits::push_digits;
-
-/// Which clients a subscriber wants: all that pass both.
-#[derive(Default)]
-pub(super) struct Filter {
-    bounds: Option<Bounds>,
-    /// Names and their hashes; empty: all.
-    clients: Vec<(u32, Vec<u8>)>,
-}
 
 /// A subscriber.
 pub struct Subscription {
     key: usize,
-    pub(super) filter: Filter,
-    /// The sequence of the next change it is to have.
-    pub(super) cursor: u64,
+    filter: Filter,
+    /// Sequence of the next change to read.
+    cursor: u64,
     phase: Phase,
-    /// Heartbeats it has had.
+    /// Heartbeats that were sent or skipped.
     beats: u64,
-    chunked: bool,
 }
 
+/// What is sent next. A subscriber goes through the phases from top to bottom, and back to the first
+/// one when it has lost changes.
 enum Phase {
-    /// It is to be told that it has missed something, or is new.
+    /// The event `reset`: forget everything.
     Reset,
-    /// It is being told all clients. The number is the next slot, or the next name of the filter.
-    All(u32),
-    /// It is told changes.
-    Changes,
+    /// All clients, ended by the event `ready`. The number is the next slot, or the next name of the
+    /// filter.
+    Snapshot(u32),
+    /// Changes.
+    Live,
 }
 
-impl Filter {
-    /// The filter that `query` asks for, and the id of the event that the subscriber had last, for
-    /// those that cannot set the header field.
-    pub(super) fn parse(query: &str) -> Result<(Self, Option<String>), String> {
-        let (mut filter, mut last) = (Self::default(), None);
-        for (name, value) in query::parameters(query, &["bbox", "client", "last_event_id"])? {
-            match name.as_str() {
-                "bbox" => filter.bounds = Some(query::bounds(&value).ok_or(BBOX)?),
-                "client" if filter.clients.len() < MAX_FILTER_CLIENTS => {
-                    filter.clients.push((name_hash(&value), value));
-                }
-                "client" => {
-                    return Err(format!("there may be at most {MAX_FILTER_CLIENTS} clients"));
-                }
-                _ => last = String::from_utf8(value).ok(),
-            }
-        }
-        Ok((filter, last))
-    }
-
-    /// Whether the change is one that the subscriber wants, as far as it says.
-    pub(super) fn wants(&self, change: &Change) -> bool {
-        (self.holds(change.position) || change.left.is_some_and(|left| self.holds(left)))
-            && (self.clients.is_empty()
-                || self.clients.iter().any(|(hash, _)| *hash == change.name))
-    }
-
-    /// Whether `position` is in the box, if there is one.
-    pub(super) fn holds(&self, position: Position) -> bool {
-        self.bounds.is_none_or(|bounds| bounds.contain(position))
-    }
-
-    /// Whether it wants the client of this name.
-    pub(super) fn wants_client(&self, name: Option<&[u8]>) -> bool {
-        self.clients.is_empty()
-            || self.clients.iter().any(|(_, wanted)| name == Some(wanted.as_slice()))
-    }
+/// Whether the next phase may begin in the same slice.
+enum Step {
+    Continue,
+    Stop,
 }
 
 impl Subscription {
-    pub(super) fn new(start: &Start, filter: Filter, chunked: bool, events: &Events) -> Self {
-        let phase = if start.resumed { Phase::Changes } else { Phase::Reset };
+    pub(super) fn new(start: &Start, filter: Filter, events: &Events) -> Self {
+        let phase = if start.resumed { Phase::Live } else { Phase::Reset };
         let Start { key, cursor, .. } = *start;
-        Self { key, filter, cursor, phase, beats: events.beats(), chunked }
+        Self { key, filter, cursor, phase, beats: events.beats() }
     }
 
-    /// See [`Events::unsubscribe`].
+    /// Key of the subscriber, for [`Events::unsubscribe`].
     pub(super) const fn key(&self) -> usize {
         self.key
     }
@@ -95,74 +54,138 @@ impl Subscription {
     pub(super) const fn is_due(&self, events: &Events) -> bool {
         match self.phase {
             Phase::Reset => !events.is_overrun(),
-            Phase::All(_) => true,
-            Phase::Changes => events.is_due(self.cursor, self.beats),
+            Phase::Snapshot(_) => true,
+            Phase::Live => events.is_due(self.cursor, self.beats),
         }
     }
 
-    /// Appends what there is to send.
+    /// Appends what there is to send, as far as `slice` allows.
     pub(super) fn advance(
-        &mut self,
-        node: &Node,
-        events: &mut Events,
-        now: &Now,
-        slice: &mut Slice<'_>,
-    ) {
-        let chunk = self.chunked.then(|| Chunk::begin(slice.out));
-        self.tell(&node.herd.directory, events, now, slice);
-        if let Some(chunk) = chunk {
-            chunk.end(slice.out);
-        }
-    }
-
-    fn tell(
         &mut self,
         directory: &Directory,
         events: &mut Events,
         now: &Now,
-        slice: &mut Slice<'_>,
+        slice: &mut OutputSlice<'_>,
     ) {
-        if matches!(self.phase, Phase::Changes) && events.has_lost(self.cursor) {
+        if matches!(self.phase, Phase::Live) && events.has_lost(self.cursor) {
             self.phase = Phase::Reset;
         }
-        if matches!(self.phase, Phase::Reset) {
-            if events.is_overrun() {
-                return;
-            }
-            self.cursor = events.published();
-            self.phase = Phase::All(0);
-            events.counters.resets += 1;
-            slice.out.extend_from_slice(b"retry: 2000\nevent: reset\ndata: {\"held\":");
-            push_digits(slice.out, directory.len().into(), 1);
-            slice.out.extend_from_slice(b"}\n\n");
-        }
-        if let Phase::All(at) = self.phase {
-            if events.is_ageing(self.cursor) {
-                // Most of what it has not had of the log is superseded, and takes no room.
-                let mut half = slice.half();
-                events.deliver(self, directory, now.clock, &mut half);
-            }
-            let next = self.tell_all(at, directory, events, now, slice);
-            self.phase = next.map_or(Phase::Changes, Phase::All);
-            if next.is_some() {
-                return;
-            }
-            // The log may have passed it by meanwhile, also by what it was told itself. It has had
-            // all clients once, but there is nothing to go on from.
-            let lost = events.has_lost(self.cursor);
-            slice.out.extend_from_slice(b"event: ready\n");
-            if !lost {
-                events.push_id_before(self.cursor, slice.out);
-            }
-            slice.out.extend_from_slice(b"data: {}\n\n");
-            if lost {
-                self.phase = Phase::Reset;
+        loop {
+            let step = match self.phase {
+                Phase::Reset => self.send_reset(directory, events, slice),
+                Phase::Snapshot(next) => self.send_snapshot(next, directory, events, now, slice),
+                Phase::Live => self.send_changes(directory, events, now, slice),
+            };
+            if matches!(step, Step::Stop) {
                 return;
             }
         }
-        if events.deliver(self, directory, now.clock, slice).is_none() {
+    }
+
+    /// Sends `reset`, and moves the cursor to where changes continue after the snapshot.
+    fn send_reset(
+        &mut self,
+        directory: &Directory,
+        events: &mut Events,
+        slice: &mut OutputSlice<'_>,
+    ) -> Step {
+        if events.is_overrun() {
+            return Step::Stop;
+        }
+        self.cursor = events.published();
+        events.counters.resets += 1;
+        slice.out.extend_from_slice(b"retry: 2000\nevent: reset\ndata: {\"held\":");
+        push_digits(slice.out, directory.len().into(), 1);
+        slice.out.extend_from_slice(b"}\n\n");
+        self.phase = Phase::Snapshot(0);
+        Step::Continue
+    }
+
+    /// Sends clients from `next` on and, after the last one, `ready`.
+    fn send_snapshot(
+        &mut self,
+        next: u32,
+        directory: &Directory,
+        events: &mut Events,
+        now: &Now,
+        slice: &mut OutputSlice<'_>,
+    ) -> Step {
+        if events.is_aging(self.cursor) {
+            // Catch up with the log before the cursor is overwritten. Most of these changes are
+            // superseded and take no space. A cursor that is still in the log cannot be lost here.
+            let _ = events.deliver(
+                &mut self.cursor,
+                &self.filter,
+                directory,
+                now.clock,
+                &mut slice.half(),
+            );
+        }
+        if let Some(next) = self.send_clients(next, directory, events, now, slice) {
+            self.phase = Phase::Snapshot(next);
+            return Step::Stop;
+        }
+        // The log may have overtaken the cursor meanwhile. The subscriber has then seen every client
+        // once, but there is no id to resume from, and it has to start over.
+        let has_lost = events.has_lost(self.cursor);
+        slice.out.extend_from_slice(b"event: ready\n");
+        if !has_lost {
+            events.push_id_before(self.cursor, slice.out);
+        }
+        slice.out.extend_from_slice(b"data: {}\n\n");
+        if has_lost {
             self.phase = Phase::Reset;
-            return;
+            Step::Stop
+        } else {
+            self.phase = Phase::Live;
+            Step::Continue
+        }
+    }
+
+    /// Sends clients from `next` on. Returns where to continue; `None` after the last one.
+    fn send_clients(
+        &self,
+        mut next: u32,
+        directory: &Directory,
+        events: &mut Events,
+        now: &Now,
+        slice: &mut OutputSlice<'_>,
+    ) -> Option<u32> {
+        let names = self.filter.names().len() as u32;
+        let end = if names == 0 { directory.slots() } else { names };
+        while next < end {
+            if !slice.has_room() {
+                return Some(next);
+            }
+            slice.spend(1);
+            let slot = match self.filter.names().nth(next as usize) {
+                Some(name) => directory.slot(name),
+                None => Some(next),
+            };
+            next += 1;
+            let Some(slot) = slot else { continue };
+            let Some(position) = directory.location(slot).map(Position::from) else { continue };
+            if self.filter.contains(position) {
+                let sent = push_client(slice.out, None, slot, directory, now.clock);
+                events.counters.sent += u64::from(sent);
+                events.record_sent(slot, position, directory);
+            }
+        }
+        None
+    }
+
+    /// Sends changes, and a heartbeat if there are none left.
+    fn send_changes(
+        &mut self,
+        directory: &Directory,
+        events: &mut Events,
+        now: &Now,
+        slice: &mut OutputSlice<'_>,
+    ) -> Step {
+        let Self { cursor, filter, .. } = self;
+        if events.deliver(cursor, filter, directory, now.clock, slice).is_err() {
+            self.phase = Phase::Reset;
+            return Step::Stop;
         }
         if self.beats != events.beats() && self.cursor >= events.published() {
             self.beats = events.beats();
@@ -170,38 +193,7 @@ impl Subscription {
             events.push_id_before(self.cursor, slice.out);
             slice.out.push(b'\n');
         }
-    }
-
-    /// Appends the clients from `at` on. Returns where to go on; `None`: that was all.
-    fn tell_all(
-        &self,
-        mut at: u32,
-        directory: &Directory,
-        events: &mut Events,
-        now: &Now,
-        slice: &mut Slice<'_>,
-    ) -> Option<u32> {
-        let names = &self.filter.clients;
-        let end = if names.is_empty() { directory.slots() } else { names.len() as u32 };
-        while at < end {
-            if !slice.has_room() {
-                return Some(at);
-            }
-            slice.spend(1);
-            let slot = match names.get(at as usize) {
-                Some((_, name)) => directory.slot(name),
-                None => Some(at),
-            };
-            at += 1;
-            let Some(slot) = slot else { continue };
-            let Some(position) = directory.location(slot).map(Position::from) else { continue };
-            if self.filter.holds(position) {
-                let told = push_client(slice.out, None, slot, directory, now.clock);
-                events.counters.sent += u64::from(told);
-                events.told(slot, position, directory);
-            }
-        }
-        None
+        Step::Stop
     }
 }
 
@@ -211,44 +203,44 @@ mod tests {
 
     use super::*;
     use crate::herd::Herd;
-    use crate::limits::{EVENT_FLUSH, MAX_CHANGES, WEB_SLICE};
+    use crate::http::limits::{EVENT_FLUSH, MAX_CHANGES, SLICE_BYTES};
     use crate::protocol::record::Record;
     use crate::testing::{herd, identity};
 
     /// A herd of one node, its log, and a subscriber.
-    struct Told {
+    struct Fixture {
         herd: Herd,
         events: Events,
         now: Now,
         subscription: Subscription,
     }
 
-    impl Told {
-        /// By a node that holds so many clients.
+    impl Fixture {
+        /// With a node that holds this many clients.
         fn new(clients: usize) -> Self {
             let mut herd = herd(identity(&["Clark"], 0, &[]));
             let mut events = Events::new(7);
             let now = Now { elapsed: Duration::ZERO, clock: 0 };
             let start = events.subscribe(1, None, &mut herd, now.elapsed).unwrap();
-            let subscription = Subscription::new(&start, Filter::default(), false, &events);
-            let mut told = Self { herd, events, now, subscription };
+            let subscription = Subscription::new(&start, Filter::default(), &events);
+            let mut fixture = Self { herd, events, now, subscription };
             for client in 0..clients {
-                told.hear(client, 1);
+                fixture.update(client, 1);
             }
-            told
+            fixture
         }
 
-        /// A client says at `time` where it is; each time that is elsewhere.
-        fn hear(&mut self, client: usize, time: usize) {
+        /// Moves a client at `time`; its position depends on the time.
+        fn update(&mut self, client: usize, time: usize) {
             let line = format!("AT Clark +0.000000000 {client:06} +{}+1 {time}", time % 90);
             self.herd.hear(&Record::parse(line.as_bytes()).unwrap(), 0);
         }
 
-        /// All clients say again where they are, which is published, so many times.
+        /// Publishes a change of every client, `times` times.
         fn flush(&mut self, times: usize) {
             for _ in 0..times {
                 for slot in 0..self.herd.directory.slots() {
-                    self.herd.watched.as_mut().unwrap().push(slot);
+                    self.herd.mark_changed(slot);
                 }
                 self.now.elapsed += EVENT_FLUSH;
                 let mut work = usize::MAX;
@@ -256,90 +248,93 @@ mod tests {
             }
         }
 
-        /// What the subscriber is sent in a turn that has time for all, about `most` bytes.
-        fn turn(&mut self, most: usize) -> String {
+        /// What the subscriber is sent in a turn with enough work for everything and space for about
+        /// `soft_limit` bytes.
+        fn turn(&mut self, soft_limit: usize) -> String {
             let (mut out, mut work) = (Vec::new(), 4 * MAX_CHANGES);
-            let mut slice = Slice { out: &mut out, most, work: &mut work };
-            let directory = &self.herd.directory;
-            self.subscription.tell(directory, &mut self.events, &self.now, &mut slice);
+            let mut slice = OutputSlice { out: &mut out, soft_limit, work: &mut work };
+            let Self { herd, events, now, subscription } = self;
+            subscription.advance(&herd.directory, events, now, &mut slice);
             String::from_utf8(out).unwrap()
         }
     }
 
     const RESET: &str = "retry: 2000\nevent: reset\n";
-    /// An end of a walk that can be gone on from, and one that cannot.
+    /// End of a snapshot that can be resumed from.
     const READY: &str = "event: ready\nid: ";
+    /// End of a snapshot that cannot.
     const READY_AND_LOST: &str = "event: ready\ndata: ";
 
     #[test]
-    fn what_is_told_pushes_no_change_out_of_the_log_that_is_still_to_come() {
-        let mut told = Told::new(1);
-        told.flush(MAX_CHANGES);
-        told.subscription.phase = Phase::All(0);
-        assert!(!told.events.has_lost(told.subscription.cursor), "it is the oldest in the log");
-        told.hear(0, 2);
-        let sent = told.turn(WEB_SLICE);
+    fn a_snapshot_does_not_overwrite_the_change_that_comes_next() {
+        let mut fixture = Fixture::new(1);
+        fixture.flush(MAX_CHANGES);
+        fixture.subscription.phase = Phase::Snapshot(0);
+        let cursor = fixture.subscription.cursor;
+        assert!(!fixture.events.has_lost(cursor), "it is the oldest change in the log");
+        fixture.update(0, 2);
+        let sent = fixture.turn(SLICE_BYTES);
         assert!(sent.contains("000000 +2+1 2\"") && sent.contains(READY), "{sent}");
-        assert_eq!(told.turn(WEB_SLICE), "");
+        assert_eq!(fixture.turn(SLICE_BYTES), "");
     }
 
     #[test]
-    fn a_walk_that_takes_long_comes_to_an_end() {
-        let mut told = Told::new(300);
-        let mut sent = told.turn(1024);
+    fn a_long_snapshot_catches_up_with_the_log() {
+        let mut fixture = Fixture::new(300);
+        let mut sent = fixture.turn(1024);
         assert!(sent.starts_with(RESET));
         while !sent.contains("event: ready") {
-            told.flush(20);
-            let more = told.turn(1024);
+            fixture.flush(20);
+            let more = fixture.turn(1024);
             assert!(!more.contains(RESET), "once is enough");
             sent.push_str(&more);
         }
-        assert!(told.events.has_lost(1), "the log was passed by");
+        assert!(fixture.events.has_lost(1), "the start of the snapshot is overwritten");
         assert!(sent.contains(READY), "not lost");
         for client in 0..300 {
             assert!(sent.contains(&format!("\"client\":\"{client:06}\"")), "{client}");
         }
-        told.hear(7, 2);
-        told.flush(1);
-        let (mut sent, mut more) = (String::new(), told.turn(WEB_SLICE));
+        fixture.update(7, 2);
+        fixture.flush(1);
+        let (mut sent, mut more) = (String::new(), fixture.turn(SLICE_BYTES));
         while !more.is_empty() {
             sent.push_str(&more);
-            more = told.turn(WEB_SLICE);
+            more = fixture.turn(SLICE_BYTES);
         }
         assert!(sent.contains("000007 +2+1 2\"") && !sent.contains(RESET), "changes follow");
     }
 
     #[test]
-    fn who_has_lost_something_in_a_walk_has_all_before_it_begins_anew() {
-        let mut told = Told::new(300);
-        let mut sent = told.turn(1024);
-        told.flush(MAX_CHANGES / 300 + 1);
+    fn a_snapshot_that_lost_changes_is_finished_before_the_next_reset() {
+        let mut fixture = Fixture::new(300);
+        let mut sent = fixture.turn(1024);
+        fixture.flush(MAX_CHANGES / 300 + 1);
         while !sent.contains("event: ready") {
-            sent.push_str(&told.turn(1024));
+            sent.push_str(&fixture.turn(1024));
         }
         assert!(sent.contains(READY_AND_LOST) && !sent[1..].contains(RESET));
         for client in 0..300 {
             assert!(sent.contains(&format!("\"client\":\"{client:06}\"")), "{client}");
         }
-        let anew = told.turn(1 << 20);
-        assert!(anew.starts_with(RESET) && anew.contains(READY), "{anew}");
+        let next = fixture.turn(1 << 20);
+        assert!(next.starts_with(RESET) && next.contains(READY), "{next}");
     }
 
     #[test]
-    fn nobody_begins_while_nothing_published_is_in_the_log() {
-        let mut told = Told::new(2);
-        told.flush(1);
-        told.hear(1, 2);
-        let elsewhere = Position::from(told.herd.directory.location(1).unwrap());
+    fn a_subscriber_waits_while_the_log_holds_nothing_published() {
+        let mut fixture = Fixture::new(2);
+        fixture.flush(1);
+        fixture.update(1, 2);
+        let elsewhere = Position::from(fixture.herd.directory.location(1).unwrap());
         for _ in 0..=MAX_CHANGES {
-            told.events.told(0, elsewhere, &told.herd.directory);
+            fixture.events.record_sent(0, elsewhere, &fixture.herd.directory);
         }
-        assert!(!told.subscription.is_due(&told.events));
-        assert_eq!(told.turn(WEB_SLICE), "");
-        told.flush(1);
-        assert!(told.subscription.is_due(&told.events));
-        let sent = told.turn(WEB_SLICE);
+        assert!(!fixture.subscription.is_due(&fixture.events));
+        assert_eq!(fixture.turn(SLICE_BYTES), "");
+        fixture.flush(1);
+        assert!(fixture.subscription.is_due(&fixture.events));
+        let sent = fixture.turn(SLICE_BYTES);
         assert!(sent.starts_with(RESET) && sent.contains(READY), "{sent}");
-        assert_eq!(told.turn(WEB_SLICE), "");
+        assert_eq!(fixture.turn(SLICE_BYTES), "");
     }
 }

@@ -1,9 +1,9 @@
 //! What is spoken on a connection: the line protocol or HTTP. The loop treats both alike.
 
 use crate::herd::LinkId;
-use crate::http::{self, Scene, Server};
+use crate::http::limits::IDLE_TIMEOUT;
+use crate::http::{self, Context, Server};
 use crate::limits::Limits;
-use crate::limits::WEB_IDLE;
 use crate::node::{self, Next, Node, Now, Stall};
 use crate::places::Ticket;
 use core::time::Duration;
@@ -85,7 +85,9 @@ impl Session {
     pub fn idle_timeout(&self, limits: &Limits) -> Option<Duration> {
         match self {
             Self::Lines(_) => limits.idle_timeout,
-            Self::Http(_) => Some(limits.idle_timeout.map_or(WEB_IDLE, |idle| idle.min(WEB_IDLE))),
+            Self::Http(_) => {
+                Some(limits.idle_timeout.map_or(IDLE_TIMEOUT, |idle| idle.min(IDLE_TIMEOUT)))
+            }
         }
     }
 
@@ -139,14 +141,14 @@ impl Session {
     /// what is next.
     pub fn receive(
         &mut self,
-        scene: &mut Scene<'_>,
+        cx: &mut Context<'_>,
         input: &[u8],
         end: bool,
         out: &mut Vec<u8>,
     ) -> (usize, Next) {
         match self {
-            Self::Lines(session) => session.receive(scene.node, input, end, scene.now, out),
-            Self::Http(session) => session.receive(scene, input, end, out),
+            Self::Lines(session) => session.receive(cx.node, input, end, cx.now, out),
+            Self::Http(session) => session.receive(cx, input, end, out),
         }
     }
 

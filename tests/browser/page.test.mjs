@@ -269,7 +269,7 @@ test("on a phone", async () => {
 test("a neighbour dies and returns", async () => {
   const page = await look();
   await herd.kill("Bona");
-  await shows(page, "#problems", "Bona is not linked");
+  await shows(page, "#problems", "the link to Bona is down");
   await shows(page, "#links", /Bona\s+down/);
   await until("it is out of reach in the graph", async () =>
     (await page.locator("#graph title").textContent()).includes("Out of reach: Bona."));

@@ -1,18 +1,19 @@
-//! What a connection is told in a turn, without a socket.
+//! Turns of a connection, without a socket.
 
 use core::time::Duration;
 
 use super::*;
+use crate::http::limits::{WORK_PER_RESPONSE, WORK_PER_TURN};
 use crate::http::{Settings, Shell};
-use crate::limits::{Limits, WEB_RESPONSE_WORK, WEB_WORK_PER_TURN};
+use crate::limits::Limits;
 use crate::node::tests::node;
 
 const NOW: Now = Now { elapsed: Duration::from_secs(3), clock: 0 };
 
-/// A loop of which nothing is known.
-struct Nothing;
+/// An event loop that reports nothing.
+struct Silent;
 
-impl Shell for Nothing {
+impl Shell for Silent {
     fn push_metrics(&self, _: &Node, _: &Server, _: &Now, _: &mut Vec<u8>) {}
 
     fn connections(&self) -> usize {
@@ -20,7 +21,7 @@ impl Shell for Nothing {
     }
 }
 
-/// One connection to a node.
+/// A node and one connection to it.
 struct Browser {
     node: Node,
     http: Server,
@@ -39,12 +40,12 @@ impl Browser {
 
     fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Next) {
         let Self { node, http, session } = self;
-        let mut scene = Scene { node, http, shell: &Nothing, now: &NOW };
-        session.receive(&mut scene, input, false, out)
+        let mut cx = Context { node, http, shell: &Silent, now: &NOW };
+        session.receive(&mut cx, input, false, out)
     }
 }
 
-fn ask(target: &str) -> Vec<u8> {
+fn request(target: &str) -> Vec<u8> {
     format!("{target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
 }
 
@@ -53,11 +54,11 @@ fn responses(out: &[u8]) -> usize {
 }
 
 #[test]
-fn responses_spend_the_time_of_a_turn_and_half_of_it_is_for_who_waits() {
-    let half = WEB_WORK_PER_TURN / 2 / WEB_RESPONSE_WORK;
+fn responses_spend_the_work_of_a_turn_and_half_of_it_is_reserved_for_waiting_connections() {
+    let half = WORK_PER_TURN / 2 / WORK_PER_RESPONSE;
     for target in ["HEAD /metrics", "GET /healthz", "HEAD /api/herd", "HEAD /land.json"] {
         let mut browser = Browser::new();
-        let mut input = ask(target).repeat(3 * half);
+        let mut input = request(target).repeat(3 * half);
         for next in [Next::Wait, Next::Wait, Next::Read] {
             if next == Next::Wait {
                 browser.http.begin_turn();
@@ -67,7 +68,7 @@ fn responses_spend_the_time_of_a_turn_and_half_of_it_is_for_who_waits() {
             let mut out = Vec::new();
             let (consumed, is) = browser.receive(&input, &mut out);
             assert_eq!((responses(&out), is), (half, next), "{target}");
-            assert!(!browser.session.is_full(&browser.http, 0), "it goes on in the next turn");
+            assert!(!browser.session.is_full(&browser.http, 0), "it continues in the next turn");
             input.drain(..consumed);
         }
         assert!(input.is_empty());
@@ -75,36 +76,37 @@ fn responses_spend_the_time_of_a_turn_and_half_of_it_is_for_who_waits() {
 }
 
 #[test]
-fn a_body_is_put_together_as_the_socket_takes_it_and_ends_though_the_node_does() {
+fn a_body_is_produced_as_the_socket_takes_it_and_is_completed_during_shutdown() {
     for target in ["GET /land.json", "GET /api/clients"] {
         let mut browser = Browser::new();
-        // A listing has no end yet where there is no time for it.
-        let work = if target.ends_with("json") { WEB_RESPONSE_WORK + 1 } else { WEB_RESPONSE_WORK };
+        // Without work left, a listing stops before its end.
+        let work = if target.ends_with("json") { WORK_PER_RESPONSE + 1 } else { WORK_PER_RESPONSE };
         let record = b"AT Clark +0.000000000 kiwi +1+1 5";
         browser.node.herd.hear(&Record::parse(record).unwrap(), 0);
         browser.http.work = work;
-        let (mut input, mut out) = ([ask(target), ask("GET /healthz")].concat(), Vec::new());
+        let (mut input, mut out) =
+            ([request(target), request("GET /healthz")].concat(), Vec::new());
         let (consumed, next) = browser.receive(&input, &mut out);
         input.drain(..consumed);
         assert_eq!(next, Next::Wait, "{target}");
-        assert!(browser.session.is_full(&browser.http, 1), "a byte waits for the socket");
+        assert!(browser.session.is_full(&browser.http, 1), "one byte is unsent");
         assert!(!browser.session.is_full(&browser.http, 0) && browser.session.is_waiting());
-        assert_eq!(browser.session.hang_up(), Next::Wait, "the rest is owed");
+        assert_eq!(browser.session.hang_up(), Next::Wait, "the rest must be sent");
         let mut next = Next::Wait;
         while next == Next::Wait {
             browser.http.begin_turn();
-            let mut slice = Vec::new(); // the socket takes each
+            let mut slice = Vec::new(); // the socket takes each slice
             let (consumed, is) = browser.receive(&input, &mut slice);
             out.extend(slice);
             input.drain(..consumed);
             next = is;
         }
-        assert_eq!((next, responses(&out)), (Next::HangUp, 1), "the request behind it is not owed");
+        assert_eq!((next, responses(&out)), (Next::HangUp, 1), "the next request is dropped");
         let end: &[u8] = match ASSETS.iter().find(|asset| target.ends_with(asset.path)) {
             Some(land) => land.bytes,
             None => b"\n],\"held\":1,\"next\":null}\n\r\n0\r\n\r\n",
         };
-        assert!(out.ends_with(end), "{target} is whole");
+        assert!(out.ends_with(end), "{target} is complete");
         assert!(!browser.session.is_waiting());
     }
 }

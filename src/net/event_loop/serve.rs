@@ -1,7 +1,7 @@
 //! One connection: what its events mean, what it may do in a turn, and how it ends.
 
 use crate::herd::LinkId;
-use crate::http::Scene;
+use crate::http::Context;
 use crate::limits::{
     CLIENT_BYTES_PER_TURN, EVENTS_PER_TURN, LOG_BUFFER, READ_CHUNK, READS_PER_TURN, TURN_BYTES,
 };
@@ -148,9 +148,9 @@ impl EventLoop {
             let received = Now { elapsed: now.elapsed, clock: clock() };
             let input = &inbound[..held + read];
             let shell = LoopStats { counters, clients: *clients, turns, log };
-            let mut scene = Scene { node, http, shell: &shell, now: &received };
+            let mut cx = Context { node, http, shell: &shell, now: &received };
             let owed = out.len();
-            let (consumed, next) = session.receive(&mut scene, input, connection.ended, out);
+            let (consumed, next) = session.receive(&mut cx, input, connection.ended, out);
             let had = consumed + out.len() - owed;
             connection.next = next;
             if session.is_shaking() && !was_shaking {

@@ -1,0 +1,97 @@
+//! The filter of one subscriber of `/events`.
+
+use super::change::{Change, name_hash};
+use super::clients::BBOX_FORMAT;
+use super::limits::MAX_FILTER_CLIENTS;
+use super::position::{Bounds, Position};
+use super::query;
+
+/// Selects the clients that are in a box and have one of several names. Either condition may be
+/// absent.
+#[derive(Default)]
+pub(super) struct Filter {
+    bounds: Option<Bounds>,
+    /// Names and their hashes; empty if every name passes.
+    clients: Vec<(u32, Vec<u8>)>,
+}
+
+impl Filter {
+    /// Parses the query of `/events`. Also returns the parameter `last_event_id`, the equivalent of
+    /// the header field `Last-Event-ID` for clients that cannot set one.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the query, for the body of the response.
+    pub fn parse(query: &str) -> Result<(Self, Option<String>), String> {
+        let (mut filter, mut last_event_id) = (Self::default(), None);
+        for (name, value) in query::parameters(query, &["bbox", "client", "last_event_id"])? {
+            match name.as_str() {
+                "bbox" => filter.bounds = Some(query::bounds(&value).ok_or(BBOX_FORMAT)?),
+                "client" if filter.clients.len() < MAX_FILTER_CLIENTS => {
+                    filter.clients.push((name_hash(&value), value));
+                }
+                "client" => {
+                    return Err(format!("at most {MAX_FILTER_CLIENTS} clients are allowed"));
+                }
+                _ => last_event_id = String::from_utf8(value).ok(),
+            }
+        }
+        Ok((filter, last_event_id))
+    }
+
+    /// The names that pass; empty if all do.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.clients.iter().map(|(_, name)| name.as_slice())
+    }
+
+    /// Whether `change` probably passes: it enters, leaves or stays in the box, and the hash of its
+    /// name matches. [`Filter::contains_client`] settles the name.
+    pub fn may_contain(&self, change: &Change) -> bool {
+        let is_in_box = |position| self.contains(position);
+        (is_in_box(change.position) || change.previous.is_some_and(is_in_box))
+            && (self.clients.is_empty()
+                || self.clients.iter().any(|(hash, _)| *hash == change.name_hash))
+    }
+
+    /// Whether `position` is in the box. Without a box every position is.
+    pub fn contains(&self, position: Position) -> bool {
+        self.bounds.is_none_or(|bounds| bounds.contain(position))
+    }
+
+    /// Whether the client of this name passes. `None` is the name of a slot that is free by now.
+    pub fn contains_client(&self, name: Option<&[u8]>) -> bool {
+        self.clients.is_empty() || self.names().any(|wanted| name == Some(wanted))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_passes_where_it_comes_from_and_where_it_goes() {
+        let (filter, _) = Filter::parse("bbox=0,0,10,10&client=kiwi").unwrap();
+        let (inside, outside) = (Position::new(5.0, 5.0), Position::new(20.0, 5.0));
+        let change = |position, previous, name| Change {
+            slot: 0,
+            position,
+            previous,
+            name_hash: name_hash(name),
+        };
+        assert!(filter.may_contain(&change(inside, None, b"kiwi")));
+        assert!(filter.may_contain(&change(outside, Some(inside), b"kiwi")), "it leaves the box");
+        assert!(!filter.may_contain(&change(outside, Some(outside), b"kiwi")));
+        assert!(!filter.may_contain(&change(inside, None, b"plum")));
+        assert!(filter.contains_client(Some(b"kiwi")) && !filter.contains_client(None));
+    }
+
+    #[test]
+    fn the_number_of_names_is_limited() {
+        let query = |names: usize| vec!["client=a"; names].join("&");
+        assert!(Filter::parse(&query(MAX_FILTER_CLIENTS)).is_ok());
+        let error = Filter::parse(&query(MAX_FILTER_CLIENTS + 1)).err();
+        assert_eq!(error.as_deref(), Some("at most 16 clients are allowed"));
+        let (_, last_event_id) = Filter::parse("last_event_id=1-2-3").unwrap();
+        assert_eq!(last_event_id.as_deref(), Some("1-2-3"));
+    }
+}

@@ -29,10 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("herd", &["text", "counters", "rng", "protocol", "message_log", "limits"]),
     ("places", &["text", "counters", "rng", "endpoint", "time", "limits"]),
     ("node", &["herd", "places", "message_log", "counters", "histogram", "protocol", "limits"]),
-    (
-        "http",
-        &["text", "endpoint", "node", "herd", "places", "counters", "protocol", "config", "limits"],
-    ),
+    ("http", &["text", "endpoint", "node", "herd", "places", "counters", "protocol", "limits"]),
     (
         "net",
         &[

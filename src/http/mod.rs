@@ -24,11 +24,9 @@ use core::time::Duration;
 
 pub use session::HttpSession;
 
-use crate::config::{Config, Http};
 use crate::counters::counters;
 use crate::endpoint::Host;
 use crate::herd::Herd;
-use crate::limits::Limits;
 use crate::node::{Node, Now};
 use events::Events;
 use limits::WORK_PER_TURN;
@@ -85,6 +83,8 @@ pub trait Shell {
 /// State shared by all HTTP connections.
 pub struct Server {
     settings: Settings,
+    /// Security fields of all responses, each with CR LF.
+    security_fields: String,
     /// The log of changes and its subscribers.
     pub events: Events,
     /// Monotonic counters since start-up.
@@ -129,42 +129,23 @@ impl Counters {
 /// Configuration of a [`Server`].
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// Header fields of all responses, each with CR LF.
-    fields: String,
     /// Hosts to accept in the `Host` field, in addition to `localhost` and loopback addresses.
-    hosts: Vec<Host>,
+    pub hosts: Vec<Host>,
     /// Accept every address in the `Host` field: the node listens on all addresses.
-    any_address: bool,
+    pub any_address: bool,
+    /// Origin of another site whose pages may read responses (CORS).
+    pub cors_origin: Option<String>,
+    /// Map tiles for the page.
+    pub tiles: Option<overview::Tiles>,
+    /// Origin of the tiles, for the Content-Security-Policy.
+    pub tile_origin: Option<String>,
+    /// Name of the places provider.
+    pub provider: String,
     /// Unsent output, in bytes, at which no more requests are answered.
-    max_output: usize,
-    provider: String,
-    tiles: Option<overview::Tiles>,
+    pub max_output: usize,
 }
 
 impl Settings {
-    /// Returns the settings of a node with `limits`.
-    #[must_use]
-    pub fn new(config: &Config, limits: &Limits) -> Self {
-        let mut settings = Self {
-            max_output: limits.max_output_buffer,
-            provider: config.places.provider.name().to_owned(),
-            ..Self::default()
-        };
-        let Some(http) = &config.http else { return settings };
-        settings.fields = fields(http);
-        settings.hosts.clone_from(&http.hosts);
-        settings.hosts.push(http.listen.clone());
-        for node in &config.nodes {
-            settings.hosts.extend([node.listen.clone(), node.dial.clone()]);
-        }
-        settings.any_address = http.listen.is_unspecified();
-        settings.tiles = http.tiles.as_ref().map(|tiles| overview::Tiles {
-            url: tiles.url.clone(),
-            attribution: tiles.attribution.clone(),
-        });
-        settings
-    }
-
     /// Whether requests to `authority`, a host with or without a port, are answered.
     ///
     /// This defends against DNS rebinding: a page of another site can make its own name resolve to
@@ -183,8 +164,8 @@ impl Settings {
 
 /// Returns the security fields of all responses. They allow scripts of the node only, nothing from
 /// other origins except tiles, and no framing.
-fn fields(http: &Http) -> String {
-    let tiles = http.tiles.as_ref().map_or(String::new(), |tiles| format!(" {}", tiles.origin));
+fn security_fields(settings: &Settings) -> String {
+    let tiles = settings.tile_origin.as_ref().map_or(String::new(), |origin| format!(" {origin}"));
     let mut fields = format!(
         "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
          img-src 'self' data:{tiles}; font-src 'self'; connect-src 'self'; base-uri 'none'; \
@@ -193,7 +174,7 @@ fn fields(http: &Http) -> String {
          Referrer-Policy: no-referrer\r\n"
     );
     // Writing to a String cannot fail.
-    let _ = match &http.cors_origin {
+    let _ = match &settings.cors_origin {
         Some(origin) => write!(
             fields,
             "Access-Control-Allow-Origin: {origin}\r\n\
@@ -209,6 +190,7 @@ impl Server {
     #[must_use]
     pub fn new(settings: Settings, boot: u64) -> Self {
         Self {
+            security_fields: security_fields(&settings),
             settings,
             events: Events::new(boot),
             counters: Counters::default(),

@@ -111,7 +111,7 @@ impl ResponseOptions {
         if !self.keep_alive {
             field(out, "Connection", "close");
         }
-        out.extend_from_slice(http.settings.fields.as_bytes());
+        out.extend_from_slice(http.security_fields.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
 

@@ -6,6 +6,8 @@ use std::path::Path;
 
 use super::upstream::Upstream;
 use crate::config::{self, Config};
+use crate::http::{self, overview::Tiles};
+use crate::limits::Limits;
 use crate::places::Places;
 use crate::places::key::{ApiKey, KeyError};
 use crate::places::limits::MAX_PLACES_FILE_BYTES;
@@ -34,6 +36,29 @@ pub(super) fn places(config: &Config, seed: u64) -> io::Result<(Places, Option<U
         _ => Offline::gazetteer().map_err(io::Error::other)?,
     };
     Ok((Places::Offline(offline), None))
+}
+
+/// Returns the settings of the HTTP side of a node with `limits`.
+pub(super) fn http_settings(config: &Config, limits: &Limits) -> http::Settings {
+    let mut settings = http::Settings {
+        max_output: limits.max_output_buffer,
+        provider: config.places.provider.name().to_owned(),
+        ..http::Settings::default()
+    };
+    let Some(http) = &config.http else { return settings };
+    settings.hosts.clone_from(&http.hosts);
+    settings.hosts.push(http.listen.clone());
+    for node in &config.nodes {
+        settings.hosts.extend([node.listen.clone(), node.dial.clone()]);
+    }
+    settings.any_address = http.listen.is_unspecified();
+    settings.cors_origin.clone_from(&http.cors_origin);
+    if let Some(tiles) = &http.tiles {
+        settings.tile_origin = Some(tiles.origin.clone());
+        let (url, attribution) = (tiles.url.clone(), tiles.attribution.clone());
+        settings.tiles = Some(Tiles { url, attribution });
+    }
+    settings
 }
 
 /// Returns the settings of the provider's client, or `None` if no provider is queried over the

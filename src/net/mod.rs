@@ -29,7 +29,7 @@ use crate::herd::directory::{Keys, Rules};
 use crate::herd::handshake::Identity;
 use crate::herd::routes::NodeId;
 use crate::herd::{Herd, Timing};
-use crate::http::{self, Server};
+use crate::http::Server;
 use crate::limits::{Limits, MAX_PROBATIONS, MAX_REFUSALS, OWN_DESCRIPTORS};
 use crate::message_log::MessageLog;
 use crate::node::Node;
@@ -56,7 +56,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let (places, upstream) = assemble::places(config, word(&random, 24))?;
     let peer_tls =
         config.peers.tls.as_ref().map(|files| PeerTlsConfig::load(files, &me.name)).transpose()?;
-    let http = Server::new(http::Settings::new(config, &limits), word(&random, 0));
+    let http = Server::new(assemble::http_settings(config, &limits), word(&random, 0));
     let core =
         Node::new(herd(config, node, &random), places, message_log, limits.clone(), &nonce_key);
     let neighbour = |&link: &usize| {

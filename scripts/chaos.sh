@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs the chaos test for long: five real nodes, killed, stopped, cut off and slowed at random.
+# Runs the chaos test at length: five real nodes that are killed, stopped, cut off and slowed at random.
 #
 # Usage: scripts/chaos.sh [SECONDS [SEED]]
 #
-# SECONDS (300) is how long there is trouble; SEED chooses it, and is printed where it is not given.
-# The same trouble comes with the same seed, but not at the same moments of the nodes. One herd runs
-# in network namespaces, where the system lets us make them, and one on loopback.
+# Faults are injected for SECONDS (default: 300). SEED selects them; a random seed is printed. The same
+# seed injects the same faults, but the nodes are not in the same state when they occur. One herd runs in
+# network namespaces if the system allows it, and one on loopback.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh
@@ -13,11 +13,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 case ${1-} in
 -h | --help) print_usage && exit 0 ;;
+-*) say "unknown option: $1" && exit 2 ;;
 esac
 CHAOS_SECONDS=${1:-300}
 CHAOS_SEED=${2:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
 for number in "$CHAOS_SECONDS" "$CHAOS_SEED"; do
-    [[ $number =~ ^[0-9]+$ ]] || { say "$number is no whole number" && exit 2; }
+    [[ $number =~ ^[0-9]+$ ]] || { say "SECONDS and SEED must be non-negative integers, not $number" && exit 2; }
 done
 export CHAOS_SECONDS CHAOS_SEED
 unset GOOGLE_PLACES_API_KEY HERD_SECRET RUST_LOG

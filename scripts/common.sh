@@ -1,23 +1,23 @@
 # shellcheck shell=bash
-# What start_servers.sh and stop_servers.sh share: where the processes of this herd are written
-# down, and how they are told from others that have got their number since.
+# Shared by start_servers.sh, stop_servers.sh and demo.sh: the pid files of a herd, and checks that a
+# pid still belongs to the process that was started.
 
 # shellcheck source=scripts/speak.sh
 . "$(dirname "${BASH_SOURCE[0]}")/speak.sh"
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 run=$root/run
-nodes_dir=$run/nodes       # NAME.pid and NAME.err, its standard error, of each node
+nodes_dir=$run/nodes       # NAME.pid and NAME.err (standard error) of each node
 emulator_dir=$run/emulator # emulator.pid, its output and its certificates
-stop_patience=5            # seconds; a node ends within two
+stop_timeout=5             # seconds; a node exits within two
 
-# The words with commas between them, each behind a space.
+# Prints its arguments separated by commas, each preceded by a space.
 list() { # list WORD…
     local IFS=,
     echo "${*/#/ }"
 }
 
-# The command line of a process, its words separated by spaces.
+# Prints the command line of a process, its words separated by spaces.
 command_of() { # command_of PID
     if [ -d /proc/self ]; then
         tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline"
@@ -26,44 +26,45 @@ command_of() { # command_of PID
     fi
 }
 
-# Whether a process is still the program that was started, not another that has got its number.
+# Succeeds if the process runs and its command line matches the pattern, so that a reused pid is not
+# mistaken for the process that was started.
 is_running() { # is_running PID PATTERN
     local words
     kill -0 "$1" 2>/dev/null || return 1
     words=$(command_of "$1") || return 1
-    # shellcheck disable=SC2053 # a pattern
+    # shellcheck disable=SC2053 # unquoted on purpose: a pattern
     [[ ${words% } == $2 ]]
 }
 
-# Whether the node of a pid file still runs; its number is then in $pid.
-node_runs() { # node_runs NAME
+# Succeeds if the node runs, and sets $pid.
+is_node_running() { # is_node_running NAME
     [ -s "$nodes_dir/$1.pid" ] || return 1
     pid=$(<"$nodes_dir/$1.pid")
     is_running "$pid" "*/proxy-herd -c * $1"
 }
 
-# The same of the emulator of places.
-emulator_runs() {
+# Succeeds if the places emulator runs, and sets $pid.
+is_emulator_running() {
     [ -s "$emulator_dir/emulator.pid" ] || return 1
     pid=$(<"$emulator_dir/emulator.pid")
     is_running "$pid" "*/scripts/emulator.py *"
 }
 
-# Ends processes that this herd started: all are asked at once, and all are waited for.
+# Stops processes: sends SIGTERM to all, waits for all, and kills those that do not exit in time.
 stop_all() { # stop_all PID...
-    local deadline=$((SECONDS + stop_patience)) pid left
+    local deadline=$((SECONDS + stop_timeout)) pid left
     [ $# -gt 0 ] || return 0
     kill "$@" 2>/dev/null || true
     while :; do
         left=()
         for pid in "$@"; do
-            # A zombie has ended; a container without an init may never reap it.
+            # A zombie has exited, but a container without an init may never reap it.
             if kill -0 "$pid" 2>/dev/null && [ -n "$(command_of "$pid")" ]; then left+=("$pid"); fi
         done
         [ "${#left[@]}" -gt 0 ] || return 0
         [ "$SECONDS" -lt "$deadline" ] || break
         sleep 0.05
     done
-    echo "still there after $stop_patience s, killed: ${left[*]}" >&2
+    echo "killed because they did not exit within $stop_timeout s: ${left[*]}" >&2
     kill -KILL "${left[@]}" 2>/dev/null || true
 }

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Starts the herd and a small fleet that drives around, and shows where to look at it.
+# Starts a herd and a small fleet of simulated vehicles, and prints the address of the map.
 #
 # Usage: scripts/demo.sh [-c FILE] [VEHICLES]
 #
-# VEHICLES (200) drive in ten cities of the world, twenty times as fast as in life. Ctrl-C stops
-# them and the herd. Needs cargo and a C compiler for the herd, python3 for the fleet.
+# VEHICLES (default: 200) drive through ten cities at twenty times real speed. Ctrl-C stops the
+# fleet and the herd. Requires cargo and a C compiler for the herd, and python3 for the fleet.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -14,16 +14,20 @@ vehicles=200
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) print_usage && exit 0 ;;
-    -c) config=${2:?-c names no file} && shift ;;
+    -c)
+        [ $# -ge 2 ] || { say "option -c requires a file name" && exit 2; }
+        config=$2 && shift
+        ;;
+    -*) say "unknown option: $1" && exit 2 ;;
     *) vehicles=$1 ;;
     esac
     shift
 done
-[[ $vehicles =~ ^[1-9][0-9]*$ ]] || { say "how many vehicles? $vehicles is no whole number above 0" && exit 2; }
-[ -r "$config" ] || { say "there is no configuration $config" && exit 1; }
+[[ $vehicles =~ ^[1-9][0-9]*$ ]] || { say "VEHICLES must be a positive integer, not $vehicles" && exit 2; }
+[ -r "$config" ] || { say "cannot read the configuration file $config" && exit 1; }
 config=$(cd "$(dirname "$config")" && pwd)/$(basename "$config")
 cd "$root"
-command -v python3 >/dev/null || { say "the fleet needs python3: apt-get install python3" && exit 1; }
+command -v python3 >/dev/null || { say "the fleet requires python3: apt-get install python3" && exit 1; }
 
 scripts/start_servers.sh -c "$config" || exit
 
@@ -37,7 +41,7 @@ finish() {
 trap finish EXIT
 trap 'exit 0' INT TERM
 
-# Addresses as the nodes themselves tell them.
+# Addresses as the program itself reads the configuration.
 herd=$("${CARGO_TARGET_DIR:-target}/release/proxy-herd" -c "$config" --check)
 mapfile -t nodes < <(awk '/^Node /{on = 1; next} /^$/{on = 0} on {print $3}' <<<"$herd" | grep :)
 map=$(sed -n 's|^HTTP: [^ ]* at \([^,]*\).*|http://\1/|p' <<<"$herd")
@@ -45,11 +49,11 @@ map=$(sed -n 's|^HTTP: [^ ]* at \([^,]*\).*|http://\1/|p' <<<"$herd")
 python3 scripts/fleet.py --vehicles "$vehicles" "${nodes[@]}" &
 fleet=$!
 echo
-echo "$vehicles vehicles are on their way."
+echo "$vehicles vehicles are driving."
 if [ -n "$map" ]; then
-    echo "Watch them: $map"
+    echo "Map: $map"
 else
-    echo "This configuration has no http section, so there is no map."
+    echo "There is no map, because the configuration has no http section."
 fi
 echo "Ctrl-C stops everything."
 wait "$fleet"

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A small fleet that drives around real places, so that there is something to see.
+"""Simulates a small fleet of vehicles that drive between real places.
 
 Usage: scripts/fleet.py [--vehicles N] [--speed FACTOR] [--seconds S] HOST:PORT...
 
-Each vehicle lives in a city, asks a node with WHATSAT what is near, and drives from one of these
-places to the next at 50 km/h times FACTOR (20). Vehicles are spread over the nodes, and each tells
-its own where it is once a second. Runs until Ctrl-C or for S seconds. Exits with 1 where a node
-cannot be reached or answers something else than the protocol allows.
+Each vehicle is assigned to a city, queries a node for nearby places with WHATSAT, and drives from one
+of these places to the next at 50 km/h times FACTOR (default: 20). Vehicles are distributed over the
+nodes, and each reports its position to its node once per second. Runs until Ctrl-C or for S seconds.
+Exits with 1 if a node cannot be reached, does not reply or violates the protocol.
 """
 
 import argparse
@@ -29,62 +29,62 @@ CITIES = {
     "saopaulo": (-23.5505, -46.6333),
     "auckland": (-36.8509, 174.7645),
 }
-KILOMETRES_PER_DEGREE = 111.2
-KILOMETRES_PER_HOUR = 50
-PATIENCE = 10  # seconds for a reply
+KILOMETERS_PER_DEGREE = 111.2
+KILOMETERS_PER_HOUR = 50
+REPLY_TIMEOUT = 10  # seconds
 
 
 class Node:
-    """A connection to a node; one request at a time."""
+    """A connection to a node, with one request at a time."""
 
     def __init__(self, address):
         host, _, port = address.rpartition(":")
         self.address, self.host, self.port = address, host.strip("[]"), int(port)
-        self.turn = asyncio.Lock()
+        self.lock = asyncio.Lock()
 
     async def connect(self):
         self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
 
-    async def ask(self, request, until=b"\n"):
-        async with self.turn:
-            self.writer.write(request.encode() + b"\n")
-            reply = await asyncio.wait_for(self.reader.readuntil(until), PATIENCE)
+    async def request(self, command, until=b"\n"):
+        async with self.lock:
+            self.writer.write(command.encode() + b"\n")
+            reply = await asyncio.wait_for(self.reader.readuntil(until), REPLY_TIMEOUT)
         if not reply.startswith(b"AT "):
-            raise ValueError(f"{self.address} answers {reply!r} to {request!r}")
+            raise ValueError(f"{self.address} answered {command!r} with {reply!r}")
         return reply
 
     async def iamat(self, name, place):
-        await self.ask(f"IAMAT {name} {place[0]:+.6f}{place[1]:+.6f} {time.time():.6f}")
+        await self.request(f"IAMAT {name} {place[0]:+.6f}{place[1]:+.6f} {time.time():.6f}")
 
     async def places(self, name):
-        """What is within 50 km of where the vehicle has said it is."""
-        reply = await self.ask(f"WHATSAT {name} 50 20", until=b"\n\n")
+        """Returns the places within 50 km of the last reported position."""
+        reply = await self.request(f"WHATSAT {name} 50 20", until=b"\n\n")
         found = json.loads(reply.split(b"\n", 1)[1])["results"]
         at = [result["geometry"]["location"] for result in found if "geometry" in result]
         return [(place["lat"], place["lng"]) for place in at]
 
 
-def towards(here, there, kilometres):
-    """Where one is after so many kilometres, and whether that is there. Straight ahead: at the size
-    of a city the world is flat."""
-    narrower = math.cos(math.radians(here[0]))
-    north, east = there[0] - here[0], (there[1] - here[1]) * narrower
-    distance = math.hypot(north, east) * KILOMETRES_PER_DEGREE
-    if distance <= kilometres:
+def towards(here, there, kilometers):
+    """Returns the position after driving that distance, and whether it is the destination. Computed
+    on a plane, which is accurate enough within a city."""
+    longitude_scale = math.cos(math.radians(here[0]))
+    north, east = there[0] - here[0], (there[1] - here[1]) * longitude_scale
+    distance = math.hypot(north, east) * KILOMETERS_PER_DEGREE
+    if distance <= kilometers:
         return there, True
-    part = kilometres / distance
-    return (here[0] + part * north, here[1] + part * (there[1] - here[1])), False
+    fraction = kilometers / distance
+    return (here[0] + fraction * north, here[1] + fraction * (there[1] - here[1])), False
 
 
-async def drive(node, name, city, kilometres, until):
-    """Tells where a vehicle is, once a second."""
+async def drive(node, name, city, kilometers, until):
+    """Drives one vehicle and reports its position once per second."""
     here = tuple(degrees + random.uniform(-0.1, 0.1) for degrees in CITIES[city])
     await node.iamat(name, here)
     stops = await node.places(name) or [here]
     there = random.choice(stops)
-    await asyncio.sleep(random.random())  # not all in the same moment
+    await asyncio.sleep(random.random())  # spread the reports over the second
     while time.monotonic() < until:
-        here, arrived = towards(here, there, kilometres)
+        here, arrived = towards(here, there, kilometers)
         if arrived:
             there = random.choice(stops)
         await node.iamat(name, here)
@@ -96,12 +96,12 @@ async def run(arguments):
     nodes = [Node(address) for address in arguments.nodes]
     for node in nodes:
         await node.connect()
-    kilometres = KILOMETRES_PER_HOUR * arguments.speed / 3600
+    kilometers = KILOMETERS_PER_HOUR * arguments.speed / 3600
     drives = []
     for number in range(arguments.vehicles):
         city = list(CITIES)[number % len(CITIES)]
         name = f"van{number:03}.{city}.example.org"
-        drives.append(drive(nodes[(number // len(CITIES)) % len(nodes)], name, city, kilometres, until))
+        drives.append(drive(nodes[(number // len(CITIES)) % len(nodes)], name, city, kilometers, until))
     await asyncio.gather(*drives)
 
 
@@ -116,7 +116,7 @@ def main():
     except KeyboardInterrupt:
         pass
     except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.TimeoutError) as error:
-        sys.exit(f"fleet: {error or 'a node does not answer'}")
+        sys.exit(f"fleet: {error or 'a node did not reply in time'}")
 
 
 if __name__ == "__main__":

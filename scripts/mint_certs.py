@@ -1,23 +1,23 @@
 #!/usr/bin/env python3
-"""Mints certificates for this machine and for a herd: never for the open internet.
+"""Creates certificates for local use and for the nodes of a herd, not for public servers.
 
     scripts/mint_certs.py DIR                       a CA, and a server certificate for localhost
-    scripts/mint_certs.py DIR --hostile             and DIR/hostile: certificates to be refused
+    scripts/mint_certs.py DIR --hostile             also DIR/hostile: certificates that must be rejected
     scripts/mint_certs.py DIR --herd conf/config.yml
     scripts/mint_certs.py DIR --herd Bailey Bona    a CA, and a certificate for each node
 
-    DIR/ca.pem, DIR/ca.key                the CA; what ca_file names, and the key that signs
+    DIR/ca.pem, DIR/ca.key                the CA certificate for ca_file, and its signing key
     DIR/server.pem, DIR/server.key        for DNS:localhost, IP:127.0.0.1 and IP:::1
-    DIR/NAME.pem, DIR/NAME.key            with --herd: for DNS:NAME, as TLS server and as client
-    DIR/hostile/expired.pem, .key         signed by the CA, ended yesterday
+    DIR/NAME.pem, DIR/NAME.key            with --herd: for DNS:NAME, as TLS server and client
+    DIR/hostile/expired.pem, .key         signed by the CA, expired yesterday
     DIR/hostile/wrong-host.pem, .key      signed by the CA, for wrong-host.invalid
-    DIR/hostile/self-signed.pem, .key     for localhost, signed by nobody else
+    DIR/hostile/self-signed.pem, .key     for localhost, not signed by any CA
     DIR/hostile/untrusted.pem, .key       for localhost, signed by hostile/untrusted-ca.pem
 
-All keys are ECDSA P-256 and readable by their owner only. Certificates live 90 days and the CA 365,
-unless told otherwise; a certificate never outlives its CA. What is there and still good for a week is
-kept, so this can be run again at any time; a CA is never replaced unless --new-ca asks for it. The
-CA's key is needed to mint and by nothing that runs: keep it elsewhere, or delete it.
+All keys are ECDSA P-256 and readable by their owner only. By default, certificates are valid for 90
+days and the CA for 365; a certificate never outlives its CA. Existing certificates that remain valid for
+at least a week are kept, so the script can be rerun at any time; the CA is replaced only with --new-ca.
+No running process needs the CA key: keep it offline, or delete it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from pathlib import Path
 from typing import List, NamedTuple, Optional
 
 DAY = datetime.timedelta(days=1)
-SKEW = datetime.timedelta(hours=1)  # certificates begin that long ago: clocks differ
-KEEP_FOR = 7 * DAY  # what ends sooner is minted again
+SKEW = datetime.timedelta(hours=1)  # certificates are backdated by this, since clocks differ
+RENEW_BEFORE = 7 * DAY  # certificates that expire sooner are replaced
 LOCALHOST = "DNS:localhost,IP:127.0.0.1,IP:::1"
 NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")  # a label of a DNS name
 
@@ -65,12 +65,12 @@ commonName=supplied
 """
 
 
-class Trouble(Exception):
-    """Something that the person who runs this has to decide or to mend."""
+class UserError(Exception):
+    """A condition that the user must resolve."""
 
 
 class Pair(NamedTuple):
-    """A certificate and its private key, as files."""
+    """Paths of a certificate and its private key."""
 
     cert: Path
     key: Path
@@ -80,8 +80,8 @@ def pair(directory: Path, name: str) -> Pair:
     return Pair(directory / f"{name}.pem", directory / f"{name}.key")
 
 
-class Mint:
-    """Makes keys and certificates with the openssl command."""
+class Issuer:
+    """Creates keys and certificates with the openssl command."""
 
     def __init__(self, scratch: Path) -> None:
         self.scratch = scratch
@@ -96,8 +96,8 @@ class Mint:
         end: datetime.datetime,
         ca: Optional[Pair] = None,
     ) -> None:
-        """Makes a key and a certificate for it, signed by the CA or, without one, by itself. The two
-        appear in their place only when both are made."""
+        """Creates a key and a certificate for it, signed by the CA or, if there is none, self-signed.
+        The target files are written only after both have been created."""
         new = pair(self.scratch, "new")
         openssl(
             "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", new.key
@@ -119,7 +119,7 @@ class Mint:
         new.cert.replace(target.cert)
 
     def authority(self, target: Pair, title: str, days: int) -> None:
-        name = f"{title}, minted {self.now:%Y-%m-%d}"
+        name = f"{title}, created {self.now:%Y-%m-%d}"
         self.certificate(target, name, CA_EXTENSIONS, self.now - SKEW, self.now + days * DAY)
 
     def leaf(
@@ -129,9 +129,9 @@ class Mint:
         extensions = LEAF_EXTENSIONS.format(usage=usage, san=san, authority="keyid:always")
         self.certificate(target, name, extensions, self.now - SKEW, end, ca)
 
-    def good(self, target: Pair, ca: Pair, host: str) -> bool:
-        """Whether the certificate is there, for that host, from that CA, and will be for a while."""
-        at = str(int((self.now + KEEP_FOR).timestamp()))
+    def is_valid(self, target: Pair, ca: Pair, host: str) -> bool:
+        """Returns whether `ca` issued the certificate for `host` and it does not expire soon."""
+        at = str(int((self.now + RENEW_BEFORE).timestamp()))
         check = ["-CAfile", ca.cert, "-attime", at, "-verify_hostname", host, target.cert]
         return all(file.is_file() for file in target) and succeeds("verify", "-x509_strict", *check)
 
@@ -150,7 +150,7 @@ def end_of(cert: Path) -> datetime.datetime:
 def openssl(*words) -> str:
     done = subprocess.run(["openssl", *map(str, words)], capture_output=True, text=True, timeout=60)
     if done.returncode:
-        raise Trouble(f"openssl {words[0]} failed:\n{done.stderr.strip()}")
+        raise UserError(f"openssl {words[0]} failed:\n{done.stderr.strip()}")
     return done.stdout
 
 
@@ -162,7 +162,7 @@ def succeeds(*words) -> bool:
 
 
 def find_openssl() -> None:
-    """Sees to it that the openssl command is there: by apt-get, where that is possible."""
+    """Checks that the openssl command exists, and as root installs it with apt-get if not."""
     if shutil.which("openssl"):
         return
     if shutil.which("apt-get") and os.geteuid() == 0:
@@ -170,31 +170,31 @@ def find_openssl() -> None:
         for words in (["update"], ["install", "-y", "--no-install-recommends", "openssl"]):
             subprocess.run(["apt-get", *words], stdout=subprocess.DEVNULL, timeout=600)
     if not shutil.which("openssl"):
-        raise Trouble(
-            "needs the openssl command; install it (Debian, Ubuntu: sudo apt-get install openssl)"
+        raise UserError(
+            "the openssl command is required; install it (Debian, Ubuntu: sudo apt-get install openssl)"
         )
 
 
 def node_names(words: List[str]) -> List[str]:
-    """The nodes of --herd: one configuration file, or the names themselves."""
+    """Returns the node names of --herd: those of a configuration file, or the arguments themselves."""
     names = words
     if len(words) == 1 and Path(words[0]).is_file():
         names = names_in(Path(words[0]))
     elif any("/" in word or word.endswith((".yml", ".yaml", ".json")) for word in words):
-        raise Trouble(f"--herd {' '.join(words)}: no such configuration file")
+        raise UserError(f"--herd {' '.join(words)}: no such configuration file")
     seen = {"ca", "server"}
     for name in names:
         if not NODE_NAME.fullmatch(name):
-            raise Trouble(f"node name {name!r}: a certificate is for letters, digits, - and _ only")
+            raise UserError(f"node name {name!r}: only letters, digits, - and _ allowed in certificates")
         if name.lower() in seen:
-            raise Trouble(f"node name {name!r}: taken; certificates know no upper and lower case")
+            raise UserError(f"node name {name!r}: not unique; certificates ignore case")
         seen.add(name.lower())
     return names
 
 
 def names_in(config: Path) -> List[str]:
-    """The keys of the top-level `ports:` of a configuration in the seed's format, as a flow mapping, as
-    an indented one, or in JSON. Not a YAML parser: what it cannot read, it says so."""
+    """Returns the keys of the top-level `ports` of a configuration: a flow mapping, a block mapping or
+    JSON. This is not a YAML parser; an error is raised for anything else."""
     text = config.read_text(encoding="utf-8")
     if text.lstrip().startswith("{"):
         return list(json.loads(text)["ports"])
@@ -204,7 +204,7 @@ def names_in(config: Path) -> List[str]:
     inside = flow[1].replace(",", "\n") if flow else block[1] if block else ""
     names = re.findall(r"""^\s*(['"]?)([^\s'":]+)\1\s*:\s*\d+\s*$""", inside, re.MULTILINE)
     if not names:
-        raise Trouble(f"{config}: finds no nodes under `ports:`; name them: --herd NAME NAME …")
+        raise UserError(f"{config}: no nodes found under `ports`; list them as --herd NAME NAME …")
     return [name for _, name in names]
 
 
@@ -219,95 +219,97 @@ def mint(options: argparse.Namespace) -> None:
 def mint_into(
     directory: Path, names: List[str], options: argparse.Namespace, scratch: Path
 ) -> None:
-    machine, ca = Mint(scratch), pair(directory, "ca")
-    prepare_authority(machine, ca, options)
+    issuer, ca = Issuer(scratch), pair(directory, "ca")
+    prepare_authority(issuer, ca, options)
     if names:
         for name in names:
             target = pair(directory, name)
-            if machine.good(target, ca, name):
-                report(target, f"kept, for {name}")
+            if issuer.is_valid(target, ca, name):
+                report(target, f"kept for {name}")
             else:
-                machine.leaf(target, name, f"DNS:{name}", ca, options.days, "serverAuth,clientAuth")
-                report(target, f"minted, for {name}, as server and as client")
+                issuer.leaf(target, name, f"DNS:{name}", ca, options.days, "serverAuth,clientAuth")
+                report(target, f"created for {name}, as server and client")
         return
     server = pair(directory, "server")
-    if machine.good(server, ca, "localhost"):
-        report(server, "kept, for localhost")
+    if issuer.is_valid(server, ca, "localhost"):
+        report(server, "kept for localhost")
     else:
-        machine.leaf(server, "localhost", LOCALHOST, ca, options.days)
-        report(server, "minted, for localhost, 127.0.0.1 and ::1")
+        issuer.leaf(server, "localhost", LOCALHOST, ca, options.days)
+        report(server, "created for localhost, 127.0.0.1 and ::1")
     if options.hostile:
-        mint_hostile(machine, ca, directory / "hostile", options.days)
+        mint_hostile(issuer, ca, directory / "hostile", options.days)
 
 
-def prepare_authority(machine: Mint, ca: Pair, options: argparse.Namespace) -> None:
+def prepare_authority(issuer: Issuer, ca: Pair, options: argparse.Namespace) -> None:
     present = [file for file in ca if file.exists()]
     if present and not options.new_ca:
         if len(present) == 1:
             missing = ca.key if ca.cert in present else ca.cert
-            raise Trouble(
-                f"{present[0]} is there, {missing} is not: nothing can be signed. Bring it back, choose "
-                "another directory, or make a new CA with --new-ca, which all that trust the old one "
-                "have to be told of"
+            raise UserError(
+                f"{present[0]} exists but {missing} does not: nothing can be signed. Restore it, choose "
+                "another directory, or create a new CA with --new-ca and distribute it to everything "
+                "that trusts the old one"
             )
-        if end_of(ca.cert) < machine.now + KEEP_FOR:
-            raise Trouble(
-                f"{ca.cert} ends on {end_of(ca.cert):%Y-%m-%d}. Make a new CA with --new-ca, which all "
-                "that trust the old one have to be told of"
+        if end_of(ca.cert) < issuer.now + RENEW_BEFORE:
+            raise UserError(
+                f"{ca.cert} expires on {end_of(ca.cert):%Y-%m-%d}. Create a new CA with --new-ca and "
+                "distribute it to everything that trusts the old one"
             )
-        return report(ca, "kept, the CA")
-    machine.authority(ca, "proxy-herd local CA", options.ca_days)
-    report(ca, "minted, the CA")
+        return report(ca, "CA, kept")
+    issuer.authority(ca, "proxy-herd local CA", options.ca_days)
+    report(ca, "CA, created")
 
 
-def mint_hostile(machine: Mint, ca: Pair, directory: Path, days: int) -> None:
-    """Certificates that a client has to refuse, minted anew each time."""
+def mint_hostile(issuer: Issuer, ca: Pair, directory: Path, days: int) -> None:
+    """Creates certificates that a client must reject, replacing existing ones."""
     directory.mkdir(exist_ok=True)
     localhost = LEAF_EXTENSIONS.format(usage="serverAuth", san=LOCALHOST, authority="keyid:always")
     expired = pair(directory, "expired")
-    machine.certificate(
-        expired, "localhost", localhost, machine.now - 3 * DAY, machine.now - DAY, ca
+    issuer.certificate(
+        expired, "localhost", localhost, issuer.now - 3 * DAY, issuer.now - DAY, ca
     )
-    report(expired, "ended yesterday")
+    report(expired, "expired yesterday")
     wrong = pair(directory, "wrong-host")
-    machine.leaf(wrong, "wrong-host.invalid", "DNS:wrong-host.invalid", ca, days)
-    report(wrong, "for another host")
+    issuer.leaf(wrong, "wrong-host.invalid", "DNS:wrong-host.invalid", ca, days)
+    report(wrong, "for a different host")
     alone = pair(directory, "self-signed")
     own = LEAF_EXTENSIONS.format(usage="serverAuth", san=LOCALHOST, authority="none")
-    machine.certificate(alone, "localhost", own, machine.now - SKEW, machine.now + days * DAY)
-    report(alone, "signed by itself")
+    issuer.certificate(alone, "localhost", own, issuer.now - SKEW, issuer.now + days * DAY)
+    report(alone, "self-signed")
     stranger, untrusted = pair(directory, "untrusted-ca"), pair(directory, "untrusted")
-    machine.authority(stranger, "proxy-herd untrusted CA", days)
-    machine.leaf(untrusted, "localhost", LOCALHOST, stranger, days)
-    report(untrusted, "signed by a CA that nobody trusts")
+    issuer.authority(stranger, "proxy-herd untrusted CA", days)
+    issuer.leaf(untrusted, "localhost", LOCALHOST, stranger, days)
+    report(untrusted, "signed by an untrusted CA")
 
 
 def report(target: Pair, what: str) -> None:
-    print(f"{target.cert}  {what}, until {end_of(target.cert):%Y-%m-%d}")
+    print(f"{target.cert}  {what}, valid until {end_of(target.cert):%Y-%m-%d}")
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("directory", metavar="DIR", help="where they go; made if it is not there")
+    parser.add_argument("directory", metavar="DIR", help="output directory, created if missing")
     parser.add_argument(
-        "--hostile", action="store_true", help="also certificates that must be refused"
+        "--hostile", action="store_true", help="also create certificates that must be rejected"
     )
     parser.add_argument(
         "--herd",
         nargs="+",
         metavar="CONFIG|NAME",
-        help="for the nodes of a configuration, or these",
+        help="create certificates for the nodes of a configuration, or for these names",
     )
-    parser.add_argument("--days", type=int, default=90, help="a certificate's life (90)")
-    parser.add_argument("--ca-days", type=int, default=365, help="a new CA's life (365)")
-    parser.add_argument("--new-ca", action="store_true", help="replace the CA that is there")
+    parser.add_argument("--days", type=int, default=90, help="validity in days (default: 90)")
+    parser.add_argument(
+        "--ca-days", type=int, default=365, help="validity of a new CA in days (default: 365)"
+    )
+    parser.add_argument("--new-ca", action="store_true", help="replace the existing CA")
     options = parser.parse_args()
     if options.herd and options.hostile:
-        parser.error("--hostile is for tests on localhost; it does not go with --herd")
+        parser.error("--hostile is for tests on localhost and cannot be combined with --herd")
     if min(options.days, options.ca_days) < 1:
-        parser.error("--days and --ca-days start at 1")
+        parser.error("--days and --ca-days must be at least 1")
     return options
 
 
@@ -317,8 +319,8 @@ def main() -> int:
     try:
         find_openssl()
         mint(options)
-    except (Trouble, OSError, ValueError, KeyError, subprocess.TimeoutExpired) as trouble:
-        print(f"mint_certs: {trouble}", file=sys.stderr)
+    except (UserError, OSError, ValueError, KeyError, subprocess.TimeoutExpired) as error:
+        print(f"mint_certs: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,21 +1,22 @@
 #!/usr/bin/env bash
-# Builds the node if need be and starts every node of a configuration in the background.
+# Builds proxy-herd if necessary and starts every node of a configuration in the background.
 #
 # Usage: scripts/start_servers.sh [-c CONFIG] [--emulator[=PROVIDER]]
 #
-#   -c CONFIG              the configuration; conf/config.yml if none is named
-#   --emulator[=PROVIDER]  answer WHATSAT from an emulator of a provider on this machine, over
-#                          TLS: google (if none is named), google_legacy or overpass
-#   -h, --help             this text
+#   -c CONFIG              configuration file (default: conf/config.yml)
+#   --emulator[=PROVIDER]  answer WHATSAT from a local emulator of a places provider, over TLS:
+#                          google (default), google_legacy or overpass
+#   -h, --help             print this text
 #
-# Needs cargo and a C compiler, the emulator also python3 and openssl. Works from any directory.
-# The nodes run on when the shell ends; scripts/stop_servers.sh stops them. Their logs are where
-# the configuration says, seen from the root of the project; run/ holds what is running.
+# Requires cargo and a C compiler; the emulator also requires python3 and openssl. Works from any
+# directory. The nodes keep running when the shell exits; stop them with scripts/stop_servers.sh.
+# A relative log directory in the configuration is relative to the root of the project. run/ holds the
+# pid files and the standard error of the nodes.
 set -euo pipefail
 # shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-patience=20 # seconds that a node may take to accept; it takes milliseconds
+start_timeout=20 # seconds until a node must accept connections; it takes milliseconds
 
 usage() {
     say "$*"
@@ -28,45 +29,46 @@ provider=
 while [ $# -gt 0 ]; do
     case $1 in
     -c | --config)
-        [ $# -ge 2 ] || usage "$1 needs the name of a file"
+        [ $# -ge 2 ] || usage "option $1 requires a file name"
         config=$2 && shift
         ;;
     --emulator) provider=google ;;
     --emulator=google | --emulator=google_legacy | --emulator=overpass) provider=${1#*=} ;;
-    --emulator=*) usage "there is no emulator of ${1#*=}; write google, google_legacy or overpass" ;;
+    --emulator=*) usage "unknown provider: ${1#*=}; use google, google_legacy or overpass" ;;
     -h | --help) print_usage && exit 0 ;;
-    *) usage "what is $1?" ;;
+    -*) usage "unknown option: $1" ;;
+    *) usage "unexpected argument: $1" ;;
     esac
     shift
 done
-[ -r "$config" ] || { say "there is no configuration $config" && exit 1; }
+[ -r "$config" ] || { say "cannot read the configuration file $config" && exit 1; }
 config=$(cd "$(dirname "$config")" && pwd)/$(basename "$config")
 
 cd "$root"
 mkdir -p "$nodes_dir"
-if command -v flock >/dev/null; then # two of these at once would take each other's ports
+if command -v flock >/dev/null; then # two instances at once would compete for the same ports
     exec 9>"$run/lock"
-    flock -n 9 || { say "another start_servers.sh is at work" && exit 1; }
+    flock -n 9 || { say "another start_servers.sh is running" && exit 1; }
 fi
 
-# --- build what is missing
+# --- build
 
 binary=${CARGO_TARGET_DIR:-$root/target}/release/proxy-herd
 
 build() {
     local log=$run/build.log cargo_pid crates shown="" status=0
     command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || {
-        say "a C compiler is missing (for the cryptography): apt-get install gcc libc6-dev"
+        say "a C compiler is required to build the cryptography: apt-get install gcc libc6-dev"
         exit 1
     }
     cargo build --release --locked --color never --bin proxy-herd >"$log" 2>&1 9>&- &
     cargo_pid=$!
-    # What a script has put into the background does not hear Ctrl-C.
+    # Background processes of a script ignore Ctrl-C, so cargo must be stopped explicitly.
     trap 'kill "$cargo_pid" 2>/dev/null; exit 130' INT TERM
     while kill -0 "$cargo_pid" 2>/dev/null; do
         crates=$(grep -c '^ *Compiling' "$log" || true)
         if [ "$crates" -gt 0 ] && [ -z "$shown" ]; then
-            say "building, which takes some minutes the first time (all of it is in $log)"
+            say "building, which takes a few minutes the first time (output: $log)"
         fi
         if [ "$crates" -gt 0 ] && [ "$crates" != "$shown" ]; then
             [ ! -t 2 ] || printf '\r  %s crates, %s s' "$crates" "$SECONDS" >&2
@@ -84,20 +86,20 @@ build() {
 if command -v cargo >/dev/null; then
     build
 elif [ ! -x "$binary" ]; then
-    say "cargo is missing: install Rust from https://rustup.rs or your distribution"
+    say "cargo not found: install Rust from https://rustup.rs or from your distribution"
     exit 1
 fi
 
-# --- what is to be started, and whether it can be
+# --- nodes and preconditions
 
-# Each node and where it listens, as the program itself reads the configuration.
+# Prints the name and listen address of each node, as the program itself reads the configuration.
 herd() { # herd CONFIG
     local summary
     summary=$("$binary" -c "$1" --check) || return
     awk '/^Node  / { table = 1; next } table && !NF { exit } table { print $1, $2 }' <<<"$summary"
 }
 
-# What a client on this machine connects to for an address that is listened on.
+# Prints the host to which a local client connects for a listen address.
 host_of() { # host_of LISTENS_ON
     local host=${1%:*}
     host=${host#[} host=${host%]}
@@ -118,7 +120,7 @@ done <<<"$listed"
 
 running=() ended=()
 for name in "${names[@]}"; do
-    if node_runs "$name"; then
+    if is_node_running "$name"; then
         running+=("$name (pid $pid)")
     elif [ -e "$nodes_dir/$name.pid" ]; then
         ended+=("$name")
@@ -126,36 +128,36 @@ for name in "${names[@]}"; do
 done
 if [ "${#running[@]}" -gt 0 ]; then
     say "already running:$(list "${running[@]}")"
-    [ "${#ended[@]}" -eq 0 ] || say "not running any more:$(list "${ended[@]}")"
-    say "stop them with scripts/stop_servers.sh, and start all again"
+    [ "${#ended[@]}" -eq 0 ] || say "no longer running:$(list "${ended[@]}")"
+    say "stop them with scripts/stop_servers.sh, then start all nodes again"
     exit 1
 fi
 for name in "${ended[@]}"; do
-    say "$name has ended since it was started (its pid file is stale); it is started again"
+    say "$name is no longer running (stale pid file); starting it again"
     rm -f "$nodes_dir/$name.pid"
 done
 taken=
 for name in "${names[@]}"; do
     if accepts "${host[$name]}" "${port[$name]}"; then
-        say "another process listens on port ${port[$name]}, which is to be that of $name"
+        say "port ${port[$name]} of $name is in use by another process"
         taken=yes
     fi
 done
-[ -z "$taken" ] || { say "stop it, or change \`ports\` in $config" && exit 1; }
+[ -z "$taken" ] || { say "stop that process, or change \`ports\` in $config" && exit 1; }
 
-# --- start; whatever goes wrong from here on, nothing is left running
+# --- start; after any failure from here on, everything started is stopped again
 
-abandon() {
+stop_started() {
     local status=$?
     [ "$status" -ne 0 ] || return 0
     stop_all "${pids[@]}"
     for name in "${!pids[@]}"; do rm -f "$nodes_dir/$name.pid"; done
     rm -f "$emulator_dir/emulator.pid"
 }
-trap abandon EXIT
+trap stop_started EXIT
 trap 'exit 130' INT TERM
 
-# In a session of its own the process hears nothing of the end of this one.
+# Starts a process in its own session, so that it outlives this one.
 detached() { # detached OUT ERR COMMAND…
     local out=$1 err=$2
     shift 2
@@ -163,20 +165,20 @@ detached() { # detached OUT ERR COMMAND…
     "$@" </dev/null >"$out" 2>"$err" 9>&- &
 }
 
-# Starts the emulator, and leaves a configuration that leads to it in $config.
+# Starts the emulator and sets $config to a configuration that uses it.
 start_emulator() {
     local line="" url certificates=$emulator_dir/certificates output=$emulator_dir/output
-    local errors=$emulator_dir/errors deadline=$((SECONDS + patience)) emulator
+    local errors=$emulator_dir/errors deadline=$((SECONDS + start_timeout)) emulator
     for tool in python3 openssl; do
-        command -v "$tool" >/dev/null || { say "the emulator needs $tool: apt-get install $tool" && exit 1; }
+        command -v "$tool" >/dev/null || { say "the emulator requires $tool: apt-get install $tool" && exit 1; }
     done
-    emulator_runs && { say "an emulator is running already (pid $pid); scripts/stop_servers.sh" && exit 1; }
+    is_emulator_running && { say "an emulator is already running (pid $pid); stop it with scripts/stop_servers.sh" && exit 1; }
     mkdir -p "$emulator_dir"
     python3 scripts/mint_certs.py "$certificates" >"$output" || exit 1
     detached "$output" "$errors" python3 "$root/scripts/emulator.py" \
         --cert "$certificates/server.pem" --key "$certificates/server.key"
     emulator=$!
-    pids[" emulator"]=$emulator # no node has a name with a space
+    pids[" emulator"]=$emulator # a node name cannot contain a space
     echo "$emulator" >"$emulator_dir/emulator.pid"
     until read -r line <"$output" && [[ $line == ready\ url=* ]]; do
         if ! kill -0 "$emulator" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
@@ -194,12 +196,12 @@ start_emulator() {
             "$provider" "$url" "$certificates/ca.pem"
     } >"$emulator_dir/config.yml"
     herd "$emulator_dir/config.yml" >/dev/null || {
-        say "--emulator adds a section \`places\` at the end of $config, which must have none yet"
-        say "and, since the result is another file, no relative paths"
+        say "--emulator appends a \`places\` section to a copy of $config, which must contain neither"
+        say "such a section nor relative paths"
         exit 1
     }
     config=$emulator_dir/config.yml
-    line=${line#* } # what comes behind the URL
+    line=${line#* } # the part after the URL
     echo "Places: emulated $provider at $url (pid $emulator), ${line#* }"
 }
 
@@ -213,24 +215,24 @@ done
 
 failed() { # failed NAME WHY
     cat "$nodes_dir/$1.err" >&2
-    say "$1 $2; the others are stopped again"
+    say "$1 $2; stopping the others"
     exit 1
 }
 
-deadline=$((SECONDS + patience))
+deadline=$((SECONDS + start_timeout))
 for name in "${names[@]}"; do
     until accepts "${host[$name]}" "${port[$name]}"; do
         kill -0 "${pids[$name]}" 2>/dev/null || failed "$name" "did not start"
-        [ "$SECONDS" -lt "$deadline" ] || failed "$name" "does not accept on port ${port[$name]}"
+        [ "$SECONDS" -lt "$deadline" ] || failed "$name" "does not accept connections on port ${port[$name]}"
         sleep 0.01
     done
-    # What accepts may be somebody else who was a moment faster.
+    # Another process may have taken the port in the meantime.
     kill -0 "${pids[$name]}" 2>/dev/null || failed "$name" "did not start"
 done
 
-trap - EXIT INT TERM # all is well, whoever reads what follows
+trap - EXIT INT TERM # started; a closed standard output must not stop the nodes
 
-# --- tell
+# --- report
 
 checked=$("$binary" -c "$config" --check)
 logs=$(sed -n 's|^Logs: \(.*\)/NAME\.log.*|\1|p' <<<"$checked")
@@ -257,6 +259,6 @@ cat <<END
 Try it:
   printf 'IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 %s\n' "\$(date +%s)" | nc -N ${host[$last]} ${port[$last]}
   printf 'WHATSAT kiwi.cs.ucla.edu 10 5\n' | nc -N ${host[$first]} ${port[$first]}
-${map:+Look at it: $map
+${map:+Map: $map
 }Stop it: scripts/stop_servers.sh
 END

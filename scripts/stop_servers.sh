@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stops the nodes that start_servers.sh has started, and the emulator of places if there is one.
+# Stops the nodes started by start_servers.sh, and the places emulator if it runs.
 #
 # Usage: scripts/stop_servers.sh
 set -euo pipefail
@@ -9,25 +9,25 @@ set -euo pipefail
 case ${1-} in
 "") ;;
 -h | --help) print_usage && exit 0 ;;
-*) say "there is nothing to be said to it; it stops all that start_servers.sh started" && exit 2 ;;
+*) say "unexpected argument: $1; stop_servers.sh takes none and stops all nodes" && exit 2 ;;
 esac
 
 pids=() stopped=() gone=()
 shopt -s nullglob
 for file in "$nodes_dir"/*.pid; do
     name=$(basename "$file" .pid)
-    if node_runs "$name"; then
+    if is_node_running "$name"; then
         pids+=("$pid") stopped+=("$name")
     else
         gone+=("$name")
     fi
 done
-if emulator_runs; then pids+=("$pid") stopped+=("the emulator"); fi
+if is_emulator_running; then pids+=("$pid") stopped+=("the emulator"); fi
 
 stop_all "${pids[@]}"
 rm -f "$nodes_dir"/*.pid "$nodes_dir"/*.err "$emulator_dir/emulator.pid"
 
-[ "${#gone[@]}" -eq 0 ] || echo "not running any more:$(list "${gone[@]}")"
+[ "${#gone[@]}" -eq 0 ] || echo "no longer running:$(list "${gone[@]}")"
 if [ "${#stopped[@]}" -gt 0 ]; then
     echo "stopped:$(list "${stopped[@]}")"
 elif [ "${#gone[@]}" -eq 0 ]; then

@@ -16,7 +16,7 @@ use common::{At, Client, DEADLINE, Herd, Whatsat, assert_bytes, eventually, line
 // Pipelining
 
 #[test]
-fn pipelined_commands_are_answered_in_their_order() {
+fn pipelined_commands_are_answered_in_order() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     let mut commands = Vec::new();
@@ -78,7 +78,7 @@ const SESSION: &[u8] = b"IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1621464827
     last line";
 
 #[test]
-fn one_byte_at_a_time_is_answered_as_one_write_is() {
+fn input_sent_one_byte_at_a_time_gets_the_same_replies() {
     let whole = Herd::solo().exchange("Solo", SESSION);
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
@@ -93,7 +93,7 @@ fn one_byte_at_a_time_is_answered_as_one_write_is() {
 /// The first half is sent, what it owes is awaited, then the second: so the two halves never come
 /// in one read where anything is owed at the seam.
 #[test]
-fn every_split_into_two_writes_is_answered_as_one_write_is() {
+fn every_split_into_two_writes_gets_the_same_replies() {
     let herd = Herd::solo();
     let whole = without_differences(&herd.exchange("Solo", SESSION));
     for at in 0..=SESSION.len() {
@@ -122,7 +122,7 @@ fn cut_short(line: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_line_of_4096_bytes_is_a_line() {
+fn a_line_of_4096_bytes_is_accepted() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     let line = vec![b'a'; 4096];
@@ -135,7 +135,7 @@ fn a_line_of_4096_bytes_is_a_line() {
 }
 
 #[test]
-fn a_longer_line_gets_its_first_64_bytes_and_closes_the_connection() {
+fn an_overlong_line_is_echoed_truncated_and_closes_the_connection() {
     let herd = Herd::solo();
     let line: Vec<u8> = (0..4097).map(|i| b'a' + (i % 26) as u8).collect();
     let with_cr = [&line[..4096], b"\r"].concat();
@@ -159,7 +159,7 @@ fn a_longer_line_gets_its_first_64_bytes_and_closes_the_connection() {
 }
 
 #[test]
-fn what_came_before_a_line_that_is_too_long_is_answered() {
+fn commands_before_an_overlong_line_are_answered() {
     let herd = Herd::solo();
     let long = vec![b'z'; 4097];
     let input = [b"IAMAT kiwi +1+1 1\nhello\n", &long[..], b"\nbye\n"].concat();
@@ -171,7 +171,7 @@ fn what_came_before_a_line_that_is_too_long_is_answered() {
 }
 
 #[test]
-fn the_limit_on_a_line_is_configurable() {
+fn the_line_limit_is_configurable() {
     let herd = Herd::solo_with("limits: {max_line: 256}");
     let line = vec![b'a'; 257];
     assert_bytes(&herd.exchange("Solo", &line[..256]), &refused(&line[..256]));
@@ -183,7 +183,7 @@ fn the_limit_on_a_line_is_configurable() {
 }
 
 #[test]
-fn ten_mebibytes_without_a_newline_take_no_memory() {
+fn ten_mebibytes_without_a_newline_do_not_grow_memory() {
     let herd = Herd::solo();
     assert_bytes(&herd.exchange("Solo", b"warm\n"), b"? warm\n");
     #[cfg(target_os = "linux")]
@@ -205,7 +205,7 @@ fn ten_mebibytes_without_a_newline_take_no_memory() {
 // HTTP
 
 #[test]
-fn an_http_request_line_first_gets_its_question_mark_and_the_end() {
+fn an_http_request_as_the_first_line_closes_the_connection() {
     let herd = Herd::solo();
     for line in [
         "POST /x HTTP/1.1",
@@ -238,7 +238,7 @@ fn an_http_request_line_first_gets_its_question_mark_and_the_end() {
 }
 
 #[test]
-fn an_http_request_line_later_is_a_line_like_any_other() {
+fn a_later_http_request_line_is_an_ordinary_invalid_command() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     for line in ["hello", "POST /x HTTP/1.1", "Host: localhost", "GET / HTTP/1.1"] {
@@ -249,7 +249,7 @@ fn an_http_request_line_later_is_a_line_like_any_other() {
 }
 
 #[test]
-fn a_first_line_that_only_looks_like_http_keeps_the_connection() {
+fn a_first_line_that_only_resembles_http_keeps_the_connection_open() {
     let herd = Herd::solo();
     for line in ["POST /x", "HTTP/1.1 200 OK", "GET", "hello HTTP/1.1", "GET / HTTP/1.1 x"] {
         let mut client = herd.client("Solo");
@@ -261,7 +261,7 @@ fn a_first_line_that_only_looks_like_http_keeps_the_connection() {
 // Ends of connections
 
 #[test]
-fn after_half_close_everything_owed_is_answered_then_the_node_closes() {
+fn after_a_half_close_all_pending_replies_are_sent_before_the_node_closes() {
     let herd = Herd::solo();
     let updates = (0..3000).map(|i| format!("IAMAT c{i} +34.07-118.45 1621464827"));
     let questions = (0..50).map(|i| format!("WHATSAT c{i} 50 20"));
@@ -282,7 +282,7 @@ fn after_half_close_everything_owed_is_answered_then_the_node_closes() {
 /// the client's kernel takes, and much input follows that is never executed: a plain close would
 /// turn that into a reset, which eats the replies.
 #[test]
-fn when_the_node_closes_the_replies_owed_arrive_in_spite_of_unread_input() {
+fn pending_replies_arrive_even_if_the_node_closes_with_unread_input() {
     let herd = Herd::solo();
     let after = "IAMAT after +1+1 1\n".repeat(50_000);
     for round in 0..5 {
@@ -328,7 +328,7 @@ fn a_client_that_reads_late_gets_every_reply() {
 // Crowds
 
 #[test]
-fn two_hundred_connections_at_once_are_all_served() {
+fn two_hundred_simultaneous_connections_are_all_served() {
     let herd = Herd::solo(); // default limits; all of them come from one address
     let mut clients: Vec<Client> = (0..200).map(|_| herd.client("Solo")).collect();
     for (i, client) in clients.iter_mut().enumerate() {
@@ -344,7 +344,7 @@ fn two_hundred_connections_at_once_are_all_served() {
 }
 
 #[test]
-fn a_connection_over_the_limit_is_told_so_and_closed() {
+fn a_connection_over_the_limit_is_refused_with_a_message() {
     for limit in ["max_connections: 5", "max_connections_per_address: 5"] {
         let herd = Herd::solo_with(&format!("limits: {{{limit}}}"));
         let mut served: Vec<Client> = Vec::new();
@@ -375,7 +375,7 @@ fn a_connection_over_the_limit_is_told_so_and_closed() {
 }
 
 #[test]
-fn fifty_clients_of_one_address_talk_at_the_same_time() {
+fn fifty_clients_from_one_address_are_served_concurrently() {
     let herd = Herd::solo();
     std::thread::scope(|scope| {
         for c in 0..50 {
@@ -392,7 +392,7 @@ fn fifty_clients_of_one_address_talk_at_the_same_time() {
 }
 
 #[test]
-fn replies_to_a_connection_that_is_gone_reach_nobody_else() {
+fn replies_to_a_closed_connection_reach_no_other_client() {
     let herd = Herd::solo();
     let mut steady = herd.client("Solo");
     for i in 0..200 {
@@ -406,7 +406,7 @@ fn replies_to_a_connection_that_is_gone_reach_nobody_else() {
 }
 
 #[test]
-fn clients_that_connect_and_reset_at_once_do_no_harm() {
+fn clients_that_reset_immediately_leave_no_descriptors_behind() {
     let mut herd = Herd::solo();
     let mut steady = herd.client("Solo");
     for i in 0..300 {

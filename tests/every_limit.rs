@@ -11,42 +11,42 @@ const UPSTREAM: &str = "src/places/upstream/tests/scenarios.rs";
 
 /// A key of the configuration, the file that tests it, and the test.
 const TESTED: &[(&str, &str, &str)] = &[
-    ("limits.max_line", "tests/connections.rs", "the_limit_on_a_line_is_configurable"),
+    ("limits.max_line", "tests/connections.rs", "the_line_limit_is_configurable"),
     (
         "limits.max_connections",
         "tests/connections.rs",
-        "a_connection_over_the_limit_is_told_so_and_closed",
+        "a_connection_over_the_limit_is_refused_with_a_message",
     ),
     (
         "limits.max_connections_per_address",
         "tests/connections.rs",
-        "a_connection_over_the_limit_is_told_so_and_closed",
+        "a_connection_over_the_limit_is_refused_with_a_message",
     ),
-    ("limits.accepts_per_turn", "tests/hostile/machine.rs", "a_turn_takes_so_many_connections"),
+    ("limits.accepts_per_turn", "tests/hostile/machine.rs", "accepts_per_turn_are_limited"),
     (
         "limits.reserved_descriptors",
         "tests/hostile/machine.rs",
-        "reserved_descriptors_are_not_the_clients",
+        "clients_cannot_use_reserved_descriptors",
     ),
     (
         "limits.max_input_buffer",
         "tests/hostile/kernel.rs",
-        "the_input_buffer_stops_a_client_that_is_owed_enough",
+        "reading_stops_while_too_many_replies_are_pending",
     ),
     (
         "limits.max_output_buffer",
         "tests/hostile/kernel.rs",
-        "the_output_buffer_stops_a_client_that_does_not_read",
+        "max_output_buffer_bounds_the_replies_to_a_client_that_does_not_read",
     ),
     (
         "limits.send_buffer",
         "tests/hostile/kernel.rs",
-        "a_client_that_never_reads_fills_no_more_than_its_buffers",
+        "the_kernel_buffers_of_a_client_that_never_reads_are_bounded",
     ),
     (
         "limits.receive_buffer",
         "tests/hostile/kernel.rs",
-        "a_client_that_never_reads_fills_no_more_than_its_buffers",
+        "the_kernel_buffers_of_a_client_that_never_reads_are_bounded",
     ),
     (
         "limits.line_timeout_s",
@@ -59,7 +59,7 @@ const TESTED: &[(&str, &str, &str)] = &[
         "tests/limits.rs",
         "clients_that_never_read_are_closed_and_cost_little",
     ),
-    ("limits.tcp_keepalive_s", "tests/hostile/kernel.rs", "the_kernel_probes_a_silent_client"),
+    ("limits.tcp_keepalive_s", "tests/hostile/kernel.rs", "tcp_keepalive_probes_a_silent_client"),
     (
         "limits.max_pending_whatsat_per_connection",
         "tests/limits.rs",
@@ -75,7 +75,7 @@ const TESTED: &[(&str, &str, &str)] = &[
         "src/node/tests.rs",
         "an_address_brings_so_many_new_clients_a_second",
     ),
-    ("limits.max_clients", "tests/hostile/ids.rs", "more_ids_than_the_cap_leave_the_newest"),
+    ("limits.max_clients", "tests/hostile/ids.rs", "a_full_directory_keeps_the_newest_clients"),
     ("limits.client_ttl_s", "tests/recovery.rs", "expired_records_are_forgotten_and_not_sent"),
     (
         "limits.max_log_lines_per_second",
@@ -111,7 +111,7 @@ const TESTED: &[(&str, &str, &str)] = &[
     (
         "peers.max_send_buffer",
         "tests/hostile/peers.rs",
-        "a_peer_that_does_not_read_costs_what_is_allowed",
+        "a_peer_that_does_not_read_stays_within_its_buffer_limit",
     ),
 ];
 
@@ -121,12 +121,12 @@ const FIXED: &[(&str, &str, &str)] = &[
     (
         "CLIENT_BYTES_PER_TURN",
         "tests/hostile/machine.rs",
-        "a_client_has_no_more_than_its_share_of_a_turn",
+        "the_bytes_sent_to_one_client_per_turn_are_limited",
     ),
     (
         "TURN_BYTES",
         "tests/hostile/machine.rs",
-        "all_clients_together_have_no_more_than_so_much_of_a_turn",
+        "the_bytes_sent_to_all_clients_per_turn_are_limited",
     ),
 ];
 

@@ -208,7 +208,7 @@ fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
     let mut herd = Herd::new(&[("Solo", &[])], "");
     // 4 KiB, or 8 where the shell counts in kilobytes.
     let limited = ["sh", "-c", "ulimit -f 8 && exec \"$0\" \"$@\""];
-    herd.set_place("Solo", Ipv4Addr::LOCALHOST, &limited, "");
+    herd.set_host("Solo", Ipv4Addr::LOCALHOST, &limited, "");
     herd.start("Solo");
     let mut client = herd.client("Solo");
     for i in 0..200 {

@@ -34,7 +34,7 @@ fn nanoseconds(time: &str) -> i128 {
 // IAMAT
 
 #[test]
-fn every_valid_location_is_answered_with_the_clients_own_bytes() {
+fn every_valid_location_is_copied_verbatim() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     let many_zeros = "0".repeat(300);
@@ -141,7 +141,7 @@ fn every_invalid_location_is_refused() {
 }
 
 #[test]
-fn every_valid_time_is_copied_and_its_difference_is_signed_and_exact() {
+fn every_valid_time_is_copied_and_its_clock_difference_is_signed_and_exact() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     let zeros = "0".repeat(300);
@@ -251,7 +251,7 @@ fn every_invalid_time_is_refused() {
 /// Floats are coarse at these sizes: seconds come in steps of 2⁻²² s or more, nanoseconds in steps of
 /// 32 or more. With one on the way nearly every difference would be such a step.
 #[test]
-fn differences_are_exact_to_the_nanosecond_for_times_of_every_size() {
+fn clock_differences_are_exact_to_the_nanosecond_for_times_of_any_magnitude() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     let times: Vec<String> = (0..2000_i128)
@@ -291,7 +291,7 @@ fn is_coarse(ns: i128) -> bool {
 /// The clock that the differences speak of counts nanoseconds where the system's does.
 #[cfg(target_os = "linux")]
 #[test]
-fn the_clock_is_read_to_the_nanosecond() {
+fn the_clock_has_nanosecond_resolution() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     let whole_microseconds = (0..100)
@@ -301,7 +301,7 @@ fn the_clock_is_read_to_the_nanosecond() {
 }
 
 #[test]
-fn iamat_with_another_number_of_fields_is_refused() {
+fn iamat_with_a_wrong_number_of_fields_is_refused() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     for command in [
@@ -340,7 +340,7 @@ fn commands_are_case_sensitive() {
 }
 
 #[test]
-fn the_newest_time_is_held_and_a_stale_one_is_answered_all_the_same() {
+fn the_newest_record_is_kept_and_a_stale_update_is_still_answered() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     let newest = client.iamat("kiwi", "+1+1", "10");
@@ -376,7 +376,7 @@ fn an_exact_repeat_is_answered_and_changes_nothing() {
 /// Of two records with one time the later arrival is newer, unless it is an exact repeat: that is
 /// told by the bytes, not by the numbers.
 #[test]
-fn of_equal_times_the_later_arrival_is_held() {
+fn among_equal_times_the_later_arrival_is_kept() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     for (location, time) in [
@@ -396,7 +396,7 @@ fn of_equal_times_the_later_arrival_is_held() {
 
 /// Any byte but white space may be part of a name: NUL, controls, DEL, bytes that are no UTF-8.
 #[test]
-fn a_client_is_any_run_of_bytes_that_are_not_white_space() {
+fn a_client_name_is_any_sequence_of_bytes_without_white_space() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     let mut names: Vec<Vec<u8>> = (0..=255)
@@ -507,7 +507,7 @@ fn no_other_byte_separates_fields() {
 }
 
 #[test]
-fn a_line_of_white_space_alone_gets_no_reply() {
+fn a_line_of_only_white_space_gets_no_reply() {
     let herd = Herd::solo();
     let spaces = vec![b' '; 4096];
     let input = [
@@ -524,7 +524,7 @@ fn a_line_of_white_space_alone_gets_no_reply() {
 }
 
 #[test]
-fn an_unknown_line_is_echoed_trimmed_with_its_inner_bytes_untouched() {
+fn an_invalid_line_is_echoed_trimmed_and_otherwise_unchanged() {
     let herd = Herd::solo();
     let table: [(&[u8], &[u8]); 12] = [
         (b"hello", b"hello"),
@@ -553,7 +553,7 @@ fn an_unknown_line_is_echoed_trimmed_with_its_inner_bytes_untouched() {
 }
 
 #[test]
-fn a_last_line_without_lf_is_still_a_command() {
+fn a_final_line_without_lf_is_executed() {
     let herd = Herd::solo();
     let reply = herd.exchange("Solo", b"IAMAT kiwi +1+1 7");
     assert_bytes(&At::parse(&reply).own, b"kiwi +1+1 7");
@@ -568,7 +568,7 @@ fn a_last_line_without_lf_is_still_a_command() {
 /// The node waits for the end of a line: without LF and without half-close nothing is executed, and
 /// what went before is answered meanwhile.
 #[test]
-fn a_line_is_executed_only_when_it_has_ended() {
+fn a_line_is_executed_only_when_complete() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     client.send(b"IAMAT early +1+1 1\nIAMAT late +1+1 1");
@@ -584,7 +584,7 @@ fn a_line_is_executed_only_when_it_has_ended() {
 // Peers and clients
 
 #[test]
-fn a_bare_at_line_from_a_client_is_anything_else() {
+fn an_at_line_from_a_client_is_an_invalid_command() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     let known = client.iamat("known", "+1+1", "1");

@@ -1,22 +1,22 @@
-//! Five real nodes, writers on all of them, and everything that can happen to processes and links:
-//! nodes are killed and come back empty, are stopped for a while; links are cut, cut in one
-//! direction, pulled, reset and slowed; the herd is parted. When all is well again, every node must
-//! hold the same record of every client, byte for byte, and none older than it owes.
+//! Chaos test: five real nodes with writers on all of them, while processes and links fail. Nodes are
+//! killed and restarted empty, or stopped for a while; links are cut in one or both directions, taken
+//! down, reset and slowed; the herd is partitioned. Afterwards all nodes must store byte-identical
+//! records, and none older than required.
 //!
-//! What is owed: the newest record that a node acknowledged and that this node, or another that
-//! was asked right after its death, still held. A record whose only holder was killed before it
-//! could forward it is nobody's any more; how many those were is printed.
+//! The required record of a client is the newest one that a node acknowledged and that this node, or
+//! another that was queried right after it was killed, still stored. A record is lost if the only node
+//! that stores it is killed before it forwards it; the number of such records is printed.
 //!
-//! Digests are not compared at an interval here: what links and the loss of links bring is all
-//! there is, so the interval cannot hide a fault.
+//! Periodic digest comparison is disabled, so that it cannot hide a fault in flooding or in the
+//! synchronization of links.
 //!
-//! `CHAOS_SECONDS` and `CHAOS_SEED` say how long and which faults; see `scripts/chaos.sh`.
+//! `CHAOS_SECONDS` and `CHAOS_SEED` set the duration and select the faults; see `scripts/chaos.sh`.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests report by failing the test"
+    reason = "test helpers report errors by failing the test"
 )]
 
 #[path = "../common/mod.rs"]
@@ -40,25 +40,26 @@ use network::{Fault, Network};
 use proxy_herd::rng::Rng;
 use traffic::{Held, Ledger, Writer, answer, lock};
 
-/// Impatient links, so that a short run sees many of them come and go.
-const IMPATIENT: &str = "peers: {keepalive_ms: 200, timeout_ms: 1500, redial_max_ms: 500, \
+/// Short link timeouts, so that a short run includes many disconnects and reconnects.
+const SHORT_TIMEOUTS: &str = "peers: {keepalive_ms: 200, timeout_ms: 1500, redial_max_ms: 500, \
                          antientropy_interval_s: 86400}";
 
-/// From the end of the faults until all nodes are alike: a relink takes two seconds at the most,
-/// and this machine may be busy.
-const CONVERGED: Duration = DEADLINE.saturating_mul(3);
+/// Timeout for convergence after the last fault. Reconnecting takes at most two seconds, but the
+/// machine may be busy.
+const CONVERGENCE_TIMEOUT: Duration = DEADLINE.saturating_mul(3);
 
-/// Long enough for the nodes to agree on trees again. Where it is not, on a busy machine, they flood,
-/// and the test is a little easier to pass.
-const SETTLED: Duration = Duration::from_secs(2);
+/// Usually long enough for the nodes to agree on trees again. If it is too short on a busy machine,
+/// they flood, and the test is slightly less strict.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
 
-/// How long is written after the last edge is cut: less than it takes to notice.
-const LATE: Duration = Duration::from_millis(700);
+/// How long the writers continue after the last edge is cut: less than the link timeout, so that
+/// updates are lost on that edge.
+const WRITES_AFTER_CUT: Duration = Duration::from_millis(700);
 
-/// Set in the environment of the process that has namespaces of its own.
+/// Environment variable that is set in the process with its own namespaces.
 const INSIDE: &str = "CHAOS_INSIDE";
 
-/// Said to whoever runs the tests, captured output or not.
+/// Prints a message on standard error, which the test harness does not capture.
 fn say(what: impl Display) {
     let _ = writeln!(io::stderr(), "chaos: {what}");
 }
@@ -69,18 +70,18 @@ fn in_network_namespaces() {
         return run("in network namespaces", Network::in_namespaces);
     }
     match inside("in_network_namespaces_probe") {
-        Err(why) => say(format_args!("no network namespaces here, loopback only: {why}")),
+        Err(why) => say(format_args!("no network namespaces, testing on loopback only: {why}")),
         Ok(()) => inside("in_network_namespaces").unwrap_or_else(|why| panic!("{why}")),
     }
 }
 
-/// What the test above asks before it begins.
+/// Run by the test above to find out whether namespaces are available.
 #[test]
 fn in_network_namespaces_probe() {
     if std::env::var_os(INSIDE).is_some()
         && let Err(why) = network::probe()
     {
-        eprintln!("{why}"); // and nothing else, for whoever asked
+        eprintln!("{why}"); // the only output, since the parent process reports it
         std::process::exit(1);
     }
 }
@@ -90,8 +91,8 @@ fn on_loopback() {
     run("on loopback, through relays", Network::on_loopback);
 }
 
-/// Runs one of these tests again, in a process that is the first in its own namespaces: whatever
-/// it leaves behind, processes included, goes with it.
+/// Runs one of these tests in a child process that is the init process of new namespaces, so that
+/// interfaces and processes are removed when it exits.
 fn inside(test: &str) -> Result<(), String> {
     let is_root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
     let mut unshare = Command::new("unshare");
@@ -99,7 +100,7 @@ fn inside(test: &str) -> Result<(), String> {
         unshare.args(["--user", "--map-root-user"]);
     }
     unshare.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    // iproute2 keeps the names of namespaces below /run.
+    // iproute2 stores the names of namespaces in /run.
     let script = "mount -t tmpfs tmpfs /run && exec \"$0\" --exact \"$1\" --nocapture";
     unshare.args(["sh", "-c", script]).arg(std::env::current_exe().unwrap()).arg(test);
     let output = unshare.env(INSIDE, "1").output().map_err(|error| error.to_string())?;
@@ -113,12 +114,12 @@ fn inside(test: &str) -> Result<(), String> {
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
-/// What goes on.
+/// A failed process or edge.
 #[derive(Clone, Copy)]
-enum Trouble {
+enum Disruption {
     Dead(usize),
     Stopped(usize),
     Edge(usize, Fault),
@@ -130,28 +131,29 @@ struct Chaos<'l> {
     rng: Rng,
     ledger: &'l Mutex<Ledger>,
     start: Instant,
-    troubles: Vec<(Instant, Trouble)>,
-    /// How often each kind of trouble was made.
-    made: BTreeMap<&'static str, u32>,
+    /// Current disruptions and when each ends.
+    disruptions: Vec<(Instant, Disruption)>,
+    /// Number of disruptions of each kind.
+    counts: BTreeMap<&'static str, u32>,
 }
 
-fn run(place: &str, network: fn(&mut Herd) -> Network) {
+fn run(environment: &str, network: fn(&mut Herd) -> Network) {
     let seconds = setting("CHAOS_SECONDS").unwrap_or(10);
     let random = || common::wall_ns() as u64 % 1_000_000_000;
     let seed = setting("CHAOS_SEED").unwrap_or_else(random);
-    say(format_args!("{place}, {seconds} s, CHAOS_SEED={seed}"));
+    say(format_args!("{environment}, {seconds} s, CHAOS_SEED={seed}"));
 
-    let mut herd = Herd::with_level(&FIVE, "WARNING", IMPATIENT);
-    herd.set_environment("HERD_SECRET", "not a word of it");
+    let mut herd = Herd::with_level(&FIVE, "WARNING", SHORT_TIMEOUTS);
+    herd.set_environment("HERD_SECRET", "a secret for the test");
     let network = network(&mut herd);
     herd.start_all();
     herd.wait_until_connected(&herd.names());
 
     let (ledger, stop) = (Mutex::default(), AtomicBool::new(false));
     let addresses = FIVE.map(|node| herd.address(node.0));
-    let (start, troubles, made) = (Instant::now(), Vec::new(), BTreeMap::new());
+    let (start, disruptions, counts) = (Instant::now(), Vec::new(), BTreeMap::new());
     let rng = Rng::new(seed);
-    let mut chaos = Chaos { herd, network, rng, ledger: &ledger, start, troubles, made };
+    let mut chaos = Chaos { herd, network, rng, ledger: &ledger, start, disruptions, counts };
     thread::scope(|scope| {
         for (node, address) in addresses.into_iter().enumerate() {
             let rng = Rng::new(seed ^ (node as u64 + 1) << 32);
@@ -163,23 +165,23 @@ fn run(place: &str, network: fn(&mut Herd) -> Network) {
             chaos.step();
         }
         chaos.heal();
-        // The herd comes to rest, and then loses an edge for good, with records on their way.
-        thread::sleep(SETTLED);
+        // The herd settles, and then permanently loses an edge that has records in flight.
+        thread::sleep(SETTLE_TIME);
         let edge = chaos.rng.index(chaos.network.edges.len());
         chaos.afflict(&[edge], Fault::Cut, u64::from(u32::MAX));
-        thread::sleep(LATE);
+        thread::sleep(WRITES_AFTER_CUT);
         drop(stop);
     });
-    chaos.verify("an edge for good");
+    chaos.verify("with one edge down");
     chaos.heal();
-    chaos.verify("nothing any more");
+    chaos.verify("with all edges up");
     chaos.herd.wait_until_connected(&chaos.herd.names());
     say(chaos.summary());
     let ledger = lock(&ledger);
-    assert!(ledger.count > 100 && ledger.clients().len() > 50, "hardly anything was written");
+    assert!(ledger.count > 100 && ledger.clients().len() > 50, "too few updates to test anything");
 }
 
-/// Ends the writers also where the one who makes the trouble fails.
+/// Stops the writers, even if the thread that injects faults panics.
 struct StopOnDrop<'s>(&'s AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -189,17 +191,17 @@ impl Drop for StopOnDrop<'_> {
 }
 
 impl Chaos<'_> {
-    /// Ends what is over, begins something new, and lets it be for a moment.
+    /// Ends the faults that are due, injects one, and pauses.
     fn step(&mut self) {
         let now = Instant::now();
-        while let Some(at) = self.troubles.iter().position(|(until, _)| *until <= now) {
-            let (_, trouble) = self.troubles.swap_remove(at);
-            self.end(trouble);
+        while let Some(at) = self.disruptions.iter().position(|(until, _)| *until <= now) {
+            let (_, disruption) = self.disruptions.swap_remove(at);
+            self.end(disruption);
         }
         match self.rng.below(100) {
             0..15 => self.kill(),
             15..30 => self.stop(),
-            30..40 => self.part(),
+            30..40 => self.partition(),
             _ => {
                 let fault = match self.rng.below(5) {
                     0 => Fault::Cut,
@@ -208,14 +210,16 @@ impl Chaos<'_> {
                     _ => Fault::OneWay(self.rng.index(2)),
                 };
                 let edge = self.rng.index(self.network.edges.len());
-                let most = self.rng.pick(&[300, 1000, 3000]);
-                self.afflict(&[edge], fault, most);
+                let max_ms = self.rng.pick(&[300, 1000, 3000]);
+                self.afflict(&[edge], fault, max_ms);
             }
         }
         for name in self.herd.names() {
-            let node = place_of(&name);
-            let dead =
-                self.troubles.iter().any(|(_, t)| matches!(t, Trouble::Dead(n) if *n == node));
+            let node = index_of(&name);
+            let dead = self
+                .disruptions
+                .iter()
+                .any(|(_, t)| matches!(t, Disruption::Dead(n) if *n == node));
             assert!(
                 dead || self.herd.is_running(&name),
                 "{name} died: {}",
@@ -225,19 +229,19 @@ impl Chaos<'_> {
         thread::sleep(Duration::from_millis(self.rng.range(20, 400)));
     }
 
-    fn made(&mut self, kind: &'static str, of_what: &str, until: Instant) {
-        *self.made.entry(kind).or_default() += 1;
+    fn report(&mut self, kind: &'static str, target: &str, until: Instant) {
+        *self.counts.entry(kind).or_default() += 1;
         let lasts = until.saturating_duration_since(Instant::now());
-        println!("{:7.3} s: {kind} {of_what} for {lasts:.3?}", self.start.elapsed().as_secs_f64());
+        println!("{:7.3} s: {kind} {target} for {lasts:.3?}", self.start.elapsed().as_secs_f64());
     }
 
-    fn until(&mut self, most_ms: u64) -> Instant {
-        Instant::now() + Duration::from_millis(self.rng.range(50, most_ms))
+    fn until(&mut self, max_ms: u64) -> Instant {
+        Instant::now() + Duration::from_millis(self.rng.range(50, max_ms))
     }
 
-    /// Kills a node, or two at once; three stay. Whoever is left is asked what it holds.
+    /// Kills one or two nodes, leaving at least three, and records what the remaining nodes store.
     fn kill(&mut self) {
-        self.end_all(|trouble| matches!(trouble, Trouble::Stopped(_)));
+        self.end_all(|disruption| matches!(disruption, Disruption::Stopped(_)));
         let count = self.rng.range(1, 2);
         for _ in 0..count {
             let alive = self.alive();
@@ -248,8 +252,8 @@ impl Chaos<'_> {
             lock(self.ledger).killed(node);
             self.herd.kill(FIVE[node].0);
             let until = self.until(2000);
-            self.troubles.push((until, Trouble::Dead(node)));
-            self.made("killed", FIVE[node].0, until);
+            self.disruptions.push((until, Disruption::Dead(node)));
+            self.report("killed", FIVE[node].0, until);
         }
         let clients = lock(self.ledger).clients();
         for node in self.alive() {
@@ -264,17 +268,17 @@ impl Chaos<'_> {
     fn stop(&mut self) {
         let alive = self.alive();
         let node = self.rng.pick(&alive);
-        if self.troubles.iter().any(|(_, t)| matches!(t, Trouble::Stopped(n) if *n == node)) {
+        if self.disruptions.iter().any(|(_, t)| matches!(t, Disruption::Stopped(n) if *n == node)) {
             return;
         }
         self.herd.signal(FIVE[node].0, "STOP");
         let until = self.until(3000);
-        self.troubles.push((until, Trouble::Stopped(node)));
-        self.made("stopped", FIVE[node].0, until);
+        self.disruptions.push((until, Disruption::Stopped(node)));
+        self.report("stopped", FIVE[node].0, until);
     }
 
-    /// Parts some nodes from the others.
-    fn part(&mut self) {
+    /// Cuts all edges between two groups of nodes.
+    fn partition(&mut self) {
         let side = self.rng.range(1, 30);
         let crosses = |ends: [usize; 2]| (side >> ends[0] & 1) != (side >> ends[1] & 1);
         let edges = self.network.edges.iter().enumerate();
@@ -284,15 +288,16 @@ impl Chaos<'_> {
         self.afflict(&between, fault, 4000);
     }
 
-    /// Does something to edges that are well.
-    fn afflict(&mut self, edges: &[usize], fault: Fault, most_ms: u64) {
-        let until = self.until(most_ms);
+    /// Injects a fault into those of `edges` that have none.
+    fn afflict(&mut self, edges: &[usize], fault: Fault, max_ms: u64) {
+        let until = self.until(max_ms);
         for &at in edges {
-            if self.troubles.iter().any(|(_, t)| matches!(t, Trouble::Edge(e, _) if *e == at)) {
+            if self.disruptions.iter().any(|(_, t)| matches!(t, Disruption::Edge(e, _) if *e == at))
+            {
                 continue;
             }
             self.network.edges[at].afflict(fault);
-            self.troubles.push((until, Trouble::Edge(at, fault)));
+            self.disruptions.push((until, Disruption::Edge(at, fault)));
             let name = self.network.edges[at].name();
             let kind = match fault {
                 Fault::Cut => "cut",
@@ -300,34 +305,36 @@ impl Chaos<'_> {
                 Fault::Down => "down",
                 Fault::Slow => "slow",
             };
-            self.made(kind, &name, until);
+            self.report(kind, &name, until);
         }
     }
 
     fn alive(&self) -> Vec<usize> {
         let dead = |node: &usize| {
-            self.troubles.iter().any(|(_, t)| matches!(t, Trouble::Dead(dead) if dead == node))
+            self.disruptions
+                .iter()
+                .any(|(_, t)| matches!(t, Disruption::Dead(dead) if dead == node))
         };
         (0..FIVE.len()).filter(|node| !dead(node)).collect()
     }
 
-    fn end(&mut self, trouble: Trouble) {
-        match trouble {
-            Trouble::Dead(node) => {
+    fn end(&mut self, disruption: Disruption) {
+        match disruption {
+            Disruption::Dead(node) => {
                 lock(self.ledger).started(node);
                 self.herd.start(FIVE[node].0);
             }
-            Trouble::Stopped(node) => self.herd.signal(FIVE[node].0, "CONT"),
-            Trouble::Edge(at, fault) => self.network.edges[at].heal(fault),
+            Disruption::Stopped(node) => self.herd.signal(FIVE[node].0, "CONT"),
+            Disruption::Edge(at, fault) => self.network.edges[at].heal(fault),
         }
     }
 
-    fn end_all(&mut self, which: fn(&Trouble) -> bool) {
-        let all = std::mem::take(&mut self.troubles);
-        let (over, others) = all.into_iter().partition(|(_, trouble)| which(trouble));
-        self.troubles = others;
-        for (_, trouble) in Vec::from_iter::<Vec<_>>(over) {
-            self.end(trouble);
+    fn end_all(&mut self, which: fn(&Disruption) -> bool) {
+        let all = std::mem::take(&mut self.disruptions);
+        let (over, others) = all.into_iter().partition(|(_, disruption)| which(disruption));
+        self.disruptions = others;
+        for (_, disruption) in Vec::from_iter::<Vec<_>>(over) {
+            self.end(disruption);
         }
     }
 
@@ -335,7 +342,7 @@ impl Chaos<'_> {
         self.end_all(|_| true);
     }
 
-    /// What a node holds of these clients.
+    /// The records that a node stores for these clients.
     fn held(&self, node: usize, clients: &[String]) -> Vec<Option<Held>> {
         let address = self.herd.address(FIVE[node].0);
         let mut stream = TcpStream::connect(address).unwrap();
@@ -349,66 +356,67 @@ impl Chaos<'_> {
         held
     }
 
-    /// Nobody writes any more, and the herd lacks `what`: every node holds what is owed.
-    fn verify(&self, what: &str) {
+    /// Waits until all nodes agree and have lost no record that they must have. The writers must have
+    /// stopped. `state` describes the edges.
+    fn verify(&self, state: &str) {
         let start = Instant::now();
         let ledger = lock(self.ledger);
         let clients = ledger.clients();
-        let mut told = false;
-        eventually(&format!("all nodes hold what is owed, lacking {what}"), CONVERGED, || {
+        let mut reported = false;
+        eventually(&format!("all nodes agree {state}"), CONVERGENCE_TIMEOUT, || {
             let held: Vec<_> = (0..FIVE.len()).map(|node| self.held(node, &clients)).collect();
             let wrong = disagreement(&clients, &held, &ledger);
             if let Some(wrong) = &wrong
-                && start.elapsed() > CONVERGED / 2
-                && !std::mem::replace(&mut told, true)
+                && start.elapsed() > CONVERGENCE_TIMEOUT / 2
+                && !std::mem::replace(&mut reported, true)
             {
                 say(wrong);
             }
             wrong.is_none().then_some(())
         });
-        say(format_args!("lacking {what}, all nodes are alike after {:.1?}", start.elapsed()));
+        say(format_args!("all nodes agree {state} after {:.1?}", start.elapsed()));
     }
 
-    /// What was done, for the log of the tests.
+    /// A summary of the run.
     fn summary(&self) -> String {
         let ledger = lock(self.ledger);
         let clients = ledger.clients();
         let held = self.held(0, &clients);
-        let died = clients.iter().zip(held).filter(|(client, held)| {
+        let lost = clients.iter().zip(held).filter(|(client, held)| {
             held.as_ref().is_none_or(|held| held.key < ledger.newest(client).key)
         });
-        let (died, count, clients) = (died.count(), ledger.count, clients.len());
-        let made: Vec<_> =
-            self.made.iter().map(|(kind, times)| format!("{kind} {times}")).collect();
-        let made = made.join(", ");
+        let (lost, count, clients) = (lost.count(), ledger.count, clients.len());
+        let faults: Vec<_> =
+            self.counts.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+        let faults = faults.join(", ");
         format!(
-            "{count} updates of {clients} clients acknowledged; {made}; \
-             {died} records died with their only holder"
+            "{count} updates of {clients} clients acknowledged; {faults}; \
+             {lost} records were lost with the only node that stored them"
         )
     }
 }
 
-fn place_of(name: &str) -> usize {
+fn index_of(name: &str) -> usize {
     FIVE.iter().position(|node| node.0 == name).unwrap()
 }
 
-/// The first client that is not the same everywhere, or older than what is owed.
+/// Describes the first record that differs between nodes or is older than the node must have.
 fn disagreement(clients: &[String], held: &[Vec<Option<Held>>], ledger: &Ledger) -> Option<String> {
     let line = |held: &Option<Held>| {
         held.as_ref().map_or("nothing".to_owned(), |held| held.line.escape_ascii().to_string())
     };
     for (at, client) in clients.iter().enumerate() {
-        let owed = ledger.owed(client);
+        let required = ledger.required(client);
         for (node, (name, _)) in FIVE.iter().enumerate() {
             let here = &held[node][at];
-            if here.as_ref().map(|held| &held.key) < owed.map(|owed| &owed.key) {
-                let owed = line(&owed.cloned());
-                return Some(format!("{name} holds {} of {client}, and owes {owed}", line(here)));
+            if here.as_ref().map(|held| &held.key) < required.map(|required| &required.key) {
+                let (here, required) = (line(here), line(&required.cloned()));
+                return Some(format!("{name} stores {here} for {client} instead of {required}"));
             }
             let there = &held[0][at];
             if here.as_ref().map(|held| &held.line) != there.as_ref().map(|held| &held.line) {
                 let (here, there) = (line(here), line(there));
-                return Some(format!("{name} holds {here} and {} holds {there}", FIVE[0].0));
+                return Some(format!("{name} stores {here} and {} stores {there}", FIVE[0].0));
             }
         }
     }

@@ -1,9 +1,9 @@
-//! The edges between the nodes, and what can be done to them.
+//! The edges between the nodes, and the faults that can be injected into them.
 //!
-//! In network namespaces every node has one of its own. Every other edge is a veth of its own
-//! between two of them, cut by nftables, taken down by iproute2 and slowed by tc; the others run
-//! through a relay of this process, which can delay them (kernels without netem cannot). On
-//! loopback all edges run through relays.
+//! With network namespaces, each node has its own. Half of the edges are veth pairs between two
+//! namespaces, which are cut with nftables, taken down with iproute2 and slowed with tc. The other half
+//! run through relays in this process, which can also delay traffic on kernels without netem. On
+//! loopback, all edges run through relays.
 
 use std::fmt::{Display, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,27 +14,27 @@ use std::time::Duration;
 use super::common::{FIVE, Herd};
 use super::relay::Wire;
 
-/// What happens to an edge until it is healed.
+/// A fault of an edge, which lasts until it is healed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing arrives, and nobody is told.
+    /// Traffic is dropped silently in both directions.
     Cut,
-    /// Nothing arrives from one end, the lesser (0) or the greater (1).
+    /// Traffic from the first (0) or second (1) end is dropped silently.
     OneWay(usize),
-    /// The cable is pulled; on a relay, its connections are reset and no more are made.
+    /// The interface is down; on a relay, connections are reset and new ones are not accepted.
     Down,
-    /// What arrives is late.
+    /// Traffic is delayed.
     Slow,
 }
 
-/// An edge of the topology: two places in [`FIVE`], the lesser first.
+/// An edge of the topology: two indices into [`FIVE`] in ascending order.
 pub struct Edge {
     pub ends: [usize; 2],
     path: Path,
 }
 
 enum Path {
-    /// The name of the interface, the same at both ends.
+    /// A veth pair; both interfaces have this name.
     Veth(String),
     Relay(Arc<Wire>),
 }
@@ -44,13 +44,13 @@ pub struct Network {
     pub edges: Vec<Edge>,
 }
 
-/// The edges of the default topology, each once.
+/// The edges of the default topology, without duplicates.
 fn pairs() -> Vec<[usize; 2]> {
-    let place = |name: &str| FIVE.iter().position(|node| node.0 == name).unwrap();
+    let index = |name: &str| FIVE.iter().position(|node| node.0 == name).unwrap();
     let mut pairs: Vec<[usize; 2]> = FIVE
         .iter()
         .enumerate()
-        .flat_map(|(a, (_, neighbours))| neighbours.iter().map(move |name| (a, place(name))))
+        .flat_map(|(a, (_, neighbors))| neighbors.iter().map(move |name| (a, index(name))))
         .map(|(a, b)| [a.min(b), a.max(b)])
         .collect();
     pairs.sort_unstable();
@@ -59,7 +59,7 @@ fn pairs() -> Vec<[usize; 2]> {
 }
 
 impl Network {
-    /// All nodes on loopback, a relay on every edge.
+    /// Runs all nodes on loopback, with a relay on every edge.
     pub fn on_loopback(herd: &mut Herd) -> Self {
         let relay = |a: usize, b: usize| Ipv4Addr::new(127, 0, 1 + a as u8, 1 + b as u8);
         let mut hosts = Hosts::default();
@@ -69,12 +69,12 @@ impl Network {
         };
         let edges = pairs().into_iter().map(relayed).collect();
         for (node, hosts) in hosts.0.iter().enumerate() {
-            herd.set_place(FIVE[node].0, Ipv4Addr::LOCALHOST, &[], hosts);
+            herd.set_host(FIVE[node].0, Ipv4Addr::LOCALHOST, &[], hosts);
         }
         Self { edges }
     }
 
-    /// A namespace for each node, joined with this one for the clients.
+    /// Runs each node in a namespace of its own, which is connected to this one for the clients.
     pub fn in_namespaces(herd: &mut Herd) -> Self {
         let (here, node) = (
             |i: usize| Ipv4Addr::new(10, 77, i as u8, 1),
@@ -117,13 +117,13 @@ impl Network {
             edges.push(Edge { ends, path });
         }
         for (i, (name, _)) in FIVE.iter().enumerate() {
-            herd.set_place(name, node(i), &["ip", "netns", "exec", name], &hosts.0[i]);
+            herd.set_host(name, node(i), &["ip", "netns", "exec", name], &hosts.0[i]);
         }
         Self { edges }
     }
 }
 
-/// For each node, where it finds the others: the section `hosts` of its configuration.
+/// The `hosts` section of the configuration of each node.
 struct Hosts([String; FIVE.len()]);
 
 impl Default for Hosts {
@@ -133,24 +133,24 @@ impl Default for Hosts {
 }
 
 impl Hosts {
-    /// To the node `a`, the node `b` is at `host`.
+    /// Configures node `a` to reach node `b` at `host`.
     fn add(&mut self, a: usize, b: usize, host: impl Display) {
         let _ = writeln!(self.0[a], "  {}: {host}", FIVE[b].0);
     }
 
-    /// An edge through relays: where `a` finds `b`, and where `b` really is. A port belongs to a
-    /// node and is the same everywhere.
+    /// Starts the relays of an edge. `address(a, b)` is the address at which `a` reaches `b`, and
+    /// `target(b)` is the real address of `b`. The relay listens on the same port as the target.
     fn relay(
         &mut self,
         ends: [usize; 2],
-        place: impl Fn(usize, usize) -> Ipv4Addr,
+        address: impl Fn(usize, usize) -> Ipv4Addr,
         target: impl Fn(usize) -> SocketAddr,
     ) -> Path {
         let wire = Arc::new(Wire::default());
-        for dialler in [0, 1] {
-            let (a, b) = (ends[dialler], ends[1 - dialler]);
-            wire.relay(dialler, (place(a, b), target(b).port()).into(), target(b));
-            self.add(a, b, place(a, b));
+        for dialer in [0, 1] {
+            let (a, b) = (ends[dialer], ends[1 - dialer]);
+            wire.relay(dialer, (address(a, b), target(b).port()).into(), target(b));
+            self.add(a, b, address(a, b));
         }
         Path::Relay(wire)
     }
@@ -162,7 +162,7 @@ impl Edge {
         format!("{a}-{b}")
     }
 
-    /// Does what `fault` says until [`Edge::heal`].
+    /// Injects `fault`, which lasts until [`Edge::heal`].
     pub fn afflict(&self, fault: Fault) {
         match (&self.path, fault) {
             (Path::Veth(veth), Fault::Cut) => {
@@ -210,7 +210,7 @@ impl Edge {
         }
     }
 
-    /// What comes over the veth into this end is dropped.
+    /// Drops the packets that arrive at this end of the veth pair.
     fn drop_at(&self, end: usize, veth: &str) {
         nft(FIVE[self.ends[end]].0, &format!("add element inet chaos cut {{ \"{veth}\" }}\n"));
     }
@@ -245,12 +245,16 @@ fn nft(namespace: &str, rules: &str) {
 
 fn run(program: &str, arguments: &str) {
     let output = Command::new(program).args(arguments.split(' ')).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {arguments}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {arguments}: {stderr}");
 }
 
-/// Whether namespaces, veth, nftables and tc's tbf are there; else what is not. To be asked in
-/// namespaces of one's own, which this leaves its marks on.
+/// Checks that namespaces, veth, nftables and tc's tbf are available. It modifies the current
+/// namespaces and therefore must run in new ones.
+///
+/// # Errors
+///
+/// The command that failed, and why.
 pub fn probe() -> Result<(), String> {
     let commands = [
         "ip netns add probe",

@@ -1,5 +1,5 @@
-//! A link that can be slowed, stopped in either direction and broken: bytes pass through this
-//! process. For edges whose delay the kernel cannot make, and where there are no namespaces.
+//! A TCP relay that can delay traffic, stop it in either direction, and reset connections. Used
+//! without namespaces, and for delays, which not every kernel can impose.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,40 +9,40 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How soon a stopped or broken wire is noticed.
-const PACE: Duration = Duration::from_millis(5);
+/// Interval at which changes of the wire are polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Chunks on their way in one direction: what a slow wire holds is bounded, like a socket.
+/// Capacity of a wire in chunks per direction, bounded like the buffers of a socket.
 const IN_FLIGHT: usize = 64;
 
-/// What happens to all connections of an edge, whoever dialled them.
+/// The state of an edge, which applies to its connections in both dialing directions.
 #[derive(Default)]
 pub struct Wire {
-    /// Nothing arrives from the lesser end of the edge at the greater, or the other way.
+    /// Whether traffic from the first or second end is stopped.
     stopped: [AtomicBool; 2],
     delay_ms: AtomicU64,
-    /// Connections of an earlier one are broken.
+    /// Connections of an earlier generation are reset.
     generation: AtomicU64,
     ended: AtomicBool,
 }
 
 impl Wire {
-    /// Stops what goes from the lesser end (0) or from the greater (1).
+    /// Stops traffic from the first (0) or second (1) end.
     pub fn stop(&self, from: usize) {
         self.stopped[from].store(true, Ordering::SeqCst);
     }
 
-    /// Everything takes this long from now on.
+    /// Delays traffic from now on.
     pub fn delay(&self, delay: Duration) {
         self.delay_ms.store(delay.as_millis() as u64, Ordering::SeqCst);
     }
 
-    /// Breaks every connection there is.
+    /// Resets all current connections.
     pub fn reset(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Passes everything on at once again.
+    /// Ends all delays and stops.
     pub fn heal(&self) {
         self.delay(Duration::ZERO);
         for stopped in &self.stopped {
@@ -50,43 +50,44 @@ impl Wire {
         }
     }
 
-    /// Ends the threads of its relays.
+    /// Stops the relay threads.
     pub fn end(&self) {
         self.ended.store(true, Ordering::SeqCst);
         self.reset();
     }
 
-    /// Takes connections at `at` and passes them on to `target`; `dialler` is the end of the edge
-    /// that dials here.
-    pub fn relay(self: &Arc<Self>, dialler: usize, at: SocketAddr, target: SocketAddr) {
-        let listener = TcpListener::bind(at).unwrap_or_else(|error| panic!("{at}: {error}"));
+    /// Accepts connections on `address` and relays them to `target`. `dialer` is the end of the edge
+    /// that dials `address`.
+    pub fn relay(self: &Arc<Self>, dialer: usize, address: SocketAddr, target: SocketAddr) {
+        let listener =
+            TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         listener.set_nonblocking(true).unwrap();
         let wire = Arc::clone(self);
         thread::spawn(move || {
             while !wire.ended.load(Ordering::SeqCst) {
                 let Ok((near, _)) = listener.accept() else {
-                    thread::sleep(PACE);
+                    thread::sleep(POLL_INTERVAL);
                     continue;
                 };
                 let wire = Arc::clone(&wire);
-                thread::spawn(move || wire.connect(dialler, near, target));
+                thread::spawn(move || wire.connect(dialer, near, target));
             }
         });
     }
 
-    fn connect(self: Arc<Self>, dialler: usize, near: TcpStream, target: SocketAddr) {
+    fn connect(self: Arc<Self>, dialer: usize, near: TcpStream, target: SocketAddr) {
         let generation = self.generation.load(Ordering::SeqCst);
-        if !self.wait_while_stopped(dialler, generation) {
+        if !self.wait_while_stopped(dialer, generation) {
             return;
         }
         let Ok(far) = TcpStream::connect_timeout(&target, Duration::from_secs(1)) else { return };
-        let pairs = near.try_clone().and_then(|near_too| Ok((near_too, far.try_clone()?)));
-        let Ok((near_too, far_too)) = pairs else { return };
-        self.pump(dialler, generation, near, far);
-        self.pump(1 - dialler, generation, far_too, near_too);
+        let pairs = near.try_clone().and_then(|near_clone| Ok((near_clone, far.try_clone()?)));
+        let Ok((near_clone, far_clone)) = pairs else { return };
+        self.pump(dialer, generation, near, far);
+        self.pump(1 - dialer, generation, far_clone, near_clone);
     }
 
-    /// Passes on what `source` says, in threads of its own.
+    /// Starts the threads that relay from `source` to `sink`.
     fn pump(
         self: &Arc<Self>,
         from: usize,
@@ -98,24 +99,24 @@ impl Wire {
         let _ = sink.set_nodelay(true);
         let wire = Arc::clone(self);
         thread::spawn(move || {
-            wire.take(generation, source, &sender);
+            wire.receive(generation, source, &sender);
         });
         let wire = Arc::clone(self);
         thread::spawn(move || {
-            if wire.give(from, generation, &mut sink, &receiver).is_err() {
-                let _ = sink.shutdown(Shutdown::Both); // whoever is at its ends, it is over
+            if wire.send(from, generation, &mut sink, &receiver).is_err() {
+                let _ = sink.shutdown(Shutdown::Both);
             }
         });
     }
 
-    fn take(
+    fn receive(
         &self,
         generation: u64,
         mut source: TcpStream,
         sender: &SyncSender<(Instant, Vec<u8>)>,
     ) {
         let _ = source.set_nonblocking(false);
-        let _ = source.set_read_timeout(Some(PACE * 4));
+        let _ = source.set_read_timeout(Some(POLL_INTERVAL * 4));
         let mut chunk = [0; 16 * 1024];
         while self.generation.load(Ordering::SeqCst) == generation {
             let read = match source.read(&mut chunk) {
@@ -125,13 +126,13 @@ impl Wire {
             };
             let delay = Duration::from_millis(self.delay_ms.load(Ordering::SeqCst));
             if sender.send((Instant::now() + delay, chunk[..read].to_vec())).is_err() || read == 0 {
-                return; // the end travels like everything else
+                return; // the end of the stream is delayed like data
             }
         }
         let _ = source.shutdown(Shutdown::Both);
     }
 
-    fn give(
+    fn send(
         &self,
         from: usize,
         generation: u64,
@@ -151,13 +152,13 @@ impl Wire {
         Err(io::ErrorKind::ConnectionReset.into())
     }
 
-    /// Returns whether the connection still stands then.
+    /// Waits until traffic flows. Returns false if the connection has been reset instead.
     fn wait_while_stopped(&self, from: usize, generation: u64) -> bool {
         while self.generation.load(Ordering::SeqCst) == generation {
             if !self.stopped[from].load(Ordering::SeqCst) {
                 return true;
             }
-            thread::sleep(PACE);
+            thread::sleep(POLL_INTERVAL);
         }
         false
     }

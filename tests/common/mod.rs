@@ -1,12 +1,12 @@
-//! Starts real nodes on free ports and speaks to them over TCP: the part that all black-box tests
-//! share. Nothing here knows the product's code; what is expected comes from the wire contract.
+//! Shared by all black-box tests: starts real nodes on free ports and communicates with them over
+//! TCP. Nothing here uses the library; expectations come from the protocol specification.
 
-#![allow(dead_code, reason = "each test binary uses its own part of this helper")]
+#![allow(dead_code, reason = "each test binary uses a different part of this module")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a helper of tests reports by failing the test"
+    reason = "test helpers report errors by failing the test"
 )]
 
 use std::collections::BTreeMap;
@@ -21,11 +21,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// How long anything that must happen may take before the test fails: far above every figure of the
-/// contract, because a loaded machine is no fault of the product.
+/// Timeout for any expected event. It is far longer than any promised latency, so that a loaded
+/// machine does not fail a test.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The five nodes and their edges, as the default configuration lists them.
+/// The nodes of the default configuration and their neighbors.
 pub const FIVE: [(&str, &[&str]); 5] = [
     ("Bailey", &["Bona", "Campbell"]),
     ("Bona", &["Bailey", "Clark", "Campbell"]),
@@ -34,15 +34,15 @@ pub const FIVE: [(&str, &[&str]); 5] = [
     ("Jaquez", &["Clark", "Campbell"]),
 ];
 
-/// Tries `probe` again and again until it gives a value; fails the test at `deadline`.
+/// Calls `probe` until it returns a value; fails the test after `deadline`.
 pub fn eventually<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = probe() {
             return value;
         }
-        assert!(start.elapsed() < deadline, "not within {deadline:?}: {what}");
-        thread::sleep(Duration::from_millis(2)); // the pace of the polling, not a wait for an event
+        assert!(start.elapsed() < deadline, "timed out after {deadline:?}: {what}");
+        thread::sleep(Duration::from_millis(2)); // polling interval
     }
 }
 
@@ -51,36 +51,36 @@ pub fn wall_ns() -> i128 {
     i128::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
 }
 
-/// Nanoseconds as the decimal seconds of a time field.
+/// Formats nanoseconds as the decimal seconds of a time field.
 pub fn seconds(ns: i128) -> String {
     let sign = if ns < 0 { "-" } else { "" };
     let ns = ns.unsigned_abs();
     format!("{sign}{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000)
 }
 
-/// A herd of real processes with a configuration of its own in a temporary directory. Dropping it
-/// kills what still runs; the directory stays behind when the test fails, for its logs.
+/// A herd of real processes with its own configuration in a temporary directory. Dropping it kills the
+/// processes that still run. If the test fails, the directory and the logs in it are kept.
 pub struct Herd {
     dir: PathBuf,
     ports: BTreeMap<String, u16>,
     running: BTreeMap<String, Child>,
     environment: Vec<(String, OsString)>,
-    /// Of the nodes that do not simply run here: where each is reached, and what starts it.
-    places: BTreeMap<String, (Ipv4Addr, Vec<String>)>,
+    /// Address and launcher command of the nodes for which [`Herd::set_host`] was called.
+    hosts: BTreeMap<String, (Ipv4Addr, Vec<String>)>,
 }
 
 impl Herd {
-    /// Writes the configuration of a herd of `nodes` (name and neighbours) and starts none of them.
+    /// Writes the configuration of a herd of `nodes` (name and neighbors) without starting any node.
     /// `extra` is appended to the configuration file.
     pub fn new(nodes: &[(&str, &[&str])], extra: &str) -> Self {
         Self::with_level(nodes, "INFO", extra)
     }
 
-    /// As [`Herd::new`], with another `logging.level`.
+    /// Like [`Herd::new`], with the given `logging.level`.
     pub fn with_level(nodes: &[(&str, &[&str])], level: &str, extra: &str) -> Self {
         let ports = nodes.iter().map(|&(name, _)| (name.to_owned(), free_port())).collect();
         let (dir, running, environment) = (new_directory(), BTreeMap::new(), Vec::new());
-        let herd = Self { dir, ports, running, environment, places: BTreeMap::new() };
+        let herd = Self { dir, ports, running, environment, hosts: BTreeMap::new() };
         fs::write(herd.config(), herd.configuration(nodes, level, extra)).unwrap();
         herd
     }
@@ -100,19 +100,19 @@ impl Herd {
         text
     }
 
-    /// One node called `Solo`, running.
+    /// Starts a herd of one node named `Solo`.
     pub fn solo() -> Self {
         Self::solo_with("")
     }
 
-    /// One node called `Solo`, running, with `extra` in its configuration file.
+    /// Like [`Herd::solo`], with `extra` appended to the configuration file.
     pub fn solo_with(extra: &str) -> Self {
         let mut herd = Self::new(&[("Solo", &[])], extra);
         herd.start("Solo");
         herd
     }
 
-    /// The five nodes of the default topology, running and linked.
+    /// Starts the five nodes of the default topology and waits until they are linked.
     pub fn five() -> Self {
         let mut herd = Self::new(&FIVE, "");
         herd.start_all();
@@ -120,13 +120,13 @@ impl Herd {
         herd
     }
 
-    /// Gives a node a place of its own: clients reach it at `address`, `launcher` runs its command,
-    /// and `extra` is appended to the configuration for it alone.
-    pub fn set_place(&mut self, name: &str, address: Ipv4Addr, launcher: &[&str], extra: &str) {
+    /// Runs a node on a host of its own: clients reach it at `address`, `launcher` runs its command,
+    /// and `extra` is appended to the configuration of this node only.
+    pub fn set_host(&mut self, name: &str, address: Ipv4Addr, launcher: &[&str], extra: &str) {
         let config = fs::read_to_string(self.config()).unwrap() + extra;
         fs::write(self.dir.join(format!("{name}.yml")), config).unwrap();
         let launcher = launcher.iter().map(|&word| word.to_owned()).collect();
-        self.places.insert(name.to_owned(), (address, launcher));
+        self.hosts.insert(name.to_owned(), (address, launcher));
     }
 
     pub fn start_all(&mut self) {
@@ -138,7 +138,7 @@ impl Herd {
         }
     }
 
-    /// Starts a node, waits until it accepts, and says how long that took.
+    /// Starts a node, waits until it accepts connections, and returns how long that took.
     pub fn start(&mut self, name: &str) -> Duration {
         let start = Instant::now();
         self.spawn(name);
@@ -146,12 +146,12 @@ impl Herd {
         start.elapsed()
     }
 
-    /// Starts a node without waiting for it.
+    /// Starts a node without waiting until it accepts connections.
     pub fn spawn(&mut self, name: &str) {
         let open = |path| File::options().create(true).append(true).open(path).unwrap();
         let stdout = open(self.dir.join(format!("{name}.stdout")));
         let stderr = open(self.stderr_path(name));
-        let mut command = match self.places.get(name) {
+        let mut command = match self.hosts.get(name) {
             None => self.command(&[name]),
             Some((_, launcher)) => {
                 launched(launcher, self.command_with(&format!("{name}.yml"), &[name]))
@@ -159,21 +159,25 @@ impl Herd {
         };
         let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn();
         let earlier = self.running.insert(name.to_owned(), child.unwrap());
-        assert!(earlier.is_none(), "{name} runs already");
+        assert!(earlier.is_none(), "{name} is already running");
     }
 
     fn wait_until_accepting(&mut self, name: &str) {
         let start = Instant::now();
         while TcpStream::connect(self.address(name)).is_err() {
             if let Some(status) = self.running.get_mut(name).unwrap().try_wait().unwrap() {
-                panic!("{name} ended with {status} instead of serving: {}", self.stderr(name));
+                panic!("{name} exited with {status} during startup: {}", self.stderr(name));
             }
-            assert!(start.elapsed() < DEADLINE, "{name} does not accept: {}", self.stderr(name));
-            thread::sleep(Duration::from_millis(1)); // the pace of the polling
+            assert!(
+                start.elapsed() < DEADLINE,
+                "{name} does not accept connections: {}",
+                self.stderr(name)
+            );
+            thread::sleep(Duration::from_millis(1)); // polling interval
         }
     }
 
-    /// Sets a variable in the environment of all that is started from now on.
+    /// Sets an environment variable of all processes started from now on.
     pub fn set_environment(&mut self, variable: &str, value: impl Into<OsString>) {
         self.environment.push((variable.to_owned(), value.into()));
     }
@@ -188,12 +192,12 @@ impl Herd {
         command
     }
 
-    /// Runs the binary on this herd's configuration to its end, which must come by itself.
+    /// Runs the binary with this herd's configuration until it exits.
     pub fn run(&self, arguments: &[&str]) -> Output {
         run(self.command(arguments))
     }
 
-    /// Ends a node as a crash does: SIGKILL.
+    /// Kills a node with SIGKILL, as in a crash.
     pub fn kill(&mut self, name: &str) {
         let mut child = self.running.remove(name).unwrap();
         child.kill().unwrap();
@@ -202,15 +206,15 @@ impl Herd {
 
     /// Sends a signal by its short name (`TERM`, `HUP`, …) to a node.
     pub fn signal(&self, name: &str, signal: &str) {
-        let kill = format!("kill -s {signal} {}", self.pid(name)); // sh has it built in
+        let kill = format!("kill -s {signal} {}", self.pid(name)); // a builtin of sh
         assert!(Command::new("sh").arg("-c").arg(kill).status().unwrap().success());
     }
 
-    /// Waits for a node to end by itself.
+    /// Waits until a node exits.
     pub fn wait(&mut self, name: &str, deadline: Duration) -> ExitStatus {
         let child = self.running.get_mut(name).unwrap();
         let status = wait_for_exit(child, deadline);
-        let status = status.unwrap_or_else(|| panic!("{name} still runs after {deadline:?}"));
+        let status = status.unwrap_or_else(|| panic!("{name} did not exit within {deadline:?}"));
         self.running.remove(name);
         status
     }
@@ -232,7 +236,7 @@ impl Herd {
     }
 
     pub fn address(&self, name: &str) -> SocketAddr {
-        let address = self.places.get(name).map_or(Ipv4Addr::LOCALHOST, |place| place.0);
+        let address = self.hosts.get(name).map_or(Ipv4Addr::LOCALHOST, |host| host.0);
         (address, self.port(name)).into()
     }
 
@@ -240,30 +244,30 @@ impl Herd {
         Client::connect(self.address(name))
     }
 
-    /// Everything that a connection of its own answers to `input`, half-closed after it.
+    /// Sends `input` on a new connection, half-closes it, and returns all replies.
     pub fn exchange(&self, name: &str, input: &[u8]) -> Vec<u8> {
         self.client(name).exchange(input)
     }
 
-    /// The AT line that a node holds for a client.
+    /// The AT line that a node stores for a client.
     pub fn held(&self, name: &str, client: &str) -> Option<Vec<u8>> {
         self.client(name).held(client.as_bytes())
     }
 
-    /// Waits until every node of `names` holds exactly `line` for `client`.
+    /// Waits until every node of `names` stores exactly `line` for `client`.
     pub fn wait_until_held(&self, names: &[String], client: &str, line: &[u8]) {
         for name in names {
-            let what = format!("{name} holds {}", line.escape_ascii());
+            let what = format!("{name} stores {}", line.escape_ascii());
             eventually(&what, DEADLINE, || {
                 (self.held(name, client).as_deref() == Some(line)).then_some(())
             });
         }
     }
 
-    /// Waits until an update on any node of `names` reaches all others of them. Each try sends a
-    /// new update, since one that was sent before the links were up need not arrive. One connection
-    /// to each node asks all of it: a node may notice that one has closed after it has taken the
-    /// next, and where few are allowed that would be one too many.
+    /// Waits until an update sent to any node of `names` reaches all the others. Each attempt sends a
+    /// new update, because one sent before the links were up may arrive late. One connection per node
+    /// is used throughout: a node may accept a connection before it notices that the previous one has
+    /// closed, which could exceed a low connection limit.
     pub fn wait_until_connected(&self, names: &[String]) {
         let mut clients: Vec<Client> = names.iter().map(|name| self.client(name)).collect();
         for sender in 0..names.len() {
@@ -277,7 +281,7 @@ impl Herd {
                         if client.held(probe.as_bytes()).as_deref() == Some(&line) {
                             return true;
                         }
-                        thread::sleep(Duration::from_millis(1)); // the pace of the polling
+                        thread::sleep(Duration::from_millis(1)); // polling interval
                     }
                     false
                 };
@@ -286,16 +290,16 @@ impl Herd {
         }
     }
 
-    /// Clients that are served and stay, until none more is; `places` of them.
-    pub fn crowd(&self, name: &str, places: usize) -> Vec<Client> {
+    /// Connects `count` clients that are served and remain connected, which fills the node.
+    pub fn crowd(&self, name: &str, count: usize) -> Vec<Client> {
         let mut crowd = Vec::new();
         eventually("the node is full", DEADLINE, || {
-            let mut client = self.client(name); // one of before may still count for a moment
+            let mut client = self.client(name); // a connection that has just closed may still be counted
             client.send(b"hello\n");
             if client.line() == b"? hello\n" {
                 crowd.push(client);
             }
-            (crowd.len() == places).then_some(())
+            (crowd.len() == count).then_some(())
         });
         crowd
     }
@@ -312,12 +316,12 @@ impl Herd {
         self.dir.join("logs").join(format!("{name}.log"))
     }
 
-    /// What the node's log holds by now; empty while there is none.
+    /// The current content of the node's log; empty if there is no log yet.
     pub fn log(&self, name: &str) -> Vec<u8> {
         fs::read(self.log_path(name)).unwrap_or_default()
     }
 
-    /// Waits for a line of the log in which every one of `parts` occurs; letter case is ignored.
+    /// Waits for a log line that contains all of `parts`, ignoring case, and returns it.
     pub fn wait_for_log(&self, name: &str, parts: &[&str]) -> String {
         let what = format!("a line with {parts:?} in {}", self.log_path(name).display());
         eventually(&what, DEADLINE, || {
@@ -326,7 +330,7 @@ impl Herd {
         })
     }
 
-    /// The lines of the log, whole ones only.
+    /// The complete lines of the log.
     pub fn log_lines(&self, name: &str) -> Vec<String> {
         let log = String::from_utf8_lossy(&self.log(name)).into_owned();
         log.split_inclusive('\n')
@@ -335,7 +339,7 @@ impl Herd {
             .collect()
     }
 
-    /// What one of a node's counters says now, asked by SIGUSR1.
+    /// The current value of a counter, obtained with SIGUSR1.
     pub fn counter(&self, name: &str, counter: &str) -> u64 {
         let reports = || {
             let is_report = |line: &String| line.contains(" counters: ");
@@ -343,7 +347,7 @@ impl Herd {
         };
         let before = reports().len();
         self.signal(name, "USR1");
-        let report = eventually(&format!("{name} reports its counters"), DEADLINE, || {
+        let report = eventually(&format!("{name} logs its counters"), DEADLINE, || {
             reports().into_iter().nth(before)
         });
         let prefix = format!("{counter}=");
@@ -359,12 +363,11 @@ impl Herd {
         String::from_utf8_lossy(&fs::read(self.stderr_path(name)).unwrap_or_default()).into_owned()
     }
 
-    /// The processor time that a node has used, to a hundredth of a second; none where it cannot be
-    /// known.
+    /// The processor time that a node has used, in units of 10 ms; zero if it cannot be determined.
     pub fn cpu_time(&self, name: &str) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid(name)));
-        // The fields behind the command, which may hold anything: utime and stime are the 14th and
-        // 15th of proc(5), in ticks of 10 ms wherever Linux runs.
+        // See proc(5): utime and stime are fields 14 and 15, in ticks of 10 ms on Linux. Fields are
+        // counted from the last ')', because the command name in field 2 may contain anything.
         let fields = stat.as_deref().ok().and_then(|stat| stat.rsplit_once(')'));
         let fields = fields.map_or("", |(_, fields)| fields).split_whitespace();
         let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
@@ -383,18 +386,18 @@ impl Herd {
 impl Drop for Herd {
     fn drop(&mut self) {
         for child in self.running.values_mut() {
-            let _ = child.kill(); // it may have ended by itself
+            let _ = child.kill(); // it may have exited already
             let _ = child.wait();
         }
         if thread::panicking() {
-            eprintln!("configuration and logs are kept in {}", self.dir.display());
+            eprintln!("configuration and logs: {}", self.dir.display());
         } else {
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
 }
 
-/// A connection to a node. Reads have a deadline, so that a missing reply fails the test.
+/// A connection to a node. Reads time out, so that a missing reply fails the test.
 pub struct Client {
     stream: TcpStream,
     received: Vec<u8>,
@@ -402,27 +405,26 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).unwrap())
+        Self::from_stream(TcpStream::connect(address).unwrap())
     }
 
-    fn over(stream: TcpStream) -> Self {
+    fn from_stream(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { stream, received: Vec::new() }
     }
 
-    /// A connection that takes in little before it is read: its receive buffer is the smallest that
-    /// the kernel gives.
+    /// Connects with the smallest receive buffer that the kernel allows.
     pub fn connect_narrow(address: SocketAddr) -> Self {
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.set_recv_buffer_size(1).unwrap();
         socket.connect(&address.into()).unwrap();
-        Self::over(socket.into())
+        Self::from_stream(socket.into())
     }
 
-    /// This end's address, as the node's log names the connection.
+    /// The local address, which identifies the connection in the node's log.
     pub fn address(&self) -> String {
         self.stream.local_addr().unwrap().to_string()
     }
@@ -435,7 +437,7 @@ impl Client {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// Sends from another thread and does not mind when the node stops listening.
+    /// Sends from another thread and ignores errors, because the node may close the connection.
     pub fn send_in_background(&self, bytes: Vec<u8>) -> thread::JoinHandle<()> {
         let mut stream = self.stream.try_clone().unwrap();
         thread::spawn(move || {
@@ -443,7 +445,7 @@ impl Client {
         })
     }
 
-    /// As [`Client::send_in_background`], and half-closes when all is sent.
+    /// Like [`Client::send_in_background`], and half-closes the connection afterwards.
     pub fn send_and_half_close_in_background(&self, bytes: Vec<u8>) -> thread::JoinHandle<()> {
         let mut stream = self.stream.try_clone().unwrap();
         thread::spawn(move || {
@@ -456,17 +458,17 @@ impl Client {
         self.stream.shutdown(Shutdown::Write).unwrap();
     }
 
-    /// Makes the end of this connection a reset instead of an orderly close.
+    /// Makes dropping this connection send a reset instead of an orderly close.
     pub fn reset_when_dropped(&self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
     }
 
-    /// The next line, its LF included.
+    /// Reads the next line, including its LF.
     pub fn line(&mut self) -> Vec<u8> {
         self.until(b"\n")
     }
 
-    /// The next bytes up to and with `end`.
+    /// Reads up to and including `end`.
     pub fn until(&mut self, end: &[u8]) -> Vec<u8> {
         let mut searched = 0;
         loop {
@@ -475,23 +477,23 @@ impl Client {
             }
             searched = self.received.len().saturating_sub(end.len() - 1);
             let more = self.read();
-            assert!(more > 0, "end of stream instead of a reply, after {}", self.seen());
+            assert!(more > 0, "end of stream instead of a reply; received: {}", self.seen());
         }
     }
 
-    /// The next `count` bytes.
+    /// Reads the next `count` bytes.
     pub fn take(&mut self, count: usize) -> Vec<u8> {
         while self.received.len() < count {
             assert!(
                 self.read() > 0,
-                "end of stream instead of {count} bytes, after {}",
+                "end of stream instead of {count} bytes; received: {}",
                 self.seen()
             );
         }
         self.received.drain(..count).collect()
     }
 
-    /// Everything until the node closes; a reset instead of an orderly end fails the test.
+    /// Reads until the node closes the connection; a reset fails the test.
     pub fn rest(&mut self) -> Vec<u8> {
         while self.read() > 0 {}
         std::mem::take(&mut self.received)
@@ -506,7 +508,7 @@ impl Client {
                     return count;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => panic!("{error} instead of a reply, after {}", self.seen()),
+                Err(error) => panic!("{error} instead of a reply; received: {}", self.seen()),
             }
         }
     }
@@ -516,13 +518,13 @@ impl Client {
         format!("{} unread bytes …{}", self.received.len(), tail.escape_ascii())
     }
 
-    /// Sends `command` and its LF, and gives the next line.
+    /// Sends `command` followed by LF and returns the next line.
     pub fn ask(&mut self, command: &[u8]) -> Vec<u8> {
         self.send(&[command, b"\n"].concat());
         self.line()
     }
 
-    /// Sends an IAMAT and gives its AT line, LF included.
+    /// Sends an IAMAT and returns its AT line, including LF.
     pub fn iamat(&mut self, client: &str, location: &str, time: &str) -> Vec<u8> {
         let line = self.ask(format!("IAMAT {client} {location} {time}").as_bytes());
         let own = format!(" {client} {location} {time}\n");
@@ -530,13 +532,13 @@ impl Client {
         line
     }
 
-    /// Sends a WHATSAT that is valid and about a known client.
+    /// Sends a valid WHATSAT for a known client and returns the reply.
     pub fn whatsat(&mut self, client: &str, radius: &str, max: &str) -> Whatsat {
         self.send(format!("WHATSAT {client} {radius} {max}\n").as_bytes());
         Whatsat::parse(&self.until(b"\n\n"))
     }
 
-    /// The AT line that the node holds for a client, asked without asking for places.
+    /// The AT line that the node stores for a client, queried without places.
     pub fn held(&mut self, client: &[u8]) -> Option<Vec<u8>> {
         let command = [b"WHATSAT ", client, b" 0 0"].concat();
         let line = self.ask(&command);
@@ -549,7 +551,7 @@ impl Client {
         Some(line)
     }
 
-    /// Sends `input`, half-closes, and gives everything until the node closes.
+    /// Sends `input`, half-closes the connection, and returns all replies.
     pub fn exchange(mut self, input: &[u8]) -> Vec<u8> {
         self.send(input);
         self.half_close();
@@ -560,30 +562,30 @@ impl Client {
 /// The fields of an AT line.
 pub struct At {
     pub server: String,
-    /// The third field as it stands.
+    /// The clock difference as received.
     pub diff: String,
-    /// The third field in nanoseconds.
+    /// The clock difference in nanoseconds.
     pub diff_ns: i128,
-    /// The client's own bytes: client, location and time.
+    /// The bytes copied from the IAMAT: client, location and time.
     pub own: Vec<u8>,
 }
 
 impl At {
-    /// Takes an AT line apart and checks what the contract says of its fields.
+    /// Parses an AT line and checks its fields against the specification.
     pub fn parse(line: &[u8]) -> Self {
         let body = line.strip_suffix(b"\n").expect("an AT line ends with LF");
         let fields: Vec<&[u8]> = body.splitn(4, |&byte| byte == b' ').collect();
-        assert!(fields.len() == 4 && fields[0] == b"AT", "no AT line: {}", show(line));
+        assert!(fields.len() == 4 && fields[0] == b"AT", "not an AT line: {}", show(line));
         let diff = str::from_utf8(fields[2]).expect("the difference is ASCII").to_owned();
-        let digits = diff.strip_prefix(['+', '-']).unwrap_or_else(|| panic!("unsigned: {diff}"));
+        let digits = diff.strip_prefix(['+', '-']).unwrap_or_else(|| panic!("no sign: {diff}"));
         let (whole, fraction) =
-            digits.split_once('.').unwrap_or_else(|| panic!("no point: {diff}"));
+            digits.split_once('.').unwrap_or_else(|| panic!("no decimal point: {diff}"));
         let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
         assert!(all_digits(whole) && all_digits(fraction), "not a decimal: {diff}");
-        assert!(fraction.len() == 9, "nine decimals: {diff}");
-        assert!(whole == "0" || !whole.starts_with('0'), "zeros in front: {diff}");
+        assert!(fraction.len() == 9, "not nine decimals: {diff}");
+        assert!(whole == "0" || !whole.starts_with('0'), "leading zeros: {diff}");
         let size: i128 = format!("{whole}{fraction}").parse().unwrap();
-        assert!(diff != "-0.000000000", "zero is written with a plus");
+        assert!(diff != "-0.000000000", "negative zero: {diff}");
         let diff_ns = if diff.starts_with('-') { -size } else { size };
         let server = str::from_utf8(fields[1]).unwrap().to_owned();
         Self { server, diff, diff_ns, own: fields[3].to_vec() }
@@ -592,23 +594,31 @@ impl At {
 
 /// A reply to WHATSAT.
 pub struct Whatsat {
-    /// The AT line, LF included.
+    /// The AT line, including LF.
     pub at: Vec<u8>,
     pub document: serde_json::Value,
 }
 
 impl Whatsat {
-    /// Takes a reply apart and checks what the contract says of its shape.
+    /// Parses a reply and checks its format against the specification.
     pub fn parse(reply: &[u8]) -> Self {
-        let body = reply.strip_suffix(b"\n\n").expect("the reply ends with two LF");
+        let body = reply.strip_suffix(b"\n\n").expect("the reply ends with two LFs");
         let end =
             body.iter().position(|&byte| byte == b'\n').expect("a document after the AT line");
         let (at, json) = (&body[..=end], &body[end + 1..]);
         At::parse(at);
         assert!(!json.ends_with(b"\n") && !json.starts_with(b"\n"), "{}", show(reply));
-        assert!(find(json, b"\n\n").is_none(), "an empty line inside: {}", show(reply));
+        assert!(
+            find(json, b"\n\n").is_none(),
+            "an empty line within the document: {}",
+            show(reply)
+        );
         let blank = |line: &[u8]| line.iter().all(u8::is_ascii_whitespace);
-        assert!(!json.split(|&b| b == b'\n').any(blank), "a blank line inside: {}", show(reply));
+        assert!(
+            !json.split(|&b| b == b'\n').any(blank),
+            "a blank line within the document: {}",
+            show(reply)
+        );
         assert!(json.contains(&b'\n'), "not pretty-printed: {}", show(reply));
         let document: serde_json::Value = serde_json::from_slice(json)
             .unwrap_or_else(|error| panic!("{error} in {}", show(reply)));
@@ -631,35 +641,35 @@ impl Whatsat {
     }
 }
 
-/// `max_clock_offset` by default in nanoseconds: how far ahead a client's clock is believed.
+/// The default of `max_clock_offset` (Δ) in nanoseconds.
 pub const DELTA: i128 = 5_000_000_000;
 
-/// What the order of records compares, field by field; the greater is the newer.
+/// The key by which records are ordered; the greater record is the newer one.
 pub type Key = (i128, i128, i128, String, Vec<u8>);
 
-/// The key of an AT line whose time is `time_ns`.
+/// The key of an AT line with the client time `time_ns`.
 pub fn key(line: &[u8], time_ns: i128) -> Key {
     let at = At::parse(line);
     let received = time_ns + at.diff_ns;
     (time_ns.min(received + DELTA), time_ns, received, at.server, line.to_vec())
 }
 
-/// The reply to a line that is no command; `line` is trimmed.
+/// The reply to an invalid command; `line` must be trimmed.
 pub fn refused(line: &[u8]) -> Vec<u8> {
     [b"? ", line, b"\n"].concat()
 }
 
-/// Commands as one input, each with its LF.
+/// Joins commands, each terminated by LF.
 pub fn lines(commands: impl IntoIterator<Item = String>) -> Vec<u8> {
     commands.into_iter().flat_map(|command| (command + "\n").into_bytes()).collect()
 }
 
-/// Bytes as a message shows them.
+/// Escapes bytes for messages.
 pub fn show(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
-/// Equality of bytes, with a message that a person can read.
+/// Asserts that byte strings are equal; escapes them in the failure message.
 #[track_caller]
 pub fn assert_bytes(got: &[u8], expected: &[u8]) {
     assert!(got == expected, "\n     got: {}\nexpected: {}", show(got), show(expected));
@@ -684,11 +694,11 @@ fn wait_for_exit(child: &mut Child, deadline: Duration) -> Option<ExitStatus> {
         if start.elapsed() >= deadline {
             return None;
         }
-        thread::sleep(Duration::from_millis(1)); // the pace of the polling
+        thread::sleep(Duration::from_millis(1)); // polling interval
     }
 }
 
-/// The binary with `arguments`, in `dir` and in an environment without the variables it reads.
+/// The binary with `arguments`, in directory `dir`, without the environment variables that it reads.
 pub fn binary(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_proxy-herd"));
     command.args(arguments).current_dir(dir);
@@ -698,7 +708,7 @@ pub fn binary(dir: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The command, run by `launcher` if there is one.
+/// The command, prefixed with `launcher` unless that is empty.
 fn launched(launcher: &[String], command: Command) -> Command {
     let Some((program, arguments)) = launcher.split_first() else { return command };
     let mut launched = Command::new(program);
@@ -713,19 +723,19 @@ fn launched(launcher: &[String], command: Command) -> Command {
     launched
 }
 
-/// Runs a command to its end, which must come by itself.
+/// Runs a command until it exits, and fails the test if it does not.
 pub fn run(mut command: Command) -> Output {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     if wait_for_exit(&mut child, DEADLINE).is_none() {
         child.kill().unwrap();
-        panic!("still running after {DEADLINE:?}: {:?}", child.wait_with_output().unwrap());
+        panic!("did not exit within {DEADLINE:?}: {:?}", child.wait_with_output().unwrap());
     }
     child.wait_with_output().unwrap()
 }
 
-/// A port that nothing listens on. It lies below the range from which the kernel serves outgoing
-/// connections, so that none of those takes it before the node does.
+/// A port on which no process listens. It is below the kernel's ephemeral range, so that an outgoing
+/// connection cannot take it before the node does.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
@@ -734,7 +744,7 @@ pub fn free_port() -> u16 {
         let free_4 = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
         let free_6 = match TcpListener::bind((Ipv6Addr::LOCALHOST, port)) {
             Ok(_) => true,
-            Err(error) => error.kind() != io::ErrorKind::AddrInUse, // a machine may have no IPv6
+            Err(error) => error.kind() != io::ErrorKind::AddrInUse, // the machine may not have IPv6
         };
         if free_4 && free_6 {
             return port;

@@ -40,7 +40,7 @@ fn ask_all(streams: &[TcpStream], line: &[u8], reply: &[u8]) {
 /// Ten thousand idle connections and five thousand that drip a byte a second: all are held, cost
 /// little, and do not slow a healthy client.
 #[test]
-fn idle_and_dripping_connections_are_held_at_little_cost() {
+fn idle_and_trickling_connections_cost_little() {
     let (idle, dripping) = (size(10_000, 600), size(5_000, 300));
     rlimit::increase_nofile_limit((idle + dripping + 200) as u64).unwrap();
     let herd = Herd::solo();

@@ -29,7 +29,7 @@ fn kernel_kib(port: u16) -> Option<u64> {
 
 /// A thousand of them, at the default limits: what they cost is what was computed, or less.
 #[test]
-fn clients_that_never_read_stay_within_the_computed_memory() {
+fn clients_that_never_read_stay_within_the_memory_bound() {
     let count = size(1_000, 20);
     // Without a log of all the replies: a thousand clients would write 360 MB of it.
     let limits = "limits: {write_timeout_s: 600}";

@@ -12,7 +12,7 @@ use crate::{is_full, p99, size};
 /// Clark is asked as much as it can answer: what is no command, and updates of a few clients, which
 /// are flooded to all. Bailey answers as before, and updates still reach all.
 #[test]
-fn a_flood_on_one_node_leaves_the_others_alone() {
+fn a_flood_of_requests_to_one_node_does_not_slow_the_others() {
     let herd = Herd::five();
     let mut healthy = herd.client("Bailey");
     let questions = size(2_000, 100);

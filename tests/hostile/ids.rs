@@ -5,7 +5,7 @@ use crate::{common::DEADLINE, size};
 
 /// A million ids and a fifth more: the newest million are held, in bounded memory.
 #[test]
-fn more_ids_than_the_cap_leave_the_newest() {
+fn a_full_directory_keeps_the_newest_clients() {
     let cap = size(1_000_000, 5_000);
     let ids = cap + cap / 5;
     let herd = {

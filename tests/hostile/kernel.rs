@@ -104,7 +104,7 @@ fn reply_length(herd: &Herd) -> usize {
 /// A client that asks and never reads: what the kernel holds for it on the node's side is bounded,
 /// both ways.
 #[test]
-fn a_client_that_never_reads_fills_no_more_than_its_buffers() {
+fn the_kernel_buffers_of_a_client_that_never_reads_are_bounded() {
     let limits = "limits: {send_buffer: 8192, receive_buffer: 8192, max_output_buffer: 65536}";
     let herd = Herd::solo_with(limits);
     reply_length(&herd);
@@ -127,7 +127,7 @@ fn a_client_that_never_reads_fills_no_more_than_its_buffers() {
 /// The kernel holds much that a client has said, and what it said first is enough to be owed all
 /// that it may: the node reads so much and no more.
 #[test]
-fn the_input_buffer_stops_a_client_that_is_owed_enough() {
+fn reading_stops_while_too_many_replies_are_pending() {
     let herd = Herd::solo_with(
         "limits: {send_buffer: 8192, receive_buffer: 200000, max_input_buffer: 36864, \
          max_output_buffer: 65536}",
@@ -157,7 +157,7 @@ fn the_input_buffer_stops_a_client_that_is_owed_enough() {
 }
 
 #[test]
-fn the_output_buffer_stops_a_client_that_does_not_read() {
+fn max_output_buffer_bounds_the_replies_to_a_client_that_does_not_read() {
     let taken = [65_536, 1_048_576].map(|max_output_buffer| {
         let limits = format!(
             "limits: {{send_buffer: 8192, receive_buffer: 8192, max_input_buffer: 36864, \
@@ -177,7 +177,7 @@ fn the_output_buffer_stops_a_client_that_does_not_read() {
 }
 
 #[test]
-fn the_kernel_probes_a_silent_client() {
+fn tcp_keepalive_probes_a_silent_client() {
     let herd = Herd::solo_with("limits: {tcp_keepalive_s: 7}");
     let mut client = herd.client("Solo");
     assert_bytes(&client.ask(b"hello"), b"? hello\n");

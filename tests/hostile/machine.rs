@@ -93,7 +93,7 @@ const PAIR: &[(&str, &[&str])] = &[("Left", &["Right"]), ("Right", &[])];
 
 /// accept(2) passes on what the network has to say of one connection: the others are well.
 #[test]
-fn an_error_of_one_connection_does_not_hold_up_the_next() {
+fn a_failed_accept_does_not_delay_the_next_connection() {
     const EINTR: i64 = 4;
     const EPROTO: i64 = 71;
     const ENETDOWN: i64 = 100;
@@ -115,7 +115,7 @@ fn an_error_of_one_connection_does_not_hold_up_the_next() {
 }
 
 #[test]
-fn accepting_pauses_when_the_machine_has_nothing_left_and_goes_on() {
+fn accepting_pauses_while_the_system_is_out_of_resources_and_resumes() {
     const ENOMEM: i64 = 12;
     const ENFILE: i64 = 23;
     const ENOBUFS: i64 = 105;
@@ -139,7 +139,7 @@ fn accepting_pauses_when_the_machine_has_nothing_left_and_goes_on() {
 /// The descriptors of the process run out under it: nothing spins, links stay, and whoever comes
 /// when one is free again is served.
 #[test]
-fn without_descriptors_the_node_rests_and_its_links_stay() {
+fn without_free_descriptors_the_node_stays_idle_and_keeps_its_links() {
     let mut herd = Herd::new(PAIR, "");
     herd.start_all();
     herd.wait_until_connected(&herd.names());
@@ -188,10 +188,10 @@ fn without_descriptors_the_node_rests_and_its_links_stay() {
 
 /// What is kept for peers, the log and places is not clients', whatever the limit of the process.
 #[test]
-fn reserved_descriptors_are_not_the_clients() {
+fn clients_cannot_use_reserved_descriptors() {
     let mut herd = Herd::new(PAIR, "limits: {reserved_descriptors: 100}");
     let limited = ["sh", "-c", "ulimit -n 300 && exec \"$0\" \"$@\""];
-    herd.set_place("Left", Ipv4Addr::LOCALHOST, &limited, "");
+    herd.set_host("Left", Ipv4Addr::LOCALHOST, &limited, "");
     herd.start("Left");
     // 300 less 100, and less 128 for connections over the limit that are told so.
     herd.wait_for_log("Left", &["may open 300 files", "limits.max_connections is 72 instead of"]);
@@ -218,7 +218,7 @@ fn reserved_descriptors_are_not_the_clients() {
 
 /// Whoever connects while the node is busy finds room in the kernel's queue: it is not 128 long.
 #[test]
-fn a_storm_of_connects_waits_in_the_listen_queue() {
+fn a_burst_of_connects_waits_in_the_listen_queue() {
     let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
     let count = most.trim().parse::<usize>().unwrap().min(1000);
     let herd = Herd::solo();
@@ -234,7 +234,7 @@ fn a_storm_of_connects_waits_in_the_listen_queue() {
 }
 
 #[test]
-fn a_turn_takes_so_many_connections() {
+fn accepts_per_turn_are_limited() {
     let machine = Machine::start(SOLO, "limits: {accepts_per_turn: 7}");
     machine.herd.signal("Solo", "STOP");
     let mut clients: Vec<Client> = (0..60).map(|_| machine.herd.client("Solo")).collect();
@@ -286,7 +286,7 @@ const SHARE: i64 = 128 * 1024;
 
 /// A client that asks for much at once is answered over several turns, whatever it speaks.
 #[test]
-fn a_client_has_no_more_than_its_share_of_a_turn() {
+fn the_bytes_sent_to_one_client_per_turn_are_limited() {
     let port = free_port();
     let machine = Machine::start(SOLO, &format!("{ROOMY}\nhttp: {{ports: {{Solo: {port}}}}}"));
     let herd = &machine.herd;
@@ -307,7 +307,7 @@ fn a_client_has_no_more_than_its_share_of_a_turn() {
 
 /// However many clients there are, neighbours, deadlines and the log have their turn in between.
 #[test]
-fn all_clients_together_have_no_more_than_so_much_of_a_turn() {
+fn the_bytes_sent_to_all_clients_per_turn_are_limited() {
     const TURN_BYTES: i64 = 1 << 20;
     let machine = Machine::start(SOLO, ROOMY);
     machine.herd.client("Solo").iamat("kiwi", "+1+1", "1");
@@ -321,7 +321,7 @@ fn all_clients_together_have_no_more_than_so_much_of_a_turn() {
 // Reading, writing and waiting
 
 #[test]
-fn interrupted_reads_and_writes_are_repeated() {
+fn interrupted_reads_and_writes_are_retried() {
     const EINTR: i64 = 4;
     let machine = Machine::start(SOLO, "");
     let mut client = machine.herd.client("Solo");
@@ -336,7 +336,7 @@ fn interrupted_reads_and_writes_are_repeated() {
 
 /// ENOBUFS and EPIPE cost the connection that they are about, and nobody else.
 #[test]
-fn an_error_of_a_socket_costs_its_connection() {
+fn a_socket_error_closes_only_its_connection() {
     const EPIPE: i64 = 32;
     const ENOBUFS: i64 = 105;
     let machine = Machine::start(PAIR, "");
@@ -361,7 +361,7 @@ fn an_error_of_a_socket_costs_its_connection() {
 }
 
 #[test]
-fn signals_at_any_moment_interrupt_nothing() {
+fn signals_at_any_time_interrupt_no_request() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     let pid = herd.pid("Solo");
@@ -388,7 +388,7 @@ fn signals_at_any_moment_interrupt_nothing() {
 /// The wall clock is for what is said to people and other nodes; everything that waits goes by a
 /// clock that nobody sets.
 #[test]
-fn a_clock_that_is_set_moves_nothing_but_what_is_told() {
+fn stepping_the_wall_clock_affects_no_deadline() {
     const HOUR: i64 = 3_600;
     let extra = "limits: {idle_timeout_s: 600, line_timeout_s: 300}\n\
                  peers: {timeout_ms: 60000, keepalive_ms: 50}";

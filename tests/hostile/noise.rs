@@ -34,7 +34,7 @@ fn assert_echoed(herd: &Herd, input: &[u8]) {
 }
 
 #[test]
-fn other_protocols_get_question_marks() {
+fn other_protocols_are_answered_with_question_marks() {
     let herd = Herd::solo();
     let hello: &[u8] = b"\x16\x03\x01\x00\xc5\x01\x00\x00\xc1\x03\x03\n\r\n \xff\x00\x20\x13\x02\
         \x00\x00\x00\x0e\x00\x0c\x00\x00\x09localhost\x00\x0b\x00\x04\x03\x00\x01\x02";
@@ -102,7 +102,7 @@ fn binary_noise_is_echoed_byte_for_byte() {
 }
 
 #[test]
-fn numbers_of_any_size_are_numbers_or_nothing() {
+fn numbers_of_any_length_are_parsed_exactly_or_rejected() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     let zeros = "0".repeat(1_300);
@@ -144,7 +144,7 @@ fn numbers_of_any_size_are_numbers_or_nothing() {
 
 /// Whatever a client sends, each line of the log is one that the node wrote, in plain ASCII.
 #[test]
-fn nothing_that_is_sent_forges_a_line_of_the_log() {
+fn no_input_can_forge_a_log_line() {
     let mut herd = Herd::solo();
     let forged = "2026-01-01 00:00:00,000 - INFO - forged";
     let mut inputs: Vec<Vec<u8>> = [

@@ -6,7 +6,7 @@ use crate::{kernel, size};
 /// A neighbour that has stopped while a hundred thousand clients move: what waits for it is a slot
 /// each, not their bytes, and the kernel holds what it is allowed to.
 #[test]
-fn a_peer_that_does_not_read_costs_what_is_allowed() {
+fn a_peer_that_does_not_read_stays_within_its_buffer_limit() {
     let allowed = 65_536;
     let extra = format!("peers: {{max_send_buffer: {allowed}, timeout_ms: 600000}}");
     let mut herd = Herd::with_level(&[("Left", &["Right"]), ("Right", &[])], "WARNING", &extra);

@@ -30,7 +30,7 @@ fn nodes_with_the_same_secret_link_wherever_they_have_it_from() {
     let file = herd.directory().join("herd.secret");
     fs::write(&file, format!("{SECRET}\n")).unwrap();
     let from_file = format!("peers: {{secret_file: {}}}", file.display());
-    herd.set_place("Right", Ipv4Addr::LOCALHOST, &[], &from_file);
+    herd.set_host("Right", Ipv4Addr::LOCALHOST, &[], &from_file);
     herd.start("Right");
     herd.set_environment("HERD_SECRET", SECRET);
     herd.start("Left");
@@ -59,7 +59,7 @@ fn another_secret_or_none_is_refused_and_told_on_both_sides() {
             fs::write(&file, secret).unwrap();
             let setting = format!("peers: {{secret_file: {}}}", file.display());
             let setting = if secret.is_empty() { "" } else { &*setting };
-            herd.set_place(name, Ipv4Addr::LOCALHOST, &[], setting);
+            herd.set_host(name, Ipv4Addr::LOCALHOST, &[], setting);
         }
         herd.start_all();
         for (name, other) in [("Left", "Right"), ("Right", "Left")] {

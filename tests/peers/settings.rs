@@ -19,8 +19,8 @@ fn settings_that_differ_are_refused_and_told_on_both_sides() {
         ),
     ] {
         let mut herd = Herd::new(&PAIR, "");
-        herd.set_place("Left", Ipv4Addr::LOCALHOST, &[], left);
-        herd.set_place("Right", Ipv4Addr::LOCALHOST, &[], right);
+        herd.set_host("Left", Ipv4Addr::LOCALHOST, &[], left);
+        herd.set_host("Right", Ipv4Addr::LOCALHOST, &[], right);
         herd.start_all();
         let sides = [("Left", "Right", of_left, of_right), ("Right", "Left", of_right, of_left)];
         for (name, other, ours, theirs) in sides {
@@ -35,7 +35,7 @@ fn settings_that_differ_are_refused_and_told_on_both_sides() {
         }
         // Set right, it links without the other being touched.
         herd.kill("Right");
-        herd.set_place("Right", Ipv4Addr::LOCALHOST, &[], left);
+        herd.set_host("Right", Ipv4Addr::LOCALHOST, &[], left);
         herd.start("Right");
         herd.wait_until_connected(&herd.names());
     }
@@ -46,7 +46,7 @@ fn settings_that_differ_are_refused_and_told_on_both_sides() {
 fn other_settings_may_differ() {
     let mut herd = Herd::new(&PAIR, "");
     let own = "limits: {max_line: 128, max_connections: 50}\npeers: {keepalive_ms: 300}";
-    herd.set_place("Left", Ipv4Addr::LOCALHOST, &[], own);
+    herd.set_host("Left", Ipv4Addr::LOCALHOST, &[], own);
     herd.start_all();
     herd.wait_until_connected(&herd.names());
     eventually("nothing was refused", DEADLINE, || {

@@ -42,7 +42,7 @@ fn pair() -> (Herd, PathBuf) {
     let certificates = minted(&herd, "certificates", &["Left", "Right", "Other"]);
     for name in ["Left", "Right"] {
         let own = peers(&certificates, "{name}", &certificates);
-        herd.set_place(name, Ipv4Addr::LOCALHOST, &[], &own);
+        herd.set_host(name, Ipv4Addr::LOCALHOST, &[], &own);
     }
     (herd, certificates)
 }
@@ -138,7 +138,7 @@ fn a_node_with_tls_says_nothing_in_the_clear() {
 fn a_certificate_of_another_authority_is_refused_and_told_on_both_sides() {
     let (mut herd, certificates) = pair();
     let others = minted(&herd, "others", &["Right"]);
-    herd.set_place("Right", Ipv4Addr::LOCALHOST, &[], &peers(&others, "Right", &certificates));
+    herd.set_host("Right", Ipv4Addr::LOCALHOST, &[], &peers(&others, "Right", &certificates));
     herd.start("Left"); // to which Right is away first, and then another one
     herd.wait_for_log("Left", &["WARNING", "Right is not reached", "refused"]);
     herd.start("Right");
@@ -152,7 +152,7 @@ fn a_certificate_of_another_authority_is_refused_and_told_on_both_sides() {
 fn a_certificate_for_another_name_is_refused_and_told_on_both_sides() {
     let (mut herd, certificates) = pair();
     let own = peers(&certificates, "Other", &certificates);
-    herd.set_place("Right", Ipv4Addr::LOCALHOST, &[], &own);
+    herd.set_host("Right", Ipv4Addr::LOCALHOST, &[], &own);
     herd.start_all();
     let why = "its certificate is for another name";
     herd.wait_for_log("Left", &["WARNING", "Right is not linked", why]);
@@ -163,7 +163,7 @@ fn a_certificate_for_another_name_is_refused_and_told_on_both_sides() {
 #[test]
 fn a_node_without_tls_is_refused_and_told_on_both_sides() {
     let (mut herd, _) = pair();
-    herd.set_place("Right", Ipv4Addr::LOCALHOST, &[], "");
+    herd.set_host("Right", Ipv4Addr::LOCALHOST, &[], "");
     herd.start_all();
     let why = "it does not speak TLS; set peers.tls on both sides";
     herd.wait_for_log("Left", &["WARNING", "Right is not linked", why]);

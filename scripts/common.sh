@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Shared by start_servers.sh, stop_servers.sh and demo.sh: the pid files of a herd, and checks that a
-# pid still belongs to the process that was started.
+# Shared by start_servers.sh, stop_servers.sh and demo.sh: the pid files of a herd, and checks that
+# a pid still belongs to the process that was started.
 
 # shellcheck source=scripts/speak.sh
 . "$(dirname "${BASH_SOURCE[0]}")/speak.sh"

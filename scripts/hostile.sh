@@ -3,11 +3,11 @@
 #
 # Usage: scripts/hostile.sh [ROUNDS]
 #
-# Runs the tests of tests/hostile one after another, ROUNDS (default: 1) times: 15,000 idle connections,
-# 1,000 clients that never read, 10,000 connects and resets per second, a million client ids and more.
-# `cargo test` runs the same tests on a small scale. A round takes a few minutes. Requires 17,000 file
-# descriptors per process and, to measure kernel memory, ss. Latencies are compared, so the machine
-# should be idle.
+# Runs the tests of tests/hostile one after another, ROUNDS (default: 1) times: 15,000 idle
+# connections, 1,000 clients that never read, 10,000 connects and resets per second, a million
+# client ids and more. `cargo test` runs the same tests on a small scale. A round takes a few
+# minutes. Requires 17,000 file descriptors per process and, to measure kernel memory, ss. Latencies
+# are compared, so the machine should be idle.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh

@@ -4,8 +4,8 @@
 # Usage: scripts/package.sh
 #
 # Requires dpkg and cargo-deb, which is installed if missing. The package is
-# target/debian/proxy-herd_*.deb. It contains proxy-herd, herd-bench, a systemd template unit, man pages,
-# and /etc/proxy-herd/config.yml: conf/config.yml with the log directory /var/log/proxy-herd.
+# target/debian/proxy-herd_*.deb. It contains proxy-herd, herd-bench, a systemd template unit, man
+# pages, and /etc/proxy-herd/config.yml: conf/config.yml with the log directory /var/log/proxy-herd.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh

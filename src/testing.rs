@@ -1,9 +1,9 @@
 //! Fixtures for tests, examples and fuzz targets: herds in memory, topologies.
 //!
-//! Not part of any interface: everything here may change at any time. The module is always compiled,
-//! since the linker drops what the programs do not use, whereas a Cargo feature would build the
-//! library twice, once for the programs and once for their tests. Only test modules of the library may
-//! use it; `tests/architecture.rs` enforces that.
+//! Not part of any interface: everything here may change at any time. The module is always
+//! compiled, since the linker drops what the programs do not use, whereas a Cargo feature would
+//! build the library twice, once for the programs and once for their tests. Only test modules of
+//! the library may use it; `tests/architecture.rs` enforces that.
 
 pub mod topology;
 
@@ -16,9 +16,9 @@ use crate::herd::{Herd, Timing};
 use crate::limits::{Limits, PeerLimits};
 use crate::protocol::time::SECOND;
 
-/// Fixed keys of both hashes, so that runs are reproducible. The index key is taken from the digits of
-/// pi: with a small multiplier, the index hashes in a shard would share the high bits that the hash
-/// table uses as tags.
+/// Fixed keys of both hashes, so that runs are reproducible. The index key is taken from the digits
+/// of pi: with a small multiplier, the index hashes in a shard would share the high bits that the
+/// hash table uses as tags.
 pub const KEYS: Keys =
     Keys { index: (0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344), digest: (3, 4) };
 

@@ -1,10 +1,10 @@
-//! Connections to one node: pipelining, the limit on a line, HTTP, ends of connections, crowds.
+//! Connections to one node: pipelining, the line limit, HTTP, closing, many connections.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests report by failing the test"
+    reason = "test helpers report errors by failing the test"
 )]
 
 mod common;
@@ -47,8 +47,8 @@ fn pipelined_commands_are_answered_in_order() {
     assert_bytes(&client.rest(), b"");
 }
 
-/// A session with every difference masked, since no two runs share their clock.
-fn without_differences(replies: &[u8]) -> Vec<u8> {
+/// Replaces the clock differences, which vary between runs, by `DIFF`.
+fn mask_differences(replies: &[u8]) -> Vec<u8> {
     let mut masked = Vec::new();
     for line in replies.split_inclusive(|&byte| byte == b'\n') {
         if line.starts_with(b"AT ") {
@@ -63,7 +63,7 @@ fn without_differences(replies: &[u8]) -> Vec<u8> {
     masked
 }
 
-/// Every kind of reply in one session whose outcome does not depend on the clock.
+/// A session with every kind of reply, whose outcome does not depend on the clock.
 const SESSION: &[u8] = b"IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.959498503\n\
     WHATSAT kiwi.cs.ucla.edu 10 5\n\
     \r\n \t \n\
@@ -79,29 +79,29 @@ const SESSION: &[u8] = b"IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1621464827
 
 #[test]
 fn input_sent_one_byte_at_a_time_gets_the_same_replies() {
-    let whole = Herd::solo().exchange("Solo", SESSION);
+    let expected = Herd::solo().exchange("Solo", SESSION);
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     for byte in SESSION {
         client.send(&[*byte]);
     }
     client.half_close();
-    assert_bytes(&without_differences(&client.rest()), &without_differences(&whole));
-    assert!(whole.ends_with(b"\n? last line\n"), "{}", show(&whole));
+    assert_bytes(&mask_differences(&client.rest()), &mask_differences(&expected));
+    assert!(expected.ends_with(b"\n? last line\n"), "{}", show(&expected));
 }
 
-/// The first half is sent, what it owes is awaited, then the second: so the two halves never come
-/// in one read where anything is owed at the seam.
+/// At the end of each line the replies to the first half are awaited before the second half is
+/// sent, so that the node cannot receive both in one read.
 #[test]
 fn every_split_into_two_writes_gets_the_same_replies() {
     let herd = Herd::solo();
-    let whole = without_differences(&herd.exchange("Solo", SESSION));
+    let expected = mask_differences(&herd.exchange("Solo", SESSION));
     for at in 0..=SESSION.len() {
         let mut client = herd.client("Solo");
         client.send(&SESSION[..at]);
         client.send(&SESSION[at..]);
         client.half_close();
-        assert_bytes(&without_differences(&client.rest()), &whole);
+        assert_bytes(&mask_differences(&client.rest()), &expected);
     }
     for end in SESSION.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(i, _)| i + 1) {
         let mut client = herd.client("Solo");
@@ -111,13 +111,13 @@ fn every_split_into_two_writes_gets_the_same_replies() {
         client.send(&SESSION[end..]);
         client.half_close();
         let replies = [&first[..first.len() - b"? fence\n".len()], &client.rest()].concat();
-        assert_bytes(&without_differences(&replies), &whole);
+        assert_bytes(&mask_differences(&replies), &expected);
     }
 }
 
-// The limit on a line
+// The line limit
 
-fn cut_short(line: &[u8]) -> Vec<u8> {
+fn truncated(line: &[u8]) -> Vec<u8> {
     [b"? ", &line[..64], b"...\n"].concat()
 }
 
@@ -139,23 +139,23 @@ fn an_overlong_line_is_echoed_truncated_and_closes_the_connection() {
     let herd = Herd::solo();
     let line: Vec<u8> = (0..4097).map(|i| b'a' + (i % 26) as u8).collect();
     let with_cr = [&line[..4096], b"\r"].concat();
-    let with_spaces = [b"  ", &line[..4095]].concat(); // the first bytes of the line as it came
+    let with_spaces = [b"  ", &line[..4095]].concat(); // the line is truncated before it is trimmed
     let white = vec![b' '; 4097];
     for line in [&line, &with_cr, &with_spaces, &white] {
         for end in
             [&b"\n"[..], b"\r\n", b"", b"\nIAMAT after +1+1 1\n", b"more\nIAMAT after +1+1 1\n"]
         {
             let input = [line, end].concat();
-            assert_bytes(&herd.exchange("Solo", &input), &cut_short(line));
+            assert_bytes(&herd.exchange("Solo", &input), &truncated(line));
         }
-        // The node closes by itself: nothing says that the line ends, or that the client is done.
+        // The node closes although neither LF nor a half-close has been received.
         let mut client = herd.client("Solo");
         client.send(line);
-        assert_bytes(&client.rest(), &cut_short(line));
+        assert_bytes(&client.rest(), &truncated(line));
     }
     assert_eq!(herd.held("Solo", "after"), None);
     let binary: Vec<u8> = (0..5000_u32).map(|i| (i * 7 + 11) as u8 | 0x80).collect();
-    assert_bytes(&herd.exchange("Solo", &binary), &cut_short(&binary));
+    assert_bytes(&herd.exchange("Solo", &binary), &truncated(&binary));
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn commands_before_an_overlong_line_are_answered() {
     client.send(&input);
     assert_bytes(&At::parse(&client.line()).own, b"kiwi +1+1 1");
     assert_bytes(&client.line(), b"? hello\n");
-    assert_bytes(&client.rest(), &cut_short(&long));
+    assert_bytes(&client.rest(), &truncated(&long));
 }
 
 #[test]
@@ -175,11 +175,11 @@ fn the_line_limit_is_configurable() {
     let herd = Herd::solo_with("limits: {max_line: 256}");
     let line = vec![b'a'; 257];
     assert_bytes(&herd.exchange("Solo", &line[..256]), &refused(&line[..256]));
-    assert_bytes(&herd.exchange("Solo", &line), &cut_short(&line));
+    assert_bytes(&herd.exchange("Solo", &line), &truncated(&line));
     let herd = Herd::solo_with("limits: {max_line: 32768}");
     let line = vec![b'a'; 32769];
     assert_bytes(&herd.exchange("Solo", &line[..32768]), &refused(&line[..32768]));
-    assert_bytes(&herd.exchange("Solo", &line), &cut_short(&line));
+    assert_bytes(&herd.exchange("Solo", &line), &truncated(&line));
 }
 
 #[test]
@@ -190,15 +190,15 @@ fn ten_mebibytes_without_a_newline_do_not_grow_memory() {
     let before = herd.resident_kib("Solo");
     let mut client = herd.client("Solo");
     let sender = client.send_in_background(vec![b'x'; 10 << 20]);
-    assert_bytes(&client.rest(), &cut_short(&[b'x'; 64]));
+    assert_bytes(&client.rest(), &truncated(&[b'x'; 64]));
     let mut other = herd.client("Solo");
     assert_bytes(&other.ask(b"still here"), b"? still here\n");
     #[cfg(target_os = "linux")]
     {
         let grown = herd.resident_kib("Solo").saturating_sub(before);
-        assert!(grown < 2048, "{grown} KiB more than before");
+        assert!(grown < 2048, "{grown} KiB of growth");
     }
-    let _ = client.stream().shutdown(Shutdown::Both); // the sender need not push the rest
+    let _ = client.stream().shutdown(Shutdown::Both); // unblock the sender
     sender.join().unwrap();
 }
 
@@ -225,13 +225,13 @@ fn an_http_request_as_the_first_line_closes_the_connection() {
             assert_bytes(&client.rest(), &refused(line.as_bytes()));
             assert_bytes(&herd.exchange("Solo", input.as_bytes()), &refused(line.as_bytes()));
         }
-        // One byte at a time: the line is judged when it has ended.
+        // One byte at a time: the line is evaluated when it is complete.
         let mut client = herd.client("Solo");
         for byte in format!("{line}\r\n").bytes() {
             client.send(&[byte]);
         }
         assert_bytes(&client.rest(), &refused(line.as_bytes()));
-        // The last line of a stream without LF.
+        // A final line without LF.
         assert_bytes(&herd.exchange("Solo", line.as_bytes()), &refused(line.as_bytes()));
     }
     assert_eq!(herd.held("Solo", "evil"), None);
@@ -258,7 +258,7 @@ fn a_first_line_that_only_resembles_http_keeps_the_connection_open() {
     }
 }
 
-// Ends of connections
+// Closing
 
 #[test]
 fn after_a_half_close_all_pending_replies_are_sent_before_the_node_closes() {
@@ -278,9 +278,9 @@ fn after_a_half_close_all_pending_replies_are_sent_before_the_node_closes() {
     sender.join().unwrap();
 }
 
-/// Nothing is read while the node meets the line that ends the connection, the replies are more than
-/// the client's kernel takes, and much input follows that is never executed: a plain close would
-/// turn that into a reset, which eats the replies.
+/// The client does not read until the node has processed the line that ends the connection. The
+/// replies exceed the client's receive buffer, and the node leaves much input unread. A plain close
+/// would send a reset, which discards replies in flight.
 #[test]
 fn pending_replies_arrive_even_if_the_node_closes_with_unread_input() {
     let herd = Herd::solo();
@@ -294,7 +294,7 @@ fn pending_replies_arrive_even_if_the_node_closes_with_unread_input() {
         for i in 0..500 {
             assert_bytes(&At::parse(&client.line()).own, format!("b{i} +1+1 {round}").as_bytes());
         }
-        assert_bytes(&client.rest(), &cut_short(&long));
+        assert_bytes(&client.rest(), &truncated(&long));
 
         let mut client = Client::connect_narrow(herd.address("Solo"));
         let input = format!("POST /x HTTP/1.1\r\nHost: a\r\n\r\n{after}");
@@ -304,8 +304,8 @@ fn pending_replies_arrive_even_if_the_node_closes_with_unread_input() {
     assert_eq!(herd.held("Solo", "after"), None);
 }
 
-/// A client that sends much and reads nothing does not stop the others, and gets all of it when it
-/// reads at last.
+/// A client that sends many requests before it reads does not block others, and receives all
+/// replies.
 #[test]
 fn a_client_that_reads_late_gets_every_reply() {
     let herd = Herd::solo();
@@ -325,11 +325,11 @@ fn a_client_that_reads_late_gets_every_reply() {
     sender.join().unwrap();
 }
 
-// Crowds
+// Many connections
 
 #[test]
 fn two_hundred_simultaneous_connections_are_all_served() {
-    let herd = Herd::solo(); // default limits; all of them come from one address
+    let herd = Herd::solo(); // default limits; all clients have the same address
     let mut clients: Vec<Client> = (0..200).map(|_| herd.client("Solo")).collect();
     for (i, client) in clients.iter_mut().enumerate() {
         client.send(format!("IAMAT c{i} +1+1 1\n").as_bytes());
@@ -349,7 +349,7 @@ fn a_connection_over_the_limit_is_refused_with_a_message() {
         let herd = Herd::solo_with(&format!("limits: {{{limit}}}"));
         let mut served: Vec<Client> = Vec::new();
         eventually("five clients are served", DEADLINE, || {
-            let mut client = herd.client("Solo"); // one of before may still count for a moment
+            let mut client = herd.client("Solo"); // a connection that has just closed may still be counted
             client.send(b"hello\n");
             if client.line() == b"? hello\n" {
                 served.push(client);
@@ -364,9 +364,9 @@ fn a_connection_over_the_limit_is_refused_with_a_message() {
         for client in &mut served {
             assert_bytes(&client.ask(b"still here"), b"? still here\n");
         }
-        assert_eq!(served[0].held(b"refused"), None, "nothing of it is executed");
+        assert_eq!(served[0].held(b"refused"), None, "a refused connection executes nothing");
         served.pop();
-        eventually("the place of one that left is free", DEADLINE, || {
+        eventually("a new client is served after another has left", DEADLINE, || {
             let mut client = herd.client("Solo");
             client.send(b"hello\n");
             (client.line() == b"? hello\n").then_some(())
@@ -426,12 +426,12 @@ fn clients_that_reset_immediately_leave_no_descriptors_behind() {
     assert!(herd.is_running("Solo"));
     let mut fresh = herd.client("Solo");
     assert_bytes(&fresh.ask(b"hello"), b"? hello\n");
-    eventually("the descriptors of the reset connections are free again", DEADLINE, || {
+    eventually("the descriptors of the reset connections are closed", DEADLINE, || {
         open_descriptors(&herd).is_none_or(|count| count < 40).then_some(())
     });
 }
 
-/// How many descriptors the node has open, where the system tells.
+/// The number of open descriptors of the node, if the system reports it.
 fn open_descriptors(herd: &Herd) -> Option<usize> {
     Some(std::fs::read_dir(format!("/proc/{}/fd", herd.pid("Solo"))).ok()?.count())
 }

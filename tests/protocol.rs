@@ -1,10 +1,11 @@
-//! The wire contract of one node, to the byte: lines, IAMAT, `?`, framing, ends of connections.
+//! The client protocol of one node, checked byte for byte: IAMAT, invalid commands, white space,
+//! framing.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests report by failing the test"
+    reason = "test helpers report errors by failing the test"
 )]
 
 mod common;
@@ -13,13 +14,13 @@ use std::collections::BTreeSet;
 
 use common::{At, Herd, Whatsat, assert_bytes, lines, refused, seconds, show, wall_ns};
 
-/// White space, as the contract lists it: exactly these six.
+/// The six white space bytes of the protocol.
 const WHITE_SPACE: &[u8] = b" \t\r\n\x0c\x0b";
 
-/// The latest time that IAMAT takes, in seconds: the end of the year 9999.
+/// The latest valid time in seconds: the end of the year 9999.
 const LAST_SECOND: &str = "253402300799";
 
-/// Nanoseconds of a valid time field; what comes after the ninth decimal does not count.
+/// The value of a valid time field in nanoseconds, truncated to nine decimals.
 fn nanoseconds(time: &str) -> i128 {
     let (sign, digits) = match time.as_bytes()[0] {
         b'-' => (-1, &time[1..]),
@@ -124,7 +125,7 @@ fn every_invalid_location_is_refused() {
         "-0-180.1",
         &format!("+90.{zeros}1+0"),
         &format!("+0+180.{zeros}1"),
-        "+18446744073709551616+0", // 2^64, which a wrapping parser takes for zero
+        "+18446744073709551616+0", // 2^64, which a wrapping parser reads as zero
         "+0+340282366920938463463374607431768211456", // 2^128
         "+99999999999999999999999999999999999999999999999999999999999999+0",
         "\u{ff0b}12-118",
@@ -183,7 +184,7 @@ fn every_valid_time_is_copied_and_its_clock_difference_is_signed_and_exact() {
         let after = wall_ns();
         assert!(
             before <= received && received <= after,
-            "{} was received {} ns after it was sent and {} ns before it was answered",
+            "{}: received {} ns after it was sent and {} ns before the reply arrived",
             show(&line),
             received - before,
             after - received
@@ -206,7 +207,7 @@ fn every_invalid_time_is_refused() {
         "-253402300800",
         "253402300799.000000001",
         "-253402300799.000000001",
-        "253402300799.00000000000000000000000000000000001", // the bound is exact, whatever is stored
+        "253402300799.00000000000000000000000000000000001", // the bound is exact to any number of decimals
         "-253402300799.9999999999",
         &format!("253402300799.{zeros}1"),
         "18446744073709551616",
@@ -248,8 +249,9 @@ fn every_invalid_time_is_refused() {
     assert_eq!(client.held(b"bad"), None);
 }
 
-/// Floats are coarse at these sizes: seconds come in steps of 2⁻²² s or more, nanoseconds in steps of
-/// 32 or more. With one on the way nearly every difference would be such a step.
+/// Floating point is coarse at these magnitudes: seconds in steps of at least 2⁻²² s, nanoseconds
+/// in steps of at least 32. If a float were involved, nearly every difference would be such a
+/// multiple.
 #[test]
 fn clock_differences_are_exact_to_the_nanosecond_for_times_of_any_magnitude() {
     let herd = Herd::solo();
@@ -272,23 +274,28 @@ fn clock_differences_are_exact_to_the_nanosecond_for_times_of_any_magnitude() {
         let at = At::parse(&client.line());
         let received = nanoseconds(time) + at.diff_ns;
         assert_bytes(&at.own, format!("c +1+1 {time}").as_bytes());
-        assert!(last <= received, "{time} with {}: back by {} ns", at.diff, last - received);
+        assert!(
+            last <= received,
+            "{time} with {}: the clock went back by {} ns",
+            at.diff,
+            last - received
+        );
         last = received;
         coarse_differences += usize::from(is_coarse(at.diff_ns));
     }
     assert!(last <= wall_ns());
     sender.join().unwrap();
-    // By chance it is one in twenty.
+    // Expected by chance: one in twenty.
     assert!(coarse_differences < times.len() / 4, "{coarse_differences} differences");
 }
 
-/// Whether a number of nanoseconds is a multiple of 2⁻²² s, rounded, or of 32 ns.
+/// Returns whether `ns` is a multiple of 2⁻²² s, rounded to nanoseconds, or of 32 ns.
 fn is_coarse(ns: i128) -> bool {
-    let beside = (ns << 22).rem_euclid(1_000_000_000);
-    beside.min(1_000_000_000 - beside) <= 1 << 22 || ns % 32 == 0
+    let remainder = (ns << 22).rem_euclid(1_000_000_000);
+    remainder.min(1_000_000_000 - remainder) <= 1 << 22 || ns % 32 == 0
 }
 
-/// The clock that the differences speak of counts nanoseconds where the system's does.
+/// The clock behind the differences has the resolution of the system clock, which is 1 ns on Linux.
 #[cfg(target_os = "linux")]
 #[test]
 fn the_clock_has_nanosecond_resolution() {
@@ -336,7 +343,7 @@ fn commands_are_case_sensitive() {
     ] {
         assert_bytes(&client.ask(command.as_bytes()), &refused(command.as_bytes()));
     }
-    assert_eq!(client.held(b"KIWI"), None, "names of clients are bytes too");
+    assert_eq!(client.held(b"KIWI"), None, "client names are case-sensitive");
 }
 
 #[test]
@@ -367,14 +374,14 @@ fn an_exact_repeat_is_answered_and_changes_nothing() {
         let repeat = client.iamat("kiwi", "+1+1", "10");
         assert!(
             At::parse(&repeat).diff_ns > At::parse(&first).diff_ns,
-            "its own AT, its own clock"
+            "the reply has its own clock difference"
         );
         assert_eq!(client.held(b"kiwi"), Some(first.clone()));
     }
 }
 
-/// Of two records with one time the later arrival is newer, unless it is an exact repeat: that is
-/// told by the bytes, not by the numbers.
+/// Among updates with the same time, the one received later is newer, unless it is an exact repeat.
+/// Repeats are recognized by comparing bytes, not numbers.
 #[test]
 fn among_equal_times_the_later_arrival_is_kept() {
     let herd = Herd::solo();
@@ -385,7 +392,7 @@ fn among_equal_times_the_later_arrival_is_kept() {
         ("+2+2/", "10"),
         ("+2+2/", "10."),
         ("+2+2/", "+10.0"),
-        ("+2+2/", "10.0000000009"), // the tenth decimal does not count for the order
+        ("+2+2/", "10.0000000009"), // the tenth decimal does not affect the order
         ("+2+2/", "10.0000000001"),
         ("+1+1", "10"),
     ] {
@@ -394,7 +401,7 @@ fn among_equal_times_the_later_arrival_is_kept() {
     }
 }
 
-/// Any byte but white space may be part of a name: NUL, controls, DEL, bytes that are no UTF-8.
+/// A name may contain any byte except white space: NUL, control characters, DEL, invalid UTF-8.
 #[test]
 fn a_client_name_is_any_sequence_of_bytes_without_white_space() {
     let herd = Herd::solo();
@@ -409,7 +416,7 @@ fn a_client_name_is_any_sequence_of_bytes_without_white_space() {
         "a\u{2003}b\u{3000}c".into(), // em space, ideographic space
         "\u{feff}kiwi".into(),        // byte order mark
         "\u{1f95d}".into(),
-        b"\x1c\x1d\x1e\x1f".to_vec(), // white space to some libraries, not to the contract
+        b"\x1c\x1d\x1e\x1f".to_vec(), // white space in some libraries, but not in the protocol
         b"\xff\xfe\x80\xc0\xaf".to_vec(),
         b"\x1b[31mred\x1b[0m".to_vec(),
         vec![b'n'; 3000],
@@ -417,7 +424,11 @@ fn a_client_name_is_any_sequence_of_bytes_without_white_space() {
         b"+1+1".to_vec(),
         b"%s%n{}\\n\"'".to_vec(),
     ]);
-    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "the table has no twins");
+    assert_eq!(
+        names.iter().collect::<BTreeSet<_>>().len(),
+        names.len(),
+        "duplicate names in the table"
+    );
     let mut lines = Vec::new();
     for (index, name) in names.iter().enumerate() {
         let own = [name, format!(" +1+1 {index}").as_bytes()].concat();
@@ -426,7 +437,7 @@ fn a_client_name_is_any_sequence_of_bytes_without_white_space() {
         lines.push(line);
     }
     for (name, line) in names.iter().zip(&lines) {
-        let stored = client.held(name).unwrap_or_else(|| panic!("{} is known", show(name)));
+        let stored = client.held(name).unwrap_or_else(|| panic!("{} is not stored", show(name)));
         assert_bytes(&stored, line);
     }
 }
@@ -499,7 +510,7 @@ fn no_other_byte_separates_fields() {
         ] {
             assert_bytes(&client.ask(&command), &refused(&command));
         }
-        // At the end of a line such a byte is part of it, and so it is in a `?` line.
+        // At either end of a line such a byte is not trimmed, so it is echoed.
         let command = [other, &b"hello"[..], other].concat();
         assert_bytes(&client.ask(&command), &refused(&command));
     }
@@ -565,8 +576,8 @@ fn a_final_line_without_lf_is_executed() {
     assert_bytes(&At::parse(&Whatsat::parse(&reply).at).own, b"kiwi +1+1 7");
 }
 
-/// The node waits for the end of a line: without LF and without half-close nothing is executed, and
-/// what went before is answered meanwhile.
+/// Without LF or a half-close an incomplete line is not executed, while complete lines before it
+/// are answered.
 #[test]
 fn a_line_is_executed_only_when_complete() {
     let herd = Herd::solo();
@@ -596,7 +607,7 @@ fn an_at_line_from_a_client_is_an_invalid_command() {
         "AT Solo",
     ] {
         assert_bytes(&client.ask(line.as_bytes()), &refused(line.as_bytes()));
-        // A fresh connection, whose first line it is.
+        // As the first line of a new connection.
         assert_bytes(&herd.exchange("Solo", line.as_bytes()), &refused(line.as_bytes()));
     }
     assert_eq!(client.held(b"evil"), None);

@@ -51,7 +51,8 @@ impl Shape {
     }
 }
 
-/// A connected random graph of average degree `degree`, or the complete graph if that has fewer edges.
+/// A connected random graph of average degree `degree`, or the complete graph if that has fewer
+/// edges.
 pub fn with_degree(nodes: usize, degree: usize, rng: &mut Rng) -> Vec<Edge> {
     let mut edges: BTreeSet<Edge> = (1..nodes).map(|i| (rng.index(i), i)).collect();
     let wanted = (nodes * degree / 2).min(nodes * (nodes - 1) / 2);

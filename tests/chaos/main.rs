@@ -1,11 +1,11 @@
-//! Chaos test: five real nodes with writers on all of them, while processes and links fail. Nodes are
-//! killed and restarted empty, or stopped for a while; links are cut in one or both directions, taken
-//! down, reset and slowed; the herd is partitioned. Afterwards all nodes must store byte-identical
-//! records, and none older than required.
+//! Chaos test: five real nodes with writers on all of them, while processes and links fail. Nodes
+//! are killed and restarted empty, or stopped for a while; links are cut in one or both directions,
+//! taken down, reset and slowed; the herd is partitioned. Afterwards all nodes must store
+//! byte-identical records, and none older than required.
 //!
-//! The required record of a client is the newest one that a node acknowledged and that this node, or
-//! another that was queried right after it was killed, still stored. A record is lost if the only node
-//! that stores it is killed before it forwards it; the number of such records is printed.
+//! The required record of a client is the newest one that a node acknowledged and that this node,
+//! or another that was queried right after it was killed, still stored. A record is lost if the
+//! only node that stores it is killed before it forwards it; the number of such records is printed.
 //!
 //! Periodic digest comparison is disabled, so that it cannot hide a fault in flooding or in the
 //! synchronization of links.
@@ -356,8 +356,8 @@ impl Chaos<'_> {
         held
     }
 
-    /// Waits until all nodes agree and have lost no record that they must have. The writers must have
-    /// stopped. `state` describes the edges.
+    /// Waits until all nodes agree and have lost no record that they must have. The writers must
+    /// have stopped. `state` describes the edges.
     fn verify(&self, state: &str) {
         let start = Instant::now();
         let ledger = lock(self.ledger);

@@ -1,9 +1,9 @@
 //! The edges between the nodes, and the faults that can be injected into them.
 //!
 //! With network namespaces, each node has its own. Half of the edges are veth pairs between two
-//! namespaces, which are cut with nftables, taken down with iproute2 and slowed with tc. The other half
-//! run through relays in this process, which can also delay traffic on kernels without netem. On
-//! loopback, all edges run through relays.
+//! namespaces, which are cut with nftables, taken down with iproute2 and slowed with tc. The other
+//! half run through relays in this process, which can also delay traffic on kernels without netem.
+//! On loopback, all edges run through relays.
 
 use std::fmt::{Display, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};

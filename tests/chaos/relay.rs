@@ -56,8 +56,8 @@ impl Wire {
         self.reset();
     }
 
-    /// Accepts connections on `address` and relays them to `target`. `dialer` is the end of the edge
-    /// that dials `address`.
+    /// Accepts connections on `address` and relays them to `target`. `dialer` is the end of the
+    /// edge that dials `address`.
     pub fn relay(self: &Arc<Self>, dialer: usize, address: SocketAddr, target: SocketAddr) {
         let listener =
             TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));

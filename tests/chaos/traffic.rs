@@ -44,8 +44,8 @@ impl Held {
     }
 }
 
-/// The location that the writer of `node` reports for a client and time. It is a hash of these, so that
-/// an AT line that no writer caused is recognized.
+/// The location that the writer of `node` reports for a client and time. It is a hash of these, so
+/// that an AT line that no writer caused is recognized.
 fn location(node: &str, client: &str, time: i128) -> String {
     let mut seed = time as u64;
     for byte in node.bytes().chain(client.bytes()) {
@@ -104,14 +104,15 @@ impl Ledger {
         clients
     }
 
-    /// The newest record of a client that a running node is known to store. All nodes must converge on
-    /// this one or a newer one.
+    /// The newest record of a client that a running node is known to store. All nodes must converge
+    /// on this one or a newer one.
     pub fn required(&self, client: &str) -> Option<&Held> {
         let held = self.nodes.iter().filter_map(|node| node.held.get(client));
         held.max_by(|a, b| a.key.cmp(&b.key))
     }
 
-    /// The newest acknowledged record of a client, even if the node that acknowledged it was killed.
+    /// The newest acknowledged record of a client, even if the node that acknowledged it was
+    /// killed.
     pub fn newest(&self, client: &str) -> &Held {
         &self.acknowledged[client]
     }
@@ -150,7 +151,8 @@ impl Writer<'_> {
             }
             let stream = TcpStream::connect_timeout(&self.address, REPLY_TIMEOUT);
             match stream {
-                // Use the connection only if the epoch is unchanged, so that it leads to this very process.
+                // Use the connection only if the epoch is unchanged, so that it leads to this very
+                // process.
                 Ok(stream) if epoch.is_multiple_of(2) && epoch == self.epoch() => {
                     // An error ends the connection; the loop connects again.
                     let _ = self.run_connection(stream, epoch, &mut seen);
@@ -164,8 +166,8 @@ impl Writer<'_> {
         lock(self.ledger).nodes[self.node].epoch
     }
 
-    /// Repeatedly updates a few clients and queries one. `seen` holds the newest keys that the node has
-    /// returned in this epoch.
+    /// Repeatedly updates a few clients and queries one. `seen` holds the newest keys that the node
+    /// has returned in this epoch.
     fn run_connection(
         &mut self,
         mut stream: TcpStream,

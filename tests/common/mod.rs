@@ -58,8 +58,8 @@ pub fn seconds(ns: i128) -> String {
     format!("{sign}{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000)
 }
 
-/// A herd of real processes with its own configuration in a temporary directory. Dropping it kills the
-/// processes that still run. If the test fails, the directory and the logs in it are kept.
+/// A herd of real processes with its own configuration in a temporary directory. Dropping it kills
+/// the processes that still run. If the test fails, the directory and the logs in it are kept.
 pub struct Herd {
     dir: PathBuf,
     ports: BTreeMap<String, u16>,
@@ -70,8 +70,8 @@ pub struct Herd {
 }
 
 impl Herd {
-    /// Writes the configuration of a herd of `nodes` (name and neighbors) without starting any node.
-    /// `extra` is appended to the configuration file.
+    /// Writes the configuration of a herd of `nodes` (name and neighbors) without starting any
+    /// node. `extra` is appended to the configuration file.
     pub fn new(nodes: &[(&str, &[&str])], extra: &str) -> Self {
         Self::with_level(nodes, "INFO", extra)
     }
@@ -120,8 +120,8 @@ impl Herd {
         herd
     }
 
-    /// Runs a node on a host of its own: clients reach it at `address`, `launcher` runs its command,
-    /// and `extra` is appended to the configuration of this node only.
+    /// Runs a node on a host of its own: clients reach it at `address`, `launcher` runs its
+    /// command, and `extra` is appended to the configuration of this node only.
     pub fn set_host(&mut self, name: &str, address: Ipv4Addr, launcher: &[&str], extra: &str) {
         let config = fs::read_to_string(self.config()).unwrap() + extra;
         fs::write(self.dir.join(format!("{name}.yml")), config).unwrap();
@@ -264,10 +264,10 @@ impl Herd {
         }
     }
 
-    /// Waits until an update sent to any node of `names` reaches all the others. Each attempt sends a
-    /// new update, because one sent before the links were up may arrive late. One connection per node
-    /// is used throughout: a node may accept a connection before it notices that the previous one has
-    /// closed, which could exceed a low connection limit.
+    /// Waits until an update sent to any node of `names` reaches all the others. Each attempt sends
+    /// a new update, because one sent before the links were up may arrive late. One connection per
+    /// node is used throughout: a node may accept a connection before it notices that the previous
+    /// one has closed, which could exceed a low connection limit.
     pub fn wait_until_connected(&self, names: &[String]) {
         let mut clients: Vec<Client> = names.iter().map(|name| self.client(name)).collect();
         for sender in 0..names.len() {
@@ -698,7 +698,8 @@ fn wait_for_exit(child: &mut Child, deadline: Duration) -> Option<ExitStatus> {
     }
 }
 
-/// The binary with `arguments`, in directory `dir`, without the environment variables that it reads.
+/// The binary with `arguments`, in directory `dir`, without the environment variables that it
+/// reads.
 pub fn binary(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_proxy-herd"));
     command.args(arguments).current_dir(dir);
@@ -734,8 +735,8 @@ pub fn run(mut command: Command) -> Output {
     child.wait_with_output().unwrap()
 }
 
-/// A port on which no process listens. It is below the kernel's ephemeral range, so that an outgoing
-/// connection cannot take it before the node does.
+/// A port on which no process listens. It is below the kernel's ephemeral range, so that an
+/// outgoing connection cannot take it before the node does.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {

@@ -1,4 +1,4 @@
-//! Thousands of connections that do nothing or nearly nothing, beside a client that is in a hurry.
+//! Thousands of idle or nearly idle connections next to an active client.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 use crate::common::{DEADLINE, Herd, assert_bytes};
 use crate::{is_full, p99, size};
 
-/// Connects from one of eight addresses of this machine: one alone has not enough ports for all.
+/// Connects from one of eight loopback addresses, since one address does not have enough ports.
 pub fn connect_from(source: usize, to: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     let own = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2 + (source % 8) as u8), 0));
@@ -23,7 +23,7 @@ pub fn connect_from(source: usize, to: SocketAddr) -> TcpStream {
     stream
 }
 
-/// A line to each and its reply from each.
+/// Sends a line on each connection and checks the reply.
 fn ask_all(streams: &[TcpStream], line: &[u8], reply: &[u8]) {
     for part in streams.chunks(500) {
         for mut stream in part {
@@ -37,67 +37,71 @@ fn ask_all(streams: &[TcpStream], line: &[u8], reply: &[u8]) {
     }
 }
 
-/// Ten thousand idle connections and five thousand that drip a byte a second: all are held, cost
-/// little, and do not slow a healthy client.
+/// Ten thousand idle connections and five thousand that send a byte per second: all stay open, use
+/// little memory, and do not slow an active client.
 #[test]
 fn idle_and_trickling_connections_cost_little() {
-    let (idle, dripping) = (size(10_000, 600), size(5_000, 300));
-    rlimit::increase_nofile_limit((idle + dripping + 200) as u64).unwrap();
+    let (idle, trickling) = (size(10_000, 600), size(5_000, 300));
+    rlimit::increase_nofile_limit((idle + trickling + 200) as u64).unwrap();
     let herd = Herd::solo();
     let address = herd.address("Solo");
-    let questions = size(2_000, 200);
+    let requests = size(2_000, 200);
     let mut healthy = herd.client("Solo");
-    p99(&mut healthy, questions); // so that what is allocated once is there
-    let alone = p99(&mut healthy, questions);
+    p99(&mut healthy, requests); // warm up: allocate what is allocated once
+    let alone = p99(&mut healthy, requests);
 
     let before = herd.resident_kib("Solo");
     let idlers: Vec<_> = (0..idle).map(|i| connect_from(i, address)).collect();
     ask_all(&idlers, b"here\n", b"? here\n");
     let grown = herd.resident_kib("Solo").saturating_sub(before);
     let each = grown as f64 / idle as f64;
-    println!("{idle} idle connections: {grown} KiB of the node's memory, {each:.2} KiB each");
+    println!("{idle} idle connections: {grown} KiB of resident memory, {each:.2} KiB each");
     assert!(each < 2.0, "{each:.2} KiB");
 
-    let drippers: Vec<_> = (0..dripping).map(|i| connect_from(i, address)).collect();
+    let tricklers: Vec<_> = (0..trickling).map(|i| connect_from(i, address)).collect();
     let stop = AtomicBool::new(false);
-    let (crowded, cost, dripped) = thread::scope(|scope| {
-        let drip = scope.spawn(|| {
-            let mut dripped = 0;
-            while !stop.load(Ordering::Relaxed) || dripped < 2 {
+    let (crowded, cpu_per_second, bytes_each) = thread::scope(|scope| {
+        let trickle = scope.spawn(|| {
+            let mut bytes_each = 0;
+            while !stop.load(Ordering::Relaxed) || bytes_each < 2 {
                 let second = Instant::now();
-                for part in drippers.chunks(dripping.div_ceil(50)) {
+                for part in tricklers.chunks(trickling.div_ceil(50)) {
                     for mut stream in part {
                         stream.write_all(b"x").unwrap();
                     }
-                    thread::sleep(Duration::from_millis(15)); // the pace of the drops
+                    thread::sleep(Duration::from_millis(15)); // spread the bytes over the second
                 }
-                dripped += 1;
+                bytes_each += 1;
                 thread::sleep(Duration::from_secs(1).saturating_sub(second.elapsed()));
             }
-            dripped
+            bytes_each
         });
         let (start, used) = (Instant::now(), herd.cpu_time("Solo"));
-        let mut crowded = p99(&mut healthy, questions);
+        let mut crowded = p99(&mut healthy, requests);
         while is_full() && start.elapsed() < Duration::from_secs(20) {
-            crowded = crowded.min(p99(&mut healthy, questions));
+            crowded = crowded.min(p99(&mut healthy, requests));
         }
         stop.store(true, Ordering::Relaxed);
-        let cost = herd.cpu_time("Solo").saturating_sub(used);
-        (crowded, cost.div_f64(start.elapsed().as_secs_f64()), drip.join().unwrap())
+        let cpu = herd.cpu_time("Solo").saturating_sub(used);
+        (crowded, cpu.div_f64(start.elapsed().as_secs_f64()), trickle.join().unwrap())
     });
     let ratio = crowded.as_secs_f64() / alone.as_secs_f64();
-    println!("p99 of a healthy client: {alone:?} alone, {crowded:?} beside the crowd, {ratio:.2}×");
-    println!("processor time a second, the healthy client's requests included: {cost:?}");
+    println!(
+        "p99 of an active client: {alone:?} alone, {crowded:?} with the connections, {ratio:.2}×"
+    );
+    println!(
+        "processor time per second, including the requests of the active client: {cpu_per_second:?}"
+    );
     if is_full() {
         assert!(ratio <= 2.0, "{ratio:.2}×");
     }
-    let held = herd.counter("Solo", r#"connections{kind="client"}"#);
-    println!("connections held: {held}");
-    assert_eq!(held as usize, idle + dripping + 1);
+    let open = herd.counter("Solo", r#"connections{kind="client"}"#);
+    println!("open connections: {open}");
+    assert_eq!(open as usize, idle + trickling + 1);
 
-    // Nobody was given up: all of them are heard.
-    let dropped = vec![b'x'; dripped];
-    ask_all(&drippers, b"\n", &[b"? ", &dropped[..], b"\n"].concat());
+    // No connection was dropped: all of them are served.
+    let line = vec![b'x'; bytes_each];
+    ask_all(&tricklers, b"\n", &[b"? ", &line[..], b"\n"].concat());
     ask_all(&idlers, b"still here\n", b"? still here\n");
     assert_eq!(herd.counter("Solo", "connection_errors_total"), 0);
 }

@@ -1,5 +1,5 @@
-/* A machine that fails on demand: preloaded before the C library's own. What is to fail stands in
-   the file TEST_FAULTS, eight 64-bit integers in the machine's order; machine.rs names them. */
+/* Fault injection library for LD_PRELOAD: wraps system calls of the C library. The faults are read from
+   the file named by TEST_FAULTS: eight 64-bit integers in native byte order, see machine.rs. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -25,7 +25,7 @@ enum {
 };
 
 static volatile int64_t nothing[FIELDS], *faults = nothing;
-static int64_t in_turn, sent_in_turn;
+static int64_t accepted_in_turn, sent_in_turn;
 
 __attribute__((constructor)) static void map_faults(void) {
     const char *path = getenv("TEST_FAULTS");
@@ -38,8 +38,8 @@ __attribute__((constructor)) static void map_faults(void) {
     close(fd);
 }
 
-/* Whether this call is one of those that fail. */
-static int fails(int number, int times) {
+/* Returns 1 and sets errno if this call must fail. */
+static int must_fail(int number, int times) {
     if (faults[times] <= 0)
         return 0;
     faults[times]--;
@@ -57,23 +57,23 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     return result;
 }
 
-int epoll_wait(int epoll, struct epoll_event *events, int most, int timeout) {
+int epoll_wait(int epoll, struct epoll_event *events, int capacity, int timeout) {
     static int (*system)(int, struct epoll_event *, int, int);
     if (!system)
         system = (int (*)(int, struct epoll_event *, int, int))dlsym(RTLD_NEXT, "epoll_wait");
-    in_turn = sent_in_turn = 0;
-    return system(epoll, events, most, timeout);
+    accepted_in_turn = sent_in_turn = 0;
+    return system(epoll, events, capacity, timeout);
 }
 
 int accept4(int listener, struct sockaddr *address, socklen_t *length, int flags) {
     static int (*system)(int, struct sockaddr *, socklen_t *, int);
     if (!system)
         system = (int (*)(int, struct sockaddr *, socklen_t *, int))dlsym(RTLD_NEXT, "accept4");
-    if (fails(ACCEPT_ERRNO, ACCEPT_TIMES))
+    if (must_fail(ACCEPT_ERRNO, ACCEPT_TIMES))
         return -1;
     int accepted = system(listener, address, length, flags);
-    if (accepted >= 0 && ++in_turn > faults[ACCEPTED_IN_TURN])
-        faults[ACCEPTED_IN_TURN] = in_turn;
+    if (accepted >= 0 && ++accepted_in_turn > faults[ACCEPTED_IN_TURN])
+        faults[ACCEPTED_IN_TURN] = accepted_in_turn;
     return accepted;
 }
 
@@ -81,14 +81,14 @@ ssize_t recv(int socket, void *bytes, size_t length, int flags) {
     static ssize_t (*system)(int, void *, size_t, int);
     if (!system)
         system = (ssize_t (*)(int, void *, size_t, int))dlsym(RTLD_NEXT, "recv");
-    return fails(IO_ERRNO, IO_TIMES) ? -1 : system(socket, bytes, length, flags);
+    return must_fail(IO_ERRNO, IO_TIMES) ? -1 : system(socket, bytes, length, flags);
 }
 
 ssize_t send(int socket, const void *bytes, size_t length, int flags) {
     static ssize_t (*system)(int, const void *, size_t, int);
     if (!system)
         system = (ssize_t (*)(int, const void *, size_t, int))dlsym(RTLD_NEXT, "send");
-    if (fails(IO_ERRNO, IO_TIMES))
+    if (must_fail(IO_ERRNO, IO_TIMES))
         return -1;
     ssize_t sent = system(socket, bytes, length, flags);
     if (sent > 0 && (sent_in_turn += sent) > faults[SENT_IN_TURN])

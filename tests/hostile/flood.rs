@@ -1,4 +1,4 @@
-//! A flood on one node, and what the others notice of it.
+//! A request flood on one node and its effect on the other nodes.
 
 use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -9,15 +9,16 @@ use crate::common::{DEADLINE, Herd, eventually, seconds, wall_ns};
 use crate::crowd::connect_from;
 use crate::{is_full, p99, size};
 
-/// Clark is asked as much as it can answer: what is no command, and updates of a few clients, which
-/// are flooded to all. Bailey answers as before, and updates still reach all.
+/// Clark receives as many requests as it can process: invalid commands, and updates of a few
+/// clients, which it floods to all nodes. Bailey's latency is unchanged, and updates still reach
+/// all nodes.
 #[test]
 fn a_flood_of_requests_to_one_node_does_not_slow_the_others() {
     let herd = Herd::five();
     let mut healthy = herd.client("Bailey");
-    let questions = size(2_000, 100);
-    p99(&mut healthy, questions);
-    let alone = p99(&mut healthy, questions);
+    let requests = size(2_000, 100);
+    p99(&mut healthy, requests);
+    let alone = p99(&mut healthy, requests);
     let stop = AtomicBool::new(false);
     let sent = AtomicUsize::new(0);
     let flooded = thread::scope(|scope| {
@@ -48,13 +49,13 @@ fn a_flood_of_requests_to_one_node_does_not_slow_the_others() {
         for kind in 0..2 {
             scope.spawn(flood(kind));
         }
-        eventually("the flood is there", DEADLINE, || {
+        eventually("the flood has started", DEADLINE, || {
             (sent.load(Ordering::Relaxed) > 5_000).then_some(())
         });
         let start = Instant::now();
-        let mut flooded = p99(&mut healthy, questions);
+        let mut flooded = p99(&mut healthy, requests);
         while is_full() && start.elapsed() < Duration::from_secs(10) {
-            flooded = flooded.min(p99(&mut healthy, questions));
+            flooded = flooded.min(p99(&mut healthy, requests));
         }
         let line = healthy.iamat("meanwhile", "+1+1", "1");
         herd.wait_until_held(&herd.names(), "meanwhile", &line);
@@ -63,7 +64,7 @@ fn a_flood_of_requests_to_one_node_does_not_slow_the_others() {
     });
     let ratio = flooded.as_secs_f64() / alone.as_secs_f64();
     println!(
-        "{sent:?} lines on Clark; p99 on Bailey: {alone:?} before, {flooded:?} meanwhile, {ratio:.2}×"
+        "{sent:?} lines to Clark; p99 on Bailey: {alone:?} before, {flooded:?} during the flood, {ratio:.2}×"
     );
     for name in herd.names() {
         assert_eq!(herd.counter(&name, "links_lost_total"), 0, "{name}");

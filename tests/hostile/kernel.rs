@@ -1,5 +1,5 @@
-//! What the kernel holds for a client, and that it is no more than the limits say. Read from
-//! `/proc/net/tcp`: payload that waits in the queues of a socket, and its timer.
+//! Kernel buffers of client connections and the limits on them. The queues and timers of sockets
+//! are read from `/proc/net/tcp`.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -9,18 +9,18 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Client, DEADLINE, Herd, assert_bytes, eventually};
 
-/// One socket of the machine.
+/// The state of a TCP socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Socket {
-    /// Bytes sent and not acknowledged yet, or not sent yet.
+    /// Bytes in the send queue: unsent or unacknowledged.
     pub unsent: usize,
-    /// Bytes received and not read yet.
+    /// Bytes received but not read.
     pub unread: usize,
-    /// Which timer runs (2: keepalive), and when it is up in hundredths of a second.
+    /// The kind of the running timer (2: keepalive) and its remaining time in 1/100 s.
     pub timer: (u32, u64),
 }
 
-/// The sockets of the machine: the address at their own end, the one at the other, and the rest.
+/// All TCP sockets: local address, remote address, state.
 fn sockets() -> Vec<(String, String, Socket)> {
     let number = |text: &str| u64::from_str_radix(text, 16).unwrap();
     let socket = |row: &str| {
@@ -37,36 +37,37 @@ fn sockets() -> Vec<(String, String, Socket)> {
     fs::read_to_string("/proc/net/tcp").unwrap().lines().skip(1).map(socket).collect()
 }
 
-/// The socket with this address at its own end and that one at the other.
-fn socket(own: SocketAddr, other: SocketAddr) -> Option<Socket> {
+/// The socket with these local and remote addresses.
+fn socket(local: SocketAddr, remote: SocketAddr) -> Option<Socket> {
     let hex = |address: SocketAddr| {
         let SocketAddr::V4(address) = address else { panic!("IPv4 only") };
         format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
     };
-    let (own, other) = (hex(own), hex(other));
+    let (local, remote) = (hex(local), hex(remote));
     let mut sockets = sockets().into_iter();
-    sockets.find(|(a, b, _)| *a == own && *b == other).map(|(.., socket)| socket)
+    sockets.find(|(a, b, _)| *a == local && *b == remote).map(|(.., socket)| socket)
 }
 
-/// Bytes on their way to or from one of these ports, at whichever end they wait.
-pub fn waiting_between(ports: [u16; 2]) -> usize {
+/// Bytes in the kernel queues of all sockets that use one of these ports at either end.
+pub fn queued_bytes(ports: [u16; 2]) -> usize {
     let of_port =
         |address: &str| ports.iter().any(|port| address.ends_with(&format!(":{port:04X}")));
-    let of_them = sockets().into_iter().filter(|(own, other, _)| of_port(own) || of_port(other));
+    let of_them =
+        sockets().into_iter().filter(|(local, remote, _)| of_port(local) || of_port(remote));
     of_them.map(|(.., socket)| socket.unsent + socket.unread).sum()
 }
 
-/// Both ends of a client's connection: the node's and the client's. The kernel may leave out a row
-/// while other sockets come and go.
+/// Both sockets of a client's connection: the node's and the client's. Retries, because the kernel
+/// may omit a row while other sockets open and close.
 pub fn ends(client: &Client) -> (Socket, Socket) {
     let (here, there) =
         (client.stream().local_addr().unwrap(), client.stream().peer_addr().unwrap());
-    eventually("both ends are listed", DEADLINE, || socket(there, here).zip(socket(here, there)))
+    eventually("both sockets are listed", DEADLINE, || socket(there, here).zip(socket(here, there)))
 }
 
-/// Sends until the node reads no more and the kernel has taken nothing for a while; returns how much
-/// they took.
-fn stuff(herd: &Herd, client: &Client, line: &[u8]) -> usize {
+/// Sends until the node has stopped reading and the kernel has accepted nothing for a second.
+/// Returns the number of bytes sent.
+fn fill_buffers(herd: &Herd, client: &Client, line: &[u8]) -> usize {
     let mut stream = client.stream();
     stream.set_nonblocking(true).unwrap();
     let chunk = line.repeat(64 * 1024 / line.len());
@@ -74,11 +75,11 @@ fn stuff(herd: &Herd, client: &Client, line: &[u8]) -> usize {
     while last.elapsed() < Duration::from_secs(1)
         || herd.counter("Solo", r#"stalls_total{reason="output"}"#) == 0
     {
-        assert!(sent < 64 << 20, "there is no end to what is taken");
+        assert!(sent < 64 << 20, "the node does not stop reading");
         match stream.write(&chunk[sent % line.len()..]) {
             Ok(taken) => (sent, last) = (sent + taken, Instant::now()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                thread::sleep(Duration::from_millis(5)); // the pace of the polling
+                thread::sleep(Duration::from_millis(5)); // polling interval
             }
             Err(error) => panic!("{error} after {sent} bytes"),
         }
@@ -87,45 +88,44 @@ fn stuff(herd: &Herd, client: &Client, line: &[u8]) -> usize {
     sent
 }
 
-/// Linux reserves twice what is asked for, for payload and its own bookkeeping, and lets the piece
-/// that fills a buffer be as long as it happens to be.
-pub const PIECE: usize = 65_536;
+/// Size of the segment by which a full buffer may exceed its limit on loopback. In addition, Linux
+/// doubles the requested buffer size to account for overhead.
+pub const SEGMENT: usize = 65_536;
 
-const QUESTION: &[u8] = b"WHATSAT kiwi 0 0\n";
+const REQUEST: &[u8] = b"WHATSAT kiwi 0 0\n";
 
-/// How long the reply to [`QUESTION`] is.
+/// The length of the reply to [`REQUEST`].
 fn reply_length(herd: &Herd) -> usize {
     let mut client = herd.client("Solo");
     client.iamat("kiwi", "+1+1", "1");
-    client.send(QUESTION);
+    client.send(REQUEST);
     client.until(b"\n\n").len()
 }
 
-/// A client that asks and never reads: what the kernel holds for it on the node's side is bounded,
-/// both ways.
+/// The node's send and receive queues of a client that sends requests and never reads are bounded.
 #[test]
 fn the_kernel_buffers_of_a_client_that_never_reads_are_bounded() {
     let limits = "limits: {send_buffer: 8192, receive_buffer: 8192, max_output_buffer: 65536}";
     let herd = Herd::solo_with(limits);
     reply_length(&herd);
     let mut client = Client::connect_narrow(herd.address("Solo"));
-    assert_bytes(&client.ask(b"hello"), b"? hello\n"); // so its buffers are as small as they get
-    let sent = stuff(&herd, &client, QUESTION);
-    let (node, own) = eventually("the queues stand still", DEADLINE, || {
+    assert_bytes(&client.ask(b"hello"), b"? hello\n"); // the connection is accepted, so its buffer sizes are set
+    let sent = fill_buffers(&herd, &client, REQUEST);
+    let (node, own) = eventually("the queues are stable", DEADLINE, || {
         let before = ends(&client);
-        thread::sleep(Duration::from_millis(50)); // what is on its way arrives
+        thread::sleep(Duration::from_millis(50)); // let data in flight arrive
         let queues =
             |(node, own): (Socket, Socket)| (node.unsent, node.unread, own.unsent, own.unread);
         (queues(ends(&client)) == queues(before)).then_some(before)
     });
     println!("sent {sent}, node {node:?}, client {own:?}");
-    assert!(node.unsent <= 2 * 8192 + PIECE, "SO_SNDBUF: {node:?}");
+    assert!(node.unsent <= 2 * 8192 + SEGMENT, "SO_SNDBUF: {node:?}");
     assert!(node.unread <= 4 * 8192, "SO_RCVBUF: {node:?}");
     assert_eq!(herd.counter("Solo", r#"stalls_total{reason="output"}"#), 1);
 }
 
-/// The kernel holds much that a client has said, and what it said first is enough to be owed all
-/// that it may: the node reads so much and no more.
+/// The kernel has received more requests than the node may answer at once: the node reads at most
+/// `max_input_buffer` beyond the requests whose replies fill the output buffer.
 #[test]
 fn reading_stops_while_too_many_replies_are_pending() {
     let herd = Herd::solo_with(
@@ -134,26 +134,26 @@ fn reading_stops_while_too_many_replies_are_pending() {
     );
     let reply = reply_length(&herd);
     let mut client = Client::connect_narrow(herd.address("Solo"));
-    assert_bytes(&client.ask(b"hello"), b"? hello\n"); // so its buffers are as they will be
-    let said = QUESTION.repeat(150_000 / QUESTION.len());
+    assert_bytes(&client.ask(b"hello"), b"? hello\n"); // the connection is accepted, so its buffer sizes are set
+    let requests = REQUEST.repeat(150_000 / REQUEST.len());
     herd.signal("Solo", "STOP");
-    client.send(&said);
-    let (node, _) = eventually("it is all with the kernel of the node", DEADLINE, || {
+    client.send(&requests);
+    let (node, _) = eventually("the node's kernel has received everything", DEADLINE, || {
         let ends = ends(&client);
         (ends.1.unsent == 0).then_some(ends)
     });
-    assert_eq!(node.unread, said.len());
+    assert_eq!(node.unread, requests.len());
     herd.signal("Solo", "CONT");
-    eventually("it is owed enough", DEADLINE, || {
+    eventually("the output buffer is full", DEADLINE, || {
         (herd.counter("Solo", r#"stalls_total{reason="output"}"#) == 1).then_some(())
     });
     let (node, own) = ends(&client);
-    let taken = said.len() - node.unread;
-    // Replies are with the node, its kernel or the client's.
-    let executed = (65_536 + reply + node.unsent + own.unread) / reply * QUESTION.len();
-    println!("{taken} bytes were read, {executed} of them executed at the most");
-    assert!(taken <= executed + 36_864, "{taken} bytes were read, {executed} of them executed");
-    assert!(taken > 36_864 / 2, "{taken} bytes were read");
+    let taken = requests.len() - node.unread;
+    // Replies are in the output buffer or in the queues of either kernel socket.
+    let executed = (65_536 + reply + node.unsent + own.unread) / reply * REQUEST.len();
+    println!("{taken} bytes read, at most {executed} of them executed");
+    assert!(taken <= executed + 36_864, "{taken} bytes read, {executed} of them executed");
+    assert!(taken > 36_864 / 2, "{taken} bytes read");
 }
 
 #[test]
@@ -166,12 +166,12 @@ fn max_output_buffer_bounds_the_replies_to_a_client_that_does_not_read() {
         let herd = Herd::solo_with(&limits);
         let reply = reply_length(&herd);
         let client = Client::connect_narrow(herd.address("Solo"));
-        let sent = stuff(&herd, &client, QUESTION);
+        let sent = fill_buffers(&herd, &client, REQUEST);
         let (node, own) = ends(&client);
-        (sent - own.unsent - node.unread) / QUESTION.len() * reply
+        (sent - own.unsent - node.unread) / REQUEST.len() * reply
     });
-    println!("replies to what was read: {taken:?} bytes");
-    // The input that waits is worth up to 300,000 bytes of replies, one time more than another.
+    println!("replies to the requests that were read: {taken:?} bytes");
+    // The difference in unprocessed input corresponds to up to 300,000 bytes of replies.
     let more = taken[1].saturating_sub(taken[0]).abs_diff(1_048_576 - 65_536);
     assert!(more < 400_000, "{taken:?}");
 }

@@ -1,5 +1,5 @@
-//! Faults of the machine: no descriptor left, errors of the kernel, a clock that is set, signals at
-//! any moment, a listen queue that fills. `faults.c` makes those that cannot be had otherwise.
+//! System failures: no free descriptors, kernel errors, clock steps, signals, a full listen queue.
+//! `faults.c` injects those that cannot be provoked otherwise.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -17,24 +17,26 @@ use crate::common::{
 };
 use crate::is_full;
 
-/// What `faults.c` calls the fields of its file.
+/// The fields of the file that `faults.c` maps, in order.
 #[derive(Clone, Copy)]
 enum Fault {
-    /// Seconds by which the wall clock is off.
+    /// Offset of the wall clock in seconds.
     ClockStep,
+    /// Error number of failing accepts.
     AcceptErrno,
-    /// How many accepts fail.
+    /// Number of accepts that still fail.
     AcceptTimes,
-    /// The most connections that were accepted between two waits.
+    /// Maximum number of connections accepted between two calls of `epoll_wait`.
     AcceptedInTurn,
+    /// Error number of failing reads and writes.
     IoErrno,
-    /// How many reads and writes of sockets fail.
+    /// Number of socket reads and writes that still fail.
     IoTimes,
-    /// The most bytes that were sent between two waits.
+    /// Maximum number of bytes sent between two calls of `epoll_wait`.
     SentInTurn,
 }
 
-/// A node on a machine that fails as it is told.
+/// A herd whose first node runs with fault injection.
 struct Machine {
     herd: Herd,
     faults: File,
@@ -65,14 +67,14 @@ impl Machine {
         i64::from_ne_bytes(bytes)
     }
 
-    /// The next `times` accepts fail.
+    /// Makes the next `times` accepts fail with `errno`.
     fn fail_accepts(&self, errno: i64, times: i64) {
         self.set(Fault::AcceptErrno, errno);
         self.set(Fault::AcceptTimes, times);
     }
 }
 
-/// The library that makes the machine fail, compiled once.
+/// The fault injection library, compiled once.
 fn library() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -91,7 +93,8 @@ const PAIR: &[(&str, &[&str])] = &[("Left", &["Right"]), ("Right", &[])];
 
 // Accepting
 
-/// accept(2) passes on what the network has to say of one connection: the others are well.
+/// accept(2) also returns network errors of the connection that was to be accepted. They do not
+/// affect other connections.
 #[test]
 fn a_failed_accept_does_not_delay_the_next_connection() {
     const EINTR: i64 = 4;
@@ -121,12 +124,12 @@ fn accepting_pauses_while_the_system_is_out_of_resources_and_resumes() {
     const ENOBUFS: i64 = 105;
     let machine = Machine::start(SOLO, "");
     let mut steady = machine.herd.client("Solo");
-    // Once it is answered it has been taken, and cannot be the one that is closed unheard.
+    // The reply shows that this connection has been accepted, so it cannot be the one that is shed.
     assert_bytes(&steady.ask(b"hello"), b"? hello\n");
     for errno in [ENOMEM, ENFILE, ENOBUFS] {
         machine.fail_accepts(errno, 3);
-        let _waits = machine.herd.client("Solo"); // served or closed unheard
-        eventually("the failures are over", DEADLINE, || {
+        let _pending = machine.herd.client("Solo"); // served, or shed before it is read
+        eventually("all injected failures have occurred", DEADLINE, || {
             assert_bytes(&steady.ask(b"hello"), b"? hello\n");
             (machine.get(Fault::AcceptTimes) == 0).then_some(())
         });
@@ -136,8 +139,8 @@ fn accepting_pauses_while_the_system_is_out_of_resources_and_resumes() {
     machine.herd.wait_for_log("Solo", &["could not be taken", "ulimit -n"]);
 }
 
-/// The descriptors of the process run out under it: nothing spins, links stay, and whoever comes
-/// when one is free again is served.
+/// When the process has no free descriptors, it does not spin and keeps its links. New connections
+/// are served once descriptors are free again.
 #[test]
 fn without_free_descriptors_the_node_stays_idle_and_keeps_its_links() {
     let mut herd = Herd::new(PAIR, "");
@@ -157,11 +160,11 @@ fn without_free_descriptors_the_node_stays_idle_and_keeps_its_links() {
     let pauses = herd.counter("Left", "accept_pauses_total");
     while start.elapsed() < Duration::from_secs(2) {
         assert_bytes(&clients[0].ask(b"hello"), b"? hello\n");
-        thread::sleep(Duration::from_millis(100)); // the pace of this client
+        thread::sleep(Duration::from_millis(100)); // request interval of this client
     }
     let used = herd.cpu_time("Left").saturating_sub(before);
-    println!("2 s without descriptors cost {used:?} of the processor");
-    assert!(used < Duration::from_millis(200), "{used:?}: it spins");
+    println!("2 s without descriptors took {used:?} of processor time");
+    assert!(used < Duration::from_millis(200), "{used:?}: the node spins");
     let paused = herd.counter("Left", "accept_pauses_total") - pauses;
     assert!(paused < 200, "{paused} attempts");
     let line = clients[0].iamat("meanwhile", "+1+1", "1");
@@ -171,33 +174,33 @@ fn without_free_descriptors_the_node_stays_idle_and_keeps_its_links() {
     drop(waiting);
     clients.truncate(40);
     let freed = Instant::now();
-    let mut fresh = eventually("a place is free again", DEADLINE, || {
+    let mut fresh = eventually("a new connection is served", DEADLINE, || {
         let client = herd.client("Left");
         let _ = client.send_in_background(b"hello\n".to_vec()).join();
         let mut first = [0];
-        // One that was closed unheard, to make room in the queue, has no first byte.
+        // A connection that was shed to make room in the listen queue receives nothing.
         matches!(client.stream().peek(&mut first), Ok(1)).then_some(client)
     });
     let took = freed.elapsed();
-    println!("served {took:?} after descriptors were free");
+    println!("served {took:?} after descriptors became free");
     assert!(!is_full() || took < Duration::from_millis(100), "{took:?}");
     assert_bytes(&fresh.line(), b"? hello\n");
     let counters = ["connections_shed_total", "accept_errors_total"];
     assert!(counters.iter().all(|counter| herd.counter("Left", counter) > 0));
 }
 
-/// What is kept for peers, the log and places is not clients', whatever the limit of the process.
+/// Descriptors are reserved for peers, the log and places, whatever the limit of the process.
 #[test]
 fn clients_cannot_use_reserved_descriptors() {
     let mut herd = Herd::new(PAIR, "limits: {reserved_descriptors: 100}");
     let limited = ["sh", "-c", "ulimit -n 300 && exec \"$0\" \"$@\""];
     herd.set_host("Left", Ipv4Addr::LOCALHOST, &limited, "");
     herd.start("Left");
-    // 300 less 100, and less 128 for connections over the limit that are told so.
+    // 300 - 100, minus 128 for connections that are being refused.
     herd.wait_for_log("Left", &["may open 300 files", "limits.max_connections is 72 instead of"]);
     let mut clients: Vec<Client> = Vec::new();
     eventually("the node is full", DEADLINE, || {
-        let mut client = herd.client("Left"); // one of before may still count for a moment
+        let mut client = herd.client("Left"); // a connection that has just closed may still be counted
         client.send(b"hello\n");
         let line = client.line();
         if line == b"? hello\n" {
@@ -210,25 +213,25 @@ fn clients_cannot_use_reserved_descriptors() {
     let open = fs::read_dir(format!("/proc/{}/fd", herd.pid("Left"))).unwrap().count();
     assert!(open <= 300 - 100, "{open} descriptors are open");
     herd.start("Right");
-    eventually("the neighbour is linked", DEADLINE, || {
+    eventually("the neighbor is linked", DEADLINE, || {
         let line = herd.client("Right").iamat("probe", "+0+0", &seconds(wall_ns()));
         (clients[0].held(b"probe") == Some(line)).then_some(())
     });
 }
 
-/// Whoever connects while the node is busy finds room in the kernel's queue: it is not 128 long.
+/// Connections made while the node is busy wait in the listen queue, which is longer than 128.
 #[test]
 fn a_burst_of_connects_waits_in_the_listen_queue() {
-    let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
-    let count = most.trim().parse::<usize>().unwrap().min(1000);
+    let somaxconn = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let count = somaxconn.trim().parse::<usize>().unwrap().min(1000);
     let herd = Herd::solo();
     herd.signal("Solo", "STOP");
     let clients: Vec<_> =
         (0..count).map(|_| TcpStream::connect_timeout(&herd.address("Solo"), DEADLINE)).collect();
     herd.signal("Solo", "CONT");
-    let turned_away = clients.iter().filter(|client| client.is_err()).count();
-    assert_eq!(turned_away, 0, "of {count}");
-    eventually("all are taken", DEADLINE, || {
+    let refused = clients.iter().filter(|client| client.is_err()).count();
+    assert_eq!(refused, 0, "of {count}");
+    eventually("all connections are accepted", DEADLINE, || {
         (herd.counter("Solo", r#"connections{kind="client"}"#) >= count as u64).then_some(())
     });
 }
@@ -245,77 +248,82 @@ fn accepts_per_turn_are_limited() {
     assert_eq!(machine.get(Fault::AcceptedInTurn), 7);
 }
 
-// What a turn gives
+// Budgets per turn
 
-/// Room in the node's sockets for all that is asked below, so that what is sent in a turn is what
-/// was put together in it.
-const ROOMY: &str = "limits: {send_buffer: 16777216, receive_buffer: 16777216}";
+/// Socket buffers large enough for all replies below, so that the kernel accepts everything that is
+/// produced in a turn.
+const LARGE_BUFFERS: &str = "limits: {send_buffer: 16777216, receive_buffer: 16777216}";
 
-/// Clients at `address` that ask at the same time for 200,000 bytes of replies each, and read them.
-/// Returns the length of a reply, and the most bytes that the node sent in one turn.
-fn sent_in_a_turn(
+/// Connects clients that simultaneously request 200,000 bytes of replies each, and read them.
+/// Returns the length of a reply and the maximum number of bytes that the node sent in one turn.
+fn max_sent_per_turn(
     machine: &Machine,
     address: SocketAddr,
     clients: usize,
-    question: &[u8],
+    request: &[u8],
     end: &[u8],
 ) -> (i64, i64) {
     let mut clients: Vec<Client> = (0..clients).map(|_| Client::connect(address)).collect();
     let mut reply = 0;
     for client in &mut clients {
-        client.send(question); // so that it is no longer one that has only just come
+        client.send(request); // so that the node no longer treats the connection as new
         reply = client.until(end).len();
     }
     let count = 200_000 / reply;
     machine.herd.signal("Solo", "STOP");
     machine.set(Fault::SentInTurn, 0);
     for client in &mut clients {
-        client.send(&question.repeat(count));
+        client.send(&request.repeat(count));
     }
     machine.herd.signal("Solo", "CONT");
     for client in &mut clients {
         client.take(reply * count);
     }
-    let most = machine.get(Fault::SentInTurn);
-    println!("{} clients with {count} replies of {reply} bytes: {most} in a turn", clients.len());
-    (reply as i64, most)
+    let max = machine.get(Fault::SentInTurn);
+    println!(
+        "{} clients with {count} replies of {reply} bytes: {max} bytes per turn",
+        clients.len()
+    );
+    (reply as i64, max)
 }
 
-/// What one client has of a turn, but for the reply that goes over it: `CLIENT_BYTES_PER_TURN`.
-const SHARE: i64 = 128 * 1024;
+/// `CLIENT_BYTES_PER_TURN`, which the last reply of a turn may exceed.
+const CLIENT_BYTES: i64 = 128 * 1024;
 
-/// A client that asks for much at once is answered over several turns, whatever it speaks.
+/// A client with many pipelined requests is answered over several turns, in both protocols.
 #[test]
 fn the_bytes_sent_to_one_client_per_turn_are_limited() {
     let port = free_port();
-    let machine = Machine::start(SOLO, &format!("{ROOMY}\nhttp: {{ports: {{Solo: {port}}}}}"));
+    let machine =
+        Machine::start(SOLO, &format!("{LARGE_BUFFERS}\nhttp: {{ports: {{Solo: {port}}}}}"));
     let herd = &machine.herd;
     herd.client("Solo").iamat("kiwi", "+1+1", "1");
-    let browsers = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    drop(eventually("it accepts", DEADLINE, || TcpStream::connect(browsers).ok()));
+    let http = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    drop(eventually("the HTTP port accepts", DEADLINE, || TcpStream::connect(http).ok()));
     let head: &[u8] = b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    // A response has a part of the work of a turn beside its bytes: there are fewer of them.
-    for (address, question, end, least) in [
-        (herd.address("Solo"), &b"WHATSAT kiwi 0 0\n"[..], &b"\n\n"[..], SHARE / 2),
-        (browsers, head, b"\r\n\r\n", 0),
+    // An HTTP response also uses a work budget, so fewer bytes may be sent per turn.
+    for (address, request, end, min) in [
+        (herd.address("Solo"), &b"WHATSAT kiwi 0 0\n"[..], &b"\n\n"[..], CLIENT_BYTES / 2),
+        (http, head, b"\r\n\r\n", 0),
     ] {
-        let (reply, most) = sent_in_a_turn(&machine, address, 1, question, end);
-        assert!(most <= SHARE + reply, "{most} bytes in a turn");
-        assert!(most > least, "{most} bytes in a turn: they are not counted");
+        let (reply, max) = max_sent_per_turn(&machine, address, 1, request, end);
+        assert!(max <= CLIENT_BYTES + reply, "{max} bytes in a turn");
+        assert!(max > min, "{max} bytes in a turn: nothing was counted");
     }
 }
 
-/// However many clients there are, neighbours, deadlines and the log have their turn in between.
+/// With any number of clients, a turn is short enough for neighbors, deadlines and the log.
 #[test]
 fn the_bytes_sent_to_all_clients_per_turn_are_limited() {
     const TURN_BYTES: i64 = 1 << 20;
-    let machine = Machine::start(SOLO, ROOMY);
+    let machine = Machine::start(SOLO, LARGE_BUFFERS);
     machine.herd.client("Solo").iamat("kiwi", "+1+1", "1");
     let address = machine.herd.address("Solo");
-    let (reply, most) = sent_in_a_turn(&machine, address, 80, b"WHATSAT kiwi 0 0\n", b"\n\n");
-    // For what is new and for what is left over, and each time the share of the last one.
-    assert!(most <= 2 * (TURN_BYTES + SHARE + reply), "{most} bytes in a turn");
-    assert!(most > TURN_BYTES / 2, "{most} bytes in a turn: they did not ask at the same time");
+    let (reply, max) = max_sent_per_turn(&machine, address, 80, b"WHATSAT kiwi 0 0\n", b"\n\n");
+    // One budget for new input and one for leftovers, each exceeded by the share of the last
+    // client.
+    assert!(max <= 2 * (TURN_BYTES + CLIENT_BYTES + reply), "{max} bytes in a turn");
+    assert!(max > TURN_BYTES / 2, "{max} bytes in a turn: the requests were not simultaneous");
 }
 
 // Reading, writing and waiting
@@ -334,7 +342,7 @@ fn interrupted_reads_and_writes_are_retried() {
     assert_eq!(machine.herd.counter("Solo", "connection_errors_total"), 0);
 }
 
-/// ENOBUFS and EPIPE cost the connection that they are about, and nobody else.
+/// ENOBUFS and EPIPE close the connection on which they occur and no other.
 #[test]
 fn a_socket_error_closes_only_its_connection() {
     const EPIPE: i64 = 32;
@@ -348,7 +356,7 @@ fn a_socket_error_closes_only_its_connection() {
         machine.set(Fault::IoTimes, 1);
         let victim = herd.client("Left");
         let _ = victim.send_in_background(b"hello\n".to_vec()).join();
-        eventually("the error has been met", DEADLINE, || {
+        eventually("the injected error has occurred", DEADLINE, || {
             assert_bytes(&steady.ask(b"hello"), b"? hello\n");
             (machine.get(Fault::IoTimes) == 0).then_some(())
         });
@@ -356,7 +364,7 @@ fn a_socket_error_closes_only_its_connection() {
     }
     let broken = ["connection_errors_total", "links_lost_total"];
     let broken: u64 = broken.iter().map(|counter| herd.counter("Left", counter)).sum();
-    assert!(broken >= 2, "the link or a client, each time");
+    assert!(broken >= 2, "each error closes the link or a client");
     herd.wait_until_connected(&herd.names());
 }
 
@@ -370,23 +378,22 @@ fn signals_at_any_time_interrupt_no_request() {
          kill -s HUP {pid}; kill -s USR1 {pid}; kill -s PIPE {pid}; done; done"
     );
     let mut signals = Command::new("sh").arg("-c").arg(storm).spawn().unwrap();
-    let mut asked = 0;
-    while signals.try_wait().unwrap().is_none() || asked < 300 {
-        client.iamat("kiwi", "+1+1", &asked.to_string());
-        asked += 1;
+    let mut count = 0;
+    while signals.try_wait().unwrap().is_none() || count < 300 {
+        client.iamat("kiwi", "+1+1", &count.to_string());
+        count += 1;
     }
     assert!(client.held(b"kiwi").is_some());
     assert_eq!(herd.counter("Solo", "connection_errors_total"), 0);
-    // And the log that was opened again and again holds all of it.
-    herd.wait_for_log("Solo", &[&format!("< IAMAT kiwi +1+1 {}", asked - 1)]);
+    // The log is complete, although it was reopened many times.
+    herd.wait_for_log("Solo", &[&format!("< IAMAT kiwi +1+1 {}", count - 1)]);
     let log = herd.log_lines("Solo");
-    assert_eq!(log.iter().filter(|line| line.contains("< IAMAT kiwi")).count(), asked);
+    assert_eq!(log.iter().filter(|line| line.contains("< IAMAT kiwi")).count(), count);
 }
 
 // The clock
 
-/// The wall clock is for what is said to people and other nodes; everything that waits goes by a
-/// clock that nobody sets.
+/// The wall clock appears only in replies, records and the log. Deadlines use the monotonic clock.
 #[test]
 fn stepping_the_wall_clock_affects_no_deadline() {
     const HOUR: i64 = 3_600;
@@ -403,9 +410,9 @@ fn stepping_the_wall_clock_affects_no_deadline() {
         let name = format!("step{step}");
         let line = client.iamat(&name, "+1+1", &seconds(wall_ns()));
         let off = At::parse(&line).diff_ns - i128::from(step) * 1_000_000_000;
-        assert!(off.unsigned_abs() < DEADLINE.as_nanos(), "{off} ns beside the clock");
+        assert!(off.unsigned_abs() < DEADLINE.as_nanos(), "{off} ns off");
         herd.wait_until_held(&["Right".to_owned()], &name, &line);
-        eventually("the neighbours notice", DEADLINE, || {
+        eventually("the neighbor warns", DEADLINE, || {
             let warnings = herd.counter("Right", "clock_offset_warnings_total");
             (warnings >= u64::from(step != 0)).then_some(())
         });

@@ -1,15 +1,16 @@
-//! Hostile clients and a machine that fails, against the real binary: crowds, clients that do not
-//! read, storms of connects, noise, more clients than the cap, floods, and errors of the system.
+//! Hostile clients and system failures, tested against the real binary: many connections, clients
+//! that do not read, bursts of connects and resets, random bytes, too many client ids, request
+//! floods, and failing system calls.
 //!
-//! As part of `cargo test` every crowd is small and nothing is timed. `scripts/hostile.sh` runs
-//! the same at full size on a release build, prints the figures and holds latency to its promise.
+//! As part of `cargo test`, the scale is small and latency is not checked. `scripts/hostile.sh`
+//! runs the tests at full scale on a release build, prints measurements and checks latency.
 
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests report by failing the test"
+    reason = "test helpers report errors by failing the test"
 )]
 
 #[path = "../common/mod.rs"]
@@ -29,29 +30,29 @@ use std::time::{Duration, Instant};
 
 use common::Client;
 
-/// `full` at the size that the tests promise, `part` in the suite.
+/// `full` at full scale, otherwise `part`.
 fn size(full: usize, part: usize) -> usize {
     if is_full() { full } else { part }
 }
 
-/// Whether this is the run at full size.
+/// Returns whether the tests run at full scale.
 fn is_full() -> bool {
     std::env::var_os("HOSTILE").is_some_and(|size| size == "full")
 }
 
-/// The 99th percentile of `count` questions that each wait for their answer: the best of five
-/// rounds, since whatever else the machine does makes them only longer.
+/// The 99th percentile of the latency of `count` sequential requests: the minimum of five rounds,
+/// since other load on the machine can only increase it.
 fn p99(client: &mut Client, count: usize) -> Duration {
     let mut round = || {
-        let mut took: Vec<Duration> = (0..count)
+        let mut latencies: Vec<Duration> = (0..count)
             .map(|i| {
-                let asked = Instant::now();
+                let sent = Instant::now();
                 client.iamat("healthy", "+34.07-118.45", &format!("{i}"));
-                asked.elapsed()
+                sent.elapsed()
             })
             .collect();
-        took.sort_unstable();
-        took[count * 99 / 100]
+        latencies.sort_unstable();
+        latencies[count * 99 / 100]
     };
     (0..5).map(|_| round()).min().unwrap()
 }

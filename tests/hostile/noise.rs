@@ -1,19 +1,21 @@
-//! Bytes that are not meant for a node.
+//! Input that does not follow the protocol.
 
 use std::thread;
+
+use proxy_herd::rng::Rng;
 
 use crate::common::{At, Client, Herd, assert_bytes, show};
 use crate::size;
 
-/// What a node answers to bytes among which there is no command: each line that is not white behind
-/// a question mark, up to one that is too long. `ends` says whether the connection was closed there.
-fn echo(input: &[u8]) -> (Vec<u8>, bool) {
+/// The expected replies to input without valid commands: every non-blank line, trimmed and preceded
+/// by a question mark, up to and including the first overlong line.
+fn echo(input: &[u8]) -> Vec<u8> {
     let is_white = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c);
     let mut replies = Vec::new();
     for line in input.split(|&byte| byte == b'\n') {
         if line.len() > 4096 {
             replies.extend_from_slice(&[b"? ", &line[..64], b"...\n"].concat());
-            return (replies, true);
+            return replies;
         }
         let start = line.iter().position(|byte| !is_white(byte)).unwrap_or(line.len());
         let end = line.iter().rposition(|byte| !is_white(byte)).map_or(start, |last| last + 1);
@@ -21,16 +23,16 @@ fn echo(input: &[u8]) -> (Vec<u8>, bool) {
             replies.extend_from_slice(&[b"? ", &line[start..end], b"\n"].concat());
         }
     }
-    (replies, false)
+    replies
 }
 
-/// The node's answers to `input`, half-closed behind it, are exactly these.
+/// Sends `input`, half-closes the connection, and checks the replies.
 fn assert_echoed(herd: &Herd, input: &[u8]) {
     let mut client = herd.client("Solo");
     let sender = client.send_and_half_close_in_background(input.to_vec());
     let got = client.rest();
     sender.join().unwrap();
-    assert_bytes(&got, &echo(input).0);
+    assert_bytes(&got, &echo(input));
 }
 
 #[test]
@@ -64,18 +66,10 @@ fn other_protocols_are_answered_with_question_marks() {
     assert_eq!(herd.counter("Solo", r#"commands_total{command="http",result="refused"}"#), 2);
 }
 
-/// Pseudo-random bytes (xorshift64), the same in each run for the same seed.
+/// Random bytes, a function of `seed`.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut bytes = Vec::with_capacity(length + 8);
-    while bytes.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_be_bytes());
-    }
-    bytes.truncate(length);
-    bytes
+    let mut rng = Rng::new(seed);
+    std::iter::repeat_with(|| rng.bits().to_be_bytes()).flatten().take(length).collect()
 }
 
 #[test]
@@ -142,7 +136,8 @@ fn numbers_of_any_length_are_parsed_exactly_or_rejected() {
     );
 }
 
-/// Whatever a client sends, each line of the log is one that the node wrote, in plain ASCII.
+/// Whatever clients send, every line of the log starts with the node's own time stamp and is
+/// printable ASCII.
 #[test]
 fn no_input_can_forge_a_log_line() {
     let mut herd = Herd::solo();
@@ -170,7 +165,7 @@ fn no_input_can_forge_a_log_line() {
     assert!(herd.wait("Solo", crate::common::DEADLINE).success());
     let log = herd.log("Solo");
     let mut lines: Vec<&[u8]> = log.split(|&byte| byte == b'\n').collect();
-    assert_eq!(lines.pop(), Some(&b""[..]), "the last line has its end");
+    assert_eq!(lines.pop(), Some(&b""[..]), "the last line is terminated");
     for line in lines {
         assert!(line.iter().all(|byte| matches!(byte, b' '..=b'~')), "{}", show(line));
         let own = line.get(23..26) == Some(b" - ") && !line.starts_with(b"2026-01-01 00:00:00,000");

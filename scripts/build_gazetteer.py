@@ -11,7 +11,7 @@ machine or the order of a hash table: the result is the same byte for byte. To
 move to newer data, change SOURCES and read what src/places/data/ATTRIBUTION.md
 promises.
 
-What is in the files, and how it is read: src/places/gazetteer.rs.
+What is in the files, and how it is read: src/places/offline/gazetteer.rs.
 """
 
 import csv

@@ -72,4 +72,4 @@ report() { # report TARGET SOURCE…
         -sources "${@:2}"
 }
 report parser src/protocol
-report http_response src/places/exchange
+report http_response src/places/http

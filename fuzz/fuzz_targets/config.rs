@@ -15,10 +15,10 @@ use libfuzzer_sys::fuzz_target;
 use proxy_herd::cli;
 use proxy_herd::config::Config;
 use proxy_herd::limits::{self, MAX_NODE_NAME, MAX_NODES};
-use proxy_herd::places::document::Point;
+use proxy_herd::places::geo::Point;
 use proxy_herd::places::limits::MAX_PLACE_TEXT;
 use proxy_herd::places::offline::Offline;
-use proxy_herd::places::places_file::{self, Format};
+use proxy_herd::places::offline::places_file::{self, Format};
 use proxy_herd::protocol::is_space;
 
 /// No word of a message, and no name in a seed.

@@ -1,10 +1,10 @@
-//! What a provider of places answers. The first byte of the input says who is asked and whether
-//! the rest is a response as it is, or the body of one in one of the three framings.
+//! Responses of a places provider. The first byte of the input selects the provider, and whether the
+//! rest is a complete response or the body of one, in one of the three framings.
 //!
-//! - However the response is cut into reads, the outcome is the same.
+//! - The result does not depend on how the response is split into reads.
 //! - A body is what its framing says, byte for byte.
-//! - A response that breaks off is a failure, never a shorter answer.
-//! - Every question gets one document: JSON of the documented shape, without the key.
+//! - A truncated response is a failure, never a shorter answer.
+//! - Every question gets one document: JSON with the documented members, without the API key.
 
 #![no_main]
 
@@ -13,16 +13,15 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use proxy_herd::limits::PlacesLimits;
 use proxy_herd::places::Question;
-use proxy_herd::places::document::Point;
-use proxy_herd::places::http::{Broken, Exchange, Progress, Response};
-use proxy_herd::places::key::ApiKey;
+use proxy_herd::places::geo::Point;
+use proxy_herd::places::http::{Eof, Exchange, HttpError, Progress, Response};
 use proxy_herd::places::limits::MAX_DOCUMENT_BYTES;
-use proxy_herd::places::provider::Provider;
-use proxy_herd::places::upstream::{Asked, Client, Settings, Ticket};
+use proxy_herd::places::providers::Provider;
+use proxy_herd::places::upstream::{ApiKey, Asked, Client, Settings, Ticket};
 use proxy_herd_fuzz::cuts;
 use serde_json::Value;
 
-/// Must be found in no document; its `/` shows percent-encoding.
+/// Must not appear in any document. Its `/` has to be percent-encoded.
 const KEY: &str = "canary/Key-0123";
 
 const MAX_RESULTS: u8 = 3;
@@ -32,7 +31,7 @@ const QUESTION: Question =
 
 fuzz_target!(|input: &[u8]| {
     let Some((&mode, rest)) = input.split_first() else { return };
-    // Letters from A on, so that a seed can be read.
+    // Letters from A on keep seed inputs readable.
     let mode = mode.wrapping_sub(b'A');
     let provider =
         [Provider::Google, Provider::GoogleLegacy, Provider::Overpass][usize::from(mode) % 3];
@@ -64,57 +63,58 @@ fn framed(framing: u8, body: &[u8]) -> Vec<u8> {
     wire
 }
 
-/// What an exchange makes of `wire`, and of its end. Whether the response was whole before that.
+/// Feeds `wire` and its end to an exchange. Returns its result, and whether the result was known
+/// before the end.
 fn feed(
     wire: &[u8],
     reads: impl Iterator<Item = usize>,
-    clean: bool,
-) -> (Result<Response, Broken>, bool) {
+    eof: Eof,
+) -> (Result<Response, HttpError>, bool) {
     let (mut exchange, mut at) = (Exchange::new(), 0);
     for end in reads {
         match exchange.handle_input(&wire[at..end]) {
             Ok(Progress::Pending) => at = end,
             Ok(Progress::Done(mut response)) => {
-                // Bytes that come later come to an idle connection, which is closed for them.
+                // Further bytes arrive on an idle connection, which closes it.
                 response.reusable &= end == wire.len();
                 return (Ok(response), true);
             }
-            Err(broken) => return (Err(broken), true),
+            Err(error) => return (Err(error), true),
         }
     }
-    (exchange.handle_eof(clean), false)
+    (exchange.handle_eof(eof), false)
 }
 
 fn exchange(wire: &[u8]) {
-    let (whole, at_once) = feed(wire, [wire.len()].into_iter(), true);
-    assert_eq!(feed(wire, 1..=wire.len(), true), (whole.clone(), at_once));
-    assert_eq!(feed(wire, cuts(wire), true), (whole.clone(), at_once));
-    let (cut, _) = feed(wire, [wire.len()].into_iter(), false);
+    let (complete, at_once) = feed(wire, [wire.len()].into_iter(), Eof::Clean);
+    assert_eq!(feed(wire, 1..=wire.len(), Eof::Clean), (complete.clone(), at_once));
+    assert_eq!(feed(wire, cuts(wire), Eof::Clean), (complete.clone(), at_once));
+    let (cut, _) = feed(wire, [wire.len()].into_iter(), Eof::Abrupt);
     if at_once {
-        assert_eq!(cut, whole, "how the stream ends is of no matter then");
+        assert_eq!(cut, complete, "the response was complete before the end of the stream");
     } else {
-        assert!(matches!(cut, Err(Broken::Truncated | Broken::NoResponse)));
+        assert!(matches!(cut, Err(HttpError::Truncated | HttpError::NoResponse)));
     }
-    let Ok(response) = whole else { return };
+    let Ok(response) = complete else { return };
     assert_eq!(
         Some((response.status, &response.body)),
         decode(wire).as_ref().map(|(s, b)| (*s, b))
     );
     for end in cuts(wire).filter(|&end| end < wire.len()) {
-        let (part, _) = feed(&wire[..end], [end].into_iter(), true);
+        let (part, _) = feed(&wire[..end], [end].into_iter(), Eof::Clean);
         match part {
-            // The bytes behind it were not its own.
+            // The remaining bytes were not part of the response.
             Ok(part) if at_once => {
                 assert_eq!((part.status, part.body), (response.status, response.body.clone()));
             }
-            // Only the end of the stream ends such a body; this is all that can be told of it.
+            // A body that ends with the stream is a prefix.
             Ok(part) => assert!(response.body.starts_with(&part.body)),
-            Err(broken) => assert!(matches!(broken, Broken::Truncated | Broken::NoResponse)),
+            Err(error) => assert!(matches!(error, HttpError::Truncated | HttpError::NoResponse)),
         }
     }
 }
 
-/// Status and body of a response that is sound, the simple way.
+/// Returns the status and the body of a valid response, by a simple decoder.
 fn decode(mut wire: &[u8]) -> Option<(u16, Vec<u8>)> {
     loop {
         let end = find(wire, b"\r\n\r\n")? + 4;
@@ -158,7 +158,7 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
-/// What a WHATSAT is told when the provider answers `wire`.
+/// Checks the answers to a WHATSAT when the provider sends `wire`.
 fn answer(provider: Provider, wire: &[u8]) {
     let whole = ask(provider, wire, [wire.len()].into_iter());
     assert_eq!(ask(provider, wire, cuts(wire)), whole);
@@ -167,7 +167,10 @@ fn answer(provider: Provider, wire: &[u8]) {
         let part = ask(provider, &wire[..end], [end].into_iter());
         let is_failure = !matches!(check(provider, &part).as_str(), "OK" | "ZERO_RESULTS");
         let is_failure_of_all = !matches!(status.as_str(), "OK" | "ZERO_RESULTS");
-        assert!(part == whole || is_failure || is_failure_of_all, "half an answer was taken");
+        assert!(
+            part == whole || is_failure || is_failure_of_all,
+            "a truncated response was accepted"
+        );
     }
 }
 
@@ -183,7 +186,7 @@ fn ask(provider: Provider, wire: &[u8], reads: impl Iterator<Item = usize>) -> V
     for end in reads {
         client.handle_input(connection, &wire[std::mem::replace(&mut at, end)..end], START);
     }
-    client.handle_eof(connection, true, START);
+    client.handle_eof(connection, Eof::Clean, START);
     assert_eq!(client.poll_answer(&mut document), Some(Ticket(1)));
     assert_eq!(client.poll_answer(&mut Vec::new()), None);
     document
@@ -198,13 +201,13 @@ fn client(provider: Provider) -> Client {
     Client::new(Settings { provider, url, key, limits: PlacesLimits::default(), seed: 1 })
 }
 
-/// The status of a document that is as documented.
+/// Checks a document against its documentation. Returns its status.
 fn check(provider: Provider, document: &[u8]) -> String {
     let text = std::str::from_utf8(document).expect("UTF-8");
     assert!(!text.contains("\n\n") && !text.ends_with('\n'), "{text}");
     assert!(text.len() <= 2 * MAX_DOCUMENT_BYTES);
     let document: Value = serde_json::from_str(text).expect("JSON");
-    // As it stands, and as whoever reads the JSON gets it. Overpass has no key.
+    // Both the text and the parsed JSON must be free of the key. Overpass has none.
     let texts = [text, &document.to_string()];
     for text in texts.into_iter().filter(|_| provider != Provider::Overpass) {
         let percent = text.contains("canary%2FKey-0123") || text.contains("canary%2fKey-0123");

@@ -27,8 +27,9 @@ use proxy_herd::herd::{Action, LinkId};
 use proxy_herd::limits::{Limits, PlacesLimits};
 use proxy_herd::node::{Caller, LineSession, Next, Node, Now};
 use proxy_herd::places::Places;
-use proxy_herd::places::provider::{Provider, Trouble};
-use proxy_herd::places::upstream::{Client, ConnId, Settings};
+use proxy_herd::places::http::Eof;
+use proxy_herd::places::providers::Provider;
+use proxy_herd::places::upstream::{Client, ConnId, Settings, TransportError};
 use proxy_herd::protocol::time::{Nanos, SECOND};
 use proxy_herd::protocol::trim;
 use proxy_herd_fuzz::model::{Fact, Model};
@@ -644,7 +645,7 @@ impl World {
         if events.below(2) == 0 && !self.connecting.is_empty() {
             let id = self.connecting.remove(events.below(self.connecting.len()));
             match events.below(4) {
-                0 => client.handle_failed(id, &Trouble::Connect(String::new()), now),
+                0 => client.handle_failed(id, &TransportError::Connect(String::new()), now),
                 _ => {
                     self.connected.push(id);
                     client.handle_connected(id, now);
@@ -656,7 +657,7 @@ impl World {
             match events.below(5) {
                 0 => {
                     self.connected.swap_remove(at);
-                    client.handle_eof(id, true, now);
+                    client.handle_eof(id, Eof::Clean, now);
                 }
                 1 => client.handle_input(id, b"HTTP/1.1 200 OK\r\nContent-Length: 1", now),
                 2 => client.handle_input(id, b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", now),

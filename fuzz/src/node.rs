@@ -15,7 +15,7 @@ use proxy_herd::message_log::{self, MessageLog};
 use proxy_herd::node::Node;
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
-use proxy_herd::places::places_file::{self, Format};
+use proxy_herd::places::offline::places_file::{self, Format};
 use proxy_herd::protocol::record::Record;
 use proxy_herd::testing::{self, KEYS};
 use ring::hmac;

@@ -1,6 +1,6 @@
 //! A client as a GeoJSON feature (RFC 7946, section 3.2).
 
-use crate::places::document::push_degrees;
+use crate::places::geo::push_degrees;
 use crate::protocol::record::Record;
 use crate::protocol::time::{Nanos, SECOND};
 use crate::text::digits::push_digits;

@@ -14,7 +14,7 @@ use super::{Context, OutputSlice, Server};
 use crate::herd::link::ConnectionId;
 use crate::limits::CLIENT_BYTES_PER_TURN;
 use crate::node::{Next, Node, Now, Stall};
-use crate::places::document::Point;
+use crate::places::geo::Point;
 use crate::places::{Question, Ticket};
 use crate::protocol::command::{Command, MAX_RADIUS_KM, MAX_RESULTS, Whatsat};
 use crate::protocol::record::Record;

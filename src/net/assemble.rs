@@ -9,12 +9,12 @@ use crate::config::{self, Config};
 use crate::http::{self, overview::Tiles};
 use crate::limits::Limits;
 use crate::places::Places;
-use crate::places::key::{ApiKey, KeyError};
+
 use crate::places::limits::MAX_PLACES_FILE_BYTES;
 use crate::places::offline::Offline;
-use crate::places::places_file::{self, Format};
-use crate::places::provider::Provider;
-use crate::places::upstream::{Client, Settings};
+use crate::places::offline::places_file::{self, Format};
+use crate::places::providers::Provider;
+use crate::places::upstream::{ApiKey, Client, KeyError, Settings};
 
 /// Returns the source of places, and the sockets to the provider if it is a remote one. `seed`
 /// varies the pauses of the circuit breaker.

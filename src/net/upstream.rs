@@ -22,8 +22,8 @@ use socket::Socket;
 use crate::config::Server;
 use crate::endpoint::{Host, Url};
 use crate::limits::{ATTEMPT_DELAY, MAX_ATTEMPTS, READ_CHUNK, UPSTREAM_READS_PER_TURN};
-use crate::places::provider::Trouble;
-use crate::places::upstream::{Client, ConnId};
+use crate::places::http::Eof;
+use crate::places::upstream::{Client, ConnId, TransportError};
 
 /// The bit that tells the tokens of these sockets from those of clients and peers.
 const MARK: usize = 1 << (usize::BITS - 1);
@@ -59,13 +59,16 @@ struct Connecting {
     /// When the next address is tried though the last attempt goes on.
     next_at: Option<Duration>,
     attempts: Vec<Token>,
-    trouble: Option<Trouble>,
+    trouble: Option<TransportError>,
 }
 
 impl Connecting {
     /// An attempt has failed. What is told in the end is of the attempt that came furthest.
-    fn note(&mut self, trouble: Trouble) {
-        if !matches!((&self.trouble, &trouble), (Some(Trouble::Tls(_)), Trouble::Connect(_))) {
+    fn note(&mut self, trouble: TransportError) {
+        if !matches!(
+            (&self.trouble, &trouble),
+            (Some(TransportError::Tls(_)), TransportError::Connect(_))
+        ) {
             self.trouble = Some(trouble);
         }
     }
@@ -180,7 +183,7 @@ impl Upstream {
                     self.nameless.push(id);
                 }
                 Err(error) => {
-                    client.handle_failed(id, &Trouble::Resolve(error.to_string()), now);
+                    client.handle_failed(id, &TransportError::Resolve(error.to_string()), now);
                 }
             }
         }
@@ -216,7 +219,7 @@ impl Upstream {
         for id in std::mem::take(&mut self.nameless) {
             match &addresses {
                 Ok(addresses) => self.connect(id, addresses.clone(), registry, client, now),
-                Err(why) => client.handle_failed(id, &Trouble::Resolve(why.clone()), now),
+                Err(why) => client.handle_failed(id, &TransportError::Resolve(why.clone()), now),
             }
         }
     }
@@ -246,7 +249,8 @@ impl Upstream {
                 connecting.next_at = None;
                 if connecting.attempts.is_empty() {
                     let trouble = connecting.trouble.take();
-                    let trouble = trouble.unwrap_or(Trouble::Connect("no address is left".into()));
+                    let trouble =
+                        trouble.unwrap_or(TransportError::Connect("no address is left".into()));
                     self.connecting.remove(&id);
                     self.failed = self.failed.wrapping_add(1);
                     client.handle_failed(id, &trouble, now);
@@ -264,7 +268,7 @@ impl Upstream {
                 }
                 Err(error) => {
                     if let Some(connecting) = self.connecting.get_mut(&id) {
-                        connecting.note(Trouble::Connect(format!("{address}: {error}")));
+                        connecting.note(TransportError::Connect(format!("{address}: {error}")));
                     }
                 }
             }
@@ -306,7 +310,7 @@ impl Upstream {
                 Ok(false) => return,
                 Ok(true) => {}
                 Err(error) => {
-                    let trouble = Trouble::Connect(error.to_string());
+                    let trouble = TransportError::Connect(error.to_string());
                     return self.attempt_failed(token, id, trouble, registry, client, now);
                 }
             }
@@ -322,7 +326,7 @@ impl Upstream {
                     // What came of that is polled by the caller.
                 }
                 Err(error) => {
-                    let trouble = Trouble::Tls(error.to_string());
+                    let trouble = TransportError::Tls(error.to_string());
                     return self.attempt_failed(token, id, trouble, registry, client, now);
                 }
             }
@@ -346,7 +350,7 @@ impl Upstream {
         &mut self,
         token: Token,
         id: ConnId,
-        trouble: Trouble,
+        trouble: TransportError,
         registry: &Registry,
         client: &mut Client,
         now: Duration,
@@ -365,7 +369,7 @@ impl Upstream {
         let Some(socket) = sockets.get_mut(key(token)) else { return };
         if let Err(error) = socket.send() {
             self.drop_socket(token);
-            return client.handle_failed(id, &Trouble::Io(error.to_string()), now);
+            return client.handle_failed(id, &TransportError::Io(error.to_string()), now);
         }
         for _ in 0..UPSTREAM_READS_PER_TURN {
             if !socket.readable {
@@ -374,7 +378,7 @@ impl Upstream {
             match socket.receive(inbound) {
                 Ok(0) => {
                     self.drop_socket(token);
-                    return client.handle_eof(id, true, now);
+                    return client.handle_eof(id, Eof::Clean, now);
                 }
                 Ok(read) => client.handle_input(id, &inbound[..read], now),
                 Err(error) => match error.kind() {
@@ -386,11 +390,19 @@ impl Upstream {
                     kind => {
                         self.drop_socket(token);
                         return match kind {
-                            io::ErrorKind::UnexpectedEof => client.handle_eof(id, false, now),
+                            io::ErrorKind::UnexpectedEof => client.handle_eof(id, Eof::Abrupt, now),
                             io::ErrorKind::InvalidData => {
-                                client.handle_failed(id, &Trouble::Tls(error.to_string()), now);
+                                client.handle_failed(
+                                    id,
+                                    &TransportError::Tls(error.to_string()),
+                                    now,
+                                );
                             }
-                            _ => client.handle_failed(id, &Trouble::Io(error.to_string()), now),
+                            _ => client.handle_failed(
+                                id,
+                                &TransportError::Io(error.to_string()),
+                                now,
+                            ),
                         };
                     }
                 },
@@ -493,8 +505,8 @@ mod tests {
 
     use super::*;
     use crate::limits::PlacesLimits;
-    use crate::places::document::Point;
-    use crate::places::provider::Provider;
+    use crate::places::geo::Point;
+    use crate::places::providers::Provider;
     use crate::places::upstream::Settings;
     use crate::places::{Question, Ticket};
 

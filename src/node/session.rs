@@ -7,7 +7,7 @@ use crate::herd::directory::{AHEAD, MAX_RECORD, Offer};
 use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress, Transport};
 use crate::herd::link::ConnectionId;
 use crate::limits::CLIENT_BYTES_PER_TURN;
-use crate::places::document::Point;
+use crate::places::geo::Point;
 use crate::places::{Question, Ticket};
 use crate::protocol::command::{Command, Iamat, Whatsat, client_of, is_http_request_line};
 use crate::protocol::framing::{Framed, Framing};

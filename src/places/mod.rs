@@ -1,22 +1,15 @@
-//! Places: who knows what is near. Pure.
+//! Places: answers the question what is near a client. Pure.
+//!
+//! [`offline`] searches places in memory; [`upstream`] queries a provider over the network. Both
+//! produce the same [`document`].
 
-pub mod answer;
 pub mod document;
-mod failure;
-pub mod gazetteer;
-mod google;
-mod google_legacy;
+pub mod geo;
 pub mod http;
-mod index;
-mod json;
-pub mod key;
 pub mod limits;
 pub mod offline;
-mod overpass;
-pub mod places_file;
-pub mod provider;
-pub mod question;
-mod target;
+pub mod providers;
+mod question;
 pub mod upstream;
 
 use core::time::Duration;
@@ -26,17 +19,17 @@ pub use question::Question;
 use upstream::Client;
 pub use upstream::{Asked, Ticket};
 
-/// Whoever is configured to know what is near.
+/// The configured source of places.
 pub enum Places {
     /// Places in memory.
     Offline(Offline),
-    /// A provider that is asked over the network.
+    /// A provider that is queried over the network.
     Upstream(Box<Client>),
 }
 
 impl Places {
-    /// Asks for at most `max_results` places. A document that is known at once is appended to
-    /// `out`; otherwise `ticket` waits.
+    /// Asks for at most `max_results` places. A document that is available immediately is appended
+    /// to `out`; otherwise `ticket` waits for [`poll_answer`](Self::poll_answer).
     pub fn ask(
         &mut self,
         ticket: Ticket,
@@ -47,7 +40,7 @@ impl Places {
     ) -> Asked {
         match self {
             Self::Offline(places) => {
-                // Nothing is within no distance: not even what is right here.
+                // A circle without extent contains no place, not even one at its center.
                 let max = if question.radius_m > 0.0 { max_results.into() } else { 0 };
                 places.answer(question.center, question.radius_m, max, out);
                 Asked::Answered
@@ -56,7 +49,7 @@ impl Places {
         }
     }
 
-    /// The next answer that had to wait: its document is appended.
+    /// Appends the document of the next question that has been answered, and returns its ticket.
     pub fn poll_answer(&mut self, out: &mut Vec<u8>) -> Option<Ticket> {
         match self {
             Self::Offline(_) => None,
@@ -64,7 +57,7 @@ impl Places {
         }
     }
 
-    /// Nobody waits for the answer to this question any more.
+    /// Cancels a question that waits for its answer.
     pub fn cancel(&mut self, ticket: Ticket) {
         match self {
             Self::Offline(_) => {}
@@ -72,7 +65,7 @@ impl Places {
         }
     }
 
-    /// The client of the provider, if one is asked over the network.
+    /// The client of the provider, unless the places are in memory.
     pub fn upstream(&mut self) -> Option<&mut Client> {
         match self {
             Self::Offline(_) => None,

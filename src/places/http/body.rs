@@ -3,7 +3,7 @@
 use httparse::EMPTY_HEADER;
 use memchr::memchr;
 
-use super::Broken;
+use super::HttpError;
 use super::head::Framing;
 use super::section::Section;
 use crate::places::limits::{
@@ -29,7 +29,7 @@ impl Body {
 
     /// Takes the body's part of `data`. `Some` with the number of bytes used when the body is
     /// whole, `None` when all of `data` was used and more must come.
-    pub(super) fn push(&mut self, data: &[u8]) -> Result<Option<usize>, Broken> {
+    pub(super) fn push(&mut self, data: &[u8]) -> Result<Option<usize>, HttpError> {
         match self {
             Self::Length { left, bytes } => {
                 let used = data.len().min(*left);
@@ -40,7 +40,7 @@ impl Body {
             Self::Chunked(chunked) => chunked.push(data),
             Self::UntilClose(bytes) => {
                 if data.len() > MAX_BODY_BYTES - bytes.len() {
-                    return Err(Broken::BodyTooLong);
+                    return Err(HttpError::BodyTooLong);
                 }
                 bytes.extend_from_slice(data);
                 Ok(None)
@@ -83,7 +83,7 @@ impl Default for Step {
 }
 
 impl Chunked {
-    fn push(&mut self, data: &[u8]) -> Result<Option<usize>, Broken> {
+    fn push(&mut self, data: &[u8]) -> Result<Option<usize>, HttpError> {
         let mut used = 0;
         while used < data.len() {
             let rest = &data[used..];
@@ -93,7 +93,7 @@ impl Chunked {
                     let piece = &rest[..newline.unwrap_or(rest.len())];
                     // One more for the CR, which is not counted.
                     if line.len() + piece.len() > MAX_CHUNK_LINE_BYTES + 1 {
-                        return Err(Broken::ChunkExtension);
+                        return Err(HttpError::ChunkExtension);
                     }
                     line.extend_from_slice(piece);
                     used += piece.len();
@@ -115,14 +115,14 @@ impl Chunked {
                 Step::DataEnd(cr) => {
                     let expected = if *cr { b'\n' } else { b'\r' };
                     if rest[0] != expected {
-                        return Err(Broken::ChunkEnd);
+                        return Err(HttpError::ChunkEnd);
                     }
                     used += 1;
                     self.step = if *cr { Step::default() } else { Step::DataEnd(true) };
                 }
                 Step::Trailer(section) => {
                     let Some(end) =
-                        section.push(rest, MAX_TRAILER_BYTES, Broken::TrailerTooLong)?
+                        section.push(rest, MAX_TRAILER_BYTES, HttpError::TrailerTooLong)?
                     else {
                         return Ok(None);
                     };
@@ -135,25 +135,25 @@ impl Chunked {
     }
 
     /// What follows a chunk-size line, given without its LF.
-    fn begin(&mut self, line: &[u8]) -> Result<Step, Broken> {
-        let line = line.strip_suffix(b"\r").ok_or(Broken::ChunkSize)?;
+    fn begin(&mut self, line: &[u8]) -> Result<Step, HttpError> {
+        let line = line.strip_suffix(b"\r").ok_or(HttpError::ChunkSize)?;
         let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
         let (size, extension) = line.split_at(digits);
-        let size = chunk_size(size).ok_or(Broken::ChunkSize)?;
+        let size = chunk_size(size).ok_or(HttpError::ChunkSize)?;
         if !extension.is_empty() {
             // chunk-ext = *( BWS ";" BWS chunk-ext-name … )
             match extension.trim_ascii_start().first() {
                 Some(b';') => {}
-                _ => return Err(Broken::ChunkSize),
+                _ => return Err(HttpError::ChunkSize),
             }
             self.extensions += extension.len();
             let control = |&b: &u8| b.is_ascii_control() && b != b'\t';
             if extension.iter().any(control) || self.extensions > MAX_CHUNK_EXTENSION_BYTES {
-                return Err(Broken::ChunkExtension);
+                return Err(HttpError::ChunkExtension);
             }
         }
         if size > (MAX_BODY_BYTES - self.bytes.len()) as u64 {
-            return Err(Broken::BodyTooLong);
+            return Err(HttpError::BodyTooLong);
         }
         Ok(if size == 0 { Step::Trailer(Section::default()) } else { Step::Data(size as usize) })
     }
@@ -169,11 +169,11 @@ fn chunk_size(digits: &[u8]) -> Option<u64> {
 }
 
 /// Trailer fields are dropped (RFC 9112, section 7.1.2), but they must be fields.
-fn check_trailer(bytes: &[u8]) -> Result<(), Broken> {
+fn check_trailer(bytes: &[u8]) -> Result<(), HttpError> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     match httparse::parse_headers(bytes, &mut headers) {
         Ok(httparse::Status::Complete((used, _))) if used == bytes.len() => Ok(()),
-        Ok(_) => Err(Broken::Malformed(httparse::Error::HeaderName)),
-        Err(error) => Err(Broken::Malformed(error)),
+        Ok(_) => Err(HttpError::Malformed(httparse::Error::HeaderName)),
+        Err(error) => Err(HttpError::Malformed(error)),
     }
 }

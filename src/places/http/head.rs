@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use httparse::EMPTY_HEADER;
 
-use super::{Broken, Response};
+use super::{HttpError, Response};
 use crate::places::limits::{MAX_BODY_BYTES, MAX_HEADERS, MAX_RETRY_AFTER};
 
 /// How the body is delimited (RFC 9112, section 6.3).
@@ -17,6 +17,16 @@ pub(super) enum Framing {
     /// The end of the stream.
     #[default]
     UntilClose,
+}
+
+/// The input after a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Follows {
+    Nothing,
+    /// More bytes, although there was no further request.
+    Surplus,
+    /// The end of the stream.
+    Eof,
 }
 
 /// The part of a head that outlives its bytes.
@@ -33,33 +43,33 @@ pub(super) struct Head {
 
 impl Head {
     /// Parses a head that ends with its empty line.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, Broken> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, HttpError> {
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
         match response.parse(bytes) {
             Ok(httparse::Status::Complete(used)) if used == bytes.len() => {}
             // The section ended with an empty line, so anything but a whole head is malformed.
-            Ok(_) => return Err(Broken::Malformed(httparse::Error::Status)),
-            Err(error) => return Err(Broken::Malformed(error)),
+            Ok(_) => return Err(HttpError::Malformed(httparse::Error::Status)),
+            Err(error) => return Err(HttpError::Malformed(error)),
         }
         let status = response.code.unwrap_or_default();
         match status {
-            101 => return Err(Broken::SwitchingProtocols),
+            101 => return Err(HttpError::SwitchingProtocols),
             // Whatever framing an interim response claims, it ends with its head.
             100..=199 => return Ok(Self { interim: true, status, ..Self::default() }),
             200..=599 => {}
-            _ => return Err(Broken::StatusCode),
+            _ => return Err(HttpError::StatusCode),
         }
         let fields = Fields::read(response.headers)?;
         let http_1_1 = response.version == Some(1);
         if fields.chunked && !http_1_1 {
-            return Err(Broken::TransferEncoding);
+            return Err(HttpError::TransferEncoding);
         }
         let framing = match (fields.chunked, fields.length) {
-            (true, Some(_)) => return Err(Broken::LengthAndEncoding),
+            (true, Some(_)) => return Err(HttpError::LengthAndEncoding),
             _ if matches!(status, 204 | 304) => Framing::Length(0),
             (true, None) => Framing::Chunked,
-            (false, Some(length)) if length > MAX_BODY_BYTES => return Err(Broken::BodyTooLong),
+            (false, Some(length)) if length > MAX_BODY_BYTES => return Err(HttpError::BodyTooLong),
             (false, Some(length)) => Framing::Length(length),
             (false, None) => Framing::UntilClose,
         };
@@ -76,12 +86,12 @@ impl Head {
         })
     }
 
-    /// The response, now that its body is whole. `exact` says that nothing followed it.
-    pub(super) fn finish(self, body: Vec<u8>, exact: bool) -> Response {
+    /// Returns the response, given its complete body.
+    pub(super) fn finish(self, body: Vec<u8>, follows: Follows) -> Response {
         Response {
             status: self.status,
             body,
-            reusable: exact && self.keep_alive,
+            reusable: follows == Follows::Nothing && self.keep_alive,
             retry_after: self.retry_after,
             location: self.location,
         }
@@ -100,24 +110,24 @@ struct Fields {
 }
 
 impl Fields {
-    fn read(headers: &[httparse::Header<'_>]) -> Result<Self, Broken> {
+    fn read(headers: &[httparse::Header<'_>]) -> Result<Self, HttpError> {
         let mut fields = Self::default();
         for header in headers {
             let value = header.value;
             if header.name.eq_ignore_ascii_case("content-length") {
                 // RFC 9110, section 8.6: repeated values may be rejected even if they agree.
                 if fields.length.is_some() {
-                    return Err(Broken::ContentLength);
+                    return Err(HttpError::ContentLength);
                 }
-                fields.length = Some(number(value).ok_or(Broken::ContentLength)?);
+                fields.length = Some(number(value).ok_or(HttpError::ContentLength)?);
             } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
                 if fields.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Broken::TransferEncoding);
+                    return Err(HttpError::TransferEncoding);
                 }
                 fields.chunked = true;
             } else if header.name.eq_ignore_ascii_case("content-encoding") {
                 if !value.eq_ignore_ascii_case(b"identity") {
-                    return Err(Broken::ContentEncoding);
+                    return Err(HttpError::ContentEncoding);
                 }
             } else if header.name.eq_ignore_ascii_case("connection") {
                 for token in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {

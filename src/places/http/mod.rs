@@ -22,7 +22,7 @@ use std::fmt;
 use std::time::Duration;
 
 use body::Body;
-use head::Head;
+use head::{Follows, Head};
 pub use request::{Method, RequestWriter};
 use section::Section;
 
@@ -43,7 +43,16 @@ pub struct Response {
     pub location: Option<String>,
 }
 
-/// What a run of input led to.
+/// The way in which the peer ended the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eof {
+    /// The peer announced the end: a FIN on plain TCP, a `close_notify` on TLS.
+    Clean,
+    /// TLS without a `close_notify`: anybody on the path may have truncated the stream.
+    Abrupt,
+}
+
+/// The result of a piece of input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// The response is not whole yet.
@@ -54,7 +63,7 @@ pub enum Progress {
 
 /// Why a response is none. A response that is broken is never shown, cached or repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Broken {
+pub enum HttpError {
     /// The first bytes are not `HTTP/`.
     NotHttp,
     /// The status line, a header or a trailer field is malformed.
@@ -93,7 +102,7 @@ pub enum Broken {
     Truncated,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotHttp => "it did not begin with HTTP/",
@@ -120,7 +129,7 @@ impl fmt::Display for Broken {
     }
 }
 
-impl std::error::Error for Broken {}
+impl std::error::Error for HttpError {}
 
 /// The response side of one exchange.
 pub struct Exchange {
@@ -159,8 +168,8 @@ impl Exchange {
     /// connection is not reusable.
     ///
     /// # Errors
-    /// [`Broken`], as soon as the bytes cannot be the beginning of a sound response.
-    pub fn handle_input(&mut self, data: &[u8]) -> Result<Progress, Broken> {
+    /// [`HttpError`], as soon as the bytes cannot be the beginning of a sound response.
+    pub fn handle_input(&mut self, data: &[u8]) -> Result<Progress, HttpError> {
         self.started |= !data.is_empty();
         let result = self.advance(data);
         if !matches!(result, Ok(Progress::Pending)) {
@@ -169,30 +178,31 @@ impl Exchange {
         result
     }
 
-    /// Takes the end of the stream. `clean` says that the peer announced it: a FIN on plain TCP,
-    /// a `close_notify` on TLS. A body that has no length of its own ends only there.
+    /// Takes the end of the stream, which ends a body without a length.
     ///
     /// # Errors
-    /// [`Broken`], unless the response is one that ends with the stream, and the stream ended
+    /// [`HttpError`], unless the response is one that ends with the stream, and the stream ended
     /// cleanly.
-    pub fn handle_eof(&mut self, clean: bool) -> Result<Response, Broken> {
+    pub fn handle_eof(&mut self, eof: Eof) -> Result<Response, HttpError> {
         match std::mem::replace(&mut self.state, State::Over) {
-            State::Body(head, Body::UntilClose(bytes)) if clean => Ok(head.finish(bytes, false)),
-            _ if self.started => Err(Broken::Truncated),
-            _ => Err(Broken::NoResponse),
+            State::Body(head, Body::UntilClose(bytes)) if eof == Eof::Clean => {
+                Ok(head.finish(bytes, Follows::Eof))
+            }
+            _ if self.started => Err(HttpError::Truncated),
+            _ => Err(HttpError::NoResponse),
         }
     }
 
-    fn advance(&mut self, mut data: &[u8]) -> Result<Progress, Broken> {
+    fn advance(&mut self, mut data: &[u8]) -> Result<Progress, HttpError> {
         loop {
             match &mut self.state {
                 State::Head(section) => {
                     // At once, so that a server of another protocol that waits for us to speak does
                     // not cost a deadline.
                     if !section.may_begin(b"HTTP/", data) {
-                        return Err(Broken::NotHttp);
+                        return Err(HttpError::NotHttp);
                     }
-                    let Some(used) = section.push(data, MAX_HEAD_BYTES, Broken::HeadTooLong)?
+                    let Some(used) = section.push(data, MAX_HEAD_BYTES, HttpError::HeadTooLong)?
                     else {
                         return Ok(Progress::Pending);
                     };
@@ -201,7 +211,7 @@ impl Exchange {
                     if head.interim {
                         self.interim += 1;
                         if self.interim > MAX_INTERIM_RESPONSES {
-                            return Err(Broken::TooManyInterim);
+                            return Err(HttpError::TooManyInterim);
                         }
                         self.state = State::Head(Section::default());
                     } else {
@@ -211,9 +221,10 @@ impl Exchange {
                 }
                 State::Body(head, body) => {
                     let Some(used) = body.push(data)? else { return Ok(Progress::Pending) };
-                    let surplus = used < data.len();
+                    let follows =
+                        if used < data.len() { Follows::Surplus } else { Follows::Nothing };
                     let head = std::mem::take(head);
-                    return Ok(Progress::Done(head.finish(body.take(), !surplus)));
+                    return Ok(Progress::Done(head.finish(body.take(), follows)));
                 }
                 State::Over => return Ok(Progress::Pending),
             }

@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use super::Broken;
+use super::HttpError;
 
 /// Bytes of a section so far. Nothing but line ends is looked at before the last one is there.
 #[derive(Debug, Default)]
@@ -18,8 +18,8 @@ impl Section {
         &mut self,
         data: &[u8],
         max: usize,
-        too_long: Broken,
-    ) -> Result<Option<usize>, Broken> {
+        too_long: HttpError,
+    ) -> Result<Option<usize>, HttpError> {
         let mut used = 0;
         while used < data.len() {
             let rest = &data[used..];
@@ -34,7 +34,7 @@ impl Section {
             if newline.is_some() {
                 let line = &self.bytes[self.line..];
                 if !line.ends_with(b"\r\n") {
-                    return Err(Broken::BareLf);
+                    return Err(HttpError::BareLf);
                 }
                 if line.len() == 2 {
                     return Ok(Some(used));

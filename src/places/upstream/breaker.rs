@@ -1,19 +1,19 @@
-//! The circuit breaker: a provider that keeps failing is left alone for a while.
+//! The circuit breaker: stops requests to a provider that keeps failing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::places::answer::{Fault, Refusal};
+use super::failure::{Blame, Failure};
 use crate::places::limits::{BREAKER_MAX_PAUSE, BREAKER_MIN_PAUSE, BREAKER_THRESHOLD};
 use crate::rng::Rng;
 
-/// Closed until failures follow each other, then open for a pause, then half open: one question is
-/// let through to probe. Pauses double, with jitter, so that the nodes of a herd that lost one
-/// provider do not come back at once.
+/// Closed until a number of consecutive failures, then open for a pause, then half-open: one
+/// question is admitted as a probe. Pauses double, with jitter, so that the nodes of a herd do not
+/// return to a failed provider at the same moment.
 #[derive(Debug)]
 pub(super) struct Breaker {
     state: State,
-    /// How often in a row it has opened.
+    /// The number of openings since the last success.
     openings: u32,
     random: Rng,
 }
@@ -21,100 +21,95 @@ pub(super) struct Breaker {
 #[derive(Debug)]
 enum State {
     Closed { failures: u32 },
-    Open { until: Duration, refusal: Arc<Refusal> },
-    HalfOpen { refusal: Arc<Refusal> },
+    Open { until: Duration, failure: Arc<Failure> },
+    HalfOpen { failure: Arc<Failure> },
 }
 
-/// Whether a question may be put to the provider.
-#[derive(Debug)]
-pub(super) enum Admission {
-    /// As any other.
-    Pass,
-    /// As the one that finds out whether the provider is back. Its outcome must be reported.
+/// The role of an admitted question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The breaker is closed.
+    Regular,
+    /// The question finds out whether the provider has recovered. Its outcome must be reported.
     Probe,
-    /// Not now.
-    Refuse(Arc<Refusal>),
 }
 
 impl Breaker {
-    /// A closed breaker. `seed` varies its pauses.
+    /// Creates a closed breaker. `seed` determines the jitter of its pauses.
     pub(super) fn new(seed: u64) -> Self {
         Self { state: State::Closed { failures: 0 }, openings: 0, random: Rng::new(seed) }
     }
 
-    /// Whether a question may be put to the provider now.
-    pub(super) fn admit(&mut self, now: Duration) -> Admission {
+    /// Admits a question, or returns the failure to answer it with.
+    pub(super) fn admit(&mut self, now: Duration) -> Result<Role, Arc<Failure>> {
         match &self.state {
-            State::Closed { .. } => Admission::Pass,
-            State::Open { until, refusal } if *until <= now => {
-                self.state = State::HalfOpen { refusal: refusal.clone() };
-                Admission::Probe
+            State::Closed { .. } => Ok(Role::Regular),
+            State::Open { until, failure } if *until <= now => {
+                self.state = State::HalfOpen { failure: failure.clone() };
+                Ok(Role::Probe)
             }
-            State::Open { refusal, .. } | State::HalfOpen { refusal } => {
-                Admission::Refuse(refusal.clone())
-            }
+            State::Open { failure, .. } | State::HalfOpen { failure } => Err(failure.clone()),
         }
     }
 
-    /// The provider has answered.
+    /// Reports that the provider has answered, and closes the breaker.
     pub(super) fn succeeded(&mut self) {
         self.state = State::Closed { failures: 0 };
         self.openings = 0;
     }
 
-    /// The provider has failed, in the way that `cause` tells. `probe` says that the question was
-    /// the one that was to find out. Returns the refusal for all that wait, if the breaker has
-    /// opened now.
+    /// Reports the failure of a question. If the breaker opens, returns the failure to answer all
+    /// queued questions with.
     pub(super) fn failed(
         &mut self,
-        cause: &Refusal,
-        probe: bool,
+        cause: &Failure,
+        role: Role,
         now: Duration,
-    ) -> Option<Arc<Refusal>> {
-        let asked_for = match cause.fault {
-            Fault::Provider { pause } => pause,
-            Fault::Question | Fault::Nobody => return None,
+    ) -> Option<Arc<Failure>> {
+        let retry_after = match cause.blame {
+            Blame::Provider { retry_after } => retry_after,
+            Blame::Question | Blame::Node => return None,
         };
         match &mut self.state {
             State::Closed { failures } => {
                 *failures += 1;
-                if *failures < BREAKER_THRESHOLD && asked_for.is_none() {
+                if *failures < BREAKER_THRESHOLD && retry_after.is_none() {
                     return None;
                 }
             }
-            State::HalfOpen { .. } if probe => {}
-            // Stragglers from before it opened say nothing new.
+            State::HalfOpen { .. } if role == Role::Probe => {}
+            // Requests from before it opened prove nothing.
             State::HalfOpen { .. } | State::Open { .. } => return None,
         }
-        let pause = self.pause().max(asked_for.unwrap_or_default());
+        let pause = self.pause().max(retry_after.unwrap_or_default());
         self.openings = self.openings.saturating_add(1);
-        let refusal = Arc::new(Refusal {
+        let failure = Arc::new(Failure {
             status: cause.status,
             message: format!(
-                "the provider keeps failing and is left alone for {} s: {}",
+                "the provider keeps failing, and the circuit breaker is open for {} s: {}",
                 pause.as_secs_f64().ceil(),
                 cause.message
             ),
-            fault: Fault::Nobody,
+            blame: Blame::Node,
         });
-        self.state = State::Open { until: now + pause, refusal: refusal.clone() };
-        Some(refusal)
+        self.state = State::Open { until: now + pause, failure: failure.clone() };
+        Some(failure)
     }
 
-    /// The probe was given up before it found out: the next question probes.
+    /// Reports that the probe was abandoned without an outcome: the next question is the probe.
     pub(super) fn probe_lost(&mut self) {
-        if let State::HalfOpen { refusal } = &self.state {
-            self.state = State::Open { until: Duration::ZERO, refusal: refusal.clone() };
+        if let State::HalfOpen { failure } = &self.state {
+            self.state = State::Open { until: Duration::ZERO, failure: failure.clone() };
         }
     }
 
-    /// Whether the provider is left alone now. Once the pause has run out it is not, though nobody
-    /// has asked yet: who waits for this to end before asking must not wait for ever.
+    /// Returns true during a pause. At its end the breaker counts as closed even before the probe:
+    /// a load balancer that waits for this before it sends questions would wait indefinitely.
     pub(super) fn is_open(&self, now: Duration) -> bool {
         matches!(self.state, State::Open { until, .. } if until > now)
     }
 
-    /// The next pause: doubled each time, and between half and all of that.
+    /// Returns the next pause: it doubles with each opening, and is reduced by up to half at random.
     fn pause(&mut self) -> Duration {
         let doubled = BREAKER_MIN_PAUSE.saturating_mul(1 << self.openings.min(16));
         let full = doubled.min(BREAKER_MAX_PAUSE);
@@ -127,11 +122,11 @@ mod tests {
     use super::*;
     use crate::places::document::Status;
 
-    fn failure(pause: Option<u64>) -> Refusal {
-        Refusal {
+    fn failure(retry_after: Option<u64>) -> Failure {
+        Failure {
             status: Status::UnknownError,
-            message: "the host is away".into(),
-            fault: Fault::Provider { pause: pause.map(Duration::from_secs) },
+            message: "the host is unreachable".into(),
+            blame: Blame::Provider { retry_after: retry_after.map(Duration::from_secs) },
         }
     }
 
@@ -143,70 +138,70 @@ mod tests {
     fn opened(now: Duration) -> Breaker {
         let mut breaker = Breaker::new(7);
         for i in 1..=BREAKER_THRESHOLD {
-            let opened = breaker.failed(&failure(None), false, now).is_some();
+            let opened = breaker.failed(&failure(None), Role::Regular, now).is_some();
             assert_eq!(opened, i == BREAKER_THRESHOLD);
         }
         breaker
     }
 
     #[test]
-    fn it_opens_after_failures_in_a_row_only() {
+    fn it_opens_only_after_consecutive_failures() {
         let mut breaker = Breaker::new(1);
         for _ in 0..100 {
             for _ in 1..BREAKER_THRESHOLD {
-                assert!(breaker.failed(&failure(None), false, secs(0)).is_none());
+                assert!(breaker.failed(&failure(None), Role::Regular, secs(0)).is_none());
             }
             breaker.succeeded();
         }
-        assert!(matches!(breaker.admit(secs(0)), Admission::Pass));
+        assert!(matches!(breaker.admit(secs(0)), Ok(Role::Regular)));
         let mut breaker = opened(secs(0));
-        let Admission::Refuse(refusal) = breaker.admit(secs(0)) else { panic!("not refused") };
-        assert_eq!(refusal.status, Status::UnknownError);
-        assert!(refusal.message.contains("the host is away"));
+        let failure = breaker.admit(secs(0)).unwrap_err();
+        assert_eq!(failure.status, Status::UnknownError);
+        assert!(failure.message.contains("the host is unreachable"));
     }
 
     #[test]
-    fn one_question_probes_and_decides() {
+    fn the_outcome_of_the_probe_decides() {
         let mut breaker = opened(secs(0));
-        assert!(matches!(breaker.admit(secs(1)), Admission::Probe));
-        assert!(matches!(breaker.admit(secs(1)), Admission::Refuse(_)));
-        // A straggler is not the probe.
-        assert!(breaker.failed(&failure(None), false, secs(1)).is_none());
-        assert!(breaker.failed(&failure(None), true, secs(1)).is_some());
-        assert!(matches!(breaker.admit(secs(1)), Admission::Refuse(_)));
-        assert!(matches!(breaker.admit(secs(3)), Admission::Probe));
+        assert!(matches!(breaker.admit(secs(1)), Ok(Role::Probe)));
+        assert!(matches!(breaker.admit(secs(1)), Err(_)));
+        // An older request is not the probe.
+        assert!(breaker.failed(&failure(None), Role::Regular, secs(1)).is_none());
+        assert!(breaker.failed(&failure(None), Role::Probe, secs(1)).is_some());
+        assert!(matches!(breaker.admit(secs(1)), Err(_)));
+        assert!(matches!(breaker.admit(secs(3)), Ok(Role::Probe)));
         breaker.succeeded();
-        assert!(matches!(breaker.admit(secs(3)), Admission::Pass));
+        assert!(matches!(breaker.admit(secs(3)), Ok(Role::Regular)));
     }
 
     #[test]
-    fn pauses_begin_anew_once_the_provider_is_back() {
+    fn pauses_start_over_after_a_recovery() {
         let mut breaker = opened(secs(0));
         let mut now = secs(0);
         for _ in 0..6 {
             now += BREAKER_MAX_PAUSE;
-            assert!(matches!(breaker.admit(now), Admission::Probe));
-            assert!(breaker.failed(&failure(None), true, now).is_some());
+            assert!(matches!(breaker.admit(now), Ok(Role::Probe)));
+            assert!(breaker.failed(&failure(None), Role::Probe, now).is_some());
         }
-        assert!(matches!(breaker.admit(now + BREAKER_MIN_PAUSE), Admission::Refuse(_)));
+        assert!(matches!(breaker.admit(now + BREAKER_MIN_PAUSE), Err(_)));
         breaker.succeeded();
         for _ in 0..BREAKER_THRESHOLD {
-            breaker.failed(&failure(None), false, now);
+            breaker.failed(&failure(None), Role::Regular, now);
         }
-        assert!(matches!(breaker.admit(now), Admission::Refuse(_)));
-        assert!(matches!(breaker.admit(now + BREAKER_MIN_PAUSE), Admission::Probe));
+        assert!(matches!(breaker.admit(now), Err(_)));
+        assert!(matches!(breaker.admit(now + BREAKER_MIN_PAUSE), Ok(Role::Probe)));
     }
 
     #[test]
-    fn a_probe_that_is_lost_is_repeated() {
+    fn a_lost_probe_is_repeated() {
         let mut breaker = opened(secs(0));
-        assert!(matches!(breaker.admit(secs(1)), Admission::Probe));
+        assert!(matches!(breaker.admit(secs(1)), Ok(Role::Probe)));
         breaker.probe_lost();
-        assert!(matches!(breaker.admit(secs(1)), Admission::Probe));
+        assert!(matches!(breaker.admit(secs(1)), Ok(Role::Probe)));
     }
 
     #[test]
-    fn pauses_double_up_to_a_cap_and_vary() {
+    fn pauses_double_up_to_a_limit_and_vary() {
         let mut seen = Vec::new();
         for seed in 0..50 {
             let mut breaker = Breaker::new(seed);
@@ -225,10 +220,10 @@ mod tests {
     }
 
     #[test]
-    fn a_provider_that_asks_for_a_pause_gets_it_at_once() {
+    fn a_requested_pause_opens_it_immediately() {
         let mut breaker = Breaker::new(1);
-        assert!(breaker.failed(&failure(Some(30)), false, secs(0)).is_some());
-        assert!(matches!(breaker.admit(secs(29)), Admission::Refuse(_)));
-        assert!(matches!(breaker.admit(secs(30)), Admission::Probe));
+        assert!(breaker.failed(&failure(Some(30)), Role::Regular, secs(0)).is_some());
+        assert!(matches!(breaker.admit(secs(29)), Err(_)));
+        assert!(matches!(breaker.admit(secs(30)), Ok(Role::Probe)));
     }
 }

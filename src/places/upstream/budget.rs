@@ -1,22 +1,22 @@
-//! How many requests may be made: in a second, and in a day.
+//! Request budgets: per second and per day.
 
 use std::time::Duration;
 
-/// The hours that a day's requests are counted in. One more than a day has, so that any 24 hours
-/// lie within what is remembered.
+/// The number of hours for which requests are counted. It is one more than a day has, so that it
+/// covers any period of 24 hours.
 const HOURS: usize = 25;
 
-/// One hour.
 const HOUR: Duration = Duration::from_hours(1);
 
-/// Both budgets.
+/// The budgets for requests to the provider.
 ///
-/// The one per second is a token bucket that holds one second's worth, kept as the generic cell
-/// rate algorithm does: a single point in time, the one at which the bucket will be full again.
+/// The budget per second is a token bucket with a capacity of one second's worth, implemented as
+/// the generic cell rate algorithm (GCRA, ITU-T I.371): its state is the instant at which the bucket
+/// will be full.
 ///
-/// The one per day holds for any 24 hours in a row, counted by the hour on the monotonic clock: a
-/// calendar day would let twice the budget through around midnight, and would follow every step
-/// of the wall clock. A restart forgets it.
+/// The budget per day applies to any period of 24 hours, counted by the hour on the monotonic
+/// clock. A calendar day would permit twice the budget around midnight, and would be affected by
+/// changes of the wall clock. It is not kept across restarts.
 #[derive(Debug)]
 pub(super) struct Budget {
     per_second: Option<u32>,
@@ -27,7 +27,7 @@ pub(super) struct Budget {
     today: u32,
 }
 
-/// Which budget is used up.
+/// The budget that is exhausted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exhausted {
     PerSecond,
@@ -35,7 +35,7 @@ pub(super) enum Exhausted {
 }
 
 impl Exhausted {
-    /// What happened, and what to do.
+    /// Returns what happened, and what to do.
     pub(super) fn message(self) -> &'static str {
         match self {
             Self::PerSecond => {
@@ -51,14 +51,14 @@ impl Exhausted {
 }
 
 impl Budget {
-    /// Budgets; `None` is no limit.
+    /// Creates budgets; `None` is unlimited.
     pub(super) fn new(per_second: Option<u32>, per_day: Option<u32>) -> Self {
         Self { per_second, per_day, full_at: Duration::ZERO, hours: [0; HOURS], hour: 0, today: 0 }
     }
 
-    /// Whether one more request will be affordable behind `waiting` others that were let in and
-    /// have not been made yet.
-    pub(super) fn admits(&mut self, waiting: usize, now: Duration) -> Result<(), Exhausted> {
+    /// Checks that the budgets cover one more request after `waiting` others that were admitted
+    /// but not sent yet.
+    pub(super) fn check(&mut self, waiting: usize, now: Duration) -> Result<(), Exhausted> {
         self.roll(now);
         let wanted = u32::try_from(waiting).unwrap_or(u32::MAX).saturating_add(1);
         if self.per_day.is_some_and(|max| self.today.saturating_add(wanted) > max) {
@@ -66,7 +66,7 @@ impl Budget {
         }
         if let Some(rate) = self.per_second {
             let full_at = self.full_at.max(now) + tokens(wanted, rate);
-            // One token's worth of rounding may be missing from the sum of many.
+            // The sum of many tokens may be short by one rounding error each.
             if full_at > now + Duration::from_secs(1) {
                 return Err(Exhausted::PerSecond);
             }
@@ -74,9 +74,9 @@ impl Budget {
         Ok(())
     }
 
-    /// Pays for one request, if it is affordable.
+    /// Takes one request from the budgets, if they cover it.
     pub(super) fn take(&mut self, now: Duration) -> Result<(), Exhausted> {
-        self.admits(0, now)?;
+        self.check(0, now)?;
         if let Some(rate) = self.per_second {
             self.full_at = self.full_at.max(now) + tokens(1, rate);
         }
@@ -86,7 +86,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Forgets the hours that are more than a day ago.
+    /// Drops the hours that are more than a day old.
     fn roll(&mut self, now: Duration) {
         let hour = now.as_secs() / HOUR.as_secs();
         while self.hour < hour {
@@ -104,8 +104,8 @@ impl Budget {
     }
 }
 
-/// The time in which `count` tokens drip in. Rounded down, so that a second's worth is never more
-/// than a second.
+/// Returns the time that `count` tokens take to accrue, rounded down, so that a second's worth never
+/// takes more than a second.
 fn tokens(count: u32, rate: u32) -> Duration {
     Duration::from_nanos(u64::from(count) * 1_000_000_000 / u64::from(rate.max(1)))
 }
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_has_its_tokens_and_no_more() {
+    fn a_second_has_a_limited_number_of_tokens() {
         let mut budget = Budget::new(Some(3), None);
         for _ in 0..3 {
             assert_eq!(budget.take(at(10.0)), Ok(()));
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(budget.take(at(10.3)), Err(Exhausted::PerSecond));
         assert_eq!(budget.take(at(10.34)), Ok(()));
         assert_eq!(budget.take(at(10.34)), Err(Exhausted::PerSecond));
-        // What is not used is not saved up beyond one second's worth.
+        // Unused tokens accumulate up to one second's worth.
         for _ in 0..3 {
             assert_eq!(budget.take(at(1000.0)), Ok(()));
         }
@@ -138,19 +138,19 @@ mod tests {
     }
 
     #[test]
-    fn those_that_wait_are_counted() {
+    fn waiting_questions_are_counted() {
         let mut budget = Budget::new(Some(3), None);
-        assert_eq!(budget.admits(2, at(0.0)), Ok(()));
-        assert_eq!(budget.admits(3, at(0.0)), Err(Exhausted::PerSecond));
+        assert_eq!(budget.check(2, at(0.0)), Ok(()));
+        assert_eq!(budget.check(3, at(0.0)), Err(Exhausted::PerSecond));
         let mut budget = Budget::new(None, Some(3));
         assert_eq!(budget.take(at(0.0)), Ok(()));
-        assert_eq!(budget.admits(1, at(0.0)), Ok(()));
-        assert_eq!(budget.admits(2, at(0.0)), Err(Exhausted::PerDay));
-        assert_eq!(budget.admits(usize::MAX, at(0.0)), Err(Exhausted::PerDay));
+        assert_eq!(budget.check(1, at(0.0)), Ok(()));
+        assert_eq!(budget.check(2, at(0.0)), Err(Exhausted::PerDay));
+        assert_eq!(budget.check(usize::MAX, at(0.0)), Err(Exhausted::PerDay));
     }
 
     #[test]
-    fn no_limit_is_no_limit() {
+    fn without_limits_every_request_is_admitted() {
         let mut budget = Budget::new(None, None);
         for _ in 0..10_000 {
             assert_eq!(budget.take(at(0.0)), Ok(()));
@@ -158,9 +158,9 @@ mod tests {
     }
 
     proptest! {
-        /// No window of 24 hours, wherever it begins, has more requests than a day may have.
+        /// No period of 24 hours contains more requests than the budget.
         #[test]
-        fn any_day_is_within_its_budget(
+        fn any_24_hours_stay_within_the_budget(
             steps in prop::collection::vec((0u64..20_000, 1usize..8), 1..200),
             max in 1u32..40,
         ) {
@@ -176,9 +176,9 @@ mod tests {
                 }
                 let day = made.iter().filter(|&&then| now < then + 24 * HOUR).count();
                 prop_assert!(day <= max as usize);
-                // And what was used comes back.
+                // The budget recovers.
                 if made.last().is_none_or(|&last| now > last + 25 * HOUR) {
-                    prop_assert_eq!(budget.admits(0, now), Ok(()));
+                    prop_assert_eq!(budget.check(0, now), Ok(()));
                 }
             }
         }

@@ -1,21 +1,21 @@
-//! Answers that are used again for a while.
+//! The cache of listings.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::places::answer::Listing;
+use super::listing::Listing;
 use crate::places::limits::MAX_CACHE_BYTES;
 use crate::places::question::Key;
 
-/// Listings by question, each for the same time, so that the oldest is the next to expire. Bounded
-/// in entries and bytes; what is over is dropped oldest first.
+/// Listings by question. All have the same time to live, so the oldest is the next to expire. The
+/// numbers of entries and of bytes are bounded; the oldest entries are evicted first.
 #[derive(Debug)]
 pub(super) struct Cache {
     ttl: Duration,
     max_entries: usize,
     entries: BTreeMap<Key, Entry>,
-    /// The entries in the order in which they expire.
+    /// The entries in order of expiry.
     order: VecDeque<Key>,
     bytes: usize,
 }
@@ -27,7 +27,7 @@ struct Entry {
 }
 
 impl Cache {
-    /// A cache; without a `ttl` it keeps nothing.
+    /// Creates a cache; without a `ttl` it stores nothing.
     pub(super) fn new(ttl: Option<Duration>, max_entries: usize) -> Self {
         let max_entries = if ttl.is_some() { max_entries } else { 0 };
         Self {
@@ -39,12 +39,12 @@ impl Cache {
         }
     }
 
-    /// The answer to a question, if it is known and has not expired.
+    /// Returns the listing for a question, unless it is unknown or has expired.
     pub(super) fn get(&self, key: Key, now: Duration) -> Option<&Arc<Listing>> {
         self.entries.get(&key).filter(|entry| now < entry.expires).map(|entry| &entry.listing)
     }
 
-    /// Keeps an answer.
+    /// Stores a listing.
     pub(super) fn insert(&mut self, key: Key, listing: Arc<Listing>, now: Duration) {
         if self.max_entries == 0 {
             return;
@@ -57,29 +57,29 @@ impl Cache {
         while over(self) && self.remove_oldest() {}
     }
 
-    /// Forgets what has expired: a provider's terms limit how long its answers are held, not only
-    /// how long they are used.
+    /// Removes expired entries: the terms of a provider limit how long its data may be stored, not
+    /// only how long it may be used.
     pub(super) fn expire(&mut self, now: Duration) {
         while self.next_expiry().is_some_and(|at| at <= now) && self.remove_oldest() {}
     }
 
-    /// When the next entry expires.
+    /// The time at which the next entry expires.
     pub(super) fn next_expiry(&self) -> Option<Duration> {
         let oldest = self.order.front()?;
         self.entries.get(oldest).map(|entry| entry.expires)
     }
 
-    /// How many answers are kept.
+    /// The number of entries.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// How many bytes they are.
+    /// The number of bytes in use.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Removes the oldest entry, if there is one.
+    /// Removes the oldest entry. Returns false if there is none.
     fn remove_oldest(&mut self) -> bool {
         let Some(key) = self.order.pop_front() else { return false };
         if let Some(entry) = self.entries.remove(&key) {
@@ -88,8 +88,8 @@ impl Cache {
         true
     }
 
-    /// Removes one entry wherever it stands. It is rare: a question is asked again only when its
-    /// answer has expired, and then the answer is usually gone.
+    /// Removes the entry for a question. This is rare, so it may take linear time: a question is
+    /// sent again only after its entry has expired, which usually removed it.
     fn remove(&mut self, key: Key) {
         if let Some(entry) = self.entries.remove(&key) {
             self.bytes -= entry.listing.weight();

@@ -1,41 +1,49 @@
-//! The client of a places provider, without its sockets: who is asked what, on which connection,
-//! and what those who wait are told.
+//! The client of a places provider as a state machine without sockets. It decides which question
+//! is sent on which connection, and what each waiting ticket is answered.
 //!
 //! # Call order
 //!
-//! After every `ask`, `cancel` and `handle_…`, the shell polls until each answers `None`:
-//! - [`poll_close`](Client::poll_close): connections to close at once;
-//! - [`poll_connect`](Client::poll_connect): connections to open: resolve, then
-//!   [`handle_resolved`](Client::handle_resolved); TCP, TLS where the URL says so, then
-//!   [`handle_connected`](Client::handle_connected);
+//! The *shell* is the caller that owns the sockets. After every `ask`, `cancel` and `handle_…` it
+//! polls until each of these returns `None`:
+//! - [`poll_close`](Client::poll_close): connections to close immediately;
+//! - [`poll_connect`](Client::poll_connect): connections to establish. The shell resolves the host
+//!   name, calls [`handle_resolved`](Client::handle_resolved), connects over TCP and, for an
+//!   `https` URL, TLS, and calls [`handle_connected`](Client::handle_connected);
 //! - [`poll_output`](Client::poll_output): requests to write;
-//! - [`poll_answer`](Client::poll_answer): documents for those who wait.
+//! - [`poll_answer`](Client::poll_answer): documents for waiting tickets.
 //!
-//! What happens on a connection is told by [`handle_connected`](Client::handle_connected),
-//! [`handle_input`](Client::handle_input), [`handle_eof`](Client::handle_eof) and
-//! [`handle_failed`](Client::handle_failed). After the last two the connection is gone here; the
-//! shell closes its side without being asked again. Events about connections that are gone are
-//! ignored, so the shell need not sort out what crossed on the way.
+//! The shell reports the events of a connection with
+//! [`handle_connected`](Client::handle_connected), [`handle_input`](Client::handle_input),
+//! [`handle_eof`](Client::handle_eof) and [`handle_failed`](Client::handle_failed). The last two
+//! remove the connection; the shell closes its socket without a `poll_close`. Events of removed
+//! connections are ignored, so the shell need not filter events that were already under way.
 //!
 //! [`handle_timeout`](Client::handle_timeout) is due at [`poll_timeout`](Client::poll_timeout).
-//! All times are the same monotonic clock's and never go back.
+//! All times are readings of one monotonic clock.
 //!
-//! # Promises
+//! # Guarantees
 //!
-//! Every question gets exactly one answer, by its deadline if `handle_timeout` is called in time,
-//! unless its ticket is cancelled. The same question asked by many is one request; where that runs
-//! out of time, it is asked anew for those who joined later and have time left. Questions in the
-//! queue, on connections and waiting are bounded, and so are connections and the cache. A request is
-//! repeated at most once, and only if a connection that had been idle closed without a byte of
-//! response. What failed is never cached.
+//! - Every question gets exactly one answer, by its deadline if `handle_timeout` is called in
+//!   time, unless its ticket is canceled.
+//! - Identical questions share one request (single-flight). If it times out, it is repeated for
+//!   the tickets that joined later and have time left.
+//! - The numbers of queued and waiting questions, of connections and of cache entries are bounded.
+//! - A request is retried at most once, and only if it was sent on a connection that had been idle
+//!   and was closed without a byte of response.
+//! - Failures are never cached.
 
 mod breaker;
 mod budget;
 mod cache;
+pub(super) mod failure;
 mod flights;
+mod key;
+pub(super) mod listing;
 mod pool;
+mod printer;
 mod settings;
 mod stats;
+pub(super) mod target;
 #[cfg(test)]
 mod tests;
 
@@ -44,34 +52,36 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use breaker::{Admission, Breaker};
+use breaker::{Breaker, Role};
 use budget::Budget;
 use cache::Cache;
+use failure::{Blame, Failure, RequestError};
 use flights::{Flight, FlightId, Flights, Waiter};
-use pool::{Conn, Errand, Pool};
+use listing::{Listing, write_zero_results};
+use pool::{Assignment, Conn, History, Pool};
+use target::Target;
 
-use super::answer::{Fault, Listing, Refusal, write_zero_results};
 use super::document::Status;
-use super::failure::{Mishap, Trouble};
-use super::http::{Exchange, Progress, Response};
+use super::http::{Eof, Exchange, Progress, Response};
 use super::limits::{CONNECT_DEADLINE, IDLE_TIMEOUT, MAX_WAITERS};
 use super::question::Question;
-use super::target::Target;
 
+pub use failure::TransportError;
+pub use key::{ApiKey, KeyError};
 pub use pool::ConnId;
 pub use settings::Settings;
 pub use stats::{Gauges, Stats};
 
-/// What the shell calls a question by. No two questions that wait have the same.
+/// The identifier that the shell gives a question. It is unique among waiting questions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
-/// What became of a question at once.
+/// The immediate result of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
     /// The document has been appended.
     Answered,
-    /// The document will come from [`Client::poll_answer`].
+    /// The document will be returned by [`Client::poll_answer`].
     Waiting,
 }
 
@@ -90,18 +100,18 @@ pub struct Client {
     stats: Stats,
 }
 
-/// What a ticket gets.
+/// The answer to a ticket.
 #[derive(Clone)]
 enum Outcome {
     Places(Arc<Listing>),
-    Refused(Arc<Refusal>),
+    Failed(Arc<Failure>),
 }
 
 impl Client {
-    /// A client without connections; the first question opens one.
+    /// Creates a client. It has no connections; the first question opens one.
     pub fn new(settings: Settings) -> Self {
         let limits = &settings.limits;
-        // A connection carries one request at a time, so one beyond `max_in_flight` has no use.
+        // A connection carries one request at a time, so more than `max_in_flight` are useless.
         let connections = limits.pool_size.min(limits.max_in_flight.unwrap_or(usize::MAX));
         Self {
             cache: Cache::new(limits.cache_ttl, limits.cache_entries),
@@ -118,10 +128,10 @@ impl Client {
         }
     }
 
-    /// Asks for at most `max_results` places. A document that is known at once, be it from the
-    /// cache or a refusal, is appended to `out`; otherwise `ticket` waits.
+    /// Asks for at most `max_results` places. A document that is available immediately, from the
+    /// cache or because of a failure, is appended to `out`; otherwise `ticket` waits.
     ///
-    /// A ticket that waits already is cancelled first.
+    /// A ticket that is already waiting is canceled first.
     pub fn ask(
         &mut self,
         ticket: Ticket,
@@ -147,20 +157,19 @@ impl Client {
         match self.admit(question, now) {
             Ok(flight) => {
                 let deadline = now + self.settings.limits.deadline;
-                self.flights.wait(Waiter { ticket, max_results, deadline }, flight);
+                self.flights.join(Waiter { ticket, max_results, deadline }, flight);
                 self.pump(now);
                 Asked::Waiting
             }
-            Err(refusal) => {
-                self.count(refusal.status);
-                refusal.write(out);
+            Err(failure) => {
+                self.count(failure.status);
+                failure.write(out);
                 Asked::Answered
             }
         }
     }
 
-    /// Forgets a question: whoever asked has gone. A request that is on its way already goes on,
-    /// for the cache and for the others who ask the same.
+    /// Cancels a question. A request in flight continues, for the cache and for other tickets.
     pub fn cancel(&mut self, ticket: Ticket) {
         if let Some((id, _)) = self.flights.leave(ticket) {
             self.stats.cancelled += 1;
@@ -171,30 +180,30 @@ impl Client {
         }
     }
 
-    /// A connection that the shell is to open.
+    /// Returns a connection to establish.
     pub fn poll_connect(&mut self) -> Option<ConnId> {
         self.connects.pop_front()
     }
 
-    /// A connection that the shell is to close.
+    /// Returns a connection to close.
     pub fn poll_close(&mut self) -> Option<ConnId> {
         self.closes.pop_front()
     }
 
-    /// Appends a request to `out`; it is to be written to the connection returned.
+    /// Appends a request to `out`, and returns the connection to write it to.
     pub fn poll_output(&mut self, out: &mut Vec<u8>) -> Option<ConnId> {
         while let Some(id) = self.writable.pop_front() {
-            if let Some(Conn::Busy(errand)) = self.pool.get_mut(id)
-                && !errand.request.is_empty()
+            if let Some(Conn::Busy(assignment)) = self.pool.get_mut(id)
+                && !assignment.request.is_empty()
             {
-                out.append(&mut errand.request);
+                out.append(&mut assignment.request);
                 return Some(id);
             }
         }
         None
     }
 
-    /// Appends a document to `out`; it is for the ticket returned.
+    /// Appends a document to `out`, and returns the ticket that it answers.
     pub fn poll_answer(&mut self, out: &mut Vec<u8>) -> Option<Ticket> {
         let (ticket, max_results, outcome) = self.ready.pop_front()?;
         match outcome {
@@ -202,15 +211,15 @@ impl Client {
                 self.stats.answered += 1;
                 listing.write(max_results, out);
             }
-            Outcome::Refused(refusal) => {
-                self.count(refusal.status);
-                refusal.write(out);
+            Outcome::Failed(failure) => {
+                self.count(failure.status);
+                failure.write(out);
             }
         }
         Some(ticket)
     }
 
-    /// The moment at which [`handle_timeout`](Self::handle_timeout) is due, on the clock of `now`.
+    /// The time at which [`handle_timeout`](Self::handle_timeout) is due.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let flight = self.flights.next_deadline().map(|(_, deadline)| deadline);
         let wait = self.flights.next_wait().map(|(deadline, _)| deadline);
@@ -218,99 +227,98 @@ impl Client {
         next.into_iter().flatten().min()
     }
 
-    /// The addresses for a connection are known. Where they are not by the deadline, the look-up
-    /// is to blame.
+    /// Reports that the addresses for a connection are known. Until then, a timeout is attributed to
+    /// the DNS look-up.
     pub fn handle_resolved(&mut self, id: ConnId) {
         if let Some(Conn::Connecting { resolved, .. }) = self.pool.get_mut(id) {
             *resolved = true;
         }
     }
 
-    /// A connection is up, TLS included.
+    /// Reports that a connection is established, including TLS.
     pub fn handle_connected(&mut self, id: ConnId, now: Duration) {
         if !matches!(self.pool.get_mut(id), Some(Conn::Connecting { .. })) {
             return;
         }
         self.pool.replace(id, Conn::Idle { until: now + IDLE_TIMEOUT });
-        // The oldest question first, and only here one that must not meet a stale connection twice.
+        // The oldest flight first, including one that must not use an idle connection again.
         if let Some(flight) = self.flights.oldest_queued() {
-            self.dispatch(flight, id, false, now);
+            self.dispatch(flight, id, History::Fresh, now);
         }
         self.pump(now);
     }
 
-    /// Bytes have arrived on a connection, as plain text.
+    /// Reports bytes received on a connection, after decryption.
     pub fn handle_input(&mut self, id: ConnId, data: &[u8], now: Duration) {
         if data.is_empty() {
             return;
         }
         match self.pool.get_mut(id) {
             None => return,
-            Some(Conn::Busy(errand)) if errand.request.is_empty() || !errand.reused => {
-                match errand.exchange.handle_input(data) {
+            Some(Conn::Busy(assignment))
+                if assignment.request.is_empty() || assignment.history == History::Fresh =>
+            {
+                match assignment.exchange.handle_input(data) {
                     Ok(Progress::Pending) => return,
                     Ok(Progress::Done(response)) => self.responded(id, &response, now),
-                    Err(broken) => {
-                        self.close(id, Mishap::Broken(broken), now);
-                    }
+                    Err(error) => self.close(id, RequestError::Http(error), now),
                 }
             }
-            // They were sent before there was a request that they could answer; taken for the next
-            // answer they would be somebody else's.
-            Some(_) => self.close(id, Mishap::Unsolicited, now),
+            // The bytes were sent before the request, so they must not be taken for its response.
+            Some(_) => self.close(id, RequestError::Unsolicited, now),
         }
         self.pump(now);
     }
 
-    /// The peer has closed a connection. `clean` says that it announced so: a FIN on plain TCP,
-    /// a `close_notify` on TLS; without it a body that has no length of its own is cut short.
-    pub fn handle_eof(&mut self, id: ConnId, clean: bool, now: Duration) {
-        if let Some(Conn::Busy(errand)) = self.pool.get_mut(id)
-            && errand.exchange.started()
-            && let Ok(response) = errand.exchange.handle_eof(clean)
-            && let Some(Conn::Busy(errand)) = self.pool.remove(id)
+    /// Reports that the peer has closed a connection.
+    pub fn handle_eof(&mut self, id: ConnId, eof: Eof, now: Duration) {
+        if let Some(Conn::Busy(assignment)) = self.pool.get_mut(id)
+            && assignment.exchange.started()
+            && let Ok(response) = assignment.exchange.handle_eof(eof)
+            && let Some(Conn::Busy(assignment)) = self.pool.remove(id)
         {
-            self.settle(&errand, &response, now);
+            self.settle(&assignment, &response, now);
         } else {
-            self.lost(id, Mishap::ClosedEarly, now);
+            self.lost(id, RequestError::ClosedEarly, now);
         }
         self.pump(now);
     }
 
-    /// A connection did not come about, or has failed.
-    pub fn handle_failed(&mut self, id: ConnId, trouble: &Trouble, now: Duration) {
-        self.lost(id, Mishap::Trouble(trouble), now);
+    /// Reports that a connection could not be established, or failed.
+    pub fn handle_failed(&mut self, id: ConnId, error: &TransportError, now: Duration) {
+        self.lost(id, RequestError::Transport(error), now);
         self.pump(now);
     }
 
-    /// Time has passed: see [`poll_timeout`](Self::poll_timeout).
+    /// Handles the timeouts that are due; see [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Duration) {
         while let Some((flight, deadline)) = self.flights.next_deadline()
             && deadline <= now
         {
-            self.out_of_time(flight, now);
+            self.flight_timed_out(flight, now);
         }
         while let Some((deadline, ticket)) = self.flights.next_wait()
             && deadline <= now
         {
-            self.waited_enough(ticket);
+            self.waiter_timed_out(ticket);
         }
         while let Some(id) = self.pool.timed_out(now) {
             let resolved =
                 matches!(self.pool.get_mut(id), Some(Conn::Connecting { resolved: true, .. }));
-            let mishap = if resolved { Mishap::ConnectTimeout } else { Mishap::ResolveTimeout };
-            self.close(id, mishap, now);
+            let error =
+                if resolved { RequestError::ConnectTimeout } else { RequestError::ResolveTimeout };
+            self.close(id, error, now);
         }
         self.cache.expire(now);
         self.pump(now);
     }
 
-    /// What has happened so far.
+    /// Monotonic counters since start-up.
     pub fn stats(&self) -> &Stats {
         &self.stats
     }
 
-    /// How things stand.
+    /// The current state.
     pub fn gauges(&self, now: Duration) -> Gauges {
         Gauges {
             in_flight: self.pool.busy(),
@@ -323,8 +331,8 @@ impl Client {
         }
     }
 
-    /// The flight for a question: another's that asks the same, or a new one in the queue.
-    fn admit(&mut self, question: Question, now: Duration) -> Result<FlightId, Arc<Refusal>> {
+    /// Returns the flight for a question: that of an identical question, or a new one in the queue.
+    fn admit(&mut self, question: Question, now: Duration) -> Result<FlightId, Arc<Failure>> {
         if self.flights.waiting() >= MAX_WAITERS {
             return Err(self.refuse(TOO_MANY_WAIT));
         }
@@ -337,183 +345,184 @@ impl Client {
             return Err(self.refuse(QUEUE_FULL));
         }
         let deadline = now + limits.deadline;
-        if let Err(which) = self.budget.admits(self.flights.queued(), now) {
-            return Err(self.refuse(which.message()));
+        if let Err(budget) = self.budget.check(self.flights.queued(), now) {
+            return Err(self.refuse(budget.message()));
         }
-        let probe = match self.breaker.admit(now) {
-            Admission::Pass => false,
-            Admission::Probe => true,
-            Admission::Refuse(refusal) => {
-                self.stats.refused_by_breaker += 1;
-                return Err(refusal);
-            }
-        };
-        Ok(self.flights.add(Flight { question, deadline, probe, retried: false }))
+        let role = self.breaker.admit(now).inspect_err(|_| self.stats.refused_by_breaker += 1)?;
+        Ok(self.flights.add(Flight { question, deadline, role, retried: false }))
     }
 
-    /// A question is not let in, for a limit of our own.
-    fn refuse(&mut self, message: &str) -> Arc<Refusal> {
+    /// Counts a question that exceeds a limit of this node.
+    fn refuse(&mut self, message: &str) -> Arc<Failure> {
         self.stats.refused += 1;
         Arc::new(over_limit(message))
     }
 
-    /// Nobody may wait for a flight any more: it is not sent then, if it has not been.
+    /// Drops a queued flight that has no waiters left.
     fn abandon(&mut self, id: FlightId) {
         if self.flights.is_queued(id)
             && !self.flights.is_awaited(id)
             && let Some((flight, _)) = self.flights.end(id)
-            && flight.probe
+            && flight.role == Role::Probe
         {
             self.breaker.probe_lost();
         }
     }
 
-    /// Brings queued questions and connections together.
+    /// Assigns queued flights to connections, and opens connections for the others.
     fn pump(&mut self, now: Duration) {
         while let Some(flight) = self.flights.oldest_queued_first_try()
             && let Some(conn) = self.pool.idle()
         {
-            self.dispatch(flight, conn, true, now);
+            self.dispatch(flight, conn, History::Reused, now);
         }
         while self.pool.connecting() < self.flights.queued() {
             if let Some(conn) = self.pool.connect(now + CONNECT_DEADLINE) {
                 self.stats.connects += 1;
                 self.connects.push_back(conn);
             } else if let Some(idle) = self.pool.idle() {
-                // What is left in the queue must not go on a connection that was idle.
-                self.close(idle, Mishap::Unsolicited, now);
+                // Only retries are left, which must not use idle connections: make room.
+                self.close(idle, RequestError::Unsolicited, now);
             } else {
                 break;
             }
         }
     }
 
-    /// Puts a queued question on an idle connection.
-    fn dispatch(&mut self, id: FlightId, conn: ConnId, reused: bool, now: Duration) {
+    /// Sends the request of a queued flight on an idle connection.
+    fn dispatch(&mut self, id: FlightId, conn: ConnId, history: History, now: Duration) {
         self.flights.dispatch(id);
-        if let Err(which) = self.budget.take(now) {
-            self.finish(id, Err(over_limit(which.message())), now);
+        if let Err(budget) = self.budget.take(now) {
+            self.finish(id, Err(over_limit(budget.message())), now);
             return;
         }
         let Some(flight) = self.flights.get(id) else { return };
         let mut request = Vec::new();
         self.target().write_request(&flight.question, &mut request);
-        let errand = Errand { flight: id, exchange: Exchange::new(), reused, request };
-        self.pool.replace(conn, Conn::Busy(Box::new(errand)));
+        let assignment = Assignment { flight: id, exchange: Exchange::new(), history, request };
+        self.pool.replace(conn, Conn::Busy(Box::new(assignment)));
         self.writable.push_back(conn);
         self.stats.requests += 1;
     }
 
-    /// A response is whole, and its connection is still open.
+    /// Handles a complete response on a connection that is still open.
     fn responded(&mut self, id: ConnId, response: &Response, now: Duration) {
         let idle = Conn::Idle { until: now + IDLE_TIMEOUT };
-        let Some(Conn::Busy(errand)) = self.pool.replace(id, idle) else { return };
-        if !response.reusable || !errand.request.is_empty() {
+        let Some(Conn::Busy(assignment)) = self.pool.replace(id, idle) else { return };
+        if !response.reusable || !assignment.request.is_empty() {
             self.pool.remove(id);
             self.closes.push_back(id);
         }
-        self.settle(&errand, response, now);
+        self.settle(&assignment, response, now);
     }
 
-    /// Ends what a connection was asked for, now that the response is there.
-    fn settle(&mut self, errand: &Errand, response: &Response, now: Duration) {
-        // A server that gives up on an idle connection may say so with a 408, which is not an
-        // answer to what crossed it on the way (RFC 9110, section 15.5.9).
-        if response.status == 408 && errand.reused {
-            self.retry(errand.flight);
+    /// Completes an assignment with its response.
+    fn settle(&mut self, assignment: &Assignment, response: &Response, now: Duration) {
+        // A server may send a 408 when it closes an idle connection. It is not the response to a
+        // request that was under way at that moment (RFC 9110, section 15.5.9).
+        if response.status == 408 && assignment.history == History::Reused {
+            self.retry(assignment.flight);
         } else {
-            let result = self.read(errand.flight, response);
-            self.finish(errand.flight, result, now);
+            let result = self.read(assignment.flight, response);
+            self.finish(assignment.flight, result, now);
         }
     }
 
-    /// What a response says to a flight's question.
-    fn read(&self, id: FlightId, response: &Response) -> Result<Listing, Refusal> {
+    /// Reads the response to the question of a flight.
+    fn read(&self, id: FlightId, response: &Response) -> Result<Listing, Failure> {
         match self.flights.get(id) {
             Some(flight) => self.target().read(&flight.question, response),
-            None => Err(self.target().failed_by(Mishap::ClosedEarly)),
+            None => Err(self.target().no_response(RequestError::ClosedEarly)),
         }
     }
 
-    /// Gives up a connection of our own accord.
-    fn close(&mut self, id: ConnId, mishap: Mishap<'_>, now: Duration) {
+    /// Closes a connection.
+    fn close(&mut self, id: ConnId, error: RequestError<'_>, now: Duration) {
         match self.connects.iter().position(|&connect| connect == id) {
-            // The shell has not heard of it.
+            // The shell does not know it yet.
             Some(at) => drop(self.connects.remove(at)),
             None => self.closes.push_back(id),
         }
-        self.lost(id, mishap, now);
+        self.lost(id, error, now);
     }
 
-    /// A connection is gone.
-    fn lost(&mut self, id: ConnId, mishap: Mishap<'_>, now: Duration) {
+    /// Removes a connection, and handles the loss of its request.
+    fn lost(&mut self, id: ConnId, error: RequestError<'_>, now: Duration) {
         match self.pool.remove(id) {
-            Some(Conn::Busy(errand)) if errand.reused && !errand.exchange.started() => {
-                self.retry(errand.flight);
+            Some(Conn::Busy(assignment))
+                if assignment.history == History::Reused && !assignment.exchange.started() =>
+            {
+                self.retry(assignment.flight);
             }
-            Some(Conn::Busy(errand)) => {
-                self.finish(errand.flight, Err(self.target().failed_by(mishap)), now);
+            Some(Conn::Busy(assignment)) => {
+                self.finish(assignment.flight, Err(self.target().no_response(error)), now);
             }
-            // It was made for a question that waits: the oldest pays for it, so that no question
-            // waits for a connection that nobody makes.
+            // The connection was opened on behalf of the queue, so the oldest flight fails. Otherwise
+            // it might wait for a connection that is not being established.
             Some(Conn::Connecting { .. }) => {
-                let cause = self.target().failed_by(mishap);
+                let cause = self.target().no_response(error);
                 match self.flights.oldest_queued() {
                     Some(flight) => self.finish(flight, Err(cause), now),
-                    None => self.failed(&cause, false, now),
+                    None => self.failed(&cause, Role::Regular, now),
                 }
             }
             Some(Conn::Idle { .. }) | None => {}
         }
     }
 
-    /// Asks once more what a stale connection swallowed. It goes on a connection that was not idle
-    /// before, so it does not come here again.
+    /// Queues a flight again whose request was lost on a stale connection. It is sent on a fresh
+    /// connection, so this happens at most once.
     fn retry(&mut self, id: FlightId) {
         self.stats.retries += 1;
         self.flights.retry(id);
     }
 
-    /// A flight's deadline has come. Whoever joined it later and has time left gets another.
-    fn out_of_time(&mut self, id: FlightId, now: Duration) {
+    /// Fails a flight at its deadline. Tickets that joined later and have time left get another one.
+    fn flight_timed_out(&mut self, id: FlightId, now: Duration) {
         let Some(question) = self.flights.get(id).map(|flight| flight.question) else { return };
-        let late = self.target().failed_by(self.why_late(id));
+        let late = self.target().no_response(self.reason_for_timeout(id));
         if let Some(conn) = self.pool.carrying(id) {
             self.pool.remove(conn);
             self.closes.push_back(conn);
         }
-        let patient = self.flights.part(id, now);
+        let with_time_left = self.flights.detach(id, now);
         self.finish(id, Err(late), now);
-        if patient.is_empty() {
+        if with_time_left.is_empty() {
             return;
         }
         match self.admit(question, now) {
-            Ok(flight) => patient.into_iter().for_each(|waiter| self.flights.wait(waiter, flight)),
-            Err(refusal) => self.deliver(patient, &Outcome::Refused(refusal)),
+            Ok(flight) => {
+                with_time_left.into_iter().for_each(|waiter| self.flights.join(waiter, flight));
+            }
+            Err(failure) => self.deliver(with_time_left, &Outcome::Failed(failure)),
         }
     }
 
-    /// A waiter's own time is up, and that of the flight, which was asked anew for it, is not.
-    fn waited_enough(&mut self, ticket: Ticket) {
+    /// Fails a waiter at its own deadline, which may precede that of its flight.
+    fn waiter_timed_out(&mut self, ticket: Ticket) {
         let Some((id, waiter)) = self.flights.leave(ticket) else { return };
-        let late = self.target().failed_by(self.why_late(id));
-        self.deliver(vec![waiter], &Outcome::Refused(Arc::new(late)));
+        let late = self.target().no_response(self.reason_for_timeout(id));
+        self.deliver(vec![waiter], &Outcome::Failed(Arc::new(late)));
         self.abandon(id);
     }
 
-    /// What keeps a flight from being answered.
-    fn why_late(&self, id: FlightId) -> Mishap<'static> {
+    /// Returns the reason why a flight has not been answered.
+    fn reason_for_timeout(&self, id: FlightId) -> RequestError<'static> {
         if self.pool.carrying(id).is_some() {
-            Mishap::NoAnswer
+            RequestError::ResponseTimeout
         } else if self.pool.connecting() > 0 && self.pool.busy() == 0 {
-            if self.pool.is_nameless() { Mishap::ResolveTimeout } else { Mishap::ConnectTimeout }
+            if self.pool.is_awaiting_dns() {
+                RequestError::ResolveTimeout
+            } else {
+                RequestError::ConnectTimeout
+            }
         } else {
-            Mishap::QueueTooSlow
+            RequestError::QueueTimeout
         }
     }
 
-    /// Ends a flight with what it found out.
-    fn finish(&mut self, id: FlightId, result: Result<Listing, Refusal>, now: Duration) {
+    /// Ends a flight with its result.
+    fn finish(&mut self, id: FlightId, result: Result<Listing, Failure>, now: Duration) {
         let Some((flight, waiters)) = self.flights.end(id) else { return };
         match result {
             Ok(listing) => {
@@ -522,27 +531,27 @@ impl Client {
                 self.cache.insert(flight.question.key(), listing.clone(), now);
                 self.deliver(waiters, &Outcome::Places(listing));
             }
-            Err(refusal) => {
-                let refusal = Arc::new(refusal);
-                self.deliver(waiters, &Outcome::Refused(refusal.clone()));
-                match refusal.fault {
-                    Fault::Provider { .. } => self.failed(&refusal, flight.probe, now),
-                    Fault::Question => self.breaker.succeeded(),
-                    Fault::Nobody if flight.probe => self.breaker.probe_lost(),
-                    Fault::Nobody => {}
+            Err(failure) => {
+                let failure = Arc::new(failure);
+                self.deliver(waiters, &Outcome::Failed(failure.clone()));
+                match failure.blame {
+                    Blame::Provider { .. } => self.failed(&failure, flight.role, now),
+                    Blame::Question => self.breaker.succeeded(),
+                    Blame::Node if flight.role == Role::Probe => self.breaker.probe_lost(),
+                    Blame::Node => {}
                 }
             }
         }
     }
 
-    /// Tells the breaker of a failure; if it opens, nothing that waits is put to the provider.
-    fn failed(&mut self, cause: &Refusal, probe: bool, now: Duration) {
-        let Some(refusal) = self.breaker.failed(cause, probe, now) else { return };
+    /// Reports a failure to the circuit breaker. If it opens, all queued flights fail.
+    fn failed(&mut self, cause: &Failure, role: Role, now: Duration) {
+        let Some(failure) = self.breaker.failed(cause, role, now) else { return };
         self.stats.breaker_openings += 1;
         while let Some(id) = self.flights.oldest_queued()
             && let Some((_, waiters)) = self.flights.end(id)
         {
-            self.deliver(waiters, &Outcome::Refused(refusal.clone()));
+            self.deliver(waiters, &Outcome::Failed(failure.clone()));
         }
     }
 
@@ -560,11 +569,11 @@ impl Client {
         }
     }
 
-    /// The flight that a connection carries.
+    /// Returns the flight that a connection carries.
     #[cfg(test)]
     fn carried_by(&mut self, id: ConnId) -> Option<FlightId> {
         match self.pool.get_mut(id) {
-            Some(Conn::Busy(errand)) => Some(errand.flight),
+            Some(Conn::Busy(assignment)) => Some(assignment.flight),
             _ => None,
         }
     }
@@ -580,7 +589,7 @@ impl Client {
 }
 
 impl fmt::Debug for Client {
-    /// Without requests and responses: the former hold the key.
+    /// Omits requests and responses, which may contain the API key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
             .field("settings", &self.settings)
@@ -589,12 +598,13 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The refusal of a question for a limit of our own.
-fn over_limit(message: &str) -> Refusal {
+/// The failure of a question that exceeds a limit of this node.
+fn over_limit(message: &str) -> Failure {
     let (status, message) = (Status::OverQueryLimit, message.to_owned());
-    Refusal { status, message, fault: Fault::Nobody }
+    Failure { status, message, blame: Blame::Node }
 }
 
-const TOO_MANY_WAIT: &str = "too many questions about places wait for answers; ask again later";
-const QUEUE_FULL: &str = "too many questions wait for the places provider; ask again later, or \
+const TOO_MANY_WAIT: &str =
+    "too many questions about places are waiting for answers; ask again later";
+const QUEUE_FULL: &str = "too many questions are waiting for the places provider; ask again later, or \
                           raise places.pool_size or places.max_queued";

@@ -1,13 +1,12 @@
-//! The connections to the provider: a fixed number of places for them.
+//! The pool of connections to the provider: a fixed number of slots.
 
 use std::time::Duration;
 
 use super::flights::FlightId;
 use crate::places::http::Exchange;
 
-/// A connection. Its place is given out again when it is closed, but never under the same
-/// generation, so that an event about a connection that is gone cannot be taken for one about its
-/// successor.
+/// The identifier of a connection. A slot is reused after its connection is closed, but with another
+/// generation, so that a late event for a closed connection is not attributed to its successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId {
     slot: u16,
@@ -15,38 +14,46 @@ pub struct ConnId {
 }
 
 impl ConnId {
-    /// A small number, below `places.pool_size`, that no other open connection has.
+    /// The slot: a number below `places.pool_size` that no other open connection has.
     pub fn slot(self) -> usize {
         usize::from(self.slot)
     }
 }
 
-/// What a connection is doing.
+/// The state of a connection.
 pub(super) enum Conn {
-    /// The shell resolves, connects and shakes hands.
+    /// The shell resolves the host name, connects and performs the TLS handshake.
     Connecting {
-        /// When it is given up.
+        /// The time at which the attempt fails.
         deadline: Duration,
-        /// The host's addresses are known.
+        /// True once the addresses of the host are known.
         resolved: bool,
     },
-    /// It waits for a question.
+    /// It is available.
     Idle { until: Duration },
-    /// It carries a question.
-    Busy(Box<Errand>),
+    /// A request is in flight.
+    Busy(Box<Assignment>),
 }
 
-/// A question on a connection.
-pub(super) struct Errand {
+/// The request that a connection carries.
+pub(super) struct Assignment {
     pub(super) flight: FlightId,
     pub(super) exchange: Exchange,
-    /// The connection was idle before: it may have been closed while nobody looked.
-    pub(super) reused: bool,
-    /// The request, until the shell has taken it.
+    pub(super) history: History,
+    /// The bytes of the request; empty once the shell has taken them.
     pub(super) request: Vec<u8>,
 }
 
-/// The places for connections.
+/// The past of the connection that a request is sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum History {
+    /// The connection was established for this request.
+    Fresh,
+    /// The connection has been idle: the server may have closed it in the meantime.
+    Reused,
+}
+
+/// All connections.
 pub(super) struct Pool {
     slots: Vec<Slot>,
     connecting: usize,
@@ -77,22 +84,22 @@ impl Pool {
         self.busy
     }
 
-    /// How many connections there are, in any state.
+    /// The number of connections in any state.
     pub(super) fn open(&self) -> usize {
         self.slots.iter().filter(|slot| slot.conn.is_some()).count()
     }
 
-    /// Begins a connection, if there is a place for it.
+    /// Starts a connection, if there is a free slot.
     pub(super) fn connect(&mut self, deadline: Duration) -> Option<ConnId> {
         let slot = self.slots.iter().position(|slot| slot.conn.is_none())?;
-        let place = &mut self.slots[slot];
-        place.generation = place.generation.wrapping_add(1);
-        place.conn = Some(Conn::Connecting { deadline, resolved: false });
+        let free = &mut self.slots[slot];
+        free.generation = free.generation.wrapping_add(1);
+        free.conn = Some(Conn::Connecting { deadline, resolved: false });
         self.connecting += 1;
-        Some(ConnId { slot: slot as u16, generation: place.generation })
+        Some(ConnId { slot: slot as u16, generation: free.generation })
     }
 
-    /// The idle connection that has been idle for the shortest time: the others may be let go.
+    /// The connection that has been idle for the shortest time, so that the others can expire.
     pub(super) fn idle(&self) -> Option<ConnId> {
         let idle = self.iter().filter_map(|(id, conn)| match conn {
             Conn::Idle { until } => Some((*until, id)),
@@ -101,68 +108,69 @@ impl Pool {
         idle.max().map(|(_, id)| id)
     }
 
-    /// The connection, if it is still there.
+    /// Returns a connection, unless it is closed.
     pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
         let slot = self.slots.get_mut(id.slot()).filter(|slot| slot.generation == id.generation)?;
         slot.conn.as_mut()
     }
 
-    /// Puts a connection into another state. What it was doing, if it is still there.
+    /// Changes the state of a connection. Returns its previous state, or `None` if it is closed.
     pub(super) fn replace(&mut self, id: ConnId, conn: Conn) -> Option<Conn> {
         let (connecting, busy) = weights(&conn);
         let before = std::mem::replace(self.get_mut(id)?, conn);
-        self.forget(&before);
+        self.uncount(&before);
         self.connecting += connecting;
         self.busy += busy;
         Some(before)
     }
 
-    /// Removes a connection. What it was doing, if it was still there.
+    /// Removes a connection. Returns its last state, or `None` if it was closed already.
     pub(super) fn remove(&mut self, id: ConnId) -> Option<Conn> {
         let slot = self.slots.get_mut(id.slot()).filter(|slot| slot.generation == id.generation)?;
         let before = slot.conn.take()?;
-        self.forget(&before);
+        self.uncount(&before);
         Some(before)
     }
 
-    fn forget(&mut self, conn: &Conn) {
+    fn uncount(&mut self, conn: &Conn) {
         let (connecting, busy) = weights(conn);
         self.connecting -= connecting;
         self.busy -= busy;
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (ConnId, &Conn)> {
-        self.slots.iter().enumerate().filter_map(|(slot, place)| {
-            let id = ConnId { slot: slot as u16, generation: place.generation };
-            place.conn.as_ref().map(|conn| (id, conn))
+        self.slots.iter().enumerate().filter_map(|(index, slot)| {
+            let id = ConnId { slot: index as u16, generation: slot.generation };
+            slot.conn.as_ref().map(|conn| (id, conn))
         })
     }
 
-    /// The connection that carries a flight.
+    /// Returns the connection that carries the request of a flight.
     pub(super) fn carrying(&self, flight: FlightId) -> Option<ConnId> {
         let mut conns = self.iter();
-        let carries = |conn: &Conn| matches!(conn, Conn::Busy(errand) if errand.flight == flight);
+        let carries =
+            |conn: &Conn| matches!(conn, Conn::Busy(assignment) if assignment.flight == flight);
         conns.find(|(_, conn)| carries(conn)).map(|(id, _)| id)
     }
 
-    /// Whether no connection that is being made has an address yet.
-    pub(super) fn is_nameless(&self) -> bool {
+    /// Returns true if no connection being established has an address yet.
+    pub(super) fn is_awaiting_dns(&self) -> bool {
         !self.iter().any(|(_, conn)| matches!(conn, Conn::Connecting { resolved: true, .. }))
     }
 
-    /// The next moment at which a connection that is not busy is to be closed.
+    /// The next time at which a connection that is not busy must be closed.
     pub(super) fn next_timeout(&self) -> Option<Duration> {
         self.iter().filter_map(|(_, conn)| timeout(conn)).min()
     }
 
-    /// A connection that is not busy and whose time is up.
+    /// Returns a connection that is not busy and whose time is up.
     pub(super) fn timed_out(&self, now: Duration) -> Option<ConnId> {
-        let up = |conn: &Conn| timeout(conn).is_some_and(|at| at <= now);
-        self.iter().find(|(_, conn)| up(conn)).map(|(id, _)| id)
+        let is_up = |conn: &Conn| timeout(conn).is_some_and(|at| at <= now);
+        self.iter().find(|(_, conn)| is_up(conn)).map(|(id, _)| id)
     }
 }
 
-/// When a connection is to be closed; a busy one goes by the deadline of its question.
+/// The time at which a connection must be closed. For a busy one, the deadline of its flight applies.
 fn timeout(conn: &Conn) -> Option<Duration> {
     match conn {
         Conn::Connecting { deadline: at, .. } | Conn::Idle { until: at } => Some(*at),
@@ -170,7 +178,7 @@ fn timeout(conn: &Conn) -> Option<Duration> {
     }
 }
 
-/// What a connection counts as: connecting, busy.
+/// The contribution of a connection to the numbers of those connecting and busy.
 fn weights(conn: &Conn) -> (usize, usize) {
     match conn {
         Conn::Connecting { .. } => (1, 0),

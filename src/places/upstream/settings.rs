@@ -1,21 +1,21 @@
-//! What a [`Client`](super::Client) is told at its birth.
+//! Configuration of a [`Client`](super::Client).
 
+use super::key::ApiKey;
 use crate::endpoint::Url;
 use crate::limits::PlacesLimits;
-use crate::places::key::ApiKey;
-use crate::places::provider::Provider;
+use crate::places::providers::Provider;
 
-/// Whom to ask, and within which limits.
+/// The provider to query, and the limits to respect.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The provider.
     pub provider: Provider,
-    /// Where it is.
+    /// The base URL of its API.
     pub url: Url,
-    /// The key, for the providers that want one.
+    /// The API key, for providers that require one.
     pub key: Option<ApiKey>,
-    /// How much and how long.
+    /// Time limits, rate limits, and the sizes of the pool, the queue and the cache.
     pub limits: PlacesLimits,
-    /// Varies the pauses of the circuit breaker; to differ between nodes.
+    /// Randomizes the pauses of the circuit breaker; must differ between nodes.
     pub seed: u64,
 }

@@ -1,4 +1,4 @@
-//! What an operator wants to know about the client.
+//! Counters and gauges of the client.
 
 use crate::counters::counters;
 
@@ -33,21 +33,21 @@ counters! {
     }
 }
 
-/// How things stand now.
+/// The current state of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gauges {
-    /// Requests sent and not answered.
+    /// Requests that wait for their response.
     pub in_flight: usize,
-    /// Different questions that wait for a connection.
+    /// Distinct questions that wait for a connection.
     pub queued: usize,
-    /// Questions that wait for an answer, identical ones counted each.
+    /// Questions that wait for an answer, including identical ones.
     pub waiting: usize,
-    /// Connections, the ones that are being made included.
+    /// Connections, including those being established.
     pub connections: usize,
-    /// Answers in the cache.
+    /// Listings in the cache.
     pub cached: usize,
-    /// Bytes in the cache.
+    /// Bytes of the listings in the cache.
     pub cached_bytes: usize,
-    /// Whether the circuit breaker leaves the provider alone: not while it lets a question probe.
+    /// True if the circuit breaker is open; false while it is half-open.
     pub breaker_open: bool,
 }

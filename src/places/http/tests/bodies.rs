@@ -172,7 +172,7 @@ pub(super) fn lengths() -> Vec<Case> {
             format!("length {value:?}"),
             with(&format!("Content-Length: {value}")),
             End::Clean,
-            Want::Bad(Broken::ContentLength),
+            Want::Bad(HttpError::ContentLength),
         ));
     }
     for value in [
@@ -192,7 +192,7 @@ pub(super) fn lengths() -> Vec<Case> {
             format!("length {value}"),
             with(&format!("Content-Length: {value}")),
             End::Clean,
-            Want::Bad(Broken::BodyTooLong),
+            Want::Bad(HttpError::BodyTooLong),
         ));
     }
     for (one, two) in
@@ -203,14 +203,14 @@ pub(super) fn lengths() -> Vec<Case> {
             format!("lengths {one} and {two}"),
             with(&fields),
             End::Clean,
-            Want::Bad(Broken::ContentLength),
+            Want::Bad(HttpError::ContentLength),
         ));
     }
     cases.push(case(
         "shorter than its length",
         "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello",
         End::Clean,
-        Want::Bad(Broken::Truncated),
+        Want::Bad(HttpError::Truncated),
     ));
     cases.push(case(
         "waits for its length",
@@ -264,7 +264,7 @@ pub(super) fn encodings() -> Vec<Case> {
         let want = if value.contains('\u{b}') {
             Want::Malformed
         } else {
-            Want::Bad(Broken::TransferEncoding)
+            Want::Bad(HttpError::TransferEncoding)
         };
         cases.push(case(
             format!("coding {value:?}"),
@@ -280,7 +280,7 @@ pub(super) fn encodings() -> Vec<Case> {
         "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
         "Transfer-Encoding:\r\nTransfer-Encoding: chunked",
     ] {
-        cases.push(case(fields, with(fields), End::Clean, Want::Bad(Broken::TransferEncoding)));
+        cases.push(case(fields, with(fields), End::Clean, Want::Bad(HttpError::TransferEncoding)));
     }
     for fields in [
         "Content-Length: 5\r\nTransfer-Encoding: chunked",
@@ -288,10 +288,15 @@ pub(super) fn encodings() -> Vec<Case> {
         "Transfer-Encoding: chunked\r\nContent-Length: 15",
         "Content-Length: 0\r\nX: y\r\nTransfer-Encoding: CHUNKED",
     ] {
-        cases.push(case(fields, with(fields), End::Clean, Want::Bad(Broken::LengthAndEncoding)));
+        cases.push(case(fields, with(fields), End::Clean, Want::Bad(HttpError::LengthAndEncoding)));
     }
     let old = with("Transfer-Encoding: chunked").replace("HTTP/1.1", "HTTP/1.0");
-    cases.push(case("chunked in HTTP/1.0", old, End::Clean, Want::Bad(Broken::TransferEncoding)));
+    cases.push(case(
+        "chunked in HTTP/1.0",
+        old,
+        End::Clean,
+        Want::Bad(HttpError::TransferEncoding),
+    ));
     cases
 }
 
@@ -377,7 +382,7 @@ pub(super) fn chunks() -> Vec<Case> {
             format!("chunk size {size:?}"),
             format!("{CHUNKED}{body}"),
             End::Clean,
-            Want::Bad(Broken::ChunkSize),
+            Want::Bad(HttpError::ChunkSize),
         ));
     }
     for size in [
@@ -394,7 +399,7 @@ pub(super) fn chunks() -> Vec<Case> {
             format!("chunk size {size}"),
             format!("{CHUNKED}{body}"),
             End::Clean,
-            Want::Bad(Broken::BodyTooLong),
+            Want::Bad(HttpError::BodyTooLong),
         ));
     }
     for extension in ["a\0", "a\rb", "a\u{1b}[0m", "a=\u{7f}", "\u{1}", "\u{b}"] {
@@ -403,25 +408,25 @@ pub(super) fn chunks() -> Vec<Case> {
             format!("extension {extension:?}"),
             format!("{CHUNKED}{body}"),
             End::Clean,
-            Want::Bad(Broken::ChunkExtension),
+            Want::Bad(HttpError::ChunkExtension),
         ));
     }
     for (name, body, want) in [
-        ("LF after a size", "5\nhello\r\n0\r\n\r\n", Broken::ChunkSize),
-        ("LF in an extension", "5;a\nhello\r\n0\r\n\r\n", Broken::ChunkSize),
-        ("LF after data", "5\r\nhello\n0\r\n\r\n", Broken::ChunkEnd),
-        ("another byte for the CR after data", "5\r\nhello!\n0\r\n\r\n", Broken::ChunkEnd),
-        ("CR after data", "5\r\nhello\r0\r\n\r\n", Broken::ChunkEnd),
-        ("nothing after data", "5\r\nhello0\r\n\r\n", Broken::ChunkEnd),
-        ("more data than its size", "4\r\nhello\r\n0\r\n\r\n", Broken::ChunkEnd),
-        ("less data than its size", "6\r\nhello\r\n0\r\n\r\n", Broken::ChunkEnd),
-        ("LFCR after data", "5\r\nhello\n\r0\r\n\r\n", Broken::ChunkEnd),
-        ("LF after the last size", "5\r\nhello\r\n0\n\r\n", Broken::ChunkSize),
-        ("LF instead of the trailer", "5\r\nhello\r\n0\r\n\n", Broken::BareLf),
-        ("a body that is not chunked", "hello", Broken::Truncated),
-        ("no last chunk", "5\r\nhello\r\n", Broken::Truncated),
-        ("a last chunk without its end", "5\r\nhello\r\n0\r\n", Broken::Truncated),
-        ("an empty line between chunks", "5\r\nhello\r\n\r\n0\r\n\r\n", Broken::ChunkSize),
+        ("LF after a size", "5\nhello\r\n0\r\n\r\n", HttpError::ChunkSize),
+        ("LF in an extension", "5;a\nhello\r\n0\r\n\r\n", HttpError::ChunkSize),
+        ("LF after data", "5\r\nhello\n0\r\n\r\n", HttpError::ChunkEnd),
+        ("another byte for the CR after data", "5\r\nhello!\n0\r\n\r\n", HttpError::ChunkEnd),
+        ("CR after data", "5\r\nhello\r0\r\n\r\n", HttpError::ChunkEnd),
+        ("nothing after data", "5\r\nhello0\r\n\r\n", HttpError::ChunkEnd),
+        ("more data than its size", "4\r\nhello\r\n0\r\n\r\n", HttpError::ChunkEnd),
+        ("less data than its size", "6\r\nhello\r\n0\r\n\r\n", HttpError::ChunkEnd),
+        ("LFCR after data", "5\r\nhello\n\r0\r\n\r\n", HttpError::ChunkEnd),
+        ("LF after the last size", "5\r\nhello\r\n0\n\r\n", HttpError::ChunkSize),
+        ("LF instead of the trailer", "5\r\nhello\r\n0\r\n\n", HttpError::BareLf),
+        ("a body that is not chunked", "hello", HttpError::Truncated),
+        ("no last chunk", "5\r\nhello\r\n", HttpError::Truncated),
+        ("a last chunk without its end", "5\r\nhello\r\n0\r\n", HttpError::Truncated),
+        ("an empty line between chunks", "5\r\nhello\r\n\r\n0\r\n\r\n", HttpError::ChunkSize),
     ] {
         cases.push(case(name, format!("{CHUNKED}{body}"), End::Clean, Want::Bad(want)));
     }
@@ -474,7 +479,7 @@ pub(super) fn trailers() -> Vec<Case> {
             format!("trailer {trailer:?}"),
             with(trailer),
             End::Clean,
-            Want::Bad(Broken::BareLf),
+            Want::Bad(HttpError::BareLf),
         ));
     }
     cases
@@ -494,7 +499,8 @@ pub(super) fn truncated() -> Vec<Case> {
     ] {
         for at in 0..response.len() {
             for end in [End::Clean, End::Cut] {
-                let want = Want::Bad(if at == 0 { Broken::NoResponse } else { Broken::Truncated });
+                let want =
+                    Want::Bad(if at == 0 { HttpError::NoResponse } else { HttpError::Truncated });
                 cases.push(case(
                     format!("cut at {at} of {response:?}"),
                     &response[..at],
@@ -508,9 +514,9 @@ pub(super) fn truncated() -> Vec<Case> {
     let body = until_close.len() - 5;
     for at in 1..=until_close.len() {
         let part = &until_close[..at];
-        cases.push(case(format!("torn at {at}"), part, End::Cut, Want::Bad(Broken::Truncated)));
+        cases.push(case(format!("torn at {at}"), part, End::Cut, Want::Bad(HttpError::Truncated)));
         let want = if at < body {
-            Want::Bad(Broken::Truncated)
+            Want::Bad(HttpError::Truncated)
         } else {
             whole(200, &part.as_bytes()[body..], false)
         };
@@ -537,13 +543,13 @@ pub(super) fn caps() -> Vec<Case> {
         "too long a head",
         head(MAX_HEAD_BYTES + 1),
         End::Open,
-        Want::Bad(Broken::HeadTooLong),
+        Want::Bad(HttpError::HeadTooLong),
     ));
     cases.push(case(
         "a head without end",
         format!("HTTP/1.1 200 {}", "x".repeat(40_000)),
         End::Open,
-        Want::Bad(Broken::HeadTooLong),
+        Want::Bad(HttpError::HeadTooLong),
     ));
     let fields =
         |count: usize| format!("HTTP/1.1 200 OK\r\n{}{tail}ok", "A: b\r\n".repeat(count - 1));
@@ -552,7 +558,7 @@ pub(super) fn caps() -> Vec<Case> {
         "too many fields",
         fields(MAX_HEADERS + 1),
         End::Open,
-        Want::Bad(Broken::Malformed(httparse::Error::TooManyHeaders)),
+        Want::Bad(HttpError::Malformed(httparse::Error::TooManyHeaders)),
     ));
     let extension =
         |bytes: usize| format!("{CHUNKED}5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(bytes - 2));
@@ -566,13 +572,13 @@ pub(super) fn caps() -> Vec<Case> {
         "too long a chunk line",
         extension(MAX_CHUNK_LINE_BYTES + 1),
         End::Open,
-        Want::Bad(Broken::ChunkExtension),
+        Want::Bad(HttpError::ChunkExtension),
     ));
     cases.push(case(
         "a chunk line without end",
         format!("{CHUNKED}5;{}", "x".repeat(10_000)),
         End::Open,
-        Want::Bad(Broken::ChunkExtension),
+        Want::Bad(HttpError::ChunkExtension),
     ));
     let many = |count: usize| {
         format!("{CHUNKED}{}0\r\n\r\n", format!("1;{}\r\nh\r\n", "x".repeat(127)).repeat(count))
@@ -588,7 +594,7 @@ pub(super) fn caps() -> Vec<Case> {
         "too many extensions",
         many(most + 1),
         End::Open,
-        Want::Bad(Broken::ChunkExtension),
+        Want::Bad(HttpError::ChunkExtension),
     ));
     let trailer = |bytes: usize| format!("{CHUNKED}0\r\nX: {}\r\n\r\n", "x".repeat(bytes - 7));
     cases.push(case(
@@ -601,7 +607,7 @@ pub(super) fn caps() -> Vec<Case> {
         "too long a trailer",
         trailer(MAX_TRAILER_BYTES + 1),
         End::Open,
-        Want::Bad(Broken::TrailerTooLong),
+        Want::Bad(HttpError::TrailerTooLong),
     ));
     let fields = |count: usize| format!("{CHUNKED}0\r\n{}\r\n", "A: b\r\n".repeat(count));
     cases.push(case(

@@ -86,7 +86,7 @@ pub(super) fn status_lines() -> Vec<Case> {
             format!("not HTTP: {line:?}"),
             format!("{line}{rest}"),
             End::Open,
-            Want::Bad(Broken::NotHttp),
+            Want::Bad(HttpError::NotHttp),
         ));
     }
     for &line in BAD_STATUS_LINES {
@@ -102,7 +102,7 @@ pub(super) fn status_lines() -> Vec<Case> {
             format!("code {code}"),
             format!("HTTP/1.1 {code} x{rest}"),
             End::Open,
-            Want::Bad(Broken::StatusCode),
+            Want::Bad(HttpError::StatusCode),
         ));
     }
     for piece in [
@@ -210,12 +210,12 @@ pub(super) fn fields() -> Vec<Case> {
         let name = format!("byte {byte:#04x} in a value");
         let want = match byte {
             b'\t' => whole(200, b"ok", true),
-            b'\n' => Want::Bad(Broken::BareLf),
+            b'\n' => Want::Bad(HttpError::BareLf),
             _ => Want::Malformed,
         };
         cases.push(case(name, with(&inside), End::Open, want));
         let inside = [b"X", &[byte][..], b"Y: b"].concat();
-        let want = if byte == b'\n' { Want::Bad(Broken::BareLf) } else { Want::Malformed };
+        let want = if byte == b'\n' { Want::Bad(HttpError::BareLf) } else { Want::Malformed };
         cases.push(case(format!("byte {byte:#04x} in a name"), with(&inside), End::Open, want));
     }
     for coding in [
@@ -235,14 +235,14 @@ pub(super) fn fields() -> Vec<Case> {
             field.clone(),
             with(field.as_bytes()),
             End::Open,
-            Want::Bad(Broken::ContentEncoding),
+            Want::Bad(HttpError::ContentEncoding),
         ));
     }
     cases.push(case(
         "two codings",
         with(b"Content-Encoding: identity\r\nContent-Encoding: gzip"),
         End::Open,
-        Want::Bad(Broken::ContentEncoding),
+        Want::Bad(HttpError::ContentEncoding),
     ));
     cases
 }
@@ -258,8 +258,8 @@ pub(super) fn line_ends() -> Vec<Case> {
     for (at, _) in head.match_indices("\r\n") {
         let with = |end: &str| format!("{}{end}{}ok", &head[..at], &head[at + 2..]);
         let name = |end: &str| format!("{end:?} at {at}");
-        cases.push(case(name("\n"), with("\n"), End::Open, Want::Bad(Broken::BareLf)));
-        cases.push(case(name("\n\r"), with("\n\r"), End::Open, Want::Bad(Broken::BareLf)));
+        cases.push(case(name("\n"), with("\n"), End::Open, Want::Bad(HttpError::BareLf)));
+        cases.push(case(name("\n\r"), with("\n\r"), End::Open, Want::Bad(HttpError::BareLf)));
         // Without a line that is empty there is no end yet, and nothing is looked at before it.
         let cr = if at + 4 >= head.len() { Want::Pending } else { Want::Malformed };
         cases.push(case(name("\r"), with("\r"), End::Open, cr));
@@ -267,9 +267,9 @@ pub(super) fn line_ends() -> Vec<Case> {
         cases.push(case(name("\r\r\n"), with("\r\r\n"), End::Open, two));
     }
     let bare = head.replace("\r\n", "\n") + "ok";
-    cases.push(case("LF throughout", bare, End::Open, Want::Bad(Broken::BareLf)));
+    cases.push(case("LF throughout", bare, End::Open, Want::Bad(HttpError::BareLf)));
     let nel = head.replace("\r\n", "\u{85}");
-    cases.push(case("NEL throughout", nel, End::Cut, Want::Bad(Broken::Truncated)));
+    cases.push(case("NEL throughout", nel, End::Cut, Want::Bad(HttpError::Truncated)));
     cases
 }
 
@@ -306,26 +306,26 @@ pub(super) fn interim() -> Vec<Case> {
             format!("9 × {first:?}"),
             first.repeat(9) + last,
             End::Open,
-            Want::Bad(Broken::TooManyInterim),
+            Want::Bad(HttpError::TooManyInterim),
         ));
         cases.push(case(
             format!("{first:?} and no more"),
             first,
             End::Clean,
-            Want::Bad(Broken::Truncated),
+            Want::Bad(HttpError::Truncated),
         ));
     }
     cases.push(case(
         "101",
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n",
         End::Open,
-        Want::Bad(Broken::SwitchingProtocols),
+        Want::Bad(HttpError::SwitchingProtocols),
     ));
     cases.push(case(
         "a body behind 100",
         format!("HTTP/1.1 100 x\r\nContent-Length: 5\r\n\r\nhello{last}"),
         End::Open,
-        Want::Bad(Broken::NotHttp),
+        Want::Bad(HttpError::NotHttp),
     ));
     for status in [204, 304] {
         let head = format!("HTTP/1.1 {status} x\r\n");

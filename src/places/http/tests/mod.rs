@@ -26,7 +26,7 @@ enum Want {
     /// Status, body, and whether the connection may be used again.
     Whole(u16, Vec<u8>, bool),
     /// The response is refused for this reason.
-    Bad(Broken),
+    Bad(HttpError),
     /// Malformed, in httparse's eyes.
     Malformed,
     /// More bytes are waited for.
@@ -53,7 +53,7 @@ fn whole(status: u16, body: &[u8], reusable: bool) -> Want {
 #[derive(Clone, Debug, PartialEq)]
 enum Got {
     Whole(Response),
-    Bad(Broken),
+    Bad(HttpError),
     Pending,
 }
 
@@ -73,8 +73,8 @@ fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, end: End) -> Got {
     }
     let ended = match end {
         End::Open => return Got::Pending,
-        End::Clean => exchange.handle_eof(true),
-        End::Cut => exchange.handle_eof(false),
+        End::Clean => exchange.handle_eof(Eof::Clean),
+        End::Cut => exchange.handle_eof(Eof::Abrupt),
     };
     ended.map_or_else(Got::Bad, Got::Whole)
 }
@@ -87,7 +87,9 @@ fn check(case: &Case) {
             (got.status, &got.body, got.reusable) == (*status, body, *reusable)
         }
         (Got::Bad(got), Want::Bad(want)) => got == want,
-        (Got::Bad(Broken::Malformed(_)), Want::Malformed) | (Got::Pending, Want::Pending) => true,
+        (Got::Bad(HttpError::Malformed(_)), Want::Malformed) | (Got::Pending, Want::Pending) => {
+            true
+        }
         _ => false,
     };
     let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]).into_owned();
@@ -182,7 +184,7 @@ fn bodies_are_bounded_to_the_byte() {
         let Got::Whole(response) = feed(pieces, End::Clean) else { panic!("refused") };
         assert_eq!(response.body.len(), MAX_BODY_BYTES);
     }
-    let too_long = Got::Bad(Broken::BodyTooLong);
+    let too_long = Got::Bad(HttpError::BodyTooLong);
     assert_eq!(feed([until_close.as_bytes(), &largest, b"x"], End::Clean), too_long);
     let one_more = [CHUNKED.as_bytes(), b"1\r\nx\r\n400000\r\n"];
     assert_eq!(feed(one_more, End::Clean), too_long);

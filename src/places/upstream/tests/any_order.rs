@@ -13,7 +13,7 @@ enum Op {
     Cancel(Index),
     Connect(Index),
     Fail(Index),
-    Eof(Index, bool),
+    Eof(Index, Eof),
     Reply(Index, Reply),
     Pass(u64),
 }
@@ -53,7 +53,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => any::<Index>().prop_map(Op::Cancel),
         6 => any::<Index>().prop_map(Op::Connect),
         1 => any::<Index>().prop_map(Op::Fail),
-        1 => (any::<Index>(), any::<bool>()).prop_map(|(which, clean)| Op::Eof(which, clean)),
+        1 => (any::<Index>(), prop::sample::select(vec![Eof::Clean, Eof::Abrupt])).prop_map(|(which, eof)| Op::Eof(which, eof)),
         8 => (any::<Index>(), reply()).prop_map(|(which, reply)| Op::Reply(which, reply)),
         2 => prop_oneof![0u64..20, 0u64..2_000, 0u64..60_000].prop_map(Op::Pass),
     ]
@@ -148,10 +148,10 @@ impl Model {
                 let ids = [shell.open.clone(), shell.connecting.clone()].concat();
                 shell.fail(*which.get(&ids));
             }
-            Op::Eof(which, clean) if !shell.open.is_empty() => {
+            Op::Eof(which, eof) if !shell.open.is_empty() => {
                 let id = *which.get(&shell.open);
-                self.served.extend(shell.asked.get(&id).filter(|_| clean));
-                shell.eof(id, clean);
+                self.served.extend(shell.asked.get(&id).filter(|_| eof == Eof::Clean));
+                shell.eof(id, eof);
             }
             Op::Reply(which, reply) if !shell.open.is_empty() => {
                 let id = *which.get(&shell.open);

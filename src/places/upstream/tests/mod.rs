@@ -8,10 +8,9 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::limits::PlacesLimits;
-use crate::places::document::Point;
-use crate::places::key::ApiKey;
+use crate::places::geo::Point;
 use crate::places::limits::BREAKER_THRESHOLD;
-use crate::places::target::Provider;
+use crate::places::providers::Provider;
 
 const CANARY: &str = "canary-Key-0123";
 
@@ -187,15 +186,15 @@ impl Shell {
         self.poll();
     }
 
-    fn eof(&mut self, id: ConnId, clean: bool) {
+    fn eof(&mut self, id: ConnId, eof: Eof) {
         self.forget(id);
-        self.client.handle_eof(id, clean, self.now);
+        self.client.handle_eof(id, eof, self.now);
         self.poll();
     }
 
     fn fail(&mut self, id: ConnId) {
         self.forget(id);
-        self.client.handle_failed(id, &Trouble::Io(format!("reset by {CANARY}")), self.now);
+        self.client.handle_failed(id, &TransportError::Io(format!("reset by {CANARY}")), self.now);
         self.poll();
     }
 

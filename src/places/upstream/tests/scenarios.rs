@@ -150,14 +150,14 @@ fn failures_are_not_cached() {
     let ticket = shell.ask(8, 1);
     shell.connect();
     shell.reply(8, cut);
-    shell.eof(shell.carrier(8), false);
+    shell.eof(shell.carrier(8), Eof::Abrupt);
     assert_eq!(shell.status(ticket), "UNKNOWN_ERROR");
     assert_eq!(shell.gauges().cached, 0);
     shell.served(8);
     let ticket = shell.ask(9, 1);
     shell.connect();
     shell.reply(9, cut);
-    shell.eof(shell.carrier(9), true);
+    shell.eof(shell.carrier(9), Eof::Clean);
     assert_eq!(shell.status(ticket), "ZERO_RESULTS");
     assert_eq!(shell.gauges().cached, 2);
 }
@@ -205,13 +205,13 @@ fn a_stale_connection_costs_one_retry_on_a_fresh_one() {
         let ticket = shell.ask(8, 1);
         let stale = shell.carrier(8);
         match how {
-            "eof" => shell.eof(stale, true),
-            "unclean eof" => shell.eof(stale, false),
+            "eof" => shell.eof(stale, Eof::Clean),
+            "unclean eof" => shell.eof(stale, Eof::Abrupt),
             "reset" => shell.fail(stale),
             _ => shell.input(stale, "HTTP/1.1 408 x\r\nConnection: close\r\n\r\n"),
         }
         if how == "408" {
-            shell.eof(stale, true);
+            shell.eof(stale, Eof::Clean);
         }
         assert_eq!((shell.status(ticket).as_str(), shell.connecting.len()), ("", 1), "{how}");
         shell.connect();
@@ -278,7 +278,7 @@ fn a_response_that_has_begun_is_not_repeated() {
     shell.served(7);
     let ticket = shell.ask(8, 1);
     shell.reply(8, "HTTP/1.1 200 OK\r\nContent-Len");
-    shell.eof(shell.carrier(8), true);
+    shell.eof(shell.carrier(8), Eof::Clean);
     assert_eq!(shell.status(ticket), "UNKNOWN_ERROR");
     assert_eq!(shell.client.stats().retries, 0);
 }
@@ -318,7 +318,7 @@ fn the_deadline_is_kept_by_whatever_stalls() {
     assert!(shell.answers.is_empty());
     shell.pass(ms(1));
     assert!(tickets.iter().all(|&ticket| shell.status(ticket) == "UNKNOWN_ERROR"));
-    assert!(shell.message(tickets[0]).contains("did not answer within 5000 ms"));
+    assert!(shell.message(tickets[0]).contains("did not respond within 5000 ms"));
     assert!(shell.asked.is_empty() && shell.open.is_empty());
 }
 
@@ -332,7 +332,7 @@ fn who_joins_late_has_time_of_their_own() {
         shell.pass(before(deadline));
         let late: Vec<u64> = (0..joiners).map(|_| shell.ask(5, 1)).collect();
         shell.pass(ms(1));
-        assert!(shell.message(first).contains("did not answer within 5000 ms"));
+        assert!(shell.message(first).contains("did not respond within 5000 ms"));
         late
     };
     // It is asked anew, once for all of them, and answered.
@@ -370,7 +370,7 @@ fn who_joins_late_has_time_of_their_own() {
         shell.reply(place, &status(500));
     }
     let late = join(&mut shell, 1);
-    assert!(shell.message(late[0]).contains("left alone"));
+    assert!(shell.message(late[0]).contains("circuit breaker"));
 }
 
 #[test]
@@ -379,16 +379,16 @@ fn a_question_that_only_waited_says_so() {
     let [first, second] = [1, 2].map(|place| shell.ask(place, 1));
     shell.connect();
     shell.pass(limits().deadline);
-    assert!(shell.message(first).contains("did not answer within 5000 ms"));
+    assert!(shell.message(first).contains("did not respond within 5000 ms"));
     assert!(shell.message(second).contains("busy with other questions for 5000 ms"));
 }
 
 #[test]
 fn connections_that_fail_answer_those_that_wait() {
     for trouble in [
-        Trouble::Resolve("no such host".into()),
-        Trouble::Connect("refused".into()),
-        Trouble::Tls("certificate has expired".into()),
+        TransportError::Resolve("no such host".into()),
+        TransportError::Connect("refused".into()),
+        TransportError::Tls("certificate has expired".into()),
     ] {
         let mut shell = Shell::new(limits());
         let ticket = shell.ask(7, 1);
@@ -397,8 +397,10 @@ fn connections_that_fail_answer_those_that_wait() {
         shell.client.handle_failed(id, &trouble, shell.now);
         shell.poll();
         assert_eq!(shell.status(ticket), "UNKNOWN_ERROR");
-        let (Trouble::Resolve(why) | Trouble::Connect(why) | Trouble::Tls(why) | Trouble::Io(why)) =
-            trouble;
+        let (TransportError::Resolve(why)
+        | TransportError::Connect(why)
+        | TransportError::Tls(why)
+        | TransportError::Io(why)) = trouble;
         assert!(shell.message(ticket).contains(&why));
     }
 }
@@ -477,7 +479,7 @@ fn a_provider_that_keeps_failing_is_left_alone_and_probed() {
     for place in 1..100 {
         let ticket = shell.ask(place, 1);
         assert_eq!(shell.status(ticket), "UNKNOWN_ERROR");
-        assert!(shell.message(ticket).contains("left alone"));
+        assert!(shell.message(ticket).contains("circuit breaker"));
     }
     assert_eq!(shell.requests.len(), before);
     assert!(shell.gauges().breaker_open);
@@ -685,8 +687,8 @@ fn events_of_the_past_are_ignored() {
     let new = shell.carrier(2);
     assert_eq!(old.slot(), new.slot());
     shell.client.handle_input(old, places(2, 1).as_bytes(), shell.now);
-    shell.client.handle_eof(old, true, shell.now);
-    shell.client.handle_failed(old, &Trouble::Io("late".into()), shell.now);
+    shell.client.handle_eof(old, Eof::Clean, shell.now);
+    shell.client.handle_failed(old, &TransportError::Io("late".into()), shell.now);
     shell.client.handle_connected(old, shell.now);
     shell.poll();
     assert_eq!(shell.status(ticket), "");

@@ -8,31 +8,30 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Listing, Refusal};
-use super::failure::Denial;
-use super::http::{Method, RequestWriter, Response};
-use super::json::{self, Capped, Text};
-use super::limits::MAX_RESULTS;
-use super::question::Question;
-use super::target::Target;
+use super::json::{self, Capped, Geometry, Text};
+use crate::places::Question;
+use crate::places::http::{Method, RequestWriter, Response};
+use crate::places::limits::MAX_RESULTS;
+use crate::places::upstream::failure::{Failure, ProviderError};
+use crate::places::upstream::listing::Listing;
+use crate::places::upstream::target::Target;
 use crate::text::json::push_string;
 
-/// What is asked for of each place: what the document of WHATSAT shows, no more.
+/// The fields requested for each place: those that the document of WHATSAT contains.
 ///
-/// Every one of these fields is billed as "Nearby Search Pro", the cheapest SKU that Nearby
-/// Search (New) has (there is no Essentials one), so asking for one or for all of them costs the
-/// same. A rating, opening hours or a telephone number would make it Enterprise, reviews
-/// Enterprise + Atmosphere. `formattedAddress` stands in where a place has no short one,
-/// `attributions` because Google's terms want them shown.
+/// All of them are billed as "Nearby Search Pro", the cheapest SKU of Nearby Search (New), which
+/// has no Essentials SKU. A rating, opening hours or a telephone number would make it Enterprise,
+/// reviews Enterprise + Atmosphere. `formattedAddress` replaces a missing short address;
+/// `attributions` is required because Google's terms demand that they be displayed.
 /// <https://developers.google.com/maps/documentation/places/web-service/nearby-search#fieldmask>,
 /// <https://developers.google.com/maps/billing-and-pricing/pricing>
 const FIELD_MASK: &str = "places.id,places.displayName,places.shortFormattedAddress,\
                           places.formattedAddress,places.location,places.types,places.attributions";
 
-/// Writes the request: the twenty places nearest to the point.
+/// Appends the request for the twenty places nearest to the point.
 ///
-/// `rankPreference` is `DISTANCE` because WHATSAT asks what is near; the default, `POPULARITY`,
-/// would answer 50 km around a client with the sights of the next large town.
+/// `rankPreference` is `DISTANCE` because WHATSAT asks what is near; with the default,
+/// `POPULARITY`, a circle of 50 km yields the sights of the next large town.
 pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut Vec<u8>) {
     let body = format!(
         "{{\"maxResultCount\":{MAX_RESULTS},\"rankPreference\":\"DISTANCE\",\
@@ -49,12 +48,12 @@ pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut V
 }
 
 /// Reads the response.
-pub(super) fn read(target: Target<'_>, response: &Response) -> Result<Listing, Refusal> {
+pub(super) fn read(target: Target<'_>, response: &Response) -> Result<Listing, Failure> {
     if response.status != 200 {
         return Err(read_error(target, response));
     }
     let document: Document<'_> =
-        json::document(&response.body).map_err(|_| target.not_the_document())?;
+        json::document(&response.body).map_err(|_| target.unexpected_document())?;
     let mut attributions = Vec::new();
     let mut results = Vec::new();
     for place in document.places.0 {
@@ -68,10 +67,10 @@ pub(super) fn read(target: Target<'_>, response: &Response) -> Result<Listing, R
         [("status", "\"OK\"")],
         target.key,
     )
-    .map_err(|_| target.not_the_document())
+    .map_err(|_| target.unexpected_document())
 }
 
-/// `SearchNearbyResponse`; no member at all when nothing was found.
+/// `SearchNearbyResponse`. It has no members if nothing was found.
 #[derive(Deserialize)]
 struct Document<'a> {
     #[serde(borrow, default)]
@@ -103,7 +102,7 @@ struct LocalizedText<'a> {
     text: Option<Text<'a>>,
 }
 
-/// A missing member is 0: proto3's JSON leaves out what has the default value.
+/// A missing member is 0: the JSON of proto3 omits default values.
 #[derive(Deserialize)]
 struct LatLng<'a> {
     #[serde(borrow)]
@@ -122,8 +121,8 @@ struct Attribution<'a> {
 }
 
 impl Place<'_> {
-    /// The place as the older Nearby Search has it, in JSON. A place without a name is none that
-    /// a person could look for.
+    /// Returns the place as a result of the older Nearby Search, in JSON; `None` if it has no name,
+    /// because nobody could look for it.
     fn into_result(self) -> Option<String> {
         let name = self.display_name?.text?.0;
         if name.is_empty() {
@@ -131,13 +130,19 @@ impl Place<'_> {
         }
         let vicinity = self.short_formatted_address.or(self.formatted_address);
         let vicinity = vicinity.as_ref().map_or("", |text| &text.0);
-        let location = self.location.as_ref().and_then(LatLng::degrees);
         let types: Vec<&str> = self.types.0.iter().map(|kind| &*kind.0).collect();
-        Some(json::place(&name, vicinity, self.id.as_ref().map(|id| &*id.0), &types, location))
+        let place = json::Place {
+            geometry: self.location.as_ref().and_then(LatLng::geometry),
+            name: &name,
+            place_id: self.id.as_ref().map(|id| &*id.0),
+            types: &types,
+            vicinity,
+        };
+        Some(place.to_json())
     }
 
-    /// Adds this place's attributions that are not there yet, as the older Nearby Search has
-    /// them: links in HTML.
+    /// Adds the attributions of this place that are not in the list yet, as links in HTML like
+    /// those of the older Nearby Search.
     fn attribute(&self, attributions: &mut Vec<String>) {
         for attribution in &self.attributions.0 {
             let Some(Text(provider)) = &attribution.provider else { continue };
@@ -157,15 +162,11 @@ impl Place<'_> {
     }
 }
 
-impl LatLng<'_> {
-    /// The digits of both coordinates.
-    fn degrees(&self) -> Option<(&str, &str)> {
-        Some((degrees(self.latitude)?, degrees(self.longitude)?))
+impl<'a> LatLng<'a> {
+    fn geometry(&self) -> Option<Geometry<'a>> {
+        let zero = || serde_json::from_str::<&'static RawValue>("0").ok();
+        Geometry::new(self.latitude.or_else(zero)?, self.longitude.or_else(zero)?)
     }
-}
-
-fn degrees(value: Option<&RawValue>) -> Option<&str> {
-    value.map_or(Some("0"), json::number)
 }
 
 fn html_escape(text: &str) -> String {
@@ -189,14 +190,14 @@ struct ErrorStatus<'a> {
     details: Capped<Detail<'a>, 10>,
 }
 
-/// `google.rpc.ErrorInfo` and other details; only the former has a reason.
+/// `google.rpc.ErrorInfo`, or another detail, which has no reason.
 #[derive(Deserialize)]
 struct Detail<'a> {
     #[serde(borrow)]
     reason: Option<Text<'a>>,
 }
 
-fn read_error(target: Target<'_>, response: &Response) -> Refusal {
+fn read_error(target: Target<'_>, response: &Response) -> Failure {
     let error = json::document::<ErrorDocument<'_>>(&response.body)
         .map(|document| document.error)
         .unwrap_or_default();
@@ -204,34 +205,37 @@ fn read_error(target: Target<'_>, response: &Response) -> Refusal {
     let reason = error.details.0.iter().find_map(|detail| detail.reason.as_ref());
     let reason = reason.map_or("", |reason| &reason.0);
     let message = error.message.as_ref().map_or("", |message| &message.0);
-    // The older gateway says so only in words.
+    // An older gateway reports this in the message only.
     let bad_key = reason == "API_KEY_INVALID" || message.starts_with("API key not valid");
-    let denial = match (response.status, status) {
-        (429, _) | (_, "RESOURCE_EXHAUSTED") => Denial::OverLimit,
-        (_, "PERMISSION_DENIED" | "UNAUTHENTICATED") | (401 | 403, _) => Denial::Key,
-        (400, _) if bad_key => Denial::Key,
-        // Whatever speaks HTTP may say 400; Google's has a status.
-        (400, status) if !status.is_empty() => Denial::Question,
-        _ => Denial::Failure,
+    let error = match (response.status, status) {
+        (429, _) | (_, "RESOURCE_EXHAUSTED") => ProviderError::RateLimited,
+        (_, "PERMISSION_DENIED" | "UNAUTHENTICATED") | (401 | 403, _) => {
+            ProviderError::Unauthorized
+        }
+        (400, _) if bad_key => ProviderError::Unauthorized,
+        // Any HTTP server may answer 400; a 400 of Google has a status.
+        (400, status) if !status.is_empty() => ProviderError::InvalidQuestion,
+        _ => ProviderError::Unavailable,
     };
-    let said = match (status, reason) {
+    let explanation = match (status, reason) {
         ("", _) => message.to_owned(),
         (_, "") => format!("{status}: {message}"),
         _ => format!("{status}, {reason}: {message}"),
     };
-    target.denied(response, denial, &said)
+    target.rejected(response, error, &explanation)
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::places::answer::Fault;
-    use crate::places::document::{Point, Status};
-    use crate::places::provider::Provider;
-    use crate::places::provider::tests::{CANARY, UCLA, document, read, request};
-    use crate::places::question::Question;
+    use crate::places::Question;
+    use crate::places::document::Status;
+    use crate::places::geo::Point;
+    use crate::places::providers::Provider;
+    use crate::places::providers::tests::{CANARY, UCLA, document, read, request};
+    use crate::places::upstream::failure::Blame;
 
     #[test]
-    fn the_request_is_the_documented_one() {
+    fn the_request_matches_the_documentation() {
         let body = "{\"maxResultCount\":20,\"rankPreference\":\"DISTANCE\",\"locationRestriction\":\
                     {\"circle\":{\"center\":{\"latitude\":34.06893,\"longitude\":-118.445127},\
                     \"radius\":10000}}}";
@@ -250,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_url_may_be_anywhere() {
+    fn the_url_may_have_a_port_and_a_prefix() {
         let request = request(Provider::Google, "http://[::1]:8080/emulator/", &UCLA);
         assert!(
             request.starts_with(
@@ -260,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_plain_decimals() {
+    fn numbers_are_written_without_exponents() {
         for (lat, lng, radius_m, expected) in [
             (90.0, -180.0, 50_000.0, "\"latitude\":90,\"longitude\":-180},\"radius\":50000}"),
             (0.0, 0.0, 0.001, "\"latitude\":0,\"longitude\":0},\"radius\":0.001}"),
@@ -277,7 +281,7 @@ mod tests {
         }
     }
 
-    /// The shape of Google's documentation, with what it leaves out or adds.
+    /// The example of Google's documentation, with missing and additional members.
     #[test]
     fn places_become_results() {
         let (document, text) = document(
@@ -324,14 +328,14 @@ mod tests {
     }
 
     #[test]
-    fn more_than_twenty_are_twenty() {
+    fn no_more_than_twenty_places_are_kept() {
         let place = r#"{"displayName":{"text":"x"}},"#.repeat(1000);
         let body = format!("{{\"places\":[{place}{{}}]}}");
         assert_eq!(read(Provider::Google, 200, &body).unwrap().len(), 20);
     }
 
     #[test]
-    fn googles_errors_are_told_apart() {
+    fn errors_of_google_are_distinguished() {
         let error = |code: u16, status: &str, reason: &str, message: &str| {
             let body = format!(
                 "{{\"error\":{{\"code\":{code},\"message\":\"{message}\",\"status\":\"{status}\",\"details\":[\
@@ -347,18 +351,18 @@ mod tests {
             "API key not valid. Please pass a valid API key.",
         );
         assert_eq!(bad_key.status, Status::RequestDenied);
-        assert_eq!(bad_key.fault, Fault::Provider { pause: None });
+        assert_eq!(bad_key.blame, Blame::Provider { retry_after: None });
         assert_eq!(
             bad_key.message,
-            "a.example refuses the API key (HTTP 400, INVALID_ARGUMENT, API_KEY_INVALID: API key not valid. Please \
+            "a.example rejects the API key (HTTP 400, INVALID_ARGUMENT, API_KEY_INVALID: API key not valid. Please \
              pass a valid API key.); check that the key is right, that the Places API (New) is enabled in its \
              project, that its restrictions admit this machine, and that billing is on"
         );
         let in_words =
             error(400, "INVALID_ARGUMENT", "", "API key not valid. Please pass a valid API key.");
-        assert_eq!(in_words.fault, Fault::Provider { pause: None });
+        assert_eq!(in_words.blame, Blame::Provider { retry_after: None });
         let bad_radius = error(400, "INVALID_ARGUMENT", "", "Invalid radius");
-        assert_eq!((bad_radius.status, bad_radius.fault), (Status::RequestDenied, Fault::Question));
+        assert_eq!((bad_radius.status, bad_radius.blame), (Status::RequestDenied, Blame::Question));
         for (code, status, expected) in [
             (403, "PERMISSION_DENIED", Status::RequestDenied),
             (401, "UNAUTHENTICATED", Status::RequestDenied),
@@ -368,13 +372,13 @@ mod tests {
             (503, "UNAVAILABLE", Status::UnknownError),
             (504, "DEADLINE_EXCEEDED", Status::UnknownError),
         ] {
-            let refusal = error(code, status, "X", "y");
-            assert_eq!(refusal.status, expected, "{code} {status}");
-            assert_eq!(refusal.fault, Fault::Provider { pause: None });
+            let failure = error(code, status, "X", "y");
+            assert_eq!(failure.status, expected, "{code} {status}");
+            assert_eq!(failure.blame, Blame::Provider { retry_after: None });
             assert!(
-                refusal.message.contains(&format!("HTTP {code}, {status}, X: y")),
+                failure.message.contains(&format!("HTTP {code}, {status}, X: y")),
                 "{}",
-                refusal.message
+                failure.message
             );
         }
     }

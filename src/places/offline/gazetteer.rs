@@ -20,8 +20,8 @@
 
 use std::fmt;
 
-use super::document::Place;
 use super::index::{Hit, Index};
+use crate::places::document::Place;
 use crate::text::digits::put_digits;
 
 /// What the licences of the data ask to be shown with it, in HTML.
@@ -53,8 +53,8 @@ const BLOCK: usize = 16;
 #[repr(align(8))]
 struct Aligned<T: ?Sized>(T);
 
-static TREE: &Aligned<[u8]> = &Aligned(*include_bytes!("data/places.kdbush"));
-static NAMES: &[u8] = include_bytes!("data/places.names");
+static TREE: &Aligned<[u8]> = &Aligned(*include_bytes!("../data/places.kdbush"));
+static NAMES: &[u8] = include_bytes!("../data/places.names");
 
 /// Places to search, borrowed from the bytes of their two files.
 #[derive(Clone, Copy, Debug)]
@@ -124,13 +124,9 @@ impl<'a> Gazetteer<'a> {
     }
 
     /// The number of places.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.index.len()
-    }
-
-    /// Whether there is no place.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The tree to search for the nearest places.
@@ -210,7 +206,7 @@ impl PlaceId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::places::document::Point;
+    use crate::places::geo::Point;
     use proptest::prelude::*;
     use std::sync::LazyLock;
 
@@ -266,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_licences_get_what_they_ask_for() {
-        let attribution = include_str!("data/ATTRIBUTION.md");
+        let attribution = include_str!("../data/ATTRIBUTION.md");
         for text in [attribution, &ATTRIBUTIONS.concat()] {
             assert!(text.contains("GeoNames") && text.contains("CC BY 4.0"));
             assert!(text.contains("https://creativecommons.org/licenses/by/4.0/"));

@@ -1,12 +1,17 @@
-//! Places that need no provider: the gazetteer in the binary, or a file of one's own.
+//! Places in memory: the gazetteer in the binary, or a places file of the operator.
 
-use super::document::{Place, Point, Writer};
-use super::gazetteer::{ATTRIBUTIONS, Damaged, Gazetteer};
-use super::index::Hit;
-use super::places_file::OwnPlaces;
+mod gazetteer;
+mod index;
+pub mod places_file;
 
-/// Answers from places in memory. Keep one and ask it again and again: it keeps what a search
-/// needs, and then allocates nothing but what the reply's buffer grows by.
+use super::document::{Place, Writer};
+use super::geo::Point;
+use gazetteer::{ATTRIBUTIONS, Damaged, Gazetteer};
+use index::Hit;
+use places_file::OwnPlaces;
+
+/// Places in memory, and the buffer that searches reuse: apart from the buffer of the reply, a
+/// search does not allocate.
 #[derive(Debug)]
 pub struct Offline {
     source: Source,
@@ -20,11 +25,11 @@ enum Source {
 }
 
 impl Offline {
-    /// The gazetteer built into the binary.
+    /// The gazetteer in the binary.
     ///
     /// # Errors
     ///
-    /// The binary was built from damaged files.
+    /// [`Damaged`] if the binary was built from damaged files.
     pub fn gazetteer() -> Result<Self, Damaged> {
         Gazetteer::embedded().map(|gazetteer| Self::with(Source::Gazetteer(gazetteer)))
     }
@@ -38,15 +43,7 @@ impl Offline {
         Self { source, hits: Vec::new() }
     }
 
-    /// The number of places that are searched.
-    pub fn places(&self) -> usize {
-        match &self.source {
-            Source::Gazetteer(gazetteer) => gazetteer.len(),
-            Source::Own(places) => places.len(),
-        }
-    }
-
-    /// What the source asks to be shown with its places, in HTML.
+    /// The notices in HTML that must be displayed with the places.
     pub fn attributions(&self) -> &'static [&'static str] {
         match &self.source {
             Source::Gazetteer(_) => &ATTRIBUTIONS,
@@ -54,58 +51,38 @@ impl Offline {
         }
     }
 
-    /// Appends the document of the `max` places nearest to `centre` within `radius_m` metres,
-    /// nearest first; of equally near ones always the same come first.
-    pub fn answer(&mut self, centre: Point, radius_m: f64, max: usize, out: &mut Vec<u8>) {
-        self.search(centre, radius_m, max);
-        let attributions = if self.hits.is_empty() { &[] } else { self.attributions() };
-        let mut document = Writer::new(out, attributions);
-        self.found(|place, _| document.place(place));
-        document.finish();
-    }
-
-    /// Shows `visit` what [`Self::answer`] writes, each place with its distance in metres.
-    pub fn nearest(
-        &mut self,
-        centre: Point,
-        radius_m: f64,
-        max: usize,
-        visit: impl FnMut(&Place<'_>, f64),
-    ) {
-        self.search(centre, radius_m, max);
-        self.found(visit);
-    }
-
-    fn search(&mut self, centre: Point, radius_m: f64, max: usize) {
+    /// Appends the document of the `max` places nearest to `center` within `radius_m` meters,
+    /// nearest first. The order of equally near places is always the same.
+    pub fn answer(&mut self, center: Point, radius_m: f64, max: usize, out: &mut Vec<u8>) {
         let index = match &self.source {
             Source::Gazetteer(gazetteer) => gazetteer.index(),
             Source::Own(places) => places.index(),
         };
-        index.nearest(centre, radius_m, max, &mut self.hits);
-    }
-
-    fn found(&self, mut visit: impl FnMut(&Place<'_>, f64)) {
+        index.nearest(center, radius_m, max, &mut self.hits);
+        let attributions = if self.hits.is_empty() { &[] } else { self.attributions() };
+        let mut document = Writer::new(out, attributions);
         for hit in &self.hits {
-            let visit = |place: &Place<'_>| visit(place, hit.metres);
+            let write = |place: &Place<'_>| document.place(place);
             match &self.source {
-                Source::Gazetteer(gazetteer) => gazetteer.describe(hit, visit),
-                Source::Own(places) => places.describe(hit, visit),
+                Source::Gazetteer(gazetteer) => gazetteer.describe(hit, write),
+                Source::Own(places) => places.describe(hit, write),
             }
         }
+        document.finish();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::places_file::{Format, parse};
     use super::*;
-    use crate::places::places_file::{Format, parse};
     use serde_json::Value;
 
     fn answer(offline: &mut Offline, radius_m: f64, max: usize) -> Value {
         let mut out = Vec::new();
         offline.answer(Point { lat: 34.068_930, lng: -118.445_127 }, radius_m, max, &mut out);
         assert_eq!(out.first(), Some(&b'{'));
-        assert_eq!(out.last(), Some(&b'}'), "the end of the reply is the caller's");
+        assert_eq!(out.last(), Some(&b'}'), "the caller terminates the reply");
         assert!(!out.windows(2).any(|pair| pair == b"\n\n"));
         serde_json::from_slice(&out).unwrap()
     }
@@ -122,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_near_is_no_error() {
+    fn no_places_nearby_are_zero_results() {
         let mut gazetteer = Offline::gazetteer().unwrap();
         for document in [answer(&mut gazetteer, 10.0, 5), answer(&mut gazetteer, 10_000.0, 0)] {
             let nothing: [Value; 0] = [];
@@ -134,11 +111,10 @@ mod tests {
     }
 
     #[test]
-    fn own_places_answer_nearest_first() {
+    fn places_of_a_file_are_sorted_by_distance() {
         let table =
             b"name,lat,lon,kind\nfar,34.2,-118.4,shop\nnear,34.07,-118.44,\nabroad,48,2,shop\n";
         let mut own = Offline::own(parse(table, Format::Csv).unwrap());
-        assert_eq!(own.places(), 3);
         let document = answer(&mut own, 50_000.0, 20);
         let names: Vec<_> =
             document["results"].as_array().unwrap().iter().map(|place| &place["name"]).collect();
@@ -146,10 +122,5 @@ mod tests {
         assert_eq!(document["results"][0].get("types"), None);
         assert_eq!(document["results"][1]["types"], serde_json::json!(["shop"]));
         assert_eq!(document["html_attributions"], serde_json::json!([]));
-        let mut metres = Vec::new();
-        let centre = Point { lat: 34.07, lng: -118.44 };
-        own.nearest(centre, 50_000.0, 20, |place, away| metres.push((place.name.to_owned(), away)));
-        assert_eq!(metres[0], ("near".to_owned(), 0.0));
-        assert!((14_000.0..16_000.0).contains(&metres[1].1), "{metres:?}");
     }
 }

@@ -1,20 +1,20 @@
-//! Google's older Nearby Search, whose document is the one that WHATSAT passes on.
+//! Google's older Nearby Search, whose document is passed on to the client.
 //!
 //! <https://developers.google.com/maps/documentation/places/web-service/legacy/search-nearby>
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Listing, Refusal};
-use super::failure::Denial;
-use super::http::{Method, RequestWriter, Response};
 use super::json::{Capped, Members, Text};
-use super::limits::MAX_RESULTS;
-use super::question::Question;
-use super::target::Target;
+use crate::places::Question;
+use crate::places::http::{Method, RequestWriter, Response};
+use crate::places::limits::MAX_RESULTS;
+use crate::places::upstream::failure::{Failure, ProviderError};
+use crate::places::upstream::listing::Listing;
+use crate::places::upstream::target::Target;
 
-/// Writes the request. Without `rankby`, which cannot be combined with a radius, Google orders by
-/// prominence. The key has to be in the query; it is nowhere else.
+/// Appends the request. `rankby` cannot be combined with a radius, so Google orders by prominence.
+/// The API requires the key in the query.
 pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut Vec<u8>) {
     let location = format!("{},{}", question.center.lat, question.center.lng);
     let mut request =
@@ -27,53 +27,53 @@ pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut V
     request.end();
 }
 
-/// Reads the response: the document itself, its results cut and laid out again, its members in
-/// their order and its numbers digit for digit.
-pub(super) fn read(target: Target<'_>, response: &Response) -> Result<Listing, Refusal> {
-    let broken = || target.not_the_document();
+/// Reads the response. The listing is Google's document itself, indented anew: its members keep
+/// their order, and its numbers their digits.
+pub(super) fn read(target: Target<'_>, response: &Response) -> Result<Listing, Failure> {
+    let unexpected = || target.unexpected_document();
     let document = serde_json::from_slice::<Members<'_>>(&response.body);
     if response.status != 200 {
-        // Google answers 200 to everything, but what is in between does not.
+        // Google answers everything with 200, but proxies do not.
         let member = |name| document.as_ref().ok().and_then(|document| text(document.get(name)?));
         let message = member("error_message");
-        let denial = match response.status {
-            429 => Denial::OverLimit,
-            401 | 403 => Denial::Key,
-            400 if member("status").is_some() => Denial::Question,
-            _ => Denial::Failure,
+        let error = match response.status {
+            429 => ProviderError::RateLimited,
+            401 | 403 => ProviderError::Unauthorized,
+            400 if member("status").is_some() => ProviderError::InvalidQuestion,
+            _ => ProviderError::Unavailable,
         };
-        return Err(target.denied(response, denial, &message.unwrap_or_default()));
+        return Err(target.rejected(response, error, &message.unwrap_or_default()));
     }
-    let document = document.map_err(|_| broken())?;
-    let status = document.get("status").and_then(text).ok_or_else(broken)?;
-    let denial = match status.as_str() {
+    let document = document.map_err(|_| unexpected())?;
+    let status = document.get("status").and_then(text).ok_or_else(unexpected)?;
+    let error = match status.as_str() {
         "OK" | "ZERO_RESULTS" => None,
-        "OVER_QUERY_LIMIT" | "OVER_DAILY_LIMIT" => Some(Denial::OverLimit),
-        "REQUEST_DENIED" => Some(Denial::Key),
-        "INVALID_REQUEST" => Some(Denial::Question),
-        _ => Some(Denial::Failure),
+        "OVER_QUERY_LIMIT" | "OVER_DAILY_LIMIT" => Some(ProviderError::RateLimited),
+        "REQUEST_DENIED" => Some(ProviderError::Unauthorized),
+        "INVALID_REQUEST" => Some(ProviderError::InvalidQuestion),
+        _ => Some(ProviderError::Unavailable),
     };
-    if let Some(denial) = denial {
+    if let Some(error) = error {
         let message = document.get("error_message").and_then(text).unwrap_or_default();
-        return Err(target.denied(
+        return Err(target.rejected(
             response,
-            denial,
+            error,
             format!("{status}: {message}").trim_end_matches(": "),
         ));
     }
     let results: Capped<&RawValue, MAX_RESULTS> = match document.get("results") {
-        Some(results) => serde_json::from_str(results.get()).map_err(|_| broken())?,
-        None => return Err(broken()),
+        Some(results) => serde_json::from_str(results.get()).map_err(|_| unexpected())?,
+        None => return Err(unexpected()),
     };
     let results = results.0.into_iter().filter_map(|result| complete(result).transpose());
-    let mut results: Vec<String> = results.collect::<Result<_, _>>().map_err(|_| broken())?;
+    let mut results: Vec<String> = results.collect::<Result<_, _>>().map_err(|_| unexpected())?;
     if status == "ZERO_RESULTS" {
         results.clear();
     }
     let members = || document.0.iter().map(|(name, value)| (&**name, value.get()));
     let attributions = document.get("html_attributions");
     if attributions.is_some_and(|value| !value.get().starts_with('[')) {
-        return Err(broken());
+        return Err(unexpected());
     }
     let missing = [("html_attributions", "[]")].into_iter().filter(|_| attributions.is_none());
     Listing::build(
@@ -82,11 +82,11 @@ pub(super) fn read(target: Target<'_>, response: &Response) -> Result<Listing, R
         members().skip_while(|(name, _)| *name != "results").skip(1),
         target.key,
     )
-    .map_err(|_| broken())
+    .map_err(|_| unexpected())
 }
 
-/// A result with at least a name and a vicinity: as it is, with an empty vicinity where it has
-/// none, or not at all where it has no name.
+/// Returns a result that has a name and a vicinity: the original, with an empty vicinity if it
+/// has none, or `None` if it has no name.
 fn complete(result: &RawValue) -> Result<Option<String>, serde_json::Error> {
     let members: Members<'_> = serde_json::from_str(result.get())?;
     let named = members.get("name").and_then(text).is_some_and(|name| !name.is_empty());
@@ -101,22 +101,22 @@ fn complete(result: &RawValue) -> Result<Option<String>, serde_json::Error> {
     })
 }
 
-/// The text of a value that is a string.
+/// Returns the text of a value that is a string.
 fn text(value: &RawValue) -> Option<String> {
     Text::deserialize(value).ok().map(|text| text.0.into_owned())
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::places::answer::Fault;
     use crate::places::document::Status;
-    use crate::places::provider::Provider;
-    use crate::places::provider::tests::{UCLA, document, read, request};
+    use crate::places::providers::Provider;
+    use crate::places::providers::tests::{UCLA, document, read, request};
+    use crate::places::upstream::failure::Blame;
 
     const LEGACY: Provider = Provider::GoogleLegacy;
 
     #[test]
-    fn the_request_is_the_documented_one() {
+    fn the_request_matches_the_documentation() {
         let request = request(LEGACY, "https://maps.googleapis.com", &UCLA);
         let expected = format!(
             "GET /maps/api/place/nearbysearch/json?location=34.06893%2C-118.445127&radius=10000\
@@ -145,7 +145,7 @@ mod tests {
 "#;
 
     #[test]
-    fn the_document_is_passed_on_with_its_results_cut() {
+    fn the_document_is_passed_on_with_fewer_results() {
         let expected = r#"{
   "html_attributions": [
     "a"
@@ -180,14 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn what_must_be_there_is_there() {
+    fn required_members_are_added() {
         let (document, _) = document(LEGACY, r#"{"status":"OK","results":[{"name":"x"}]}"#, 1);
         assert_eq!(document["html_attributions"].as_array().unwrap().len(), 0);
         assert_eq!(document["results"][0]["vicinity"], "");
     }
 
     #[test]
-    fn nothing_found_is_zero_results() {
+    fn no_results_are_zero_results() {
         for body in [
             r#"{"html_attributions":[],"results":[],"status":"ZERO_RESULTS"}"#,
             r#"{"html_attributions":[],"results":[],"status":"OK"}"#,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn members_of_another_type_are_not_passed_on() {
+    fn members_of_the_wrong_type_are_rejected() {
         for body in [
             r#"{"html_attributions":0,"results":[{"name":"x"}],"status":"OK"}"#,
             r#"{"html_attributions":[],"results":[{"name":"x","vicinity":0}],"status":"OK"}"#,
@@ -209,29 +209,29 @@ mod tests {
     }
 
     #[test]
-    fn googles_statuses_are_told_apart() {
-        let provider = Fault::Provider { pause: None };
+    fn statuses_of_google_are_distinguished() {
+        let provider = Blame::Provider { retry_after: None };
         for (status, expected, fault) in [
             ("OVER_QUERY_LIMIT", Status::OverQueryLimit, provider),
             ("OVER_DAILY_LIMIT", Status::OverQueryLimit, provider),
             ("REQUEST_DENIED", Status::RequestDenied, provider),
-            ("INVALID_REQUEST", Status::RequestDenied, Fault::Question),
+            ("INVALID_REQUEST", Status::RequestDenied, Blame::Question),
             ("UNKNOWN_ERROR", Status::UnknownError, provider),
             ("SOMETHING_NEW", Status::UnknownError, provider),
         ] {
             let body = format!(
-                "{{\"error_message\":\"why it is so\",\"html_attributions\":[],\"results\":[],\"status\":\"{status}\"}}"
+                "{{\"error_message\":\"some reason\",\"html_attributions\":[],\"results\":[],\"status\":\"{status}\"}}"
             );
-            let refusal = read(LEGACY, 200, &body).unwrap_err();
-            assert_eq!((refusal.status, refusal.fault), (expected, fault), "{status}");
+            let failure = read(LEGACY, 200, &body).unwrap_err();
+            assert_eq!((failure.status, failure.blame), (expected, fault), "{status}");
             assert!(
-                refusal.message.contains(&format!("{status}: why it is so")),
+                failure.message.contains(&format!("{status}: some reason")),
                 "{}",
-                refusal.message
+                failure.message
             );
             let bare = format!("{{\"status\":\"{status}\"}}");
-            let refusal = read(LEGACY, 200, &bare).unwrap_err();
-            assert!(refusal.message.contains(&format!("{status})")), "{}", refusal.message);
+            let failure = read(LEGACY, 200, &bare).unwrap_err();
+            assert!(failure.message.contains(&format!("{status})")), "{}", failure.message);
         }
     }
 }

@@ -1,32 +1,71 @@
-//! The providers behind one face: a question becomes a request, a response becomes places or the
-//! reason why there are none.
+//! The providers: each turns a question into a request, and a response into a listing or an error.
 
-use super::answer::{Listing, Refusal};
+mod google;
+mod google_legacy;
+mod json;
+mod overpass;
+
+use std::fmt;
+
 use super::http::Response;
 use super::question::Question;
-use super::target::Target;
-use super::{google, google_legacy, overpass};
+use super::upstream::failure::Failure;
+use super::upstream::listing::Listing;
+use super::upstream::target::Target;
 
-pub use super::failure::Trouble;
-pub use super::target::Provider;
+/// An API that is queried over the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// Google's Nearby Search (New).
+    Google,
+    /// Google's older Nearby Search.
+    GoogleLegacy,
+    /// OpenStreetMap's Overpass API.
+    Overpass,
+}
 
-impl Target<'_> {
+impl Provider {
+    /// The name of its API.
+    pub(super) fn api(self) -> &'static str {
+        match self {
+            Self::Google => "the Places API (New)",
+            Self::GoogleLegacy => "the Places API",
+            Self::Overpass => "the Overpass API",
+        }
+    }
+
     /// Appends the request that asks `question`.
-    pub(super) fn write_request(self, question: &Question, out: &mut Vec<u8>) {
-        match self.provider {
-            Provider::Google => google::write_request(self, question, out),
-            Provider::GoogleLegacy => google_legacy::write_request(self, question, out),
-            Provider::Overpass => overpass::write_request(self, question, out),
+    pub(super) fn write_request(self, target: Target<'_>, question: &Question, out: &mut Vec<u8>) {
+        match self {
+            Self::Google => google::write_request(target, question, out),
+            Self::GoogleLegacy => google_legacy::write_request(target, question, out),
+            Self::Overpass => overpass::write_request(target, question, out),
         }
     }
 
     /// Reads the response to `question`.
-    pub(super) fn read(self, question: &Question, response: &Response) -> Result<Listing, Refusal> {
-        match self.provider {
-            Provider::Google => google::read(self, response),
-            Provider::GoogleLegacy => google_legacy::read(self, response),
-            Provider::Overpass => overpass::read(self, question, response),
+    pub(super) fn read(
+        self,
+        target: Target<'_>,
+        question: &Question,
+        response: &Response,
+    ) -> Result<Listing, Failure> {
+        match self {
+            Self::Google => google::read(target, response),
+            Self::GoogleLegacy => google_legacy::read(target, response),
+            Self::Overpass => overpass::read(target, question, response),
         }
+    }
+}
+
+impl fmt::Display for Provider {
+    /// Its name in the configuration.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Google => "google",
+            Self::GoogleLegacy => "google_legacy",
+            Self::Overpass => "overpass",
+        })
     }
 }
 
@@ -35,15 +74,19 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::places::answer::Fault;
-    use crate::places::document::{Point, Status};
-    use crate::places::key::ApiKey;
+    use crate::places::document::Status;
+    use crate::places::geo::Point;
+    use crate::places::upstream::ApiKey;
+    use crate::places::upstream::failure::Blame;
 
-    /// A key that must be found nowhere but in requests; its `/` shows percent-encoding.
+    /// A key that may appear in requests only. Its `/` has to be percent-encoded.
     pub(in crate::places) const CANARY: &str = "canary/Key-0123";
 
     pub(in crate::places) const UCLA: Question =
         Question { center: Point { lat: 34.068_93, lng: -118.445_127 }, radius_m: 10_000.0 };
+
+    pub(in crate::places) const ALL: [Provider; 3] =
+        [Provider::Google, Provider::GoogleLegacy, Provider::Overpass];
 
     /// Calls `test` with a target at `url`.
     pub(in crate::places) fn at<R>(
@@ -77,12 +120,12 @@ pub(super) mod tests {
         provider: Provider,
         status: u16,
         body: &str,
-    ) -> Result<Listing, Refusal> {
+    ) -> Result<Listing, Failure> {
         let response = response(status, body);
         at(provider, "https://a.example", |target| target.read(&UCLA, &response))
     }
 
-    /// The document of a response that is places, parsed and as text.
+    /// The document of a successful response, parsed and as text.
     pub(in crate::places) fn document(
         provider: Provider,
         body: &str,
@@ -95,11 +138,8 @@ pub(super) mod tests {
         (serde_json::from_str(&text).unwrap(), text)
     }
 
-    pub(in crate::places) const ALL: [Provider; 3] =
-        [Provider::Google, Provider::GoogleLegacy, Provider::Overpass];
-
     #[test]
-    fn a_body_that_is_not_the_document_is_a_failure_and_no_answer() {
+    fn a_body_that_is_not_the_documented_one_is_a_failure() {
         for provider in ALL {
             for body in [
                 "",
@@ -128,15 +168,15 @@ pub(super) mod tests {
                 "{\"places\":[], \"places\":[]}",
                 "{\"status\":\"OK\",\"status\":\"OK\",\"results\":[]}",
             ] {
-                // Nearby Search (New) leaves out what is empty: any other object says "no places".
+                // Nearby Search (New) omits empty members, so any other object has no places.
                 let empty = body.starts_with("{\"") && !body.contains("places");
-                let Err(refusal) = read(provider, 200, body) else {
-                    assert!(provider == Provider::Google && empty, "{provider} took {body}");
+                let Err(failure) = read(provider, 200, body) else {
+                    assert!(provider == Provider::Google && empty, "{provider} accepted {body}");
                     continue;
                 };
-                assert_eq!(refusal.status, Status::UnknownError, "{provider} {body}");
-                assert!(matches!(refusal.fault, Fault::Provider { .. }));
-                assert!(refusal.message.contains("a.example"), "{}", refusal.message);
+                assert_eq!(failure.status, Status::UnknownError, "{provider} {body}");
+                assert!(matches!(failure.blame, Blame::Provider { .. }));
+                assert!(failure.message.contains("a.example"), "{}", failure.message);
             }
         }
     }

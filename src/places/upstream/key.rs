@@ -1,4 +1,4 @@
-//! The provider's key: kept out of everything that is shown.
+//! The API key of a provider, which must never appear in any output.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,25 +8,25 @@ use memchr::memmem::Finder;
 use crate::limits::MAX_SECRET_BYTES;
 use crate::text::percent::push_encoded;
 
-/// What is shown in a key's place.
+/// The text shown instead of a key.
 const REDACTED: &str = "[api key]";
 
-/// An API key. It prints as `[api key]`; only the request writers see its text.
+/// An API key. It is printed as `[api key]`; only request writers can read its text.
 #[derive(Clone)]
 pub struct ApiKey {
     text: String,
-    /// The spellings in which a provider may repeat the key: as it is, percent-encoded with either
-    /// case of hexadecimal digits, and as JSON that nobody has parsed writes it. Every string of
-    /// every answer is searched for them.
-    spellings: Vec<(String, Finder<'static>)>,
+    /// The encodings in which a provider may echo the key: verbatim, percent-encoded with upper or
+    /// lower case digits, and escaped for JSON. Every string of every response is searched for
+    /// them.
+    encodings: Vec<(String, Finder<'static>)>,
 }
 
 impl ApiKey {
-    /// A key from its text.
+    /// Parses a key.
     ///
     /// # Errors
-    /// [`KeyError`] if the text is empty, longer than [`MAX_SECRET_BYTES`], or holds anything but
-    /// printable ASCII without spaces: it has to fit into a header field.
+    /// [`KeyError`] if the text is empty, longer than [`MAX_SECRET_BYTES`], or not printable ASCII
+    /// without spaces: it must fit into a header field.
     pub fn parse(text: &[u8]) -> Result<Self, KeyError> {
         let sendable =
             (1..=MAX_SECRET_BYTES).contains(&text.len()) && text.iter().all(u8::is_ascii_graphic);
@@ -35,31 +35,31 @@ impl ApiKey {
         push_encoded(&mut encoded, text.as_bytes());
         let encoded = String::from_utf8_lossy(&encoded).into_owned();
         let json = text.replace('\\', "\\\\").replace('"', "\\\"");
-        let slashes = json.replace('/', "\\/"); // which JSON may escape and need not
-        let mut spellings = vec![text.to_owned(), lower_hex(&encoded), encoded, json, slashes];
-        spellings.sort_unstable();
-        spellings.dedup();
-        let finder = |spelling: &String| Finder::new(spelling).into_owned();
-        let spellings = spellings.into_iter().map(|it| (it.clone(), finder(&it))).collect();
-        Ok(Self { text: text.to_owned(), spellings })
+        let slashes = json.replace('/', "\\/"); // an optional escape of JSON
+        let mut encodings = vec![text.to_owned(), lower_hex(&encoded), encoded, json, slashes];
+        encodings.sort_unstable();
+        encodings.dedup();
+        let finder = |encoding: &String| Finder::new(encoding).into_owned();
+        let encodings = encodings.into_iter().map(|it| (it.clone(), finder(&it))).collect();
+        Ok(Self { text: text.to_owned(), encodings })
     }
 
-    /// The key itself, for the one place where it is sent.
-    pub(super) fn expose(&self) -> &str {
+    /// The text of the key, for the request that carries it.
+    pub(in crate::places) fn expose(&self) -> &str {
         &self.text
     }
 
-    /// Whether a spelling of the key stands in `text`.
+    /// Returns true if `text` contains the key in any encoding.
     pub(super) fn is_in(&self, text: &[u8]) -> bool {
-        self.spellings.iter().any(|(_, finder)| finder.find(text).is_some())
+        self.encodings.iter().any(|(_, finder)| finder.find(text).is_some())
     }
 
-    /// `text` with every spelling of the key replaced.
+    /// Returns `text` with the key replaced, in any encoding.
     pub(super) fn scrub<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let mut scrubbed = Cow::Borrowed(text);
-        for (spelling, finder) in &self.spellings {
+        for (encoding, finder) in &self.encodings {
             if finder.find(scrubbed.as_bytes()).is_some() {
-                scrubbed = Cow::Owned(scrubbed.replace(spelling.as_str(), REDACTED));
+                scrubbed = Cow::Owned(scrubbed.replace(encoding.as_str(), REDACTED));
             }
         }
         scrubbed
@@ -78,19 +78,19 @@ impl fmt::Display for ApiKey {
     }
 }
 
-/// A text that cannot be a key. It does not repeat the text.
+/// The text is not a valid key. The error does not repeat it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyError;
 
 impl fmt::Display for KeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an API key is printable ASCII characters without spaces")
+        f.write_str("an API key consists of printable ASCII characters without spaces")
     }
 }
 
 impl std::error::Error for KeyError {}
 
-/// `%2F` as `%2f`.
+/// Turns `%2F` into `%2f`.
 fn lower_hex(encoded: &str) -> String {
     let mut digits = 0;
     encoded
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_never_shows() {
+    fn a_key_is_never_shown() {
         let key = ApiKey::parse("canary/ß".as_bytes()).unwrap_err();
         assert!(!format!("{key:?}{key}").contains("canary"));
         let key = ApiKey::parse(b"canary/key").unwrap();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_sent_is_no_key() {
+    fn text_that_cannot_be_sent_is_not_a_key() {
         for text in ["", "a b", "a\r\nX: y", "schlüssel", "a\0", &"k".repeat(4097)] {
             assert!(ApiKey::parse(text.as_bytes()).is_err(), "{text:?}");
         }

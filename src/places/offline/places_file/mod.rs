@@ -18,9 +18,10 @@ use std::fmt;
 
 use geo_index::kdtree::KDTree;
 
-use super::document::{Place, Point};
 use super::index::{self, Hit, Index};
-use super::limits::{MAX_PLACE_TEXT, MAX_PLACES, MAX_PLACES_FILE_BYTES};
+use crate::places::document::Place;
+use crate::places::geo::Point;
+use crate::places::limits::{MAX_PLACE_TEXT, MAX_PLACES, MAX_PLACES_FILE_BYTES};
 
 /// The spellings under which each field is found, the preferred one first.
 const NAME: &[&str] = &["name"];

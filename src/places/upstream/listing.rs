@@ -1,68 +1,33 @@
-//! What becomes of a question: places, or the reason why there are none.
+//! The places of a provider, laid out as a document once and cut to any number of results.
 
-use std::time::Duration;
-
-use super::document::{Status, Writer, write_failure};
-use super::json::{Printer, TooLarge};
 use super::key::ApiKey;
-use super::limits::MAX_RESULTS;
+use super::printer::{Printer, TooLarge};
+use crate::places::document::Writer;
+use crate::places::limits::MAX_RESULTS;
 
-/// Whose fault a refusal is: what the circuit breaker makes of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The provider's, or the way to it: other questions would fail as well.
-    Provider {
-        /// How long the provider wants to be left alone, where it says so.
-        pause: Option<Duration>,
-    },
-    /// This question's: the provider answered and would answer others.
-    Question,
-    /// Neither's: the question was not put to the provider.
-    Nobody,
-}
-
-/// A question that gets no places.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The document's status: one of the three that tell of a failure.
-    pub status: Status,
-    /// What happened and what to do, for the operator. Free of the key.
-    pub message: String,
-    /// Whose fault it is.
-    pub fault: Fault,
-}
-
-impl Refusal {
-    /// Appends the document, its last line without a line end.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        write_failure(out, self.status, &self.message);
-    }
-}
-
-/// Appends the document of a question that found nothing, its last line without a line end.
+/// Appends the document of a question that found nothing, without a newline at its end.
 pub(super) fn write_zero_results(out: &mut Vec<u8>) {
     Writer::new(out, &[""; 0]).finish();
 }
 
-/// A provider's places, laid out once and cut to any bound by two copies.
+/// A document with all results. Cutting it to a number of results takes two copies.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// The document with all results.
+    /// The document.
     text: Box<[u8]>,
-    /// Where each result ends in `text`.
+    /// The end of each result in `text`.
     ends: Vec<usize>,
-    /// Where what follows the results begins.
+    /// The start of the part that follows the results.
     tail: usize,
 }
 
 impl Listing {
-    /// Lays a document out: members before `results`, the results, members behind. All values are
-    /// JSON; of the results the first [`MAX_RESULTS`] are taken. The key is taken out of every
-    /// string.
-    pub(super) fn build<'v>(
+    /// Lays out a document: the members `before` the results, the first [`MAX_RESULTS`] results,
+    /// and the members `after` them. All values are JSON. The API key is removed from every string.
+    pub(in crate::places) fn build<'v>(
         before: impl IntoIterator<Item = (&'v str, &'v str)>,
         results: impl IntoIterator<Item = &'v str>,
-        behind: impl IntoIterator<Item = (&'v str, &'v str)>,
+        after: impl IntoIterator<Item = (&'v str, &'v str)>,
         key: Option<&ApiKey>,
     ) -> Result<Self, TooLarge> {
         let mut printer = Printer::new(key);
@@ -86,7 +51,7 @@ impl Listing {
         let tail = printer.out.len();
         printer.line(1);
         printer.out.push(b']');
-        for (name, value) in behind {
+        for (name, value) in after {
             printer.out.push(b',');
             printer.line(1);
             member(&mut printer, name, value)?;
@@ -95,7 +60,7 @@ impl Listing {
         Ok(Self { text: printer.out.into_boxed_slice(), ends, tail })
     }
 
-    /// Appends the document with at most `max_results` results, its last line without a line end.
+    /// Appends the document with at most `max_results` results, without a newline at its end.
     pub fn write(&self, max_results: u8, out: &mut Vec<u8>) {
         match self.ends.get(..usize::from(max_results).min(self.ends.len())) {
             Some([.., end]) => {
@@ -106,17 +71,13 @@ impl Listing {
         }
     }
 
-    /// How many results there are, at most [`MAX_RESULTS`].
-    pub fn len(&self) -> usize {
+    /// The number of results, at most [`MAX_RESULTS`].
+    #[cfg(test)]
+    pub(in crate::places) fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether nothing was found.
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
-
-    /// What the listing costs in memory, in bytes.
+    /// The memory in use, in bytes.
     pub(super) fn weight(&self) -> usize {
         self.text.len() + self.ends.len() * size_of::<usize>() + size_of::<Self>()
     }
@@ -139,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_is_cut_to_any_bound() {
+    fn a_listing_is_cut_to_any_number_of_results() {
         let results: Vec<String> = (0..25).map(|i| format!("{{\"name\":\"{i}\"}}")).collect();
         let results = results.iter().map(String::as_str);
         let listing =
@@ -161,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_and_numbers_stay_as_they_are_and_the_key_goes() {
+    fn strings_and_numbers_are_kept_and_the_key_is_removed() {
         let key = ApiKey::parse(b"canary").unwrap();
         let raw = r#"{ "n" :[ 1.10,-0.0e+05 , 123456789012345678901234567890 ],"s":"\u00e9\/\"}{,:  ","e":{ },
             "k":"a canary b","x":"\u0063anary","canary":null}"#;
@@ -178,9 +139,9 @@ mod tests {
         serde_json::from_str::<serde_json::Value>(&text).unwrap();
     }
 
-    /// The end of an escape may be the beginning of the key, and a key may hold quotes.
+    /// The end of an escape sequence may be the start of the key, and a key may contain quotes.
     #[test]
-    fn what_is_left_of_a_string_without_the_key_is_a_string() {
+    fn a_string_without_the_key_is_still_a_string() {
         let cases: [(&[u8], &str, &str); 5] = [
             (b"canary", r#""a \u004canary b""#, "a Lanary b"),
             (b"canary", r#""\u001canary""#, "[api key]"),

@@ -9,7 +9,7 @@
 use geo_index::indices::Indices;
 use geo_index::kdtree::{KDTree, KDTreeBuilder, KDTreeIndex, KDTreeMetadata};
 
-use super::document::{EARTH_RADIUS_M, Point};
+use crate::places::geo::{EARTH_RADIUS_M, Point};
 
 /// Units of a coordinate in a degree: ten millionths, a centimetre on the ground.
 const UNITS: f64 = 1e7;

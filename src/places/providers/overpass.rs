@@ -1,10 +1,10 @@
-//! OpenStreetMap's Overpass API: named nodes around a point, without a key.
+//! OpenStreetMap's Overpass API: named nodes around a point. It needs no key.
 //!
 //! Language: <https://wiki.openstreetmap.org/wiki/Overpass_API/Overpass_QL>. Usage policy:
 //! <https://dev.overpass-api.de/overpass-doc/en/preface/commons.html> (about 10,000 requests and
-//! 1 GB a day) and <https://github.com/drolbr/Overpass-API/issues/791> (a user agent of one's own,
-//! nothing in parallel, half a minute of silence after a 429): the defaults of the configuration
-//! keep to it, and so does the circuit breaker.
+//! 1 GB per day) and <https://github.com/drolbr/Overpass-API/issues/791> (a distinctive user agent,
+//! no parallel requests, a pause of half a minute after a 429). The defaults of the configuration
+//! and the circuit breaker comply with it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,18 +12,17 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::answer::{Listing, Refusal};
-use super::document::Point;
-use super::failure::Denial;
-use super::http::{Method, RequestWriter, Response};
-use super::json::{self, Capped, Text};
-use super::limits::{MAX_OVERPASS_ELEMENTS, MAX_RESULTS};
-use super::question::Question;
-use super::target::Target;
+use super::json::{self, Capped, Geometry, Text};
+use crate::places::Question;
+use crate::places::geo::Point;
+use crate::places::http::{Method, RequestWriter, Response};
+use crate::places::limits::{MAX_OVERPASS_ELEMENTS, MAX_RESULTS};
+use crate::places::upstream::failure::{Failure, ProviderError};
+use crate::places::upstream::listing::Listing;
+use crate::places::upstream::target::Target;
 use crate::text::percent::push_encoded;
 
-/// The tags that make a node a place that people look for; the value of the first one that a node
-/// has is its type. <https://wiki.openstreetmap.org/wiki/Map_features>
+/// The tags that make a node a place that people look for; their values are the types of the place. <https://wiki.openstreetmap.org/wiki/Map_features>
 const KINDS: [&str; 11] = [
     "amenity",
     "shop",
@@ -38,15 +37,16 @@ const KINDS: [&str; 11] = [
     "place",
 ];
 
-/// Writes the request.
+/// Appends the request.
 ///
-/// Overpass cannot order by distance, and the 50 km around a city hold more named nodes than
-/// anyone wants to send. So the query widens its circle until it holds twenty: from a 64th of the
-/// radius in steps of four, which is what `if` is for in Overpass QL ("to try more loosely search
-/// conditions if stricter search conditions did not deliver a result"). Four times the radius of
-/// a circle with fewer than twenty nodes holds some hundreds; all of them are fetched, and the
-/// nearest are picked here. Where it holds a large town, a thousand come in the order of their
-/// ids, which may leave out the nearest: so what a circle holds is printed before it is widened.
+/// Overpass cannot order by distance, and a circle of 50 km around a city contains far too many
+/// named nodes to fetch. The query therefore widens its circle, from 1/64 of the radius in steps of
+/// four, until it contains twenty nodes (`if` exists in Overpass QL "to try more loosely search
+/// conditions if stricter search conditions did not deliver a result"). A circle with four times
+/// the radius of one that contains fewer than twenty nodes contains some hundreds; all of them are
+/// fetched, and the nearest are selected here. If it includes a large town, the first thousand by
+/// id arrive, which may not include the nearest. So the nodes of each circle are printed before it
+/// is widened.
 pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut Vec<u8>) {
     let mut body = b"data=".to_vec();
     push_encoded(&mut body, query(target, question).as_bytes());
@@ -62,7 +62,7 @@ fn query(target: Target<'_>, question: &Question) -> String {
         format!("node(around:{radius},{lat},{lng})[name][~\"^({kinds})$\"~\".\"];")
     };
     let wider = |part: f64| format!("if(count(nodes)<{MAX_RESULTS}){{out body;{}}};", circle(part));
-    // A small claim is admitted sooner when the server is busy; no answer needs much.
+    // A busy server admits queries with small claims sooner, and these need little.
     let timeout = target.deadline.as_secs().clamp(1, 25);
     format!(
         "[out:json][timeout:{timeout}][maxsize:67108864];{}{}{}{}out body {MAX_OVERPASS_ELEMENTS};",
@@ -78,33 +78,33 @@ pub(super) fn read(
     target: Target<'_>,
     question: &Question,
     response: &Response,
-) -> Result<Listing, Refusal> {
+) -> Result<Listing, Failure> {
     if response.status != 200 {
-        let said = error_of(&response.body);
-        let denial = match response.status {
-            429 => Denial::OverLimit,
-            401 | 403 | 406 => Denial::Key,
-            // Overpass's own says what is wrong with the query
+        let explanation = error_of(&response.body);
+        let error = match response.status {
+            429 => ProviderError::RateLimited,
+            401 | 403 | 406 => ProviderError::Unauthorized,
+            // A 400 of Overpass itself explains what is wrong with the query
             // (https://github.com/openstreetmap/openstreetmap-website/issues/1843).
-            400 if !said.is_empty() => Denial::Question,
-            _ => Denial::Failure,
+            400 if !explanation.is_empty() => ProviderError::InvalidQuestion,
+            _ => ProviderError::Unavailable,
         };
-        return Err(target.denied(response, denial, &said));
+        return Err(target.rejected(response, error, &explanation));
     }
     let document: Document<'_> =
-        json::document(&response.body).map_err(|_| target.not_the_document())?;
+        json::document(&response.body).map_err(|_| target.unexpected_document())?;
     if let Some(Text(remark)) = &document.remark
         && remark.contains("error")
     {
-        // A query that ran out of time or memory is answered with 200, what was found so far, and
-        // a remark (https://github.com/drolbr/Overpass-API/issues/94).
-        return Err(target.gave_up(remark));
+        // A query that exceeded its time or memory is answered with 200, partial results and a
+        // remark (https://github.com/drolbr/Overpass-API/issues/94).
+        return Err(target.aborted(remark));
     }
     let mut nodes: Vec<Node<'_>> =
         document.elements.0.into_iter().filter_map(|it| Node::of(it, question.center)).collect();
-    nodes.sort_by(|a, b| a.distance.total_cmp(&b.distance).then_with(|| a.id.cmp(&b.id)));
-    // A wider circle holds again what a narrower one held.
-    nodes.dedup_by(|again, first| again.id.is_some() && again.id == first.id);
+    nodes.sort_by(|a, b| a.distance_m.total_cmp(&b.distance_m).then_with(|| a.id.cmp(&b.id)));
+    // A wider circle repeats the nodes of the narrower ones.
+    nodes.dedup_by(|node, previous| node.id.is_some() && node.id == previous.id);
     let results: Vec<String> = nodes.iter().take(MAX_RESULTS).map(Node::result).collect();
     Listing::build(
         [("html_attributions", ATTRIBUTION)],
@@ -112,10 +112,10 @@ pub(super) fn read(
         [("status", "\"OK\"")],
         target.key,
     )
-    .map_err(|_| target.not_the_document())
+    .map_err(|_| target.unexpected_document())
 }
 
-/// The licence asks for it: <https://www.openstreetmap.org/copyright>.
+/// Required by the license: <https://www.openstreetmap.org/copyright>.
 const ATTRIBUTION: &str = "[\"© <a href=\\\"https://www.openstreetmap.org/copyright\\\">\
                            OpenStreetMap contributors</a>\"]";
 
@@ -139,7 +139,7 @@ struct Element<'a> {
     tags: Option<Tags<'a>>,
 }
 
-/// The tags that are looked at. A town has hundreds, most of them its name in another language.
+/// The tags that are used. A town has hundreds, most of them its name in other languages.
 struct Tags<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Tags<'a> {
@@ -181,7 +181,7 @@ impl Tags<'_> {
         self.0.iter().find(|(other, _)| other == key).map(|(_, value)| &**value)
     }
 
-    /// The address, as far as it is known.
+    /// Returns the address, as far as it is known.
     fn vicinity(&self) -> String {
         let mut vicinity = String::new();
         for (separator, key) in [("", STREET), (" ", NUMBER), (", ", CITY)] {
@@ -196,50 +196,54 @@ impl Tags<'_> {
     }
 }
 
-/// An element that can be shown.
+/// An element with a name and coordinates.
 struct Node<'a> {
     id: Option<&'a str>,
-    lat: &'a str,
-    lon: &'a str,
+    geometry: Geometry<'a>,
     tags: Tags<'a>,
-    distance: f64,
+    distance_m: f64,
 }
 
 impl<'a> Node<'a> {
-    /// `None` for what has no name or no coordinates, such as the ways and relations of another
-    /// query.
+    /// Returns `None` for an element without a name or coordinates, such as a way or a relation.
     fn of(element: Element<'a>, center: Point) -> Option<Self> {
         let tags = element.tags?;
         tags.get("name").filter(|name| !name.is_empty())?;
-        let (lat, lon) = (json::number(element.lat?)?, json::number(element.lon?)?);
-        let point = Point { lat: lat.parse().ok()?, lng: lon.parse().ok()? };
+        let (lat, lon) = (element.lat?, element.lon?);
+        let geometry = Geometry::new(lat, lon)?;
+        let point = Point { lat: lat.get().parse().ok()?, lng: lon.get().parse().ok()? };
         let id = element.id.and_then(json::number);
-        Some(Self { id, lat, lon, tags, distance: center.distance_m(point) })
+        Some(Self { id, geometry, tags, distance_m: center.distance_m(point) })
     }
 
     fn result(&self) -> String {
         let id = self.id.map(|id| format!("node/{id}"));
         let types: Vec<&str> = KINDS.iter().filter_map(|kind| self.tags.get(kind)).collect();
-        let name = self.tags.get("name").unwrap_or_default();
-        let location = Some((self.lat, self.lon));
-        json::place(name, &self.tags.vicinity(), id.as_deref(), &types, location)
+        let place = json::Place {
+            geometry: Some(self.geometry),
+            name: self.tags.get("name").unwrap_or_default(),
+            place_id: id.as_deref(),
+            types: &types,
+            vicinity: &self.tags.vicinity(),
+        };
+        place.to_json()
     }
 }
 
-/// The explanation in an error page: what follows `Error</strong>:` up to the next tag.
+/// Returns the explanation in an error page: the text from `Error</strong>:` to the next tag.
 fn error_of(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
-    let Some((_, said)) = text.split_once("Error</strong>:") else { return String::new() };
-    said.split('<').next().unwrap_or_default().trim().to_owned()
+    let Some((_, explanation)) = text.split_once("Error</strong>:") else { return String::new() };
+    explanation.split('<').next().unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::places::answer::Fault;
     use crate::places::document::Status;
-    use crate::places::provider::Provider;
-    use crate::places::provider::tests::{UCLA, at, document, read, request};
+    use crate::places::providers::Provider;
+    use crate::places::providers::tests::{UCLA, at, document, read, request};
+    use crate::places::upstream::failure::Blame;
 
     const URL: &str = "https://overpass-api.de/api/interpreter";
 
@@ -262,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_has_the_path_of_the_url() {
+    fn the_path_of_the_request_is_that_of_the_url() {
         assert!(request(Provider::Overpass, "http://a", &UCLA).starts_with("POST / HTTP/1.1"));
         let request = request(Provider::Overpass, URL, &UCLA);
         let (head, body) = request.split_once("\r\n\r\n").unwrap();
@@ -310,9 +314,9 @@ mod tests {
         assert!(text.contains("34.0690000,"));
     }
 
-    /// A circle with few nodes is printed, then the wider one, a large town at its rim included.
+    /// The response contains a circle with few nodes and a wider one with a large town at its rim.
     #[test]
-    fn what_is_near_is_kept_and_shown_once() {
+    fn near_nodes_are_kept_and_shown_once() {
         let node = |id: u32, lat: f64| {
             format!(r#"{{"id":{id},"lat":{lat},"lon":-118.445127,"tags":{{"name":"n{id}"}}}},"#)
         };
@@ -331,35 +335,35 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_answer_is_zero_results() {
+    fn no_elements_are_zero_results() {
         let (document, _) = document(Provider::Overpass, "{\"elements\":[]}", 20);
         assert_eq!(document["status"], "ZERO_RESULTS");
     }
 
     #[test]
-    fn a_query_that_was_given_up_is_no_answer() {
+    fn an_aborted_query_is_a_failure() {
         let body = "{\"elements\":[{\"id\":1,\"lat\":34,\"lon\":-118,\"tags\":{\"name\":\"x\"}}],\
                     \"remark\":\"runtime error: Query timed out in \\\"query\\\" at line 1 after 6 seconds.\"}";
-        let refusal = read(Provider::Overpass, 200, body).unwrap_err();
-        assert_eq!(refusal.status, Status::UnknownError);
-        assert!(refusal.message.contains("Query timed out"), "{}", refusal.message);
+        let failure = read(Provider::Overpass, 200, body).unwrap_err();
+        assert_eq!(failure.status, Status::UnknownError);
+        assert!(failure.message.contains("Query timed out"), "{}", failure.message);
     }
 
     #[test]
-    fn error_pages_are_read() {
+    fn explanations_of_error_pages_are_passed_on() {
         let body = "<html><body><p><strong style=\"color:#FF0000\">Error</strong>: runtime error: open64: 0 Success \
                     rate_limited. Please check /api/status for the quota of your IP address. </p></body></html>";
-        let refusal = read(Provider::Overpass, 429, body).unwrap_err();
-        assert_eq!(refusal.status, Status::OverQueryLimit);
+        let failure = read(Provider::Overpass, 429, body).unwrap_err();
+        assert_eq!(failure.status, Status::OverQueryLimit);
         assert!(
-            refusal.message.contains("Please check /api/status for the quota"),
+            failure.message.contains("Please check /api/status for the quota"),
             "{}",
-            refusal.message
+            failure.message
         );
-        assert!(!refusal.message.contains('<'));
+        assert!(!failure.message.contains('<'));
         let denied = read(Provider::Overpass, 406, "").unwrap_err();
         assert_eq!(denied.status, Status::RequestDenied);
         assert!(denied.message.contains("usage policy") && !denied.message.contains("key"));
-        assert!(matches!(denied.fault, Fault::Provider { .. }));
+        assert!(matches!(denied.blame, Blame::Provider { .. }));
     }
 }

@@ -1,4 +1,5 @@
-// Builds the page: node build.mjs FOLDER. scripts/build_page.sh calls it and compresses the result.
+// Builds the page. Usage: node build.mjs DIRECTORY. Called by scripts/build_page.sh, which compresses
+// the result.
 
 import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -19,15 +20,15 @@ await build({
   format: "esm",
   target: ["es2022"],
   charset: "utf8",
-  legalComments: "none", // licences.txt has them
+  legalComments: "none", // they are in licences.txt
   loader: { ".png": "dataurl" },
   logLevel: "warning",
 });
 for (const file of ["index.html", "icon.svg"]) copyFileSync(join(here, "src", file), join(out, file));
 writeFileSync(join(out, "land.json"), JSON.stringify(land()));
-writeFileSync(join(out, "licences.txt"), licences());
+writeFileSync(join(out, "licences.txt"), licenses());
 
-// Land and borders out of the set of countries, without their names.
+// Land and borders from the outlines of countries, without their names.
 function land() {
   const require = createRequire(import.meta.url);
   const atlas = require("world-atlas/countries-50m.json");
@@ -41,14 +42,14 @@ function land() {
   };
 }
 
-function licences() {
+function licenses() {
   const of = (name, about) => {
     const { version } = JSON.parse(readFileSync(join(packageFolder(name), "package.json")));
     const text = readFileSync(join(packageFolder(name), "LICENSE"), "utf8").trim();
     return `${name} ${version}\n${about}\n\n${text}\n`;
   };
   return [
-    "What the page of a node is made of, besides proxy-herd itself.\n",
+    "Software and data in the page of a node, besides proxy-herd itself.\n",
     of("leaflet", "The map. https://leafletjs.com"),
     of("topojson-client", "Reads the outlines of the land. https://github.com/topojson/topojson-client"),
     of("world-atlas", "Outlines of land and borders, made from Natural Earth, which is in the public domain\n(https://www.naturalearthdata.com). https://github.com/topojson/world-atlas"),

@@ -1,4 +1,4 @@
-// Debian's Chromium, driven by playwright-core as web/package-lock.json names it.
+// Chromium as packaged by Debian, driven by the version of playwright-core in web/package-lock.json.
 
 import { createRequire } from "node:module";
 import { join } from "node:path";
@@ -22,28 +22,29 @@ const args = [
 export const launch = () => chromium.launch({ executablePath, headless: true, args });
 
 /**
- * Opens a page. What goes wrong on it is in `complaints`: errors of scripts, what was written to the
- * console as an error, violations of the policy, responses that are none, requests to other hosts.
+ * Opens a page. Collects in `errors`: script errors, console errors, violations of the content security
+ * policy, error responses, and requests to hosts that are not in `allowed`.
  */
-export async function open(browser, url, { mayAsk = [], ...options } = {}) {
+export async function open(browser, url, { allowed = [], ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1200, height: 800 }, ...options });
   const page = await context.newPage();
-  const complaints = [];
-  page.on("pageerror", (error) => complaints.push(`${error}`));
+  const errors = [];
+  page.on("pageerror", (error) => errors.push(`${error}`));
   page.on("response", (response) => {
     const path = new URL(response.url()).pathname;
-    const mayBeMissing = path.startsWith("/api/clients/");
-    if (response.status() >= 400 && !mayBeMissing) complaints.push(`${response.status()} ${response.url()}`);
+    const mayFail = path.startsWith("/api/clients/");
+    if (response.status() >= 400 && !mayFail) errors.push(`${response.status()} ${response.url()}`);
   });
   page.on("console", (message) => {
-    // Of responses that are missing, the browser itself complains; nodes go, and not all is found.
-    const isMissing = message.text().startsWith("Failed to load resource:");
-    if (message.type() === "error" && !isMissing) complaints.push(message.text());
+    // The browser logs error responses itself. They are expected when a node goes down or a client is
+    // not found.
+    const isFailedLoad = message.text().startsWith("Failed to load resource:");
+    if (message.type() === "error" && !isFailedLoad) errors.push(message.text());
   });
   page.on("request", (request) => {
-    const known = [url, "data:", ...mayAsk];
+    const known = [url, "data:", ...allowed];
     if (!known.some((start) => request.url().startsWith(start))) {
-      complaints.push(`asked elsewhere: ${request.url()}`);
+      errors.push(`request to another host: ${request.url()}`);
     }
   });
   await page.addInitScript(() => {
@@ -52,10 +53,10 @@ export async function open(browser, url, { mayAsk = [], ...options } = {}) {
     });
   });
   await page.goto(url, { waitUntil: "domcontentloaded" });
-  return { page, complaints, close: () => context.close() };
+  return { page, errors, close: () => context.close() };
 }
 
-/** What axe finds that keeps people from using the page, by the rules of WCAG 2.1, level AA. */
+/** Returns the violations of WCAG 2.1, level AA, that axe finds. */
 export async function axeProblems(page) {
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() =>

@@ -1,4 +1,4 @@
-// Herds of real nodes for the tests of the page.
+// Herds of real nodes for tests of the page.
 
 import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -7,16 +7,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
 
-/** Milliseconds in which something that must happen has to have happened on a busy machine. */
-export const PATIENCE = 20_000;
+/** Milliseconds within which an expected event must happen, even on a busy machine. */
+export const DEADLINE = 20_000;
 
-/** The folder of the project. */
+/** The root directory of the project. */
 export const root = join(import.meta.dirname, "..", "..");
 const program = join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug", "proxy-herd");
 
-/** Waits until `check` returns or resolves to something true, and returns that. */
+/** Waits until `check` returns or resolves to a truthy value, and returns it. */
 export async function until(what, check) {
-  const deadline = Date.now() + PATIENCE;
+  const deadline = Date.now() + DEADLINE;
   let last;
   do {
     try {
@@ -27,10 +27,10 @@ export async function until(what, check) {
     }
     await pause(30);
   } while (Date.now() < deadline);
-  throw new Error(`not within ${PATIENCE / 1000} s: ${what}`, { cause: last });
+  throw new Error(`not within ${DEADLINE / 1000} s: ${what}`, { cause: last });
 }
 
-// Below those that the kernel gives to whoever asks for any, so that nobody has it in between.
+// Below the ephemeral ports, so that no other process is assigned the port before the node binds it.
 let next = 12_000 + ((process.pid * 41) % 18_000);
 async function freePort() {
   for (;;) {
@@ -52,7 +52,7 @@ export class Herd {
   /** Starts a herd; `edges` are pairs of names, `more` is YAML for its configuration. */
   static async start(names, edges, more = "") {
     const herd = new Herd();
-    herd.folder = mkdtempSync(join(tmpdir(), "proxy-herd-page-"));
+    herd.directory = mkdtempSync(join(tmpdir(), "proxy-herd-page-"));
     herd.ports = new Map();
     herd.webPorts = new Map();
     for (const name of names) {
@@ -60,24 +60,24 @@ export class Herd {
       herd.webPorts.set(name, await freePort());
     }
     const flow = (map) => `{${[...map].map(([name, value]) => `${name}: ${value}`).join(", ")}}`;
-    const neighbours = new Map(names.map((name) => [name, []]));
-    for (const [from, to] of edges) neighbours.get(from).push(to);
-    const lists = new Map([...neighbours].map(([name, to]) => [name, `[${to.join(", ")}]`]));
+    const neighbors = new Map(names.map((name) => [name, []]));
+    for (const [from, to] of edges) neighbors.get(from).push(to);
+    const lists = new Map([...neighbors].map(([name, to]) => [name, `[${to.join(", ")}]`]));
     const config = [
       'api_key: "API_KEY"',
       `ports: ${flow(herd.ports)}`,
       `neighbors: ${flow(lists)}`,
-      `logging: {directory: "${herd.folder}", level: INFO}`,
+      `logging: {directory: "${herd.directory}", level: INFO}`,
       `http:\n  ports: ${flow(herd.webPorts)}`,
       more,
     ];
-    writeFileSync(join(herd.folder, "herd.yml"), `${config.join("\n")}\n`);
+    writeFileSync(join(herd.directory, "herd.yml"), `${config.join("\n")}\n`);
     for (const name of names) herd.run(name);
-    for (const name of names) await herd.answers(name);
+    for (const name of names) await herd.isUp(name);
     return herd;
   }
 
-  /** Where people look at this node. */
+  /** Returns the URL of a node's page. */
   url(name) {
     return `http://127.0.0.1:${this.webPorts.get(name)}`;
   }
@@ -85,16 +85,16 @@ export class Herd {
   /** Starts one node. */
   run(name) {
     const env = { PATH: process.env.PATH };
-    const child = spawn(program, ["-c", "herd.yml", name], { cwd: this.folder, env, stdio: ["ignore", "ignore", "inherit"] });
+    const child = spawn(program, ["-c", "herd.yml", name], { cwd: this.directory, env, stdio: ["ignore", "ignore", "inherit"] });
     this.#processes.set(name, child);
   }
 
-  /** Waits until a node answers. */
-  answers(name) {
-    return until(`${name} answers`, async () => (await fetch(`${this.url(name)}/healthz`)).ok);
+  /** Waits until a node responds. */
+  isUp(name) {
+    return until(`${name} responds`, async () => (await fetch(`${this.url(name)}/healthz`)).ok);
   }
 
-  /** Ends one node at once. */
+  /** Kills one node. */
   async kill(name) {
     const child = this.#processes.get(name);
     this.#processes.delete(name);
@@ -104,24 +104,24 @@ export class Herd {
     await gone;
   }
 
-  /** Ends all of them. */
+  /** Kills all nodes. */
   async stop() {
     for (const name of [...this.#processes.keys()]) await this.kill(name);
-    rmSync(this.folder, { recursive: true, force: true });
+    rmSync(this.directory, { recursive: true, force: true });
   }
 
-  /** A connection of clients to a node. */
+  /** Opens a connection to a node, for any number of clients. */
   async clients(name) {
     const socket = connect(this.ports.get(name), "127.0.0.1");
     await new Promise((done, failed) => socket.once("connect", done).once("error", failed));
     socket.on("error", () => {});
     socket.resume();
     return {
-      /** Says where a client is. */
-      say(client, latitude, longitude) {
+      /** Reports the position of a client. */
+      report(client, latitude, longitude) {
         return new Promise((done) => socket.write(iamat(client, latitude, longitude), done));
       },
-      /** Ends the connection; what was said still arrives. */
+      /** Closes the connection after everything has been sent. */
       close: () => socket.end(),
     };
   }

@@ -1,7 +1,7 @@
-// The page in a real browser, looking at real nodes.
+// The page in a real browser, connected to real nodes.
 //
-// node --test tests/browser/page.test.mjs; with SCREENSHOTS=1 the pictures in docs/images are made
-// anew, for which it needs python3 and pngquant.
+// Usage: node --test tests/browser/page.test.mjs. With SCREENSHOTS=1 it also regenerates the pictures in
+// docs/images, which requires python3 and pngquant.
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -31,29 +31,29 @@ const views = [];
 before(async () => {
   [browser, herd] = await Promise.all([launch(), Herd.start(NAMES, EDGES)]);
   campbell = await herd.clients("Campbell");
-  await campbell.say("bus.example", 34.06893, -118.445127);
+  await campbell.report("bus.example", 34.06893, -118.445127);
 });
 after(async () => {
   campbell?.close();
   await browser?.close();
   await herd?.stop();
 });
-// Whatever a test was about: nothing is to go wrong meanwhile.
+// No test may leave errors on the page.
 afterEach(async () => {
   for (const view of views.splice(0)) {
     await view.close();
-    assert.deepEqual(view.complaints, []);
+    assert.deepEqual(view.errors, []);
   }
 });
 
-async function look(url = herd.url("Bailey"), options = {}) {
+async function visit(url = herd.url("Bailey"), options = {}) {
   const view = await open(browser, url, options);
   views.push(view);
   await shows(view.page, "#state", "Live");
   return view.page;
 }
 
-/** Waits until the element shows text that holds, or matches, `wanted`. */
+/** Waits until the element shows text that contains or matches `wanted`. */
 const shows = (page, selector, wanted) =>
   until(`${selector} shows ${wanted}`, async () => {
     const text = (await page.locator(selector).innerText({ timeout: 1000 })).trim();
@@ -62,17 +62,17 @@ const shows = (page, selector, wanted) =>
     return true;
   });
 
-/** The middle of all that has the colour of a node, in pixels of the page, and how much that is:
- * the dots of its clients, and their trails, which are paler. */
+/** Returns the center of the pixels with the color of a node, in page coordinates, and how many there
+ * are in the dots of its clients and in their trails, which are paler. */
 const ink = (page, node) => painted(page, `--node-${NAMES.indexOf(node)}`);
 
-const painted = (page, colour) =>
-  page.evaluate((colour) => {
+const painted = (page, color) =>
+  page.evaluate((color) => {
     const canvas = document.querySelector(".leaflet-overlay-pane canvas");
     const { width, height } = canvas;
     const style = getComputedStyle(document.documentElement);
     const probe = document.createElement("canvas").getContext("2d");
-    probe.fillStyle = style.getPropertyValue(colour);
+    probe.fillStyle = style.getPropertyValue(color);
     probe.fillRect(0, 0, 1, 1);
     const [red, green, blue] = probe.getImageData(0, 0, 1, 1).data;
     const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
@@ -91,7 +91,7 @@ const painted = (page, colour) =>
     const box = canvas.getBoundingClientRect();
     const scale = box.width / width;
     return { dots, trail, x: box.x + (x / dots) * scale, y: box.y + (y / dots) * scale };
-  }, colour);
+  }, color);
 
 const dot = (page, node) =>
   until(`a client of ${node} on the map`, async () => {
@@ -105,18 +105,18 @@ const find = async (page, name) => {
 };
 
 test("a client appears, moves and leaves a trail", async () => {
-  const page = await look();
+  const page = await visit();
   await shows(page, "#count", "1 in view");
   const first = await dot(page, "Campbell");
   assert.equal((await ink(page, "Clark")).dots, 0);
 
   const clark = await herd.clients("Clark");
-  await clark.say("tram.example", 34.06, -118.43);
+  await clark.report("tram.example", 34.06, -118.43);
   await dot(page, "Clark");
   await shows(page, "#clients", "tram.example");
   clark.close();
 
-  await campbell.say("bus.example", 34.06893, -118.425127);
+  await campbell.report("bus.example", 34.06893, -118.425127);
   // 0.02 degrees are 58 pixels at the scale at which the page shows a single client
   const second = await until("it has moved to the east", async () => {
     const now = await ink(page, "Campbell");
@@ -126,10 +126,10 @@ test("a client appears, moves and leaves a trail", async () => {
   assert.ok(second.trail > first.trail + 60, `a trail: ${first.trail}, ${second.trail}`);
 });
 
-test("a client is found, and its record and places are shown", async () => {
-  const page = await look();
-  await find(page, "nobody.example");
-  await shows(page, "#found", "holds no client named nobody.example");
+test("a search finds a client and shows its record and places", async () => {
+  const page = await visit();
+  await find(page, "missing.example");
+  await shows(page, "#found", "no client named missing.example");
   await find(page, "BUS");
   await shows(page, "#client-title", "bus.example");
   const { properties } = await (await fetch(`${herd.url("Jaquez")}/api/clients/bus.example`)).json();
@@ -142,12 +142,12 @@ test("a client is found, and its record and places are shown", async () => {
   assert.equal(await page.locator("#credits a").first().getAttribute("href"), "https://www.geonames.org/");
   assert.ok(page.url().endsWith("#bus.example"));
 
-  await campbell.say("bus.example", 34.07, -118.43);
+  await campbell.report("bus.example", 34.07, -118.43);
   await shows(page, "#line", "+34.070000-118.430000");
 });
 
 // https://developers.google.com/maps/documentation/places/web-service/policies
-test("Google's places are listed under its name, and on no map", async () => {
+test("places from Google are listed under its name and not drawn on the map", async () => {
   const [name, lat, lng] = ["Café Grün", 34.05, -118.4];
   const google = { places: [{ displayName: { text: name }, location: { latitude: lat, longitude: lng } }] };
   const legacy = { html_attributions: [], results: [{ name, geometry: { location: { lat, lng } } }], status: "OK" };
@@ -160,22 +160,22 @@ test("Google's places are listed under its name, and on no map", async () => {
   const folder = mkdtempSync(join(tmpdir(), "proxy-herd-key-"));
   writeFileSync(join(folder, "key"), "a-key");
   try {
-    for (const [who, isGoogles] of [["overpass", false], ["google", true], ["google_legacy", true]]) {
-      const places = `places: {provider: ${who}, url: "http://127.0.0.1:${provider.address().port}"}`;
+    for (const [providerName, isGoogles] of [["overpass", false], ["google", true], ["google_legacy", true]]) {
+      const places = `places: {provider: ${providerName}, url: "http://127.0.0.1:${provider.address().port}"}`;
       const key = `api_key_file: ${join(folder, "key")}`;
       const alone = await Herd.start(["Bailey"], [], isGoogles ? `${places}\n${key}` : places);
       try {
         const clients = await alone.clients("Bailey");
-        await clients.say("bus.example", 34.06893, -118.445127);
-        const page = await look(alone.url("Bailey"));
+        await clients.report("bus.example", 34.06893, -118.445127);
+        const page = await visit(alone.url("Bailey"));
         await find(page, "bus.example");
         await shows(page, "#places", name);
         await shows(page, "#places", /\d\.\d km/);
         await shows(page, "#credits", isGoogles ? "Google Maps" : "OpenStreetMap contributors");
-        // What there is to draw is drawn in the next frame.
+        // Places are drawn in the next frame.
         await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
         const { dots } = await painted(page, "--muted");
-        assert.equal(dots > 0, !isGoogles, `${who}: ${dots} pixels`);
+        assert.equal(dots > 0, !isGoogles, `${providerName}: ${dots} pixels`);
         assert.equal((await page.locator("#credits").innerText()).includes("Google Maps"), isGoogles);
         clients.close();
       } finally {
@@ -189,17 +189,17 @@ test("Google's places are listed under its name, and on no map", async () => {
   }
 });
 
-test("a click on a client selects it, and one beside it lets go", async () => {
-  const page = await look();
+test("a click selects a client, and a click elsewhere clears the selection", async () => {
+  const page = await visit();
   const { x, y } = await dot(page, "Campbell");
   await page.mouse.click(x, y);
   await shows(page, "#client-title", "bus.example");
   await page.mouse.click(x - 150, y - 150);
-  await until("it is let go", () => page.locator("#client").isHidden());
+  await until("no client is selected", () => page.locator("#client").isHidden());
 });
 
-test("everything can be done with the keyboard", async () => {
-  const page = await look();
+test("every function is accessible by keyboard", async () => {
+  const page = await visit();
   await shows(page, "#count", /[12] in view/);
   const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.className);
   await page.keyboard.press("Tab");
@@ -207,14 +207,14 @@ test("everything can be done with the keyboard", async () => {
   await page.keyboard.press("Tab");
   assert.equal(await focused(), "map");
   await page.keyboard.press("n");
-  await until("one is selected", () => page.locator("#client").isVisible());
+  await until("a client is selected", () => page.locator("#client").isVisible());
   const first = await page.locator("#client-title").innerText();
   await page.keyboard.press("n");
-  await until("another is selected", async () => (await page.locator("#client-title").innerText()) !== first);
+  await until("another client is selected", async () => (await page.locator("#client-title").innerText()) !== first);
   await page.keyboard.press("p");
   await shows(page, "#client-title", first);
   await page.keyboard.press("Escape");
-  await until("none is selected", () => page.locator("#client").isHidden());
+  await until("no client is selected", () => page.locator("#client").isHidden());
 
   const before = await dot(page, "Campbell");
   await page.keyboard.press("ArrowRight");
@@ -225,17 +225,17 @@ test("everything can be done with the keyboard", async () => {
   await page.keyboard.press("Tab");
   assert.equal(await focused(), "choice");
   await page.keyboard.press("Enter");
-  await until("one is selected", () => page.locator("#client").isVisible());
+  await until("a client is selected", () => page.locator("#client").isVisible());
 });
 
-test("a screen reader finds its way, light and dark, on a screen and on a phone", async () => {
+test("the page is accessible in both color schemes, on desktop and phone", async () => {
   for (const options of [{ colorScheme: "light" }, { colorScheme: "dark" }, { ...PHONE, colorScheme: "dark" }]) {
-    const page = await look(herd.url("Bailey"), options);
+    const page = await visit(herd.url("Bailey"), options);
     for (const role of ["banner", "main", "complementary", "search"]) {
       assert.equal(await page.getByRole(role).count(), 1, role);
     }
     assert.equal(await page.getByRole("status").first().innerText(), "Live");
-    await page.getByRole("searchbox", { name: "Its name" }).fill("bus.example");
+    await page.getByRole("searchbox", { name: "Name or part of a name" }).fill("bus.example");
     await page.keyboard.press("Enter");
     await shows(page, "#places", "Beverly Hills");
     await page.getByRole("img", { name: /^5 nodes, 6 links up/ }).waitFor();
@@ -243,8 +243,8 @@ test("a screen reader finds its way, light and dark, on a screen and on a phone"
   }
 });
 
-test("dark where people want it dark", async () => {
-  const page = await look();
+test("the color scheme follows the preference of the user", async () => {
+  const page = await visit();
   const light = () =>
     page.evaluate(() => {
       const ground = getComputedStyle(document.documentElement).backgroundColor;
@@ -253,55 +253,55 @@ test("dark where people want it dark", async () => {
   assert.ok((await light()) > 600);
   await page.emulateMedia({ colorScheme: "dark" });
   await until("the page is dark", async () => (await light()) < 150);
-  await dot(page, "Campbell"); // in the colours of the dark
+  await dot(page, "Campbell"); // in the dark color
 });
 
-test("on a phone", async () => {
-  const page = await look(herd.url("Bailey"), PHONE);
-  const wide = await page.evaluate(() => document.documentElement.scrollWidth);
-  assert.ok(wide <= 390, `nothing is to be moved sideways, but it is ${wide} wide`);
+test("the page fits a phone", async () => {
+  const page = await visit(herd.url("Bailey"), PHONE);
+  const width = await page.evaluate(() => document.documentElement.scrollWidth);
+  assert.ok(width <= 390, `the page must not scroll sideways, but is ${width} pixels wide`);
   const { x, y } = await dot(page, "Campbell");
   await page.touchscreen.tap(x, y);
   await shows(page, "#client-title", "bus.example");
   await page.locator("#rates").scrollIntoViewIfNeeded();
 });
 
-test("a neighbour dies and returns", async () => {
-  const page = await look();
+test("the page shows a neighbor that goes down and comes back", async () => {
+  const page = await visit();
   await herd.kill("Bona");
   await shows(page, "#problems", "the link to Bona is down");
   await shows(page, "#links", /Bona\s+down/);
-  await until("it is out of reach in the graph", async () =>
-    (await page.locator("#graph title").textContent()).includes("Out of reach: Bona."));
+  await until("the graph shows it as unreachable", async () =>
+    (await page.locator("#graph title").textContent()).includes("Unreachable: Bona."));
   herd.run("Bona");
-  await until("all is well", async () => (await page.locator("#graph title").textContent()).startsWith("5 nodes, 6 links up."));
+  await until("all links are up", async () => (await page.locator("#graph title").textContent()).startsWith("5 nodes, 6 links up."));
   await until("no problem is left", async () => (await page.locator("#problems li").count()) === 0);
 });
 
-test("the node dies and returns", async () => {
-  const page = await look();
+test("the page reconnects when its node goes down and comes back", async () => {
+  const page = await visit();
   await find(page, "bus.example");
   await shows(page, "#client-title", "bus.example");
   await herd.kill("Bailey");
-  await shows(page, "#state", "Node gone");
-  await shows(page, "#gone", "The node does not answer");
+  await shows(page, "#state", "Disconnected");
+  await shows(page, "#gone", "The node does not respond");
   assert.equal(await page.getByRole("alert").innerText(), await page.locator("#gone").innerText());
-  await campbell.say("bus.example", 34.075, -118.41);
+  await campbell.report("bus.example", 34.075, -118.41);
   herd.run("Bailey");
   await shows(page, "#state", "Live");
   await shows(page, "#line", "+34.075000-118.410000");
   assert.equal(await page.locator("#gone").innerText(), "");
 });
 
-test("a connection that broke goes on where it was", async () => {
+test("a broken event stream is resumed", async () => {
   const relay = await new Relay(herd.webPorts.get("Bailey")).open();
   try {
-    const page = await look(`http://127.0.0.1:${relay.port}`);
+    const page = await visit(`http://127.0.0.1:${relay.port}`);
     await find(page, "bus.example");
     await shows(page, "#client-title", "bus.example");
     await relay.cut();
-    await shows(page, "#state", "Node gone");
-    await campbell.say("bus.example", 34.08, -118.4);
+    await shows(page, "#state", "Disconnected");
+    await campbell.report("bus.example", 34.08, -118.4);
     relay.sent = "";
     await relay.open();
     await shows(page, "#state", "Live");
@@ -312,11 +312,11 @@ test("a connection that broke goes on where it was", async () => {
   }
 });
 
-test("many thousands are one picture, and tiles come from where they are configured", async () => {
-  let asked = 0;
+test("12,000 clients are drawn on one canvas, above tiles from the configured server", async () => {
+  let requests = 0;
   const pixel = Buffer.from("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7", "base64");
   const tiles = createServer((request, response) => {
-    asked++;
+    requests++;
     response.writeHead(200, { "Content-Type": "image/gif" }).end(pixel);
   });
   await new Promise((done) => tiles.listen(0, "127.0.0.1", done));
@@ -326,29 +326,29 @@ test("many thousands are one picture, and tiles come from where they are configu
   try {
     const clients = await alone.clients("Bailey");
     for (let at = 0; at < 12_000; at++) {
-      await clients.say(`car-${at}`, 60 * Math.sin(at), ((at * 7.3) % 300) - 150);
+      await clients.report(`car-${at}`, 60 * Math.sin(at), ((at * 7.3) % 300) - 150);
     }
-    const page = await look(alone.url("Bailey"), { mayAsk: [origin] });
+    const page = await visit(alone.url("Bailey"), { allowed: [origin] });
     await shows(page, "#count", /^12,000 in view; 11,950 more/);
     await until("there are dots for thousands", async () => (await ink(page, "Bailey")).dots > 30_000);
     const elements = await page.evaluate(() => document.querySelectorAll("*").length);
-    assert.ok(elements < 800, `no element for each client, but there are ${elements}`);
-    await until("tiles are asked for", () => asked > 0);
+    assert.ok(elements < 800, `there must not be an element per client, but there are ${elements}`);
+    await until("tiles are requested", () => requests > 0);
     await shows(page, ".leaflet-control-attribution", "© <b>some</b>body");
-    // Close by, the page listens only to what is around.
-    const listens = page.waitForRequest((request) => request.url().includes("/events?bbox="));
+    // Zoomed in, the page subscribes only to the surroundings of the view.
+    const subscribes = page.waitForRequest((request) => request.url().includes("/events?bbox="));
     await find(page, "car-4321");
     await shows(page, "#client-title", "car-4321");
-    await listens;
+    await subscribes;
     const first = await page.locator("#line").innerText();
     await shows(page, "#count", /^[1-9]\d* in view/);
-    await clients.say("car-4321", 60 * Math.sin(4321) + 0.01, ((4321 * 7.3) % 300) - 150);
-    const { properties } = await until("the node has heard it", async () => {
+    await clients.report("car-4321", 60 * Math.sin(4321) + 0.01, ((4321 * 7.3) % 300) - 150);
+    const { properties } = await until("the node has received the update", async () => {
       const feature = await (await fetch(`${alone.url("Bailey")}/api/clients/car-4321`)).json();
       return feature.properties.line !== first && feature;
     });
     await shows(page, "#line", properties.line);
-    await find(page, "car-1234"); // which the page has forgotten
+    await find(page, "car-1234"); // which the page no longer holds
     await shows(page, "#client-title", "car-1234");
     await shows(page, "#count", /^[1-9]\d* in view/);
     clients.close();
@@ -361,13 +361,13 @@ test("many thousands are one picture, and tiles come from where they are configu
   }
 });
 
-// A fleet drives in Paris and elsewhere; the pictures are of what the page makes of that.
+// A simulated fleet in Paris and elsewhere provides the content of the pictures.
 if (process.env.SCREENSHOTS) {
   test("pictures for the README", async () => {
     const addresses = NAMES.map((name) => `127.0.0.1:${herd.ports.get(name)}`);
     const fleet = spawn("python3", [join(root, "scripts", "fleet.py"), "--vehicles", "300", "--speed", "30", ...addresses], { stdio: "inherit" });
     try {
-      const page = await look();
+      const page = await visit();
       const picture = async (name) => {
         const path = join(root, "docs", "images", `${name}.png`);
         await page.screenshot({ path });
@@ -386,10 +386,10 @@ if (process.env.SCREENSHOTS) {
       await picture("map");
       await page.emulateMedia({ colorScheme: "dark" });
       await page.locator("#close").click();
-      await page.reload(); // looks at all clients
+      await page.reload(); // shows all clients
       await shows(page, "#count", /^30\d in view/);
       await herd.kill("Clark");
-      await until("it is noticed", async () => (await page.locator("#graph title").textContent()).includes("Clark"));
+      await until("the page shows it", async () => (await page.locator("#graph title").textContent()).includes("Clark"));
       await picture("dark");
       herd.run("Clark");
     } finally {

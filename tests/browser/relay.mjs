@@ -1,9 +1,9 @@
-// A relay in front of a node, which can lose the connection between a browser and the node.
+// A relay between a browser and a node that can break their connections.
 
 import { connect, createServer } from "node:net";
 
 export class Relay {
-  /** The first bytes of all that browsers have sent so far: requests with their heads. */
+  /** All bytes that browsers have sent since this was last cleared. */
   sent = "";
   #sockets = new Set();
   #server = null;
@@ -12,7 +12,7 @@ export class Relay {
     this.target = target;
   }
 
-  /** Listens on the port that it had before, if it had one. */
+  /** Listens, on the same port as before if there was one. */
   async open() {
     this.#server = createServer((browser) => {
       const node = connect(this.target, "127.0.0.1");
@@ -35,7 +35,7 @@ export class Relay {
     return this;
   }
 
-  /** Breaks all connections and takes no more. */
+  /** Breaks all connections and stops listening. */
   async cut() {
     const closed = new Promise((done) => this.#server.close(done));
     for (const socket of this.#sockets) socket.destroy();

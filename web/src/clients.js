@@ -1,29 +1,29 @@
-// The clients that the page knows: where each is, and where it came from.
+// The clients that the page knows, with their positions and trails.
 
-/** Points of a trail. */
+/** Number of points of a trail. */
 export const TRAIL = 24;
 
-// A dot glides to where its client now is, for as long as the client took to get there, so that it
-// arrives when the next news does. Milliseconds.
+// A dot glides to the new position of its client for as long as the client took to get there, so that
+// it arrives when the next update does. Bounds in milliseconds.
 const GLIDE_LEAST = 100;
 const GLIDE_MOST = 1500;
 
 const MAX_LATITUDE = 85.0511287798;
 
-/** Web Mercator, the world being the unit square. */
+/** Projects to Web Mercator, with the world as the unit square. */
 export function project(longitude, latitude) {
   const bounded = Math.max(-MAX_LATITUDE, Math.min(MAX_LATITUDE, latitude));
   const sine = Math.sin((bounded * Math.PI) / 180);
   return [longitude / 360 + 0.5, 0.5 - Math.log((1 + sine) / (1 - sine)) / (4 * Math.PI)];
 }
 
-/** Columns of numbers, because fifty thousand of them are gone through in every frame. */
+/** A store of clients as columns of numbers, because every frame iterates over up to 50,000 of them. */
 export class Clients {
   size = 0;
   names = [];
   lines = [];
   ids = [];
-  /** Names of nodes; `server` holds places in it. */
+  /** Names of nodes; the column `server` holds indexes into it. */
   servers = [];
   #indexes = new Map();
   #serverIndexes = new Map();
@@ -40,30 +40,30 @@ export class Clients {
       if (old) next.set(old);
       return next;
     };
-    // Where it is, and where it was when it began to glide there.
+    // Position, and the position from which the dot glides there.
     this.x = column(Float64Array, this.x);
     this.y = column(Float64Array, this.y);
     this.fromX = column(Float64Array, this.fromX);
     this.fromY = column(Float64Array, this.fromY);
     this.movedAt = column(Float64Array, this.movedAt);
     this.glide = column(Float64Array, this.glide);
-    // POSIX seconds by the receiving node's clock, and by the client's.
+    // POSIX seconds by the clock of the receiving node, and by that of the client.
     this.received = column(Float64Array, this.received);
     this.time = column(Float64Array, this.time);
     this.server = column(Uint16Array, this.server);
     this.generation = column(Uint32Array, this.generation);
-    // A ring of x, y for each; trailLength counts all points ever put in.
+    // A ring buffer of x, y per client; trailLength counts all points ever added.
     this.trail = column(Float64Array, this.trail, 2 * TRAIL);
     this.trailLength = column(Uint32Array, this.trailLength);
     this.#capacity = capacity;
   }
 
-  /** Where the client with this `id` stands in the columns; undefined if it is not known. */
+  /** Returns the index of the client with this `id` in the columns; undefined if it is unknown. */
   indexOf(id) {
     return this.#indexes.get(id);
   }
 
-  /** Takes a GeoJSON feature of a client. `now` is that of frames. Returns where it stands. */
+  /** Adds or updates a client from its GeoJSON feature at `now`, a frame time. Returns its index. */
   put(feature, now) {
     const { id, geometry, properties } = feature;
     const [x, y] = project(geometry.coordinates[0], geometry.coordinates[1]);
@@ -81,7 +81,7 @@ export class Clients {
       this.#extendTrail(at);
     } else if (x !== this.x[at] || y !== this.y[at]) {
       const left = this.glideLeft(at, now);
-      // Across the antimeridian there is no way to glide on this map.
+      // A dot cannot glide across the antimeridian on this map.
       const jumps = Math.abs(x - this.x[at]) > 0.5;
       this.fromX[at] = jumps ? x : this.x[at] + (this.fromX[at] - this.x[at]) * left;
       this.fromY[at] = jumps ? y : this.y[at] + (this.fromY[at] - this.y[at]) * left;
@@ -98,7 +98,7 @@ export class Clients {
     return at;
   }
 
-  /** The share of the glide that is still to come: 1 at its beginning, 0 at its end. */
+  /** Returns the remaining share of the glide: 1 at its beginning, 0 at its end. */
   glideLeft(at, now) {
     const gone = (now - this.movedAt[at]) / this.glide[at];
     return gone >= 1 ? 0 : gone <= 0 ? 1 : 1 - gone;
@@ -119,13 +119,13 @@ export class Clients {
     return index;
   }
 
-  /** The node begins to tell of all its clients anew. */
-  beginAll() {
+  /** Begins a snapshot of all clients. */
+  beginSnapshot() {
     this.#generation++;
   }
 
-  /** It has told of all: those it did not mention are gone. */
-  endAll() {
+  /** Ends the snapshot and removes the clients that were not in it. */
+  endSnapshot() {
     for (let at = this.size - 1; at >= 0; at--) {
       if (this.generation[at] !== this.#generation) this.#remove(at);
     }
@@ -147,7 +147,7 @@ export class Clients {
     this.ids.length = this.names.length = this.lines.length = last;
   }
 
-  /** Up to `most` clients whose name holds `text`, those that begin with it first. */
+  /** Returns up to `most` clients whose name contains `text`, those that begin with it first. */
   find(text, most) {
     const wanted = text.toLowerCase();
     const [first, second] = [[], []];
@@ -159,7 +159,7 @@ export class Clients {
     return [...first, ...second].slice(0, most);
   }
 
-  /** What all clients lie in, as [[south, west], [north, east]]; null without any. */
+  /** Returns the bounds of all clients as [[south, west], [north, east]]; null if there are none. */
   bounds() {
     if (this.size === 0) return null;
     let [west, east, north, south] = [1, 0, 1, 0];
@@ -172,7 +172,7 @@ export class Clients {
     return [[latitude(south), (west - 0.5) * 360], [latitude(north), (east - 0.5) * 360]];
   }
 
-  /** Degrees of latitude and longitude. */
+  /** Returns latitude and longitude in degrees. */
   position(at) {
     return [latitude(this.y[at]), (this.x[at] - 0.5) * 360];
   }

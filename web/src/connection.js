@@ -1,36 +1,36 @@
-// What the node says: events as they come, and the state of the herd each second.
+// The connection to the node: a stream of events, and the state of the herd every second.
 
 const POLL = 1000;
-/** A node that takes longer is gone for people who look at it. */
-const PATIENCE = 4000;
+/** Milliseconds after which a node that does not respond counts as down. */
+const TIMEOUT = 4000;
 const REOPEN = 2000;
 
 /**
- * Keeps in touch with the node. `told` has functions:
- * `reset(held)`, `client(feature)`, `ready()` for events, `herd(overview)` each second, and
- * `state(name)` when that changes: connecting, live, or gone.
+ * Keeps the connection to the node. Calls the functions of `handlers`: `reset(held)`,
+ * `client(feature)` and `ready()` for events, `herd(overview)` every second, and `state(name)` when
+ * the state changes to connecting, live, or gone.
  */
 export class Connection {
-  #told;
+  #handlers;
   #source = null;
   #reopen = 0;
   #lastId = "";
   #box = "";
-  #listens = false;
-  #answers = null;
+  #subscribed = false;
+  #responds = null;
   #state = "connecting";
 
-  constructor(told) {
-    this.#told = told;
+  constructor(handlers) {
+    this.#handlers = handlers;
     this.#open();
     this.#poll();
   }
 
-  /** Listens to the clients in `box` alone, "west,south,east,north"; "" is everywhere. */
+  /** Subscribes to the clients in `box`, "west,south,east,north", or to all if it is "". */
   watch(box) {
     if (box === this.#box) return;
     this.#box = box;
-    this.#lastId = ""; // it would leave out those in the box that do not move
+    this.#lastId = ""; // resuming would omit clients in the box that do not move
     this.#open();
   }
 
@@ -42,18 +42,18 @@ export class Connection {
     if (this.#lastId) query.set("last_event_id", this.#lastId);
     const source = new EventSource(`/events?${query}`);
     this.#source = source;
-    const on = (type, tell) =>
+    const on = (type, handle) =>
       source.addEventListener(type, (event) => {
         this.#lastId = event.lastEventId;
-        tell(JSON.parse(event.data));
+        handle(JSON.parse(event.data));
       });
-    on("reset", ({ held }) => this.#told.reset(held));
-    on("client", (feature) => this.#told.client(feature));
-    on("ready", () => this.#told.ready());
-    source.onopen = () => this.#note({ listens: true });
+    on("reset", ({ held }) => this.#handlers.reset(held));
+    on("client", (feature) => this.#handlers.client(feature));
+    on("ready", () => this.#handlers.ready());
+    source.onopen = () => this.#update({ subscribed: true });
     source.onerror = () => {
-      this.#note({ listens: false });
-      // The browser tries again by itself after a connection that broke, not after a refusal.
+      this.#update({ subscribed: false });
+      // The browser reconnects by itself after a broken connection, but not after an error status.
       if (source.readyState === EventSource.CLOSED && source === this.#source) {
         this.#reopen = setTimeout(() => this.#open(), REOPEN);
       }
@@ -62,24 +62,24 @@ export class Connection {
 
   async #poll() {
     try {
-      const signal = AbortSignal.timeout(PATIENCE);
+      const signal = AbortSignal.timeout(TIMEOUT);
       const response = await fetch("/api/herd", { signal, cache: "no-store" });
       if (!response.ok) throw new Error(`status ${response.status}`);
       const overview = await response.json();
-      // A machine that vanished never closed the stream, which would stay silent for ever.
-      if (this.#answers === false && this.#source.readyState === EventSource.OPEN) this.#open();
-      this.#note({ answers: true });
-      this.#told.herd(overview);
+      // A machine that lost power never closed the stream, which would stay silent forever.
+      if (this.#responds === false && this.#source.readyState === EventSource.OPEN) this.#open();
+      this.#update({ responds: true });
+      this.#handlers.herd(overview);
     } catch {
-      this.#note({ answers: false });
+      this.#update({ responds: false });
     }
     setTimeout(() => this.#poll(), POLL);
   }
 
-  #note({ listens = this.#listens, answers = this.#answers }) {
-    this.#listens = listens;
-    this.#answers = answers;
-    const state = answers === false ? "gone" : listens && answers ? "live" : "connecting";
-    if (state !== this.#state) this.#told.state((this.#state = state));
+  #update({ subscribed = this.#subscribed, responds = this.#responds }) {
+    this.#subscribed = subscribed;
+    this.#responds = responds;
+    const state = responds === false ? "gone" : subscribed && responds ? "live" : "connecting";
+    if (state !== this.#state) this.#handlers.state((this.#state = state));
   }
 }

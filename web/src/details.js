@@ -1,43 +1,43 @@
-// What is known of one client, and what is around it.
+// The panel of the selected client: its record, and the places near it.
 
 import { project } from "./clients.js";
 import { byId, element, setText } from "./dom.js";
 import { distance, duration, position } from "./format.js";
 
 const RADIUS_KM = 10;
-const MOST = 10;
+const MAX_PLACES = 10;
 
 /** The panel of the selected client. */
 export class Details {
   #clients;
   #dots;
   #id = null;
-  #question = 0;
+  #request = 0;
   #answer = null;
   #provider = null;
 
   constructor(clients, dots) {
     this.#clients = clients;
     this.#dots = dots;
-    byId("again").addEventListener("click", () => this.#ask());
+    byId("again").addEventListener("click", () => this.#load());
   }
 
-  /** Shows the client with this id; null shows none. */
+  /** Shows the client with this id; null hides the panel. */
   show(id) {
     this.#id = id;
     byId("client").hidden = id === null;
     this.#clearPlaces();
     if (id === null) return;
     this.refresh(this.#dots.clock);
-    this.#ask();
+    this.#load();
   }
 
-  /** Shows it as it is at `clock`, POSIX seconds of the node. */
+  /** Updates the panel. `clock` is the time of the node in POSIX seconds. */
   refresh(clock) {
     const { received, time, servers, server, lines, names } = this.#clients;
     const at = this.#id === null ? undefined : this.#clients.indexOf(this.#id);
     if (at === undefined) {
-      if (this.#id !== null) setText(byId("age"), "the node holds it no longer");
+      if (this.#id !== null) setText(byId("age"), "no longer held by the node");
       return;
     }
     setText(byId("client-title"), names[at]);
@@ -48,15 +48,15 @@ export class Details {
     setText(byId("line"), lines[at]);
   }
 
-  /** Who answers, as /api/herd names it. */
+  /** Sets the places provider, as /api/herd names it. */
   set provider(name) {
     if (name === this.#provider) return;
     this.#provider = name;
-    this.#placeAndCredit();
+    this.#drawAndCredit();
   }
 
   #clearPlaces() {
-    this.#question++;
+    this.#request++;
     this.#answer = null;
     this.#dots.places = [];
     byId("places").replaceChildren();
@@ -64,28 +64,28 @@ export class Details {
     setText(byId("places-state"), "");
   }
 
-  async #ask() {
+  async #load() {
     this.#clearPlaces();
-    const question = this.#question;
+    const request = this.#request;
     const state = byId("places-state");
-    setText(state, "Asking…");
+    setText(state, "Loading…");
     try {
-      const path = `/api/clients/${this.#id}/places?radius=${RADIUS_KM}&max=${MOST}`;
+      const path = `/api/clients/${this.#id}/places?radius=${RADIUS_KM}&max=${MAX_PLACES}`;
       const response = await fetch(path, { cache: "no-store" });
       const document = await response.json();
-      if (question !== this.#question) return; // somebody else is looked at by now
+      if (request !== this.#request) return; // another client is selected by now
       if (!response.ok) throw new Error(document.error);
       this.#showPlaces(document);
     } catch (error) {
-      if (question === this.#question) setText(state, `The places could not be had: ${error.message}`);
+      if (request === this.#request) setText(state, `Cannot load places: ${error.message}`);
     }
   }
 
   #showPlaces(answer) {
     const { status, results, error_message } = answer;
     const state = byId("places-state");
-    if (status === "ZERO_RESULTS") setText(state, `Nothing is known within ${RADIUS_KM} km.`);
-    else if (status === "OK") setText(state, `Within ${RADIUS_KM} km of it:`);
+    if (status === "ZERO_RESULTS") setText(state, `No known places within ${RADIUS_KM} km.`);
+    else if (status === "OK") setText(state, `Within ${RADIUS_KM} km:`);
     else setText(state, error_message ?? status);
     const at = this.#clients.indexOf(this.#id);
     const here = at === undefined ? null : this.#clients.position(at);
@@ -97,12 +97,12 @@ export class Details {
     });
     byId("places").replaceChildren(...items);
     this.#answer = answer;
-    this.#placeAndCredit();
+    this.#drawAndCredit();
   }
 
-  // Google's places must be shown on no map but Google's, and under its name:
+  // Google's policies allow its places on Google's maps only, and require its name next to them:
   // https://developers.google.com/maps/documentation/places/web-service/policies
-  #placeAndCredit() {
+  #drawAndCredit() {
     if (this.#answer === null || this.#provider === null) return;
     const { results, html_attributions } = this.#answer;
     const googles = this.#provider === "google" || this.#provider === "google_legacy";
@@ -120,7 +120,7 @@ export class Details {
   }
 }
 
-// Providers want to be named in HTML of their own. Their words and links are taken, nothing else.
+// Converts the HTML of an attribution. Only its text and its links are kept.
 function credit(html) {
   const { body } = new DOMParser().parseFromString(html, "text/html");
   return [...body.childNodes].map((node) =>

@@ -1,16 +1,16 @@
-// Small helpers around the document.
+// Helpers for the DOM.
 
-/** The element with this id. */
+/** Returns the element with this id. */
 export const byId = (id) => document.getElementById(id);
 
-/** A new element with properties and children. */
+/** Creates an element with properties and children. */
 export function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
   return made;
 }
 
-/** A new SVG element with attributes and children. */
+/** Creates an SVG element with attributes and children. */
 export function svg(tag, attributes = {}, ...children) {
   const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
@@ -18,7 +18,7 @@ export function svg(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Sets text, touching the document only if it changes: a screen reader would say it again. */
+/** Sets text. Unchanged text is not set again, because a screen reader would repeat it. */
 export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }

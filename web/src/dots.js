@@ -1,12 +1,12 @@
-// All clients on one canvas: dots, their trails, and what is picked out.
+// All clients on one canvas: dots, trails, and the selected and hovered client.
 
 import { DomUtil, Renderer } from "leaflet/dist/leaflet-src.esm.js";
 import { TRAIL, project } from "./clients.js";
 import * as theme from "./theme.js";
 
-/** With more in view, dots are small, and none but the selected one has a trail. */
+/** Number of clients in view above which dots are small and only the selected client has a trail. */
 const MANY = 2000;
-/** Seconds after which a record is shown as old. */
+/** Age in seconds from which a record is shown as old. */
 const OLD = 300;
 const RADIUS = 5;
 const RADIUS_MANY = 2;
@@ -14,8 +14,8 @@ const RADIUS_MANY = 2;
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 /**
- * A Leaflet renderer that draws the clients of a store. The base class moves and scales the canvas
- * with the map, and calls `_update` when that is over.
+ * A Leaflet renderer that draws all clients. The base class moves and scales the canvas with the map,
+ * and calls `_update` at the end of a movement.
  */
 export const Dots = Renderer.extend({
   options: { padding: 0.2 },
@@ -25,18 +25,18 @@ export const Dots = Renderer.extend({
     this.clients = clients;
     this.selected = null; // ids
     this.hovered = null;
-    this.places = []; // around the selected one: {name, x, y}
-    this.clock = 0; // the node's, POSIX seconds
-    this._colourOf = new Map();
+    this.places = []; // near the selected client: {name, x, y}
+    this.clock = 0; // time of the node, in POSIX seconds
+    this._colorOf = new Map();
   },
 
-  /** Names of nodes in the order of their colours. */
+  /** Sets the names of the nodes, in the order of their colors. */
   setNodes(names) {
-    this._colourOf = new Map(names.map((name, index) => [name, index % theme.NODE_COLOURS]));
+    this._colorOf = new Map(names.map((name, index) => [name, index % theme.NODE_COLORS]));
     this.redraw();
   },
 
-  /** Draws in the next frame. */
+  /** Schedules a redraw for the next frame. */
   redraw() {
     this._frame ||= requestAnimationFrame((now) => {
       this._frame = 0;
@@ -44,7 +44,7 @@ export const Dots = Renderer.extend({
     });
   },
 
-  /** The client nearest to a point of the map container within some pixels; undefined if none. */
+  /** Returns the client nearest to a point of the map container, at most `within` pixels away. */
   nearest(point, within = 16) {
     const { x, y, size } = this.clients;
     const scale = this._scale;
@@ -59,7 +59,7 @@ export const Dots = Renderer.extend({
     return best;
   },
 
-  /** Those that the map shows now. */
+  /** Returns the clients in view. */
   inView() {
     const { x, y, size } = this.clients;
     const box = this._map.getBounds();
@@ -86,7 +86,7 @@ export const Dots = Renderer.extend({
     delete this._context;
   },
 
-  // Called by the base class for shapes; there are none.
+  // Called by the base class for its shapes, of which there are none.
   _updatePaths() {},
 
   _update() {
@@ -108,9 +108,9 @@ export const Dots = Renderer.extend({
     this.fire("update");
   },
 
-  /** Takes over the colours of the page. */
+  /** Adopts the colors of the current theme. */
   retheme() {
-    this._theme = theme.colours();
+    this._theme = theme.colors();
     this._pixelOf = new Map();
     this.redraw();
   },
@@ -121,7 +121,7 @@ export const Dots = Renderer.extend({
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, width, height);
 
-    // What is in view, and where on the canvas.
+    // The clients in view, and their positions on the canvas.
     const visible = (this._visible = grown(this._visible, Uint32Array, clients.size));
     const where = (this._where = grown(this._where, Float32Array, 2 * clients.size));
     const scale = this._scale * ratio;
@@ -149,47 +149,47 @@ export const Dots = Renderer.extend({
     const many = shown > MANY;
     const selected = this.selected === null ? undefined : clients.indexOf(this.selected);
     const hovered = this.hovered === null ? undefined : clients.indexOf(this.hovered);
-    if (many) this._dotMany(shown);
+    if (many) this._drawSmallDots(shown);
     for (let index = 0; index < shown; index++) {
       const at = visible[index];
       if (!many || at === selected) this._drawTrail(at, where[2 * index], where[2 * index + 1]);
     }
-    if (!many) this._dotFew(shown);
+    if (!many) this._drawLargeDots(shown);
     if (selected !== undefined) this._drawPlaces(visible.subarray(0, shown).indexOf(selected));
     for (let index = 0; index < shown; index++) {
       const at = visible[index];
       if (at !== selected && at !== hovered) continue;
-      this._pickOut(where[2 * index], where[2 * index + 1], clients.names[at], at === selected);
+      this._highlight(where[2 * index], where[2 * index + 1], clients.names[at], at === selected);
     }
     if (gliding) this.redraw();
   },
 
-  _colour(server) {
-    return this._theme.nodes[this._colourOf.get(server)] ?? this._theme.muted;
+  _color(server) {
+    return this._theme.nodes[this._colorOf.get(server)] ?? this._theme.muted;
   },
 
-  // Dots with an edge; one of an old record is a ring.
-  _dotFew(shown) {
-    const { clients, _context: context, _ratio: ratio, _theme: colours } = this;
+  // Draws dots with an outline. The dot of an old record is a ring.
+  _drawLargeDots(shown) {
+    const { clients, _context: context, _ratio: ratio, _theme: colors } = this;
     const oldBefore = this.clock - OLD;
-    const ofNode = clients.servers.map((name) => this._colour(name));
+    const ofNode = clients.servers.map((name) => this._color(name));
     context.lineWidth = 1.5 * ratio;
     for (let index = 0; index < shown; index++) {
       const at = this._visible[index];
-      const colour = ofNode[clients.server[at]];
+      const color = ofNode[clients.server[at]];
       const old = clients.received[at] < oldBefore;
       context.beginPath();
       context.arc(this._where[2 * index], this._where[2 * index + 1], RADIUS * ratio, 0, 2 * Math.PI);
-      context.fillStyle = old ? colours.land : colour;
-      context.strokeStyle = old ? colour : colours.halo;
+      context.fillStyle = old ? colors.land : color;
+      context.strokeStyle = old ? color : colors.halo;
       context.fill();
       context.stroke();
     }
   },
 
-  // Small dots, put into the picture by hand: with tens of thousands, one call for each would be
-  // felt in every frame. Those of old records are pale.
-  _dotMany(shown) {
+  // Writes small dots into the pixels directly: with tens of thousands of clients, one canvas call per
+  // dot would make every frame late. Dots of old records are pale.
+  _drawSmallDots(shown) {
     const { clients, _context: context } = this;
     const { width, height } = this._container;
     if (this._picture?.width !== width || this._picture.height !== height) {
@@ -199,38 +199,38 @@ export const Dots = Renderer.extend({
     const [pixels, where] = [this._pixels, this._where];
     pixels.fill(0);
     const disc = discOffsets(RADIUS_MANY * this._ratio, width);
-    const fresh = Uint32Array.from(clients.servers, (name) => this._pixel(this._colour(name), 255));
-    const pale = Uint32Array.from(clients.servers, (name) => this._pixel(this._colour(name), 110));
+    const fresh = Uint32Array.from(clients.servers, (name) => this._pixel(this._color(name), 255));
+    const pale = Uint32Array.from(clients.servers, (name) => this._pixel(this._color(name), 110));
     const oldBefore = this.clock - OLD;
     const margin = Math.ceil(RADIUS_MANY * this._ratio);
     for (let index = 0; index < shown; index++) {
       const [x, y] = [Math.round(where[2 * index]), Math.round(where[2 * index + 1])];
       if (x < margin || y < margin || x >= width - margin || y >= height - margin) continue;
       const at = this._visible[index];
-      const colour = (clients.received[at] < oldBefore ? pale : fresh)[clients.server[at]];
-      const centre = y * width + x;
-      for (let pixel = 0; pixel < disc.length; pixel++) pixels[centre + disc[pixel]] = colour;
+      const color = (clients.received[at] < oldBefore ? pale : fresh)[clients.server[at]];
+      const center = y * width + x;
+      for (let pixel = 0; pixel < disc.length; pixel++) pixels[center + disc[pixel]] = color;
     }
     context.putImageData(this._picture, 0, 0);
   },
 
-  // A colour of the style sheet as a pixel of a picture.
-  _pixel(colour, alpha) {
-    const key = `${colour} ${alpha}`;
+  // Returns a color of the style sheet as a pixel value.
+  _pixel(color, alpha) {
+    const key = `${color} ${alpha}`;
     let pixel = this._pixelOf.get(key);
     if (pixel === undefined) {
       const one = document.createElement("canvas").getContext("2d");
-      one.fillStyle = colour;
+      one.fillStyle = color;
       one.fillRect(0, 0, 1, 1);
       const { data } = one.getImageData(0, 0, 1, 1);
       data[3] = alpha;
-      pixel = new Uint32Array(data.buffer)[0]; // in whichever order of bytes this machine has
+      pixel = new Uint32Array(data.buffer)[0]; // in the byte order of this machine
       this._pixelOf.set(key, pixel);
     }
     return pixel;
   },
 
-  // From the newest point back, fading out.
+  // Draws a trail from the newest point back, fading out.
   _drawTrail(at, x, y) {
     const { clients, _context: context, _ratio: ratio } = this;
     const length = clients.trailLength[at];
@@ -239,16 +239,16 @@ export const Dots = Renderer.extend({
     const scale = this._scale * ratio;
     const [left, top] = [this._left * ratio, this._top * ratio];
     const selected = clients.ids[at] === this.selected;
-    context.strokeStyle = this._colour(clients.servers[clients.server[at]]);
+    context.strokeStyle = this._color(clients.servers[clients.server[at]]);
     context.lineWidth = (selected ? 3 : 2) * ratio;
-    context.lineCap = "butt"; // round ends would lie on one another and show
-    // The dot is on its way to the newest point, so the trail begins at the dot.
+    context.lineCap = "butt"; // round ends would overlap visibly
+    // The dot is still gliding to the newest point, so the trail begins at the dot.
     let [lastX, lastY] = [x, y];
     for (let back = 1; back < points; back++) {
       const point = 2 * (at * TRAIL + ((length - 1 - back) % TRAIL));
       const nextX = clients.trail[point] * scale - left;
       const nextY = clients.trail[point + 1] * scale - top;
-      if (Math.abs(nextX - lastX) > scale / 2) break; // across the antimeridian
+      if (Math.abs(nextX - lastX) > scale / 2) break; // it crosses the antimeridian
       context.globalAlpha = (selected ? 0.9 : 0.55) * (1 - back / TRAIL);
       context.beginPath();
       context.moveTo(lastX, lastY);
@@ -259,17 +259,17 @@ export const Dots = Renderer.extend({
     context.globalAlpha = 1;
   },
 
-  // `centre` is where the selected client stands among the visible ones; -1 if it is not.
-  _drawPlaces(centre) {
+  // Draws places. `center` is the index of the selected client among the visible ones, or -1.
+  _drawPlaces(center) {
     const { _context: context, _ratio: ratio } = this;
     const scale = this._scale * ratio;
     const half = 2.5 * ratio;
     const height = 15 * ratio;
     const font = `${12 * ratio}px system-ui, sans-serif`;
-    // Labels that would lie on these are left out; the nearest places come first.
+    // Boxes in use. Labels that would overlap one are omitted; the nearest places come first.
     const taken = [];
-    if (centre >= 0) {
-      const [x, y] = [this._where[2 * centre], this._where[2 * centre + 1]];
+    if (center >= 0) {
+      const [x, y] = [this._where[2 * center], this._where[2 * center + 1]];
       taken.push({ left: x - 10 * ratio, right: x + 180 * ratio, y });
     }
     for (const { name, x, y } of this.places) {
@@ -287,21 +287,21 @@ export const Dots = Renderer.extend({
     }
   },
 
-  _pickOut(x, y, name, selected) {
+  _highlight(x, y, name, selected) {
     const { _context: context, _ratio: ratio } = this;
     if (selected) {
-      for (const [width, colour] of [[5, this._theme.halo], [2.5, this._theme.accent]]) {
+      for (const [width, color] of [[5, this._theme.halo], [2.5, this._theme.accent]]) {
         context.beginPath();
         context.arc(x, y, 10 * ratio, 0, 2 * Math.PI);
         context.lineWidth = width * ratio;
-        context.strokeStyle = colour;
+        context.strokeStyle = color;
         context.stroke();
       }
     }
     this._label(name, x + 15 * ratio, y, `600 ${13 * ratio}px system-ui, sans-serif`, this._theme.text);
   },
 
-  _label(text, x, y, font, colour) {
+  _label(text, x, y, font, color) {
     const { _context: context, _ratio: ratio } = this;
     context.font = font;
     context.textBaseline = "middle";
@@ -309,12 +309,12 @@ export const Dots = Renderer.extend({
     context.lineWidth = 3 * ratio;
     context.strokeStyle = this._theme.halo;
     context.strokeText(text, x, y);
-    context.fillStyle = colour;
+    context.fillStyle = color;
     context.fillText(text, x, y);
   },
 });
 
-// Where the pixels of a disc are, counted from its centre in a picture of this width.
+// Returns the offsets of the pixels of a disc from its center, in a picture of this width.
 function discOffsets(radius, width) {
   const offsets = [];
   const reach = Math.floor(radius);

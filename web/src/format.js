@@ -1,15 +1,15 @@
-// Numbers as people read them.
+// Formatting of numbers.
 
-const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const integer = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
-/** 1,234 */
-export const count = (number) => whole.format(number);
+/** Formats a count: 1,234 */
+export const count = (number) => integer.format(number);
 
-/** A rate: 0.4, 12.5, 1,234 */
-export const rate = (number) => (number < 100 ? tenths : whole).format(number);
+/** Formats a rate: 0.4, 12.5, 1,234 */
+export const rate = (number) => (number < 100 ? tenths : integer).format(number);
 
-/** Seconds: 3 s, 5 min, 2 h, 4 d */
+/** Formats a duration in seconds: 3 s, 5 min, 2 h, 4 d */
 export function duration(seconds) {
   if (seconds < 0) return `−${duration(-seconds)}`;
   for (const [unit, length] of [["d", 86400], ["h", 3600], ["min", 60]]) {
@@ -18,19 +18,19 @@ export function duration(seconds) {
   return `${Math.floor(seconds)} s`;
 }
 
-/** A short time in seconds: 240 µs, 1.2 ms, 3.1 s */
+/** Formats a short time in seconds: 240 µs, 1.2 ms, 3.1 s */
 export function delay(seconds) {
-  if (seconds < 1e-3) return `${whole.format(seconds * 1e6)} µs`;
+  if (seconds < 1e-3) return `${integer.format(seconds * 1e6)} µs`;
   return seconds < 1 ? `${tenths.format(seconds * 1e3)} ms` : `${tenths.format(seconds)} s`;
 }
 
-/** 34.06893° N, 118.44513° W */
+/** Formats a position: 34.06893° N, 118.44513° W */
 export function position(latitude, longitude) {
   const north = `${Math.abs(latitude).toFixed(5)}° ${latitude < 0 ? "S" : "N"}`;
   return `${north}, ${Math.abs(longitude).toFixed(5)}° ${longitude < 0 ? "W" : "E"}`;
 }
 
-/** Kilometres between two points, on a sphere. */
+/** Returns the great-circle distance between two points in kilometers. */
 export function distance([latitude1, longitude1], [latitude2, longitude2]) {
   const radians = Math.PI / 180;
   const haversine = (angle) => Math.sin((angle * radians) / 2) ** 2;

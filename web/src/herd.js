@@ -1,18 +1,18 @@
-// The panel of the herd: its graph, and the links of this node.
+// The panel of the herd: problems, the graph, and the links of this node.
 
 import { byId, element, setText, svg } from "./dom.js";
 import { count, delay } from "./format.js";
-import { NODE_COLOURS } from "./theme.js";
+import { NODE_COLORS } from "./theme.js";
 
-const [CENTRE_X, CENTRE_Y, RADIUS_X, RADIUS_Y] = [160, 115, 112, 80];
+const [CENTER_X, CENTER_Y, RADIUS_X, RADIUS_Y] = [160, 115, 112, 80];
 
-/** Edges that were there since the page was opened, so that one that is lost can be shown as that. */
+/** Edges seen since the page was opened, so that a lost one can be shown as down. */
 const seen = new Map();
 let drawn = "";
 
-/** Shows the state of the herd as /api/herd has it. */
+/** Shows the state of the herd, as returned by /api/herd. */
 export function showHerd(overview) {
-  setText(byId("node"), `as ${overview.node} sees it · ${count(overview.clients)} clients`);
+  setText(byId("node"), `seen from ${overview.node} · ${count(overview.clients)} clients`);
   document.title = `${overview.node} · proxy-herd`;
   showProblems(overview.problems);
   showLinks(overview.links);
@@ -27,8 +27,8 @@ export function showHerd(overview) {
 
 function showProblems(problems) {
   const list = byId("problems");
-  if (list.dataset.told === problems.join("\n")) return;
-  list.dataset.told = problems.join("\n");
+  if (list.dataset.problems === problems.join("\n")) return;
+  list.dataset.problems = problems.join("\n");
   list.replaceChildren(...problems.map((problem) => element("li", { className: "problem" }, problem)));
 }
 
@@ -44,8 +44,8 @@ function edgesOf({ node, nodes, links }) {
   return [...seen].sort().map(([edge, [from, to]]) => {
     const link = own.get(edge);
     const trip = link?.up && link.round_trip !== null ? delay(link.round_trip) : "";
-    const waits = link?.backlog ? `, ${count(link.backlog)} waiting` : "";
-    return { from, to, up: up.has(edge), label: trip + waits };
+    const backlog = link?.backlog ? `, backlog ${count(link.backlog)}` : "";
+    return { from, to, up: up.has(edge), label: trip + backlog };
   });
 }
 
@@ -53,7 +53,7 @@ function drawGraph({ node, nodes }, edges) {
   const places = new Map(
     nodes.map(({ name }, index) => {
       const angle = (2 * Math.PI * index) / nodes.length - Math.PI / 2;
-      return [name, [CENTRE_X + RADIUS_X * Math.cos(angle), CENTRE_Y + RADIUS_Y * Math.sin(angle)]];
+      return [name, [CENTER_X + RADIUS_X * Math.cos(angle), CENTER_Y + RADIUS_Y * Math.sin(angle)]];
     }),
   );
   const parts = [];
@@ -67,17 +67,17 @@ function drawGraph({ node, nodes }, edges) {
   }
   nodes.forEach(({ name, reachable }, index) => {
     const [x, y] = places.get(name);
-    const colour = `node-${index % NODE_COLOURS}`;
-    const kind = `${reachable ? colour : "away"}${name === node ? " own" : ""}`;
+    const color = `node-${index % NODE_COLORS}`;
+    const kind = `${reachable ? color : "unreachable"}${name === node ? " own" : ""}`;
     parts.push(svg("circle", { cx: x, cy: y, r: name === node ? 11 : 9, class: `node ${kind}` }));
-    parts.push(svg("text", { x, y: y > CENTRE_Y ? y + 24 : y - 16, class: "name" }, name));
+    parts.push(svg("text", { x, y: y > CENTER_Y ? y + 24 : y - 16, class: "name" }, name));
   });
   const lost = edges.filter(({ up }) => !up).map(({ from, to }) => `${from} and ${to}`);
-  const away = nodes.filter(({ reachable }) => !reachable).map(({ name }) => name);
+  const unreachable = nodes.filter(({ reachable }) => !reachable).map(({ name }) => name);
   const title = svg("title", { id: "graph-title" }, [
     `${nodes.length} nodes, ${edges.length - lost.length} links up.`,
     lost.length ? `Down: ${lost.join(", ")}.` : "",
-    away.length ? `Out of reach: ${away.join(", ")}.` : "",
+    unreachable.length ? `Unreachable: ${unreachable.join(", ")}.` : "",
   ].join(" "));
   byId("graph").replaceChildren(title, ...parts);
 }
@@ -91,7 +91,7 @@ function showLinks(links) {
     const state = !link.up
       ? "down"
       : link.clock_is_off
-        ? "clock is off"
+        ? "clock off"
         : link.digests_equal === false
           ? "catching up"
           : "up";

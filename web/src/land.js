@@ -1,8 +1,8 @@
-// The outlines of land and borders, cut at the antimeridian, which the map does not go beyond.
+// Outlines of land and borders, cut at the antimeridian, where the map ends.
 
 import { feature } from "topojson-client";
 
-/** The pieces of land as polygons and the borders as lines, in GeoJSON. */
+/** Returns the pieces of land as polygons and the borders as lines, in GeoJSON. */
 export function pieces({ objects, ...topology }) {
   const coordinates = (object) => feature(topology, object).geometry.coordinates;
   const land = coordinates(objects.land).flatMap((polygon) => {
@@ -13,16 +13,17 @@ export function pieces({ objects, ...topology }) {
     });
   });
   const borders = coordinates(objects.borders).flatMap((line) => {
-    const whole = unwrapped(line);
-    return copies(whole, (shift) => ({
+    const full = unwrapped(line);
+    return copies(full, (shift) => ({
       type: "LineString",
-      coordinates: whole.map(([longitude, latitude]) => [longitude + shift, latitude]),
+      coordinates: full.map(([longitude, latitude]) => [longitude + shift, latitude]),
     }));
   });
   return { land, borders };
 }
 
-// Points whose longitudes go on beyond 180 degrees where the line crosses the antimeridian.
+// Returns the points with longitudes that continue beyond 180 degrees where the line crosses the
+// antimeridian.
 function unwrapped(line) {
   let [turns, last] = [0, line[0][0]];
   return line.map(([longitude, latitude]) => {
@@ -33,7 +34,7 @@ function unwrapped(line) {
   });
 }
 
-// A ring around a pole does not come back to where it began: it is led along the pole.
+// Closes a ring around a pole, which does not end where it began, by a line along the pole.
 function closed(ring) {
   const [first, last] = [ring[0], ring.at(-1)];
   if (Math.abs(first[0] - last[0]) < 180) return ring;
@@ -41,14 +42,14 @@ function closed(ring) {
   return [...ring, [last[0], pole], [first[0], pole], first];
 }
 
-// What `make` makes of each copy, shifted by a turn, that can be seen between -180 and 180 degrees.
+// Maps `make` over the shifts by full turns that put some of the line between -180 and 180 degrees.
 function copies(line, make) {
   const longitudes = line.map(([longitude]) => longitude);
   const [west, east] = [Math.min(...longitudes), Math.max(...longitudes)];
   return [-360, 0, 360].filter((shift) => west + shift < 180 && east + shift > -180).map(make);
 }
 
-// What of a shifted ring lies between -180 and 180 degrees (Sutherland and Hodgman).
+// Clips a shifted ring to -180 to 180 degrees (Sutherland-Hodgman algorithm).
 function clipped(ring, shift) {
   let points = ring.map(([longitude, latitude]) => [longitude + shift, latitude]);
   for (const side of [-1, 1]) {

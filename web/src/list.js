@@ -1,23 +1,23 @@
-// The clients in view as a list: the same as the map for those who do not see it.
+// The list of the clients in view: the accessible equivalent of the map.
 
 import { byId, element, setText } from "./dom.js";
 import { count, duration } from "./format.js";
 
-const MOST = 50;
-/** Of more than that, those that are listed are not the first by name: sorting all would be felt. */
-const SORTED = 1000;
+const MAX_ROWS = 50;
+/** Number of clients that are sorted. Sorting more on every update would be noticeable. */
+const MAX_SORTED = 1000;
 
-/** Makes the list; `select(id)` is called when one is chosen. Returns what brings it up to date. */
+/** Creates the list, which calls `select(id)` for a chosen client. Returns a function to update it. */
 export function makeList(clients, dots, select) {
-  const rows = new Map(); // by id: rows stay where they are, or the keyboard would lose its place
+  const rows = new Map(); // by id; rows are reused, so that the keyboard focus stays in place
   const list = byId("clients");
   return () => {
     const inView = dots.inView();
-    const some = inView.slice(0, SORTED);
-    const first = some.sort((one, other) => compare(clients.names[one], clients.names[other])).slice(0, MOST);
+    const some = inView.slice(0, MAX_SORTED);
+    const first = some.sort((one, other) => compare(clients.names[one], clients.names[other])).slice(0, MAX_ROWS);
     const more = inView.length - first.length;
-    const rest = more > 0 ? `; ${count(more)} more are not listed: zoom in or search` : "";
-    setText(byId("count"), inView.length === 0 ? "No client is in view." : `${count(inView.length)} in view${rest}.`);
+    const rest = more > 0 ? `; ${count(more)} more are not listed, zoom in or search` : "";
+    setText(byId("count"), inView.length === 0 ? "No clients in view." : `${count(inView.length)} in view${rest}.`);
     const wanted = new Set(first.map((at) => clients.ids[at]));
     for (const [id, row] of rows) {
       if (wanted.has(id)) continue;
@@ -39,8 +39,8 @@ export function makeList(clients, dots, select) {
 
 const { compare } = new Intl.Collator("en", { numeric: true });
 
-function makeRow(name, choose) {
+function makeRow(name, onclick) {
   const about = element("span", { className: "quiet" });
-  const button = element("button", { type: "button", className: "choice", onclick: choose }, element("span", {}, name), about);
+  const button = element("button", { type: "button", className: "choice", onclick }, element("span", {}, name), about);
   return { about, button, item: element("li", {}, button) };
 }

@@ -1,4 +1,4 @@
-// Puts the page together.
+// Entry point: connects the parts of the page.
 
 import "./style.css";
 import { Clients } from "./clients.js";
@@ -13,37 +13,38 @@ import { showRates } from "./rates.js";
 import { makeSearch } from "./search.js";
 import * as theme from "./theme.js";
 
-/** With more clients than that, only those around what is in view are listened to. */
-const ALL = 10000;
-const CLOSE_ENOUGH = 11;
+/** Number of clients above which the page subscribes only to those near the view. */
+const MAX_ALL = 10000;
+/** Zoom level at which a selected client is shown. */
+const CLOSE_ZOOM = 11;
 
 const clients = new Clients();
 const map = makeMap(byId("map"));
 const dots = new Dots(clients).addTo(map);
 const details = new Details(clients, dots);
 const showList = makeList(clients, dots, visit);
-let clock = null; // the node's at some moment of ours
+let clock = null; // times of the node and of the page at the last overview
 let fitted = false;
 let held = 0;
-let watched = null; // the box, and at which zoom it was taken
+let watched = null; // the box subscribed to, and the zoom level at that time
 let nodes = "";
 let hasTiles = false;
 
 theme.onChange(() => dots.retheme());
-addLand(map).catch((error) => console.error("the land could not be drawn:", error));
+addLand(map).catch((error) => console.error("cannot draw the land:", error));
 makeSearch(clients, visit, (feature) => clients.put(feature, performance.now()));
 
 const connection = new Connection({
   reset(count) {
     held = count;
-    clients.beginAll();
+    clients.beginSnapshot();
   },
   client(feature) {
     clients.put(feature, performance.now());
     dots.redraw();
   },
   ready() {
-    clients.endAll();
+    clients.endSnapshot();
     dots.redraw();
     fit();
     watchView();
@@ -66,7 +67,7 @@ const connection = new Connection({
     showRates(overview);
   },
   state(name) {
-    const words = { connecting: "Connecting…", live: "Live", gone: "Node gone" };
+    const words = { connecting: "Connecting…", live: "Live", gone: "Disconnected" };
     byId("state").dataset.state = name;
     setText(byId("state"), words[name]);
     showGone(name);
@@ -74,12 +75,12 @@ const connection = new Connection({
 });
 
 function showGone(state) {
-  const last = clock ? ` The map shows what it said until ${new Date().toLocaleTimeString()}.` : "";
-  const words = `The node does not answer.${last} This page goes on trying and comes back by itself.`;
+  const last = clock ? ` The map shows its state at ${new Date().toLocaleTimeString()}.` : "";
+  const words = `The node does not respond.${last} The page keeps trying to reconnect.`;
   setText(byId("gone"), state === "gone" ? words : "");
 }
 
-// Once, when clients are first known: later the view is the person's.
+// Fits the view to the clients once, when they are first known. After that the user controls it.
 function fit() {
   const bounds = clients.bounds();
   if (fitted || !bounds) return;
@@ -90,9 +91,9 @@ function fit() {
   else map.fitBounds(bounds, { padding: [40, 40], maxZoom: 12 });
 }
 
-// Listens to what is around the view, if that is much less than everything.
+// Subscribes to the surroundings of the view if there are too many clients to subscribe to all.
 function watchView() {
-  if (held <= ALL) {
+  if (held <= MAX_ALL) {
     watched = null;
     return connection.watch("");
   }
@@ -107,7 +108,7 @@ function watchView() {
   connection.watch(everywhere ? "" : [west, south, east, north].map((degrees) => degrees.toFixed(4)).join());
 }
 
-/** Selects a client; null selects none. */
+/** Selects a client; null clears the selection. */
 function select(id) {
   dots.selected = id;
   details.show(id);
@@ -117,12 +118,12 @@ function select(id) {
   showList();
 }
 
-/** Selects a client that may be out of view, or lost in it, and goes there. */
+/** Selects a client and moves the view to it if it is out of view or too small to find. */
 function visit(id) {
   select(id);
   const position = clients.position(clients.indexOf(id));
-  if (map.getZoom() < CLOSE_ENOUGH || !map.getBounds().pad(-0.1).contains(position)) {
-    map.setView(position, Math.max(map.getZoom(), CLOSE_ENOUGH));
+  if (map.getZoom() < CLOSE_ZOOM || !map.getBounds().pad(-0.1).contains(position)) {
+    map.setView(position, Math.max(map.getZoom(), CLOSE_ZOOM));
   }
 }
 
@@ -139,7 +140,7 @@ map.on("mousemove", ({ containerPoint }) => {
   const id = at === undefined ? null : clients.ids[at];
   if (id === dots.hovered) return;
   dots.hovered = id;
-  byId("map").classList.toggle("points", id !== null);
+  byId("map").classList.toggle("pointing", id !== null);
   dots.redraw();
 });
 
@@ -148,7 +149,7 @@ byId("close").addEventListener("click", () => {
   byId("query").focus();
 });
 
-// Keys on the map; Leaflet has those that move it.
+// Keys that select clients. Leaflet handles the keys that move the map.
 byId("map").addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key === "Escape") select(null);

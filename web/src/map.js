@@ -1,14 +1,14 @@
-// The map itself: Leaflet, the land, tiles where they are configured.
+// The map: Leaflet, the land, and tiles if they are configured.
 
 import "leaflet/dist/leaflet.css";
 import { Canvas, GeoJSON, Map, TileLayer, control } from "leaflet/dist/leaflet-src.esm.js";
 import { pieces } from "./land.js";
 import * as theme from "./theme.js";
 
-/** What of the world people live in. */
+/** The inhabited part of the world. */
 const WORLD = [[-57, -170], [76, 180]];
 
-/** Makes the map in `container`. It looks at the whole world. */
+/** Creates the map in `container`, showing the whole world. */
 export function makeMap(container) {
   const map = new Map(container, {
     attributionControl: false,
@@ -28,28 +28,28 @@ export function makeMap(container) {
   return map;
 }
 
-/** Draws the land and the borders on it. */
+/** Draws land and borders. */
 export async function addLand(map) {
   const response = await fetch("/land.json");
   const topology = await response.json();
   const renderer = new Canvas({ pane: "land", padding: 0.5 });
   const options = { renderer, pane: "land", interactive: false };
-  // One shape for each piece of land, so that those out of view cost nothing.
+  // One shape per piece of land, so that pieces out of view cost nothing.
   const shapes = pieces(topology);
   const land = new GeoJSON(shapes.land, options).addTo(map);
   const borders = new GeoJSON(shapes.borders, options).addTo(map);
   const paint = () => {
-    const colours = theme.colours();
-    land.setStyle({ fillColor: colours.land, fillOpacity: 1, color: colours.shore, weight: 1 });
-    borders.setStyle({ color: colours.border, weight: 1, fill: false });
+    const colors = theme.colors();
+    land.setStyle({ fillColor: colors.land, fillOpacity: 1, color: colors.shore, weight: 1 });
+    borders.setStyle({ color: colors.border, weight: 1, fill: false });
   };
   paint();
   theme.onChange(paint);
 }
 
-/** Lays tiles over the land. */
+/** Adds a layer of tiles above the land. */
 export function addTiles(map, { url, attribution }) {
   const text = document.createElement("span");
-  text.textContent = attribution; // Leaflet takes it for HTML
+  text.textContent = attribution; // Leaflet expects HTML, so the text is escaped
   new TileLayer(url, { attribution: text.innerHTML, noWrap: true, maxZoom: 18 }).addTo(map);
 }

@@ -1,4 +1,4 @@
-// Rates of the last minutes as small plots.
+// Small plots of rates over the last two minutes.
 
 import { byId, element, setText, svg } from "./dom.js";
 import { rate } from "./format.js";
@@ -8,18 +8,18 @@ const [WIDTH, HEIGHT] = [120, 28];
 
 const PLOTS = [
   ["iamat", "Client updates"],
-  ["received", "From neighbours"],
-  ["flooded", "To neighbours"],
-  ["whatsat", "Places asked"],
+  ["received", "From neighbors"],
+  ["flooded", "To neighbors"],
+  ["whatsat", "Places queries"],
   ["repaired", "Repaired"],
 ].map(([counter, label]) => ({ counter, label, values: [] }));
 
 let last = null;
 
-/** Takes the counters of another second. */
+/** Adds the counters of the last second. */
 export function showRates({ uptime, counters }) {
   const seconds = last ? uptime - last.uptime : 0;
-  // A node that was restarted counts from nothing.
+  // A restarted node counts from 0 again.
   if (seconds > 0) {
     for (const plot of PLOTS) {
       const grown = counters[plot.counter] - last.counters[plot.counter];
@@ -35,17 +35,17 @@ function draw(plot) {
   const { values } = plot;
   plot.parts ??= make(plot.label);
   const { number, line, area, picture } = plot.parts;
-  const most = Math.max(1, ...values);
+  const peak = Math.max(1, ...values);
   const step = WIDTH / (SECONDS - 1);
   const points = values.map((value, index) => {
     const x = WIDTH - (values.length - 1 - index) * step;
-    return `${x.toFixed(1)},${(HEIGHT - 2 - (value / most) * (HEIGHT - 4)).toFixed(1)}`;
+    return `${x.toFixed(1)},${(HEIGHT - 2 - (value / peak) * (HEIGHT - 4)).toFixed(1)}`;
   });
   line.setAttribute("points", points.join(" "));
   const first = WIDTH - (values.length - 1) * step;
   area.setAttribute("points", `${first.toFixed(1)},${HEIGHT} ${points.join(" ")} ${WIDTH},${HEIGHT}`);
   setText(number, rate(values.at(-1)));
-  picture.setAttribute("aria-label", `at most ${rate(Math.max(...values))} in the last two minutes`);
+  picture.setAttribute("aria-label", `maximum of ${rate(Math.max(...values))} in the last two minutes`);
 }
 
 function make(label) {

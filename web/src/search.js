@@ -1,11 +1,11 @@
-// Finding a client by its name.
+// Search for a client by name.
 
 import { byId, element, setText } from "./dom.js";
 
-const MOST = 8;
+const MAX_MATCHES = 8;
 
-/** Makes the search; `select(id)` is called with what was found, `learn(feature)` with what the
- * page did not know. */
+/** Creates the search. Calls `select(id)` for the client that was found, and `learn(feature)` for one
+ * that the page did not know; it returns the index of the client. */
 export function makeSearch(clients, select, learn) {
   const [form, query, matches, found] = ["find", "query", "matches", "found"].map(byId);
 
@@ -18,7 +18,7 @@ export function makeSearch(clients, select, learn) {
   query.addEventListener("input", () => {
     setText(found, "");
     const text = query.value.trim();
-    const ids = text ? clients.find(text, MOST).map((at) => clients.ids[at]) : [];
+    const ids = text ? clients.find(text, MAX_MATCHES).map((at) => clients.ids[at]) : [];
     matches.replaceChildren(
       ...ids.map((id) => {
         const onclick = () => choose(clients.indexOf(id));
@@ -32,17 +32,17 @@ export function makeSearch(clients, select, learn) {
     event.preventDefault();
     const text = query.value.trim();
     if (!text) return;
-    const known = clients.find(text, MOST);
+    const known = clients.find(text, MAX_MATCHES);
     const exact = known.find((at) => clients.names[at] === text);
     if (exact !== undefined) return choose(exact);
-    // The page may know only what is in view; the node knows all.
+    // The page may know only the clients near the view. The node knows all of them.
     try {
       const response = await fetch(`/api/clients/${encodeURIComponent(text)}`, { cache: "no-store" });
       if (response.ok) return choose(learn(await response.json()));
       if (known.length > 0) return choose(known[0]);
-      setText(found, `The node holds no client named ${text}.`);
+      setText(found, `There is no client named ${text}.`);
     } catch {
-      setText(found, "The node does not answer.");
+      setText(found, "The node does not respond.");
     }
   });
 }

@@ -1,21 +1,21 @@
-// Colours, light and dark; they are written down in style.css alone.
+// Colors of the light and dark theme, which are defined in style.css.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const names = ["land", "shore", "border", "text", "halo", "muted", "accent"];
 
-/** How many colours nodes have; the next ones have them again. */
-export const NODE_COLOURS = 6;
+/** Number of node colors. Further nodes reuse them. */
+export const NODE_COLORS = 6;
 
-/** The colours as they are now, by their names in style.css, and `nodes`. */
-export function colours() {
+/** Returns the current colors by their names in style.css, and those of nodes as `nodes`. */
+export function colors() {
   const style = getComputedStyle(document.documentElement);
   const value = (name) => style.getPropertyValue(`--${name}`).trim();
   const theme = Object.fromEntries(names.map((name) => [name, value(name)]));
-  theme.nodes = Array.from({ length: NODE_COLOURS }, (_, index) => value(`node-${index}`));
+  theme.nodes = Array.from({ length: NODE_COLORS }, (_, index) => value(`node-${index}`));
   return theme;
 }
 
-/** Calls `then` when the person changes between light and dark. */
-export function onChange(then) {
-  dark.addEventListener("change", then);
+/** Calls `handle` when the preferred color scheme changes. */
+export function onChange(handle) {
+  dark.addEventListener("change", handle);
 }

@@ -119,8 +119,8 @@ fn an_argument_that_is_not_utf8_is_an_error() {
 
 #[test]
 fn a_configuration_that_cannot_be_loaded_exits_1() {
-    let missing = "proxy-herd: /nowhere: there is no such file; \
-                   name the configuration with -c FILE\n";
+    let missing = "proxy-herd: /nowhere: does not exist; \
+                   specify the configuration with -c FILE\n";
     for arguments in [
         &["-c", "/nowhere", "Bona"][..],
         &["-c", "/nowhere"],
@@ -132,7 +132,7 @@ fn a_configuration_that_cannot_be_loaded_exits_1() {
     }
     let file = configuration("invalid", "ports:\n  Bona: 0\n");
     let error = format!(
-        "proxy-herd: {file}:2: field `ports.Bona`: 0 is out of range; write one from 1 to 65535\n"
+        "proxy-herd: {file}:2: field `ports.Bona`: 0 is out of range; use a number from 1 to 65535\n"
     );
     assert_eq!(run(&mut proxy_herd(&["--check", "-c", &file])), (Some(1), String::new(), error));
 }
@@ -181,8 +181,8 @@ fn check_prints_what_differs_and_warns() {
     assert_eq!(
         err,
         format!(
-            "proxy-herd: warning: {file}:2: field `neighbors`: no path of neighbors leads from \
-             Bailey to Clark; they will not share locations\n"
+            "proxy-herd: warning: {file}:2: field `neighbors`: no path connects \
+             Bailey to Clark, so they will not share locations; add an edge\n"
         )
     );
     assert_eq!(

@@ -1,8 +1,8 @@
-//! The YAML document as a tree that knows its lines, and the way down into it.
+//! The YAML document as a tree of values with line numbers, and typed access to it.
 //!
-//! Everything is first read as it stands and typed when it is asked for. So a value of the wrong
-//! type, an unknown key or a key written twice is reported with the path of its field, which a
-//! derived deserializer does not know.
+//! The document is first parsed without types, and each value is converted when it is accessed.
+//! Values of the wrong type, unknown keys and duplicate keys are therefore reported with the path of
+//! their field, which a derived deserializer does not provide.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -21,7 +21,7 @@ pub(super) struct Document {
     root: Item,
 }
 
-/// A value and the line where it stands, counted from 1.
+/// A value and its line, counted from 1.
 struct Item {
     value: Value,
     line: u64,
@@ -34,14 +34,14 @@ enum Value {
     Float(f64),
     Text(String),
     List(Vec<Item>),
-    /// Keys as they are written, in the order of the file, duplicates included.
+    /// Entries in the order of the file, including duplicates.
     Map(Vec<(Spanned<String>, Item)>),
 }
 
 impl Document {
-    /// Parses YAML 1.2, of which JSON is a part.
+    /// Parses YAML 1.2, which includes JSON.
     pub fn parse(file: &Path, text: &str) -> Result<Self, Error> {
-        // What nests deeper or repeats more than this is no configuration of ours.
+        // No valid configuration comes near these; they bound the work for a malicious file.
         let options = serde_saphyr::options! {
             budget: serde_saphyr::budget! {
                 max_depth: 16,
@@ -50,12 +50,12 @@ impl Document {
             },
             alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 65_536 },
             duplicate_keys: DuplicateKeyPolicy::PassThrough,
-            // `No` and `on` may be names of nodes, `007` a name or a key.
+            // `No` and `on` may be node names, and `007` a name or an API key.
             strict_booleans: true,
             reject_unsupported_tags: true,
             leading_zero_numbers_as_strings: true,
             underscored_numbers_as_strings: true,
-            // An excerpt of the file in an error could show the key.
+            // An excerpt of the file could reveal the API key.
             with_snippet: false,
         };
         let root = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
@@ -65,13 +65,13 @@ impl Document {
         Ok(Self { file: file.to_owned(), root })
     }
 
-    /// The document itself as a field without a name.
+    /// Returns the document itself as a field without a name.
     pub fn root(&self) -> Field<'_> {
         Field { file: &self.file, path: String::new(), item: &self.root, line: 1 }
     }
 }
 
-/// What the parser says, in words for people and without the position, which is in front of it.
+/// Returns the reason for a parser error, without the position, which precedes it.
 fn reason(error: &serde_saphyr::Error) -> String {
     use serde_saphyr::Error as Yaml;
     match error {
@@ -79,12 +79,12 @@ fn reason(error: &serde_saphyr::Error) -> String {
         Yaml::Budget { .. }
         | Yaml::AliasReplayLimitExceeded { .. }
         | Yaml::AliasReplayStackDepthExceeded { .. } => {
-            "nests deeper or repeats more than a configuration needs; simplify it".to_owned()
+            "is nested too deeply or repeats too much; simplify it".to_owned()
         }
-        Yaml::MultipleDocuments { .. } => "holds more than one document; keep one".to_owned(),
-        // Keys are the only strings that are asked for as such.
+        Yaml::MultipleDocuments { .. } => "contains more than one document; keep one".to_owned(),
+        // Keys are the only values that are deserialized as strings.
         Yaml::NullIntoString { .. } | Yaml::Unexpected { expected: "string scalar", .. } => {
-            "has a key that is no text; put it in quotes".to_owned()
+            "has a key that is not a string; put it in quotes".to_owned()
         }
         _ => {
             let message = error.to_string();
@@ -103,13 +103,13 @@ impl<'de> Deserialize<'de> for Item {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AsItStands)
+        deserializer.deserialize_any(AnyValue)
     }
 }
 
-struct AsItStands;
+struct AnyValue;
 
-impl<'de> Visitor<'de> for AsItStands {
+impl<'de> Visitor<'de> for AnyValue {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -141,7 +141,7 @@ impl<'de> Visitor<'de> for AsItStands {
     }
 
     fn visit_u128<E>(self, value: u128) -> Result<Value, E> {
-        // Far out of every range either way.
+        // Out of every valid range either way.
         Ok(Value::Integer(value.try_into().unwrap_or(i128::MAX)))
     }
 
@@ -158,7 +158,7 @@ impl<'de> Visitor<'de> for AsItStands {
     }
 
     fn visit_bytes<E: de::Error>(self, _: &[u8]) -> Result<Value, E> {
-        Err(E::custom("binary data has no place in a configuration"))
+        Err(E::custom("binary data is not supported"))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
@@ -179,21 +179,21 @@ impl<'de> Visitor<'de> for AsItStands {
 }
 
 impl Value {
-    /// What kind of value it is. Not the value: it may be a key in the wrong place.
+    /// Returns the type for error messages, which do not show the value: it may be a misplaced key.
     fn kind(&self) -> &'static str {
         match self {
-            Self::Null => "nothing",
-            Self::Bool => "a truth value",
-            Self::Integer(_) => "a whole number",
+            Self::Null => "null",
+            Self::Bool => "a boolean",
+            Self::Integer(_) => "an integer",
             Self::Float(_) => "a decimal number",
-            Self::Text(_) => "text",
+            Self::Text(_) => "a string",
             Self::List(_) => "a list",
             Self::Map(_) => "a mapping",
         }
     }
 }
 
-/// A value of the document with the path that leads to it.
+/// A value of the document, with its path.
 #[derive(Clone)]
 pub(super) struct Field<'a> {
     file: &'a Path,
@@ -202,18 +202,18 @@ pub(super) struct Field<'a> {
     line: u64,
 }
 
-/// An entry of a mapping whose keys are names that the user chose.
+/// An entry of a mapping.
 pub(super) struct Entry<'a> {
-    /// The key.
+    /// Text of the key.
     pub name: &'a str,
-    /// The key itself as a place for errors about it.
+    /// The key as the location of errors.
     pub key: Field<'a>,
-    /// Its value.
+    /// The value.
     pub field: Field<'a>,
 }
 
 impl<'a> Field<'a> {
-    /// An error about this field.
+    /// Creates an error about this field.
     pub fn error(&self, message: impl Into<String>) -> Error {
         if self.path.is_empty() {
             return Error::file(self.file, Some(self.line), message);
@@ -221,7 +221,7 @@ impl<'a> Field<'a> {
         Error::field(self.file, self.line, &self.path, message)
     }
 
-    /// An error about `key`, which this field should hold and does not.
+    /// Creates an error about `key`, which this field lacks.
     pub fn missing(&self, key: &str, message: &str) -> Error {
         let message = format!("is missing; {message}");
         Error::field(self.file, self.line, &self.path_of(key), message)
@@ -235,42 +235,42 @@ impl<'a> Field<'a> {
         self.error(format!("is {}, not {expected}; {fix}", self.item.value.kind()))
     }
 
-    /// Whether there is nothing behind the key.
-    pub fn is_nothing(&self) -> bool {
+    /// Returns true if the key has no value.
+    pub fn is_null(&self) -> bool {
         matches!(self.item.value, Value::Null)
     }
 
-    /// Whether it is a mapping.
+    /// Returns true if the value is a mapping.
     pub fn is_mapping(&self) -> bool {
         matches!(self.item.value, Value::Map(_))
     }
 
-    /// Its text.
+    /// Returns the value as a string.
     pub fn text(&self) -> Result<&'a str, Error> {
         match &self.item.value {
             Value::Text(text) => Ok(text),
             Value::Bool | Value::Integer(_) | Value::Float(_) => {
-                Err(self.mismatch("text", "put it in quotes"))
+                Err(self.mismatch("a string", "put it in quotes"))
             }
-            _ => Err(self.mismatch("text", "write one value")),
+            _ => Err(self.mismatch("a string", "use a single value")),
         }
     }
 
-    /// Its text, parsed.
+    /// Parses the value, which is a string.
     pub fn parse<T: std::str::FromStr<Err: fmt::Display>>(&self) -> Result<T, Error> {
         self.text()?.parse().map_err(|error: T::Err| self.error(error.to_string()))
     }
 
-    /// A whole number that `allowed` accepts; `range` says in words what that is.
-    pub fn whole(&self, allowed: impl Fn(u64) -> bool, range: &str) -> Result<u64, Error> {
-        let fix = format!("write one {range}");
+    /// Returns the value as an integer that `allowed` accepts; `range` describes those integers.
+    pub fn integer(&self, allowed: impl Fn(u64) -> bool, range: &str) -> Result<u64, Error> {
+        let fix = format!("use a number {range}");
         let number = match self.item.value {
             Value::Integer(number) => number,
             Value::Text(_) => {
                 let fix = format!("{fix}, without quotes");
-                return Err(self.mismatch("a whole number", &fix));
+                return Err(self.mismatch("an integer", &fix));
             }
-            _ => return Err(self.mismatch("a whole number", &fix)),
+            _ => return Err(self.mismatch("an integer", &fix)),
         };
         match u64::try_from(number) {
             Ok(number) if allowed(number) => Ok(number),
@@ -278,9 +278,9 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// A decimal number of seconds in `range`.
+    /// Returns the value, a number of seconds in `range`.
     pub fn seconds(&self, range: RangeInclusive<f64>) -> Result<Duration, Error> {
-        let fix = format!("write seconds from {} to {}", range.start(), range.end());
+        let fix = format!("use a number of seconds from {} to {}", range.start(), range.end());
         let number = match self.item.value {
             Value::Integer(number) => number as f64,
             Value::Float(number) => number,
@@ -293,20 +293,20 @@ impl<'a> Field<'a> {
         Duration::try_from_secs_f64(number).map_err(|_| out_of_range())
     }
 
-    /// Its items.
+    /// Returns the items of a list.
     pub fn list(&self) -> Result<Vec<Field<'a>>, Error> {
         let Value::List(items) = &self.item.value else {
-            return Err(self.mismatch("a list", "write its items in brackets: [a, b]"));
+            return Err(self.mismatch("a list", "write the items in brackets: [a, b]"));
         };
         let item = |(index, item)| self.descend(format!("{}[{index}]", self.path), item, 0);
         Ok(items.iter().enumerate().map(item).collect())
     }
 
-    /// Its entries, whatever their keys are.
+    /// Returns the entries of a mapping with arbitrary keys.
     pub fn entries(&self) -> Result<Vec<Entry<'a>>, Error> {
         let entries = match &self.item.value {
             Value::Map(entries) => entries.as_slice(),
-            // A section whose lines are all commented out.
+            // All lines of the section are commented out.
             Value::Null => &[],
             _ => return Err(self.mismatch("a mapping", "write `key: value` pairs")),
         };
@@ -318,7 +318,7 @@ impl<'a> Field<'a> {
             let field = self.descend(self.path_of(name), item, key_line);
             let key = Field { line: key_line, ..field.clone() };
             if let Some(first) = seen.insert(name, key_line) {
-                let message = format!("is already on line {first}; remove one of the two");
+                let message = format!("is already set on line {first}; remove one of the two");
                 return Err(key.error(message));
             }
             fields.push(Entry { name, key, field });
@@ -326,7 +326,7 @@ impl<'a> Field<'a> {
         Ok(fields)
     }
 
-    /// Its entries, whose keys must be among `known`.
+    /// Returns the entries of a mapping whose keys must be among `known`.
     pub fn section(&self, known: &[&str]) -> Result<Section<'a>, Error> {
         let entries = self.entries()?;
         if let Some(Entry { name, key, .. }) =
@@ -336,8 +336,8 @@ impl<'a> Field<'a> {
             if !hint.is_empty() {
                 return Err(key.error(format!("is unknown{hint}")));
             }
-            let fix = format!("remove it, known here are {}", known.join(", "));
-            // A slip with quotes or colons can make a key of a secret value; that is not shown.
+            let fix = format!("remove it or use one of {}", known.join(", "));
+            // A misplaced quote or colon can turn a secret into a key, which must not be shown.
             let is_word = |byte| matches!(byte, b'a'..=b'z' | b'_');
             return Err(if name.bytes().all(is_word) {
                 key.error(format!("is unknown; {fix}"))
@@ -349,8 +349,8 @@ impl<'a> Field<'a> {
         Ok(Section { entries })
     }
 
-    /// A field below this one. Scalars are found on their own line, which need not be that of
-    /// their key; a list or mapping begins at its key.
+    /// Returns a field below this one. A scalar is reported on its own line, which need not be that
+    /// of its key; a list or mapping is reported on the line of its key.
     fn descend(&self, path: String, item: &'a Item, key_line: u64) -> Self {
         let own_line = match item.value {
             Value::Null | Value::List(_) | Value::Map(_) => key_line == 0,
@@ -367,20 +367,20 @@ pub(super) struct Section<'a> {
 }
 
 impl<'a> Section<'a> {
-    /// The section that a file without it has.
+    /// The section of a file that does not contain it.
     pub const EMPTY: Self = Self { entries: Vec::new() };
 
-    /// The value of `key`, if there is one. A key with nothing behind it counts as absent.
+    /// Returns the value of `key`. A key without a value counts as absent.
     pub fn get(&self, key: &str) -> Option<&Field<'a>> {
-        self.find(key).filter(|field| !field.is_nothing())
+        self.find(key).filter(|field| !field.is_null())
     }
 
-    /// The value of `key`, even if it is nothing.
+    /// Returns the value of `key`, which may be null.
     pub fn find(&self, key: &str) -> Option<&Field<'a>> {
         self.entries.iter().find(|entry| entry.name == key).map(|entry| &entry.field)
     }
 
-    /// The section below `key`, empty where the file does not have it.
+    /// Returns the section `key`, or an empty one if the file does not contain it.
     pub fn section(&self, key: &str, known: &[&str]) -> Result<Section<'a>, Error> {
         self.get(key).map_or(Ok(Section::EMPTY), |field| field.section(known))
     }

@@ -1,63 +1,62 @@
-//! What is wrong with a configuration, where, and what to do.
+//! Errors in a configuration.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A configuration that cannot be used.
+/// An error in a configuration.
 ///
-/// Shown as `FILE:LINE: field `ports.Bona`: what is wrong; what to do`. No secret is ever part
-/// of it.
+/// It is displayed as `FILE:LINE: field `ports.Bona`: what is wrong; what to do` and never contains
+/// a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
-    place: Place,
+    location: Location,
     message: String,
 }
 
-/// Where the error is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
+enum Location {
     File { file: PathBuf, line: Option<u64> },
     Field { file: PathBuf, line: u64, field: String },
     Environment { variable: &'static str },
 }
 
 impl Error {
-    /// About a file as a whole, or one of its lines.
+    /// An error about a file as a whole, or about one of its lines.
     pub(super) fn file(file: &Path, line: Option<u64>, message: impl Into<String>) -> Self {
-        let place = Place::File { file: file.to_owned(), line };
-        Self { place, message: message.into() }
+        let location = Location::File { file: file.to_owned(), line };
+        Self { location, message: message.into() }
     }
 
-    /// About the value of `field`, written as its path from the root of the document.
+    /// An error about `field`, which is a path from the root of the document.
     pub(super) fn field(file: &Path, line: u64, field: &str, message: impl Into<String>) -> Self {
-        let place = Place::Field { file: file.to_owned(), line, field: field.to_owned() };
-        Self { place, message: message.into() }
+        let location = Location::Field { file: file.to_owned(), line, field: field.to_owned() };
+        Self { location, message: message.into() }
     }
 
-    /// About an environment variable.
+    /// An error about an environment variable.
     pub(super) fn environment(variable: &'static str, message: impl Into<String>) -> Self {
-        Self { place: Place::Environment { variable }, message: message.into() }
+        Self { location: Location::Environment { variable }, message: message.into() }
     }
 
-    /// The line of the configuration file, counted from 1, where the error is on one.
+    /// Returns the line in the configuration file, counted from 1, if the error concerns one.
     pub fn line(&self) -> Option<u64> {
-        match self.place {
-            Place::File { line, .. } => line,
-            Place::Field { line, .. } => Some(line),
-            Place::Environment { .. } => None,
+        match self.location {
+            Location::File { line, .. } => line,
+            Location::Field { line, .. } => Some(line),
+            Location::Environment { .. } => None,
         }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match &self.place {
-            Place::File { file, line: None } => write!(f, "{}: ", file.display())?,
-            Place::File { file, line: Some(line) } => write!(f, "{}:{line}: ", file.display())?,
-            Place::Field { file, line, field } => {
+        match &self.location {
+            Location::File { file, line: None } => write!(f, "{}: ", file.display())?,
+            Location::File { file, line: Some(line) } => write!(f, "{}:{line}: ", file.display())?,
+            Location::Field { file, line, field } => {
                 write!(f, "{}:{line}: field `{}`: ", file.display(), shown(field))?;
             }
-            Place::Environment { variable } => write!(f, "environment variable {variable}: ")?,
+            Location::Environment { variable } => write!(f, "environment variable {variable}: ")?,
         }
         f.write_str(&self.message)
     }
@@ -65,8 +64,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A name as an error may show it: up to the first colon. A quote in the wrong place makes the lines
-/// behind it part of a name, and the value of a key among them may be a secret.
+/// Returns a name as an error may show it: up to the first colon. A misplaced quote makes the lines
+/// that follow part of the name, and these may contain a secret.
 pub(super) fn shown(name: &str) -> String {
     let (before, more) = name.split_once(':').map_or((name, ""), |(before, _)| (before, "…"));
     format!("{}{more}", before.escape_debug())
@@ -77,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_where() {
+    fn an_error_begins_with_its_location() {
         let file = Path::new("conf/config.yml");
         let shown = |error: Error| error.to_string();
         assert_eq!(

@@ -1,4 +1,4 @@
-//! The section `http`: what people and their tools look at.
+//! The section `http`.
 
 use std::collections::HashMap;
 
@@ -8,43 +8,43 @@ use super::error::{Error, shown};
 use super::suggest::did_you_mean;
 use crate::endpoint::{Host, Url};
 
-/// The HTTP side of the herd's nodes.
+/// The HTTP interface of the nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Http {
-    /// The port of each node, in the order of the nodes; `None`: that node has no HTTP side.
+    /// HTTP port of each node, in the order of the nodes; `None` if the node has no HTTP interface.
     pub ports: Vec<Option<u16>>,
-    /// The address that each node listens on, on its own machine.
+    /// Address that each node listens on.
     pub listen: Host,
-    /// Names by which browsers may come, besides those of the machine itself and of the nodes.
+    /// Host names to accept in the `Host` header, in addition to those of the nodes and loopback.
     pub hosts: Vec<Host>,
-    /// The site whose pages may read what a node says.
+    /// Origin allowed by CORS.
     pub cors_origin: Option<String>,
-    /// Where the page has its tiles from; without, it draws outlines of its own.
+    /// Tile server of the map; without one, the page draws the land itself.
     pub tiles: Option<Tiles>,
 }
 
-/// A server of map tiles.
+/// A map tile server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tiles {
     /// `https://…/{z}/{x}/{y}.png`.
     pub url: String,
-    /// The scheme and host of `url`: what the page is allowed to load images from.
+    /// Origin of `url`, from which the page may load images.
     pub origin: String,
-    /// Whom the tiles are by, as the page shows it.
+    /// Attribution that the page shows.
     pub attribution: String,
 }
 
 impl Http {
     const KEYS: &[&str] = &["ports", "listen", "hosts", "cors_origin", "tiles"];
 
-    /// `None` where the file has no section, or nothing in it.
+    /// Reads the section; `None` if it is absent or empty.
     pub(super) fn read(file: &Section, nodes: &[Node]) -> Result<Option<Self>, Error> {
         let Some(field) = file.get("http") else { return Ok(None) };
         let section = field.section(Self::KEYS)?;
         let listen =
             section.get("listen").map(Field::parse::<Host>).transpose()?.unwrap_or(Host::LOOPBACK);
         let Some(given) = section.get("ports") else {
-            return Err(field.missing("ports", "name the port of each node: {Bailey: 8099}"));
+            return Err(field.missing("ports", "list the HTTP port of each node: {Bailey: 8099}"));
         };
         let mut hosts = Vec::new();
         for host in section.get("hosts").map_or(Ok(Vec::new()), Field::list)? {
@@ -64,27 +64,27 @@ fn ports(entries: &[Entry], nodes: &[Node]) -> Result<Vec<Option<u16>>, Error> {
     let mut ports = vec![None; nodes.len()];
     let mut taken: HashMap<(&Host, u16), String> = HashMap::new();
     for node in nodes {
-        taken.insert((&node.dial, node.port), format!("the port of {} itself", node.name));
+        taken.insert((&node.dial, node.port), format!("the node port of {}", node.name));
     }
     for Entry { name, key, field } in entries {
         let Some(at) = nodes.iter().position(|node| node.name == *name) else {
             let hint = did_you_mean(name, nodes.iter().map(|node| node.name.as_str()));
-            let fix = "; give it a port under the other `ports` or correct the name";
+            let fix = "; add it to the top-level `ports` or correct the name";
             return Err(key.error(format!("there is no node `{}`{fix}{hint}", shown(name))));
         };
         let in_range = |number| u16::try_from(number).is_ok_and(|port| port != 0);
-        let port = field.whole(in_range, "from 1 to 65535")? as u16;
-        // Nodes of one machine share its addresses; a node is where its peers reach it.
-        let whose = format!("that of {name}");
-        if let Some(other) = taken.insert((&nodes[at].dial, port), whose) {
-            return Err(field.error(format!("port {port} is also {other}; choose another")));
+        let port = field.integer(in_range, "from 1 to 65535")? as u16;
+        // Nodes with the same `dial` address are on the same machine and cannot share a port.
+        let owner = format!("the HTTP port of {name}");
+        if let Some(other) = taken.insert((&nodes[at].dial, port), owner) {
+            return Err(field.error(format!("port {port} is already {other}; choose another")));
         }
         ports[at] = Some(port);
     }
     Ok(ports)
 }
 
-/// An origin as a browser sends it: `https://map.example`, or `*` for every site.
+/// Parses an origin as browsers send it, `https://map.example`, or `*` for any origin.
 fn origin(field: &Field) -> Result<String, Error> {
     let text = field.text()?;
     if text == "*" {
@@ -92,7 +92,7 @@ fn origin(field: &Field) -> Result<String, Error> {
     }
     let url: Url = field.parse()?;
     if !url.prefix.is_empty() {
-        return Err(field.error("is more than an origin; write scheme and host alone"));
+        return Err(field.error("has a path; an origin consists of scheme, host and port"));
     }
     Ok(url.to_string())
 }
@@ -100,13 +100,13 @@ fn origin(field: &Field) -> Result<String, Error> {
 fn tiles(field: &Field) -> Result<Tiles, Error> {
     let section = field.section(&["url", "attribution"])?;
     let Some(url) = section.get("url") else {
-        return Err(field.missing("url", "write https://HOST/{z}/{x}/{y}.png"));
+        return Err(field.missing("url", "use https://HOST/{z}/{x}/{y}.png"));
     };
     let text = url.text()?;
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"\"'\\<>;,".contains(&byte);
-    let whole = ["{z}", "{x}", "{y}"].iter().all(|part| text.contains(part));
-    if !whole || !text.bytes().all(is_plain) {
-        return Err(url.error("is no address of tiles; write https://HOST/{z}/{x}/{y}.png"));
+    let has_all_parts = ["{z}", "{x}", "{y}"].iter().all(|part| text.contains(part));
+    if !has_all_parts || !text.bytes().all(is_plain) {
+        return Err(url.error("is not a valid tile URL; use https://HOST/{z}/{x}/{y}.png"));
     }
     let (scheme, rest) = text.split_once("://").unwrap_or_default();
     let (host, _) = rest.split_once('/').unwrap_or_default();

@@ -1,11 +1,11 @@
 //! The configuration file, read and validated into a [`Config`].
 //!
-//! It is the seed's file, with optional sections of our own. Everything is parsed once into the
-//! types that the node works with; whoever holds a [`Config`] has nothing left to check.
+//! The format is that of the original server, extended by optional sections. Every value is parsed
+//! once into the type that the node works with, so a [`Config`] needs no further checks.
 //!
-//! Paths of files that the configuration names (`api_key_file`, `ca_file`, `secret_file`, the
-//! places file, certificates) are relative to the folder of the configuration file. The
-//! directory of the logs is relative to the working directory.
+//! The paths of files (`api_key_file`, `ca_file`, `secret_file`, the places file, certificates) are
+//! relative to the directory of the configuration file. The log directory is relative to the working
+//! directory.
 
 mod document;
 mod error;
@@ -34,54 +34,54 @@ pub use secret::{Environment, Secret, no_secrets};
 use crate::endpoint::Host;
 use crate::limits::{Limits, MAX_CONFIG_BYTES, Setting};
 
-/// A herd: its nodes and what they go by.
+/// The validated configuration of a herd.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The file it was read from.
+    /// The file that it was read from.
     pub source: PathBuf,
     /// The nodes, in the order of the file. There is at least one.
     pub nodes: Vec<Node>,
-    /// Who answers WHATSAT.
+    /// The source of places for WHATSAT.
     pub places: Places,
-    /// What clients may ask of a node.
+    /// Limits on clients.
     pub limits: Limits,
-    /// What is logged, and where.
+    /// The log.
     pub logging: Logging,
-    /// How nodes link up.
+    /// Links between nodes.
     pub peers: Peers,
-    /// What people and their tools look at; `None` where the file has no section `http`.
+    /// The HTTP interface; `None` if the file has no section `http`.
     pub http: Option<Http>,
-    /// What the benchmark does.
+    /// Defaults of the benchmark.
     pub benchmark: Benchmark,
-    /// What is allowed, but probably not meant.
+    /// Settings that are valid but probably not intended.
     pub warnings: Vec<String>,
 }
 
 /// A node of the herd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Its name: one field of AT lines, at most [`crate::limits::MAX_NODE_NAME`] bytes.
+    /// Name: a field of AT lines, at most [`crate::limits::MAX_NODE_NAME`] bytes.
     pub name: String,
-    /// Its port, for clients and peers alike.
+    /// Port for clients and peers.
     pub port: u16,
-    /// Where it listens.
+    /// Address that the node listens on.
     pub listen: Host,
-    /// Where its peers reach it.
+    /// Address at which peers reach the node.
     pub dial: Host,
-    /// The nodes it shares an edge with, as places in [`Config::nodes`], in ascending order.
+    /// Indices in [`Config::nodes`] of the nodes that it shares an edge with, in ascending order.
     pub neighbors: Vec<usize>,
-    /// Whether it is the seed's Python server, which knows no handshake.
+    /// True for an original Python server, which does not support the handshake.
     pub seed_compatible: bool,
 }
 
-/// What the benchmark does: the seed's section `benchmark`.
+/// The section `benchmark`: defaults of herd-bench.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Benchmark {
-    /// How many clients it plays.
+    /// Number of simulated clients.
     pub num_clients: u32,
-    /// How long it runs.
+    /// Duration of the measurement.
     pub test_duration: Duration,
-    /// How long it waits for a reply.
+    /// Time after which a reply counts as missing.
     pub timeout: Duration,
 }
 
@@ -90,38 +90,40 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// The first thing that is wrong, with its place and what to do.
+    /// The file cannot be read or is not valid; the error describes the first problem found.
     pub fn load(path: &Path, environment: Environment) -> Result<Self, Error> {
         let bytes = read_bounded(path, MAX_CONFIG_BYTES).map_err(|error| {
             let what = match error.kind() {
                 io::ErrorKind::FileTooLarge => {
-                    format!("is larger than {MAX_CONFIG_BYTES} bytes, so it is no configuration")
+                    format!(
+                        "is larger than {MAX_CONFIG_BYTES} bytes, too large for a configuration"
+                    )
                 }
-                io::ErrorKind::NotFound => "there is no such file".to_owned(),
+                io::ErrorKind::NotFound => "does not exist".to_owned(),
                 _ => format!("cannot be read: {error}"),
             };
-            Error::file(path, None, format!("{what}; name the configuration with -c FILE"))
+            Error::file(path, None, format!("{what}; specify the configuration with -c FILE"))
         })?;
         Self::from_bytes(path, &bytes, environment)
     }
 
-    /// Validates the content of the file at `path`, without reading that file.
+    /// Validates `bytes` as the content of the file at `path`, which is not read.
     ///
     /// # Errors
     ///
-    /// The first thing that is wrong, with its place and what to do.
+    /// The content is not valid; the error describes the first problem found.
     pub fn from_bytes(path: &Path, bytes: &[u8], environment: Environment) -> Result<Self, Error> {
         let text = str::from_utf8(bytes).map_err(|error| {
             let before = &bytes[..error.valid_up_to()];
             let line = 1 + memchr::memchr_iter(b'\n', before).count() as u64;
-            Error::file(path, Some(line), "is not UTF-8; save the file with that encoding")
+            Error::file(path, Some(line), "is not valid UTF-8; save the file in that encoding")
         })?;
         let document = Document::parse(path, text)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         read(path, folder, &document.root(), environment)
     }
 
-    /// The node called `name`, as its place in [`Config::nodes`].
+    /// Returns the index in [`Config::nodes`] of the node `name`.
     pub fn node(&self, name: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.name == name)
     }
@@ -190,7 +192,7 @@ impl Benchmark {
         let clients = |number| (1..=1_000_000).contains(&number);
         let mut benchmark = Self::default();
         if let Some(field) = section.get("num_clients") {
-            benchmark.num_clients = field.whole(clients, "from 1 to 1000000")? as u32;
+            benchmark.num_clients = field.integer(clients, "from 1 to 1000000")? as u32;
         }
         for (key, duration) in
             [("test_duration", &mut benchmark.test_duration), ("timeout", &mut benchmark.timeout)]
@@ -203,62 +205,63 @@ impl Benchmark {
     }
 }
 
-/// The keys of a section: `others`, and those of its table of numbers.
+/// Returns the keys of a section: `others`, and those of its table of limits.
 fn keys_with<S>(table: &[Setting<S>], others: &[&'static str]) -> Vec<&'static str> {
     others.iter().copied().chain(table.iter().map(|setting| setting.limit.key)).collect()
 }
 
-/// The numbers that a section sets, and the defaults of those it does not.
+/// Reads the limits of a section; those that it does not set have their defaults.
 fn settings<S: Default>(section: &Section, table: &[Setting<S>]) -> Result<S, Error> {
     let mut settings = S::default();
     for Setting { limit, set, .. } in table {
         if let Some(field) = section.get(limit.key) {
-            set(&mut settings, field.whole(|number| limit.allows(number), &limit.range())?);
+            set(&mut settings, field.integer(|number| limit.allows(number), &limit.range())?);
         }
     }
     Ok(settings)
 }
 
-/// Nodes that no path of edges joins will never hear of each other's clients.
+/// Returns a warning if the topology is not connected: without a path of edges between them, nodes
+/// never learn of each other's clients.
 fn disconnection(nodes: &[Node]) -> Option<String> {
     let mut reached = vec![false; nodes.len()];
-    let mut waiting = vec![0];
-    while let Some(node) = waiting.pop() {
+    let mut to_visit = vec![0];
+    while let Some(node) = to_visit.pop() {
         if !std::mem::replace(&mut reached[node], true) {
-            waiting.extend(&nodes[node].neighbors);
+            to_visit.extend(&nodes[node].neighbors);
         }
     }
-    let alone = nodes.iter().zip(&reached).filter(|(_, reached)| !**reached);
-    let names = alone.map(|(node, _)| node.name.as_str()).collect::<Vec<_>>();
+    let unreached = nodes.iter().zip(&reached).filter(|(_, reached)| !**reached);
+    let names = unreached.map(|(node, _)| node.name.as_str()).collect::<Vec<_>>();
     (!names.is_empty()).then(|| {
         format!(
-            "no path of neighbors leads from {} to {}; they will not share locations",
+            "no path connects {} to {}, so they will not share locations; add an edge",
             nodes[0].name,
             names.join(", ")
         )
     })
 }
 
-/// The path that `field` names, relative to `folder`, of a file that can be read now.
+/// Returns the path in `field`, relative to `folder`, after checking that the file can be opened.
 fn readable_file(field: &Field, folder: &Path) -> Result<PathBuf, Error> {
     let path = folder.join(field.text()?);
     match open_file(&path) {
         Ok(_) => Ok(path),
         Err(error) => Err(field.error(format!(
-            "{} cannot be read: {error}; correct the path, it is relative to the configuration",
+            "cannot read {}: {error}; correct the path, which is relative to the configuration",
             path.display()
         ))),
     }
 }
 
-/// What the file at `path` holds, unless that is more than `limit` bytes.
+/// Reads the file at `path`, which may have at most `limit` bytes.
 fn read_bounded(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_file(path)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > limit { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
-/// Opens a file. A directory can be opened as well, but fails only when it is read.
+/// Opens a file, and rejects a directory, which would fail only when it is read.
 fn open_file(path: &Path) -> io::Result<File> {
     if fs::metadata(path)?.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());

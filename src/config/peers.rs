@@ -1,4 +1,4 @@
-//! The section `peers`: how nodes meet and trust each other.
+//! The section `peers`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,41 +9,41 @@ use super::secret::{self, Environment, Secret};
 use super::{Node, keys_with, readable_file, settings};
 use crate::limits::PeerLimits;
 
-/// How nodes link up.
+/// Links between nodes.
 #[derive(Debug, Clone)]
 pub struct Peers {
-    /// Δ, how far ahead of the receiving node a client's clock counts. The same in the whole
-    /// herd.
+    /// Δ, the most that a client's time may be ahead of the receiving node's clock. Must be the same
+    /// on all nodes.
     pub max_clock_offset: Duration,
-    /// What nodes of this herd know and others do not. Without one, peers are let in from
-    /// loopback only.
+    /// Shared secret with which nodes authenticate each other. With neither this nor TLS, only peers
+    /// on loopback addresses are accepted.
     pub secret: Option<Secret>,
-    /// Certificates for links that are encrypted.
+    /// Certificates for links over TLS.
     pub tls: Option<PeerTls>,
-    /// How patient a link is and what it may cost.
+    /// Timeouts and memory of a link.
     pub limits: PeerLimits,
 }
 
-/// The PEM files with which a node proves to its peers who it is, and checks who they are.
+/// PEM files for mutual TLS authentication of nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerTls {
     certificate: PathBuf,
     key: PathBuf,
-    /// The authority that signs the certificates of this herd.
+    /// Certificate authority that signs the certificates of the herd.
     pub ca: PathBuf,
 }
 
-/// What stands for the node's name in the paths of its certificate and key, so that one
-/// configuration serves the whole herd.
+/// Placeholder for the node name in the paths of the certificate and key, so that all nodes can use
+/// the same configuration.
 const NAME_IN_PATH: &str = "{name}";
 
 impl PeerTls {
-    /// The certificate of the node `name`, and those between it and the authority.
+    /// Returns the path of the certificate chain of the node `name`.
     pub fn certificate_of(&self, name: &str) -> PathBuf {
         with_name(&self.certificate, name)
     }
 
-    /// The certificate's private key.
+    /// Returns the path of the private key of the node `name`.
     pub fn key_of(&self, name: &str) -> PathBuf {
         with_name(&self.key, name)
     }
@@ -56,7 +56,7 @@ fn with_name(path: &Path, name: &str) -> PathBuf {
     }
 }
 
-/// The seed's course: a client's clock may be off by seconds, not minutes.
+/// Default of [`Peers::max_clock_offset`]: a client's clock may be off by seconds, not minutes.
 const MAX_CLOCK_OFFSET: Duration = Duration::from_secs(5);
 
 impl Peers {
@@ -81,27 +81,28 @@ impl Peers {
             (given, _) => given,
         };
         let limits: PeerLimits = settings(section, PeerLimits::TABLE)?;
-        // One of the two is in the file, since the defaults are in order.
+        // At least one of the two is in the file, since the defaults are consistent.
         if limits.timeout < 2 * limits.keepalive
             && let Some(field) = section.get("timeout_ms").or(section.get("keepalive_ms"))
         {
             return Err(field.error(
-                "timeout_ms must be at least twice keepalive_ms, or links break that are \
-                 merely idle; raise the one or lower the other",
+                "timeout_ms must be at least twice keepalive_ms, or idle links time out; \
+                 raise timeout_ms or lower keepalive_ms",
             ));
         }
         Ok(Self { max_clock_offset, secret, tls: tls(section, folder)?, limits })
     }
 
-    /// A warning where links are going to be refused: a node is not on this machine, and there is
-    /// neither a secret nor a certificate by which it could be known.
+    /// Returns a warning if links will be refused: a node is not on a loopback address, and without a
+    /// secret or TLS it cannot be authenticated.
     pub(super) fn unreachable(&self, nodes: &[Node]) -> Option<String> {
         let far = |node: &&Node| !node.neighbors.is_empty() && !node.dial.is_loopback();
         let node =
             nodes.iter().find(far).filter(|_| self.secret.is_none() && self.tls.is_none())?;
         Some(format!(
-            "{} is at {}, which is not this machine, but the herd has no secret, so links with \
-             it will be refused; set HERD_SECRET in the environment, peers.secret_file or peers.tls",
+            "{} is at {}, which is not a loopback address, but neither a secret nor TLS is \
+             configured, so links to it will be refused; set the environment variable HERD_SECRET, \
+             peers.secret_file or peers.tls",
             node.name, node.dial
         ))
     }
@@ -111,10 +112,10 @@ fn tls(section: &Section, folder: &Path) -> Result<Option<PeerTls>, Error> {
     let Some(field) = section.get("tls") else { return Ok(None) };
     let files = field.section(&["certificate", "key", "ca"])?;
     let file = |key| match files.get(key) {
-        // Whose file it is, is known when a node starts.
+        // Which file this is depends on the node that starts.
         Some(field) if field.text()?.contains(NAME_IN_PATH) => Ok(folder.join(field.text()?)),
         Some(field) => readable_file(field, folder),
-        None => Err(field.missing(key, "certificate, key and ca are all needed")),
+        None => Err(field.missing(key, "certificate, key and ca are all required")),
     };
     Ok(Some(PeerTls { certificate: file("certificate")?, key: file("key")?, ca: file("ca")? }))
 }

@@ -1,4 +1,4 @@
-//! The section `places`: who knows what is near, and what may be asked of them.
+//! The section `places`.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,46 +11,46 @@ use super::{keys_with, readable_file, settings};
 use crate::endpoint::Url;
 use crate::limits::PlacesLimits;
 
-/// Who answers WHATSAT, within which limits.
+/// The source of places for WHATSAT.
 #[derive(Debug, Clone)]
 pub struct Places {
-    /// Who is asked.
+    /// The provider.
     pub provider: Provider,
-    /// How much and how long.
+    /// Limits on requests to the provider.
     pub limits: PlacesLimits,
 }
 
-/// Who knows what is near.
+/// A provider of places.
 #[derive(Debug, Clone)]
 pub enum Provider {
-    /// The gazetteer built into the binary, or a file of one's own places.
+    /// The built-in gazetteer or a places file.
     Offline {
-        /// The places file: GeoJSON, CSV or TSV.
+        /// The places file (GeoJSON, CSV or TSV); `None` for the gazetteer.
         file: Option<PathBuf>,
     },
     /// Google's Nearby Search (New).
     Google {
         /// The API key.
         key: Secret,
-        /// Where the API is.
+        /// The server of the API.
         server: Server,
     },
-    /// Google's Nearby Search of before, whose documents the seed passed on.
+    /// Google's Nearby Search (Legacy), whose documents the original server passed on.
     GoogleLegacy {
         /// The API key.
         key: Secret,
-        /// Where the API is.
+        /// The server of the API.
         server: Server,
     },
     /// OpenStreetMap's Overpass API.
     Overpass {
-        /// Where the API is; the prefix of the URL is its whole path.
+        /// The server of the API; the prefix of its URL is the complete path.
         server: Server,
     },
 }
 
 impl Provider {
-    /// Its name in the configuration.
+    /// Returns the name used in the configuration.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Offline { .. } => "offline",
@@ -60,7 +60,7 @@ impl Provider {
         }
     }
 
-    /// The server it is reached at, if it is one.
+    /// Returns the server of a remote provider.
     pub fn server(&self) -> Option<&Server> {
         match self {
             Self::Offline { .. } => None,
@@ -70,7 +70,7 @@ impl Provider {
         }
     }
 
-    /// The provider that `field` names.
+    /// Reads the provider that `field` selects.
     fn read(
         field: &Field,
         key: Option<Secret>,
@@ -87,26 +87,26 @@ impl Provider {
             ("overpass", _) => Self::Overpass { server: server(&OVERPASS)? },
             ("google" | "google_legacy", None) => {
                 return Err(field.error(
-                    "needs an API key; set GOOGLE_PLACES_API_KEY in the environment, \
-                     `api_key_file` or `api_key`, or choose offline or overpass",
+                    "requires an API key; set the environment variable GOOGLE_PLACES_API_KEY, \
+                     `api_key_file` or `api_key`, or use offline or overpass",
                 ));
             }
             (name, _) => {
                 let hint = did_you_mean(name, ["offline", "google", "google_legacy", "overpass"]);
                 return Err(field.error(format!(
-                    "is no provider; write offline, google, google_legacy or overpass{hint}"
+                    "is not a valid provider; use offline, google, google_legacy or overpass{hint}"
                 )));
             }
         })
     }
 }
 
-/// An HTTP server and whom to believe that it is the right one.
+/// An HTTP server and the certificates to trust for it.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// Its address.
+    /// Base URL.
     pub url: Url,
-    /// Certificates in PEM that are trusted beside Mozilla's.
+    /// PEM file with certificates to trust in addition to Mozilla's.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -128,7 +128,7 @@ impl Places {
             }
             (None, None) => Provider::Offline { file: file(section, folder)? },
         };
-        warn_of_idle_keys(section, &provider, warnings);
+        warn_of_unused_keys(section, &provider, warnings);
         let mut limits: PlacesLimits = settings(section, PlacesLimits::TABLE)?;
         if matches!(provider, Provider::Overpass { .. }) && section.get("cache_ttl_s").is_none() {
             limits.cache_ttl = Some(OVERPASS_CACHE_TTL);
@@ -139,27 +139,29 @@ impl Places {
         if let Some(in_flight) = limits.max_in_flight.filter(|&it| it > limits.pool_size)
             && let Some(field) = section.get("max_in_flight")
         {
-            let what = format!(
-                "{in_flight} requests need as many connections, pool_size is {}, and so are they; \
-                 raise pool_size or lower this",
+            let warning = format!(
+                "{in_flight} exceeds the {} connections of pool_size, each of which carries one \
+                 request; raise pool_size or lower this",
                 limits.pool_size
             );
-            warnings.push(field.error(what).to_string());
+            warnings.push(field.error(warning).to_string());
         }
         Ok(Self { provider, limits })
     }
 }
 
-/// Overpass asks its users for nothing in parallel.
+/// Default of `pool_size` for Overpass, whose usage policy discourages parallel requests.
 const OVERPASS_POOL_SIZE: usize = 1;
 
-/// Overpass asks its users not to repeat themselves, and the map does not change by the hour.
+/// Default of `cache_ttl_s` for Overpass, whose usage policy discourages repeated requests. The map
+/// does not change within an hour.
 const OVERPASS_CACHE_TTL: Duration = Duration::from_hours(1);
 
-/// Where an API is by default, and whether a key is sent to it.
+/// The default server of an API.
 struct Api {
     host: &'static str,
     prefix: &'static str,
+    /// True if the API key is sent to the server.
     has_key: bool,
 }
 
@@ -167,15 +169,15 @@ const GOOGLE: Api = Api { host: "places.googleapis.com", prefix: "", has_key: tr
 const GOOGLE_LEGACY: Api = Api { host: "maps.googleapis.com", prefix: "", has_key: true };
 const OVERPASS: Api = Api { host: "overpass-api.de", prefix: "/api/interpreter", has_key: false };
 
-/// The server of an API: where the file says, or where it is by default.
+/// Returns the server of an API: the configured one or the default.
 fn server(section: &Section, api: &Api, folder: &Path) -> Result<Server, Error> {
     let url = match section.get("url") {
         Some(field) => {
             let url: Url = field.parse()?;
             if api.has_key && !url.tls && !url.host.is_loopback() {
                 return Err(field.error(
-                    "sends the API key unencrypted over the network; write https://, \
-                     plain http:// is for a server on this machine",
+                    "would send the API key over the network unencrypted; use https:// (plain \
+                     http:// is accepted for loopback addresses only)",
                 ));
             }
             url
@@ -190,14 +192,14 @@ fn file(section: &Section, folder: &Path) -> Result<Option<PathBuf>, Error> {
     section.get("file").map(|field| readable_file(field, folder)).transpose()
 }
 
-/// Keys that say something to another provider only are no error, so that one can be tried for
-/// a moment, but nobody should believe that they do anything.
-fn warn_of_idle_keys(section: &Section, provider: &Provider, warnings: &mut Vec<String>) {
-    let idle: &[&str] = match provider {
+/// Warns of keys that the provider does not use. They are not an error, so that switching between
+/// providers requires one change only.
+fn warn_of_unused_keys(section: &Section, provider: &Provider, warnings: &mut Vec<String>) {
+    let unused: &[&str] = match provider {
         Provider::Offline { .. } => &["url", "ca_file"],
         _ => &["file"],
     };
-    for field in idle.iter().filter_map(|key| section.get(key)) {
+    for field in unused.iter().filter_map(|key| section.get(key)) {
         let message = format!("has no effect with provider {}", provider.name());
         warnings.push(field.error(message).to_string());
     }

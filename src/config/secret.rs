@@ -1,4 +1,4 @@
-//! Keys and secrets: where they come from, and that they are never shown.
+//! API keys and secrets, which are never displayed.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,17 +11,17 @@ use super::error::Error;
 use super::read_bounded;
 use crate::limits::MAX_SECRET_BYTES;
 
-/// Bytes that appear in no log, message or debug output.
+/// A key or secret. Its debug output is redacted.
 #[derive(Clone)]
 pub struct Secret(Box<[u8]>);
 
 impl Secret {
-    /// The bytes themselves. Whoever calls this keeps them out of sight.
+    /// Returns the bytes. The caller must not log or display them.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
 
-    /// A secret of these bytes, less a trailing line end; `None` if nothing is left.
+    /// Creates a secret from `bytes` without a trailing line break; `None` if nothing is left.
     pub fn new(mut bytes: Vec<u8>) -> Option<Self> {
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
@@ -32,8 +32,8 @@ impl Secret {
         (!bytes.is_empty()).then(|| Self(bytes.into_boxed_slice()))
     }
 
-    /// Whether the secret can be part of an HTTP header or URL as it is: visible ASCII only.
-    /// A line end in a key would let it add headers of its own.
+    /// Returns true if the secret can be part of an HTTP header field or URL without encoding. A line
+    /// break, for example, would allow header injection.
     fn is_visible_ascii(&self) -> bool {
         self.0.iter().all(u8::is_ascii_graphic)
     }
@@ -45,16 +45,16 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The process's environment, or a test's.
+/// Look-up of environment variables, which tests replace.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// The environment of whoever only asks where the nodes are: secrets are given, so that none is
-/// looked for in a file which only the service may read.
+/// An environment in which every variable has a placeholder value, so that no secret file is read.
+/// `--status` needs only the addresses of the nodes and may run as a user who cannot read these files.
 pub fn no_secrets(_: &str) -> Option<OsString> {
     Some("unread".into())
 }
 
-/// The secret in the environment variable `name`, if it is set.
+/// Returns the secret in the environment variable `name`, if it is set.
 pub(super) fn from_environment(
     environment: Environment,
     name: &'static str,
@@ -62,36 +62,36 @@ pub(super) fn from_environment(
     let Some(value) = environment(name) else { return Ok(None) };
     match Secret::new(value.into_vec()) {
         Some(secret) => Ok(Some(secret)),
-        None => Err(Error::environment(name, "is empty; give it a value or unset it")),
+        None => Err(Error::environment(name, "is empty; set a value or unset it")),
     }
 }
 
-/// The secret in the file that `field` names, relative to `folder`. Errors do not repeat the
-/// path, since it may be the secret itself, written in the wrong place.
+/// Reads the secret from the file whose path, relative to `folder`, is in `field`. Errors do not
+/// repeat the path, which may be the secret itself, entered under the wrong key.
 pub(super) fn from_file(field: &Field, folder: &Path) -> Result<Secret, Error> {
     let path = folder.join(field.text()?);
     let bytes = read_bounded(&path, MAX_SECRET_BYTES).map_err(|error| {
         let what = match error.kind() {
             io::ErrorKind::FileTooLarge => {
-                format!("names a file of more than {MAX_SECRET_BYTES} bytes")
+                format!("refers to a file larger than {MAX_SECRET_BYTES} bytes")
             }
-            _ => format!("names a file that cannot be read: {error}"),
+            _ => format!("refers to a file that cannot be read: {error}"),
         };
-        field.error(format!("{what}; name one that holds only the secret"))
+        field.error(format!("{what}; use a file that contains only the secret"))
     })?;
-    let empty = || field.error("names an empty file; write the secret into it");
+    let empty = || field.error("refers to an empty file; write the secret to it");
     Secret::new(bytes).ok_or_else(empty)
 }
 
-/// The API key: that of the environment, else that of `api_key_file`, else `api_key`.
+/// Returns the API key from the environment, else from `api_key_file`, else from `api_key`.
 pub(super) fn api_key(
     environment: Environment,
     file: &Section,
     folder: &Path,
 ) -> Result<Option<Secret>, Error> {
     const VARIABLE: &str = "GOOGLE_PLACES_API_KEY";
-    const NOT_A_KEY: &str = "holds a space, a line end or another character that no key has; \
-         copy the key again";
+    const NOT_A_KEY: &str = "contains a space, a line break or another character that is not valid \
+         in a key; copy the key again";
     if let Some(key) = from_environment(environment, VARIABLE)? {
         if !key.is_visible_ascii() {
             return Err(Error::environment(VARIABLE, NOT_A_KEY));
@@ -101,7 +101,7 @@ pub(super) fn api_key(
     let (field, key) = if let Some(field) = file.get("api_key_file") {
         (field, from_file(field, folder)?)
     } else if let Some(field) = file.get("api_key") {
-        let empty = || field.error("is empty; give a key or remove the line");
+        let empty = || field.error("is empty; enter a key or remove the line");
         (field, Secret::new(field.text()?.as_bytes().to_vec()).ok_or_else(empty)?)
     } else {
         return Ok(None);
@@ -112,7 +112,7 @@ pub(super) fn api_key(
     Ok(not_the_placeholder(key))
 }
 
-/// The seed ships `api_key: "API_KEY"`, which is nobody's key.
+/// Maps the placeholder `API_KEY`, which the original configuration contains, to no key.
 fn not_the_placeholder(key: Secret) -> Option<Secret> {
     (key.expose() != b"API_KEY").then_some(key)
 }
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn one_trailing_line_end_is_not_part_of_it() {
+    fn one_trailing_line_break_is_removed() {
         let bytes = |given: &[u8]| Secret::new(given.to_vec()).map(|it| it.expose().to_vec());
         assert_eq!(bytes(b"key\n").unwrap(), b"key");
         assert_eq!(bytes(b"key\r\n").unwrap(), b"key");

@@ -1,0 +1,267 @@
+//! Tests of the sections with settings.
+
+use super::*;
+
+#[test]
+fn every_limit_is_read_and_its_range_enforced() {
+    for limit in limits::all() {
+        let limits::Limit { section, key, min, max, .. } = limit;
+        let lines = |value: u64| {
+            let companion = match *key {
+                "max_in_flight" => "\n  pool_size: 256",
+                "keepalive_ms" => "\n  timeout_ms: 600000",
+                "timeout_ms" => "\n  keepalive_ms: 50",
+                "max_pending_whatsat" => "\n  max_pending_whatsat_per_connection: 1",
+                "max_pending_whatsat_per_connection" => "\n  max_pending_whatsat: 1000000",
+                _ => "",
+            };
+            format!("{section}:\n  {key}: {value}{companion}\n")
+        };
+        pair(&lines(*min));
+        pair(&lines(*max));
+        let rejected = |value: u64| {
+            let range = limit.range();
+            format!("4: field `{section}.{key}`: {value} is out of range; use a number {range}")
+        };
+        assert_eq!(error_in_pair(&lines(max + 1)), rejected(max + 1));
+        if limit.allows(0) {
+            pair(&lines(0));
+        } else {
+            assert_eq!(error_in_pair(&lines(min - 1)), rejected(min - 1));
+        }
+    }
+    let config = pair("limits: {max_line: 512, idle_timeout_s: 90}\npeers: {redial_max_ms: 500}\n");
+    assert_eq!(config.limits.max_line, 512);
+    assert_eq!(config.limits.idle_timeout, Some(Duration::from_secs(90)));
+    assert_eq!(config.peers.limits.redial_max, Duration::from_millis(500));
+}
+
+#[test]
+fn contradictory_limits_are_detected() {
+    let idle = "timeout_ms must be at least twice keepalive_ms, or idle links time out; raise timeout_ms or lower keepalive_ms";
+    for (lines, error) in [
+        ("peers:\n  timeout_ms: 1999\n", format!("4: field `peers.timeout_ms`: {idle}")),
+        ("peers:\n  keepalive_ms: 2501\n", format!("4: field `peers.keepalive_ms`: {idle}")),
+    ] {
+        assert_eq!(error_in_pair(lines), error, "{lines:?}");
+    }
+    let over = pair("places:\n  max_in_flight: 9\n");
+    let warning = "4: field `places.max_in_flight`: 9 exceeds the 8 connections of pool_size, each of which carries one request; raise pool_size or lower this";
+    assert!(over.warnings.iter().any(|it| it.ends_with(warning)), "{:?}", over.warnings);
+    pair(
+        "peers: {timeout_ms: 2000}\nlimits: {max_pending_whatsat: 128}\nplaces: {max_in_flight: 8}\n",
+    );
+}
+
+#[test]
+fn log_settings_are_read_and_invalid_ones_are_rejected() {
+    let config = pair(
+        "logging: {level: warn, directory: /var/log/herd, format: \"%(name)s %(message)s\"}\n",
+    );
+    assert_eq!(config.logging.level, log::LevelFilter::Warn);
+    assert_eq!(config.logging.directory, Path::new("/var/log/herd"));
+    assert_eq!(Ok(config.logging.format), "%(name)s %(message)s".parse());
+    for (name, level) in [
+        ("DEBUG", log::LevelFilter::Debug),
+        ("Info", log::LevelFilter::Info),
+        ("warning", log::LevelFilter::Warn),
+        ("ERROR", log::LevelFilter::Error),
+        ("CRITICAL", log::LevelFilter::Error),
+    ] {
+        assert_eq!(pair(&format!("logging: {{level: {name}}}")).logging.level, level);
+    }
+    for (lines, error) in [
+        (
+            "logging:\n  level: TRACE\n",
+            "4: field `logging.level`: is not a valid level; use DEBUG, INFO, WARNING, ERROR or CRITICAL",
+        ),
+        (
+            "logging:\n  level: 20\n",
+            "4: field `logging.level`: is an integer, not a string; put it in quotes",
+        ),
+        (
+            "logging:\n  format: \"%(lineno)d\"\n",
+            "4: field `logging.format`: `%(lineno)d` is not a supported field; use %(asctime)s, %(levelname)s, %(name)s, %(message)s, or %% for a percent sign",
+        ),
+        (
+            "logging:\n  format: \"%(name)s\"\n",
+            "4: field `logging.format`: does not contain %(message)s; add it",
+        ),
+        (
+            "logging:\n  directory: \"\"\n",
+            "4: field `logging.directory`: is empty; enter a path or remove the line",
+        ),
+        (
+            "logging:\n  directory: \"a\\0\"\n",
+            "4: field `logging.directory`: contains a NUL character; correct the path",
+        ),
+        (
+            "logging:\n  filenam: x\n",
+            "4: field `logging.filenam`: is unknown; did you mean `filename`?",
+        ),
+    ] {
+        assert_eq!(error_in_pair(lines), error, "{lines:?}");
+    }
+}
+
+#[test]
+fn durations_are_read_and_invalid_ones_are_rejected() {
+    let config = pair("peers: {max_clock_offset: 0.25}\nbenchmark: {timeout: 0.5}\n");
+    assert_eq!(config.peers.max_clock_offset, Duration::from_millis(250));
+    assert_eq!(config.benchmark.timeout, Duration::from_millis(500));
+    assert_eq!(pair("peers: {max_clock_offset: 0}").peers.max_clock_offset, Duration::ZERO);
+    for (lines, error) in [
+        (
+            "peers:\n  max_clock_offset: -1\n",
+            "4: field `peers.max_clock_offset`: -1 is out of range; use a number of seconds from 0 to 86400",
+        ),
+        (
+            "peers:\n  max_clock_offset: 5s\n",
+            "4: field `peers.max_clock_offset`: is a string, not a number; use a number of seconds from 0 to 86400",
+        ),
+        (
+            "peers:\n  max_clock_offset: 1e999\n",
+            "4: is not valid YAML: non-finite float `1e999` rejected by the configured policy",
+        ),
+        (
+            "benchmark:\n  timeout: 0\n",
+            "4: field `benchmark.timeout`: 0 is out of range; use a number of seconds from 0.001 to 86400",
+        ),
+        (
+            "benchmark:\n  num_clients: 0\n",
+            "4: field `benchmark.num_clients`: 0 is out of range; use a number from 1 to 1000000",
+        ),
+        (
+            "benchmark:\n  num_client: 0\n",
+            "4: field `benchmark.num_client`: is unknown; did you mean `num_clients`?",
+        ),
+    ] {
+        assert_eq!(error_in_pair(lines), error, "{lines:?}");
+    }
+}
+
+#[test]
+fn the_provider_depends_on_the_key_unless_it_is_set() {
+    let provider = |lines: &str, environment: &[(&str, &str)]| {
+        let config = load_with(&format!("{PAIR}{lines}"), environment).unwrap();
+        let url = config.places.provider.server().map(|server| server.url.to_string());
+        (config.places.provider.name(), url.unwrap_or_default())
+    };
+    let env = &[("GOOGLE_PLACES_API_KEY", "k")][..];
+    let google = "https://places.googleapis.com".to_owned();
+    assert_eq!(provider("", &[]), ("offline", String::new()));
+    assert_eq!(provider("", env), ("google", google.clone()));
+    assert_eq!(provider("api_key: k", &[]), ("google", google.clone()));
+    assert_eq!(provider("places: {provider: offline}", env), ("offline", String::new()));
+    assert_eq!(provider("places: {provider: google}", env), ("google", google));
+    assert_eq!(
+        provider("places: {provider: google_legacy}", env),
+        ("google_legacy", "https://maps.googleapis.com".to_owned())
+    );
+    assert_eq!(
+        provider("places: {provider: overpass}", &[]),
+        ("overpass", "https://overpass-api.de/api/interpreter".to_owned())
+    );
+    let emulator = "places: {provider: google, url: \"http://127.0.0.1:8080/emulator/\"}";
+    assert_eq!(provider(emulator, env), ("google", "http://127.0.0.1:8080/emulator".to_owned()));
+    for (lines, error) in [
+        (
+            "places:\n  provider: google\n",
+            "4: field `places.provider`: requires an API key; set the environment variable GOOGLE_PLACES_API_KEY, `api_key_file` or `api_key`, or use offline or overpass",
+        ),
+        (
+            "api_key: API_KEY\nplaces:\n  provider: google_legacy\n",
+            "5: field `places.provider`: requires an API key; set the environment variable GOOGLE_PLACES_API_KEY, `api_key_file` or `api_key`, or use offline or overpass",
+        ),
+        (
+            "places:\n  provider: overpas\n",
+            "4: field `places.provider`: is not a valid provider; use offline, google, google_legacy or overpass; did you mean `overpass`?",
+        ),
+        (
+            "api_key: k\nplaces:\n  url: http://proxy.example\n",
+            "5: field `places.url`: would send the API key over the network unencrypted; use https:// (plain http:// is accepted for loopback addresses only)",
+        ),
+        (
+            "api_key: k\nplaces:\n  url: proxy.example\n",
+            "5: field `places.url`: has no valid scheme; start it with https:// or http://",
+        ),
+        (
+            "places:\n  keys: k\n",
+            "4: field `places.keys`: is unknown; remove it or use one of provider, url, ca_file, file, deadline_ms, pool_size, cache_ttl_s, cache_entries, max_in_flight, max_queued, requests_per_second, requests_per_day",
+        ),
+    ] {
+        assert_eq!(error_in_pair(lines), error, "{lines:?}");
+    }
+    // Overpass has no key, so plain HTTP is accepted.
+    pair("places: {provider: overpass, url: \"http://overpass.example/api/interpreter\"}\n");
+}
+
+#[test]
+fn the_default_cache_time_depends_on_the_provider() {
+    let ttl = |lines: &str| pair(lines).places.limits.cache_ttl;
+    assert_eq!(ttl("api_key: k"), None);
+    assert_eq!(ttl("api_key: k\nplaces: {cache_ttl_s: 30}"), Some(Duration::from_secs(30)));
+    assert_eq!(ttl("places: {provider: overpass}"), Some(Duration::from_hours(1)));
+    assert_eq!(ttl("places: {provider: overpass, cache_ttl_s: 0}"), None);
+}
+
+#[test]
+fn keys_without_effect_cause_a_warning() {
+    assert_eq!(
+        pair("places:\n  url: https://a.example\n").warnings,
+        ["herd.yml:4: field `places.url`: has no effect with provider offline"]
+    );
+    assert_eq!(
+        pair("places:\n  provider: overpass\n  file: own.csv\n").warnings,
+        ["herd.yml:5: field `places.file`: has no effect with provider overpass"]
+    );
+}
+
+#[test]
+fn http_is_disabled_without_ports() {
+    assert_eq!(load(ORIGINAL).http, None);
+    assert_eq!(pair("http:\n").http, None);
+    let http = pair("http: {ports: {Clark: 8001}}\n").http.unwrap();
+    assert_eq!((http.ports.as_slice(), &http.listen), (&[None, Some(8001)][..], &Host::LOOPBACK));
+    assert_eq!((http.cors_origin, http.tiles), (None, None));
+    let all = "http: {ports: {Bona: 8000}, listen: \"::\", hosts: [Map.example, 10.0.0.1], \
+               cors_origin: \"https://b.example\", \
+               tiles: {url: \"https://t.example:8/{z}/{x}/{y}.png\", attribution: \"© T\"}}\n";
+    let http = pair(all).http.unwrap();
+    assert!(http.listen.is_unspecified());
+    assert_eq!(http.hosts, ["map.example", "10.0.0.1"].map(|host| host.parse::<Host>().unwrap()));
+    assert_eq!(http.cors_origin.as_deref(), Some("https://b.example"));
+    let tiles = http.tiles.unwrap();
+    assert_eq!((tiles.origin.as_str(), tiles.attribution.as_str()), ("https://t.example:8", "© T"));
+}
+
+#[test]
+fn invalid_http_settings_are_rejected() {
+    for (http, expected) in [
+        ("{}", "field `http.ports`: is missing; list the HTTP port of each node: {Bailey: 8099}"),
+        ("{ports: {Clerk: 1}}", "field `http.ports.Clerk`: there is no node `Clerk`"),
+        ("{ports: {Bona: 0}}", "field `http.ports.Bona`: 0 is out of range"),
+        ("{ports: {Bona: 1001}}", "port 1001 is already the node port of Bona; choose another"),
+        ("{ports: {Bona: 1002}}", "port 1002 is already the node port of Clark; choose another"),
+        (
+            "{ports: {Bona: 80, Clark: 80}}",
+            "port 80 is already the HTTP port of Bona; choose another",
+        ),
+        ("{ports: {Bona: 80}, hosts: [\"a:1\"]}", "field `http.hosts[0]`: is not a valid host"),
+        ("{ports: {Bona: 80}, cors_origin: \"https://a/b\"}", "has a path; an origin"),
+        ("{ports: {Bona: 80}, cors_origin: a.example}", "has no valid scheme"),
+        ("{ports: {Bona: 80}, tiles: {url: \"https://a/{z}/{x}.png\"}}", "is not a valid tile URL"),
+        (
+            "{ports: {Bona: 80}, tiles: {url: \"https://a;/{z}/{x}/{y}\"}}",
+            "is not a valid tile URL",
+        ),
+        ("{ports: {Bona: 80}, tiles: {}}", "field `http.tiles.url`: is missing"),
+        ("{port: {Bona: 80}}", "did you mean `ports`?"),
+    ] {
+        let error = error_in(&format!("{PAIR}http: {http}\n"));
+        assert!(error.starts_with("3: ") && error.contains(expected), "{http}: {error}");
+    }
+    // Nodes on different machines can have the same HTTP port.
+    let hosts = "hosts: {Bona: 10.0.0.1, Clark: 10.0.0.2}\npeers: {secret_file: }\n";
+    assert!(pair(&format!("{hosts}http: {{ports: {{Bona: 80, Clark: 80}}}}\n")).http.is_some());
+}

@@ -1,24 +1,24 @@
-//! How often something took how long. Pure.
+//! A duration histogram with fixed buckets.
 
 use core::time::Duration;
 
-/// Upper bounds of the buckets, in microseconds: from a turn of an idle loop to the longest that
-/// anybody may wait for places, each about three times the one before.
+/// Upper bounds of the buckets, in microseconds. They grow by a factor of about three, from a turn of
+/// an idle loop to the longest wait for places.
 pub const BOUNDS_US: [u64; 14] = [
     10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000,
     10_000_000, 30_000_000,
 ];
 
-/// Durations, counted by size. Cheap enough for every turn of the loop.
+/// Durations counted by bucket. An observation is cheap enough for every turn of the loop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
-    /// One for each bound, and one for what is longer than all of them.
+    /// One count per bound, and one for durations above all bounds.
     counts: [u64; BOUNDS_US.len() + 1],
     sum_ns: u64,
 }
 
 impl Histogram {
-    /// Counts `duration`.
+    /// Counts `duration`. A duration equal to a bound belongs to the bucket of that bound.
     pub fn observe(&mut self, duration: Duration) {
         let micros = duration.as_nanos().div_ceil(1000);
         let bucket = BOUNDS_US.partition_point(|&bound| u128::from(bound) < micros);
@@ -27,7 +27,7 @@ impl Histogram {
         self.sum_ns = self.sum_ns.saturating_add(nanos);
     }
 
-    /// For each bound in microseconds, how many were not longer.
+    /// For each bound in microseconds, the number of durations up to it.
     pub fn cumulative(&self) -> impl Iterator<Item = (u64, u64)> {
         let mut total = 0;
         BOUNDS_US.iter().zip(&self.counts).map(move |(&bound, &count)| {
@@ -36,13 +36,13 @@ impl Histogram {
         })
     }
 
-    /// How many there were.
+    /// Number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// How long they took together, in nanoseconds.
+    /// Sum of all durations in nanoseconds.
     #[must_use]
     pub const fn sum_ns(&self) -> u64 {
         self.sum_ns
@@ -59,7 +59,7 @@ mod tests {
         for micros in [0, 10, 11, 30_000_000, 30_000_001] {
             histogram.observe(Duration::from_micros(micros));
         }
-        histogram.observe(Duration::from_nanos(10_001)); // a little over 10 µs
+        histogram.observe(Duration::from_nanos(10_001)); // just above the bound of 10 µs
         let cumulative: Vec<_> = histogram.cumulative().collect();
         assert_eq!(cumulative[0], (10, 2));
         assert_eq!(cumulative[1], (30, 4));

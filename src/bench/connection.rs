@@ -1,39 +1,58 @@
-//! One connection to a server: its socket, and what is on its way in either direction.
+//! One connection to a server: its socket and the data in flight in both directions.
 
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use super::clock::Clock;
-use super::in_flight::{InFlight, Settled};
+use super::in_flight::{Completion, InFlight};
 use super::limits::MAX_REPLY;
-use super::wire::{Kind, Request, Wire};
+use super::wire::{CommandKind, Request, Wire};
 
-/// A connection, or the place of one that was lost.
+/// A connection, which may be down and waiting to be reconnected.
 pub struct Connection {
-    /// Which server, as its place in the plan.
+    /// Index of the server in the plan.
     pub server: usize,
+    /// Requests awaiting replies.
+    pub in_flight: InFlight,
     token: Token,
     address: SocketAddr,
     socket: Option<TcpStream>,
     out: Vec<u8>,
+    /// Bytes of `out` already sent.
     written: usize,
-    /// The beginning of a reply, and how much of it was searched for its end.
-    held: Vec<u8>,
+    /// An incomplete reply.
+    partial: Vec<u8>,
+    /// Bytes of `partial` already searched for the end of the reply.
     searched: usize,
-    /// The requests that wait for replies.
-    pub flight: InFlight,
+}
+
+/// State of the server's sending direction, according to the readiness event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadSide {
+    /// More data may follow.
+    Open,
+    /// The server has closed it, or the connection has failed.
+    Closed,
+}
+
+impl ReadSide {
+    /// The state that `event` reports.
+    pub fn of(event: &Event) -> Self {
+        if event.is_read_closed() || event.is_error() { Self::Closed } else { Self::Open }
+    }
 }
 
 impl Connection {
-    /// Connects to `address`, and waits for that.
+    /// Connects to `address` and blocks until the connection is established.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The connection is refused or times out, or no descriptor is available.
     pub fn connect(
         server: usize,
         address: SocketAddr,
@@ -45,67 +64,67 @@ impl Connection {
         socket.set_nonblocking(true)?;
         let mut connection = Self {
             server,
+            in_flight: InFlight::default(),
             token,
             address,
             socket: None,
             out: Vec::new(),
             written: 0,
-            held: Vec::new(),
+            partial: Vec::new(),
             searched: 0,
-            flight: InFlight::default(),
         };
-        connection.adopt(TcpStream::from_std(socket), registry)?;
+        connection.register(TcpStream::from_std(socket), registry)?;
         Ok(connection)
     }
 
-    fn adopt(&mut self, mut socket: TcpStream, registry: &Registry) -> io::Result<()> {
-        let _ = socket.set_nodelay(true); // fails while it is not connected; then it is only slower
+    fn register(&mut self, mut socket: TcpStream, registry: &Registry) -> io::Result<()> {
+        let _ = socket.set_nodelay(true); // may fail before the connection is up; only costs time
         registry.register(&mut socket, self.token, Interest::READABLE | Interest::WRITABLE)?;
         self.socket = Some(socket);
         Ok(())
     }
 
-    /// Begins to connect anew after [`Connection::lose`].
+    /// Starts to reconnect after [`Connection::disconnect`], without blocking.
     ///
     /// # Errors
     ///
-    /// What the system says.
-    pub fn redial(&mut self, registry: &Registry) -> io::Result<()> {
-        self.adopt(TcpStream::connect(self.address)?, registry)
+    /// No descriptor or local port is available.
+    pub fn reconnect(&mut self, registry: &Registry) -> io::Result<()> {
+        self.register(TcpStream::connect(self.address)?, registry)
     }
 
-    /// Whether there is a socket, connected or about to be.
-    pub fn is_there(&self) -> bool {
+    /// Returns whether the connection is up or being established.
+    pub fn is_open(&self) -> bool {
         self.socket.is_some()
     }
 
-    /// Closes what is there. The requests that waited wait in vain; `missing` is told of each.
-    pub fn lose(&mut self, missing: impl FnMut(Kind)) {
+    /// Closes the connection and calls `on_missing` for each outstanding request.
+    pub fn disconnect(&mut self, on_missing: impl FnMut(CommandKind)) {
         self.socket = None;
         self.out.clear();
         self.written = 0;
-        self.held.clear();
+        self.partial.clear();
         self.searched = 0;
-        self.flight.lose(missing);
+        self.in_flight.clear(on_missing);
     }
 
-    /// Appends a request to what is to be sent.
+    /// Queues a request; [`Connection::flush`] sends it.
     pub fn push(&mut self, request: Request, wire: &Wire) {
-        wire.push(&mut self.out, &request);
-        self.flight.push(request);
+        wire.encode(&mut self.out, &request);
+        self.in_flight.push(request);
     }
 
-    /// Sends what the socket takes.
+    /// Sends queued requests until the socket's buffer is full.
     ///
     /// # Errors
     ///
-    /// The connection has ended.
-    pub fn send(&mut self) -> io::Result<()> {
+    /// The connection is lost.
+    pub fn flush(&mut self) -> io::Result<()> {
         let Some(socket) = &mut self.socket else { return Ok(()) };
         while self.written < self.out.len() {
             match socket.write(&self.out[self.written..]) {
                 Ok(count) => self.written += count,
-                Err(error) if must_wait(&error) => return Ok(()),
+                Err(error) if would_block(&error) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -115,66 +134,66 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what there is, and for every whole reply tells `settled` when it was there, what it
-    /// settles, and the reply itself. `buffer` is the caller's, longer than [`MAX_REPLY`].
-    /// With `closed`, the server's side has ended.
+    /// Reads available data and calls `on_reply` for each complete reply, with its arrival time, what
+    /// it completes and its text. `buffer` is scratch space longer than [`MAX_REPLY`].
     ///
     /// # Errors
     ///
-    /// The connection has ended or is of no more use: a reply came that nobody asked for, or one
-    /// without an end.
+    /// The connection is lost, or cannot be used further because a reply is unsolicited or longer than
+    /// [`MAX_REPLY`].
     pub fn receive(
         &mut self,
         buffer: &mut [u8],
         wire: &Wire,
         prefix: &[u8],
         clock: &Clock,
-        closed: bool,
-        mut settled: impl FnMut(u64, Settled, &[u8]),
+        read_side: ReadSide,
+        mut on_reply: impl FnMut(u64, Completion, &[u8]),
     ) -> io::Result<()> {
         let Some(socket) = &mut self.socket else { return Ok(()) };
         loop {
-            let held = self.held.len();
-            buffer[..held].copy_from_slice(&self.held);
-            let count = match socket.read(&mut buffer[held..]) {
+            let partial = self.partial.len();
+            buffer[..partial].copy_from_slice(&self.partial);
+            let count = match socket.read(&mut buffer[partial..]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => count,
-                Err(error) if must_wait(&error) => return Ok(()),
+                Err(error) if would_block(&error) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
             let now = clock.now();
-            let input = &buffer[..held + count];
+            let input = &buffer[..partial + count];
             let mut at = 0;
             loop {
                 let rest = &input[at..];
-                let next = self.flight.next().map(|request| request.kind);
+                let next = self.in_flight.next().map(|request| request.command);
                 let Some(length) = wire.reply_length(rest, next, self.searched) else { break };
-                let what = self.flight.reply(&rest[..length], wire, prefix);
-                let unasked = what == Settled::Unasked;
-                settled(now, what, &rest[..length]);
-                if unasked {
+                let completion = self.in_flight.complete(&rest[..length], wire, prefix);
+                let is_unsolicited = completion == Completion::Unsolicited;
+                on_reply(now, completion, &rest[..length]);
+                if is_unsolicited {
                     return Err(io::ErrorKind::InvalidData.into());
                 }
                 at += length;
                 self.searched = 0;
             }
-            self.held.clear();
-            self.held.extend_from_slice(&input[at..]);
-            self.searched = self.held.len();
-            if self.held.len() > MAX_REPLY {
+            self.partial.clear();
+            self.partial.extend_from_slice(&input[at..]);
+            self.searched = self.partial.len();
+            if self.partial.len() > MAX_REPLY {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            // A short read has emptied the socket; but of an end that came with it nothing more
-            // will be told.
-            if input.len() < buffer.len() && !closed {
+            // A short read has drained the socket. If the read side is closed, the end of the stream
+            // must still be read: readiness is edge-triggered, so no further event reports it.
+            if input.len() < buffer.len() && read_side == ReadSide::Open {
                 return Ok(());
             }
         }
     }
 }
 
-/// Nothing can be done now: the socket is empty or full, or not yet connected.
-fn must_wait(error: &io::Error) -> bool {
+/// Returns whether the operation must wait for readiness: the buffer is empty or full, or the
+/// connection is not established yet.
+fn would_block(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
 }

@@ -1,84 +1,85 @@
-//! The requests of one connection that wait for their replies. Pure.
+//! Outstanding requests of one connection. Does no I/O.
 //!
-//! Replies must come in the order of the requests. What a lying server sends is matched by content,
-//! so that one wrong reply is one fault and does not make all after it wrong.
+//! Replies must arrive in the order of the requests. They are matched by content, so that one wrong
+//! reply counts as one error and does not make all later replies look wrong.
 
 use std::collections::VecDeque;
 
-use super::fault::Fault;
+use super::error::RequestError;
 use super::limits::MAX_FAILED;
-use super::wire::{Judgement, Kind, Request, Wire};
+use super::wire::{CommandKind, Request, Verdict, Wire};
 
-/// Requests in the order they were sent.
+/// Requests in the order in which they were sent.
 #[derive(Default)]
 pub struct InFlight {
     queue: VecDeque<(Request, State)>,
+    /// Number of entries in [`State::Failed`].
     failed: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Waiting,
-    /// A later request has its reply already.
+    /// A later request has already been answered.
     Overtaken,
-    /// It counts as failed; its reply may still come.
+    /// Already counted as an error; its reply may still arrive.
     Failed,
 }
 
-/// What a reply settles.
+/// What a reply completes.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Settled {
-    /// A request has got its reply, right or not.
-    Answered(Request, Result<(), Fault>),
-    /// A request that had failed before: there is nothing to count.
-    TooLate,
-    /// Nothing was asked.
-    Unasked,
+pub enum Completion {
+    /// A request, successfully or with an error.
+    Request(Request, Result<(), RequestError>),
+    /// A request that has already been counted as failed: not counted again.
+    Late,
+    /// No request was outstanding.
+    Unsolicited,
 }
 
 impl InFlight {
-    /// Whether nothing at all is awaited.
+    /// Returns whether no reply is outstanding.
     pub fn is_empty(&self) -> bool {
         self.waiting() == 0
     }
 
-    /// How many requests wait.
+    /// Number of outstanding requests.
     pub fn waiting(&self) -> usize {
         self.queue.len() - self.failed
     }
 
-    /// `request` has been sent.
+    /// Adds a request that has been sent.
     pub fn push(&mut self, request: Request) {
         self.queue.push_back((request, State::Waiting));
     }
 
-    /// The request that is to be answered next.
+    /// The request whose reply is expected next.
     pub fn next(&self) -> Option<&Request> {
         self.queue.iter().find(|(_, state)| *state == State::Waiting).map(|(request, _)| request)
     }
 
-    /// A reply came from the node whose AT lines begin with `prefix`.
-    pub fn reply(&mut self, reply: &[u8], wire: &Wire, prefix: &[u8]) -> Settled {
-        let judge = |(request, _): &(Request, State)| wire.judge(reply, request, prefix);
+    /// Matches a reply from the server whose AT lines start with `prefix`.
+    pub fn complete(&mut self, reply: &[u8], wire: &Wire, prefix: &[u8]) -> Completion {
+        let check = |(request, _): &(Request, State)| wire.check(reply, request, prefix);
         let next = self.queue.iter().position(|(_, state)| *state == State::Waiting);
-        if let Some(at) = next.filter(|&at| judge(&self.queue[at]) == Judgement::Right) {
-            return self.matched(at, Judgement::Right);
+        if let Some(at) = next.filter(|&at| check(&self.queue[at]) == Verdict::Valid) {
+            return self.complete_at(at, Verdict::Valid);
         }
-        match self.queue.iter().position(|it| judge(it) != Judgement::Foreign) {
-            Some(at) => self.matched(at, judge(&self.queue[at])),
-            None => self.no_reply_at_all(),
+        match self.queue.iter().position(|entry| check(entry) != Verdict::Unrelated) {
+            Some(at) => self.complete_at(at, check(&self.queue[at])),
+            None => self.fail_next(),
         }
     }
 
-    fn matched(&mut self, at: usize, judgement: Judgement) -> Settled {
-        let Some((request, state)) = self.queue.remove(at) else { return Settled::Unasked };
-        let outcome = match (state, judgement) {
+    fn complete_at(&mut self, at: usize, verdict: Verdict) -> Completion {
+        let Some((request, state)) = self.queue.remove(at) else { return Completion::Unsolicited };
+        let outcome = match (state, verdict) {
             (State::Failed, _) => {
                 self.failed -= 1;
-                return Settled::TooLate;
+                return Completion::Late;
             }
-            (State::Overtaken, _) => Err(Fault::OutOfOrder),
-            (State::Waiting, Judgement::Faulty(fault)) => Err(fault),
+            (State::Overtaken, _) => Err(RequestError::OutOfOrder),
+            (State::Waiting, Verdict::Invalid(error)) => Err(error),
             (State::Waiting, _) => Ok(()),
         };
         if state == State::Waiting {
@@ -88,21 +89,22 @@ impl InFlight {
                 }
             }
         }
-        Settled::Answered(request, outcome)
+        Completion::Request(request, outcome)
     }
 
-    /// A line that is no reply to anything stands for the one that should have come.
-    fn no_reply_at_all(&mut self) -> Settled {
-        let waiting = self.queue.iter_mut().find(|(_, state)| *state == State::Waiting);
-        let Some((request, state)) = waiting else { return Settled::Unasked };
-        let settled = Settled::Answered(request.clone(), Err(Fault::Wrong));
+    /// Charges an unrecognizable reply to the request whose reply was expected. The request stays in
+    /// the queue: its real reply may follow.
+    fn fail_next(&mut self) -> Completion {
+        let next = self.queue.iter_mut().find(|(_, state)| *state == State::Waiting);
+        let Some((request, state)) = next else { return Completion::Unsolicited };
+        let completion = Completion::Request(request.clone(), Err(RequestError::Wrong));
         *state = State::Failed;
-        self.fail();
-        settled
+        self.count_failure();
+        completion
     }
 
-    /// Fails what was due before `deadline`, and tells of which kind each is.
-    pub fn expire(&mut self, deadline: u64, mut missing: impl FnMut(Kind)) {
+    /// Fails the requests due before `deadline` and calls `on_missing` for each.
+    pub fn expire(&mut self, deadline: u64, mut on_missing: impl FnMut(CommandKind)) {
         let mut expired = 0;
         for (request, state) in &mut self.queue {
             if request.due >= deadline {
@@ -110,27 +112,28 @@ impl InFlight {
             }
             if *state != State::Failed {
                 *state = State::Failed;
-                missing(request.kind);
+                on_missing(request.command);
                 expired += 1;
             }
         }
         for _ in 0..expired {
-            self.fail();
+            self.count_failure();
         }
     }
 
-    /// The connection has ended: nothing comes any more.
-    pub fn lose(&mut self, mut missing: impl FnMut(Kind)) {
+    /// Removes all requests, because the connection is lost, and calls `on_missing` for each that has
+    /// not already failed.
+    pub fn clear(&mut self, mut on_missing: impl FnMut(CommandKind)) {
         for (request, state) in self.queue.drain(..) {
             if state != State::Failed {
-                missing(request.kind);
+                on_missing(request.command);
             }
         }
         self.failed = 0;
     }
 
-    /// One more has failed. Those that failed long ago are forgotten.
-    fn fail(&mut self) {
+    /// Counts a failed request, and drops the oldest beyond [`MAX_FAILED`].
+    fn count_failure(&mut self) {
         self.failed += 1;
         if self.failed > MAX_FAILED
             && let Some(oldest) = self.queue.iter().position(|(_, state)| *state == State::Failed)
@@ -143,7 +146,7 @@ impl InFlight {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clients::said;
+    use super::super::clients::payload;
     use super::super::wire::Protocol;
     use super::*;
 
@@ -153,204 +156,217 @@ mod tests {
         Wire::new(Protocol::Herd, "10", 5, [b"Bona".to_vec(), b"Clark".to_vec()].into())
     }
 
-    fn request(kind: Kind, client: u32) -> Request {
-        Request::new(kind, client, time(client), client.into())
+    fn request(command: CommandKind, client: u32) -> Request {
+        Request::new(command, client, time(client), client.into())
     }
 
     fn time(client: u32) -> u64 {
         1_700_000_000_000_000_000 + u64::from(client)
     }
 
-    fn at(server: &str, said: &[u8]) -> Vec<u8> {
-        [b"AT ", server.as_bytes(), b" +0.000000001", said, b"\n"].concat()
+    fn at(server: &str, payload: &[u8]) -> Vec<u8> {
+        [b"AT ", server.as_bytes(), b" +0.000000001", payload, b"\n"].concat()
     }
 
     const FOUND: &str = "{\"html_attributions\": [], \"results\": \
         [{\"name\": \"a\", \"vicinity\": \"b\"}], \"status\": \"OK\"}\n\n";
 
-    /// A reply, right or planted, to the request about `client`.
+    /// The valid reply to the IAMAT of `client`.
     fn iamat(client: u32) -> Vec<u8> {
-        at("Bona", &said(client, time(client)))
+        at("Bona", &payload(client, time(client)))
     }
 
+    /// A reply to a WHATSAT about `client`, with a record `age` nanoseconds older than the request.
     fn whatsat(server: &str, client: u32, age: u64, document: &str) -> Vec<u8> {
-        [at(server, &said(client, time(client) - age)), document.as_bytes().to_vec()].concat()
+        [at(server, &payload(client, time(client) - age)), document.as_bytes().to_vec()].concat()
     }
 
-    fn in_flight(requests: &[(Kind, u32)]) -> InFlight {
-        let mut flight = InFlight::default();
-        for &(kind, client) in requests {
-            flight.push(request(kind, client));
+    fn in_flight(requests: &[(CommandKind, u32)]) -> InFlight {
+        let mut in_flight = InFlight::default();
+        for &(command, client) in requests {
+            in_flight.push(request(command, client));
         }
-        flight
+        in_flight
     }
 
-    /// Whose request a reply settles, and what was wrong.
-    type Seen = (Option<u64>, Option<Fault>);
+    /// The client whose request a reply completes, and the error.
+    type Seen = (Option<u64>, Option<RequestError>);
 
-    /// Sends `requests`, then gives `replies`, and tells what each settled and how many requests
-    /// wait still.
-    fn exchange(requests: &[(Kind, u32)], replies: &[Vec<u8>]) -> (Vec<Seen>, usize) {
-        let mut flight = in_flight(requests);
+    /// Sends `requests`, then passes in `replies`. Returns what each reply completed and the number of
+    /// outstanding requests.
+    fn exchange(requests: &[(CommandKind, u32)], replies: &[Vec<u8>]) -> (Vec<Seen>, usize) {
+        let mut in_flight = in_flight(requests);
         let wire = wire();
-        let settled = replies.iter().map(|reply| match flight.reply(reply, &wire, PREFIX) {
-            Settled::Answered(request, outcome) => (Some(request.due), outcome.err()),
-            Settled::TooLate => (None, None),
-            Settled::Unasked => (None, Some(Fault::Unasked)),
-        });
-        (settled.collect(), flight.waiting())
+        let completions =
+            replies.iter().map(|reply| match in_flight.complete(reply, &wire, PREFIX) {
+                Completion::Request(request, outcome) => (Some(request.due), outcome.err()),
+                Completion::Late => (None, None),
+                Completion::Unsolicited => (None, Some(RequestError::Unsolicited)),
+            });
+        (completions.collect(), in_flight.waiting())
     }
 
-    const ABC: [(Kind, u32); 3] = [(Kind::Iamat, 1), (Kind::Iamat, 2), (Kind::Iamat, 3)];
+    const ABC: [(CommandKind, u32); 3] =
+        [(CommandKind::Iamat, 1), (CommandKind::Iamat, 2), (CommandKind::Iamat, 3)];
 
     #[test]
-    fn right_replies_in_order() {
-        let right = (1..=3).map(|client| (Some(client), None)).collect();
-        assert_eq!(exchange(&ABC, &[iamat(1), iamat(2), iamat(3)]), (right, 0));
-    }
-
-    #[test]
-    fn swapped_replies_are_one_fault() {
-        let settled = vec![(Some(2), None), (Some(1), Some(Fault::OutOfOrder)), (Some(3), None)];
-        assert_eq!(exchange(&ABC, &[iamat(2), iamat(1), iamat(3)]), (settled, 0));
+    fn valid_replies_in_order_complete_their_requests() {
+        let valid = (1..=3).map(|client| (Some(client), None)).collect();
+        assert_eq!(exchange(&ABC, &[iamat(1), iamat(2), iamat(3)]), (valid, 0));
     }
 
     #[test]
-    fn a_reply_that_never_comes_is_one_fault() {
-        let mut flight = in_flight(&ABC);
+    fn swapped_replies_are_one_error() {
+        let completed =
+            vec![(Some(2), None), (Some(1), Some(RequestError::OutOfOrder)), (Some(3), None)];
+        assert_eq!(exchange(&ABC, &[iamat(2), iamat(1), iamat(3)]), (completed, 0));
+    }
+
+    #[test]
+    fn a_missing_reply_is_one_error() {
+        let mut in_flight = in_flight(&ABC);
         for client in [2, 3] {
-            let settled = flight.reply(&iamat(client), &wire(), PREFIX);
-            assert_eq!(settled, Settled::Answered(request(Kind::Iamat, client), Ok(())));
+            let completed = in_flight.complete(&iamat(client), &wire(), PREFIX);
+            assert_eq!(completed, Completion::Request(request(CommandKind::Iamat, client), Ok(())));
         }
         let mut missing = 0;
-        flight.expire(1, |_| missing += 1);
-        assert_eq!((missing, flight.waiting()), (0, 1), "it is not yet too late");
-        flight.expire(2, |_| missing += 1);
-        flight.expire(2, |_| missing += 1);
-        flight.lose(|_| missing += 1);
-        assert_eq!((missing, flight.waiting()), (1, 0));
+        in_flight.expire(1, |_| missing += 1);
+        assert_eq!((missing, in_flight.waiting()), (0, 1), "the timeout has not passed");
+        in_flight.expire(2, |_| missing += 1);
+        in_flight.expire(2, |_| missing += 1);
+        in_flight.clear(|_| missing += 1);
+        assert_eq!((missing, in_flight.waiting()), (1, 0));
     }
 
     #[test]
-    fn a_reply_after_its_time_is_not_counted_again() {
-        let mut flight = in_flight(&ABC);
-        flight.expire(3, |_| ());
-        assert_eq!(flight.reply(&iamat(1), &wire(), PREFIX), Settled::TooLate);
-        assert_eq!(flight.reply(&iamat(2), &wire(), PREFIX), Settled::TooLate);
-        let settled = flight.reply(&iamat(3), &wire(), PREFIX);
-        assert_eq!(settled, Settled::Answered(request(Kind::Iamat, 3), Ok(())));
+    fn a_late_reply_is_not_counted_again() {
+        let mut in_flight = in_flight(&ABC);
+        in_flight.expire(3, |_| ());
+        assert_eq!(in_flight.complete(&iamat(1), &wire(), PREFIX), Completion::Late);
+        assert_eq!(in_flight.complete(&iamat(2), &wire(), PREFIX), Completion::Late);
+        let completed = in_flight.complete(&iamat(3), &wire(), PREFIX);
+        assert_eq!(completed, Completion::Request(request(CommandKind::Iamat, 3), Ok(())));
     }
 
     #[test]
-    fn what_is_wrong_with_one_is_no_fault_of_the_next() {
-        let said = said(1, time(1));
-        let other_place = {
-            let mut said = said;
-            said[39] ^= 1;
-            at("Bona", &said)
+    fn a_wrong_reply_does_not_affect_the_next_request() {
+        let payload = payload(1, time(1));
+        let other_location = {
+            let mut payload = payload;
+            payload[39] ^= 1;
+            at("Bona", &payload)
         };
         let wrong = [
-            at("Clark", &said), // a node that was not asked
-            other_place,
-            [b"? IAMAT", &said[..], b"\n"].concat(),
-            [b"AT Bona 0.000000001", &said[..], b"\n"].concat(),
-            [b"AT Bona +0.1", &said[..], b"\n"].concat(),
-            [b"AT Bona +.000000001", &said[..], b"\n"].concat(),
-            [b"AT Bona +0.000000001 ", &said[..], b"\n"].concat(),
+            at("Clark", &payload), // not the node that was asked
+            other_location,
+            [b"? IAMAT", &payload[..], b"\n"].concat(),
+            [b"AT Bona 0.000000001", &payload[..], b"\n"].concat(),
+            [b"AT Bona +0.1", &payload[..], b"\n"].concat(),
+            [b"AT Bona +.000000001", &payload[..], b"\n"].concat(),
+            [b"AT Bona +0.000000001 ", &payload[..], b"\n"].concat(),
             b"\n".to_vec(),
             b"? too many connections\n".to_vec(),
         ];
         for reply in wrong {
-            let settled = vec![(Some(1), Some(Fault::Wrong)), (Some(2), None), (Some(3), None)];
+            let completed =
+                vec![(Some(1), Some(RequestError::Wrong)), (Some(2), None), (Some(3), None)];
             let shown = reply.escape_ascii().to_string();
-            assert_eq!(exchange(&ABC, &[reply, iamat(2), iamat(3)]), (settled, 0), "{shown}");
+            assert_eq!(exchange(&ABC, &[reply, iamat(2), iamat(3)]), (completed, 0), "{shown}");
         }
     }
 
-    /// Two WHATSATs for one client have the same reply.
+    /// Two WHATSATs for one client have identical replies.
     #[test]
-    fn a_reply_is_first_of_all_that_to_the_next_request() {
-        let asked = [(Kind::Whatsat, 7), (Kind::Whatsat, 7)];
-        let settled = vec![(Some(7), Some(Fault::Wrong)), (Some(7), None)];
+    fn a_reply_completes_the_first_of_identical_requests() {
+        let requests = [(CommandKind::Whatsat, 7), (CommandKind::Whatsat, 7)];
+        let completed = vec![(Some(7), Some(RequestError::Wrong)), (Some(7), None)];
         let replies = [b"\n".to_vec(), whatsat("Bona", 7, 0, FOUND)];
-        assert_eq!(exchange(&asked, &replies), (settled, 0));
+        assert_eq!(exchange(&requests, &replies), (completed, 0));
     }
 
     #[test]
-    fn a_reply_too_many() {
-        let settled = vec![
+    fn a_repeated_reply_counts_against_the_next_request() {
+        let completed = vec![
             (Some(1), None),
-            (Some(2), Some(Fault::Wrong)), // the repeated one stands in its place
+            (Some(2), Some(RequestError::Wrong)), // the repeated reply takes its place
             (None, None),
             (Some(3), None),
-            (None, Some(Fault::Unasked)),
+            (None, Some(RequestError::Unsolicited)),
         ];
         let replies = [iamat(1), iamat(1), iamat(2), iamat(3), iamat(3)];
-        assert_eq!(exchange(&ABC, &replies), (settled, 0));
+        assert_eq!(exchange(&ABC, &replies), (completed, 0));
     }
 
     #[test]
-    fn what_a_whatsat_may_tell() {
+    fn whatsat_replies_are_checked() {
         let empty = |status| {
             format!("{{\"html_attributions\": [], \"results\": [], \"status\": \"{status}\"}}\n\n")
         };
         let many = "{\"name\": \"a\", \"vicinity\": \"b\"},".repeat(6);
         let many = FOUND.replace("[{", &format!("[{many}{{"));
-        for (reply, fault) in [
+        for (reply, error) in [
             (whatsat("Bona", 7, 0, FOUND), None),
             (whatsat("Clark", 7, 0, &empty("ZERO_RESULTS")), None),
-            (whatsat("Clark", 7, 1, FOUND), Some(Fault::Stale)),
-            (whatsat("Nobody", 7, 0, FOUND), Some(Fault::Wrong)),
-            (whatsat("Bona", 7, 0, &empty("OK")), Some(Fault::Wrong)),
-            (whatsat("Bona", 7, 0, &empty("REQUEST_DENIED")), Some(Fault::NoPlaces)),
-            (whatsat("Bona", 7, 0, &FOUND.replace("OK", "ZERO_RESULTS")), Some(Fault::Wrong)),
-            (whatsat("Bona", 7, 0, &FOUND.replace("name", "nome")), Some(Fault::Wrong)),
-            (whatsat("Bona", 7, 0, &FOUND.replace("}]", "}")), Some(Fault::Wrong)),
-            (whatsat("Bona", 7, 0, &many), Some(Fault::Wrong)),
-            (whatsat("Bona", 7, 0, ""), Some(Fault::Wrong)),
-            (b"? WHATSAT client00000007.bench.example 10 5\n".to_vec(), Some(Fault::Wrong)),
+            (whatsat("Clark", 7, 1, FOUND), Some(RequestError::Stale)),
+            (whatsat("Unknown", 7, 0, FOUND), Some(RequestError::Wrong)),
+            (whatsat("Bona", 7, 0, &empty("OK")), Some(RequestError::Wrong)),
+            (whatsat("Bona", 7, 0, &empty("REQUEST_DENIED")), Some(RequestError::NoPlaces)),
+            (
+                whatsat("Bona", 7, 0, &FOUND.replace("OK", "ZERO_RESULTS")),
+                Some(RequestError::Wrong),
+            ),
+            (whatsat("Bona", 7, 0, &FOUND.replace("name", "nome")), Some(RequestError::Wrong)),
+            (whatsat("Bona", 7, 0, &FOUND.replace("}]", "}")), Some(RequestError::Wrong)),
+            (whatsat("Bona", 7, 0, &many), Some(RequestError::Wrong)),
+            (whatsat("Bona", 7, 0, ""), Some(RequestError::Wrong)),
+            (b"? WHATSAT client00000007.bench.example 10 5\n".to_vec(), Some(RequestError::Wrong)),
         ] {
             let shown = reply.escape_ascii().to_string();
-            let settled = vec![(Some(7), fault)];
-            assert_eq!(exchange(&[(Kind::Whatsat, 7)], &[reply]), (settled, 0), "{shown}");
+            let completed = vec![(Some(7), error)];
+            assert_eq!(exchange(&[(CommandKind::Whatsat, 7)], &[reply]), (completed, 0), "{shown}");
         }
     }
 
     #[test]
-    fn replies_are_cut_out_of_the_stream() {
-        let requests = [(Kind::Iamat, 1), (Kind::Whatsat, 2), (Kind::Whatsat, 3), (Kind::Iamat, 4)];
+    fn replies_are_split_at_any_chunk_size() {
+        let requests = [
+            (CommandKind::Iamat, 1),
+            (CommandKind::Whatsat, 2),
+            (CommandKind::Whatsat, 3),
+            (CommandKind::Iamat, 4),
+        ];
         let refusal = b"? WHATSAT client00000003.bench.example 10 5\n".to_vec();
         let replies = [iamat(1), whatsat("Clark", 2, 0, FOUND), refusal, iamat(4)];
         let stream = replies.concat();
         let wire = wire();
         for step in [1, 7, stream.len()] {
-            let mut flight = in_flight(&requests);
-            let (mut from, mut searched, mut settled) = (0, 0, Vec::new());
+            let mut in_flight = in_flight(&requests);
+            let (mut from, mut searched, mut completed) = (0, 0, Vec::new());
             for to in (0..=stream.len()).step_by(step).chain([stream.len()]) {
                 loop {
-                    let next = flight.next().map(|it| it.kind);
+                    let next = in_flight.next().map(|request| request.command);
                     let Some(length) = wire.reply_length(&stream[from..to], next, searched) else {
                         searched = to - from;
                         break;
                     };
                     let reply = &stream[from..from + length];
-                    assert_eq!(reply, replies[settled.len()], "step {step}");
-                    settled.push(flight.reply(reply, &wire, PREFIX));
+                    assert_eq!(reply, replies[completed.len()], "step {step}");
+                    completed.push(in_flight.complete(reply, &wire, PREFIX));
                     (from, searched) = (from + length, 0);
                 }
             }
-            assert_eq!((settled.len(), flight.waiting()), (4, 0));
+            assert_eq!((completed.len(), in_flight.waiting()), (4, 0));
         }
     }
 
     #[test]
-    fn failures_are_not_kept_for_ever() {
-        let mut flight = InFlight::default();
+    fn old_failures_are_forgotten() {
+        let mut in_flight = InFlight::default();
         for client in 0..2 * MAX_FAILED as u32 {
-            flight.push(request(Kind::Iamat, client));
+            in_flight.push(request(CommandKind::Iamat, client));
         }
-        flight.expire(u64::MAX, |_| ());
-        assert_eq!((flight.queue.len(), flight.failed), (MAX_FAILED, MAX_FAILED));
-        assert_eq!(flight.queue[0].0.client, MAX_FAILED as u32, "the oldest go first");
+        in_flight.expire(u64::MAX, |_| ());
+        assert_eq!((in_flight.queue.len(), in_flight.failed), (MAX_FAILED, MAX_FAILED));
+        assert_eq!(in_flight.queue[0].0.client, MAX_FAILED as u32, "the oldest go first");
     }
 }

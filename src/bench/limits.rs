@@ -13,7 +13,7 @@ pub const MAX_CONNECTIONS: usize = 60_000;
 pub const MAX_PIPELINE: usize = 1024;
 
 /// Default requests in flight on a connection of an open-loop run: room to catch up with a server
-/// that answers within milliseconds. Also the fewest clients that are introduced at a time.
+/// that answers within milliseconds. Also the least for the preload.
 pub const OPEN_LOOP_PIPELINE: usize = 64;
 
 /// Highest rate, in requests per second: more than one thread can send.
@@ -32,13 +32,13 @@ pub const MAX_FAILED: usize = 1024;
 pub const MAX_LATENCY: Duration = Duration::from_secs(100);
 
 /// Pause between two checks for overdue replies.
-pub const TICK: Duration = Duration::from_millis(20);
+pub const TICK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Pause before a lost connection is dialed again.
-pub const REDIAL: Duration = Duration::from_millis(100);
+/// Pause before a lost connection is reconnected.
+pub const RECONNECT_DELAY: Duration = Duration::from_millis(100);
 
 /// Pause between two updates of the progress line.
-pub const PROGRESS: Duration = Duration::from_millis(500);
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Events taken from the kernel at a time. Further events wait for the next call.
 pub const EVENTS_PER_TURN: usize = 1024;

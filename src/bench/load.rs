@@ -1,4 +1,4 @@
-//! The load: connections, and the loop that keeps them busy.
+//! The load generator: connections and the loop that drives them.
 
 use std::io;
 use std::net::TcpStream;
@@ -9,103 +9,125 @@ use mio::event::Event;
 use mio::{Events, Poll, Token};
 
 use super::clock::Clock;
-use super::connection::Connection;
-use super::fault::{Fault, Faults};
-use super::in_flight::Settled;
-use super::limits::{EVENTS_PER_TURN, MAX_REPLY, OPEN_LOOP_PIPELINE, READ_CHUNK, REDIAL};
-use super::plan::{Pace, Plan};
-use super::progress::Progress;
-use super::propagation::Prober;
-use super::source::{Source, Work};
-use super::tally::NodeTally;
-use super::wire::Kind;
+use super::connection::{Connection, ReadSide};
+use super::error::{ErrorCounts, RequestError};
+use super::in_flight::Completion;
+use super::limits::{
+    EVENTS_PER_TURN, MAX_REPLY, OPEN_LOOP_PIPELINE, READ_CHUNK, RECONNECT_DELAY, TICK_INTERVAL,
+};
+use super::plan::{Pacing, Plan};
+use super::prober::{Prober, PropagationResults};
+use super::progress::ProgressLine;
+use super::request_source::RequestSource;
+use super::stats::ServerStats;
+use super::wire::CommandKind;
 
-const TICK: u64 = super::limits::TICK.as_nanos() as u64;
-const MILLISECOND: u64 = 1_000_000;
+const TICK_NS: u64 = TICK_INTERVAL.as_nanos() as u64;
+const RECONNECT_DELAY_NS: u64 = RECONNECT_DELAY.as_nanos() as u64;
+const MILLISECOND_NS: u64 = 1_000_000;
 
-/// What came of a stretch of load.
-pub struct Outcome {
-    /// Each server's part, in the order of the plan.
-    pub servers: Vec<NodeTally>,
-    /// From the first request to the last reply.
+/// Results of one phase of load.
+pub struct PhaseResult {
+    /// Statistics of each server, in the order of the plan.
+    pub servers: Vec<ServerStats>,
+    /// Time from the start of the phase to its end or to the last reply, whichever is later.
     pub elapsed: Duration,
 }
 
-impl Outcome {
-    /// Faults of all servers.
-    pub fn faults(&self) -> Faults {
-        let mut all = Faults::default();
-        self.servers.iter().for_each(|server| all.merge(&server.all_faults()));
+impl PhaseResult {
+    /// Errors of all servers.
+    pub fn errors(&self) -> ErrorCounts {
+        let mut all = ErrorCounts::default();
+        self.servers.iter().for_each(|server| all.merge(&server.all_errors()));
         all
     }
 }
 
-/// A stretch of load.
-struct Stretch {
-    pace: Pace,
+/// A phase of load: the preload, the warm-up or the measurement.
+struct Phase {
+    pacing: Pacing,
     pipeline: usize,
-    begin: u64,
-    /// When nothing more is due.
-    end: u64,
-    /// In an open loop: requests that are due in all, and those that were sent.
+    start: u64,
+    /// `None` for a phase that ends when the request source is exhausted.
+    length: Option<Duration>,
+    /// Requests due in an open loop, and requests sent.
     total: u64,
     sent: u64,
 }
 
-impl Stretch {
-    /// In an open loop, when the request behind the first `count` is due.
-    fn due(&self, count: u64) -> u64 {
-        match self.pace {
-            Pace::Closed => u64::MAX,
-            Pace::Open(rate) => self.begin + (count as f64 / rate * 1e9) as u64,
+impl Phase {
+    fn new(pacing: Pacing, pipeline: usize, start: u64, length: Option<Duration>) -> Self {
+        let total = match (pacing, length) {
+            (Pacing::OpenLoop(rate), Some(length)) => (rate * length.as_secs_f64()) as u64,
+            _ => 0,
+        };
+        Self { pacing, pipeline, start, length, total, sent: 0 }
+    }
+
+    /// When no more requests are due.
+    fn end(&self) -> u64 {
+        self.length.map_or(u64::MAX, |length| self.start + length.as_nanos() as u64)
+    }
+
+    /// When the next request of an open loop is due; `u64::MAX` if there is none.
+    fn next_due(&self) -> u64 {
+        match self.pacing {
+            Pacing::OpenLoop(rate) if self.sent < self.total => {
+                self.start + (self.sent as f64 / rate * 1e9) as u64
+            }
+            _ => u64::MAX,
         }
     }
 }
 
-/// All connections, and what they are driven with.
-pub struct Load<'p> {
+/// All connections and the state of the current phase. Times are in nanoseconds of [`Clock`].
+pub struct LoadGenerator<'p> {
     plan: &'p Plan,
     poll: Poll,
     buffer: Vec<u8>,
     clock: Clock,
-    source: Source,
+    source: RequestSource,
     connections: Vec<Connection>,
-    /// Connections that were lost, and when they are tried again.
-    redials: Vec<(u64, usize)>,
-    /// The connection that sends next in an open loop.
-    turn: usize,
-    /// Requests that wait for replies on all connections.
+    /// Lost connections, each with the time of its next connection attempt.
+    reconnects: Vec<(u64, usize)>,
+    /// The connection that sends the next request of an open loop.
+    next_connection: usize,
+    /// Outstanding requests on all connections.
     waiting: usize,
-    tallies: Vec<NodeTally>,
+    stats: Vec<ServerStats>,
+    timeout: u64,
     last_reply: u64,
     prober: Option<Prober>,
-    progress: Progress,
+    progress: ProgressLine,
     _idle: Vec<TcpStream>,
 }
 
-impl<'p> Load<'p> {
-    /// Opens all connections.
+impl<'p> LoadGenerator<'p> {
+    /// Opens all connections, including idle ones and those of the prober.
     ///
     /// # Errors
     ///
-    /// Who cannot be reached and why.
+    /// A server does not accept a connection. The message names it.
     pub fn connect(plan: &'p Plan) -> io::Result<Self> {
         let poll = Poll::new()?;
         let servers = plan.servers.len();
         let unreachable = |server: usize, error: &io::Error| {
             let server = &plan.servers[server];
-            let why = format!("{} does not accept on {}: {error}", server.name, server.address);
-            io::Error::new(error.kind(), why)
+            let message = format!(
+                "{} does not accept connections on {}: {error}",
+                server.name, server.address
+            );
+            io::Error::new(error.kind(), message)
         };
-        let connect = |server: usize, place: usize| {
+        let connect = |server: usize, token: usize| {
             let address = plan.servers[server].address;
-            Connection::connect(server, address, plan.timeout, poll.registry(), Token(place))
+            Connection::connect(server, address, plan.timeout, poll.registry(), Token(token))
                 .map_err(|error| unreachable(server, &error))
         };
         let connections: Vec<Connection> = (0..plan.connections)
-            .map(|place| connect(place % servers, place))
+            .map(|index| connect(index % servers, index))
             .collect::<io::Result<_>>()?;
-        let idle = (0..plan.idle).map(|place| place % servers).map(|server| {
+        let idle = (0..plan.idle).map(|index| index % servers).map(|server| {
             TcpStream::connect_timeout(&plan.servers[server].address, plan.timeout)
                 .map_err(|error| unreachable(server, &error))
         });
@@ -119,112 +141,108 @@ impl<'p> Load<'p> {
             poll,
             buffer: vec![0; READ_CHUNK + MAX_REPLY],
             clock: Clock::new(),
-            source: Source::new(plan.clients, plan.whatsat_percent, servers),
+            source: RequestSource::new(plan.clients, plan.whatsat_percent, servers),
             connections,
-            redials: Vec::new(),
-            turn: 0,
+            reconnects: Vec::new(),
+            next_connection: 0,
             waiting: 0,
-            tallies: Vec::new(),
+            stats: Vec::new(),
+            timeout: plan.timeout.as_nanos() as u64,
             last_reply: 0,
-            progress: Progress::new(),
+            progress: ProgressLine::new(),
             _idle: idle,
             plan,
         })
     }
 
-    /// Lets every client say once where it is.
+    /// Sends every client's location once, so that the measurement starts with a full directory.
     ///
     /// # Errors
     ///
-    /// The system's, or that nothing is answered any more.
-    pub fn introduce(&mut self) -> io::Result<Outcome> {
-        self.source.set(self.source.introduction());
+    /// The servers stop replying, or waiting for events fails.
+    pub fn preload(&mut self) -> io::Result<PhaseResult> {
+        self.source.start_preload();
         if let Some(prober) = &mut self.prober {
-            prober.introduce(&mut self.clock);
+            prober.preload(&mut self.clock);
         }
         let pipeline = self.plan.pipeline.max(OPEN_LOOP_PIPELINE);
-        let outcome = self.run("introducing clients", Pace::Closed, pipeline, None);
-        self.source.set(Work::Mix);
-        outcome
+        let phase = Phase::new(Pacing::ClosedLoop, pipeline, self.clock.now(), None);
+        let result = self.run("preloading clients", phase);
+        self.source.start_mixed();
+        result
     }
 
-    /// Drives the load of the plan for so long.
+    /// Drives the plan's load for `length`. `name` is the phase's name in the progress line.
     ///
     /// # Errors
     ///
-    /// The system's.
-    pub fn mix(&mut self, what: &str, length: Duration) -> io::Result<Outcome> {
+    /// Waiting for events fails.
+    pub fn drive(&mut self, name: &str, length: Duration) -> io::Result<PhaseResult> {
+        let start = self.clock.now();
         if let Some(prober) = &mut self.prober {
-            prober.start(self.clock.now());
+            prober.start(start);
         }
-        self.run(what, self.plan.pace, self.plan.pipeline, Some(length))
+        self.run(name, Phase::new(self.plan.pacing, self.plan.pipeline, start, Some(length)))
     }
 
-    /// What was found about propagation.
-    pub fn into_prober(self) -> Option<Prober> {
-        self.prober
+    /// The results of the propagation measurement, if there was one.
+    pub fn into_propagation(self) -> Option<PropagationResults> {
+        self.prober.map(|prober| prober.results)
     }
 
-    fn run(
-        &mut self,
-        what: &str,
-        pace: Pace,
-        pipeline: usize,
-        length: Option<Duration>,
-    ) -> io::Result<Outcome> {
-        let begin = self.clock.now();
-        let end = length.map_or(u64::MAX, |length| begin + length.as_nanos() as u64);
-        let total = match (pace, length) {
-            (Pace::Open(rate), Some(length)) => (rate * length.as_secs_f64()) as u64,
-            _ => 0,
-        };
-        let mut stretch = Stretch { pace, pipeline, begin, end, total, sent: 0 };
-        self.tallies = self.plan.servers.iter().map(|_| NodeTally::new()).collect();
-        self.last_reply = begin;
-        let timeout = self.plan.timeout.as_nanos() as u64;
+    fn run(&mut self, name: &str, mut phase: Phase) -> io::Result<PhaseResult> {
+        self.stats = self.plan.servers.iter().map(|_| ServerStats::new()).collect();
+        self.last_reply = phase.start;
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
-        let mut next_tick = begin;
+        let mut next_tick = phase.start;
         loop {
             let now = self.clock.now();
             if now >= next_tick {
-                self.tick(&stretch, now, timeout);
-                self.progress.show(what, now - begin, length, &self.tallies);
-                next_tick = now + TICK;
+                self.tick(&phase, now);
+                self.progress.show(name, now - phase.start, phase.length, &self.stats);
+                next_tick = now + TICK_NS;
             }
-            if let Pace::Open(_) = pace {
-                self.send_due(&mut stretch, now);
-            }
-            let over = now >= end || self.source.is_exhausted();
+            self.send_due(&mut phase, now);
+            let is_over = now >= phase.end() || self.source.is_exhausted();
             if let Some(prober) = &mut self.prober {
-                prober.turn(now, over, &mut self.clock);
+                prober.expire(now);
+                if !is_over {
+                    prober.start_due_round(now, &mut self.clock);
+                }
             }
-            let unsent = stretch.total - stretch.sent;
-            let late = now >= end.saturating_add(timeout);
-            let probing = self.prober.as_ref().is_some_and(Prober::is_busy);
-            if over && (unsent == 0 || late) && self.waiting == 0 && !probing {
-                self.tallies[0].faults[0].add(Fault::Unsent, unsent);
+            if is_over && self.is_drained(&phase, now) {
+                self.stats[0].errors[0].add(RequestError::Unsent, phase.total - phase.sent);
                 break;
             }
-            if length.is_none() && now > self.last_reply + 2 * timeout {
-                return Err(io::Error::other(format!(
-                    "no reply for {:.1} s while clients were introduced",
-                    2.0 * self.plan.timeout.as_secs_f64()
-                )));
+            if phase.length.is_none() && now > self.last_reply + 2 * self.timeout {
+                let waited = 2.0 * self.plan.timeout.as_secs_f64();
+                let message = format!("no reply for {waited:.1} s while preloading clients");
+                return Err(io::Error::other(message));
             }
-            self.turn(&mut events, &stretch, next_tick)?;
+            self.turn(&mut events, &phase, next_tick)?;
         }
         self.progress.clear();
-        let elapsed = Duration::from_nanos(self.last_reply.max(end.min(self.clock.now())) - begin);
-        Ok(Outcome { servers: std::mem::take(&mut self.tallies), elapsed })
+        let end = self.last_reply.max(phase.end().min(self.clock.now()));
+        let elapsed = Duration::from_nanos(end - phase.start);
+        Ok(PhaseResult { servers: std::mem::take(&mut self.stats), elapsed })
+    }
+
+    /// Returns whether everything due has been sent, or is hopelessly late, and no reply is
+    /// outstanding.
+    fn is_drained(&self, phase: &Phase, now: u64) -> bool {
+        let all_sent = phase.sent == phase.total;
+        let is_too_late = now >= phase.end().saturating_add(self.timeout);
+        let is_probing = self.prober.as_ref().is_some_and(Prober::is_busy);
+        (all_sent || is_too_late) && self.waiting == 0 && !is_probing
     }
 
     /// Waits for events and serves them.
-    fn turn(&mut self, events: &mut Events, stretch: &Stretch, next_tick: u64) -> io::Result<()> {
+    fn turn(&mut self, events: &mut Events, phase: &Phase, next_tick: u64) -> io::Result<()> {
         let now = self.clock.now();
-        let probe = self.prober.as_ref().map_or(u64::MAX, |prober| prober.next(now));
-        let due = if stretch.sent < stretch.total { stretch.due(stretch.sent) } else { u64::MAX };
-        // The kernel waits in whole milliseconds; what is due sooner is waited for awake.
-        let mut wait = next_tick.min(probe).min(due).saturating_sub(now) / MILLISECOND;
+        let next_probe = self.prober.as_ref().map_or(u64::MAX, |prober| prober.next(now));
+        let deadline = next_tick.min(next_probe).min(phase.next_due());
+        // The kernel waits in whole milliseconds; the remainder is spent polling.
+        let mut wait = deadline.saturating_sub(now) / MILLISECOND_NS;
         if self.plan.busy_poll {
             wait = 0;
         }
@@ -233,26 +251,26 @@ impl<'p> Load<'p> {
             other => other?,
         }
         if wait == 0 && events.is_empty() && !self.plan.busy_poll {
-            thread::yield_now(); // the servers may have to share this core
+            thread::yield_now(); // the servers may share this core
         }
         for event in &*events {
-            self.serve(event, stretch);
+            self.serve(event, phase);
         }
         Ok(())
     }
 
-    fn serve(&mut self, event: &Event, stretch: &Stretch) {
-        let place = event.token().0;
-        let closed = event.is_read_closed() || event.is_error();
-        let Some(connection) = self.connections.get_mut(place) else {
+    fn serve(&mut self, event: &Event, phase: &Phase) {
+        let index = event.token().0;
+        let read_side = ReadSide::of(event);
+        let Some(connection) = self.connections.get_mut(index) else {
             if let Some(prober) = &mut self.prober {
-                let probe = place - self.connections.len();
-                prober.serve(probe, closed, &mut self.buffer, &mut self.clock);
+                let node = index - self.connections.len();
+                prober.serve(node, read_side, &mut self.buffer, &mut self.clock);
             }
             return;
         };
         let server = connection.server;
-        let tally = &mut self.tallies[server];
+        let stats = &mut self.stats[server];
         let prefix = &self.plan.servers[server].prefix;
         let (waiting, last_reply, source) =
             (&mut self.waiting, &mut self.last_reply, &mut self.source);
@@ -261,39 +279,43 @@ impl<'p> Load<'p> {
             &self.plan.wire,
             prefix,
             &self.clock,
-            closed,
-            |now, settled, _| {
+            read_side,
+            |now, completion, _| {
                 *last_reply = now;
-                match settled {
-                    Settled::Answered(request, outcome) => {
+                match completion {
+                    Completion::Request(request, outcome) => {
                         *waiting -= 1;
                         match outcome {
-                            Ok(()) if request.kind == Kind::Iamat => {
-                                source.acknowledged(server, &request);
-                                tally.right(Kind::Iamat, now - request.due);
+                            Ok(()) => {
+                                if request.command == CommandKind::Iamat {
+                                    source.acknowledge(server, &request);
+                                }
+                                stats.record_reply(request.command, now - request.due);
                             }
-                            Ok(()) => tally.right(request.kind, now - request.due),
-                            Err(fault) => tally.fault(request.kind, fault),
+                            Err(error) => stats.record_error(request.command, error),
                         }
                     }
-                    Settled::TooLate => {}
-                    Settled::Unasked => tally.fault(Kind::Iamat, Fault::Unasked),
+                    Completion::Late => {}
+                    Completion::Unsolicited => {
+                        stats.record_error(CommandKind::Iamat, RequestError::Unsolicited);
+                    }
                 }
             },
         );
         if received.is_err() {
-            return self.lose(place);
+            return self.disconnect(index);
         }
-        self.fill(place, stretch, self.clock.now());
+        self.refill(index, phase, self.clock.now());
     }
 
-    /// Sends what waits on a connection, and in a closed loop new requests once half of those in
-    /// flight are answered: a pipeline is filled in batches.
-    fn fill(&mut self, place: usize, stretch: &Stretch, now: u64) {
-        let connection = &mut self.connections[place];
-        let room = connection.flight.waiting() * 2 <= stretch.pipeline;
-        if stretch.pace == Pace::Closed && room && now < stretch.end && connection.is_there() {
-            while connection.flight.waiting() < stretch.pipeline {
+    /// Sends queued requests. In a closed loop, also queues new ones once half of the pipeline has been
+    /// answered, so that pipelined requests are sent in batches.
+    fn refill(&mut self, index: usize, phase: &Phase, now: u64) {
+        let connection = &mut self.connections[index];
+        let is_half_empty = connection.in_flight.waiting() * 2 <= phase.pipeline;
+        let is_closed_loop = phase.pacing == Pacing::ClosedLoop;
+        if is_closed_loop && is_half_empty && now < phase.end() && connection.is_open() {
+            while connection.in_flight.waiting() < phase.pipeline {
                 let server = connection.server;
                 let Some(request) = self.source.next(server, now, now, &mut self.clock) else {
                     break;
@@ -302,23 +324,24 @@ impl<'p> Load<'p> {
                 self.waiting += 1;
             }
         }
-        if connection.send().is_err() {
-            self.lose(place);
+        if connection.flush().is_err() {
+            self.disconnect(index);
         }
     }
 
-    /// Sends what is due in an open loop, on the connections in turn, as far as they have room.
-    fn send_due(&mut self, stretch: &mut Stretch, now: u64) {
+    /// Sends the due requests of an open loop, on the connections in turn, unless all pipelines are
+    /// full. A request that has to wait keeps its due time, so that the wait counts as latency.
+    fn send_due(&mut self, phase: &mut Phase, now: u64) {
         let mut full = 0;
-        while stretch.sent < stretch.total && full < self.connections.len() {
-            let due = stretch.due(stretch.sent);
+        while full < self.connections.len() {
+            let due = phase.next_due();
             if due > now {
                 break;
             }
-            let place = self.turn;
-            self.turn = (place + 1) % self.connections.len();
-            let connection = &mut self.connections[place];
-            if !connection.is_there() || connection.flight.waiting() >= stretch.pipeline {
+            let index = self.next_connection;
+            self.next_connection = (index + 1) % self.connections.len();
+            let connection = &mut self.connections[index];
+            if !connection.is_open() || connection.in_flight.waiting() >= phase.pipeline {
                 full += 1;
                 continue;
             }
@@ -327,41 +350,42 @@ impl<'p> Load<'p> {
             let Some(request) = self.source.next(server, due, now, &mut self.clock) else { break };
             connection.push(request, &self.plan.wire);
             self.waiting += 1;
-            stretch.sent += 1;
-            if connection.send().is_err() {
-                self.lose(place);
+            phase.sent += 1;
+            if connection.flush().is_err() {
+                self.disconnect(index);
             }
         }
     }
 
-    /// Minds what is late, and tries again to connect.
-    fn tick(&mut self, stretch: &Stretch, now: u64, timeout: u64) {
-        for place in 0..self.connections.len() {
-            let connection = &mut self.connections[place];
-            let tally = &mut self.tallies[connection.server];
+    /// Fails requests that have timed out, and reconnects lost connections.
+    fn tick(&mut self, phase: &Phase, now: u64) {
+        for index in 0..self.connections.len() {
+            let connection = &mut self.connections[index];
+            let stats = &mut self.stats[connection.server];
             let waiting = &mut self.waiting;
-            connection.flight.expire(now.saturating_sub(timeout), |kind| {
+            connection.in_flight.expire(now.saturating_sub(self.timeout), |command| {
                 *waiting -= 1;
-                tally.fault(kind, Fault::Missing);
+                stats.record_error(command, RequestError::Missing);
             });
-            self.fill(place, stretch, now);
+            self.refill(index, phase, now);
         }
-        for (_, place) in self.redials.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>() {
-            if self.connections[place].redial(self.poll.registry()).is_err() {
-                self.redials.push((now + REDIAL.as_nanos() as u64, place));
+        let due = self.reconnects.extract_if(.., |(at, _)| *at <= now).collect::<Vec<_>>();
+        for (_, index) in due {
+            if self.connections[index].reconnect(self.poll.registry()).is_err() {
+                self.reconnects.push((now + RECONNECT_DELAY_NS, index));
             }
         }
     }
 
-    fn lose(&mut self, place: usize) {
-        let connection = &mut self.connections[place];
-        let tally = &mut self.tallies[connection.server];
+    fn disconnect(&mut self, index: usize) {
+        let connection = &mut self.connections[index];
+        let stats = &mut self.stats[connection.server];
         let waiting = &mut self.waiting;
-        tally.fault(Kind::Iamat, Fault::Disconnected);
-        connection.lose(|kind| {
+        stats.record_error(CommandKind::Iamat, RequestError::Disconnected);
+        connection.disconnect(|command| {
             *waiting -= 1;
-            tally.fault(kind, Fault::Missing);
+            stats.record_error(command, RequestError::Missing);
         });
-        self.redials.push((self.clock.now() + REDIAL.as_nanos() as u64, place));
+        self.reconnects.push((self.clock.now() + RECONNECT_DELAY_NS, index));
     }
 }

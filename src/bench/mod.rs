@@ -1,87 +1,104 @@
-//! The benchmark: plays clients of a herd, checks every reply, and tells how long they took.
+//! The benchmark: simulates clients of a herd, checks every reply and reports latencies.
 //!
-//! One thread and one readiness queue, as in a node, but nothing of the node's event loop: what is
-//! measured must not be measured with itself.
+//! Like a node it runs one thread on one readiness queue, but it shares no code with the node's
+//! event loop, so that the code under test is not part of the measuring instrument.
+//!
+//! [`plan`] turns the command line into a [`Plan`]; [`load`] drives the connections; [`wire`] encodes
+//! requests and checks replies; [`prober`] measures propagation; [`report`] prints the results.
 
 mod clients;
 mod clock;
 mod connection;
-mod fault;
+mod error;
 mod in_flight;
 mod limits;
 mod load;
 mod plan;
+mod prober;
 mod process;
 mod progress;
-mod propagation;
 mod report;
-mod source;
-mod tally;
+mod request_source;
+mod stats;
 mod wire;
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::cli::EXIT_FAILURE;
-use load::Load;
-use plan::{Plan, Refusal, Request};
+use load::LoadGenerator;
+use plan::{CommandError, Invocation, OutputFormat, Plan};
 use report::Report;
 
 /// Descriptors of the process itself: standard streams, the readiness queue, /proc.
 const OWN_DESCRIPTORS: u64 = 16;
 
-/// Does what `arguments` ask for, without the program's own name among them.
+/// Runs `herd-bench` with `arguments`, which exclude the program name.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
-    let outcome = match Request::parse(&arguments) {
-        Ok(Request::Print(text)) => print(&text).map(|()| false),
-        Ok(Request::Measure(plan)) => measure(&plan).and_then(|report| {
-            print(&if plan.json { report.json() } else { report.text() })?;
+    let outcome = match Invocation::parse(&arguments) {
+        Ok(Invocation::Print(text)) => print(&text).map(|()| false),
+        Ok(Invocation::Measure(plan)) => measure(&plan).and_then(|report| {
+            print(&match plan.format {
+                OutputFormat::Text => report.text(),
+                OutputFormat::Json => report.json(),
+            })?;
             Ok(report.has_errors())
         }),
-        Err(Refusal { code, message }) => {
-            complain(&message);
-            return ExitCode::from(code);
+        Err(CommandError { exit_code, message }) => {
+            print_error(&message);
+            return ExitCode::from(exit_code);
         }
     };
     match outcome {
         Ok(false) => ExitCode::SUCCESS,
         Ok(true) => ExitCode::from(EXIT_FAILURE),
         Err(error) => {
-            complain(&error.to_string());
+            print_error(&error.to_string());
             ExitCode::from(EXIT_FAILURE)
         }
     }
 }
 
 fn measure(plan: &Plan) -> io::Result<Report> {
-    let wanted = (plan.connections + plan.idle + plan.servers.len()) as u64 + OWN_DESCRIPTORS;
-    // What the system does not give, connecting will tell.
-    let _ = rlimit::increase_nofile_limit(wanted);
-    let mut load = Load::connect(plan)?;
-    let mut before = load.introduce()?.faults();
+    let descriptors = (plan.connections + plan.idle + plan.servers.len()) as u64 + OWN_DESCRIPTORS;
+    // If the system grants fewer descriptors, connecting fails with a clear error.
+    let _ = rlimit::increase_nofile_limit(descriptors);
+    let mut load = LoadGenerator::connect(plan)?;
+    let mut earlier_errors = load.preload()?.errors();
     if !plan.warmup.is_zero() {
-        before.merge(&load.mix("warming up", plan.warmup)?.faults());
+        earlier_errors.merge(&load.drive("warming up", plan.warmup)?.errors());
     }
-    let addresses: Vec<SocketAddr> = plan.servers.iter().map(|server| server.address).collect();
-    let pids = match plan.pids.as_slice() {
-        [] => process::listeners(&addresses),
-        named => named.iter().copied().map(Some).collect(),
-    };
-    let used = || pids.iter().map(|pid| pid.and_then(process::cpu_time)).collect::<Vec<_>>();
-    let at_first = used();
-    let measured = load.mix("measuring", plan.duration)?;
-    let cpu =
-        used().into_iter().zip(at_first).map(|(end, start)| Some(end?.saturating_sub(start?)));
-    let cpu: Vec<_> = cpu.collect();
-    let prober = load.into_prober();
-    let found = prober.as_ref().map(|prober| &prober.found);
-    Ok(Report::new(plan, &before, &measured, &cpu, found))
+    let pids = server_pids(plan);
+    let cpu_before = cpu_times(&pids);
+    let measured = load.drive("measuring", plan.duration)?;
+    let cpu: Vec<Option<Duration>> = cpu_times(&pids)
+        .into_iter()
+        .zip(cpu_before)
+        .map(|(after, before)| Some(after?.saturating_sub(before?)))
+        .collect();
+    let propagation = load.into_propagation();
+    Ok(Report::new(plan, &earlier_errors, &measured, &cpu, propagation.as_ref()))
 }
 
-/// Writes to standard output. A reader that has gone away, such as `head`, has what it wanted.
+/// The processes whose CPU time is measured: those named with `--pid`, or the listeners on the
+/// servers' ports.
+fn server_pids(plan: &Plan) -> Vec<Option<u32>> {
+    if !plan.pids.is_empty() {
+        return plan.pids.iter().copied().map(Some).collect();
+    }
+    let addresses: Vec<SocketAddr> = plan.servers.iter().map(|server| server.address).collect();
+    process::listeners(&addresses)
+}
+
+fn cpu_times(pids: &[Option<u32>]) -> Vec<Option<Duration>> {
+    pids.iter().map(|pid| pid.and_then(process::cpu_time)).collect()
+}
+
+/// Writes to standard output. A broken pipe is not an error: a reader such as `head` may close early.
 fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -90,7 +107,7 @@ fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// Writes to standard error. If that fails, there is nobody left to tell.
-fn complain(message: &str) {
+/// Writes to standard error. A failure to do so cannot be reported anywhere.
+fn print_error(message: &str) {
     let _ = writeln!(io::stderr().lock(), "herd-bench: {message}");
 }

@@ -1,4 +1,4 @@
-//! What is to be measured: the command line and the configuration together.
+//! The measurement plan, from the command line and the configuration.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -17,133 +17,135 @@ use super::limits::{
 use super::wire::{Protocol, Wire};
 use crate::cli::{DEFAULT_CONFIG, EXIT_FAILURE, EXIT_USAGE, no_such_node};
 use crate::config::{Benchmark, Config, no_secrets};
-use crate::protocol::command::{Command, MAX_RESULTS};
+use crate::protocol::command::{Command, MAX_RADIUS_KM, MAX_RESULTS};
 
 const BRIEF: &str = "\
 Usage: herd-bench [-c FILE] [OPTIONS] [NAME…]
        herd-bench --protocol PROTOCOL [OPTIONS] HOST:PORT…";
 
 const ABOUT: &str = "
-NAME is a node of the configuration; without one, the whole herd is driven.
-Every reply is checked; what is wrong, missing or late is counted as an error.
+NAME is a node of the configuration; by default, all nodes are driven.
+Every reply is checked; wrong, missing and late replies count as errors.
 
 Exit status:
-    0   all replies were right
-    1   some were not, or it could not be done
-    2   the command line is wrong
+    0   success
+    1   some replies were wrong, or an error occurred
+    2   invalid command line
 ";
 
-/// A server that is driven.
+/// A server to be measured.
 #[derive(Debug, Clone)]
-pub struct Server {
-    /// The node's name, or the address where the protocol is another.
+pub struct ServerUnderTest {
+    /// The node's name, or the server's address if it speaks another protocol.
     pub name: String,
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
-    /// How its AT lines begin.
+    /// Start of its AT lines; empty for other protocols.
     pub prefix: Vec<u8>,
 }
 
-/// When requests are sent.
+/// How the sending of requests is paced.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pace {
-    /// When replies have come.
-    Closed,
-    /// So many a second, whatever comes back.
-    Open(f64),
+pub enum Pacing {
+    /// Each connection sends a request when a reply has arrived.
+    ClosedLoop,
+    /// This many requests per second, independent of the replies.
+    OpenLoop(f64),
 }
 
-/// What is to be measured.
+/// Format of the report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// Tables for a terminal.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// A complete description of a measurement.
 #[derive(Debug)]
 pub struct Plan {
-    /// Who is driven.
-    pub servers: Vec<Server>,
-    /// What is spoken, and what WHATSATs ask.
+    /// The servers to be measured.
+    pub servers: Vec<ServerUnderTest>,
+    /// Their wire format, and the parameters of WHATSATs.
     pub wire: Wire,
-    /// Clients that are played.
+    /// Number of simulated clients.
     pub clients: u32,
-    /// Connections over which they speak, dealt out to the servers in turn.
+    /// Number of connections that carry requests, distributed over the servers round-robin.
     pub connections: usize,
-    /// Connections to be held open beside them, which say nothing.
+    /// Number of additional idle connections.
     pub idle: usize,
-    /// Most requests of a connection that wait for replies.
+    /// Most outstanding requests per connection.
     pub pipeline: usize,
-    /// When requests are sent.
-    pub pace: Pace,
-    /// How many in a hundred requests are WHATSATs.
+    /// Closed or open loop.
+    pub pacing: Pacing,
+    /// Percentage of WHATSATs among the requests.
     pub whatsat_percent: u64,
-    /// How long the load runs before it is measured.
+    /// Time under load before the measurement.
     pub warmup: Duration,
-    /// How long it is measured.
+    /// Length of the measurement.
     pub duration: Duration,
-    /// After which a reply counts as missing.
+    /// Time after which a reply counts as missing.
     pub timeout: Duration,
-    /// How many records a second are followed from node to node.
+    /// Records per second to be followed from node to node, if propagation is measured.
     pub probes: Option<f64>,
-    /// Processes whose processor time is taken, instead of those that listen.
+    /// Processes whose CPU time is measured; if empty, those that listen on the servers' ports.
     pub pids: Vec<u32>,
-    /// Whether it never sleeps while it waits.
+    /// Whether to poll for events without ever sleeping.
     pub busy_poll: bool,
-    /// Whether the report is JSON.
-    pub json: bool,
+    /// Format of the report.
+    pub format: OutputFormat,
 }
 
-/// What a command line asks for.
-pub enum Request {
-    /// This text.
+/// The action that a command line requests.
+pub enum Invocation {
+    /// Print this text.
     Print(String),
-    /// A measurement.
+    /// Take a measurement.
     Measure(Box<Plan>),
 }
 
-/// Why it is not done, and the exit code for it.
-pub struct Refusal {
+/// An invalid command line or configuration.
+pub struct CommandError {
     /// [`EXIT_FAILURE`] or [`EXIT_USAGE`].
-    pub code: u8,
-    /// For people.
+    pub exit_code: u8,
+    /// The message for standard error.
     pub message: String,
 }
 
-impl Refusal {
+impl CommandError {
     fn failure(message: impl fmt::Display) -> Self {
-        Self { code: EXIT_FAILURE, message: message.to_string() }
+        Self { exit_code: EXIT_FAILURE, message: message.to_string() }
     }
 
     fn usage(wrong: impl fmt::Display) -> Self {
-        let message = format!("{wrong}\n{BRIEF}\nherd-bench --help tells more");
-        Self { code: EXIT_USAGE, message }
+        let message = format!("{wrong}\n{BRIEF}\nTry 'herd-bench --help' for more information.");
+        Self { exit_code: EXIT_USAGE, message }
     }
 }
 
-impl Request {
-    /// What `arguments` ask for, without the program's own name among them.
+impl Invocation {
+    /// Parses `arguments`, which exclude the program name, and loads the configuration.
     ///
     /// # Errors
     ///
-    /// What is wrong with the command line or the configuration.
-    pub fn parse(arguments: &[OsString]) -> Result<Self, Refusal> {
+    /// An option is unknown or out of range, the configuration is missing or invalid, or a server's
+    /// address cannot be resolved.
+    pub fn parse(arguments: &[OsString]) -> Result<Self, CommandError> {
         let options = options();
-        let matches = options.parse(arguments).map_err(Refusal::usage)?;
+        let matches = options.parse(arguments).map_err(CommandError::usage)?;
         if matches.opt_present("help") {
             return Ok(Self::Print(options.usage(BRIEF) + ABOUT));
         }
         if matches.opt_present("version") {
             return Ok(Self::Print(format!("herd-bench {}\n", env!("CARGO_PKG_VERSION"))));
         }
-        let name = matches.opt_str("protocol").unwrap_or_else(|| "herd".to_owned());
-        let Some(&(_, protocol)) = Protocol::NAMES.iter().find(|(known, _)| *known == name) else {
-            let known = Protocol::NAMES.map(|(name, _)| name).join(", ");
-            let name = name.escape_debug();
-            return Err(Refusal::usage(format!("--protocol is one of {known}, not `{name}`")));
-        };
-        // Servers of another protocol need no configuration.
-        let path = match protocol {
-            Protocol::Herd => Some(DEFAULT_CONFIG.to_owned()),
-            _ => None,
-        };
-        let path = matches.opt_str("config").or(path);
+        let protocol = protocol(&matches)?;
+        // Servers of other protocols need no configuration, so only -c makes one required.
+        let default = (protocol == Protocol::Herd).then(|| DEFAULT_CONFIG.to_owned());
+        let path = matches.opt_str("config").or(default);
         let config = path.map(|path| Config::load(Path::new(&path), &no_secrets)).transpose();
-        let plan = plan(&matches, protocol, config.map_err(Refusal::failure)?.as_ref())?;
+        let plan = plan(&matches, protocol, config.map_err(CommandError::failure)?.as_ref())?;
         Ok(Self::Measure(Box::new(plan)))
     }
 }
@@ -152,42 +154,48 @@ fn options() -> Options {
     let mut options = Options::new();
     options
         .optopt("c", "config", &format!("read FILE instead of {DEFAULT_CONFIG}"), "FILE")
-        .optopt("", "clients", "play N clients; else benchmark.num_clients", "N")
-        .optopt("", "duration", "measure for S seconds; else benchmark.test_duration", "S")
-        .optopt("", "timeout", "await a reply for S seconds; else benchmark.timeout", "S")
-        .optopt("", "warmup", "drive the load for S seconds before it is measured", "S")
-        .optopt("", "connections", "as many as there are clients, at most 50", "N")
-        .optopt("", "pipeline", "requests in flight on a connection: 1, with --rate 64", "N")
+        .optopt("", "clients", "simulate N clients (default: benchmark.num_clients)", "N")
+        .optopt("", "duration", "measure for S seconds (default: benchmark.test_duration)", "S")
+        .optopt("", "timeout", "wait S seconds for a reply (default: benchmark.timeout)", "S")
+        .optopt("", "warmup", "apply the load for S seconds before measuring (default: 0)", "S")
+        .optopt("", "connections", "use N connections (default: one per client, at most 50)", "N")
+        .optopt(
+            "",
+            "pipeline",
+            "requests in flight per connection (default: 1, or 64 with --rate)",
+            "N",
+        )
         .optopt(
             "",
             "rate",
-            "send N requests a second, whatever comes back; latencies count \
-            from when each was due",
+            "open loop: send N requests per second regardless of replies; \
+            latency counts from when a request is due",
             "N",
         )
-        .optopt("", "whatsat-percent", "how many in a hundred requests are WHATSATs: 30", "N")
-        .optopt("", "radius", "kilometres in a WHATSAT: 10", "KM")
-        .optopt("", "results", "results in a WHATSAT: 5", "N")
-        .optflag("", "propagation", "follow records from each node to all others as well")
-        .optopt("", "probes", "records a second that --propagation follows: 100", "N")
-        .optopt("", "idle", "hold N more connections open, which say nothing", "N")
+        .optopt("", "whatsat-percent", "percentage of WHATSATs (default: 30)", "N")
+        .optopt("", "radius", "radius of a WHATSAT in kilometers (default: 10)", "KM")
+        .optopt("", "results", "results requested by a WHATSAT (default: 5)", "N")
+        .optflag("", "propagation", "also measure propagation from each node to all others")
+        .optopt("", "probes", "records per second that --propagation follows (default: 100)", "N")
+        .optopt("", "idle", "keep N additional idle connections open", "N")
         .optmulti(
             "",
             "pid",
-            "take the processor time of this process, instead of those that \
-            listen on the ports; can be given again",
+            "measure the CPU time of this process instead of the processes \
+            listening on the ports; may be repeated",
             "PID",
         )
         .optopt(
             "",
             "protocol",
-            "herd, or to compare: echo, memcached, redis-set, redis-geo",
+            "herd (default), or for comparison: echo, memcached, redis-set, redis-geo",
             "NAME",
         )
         .optflag(
             "",
             "busy-poll",
-            "never sleep: on a core of its own, no server pays for waking the benchmark",
+            "never sleep; on a dedicated core, this keeps wake-ups of the benchmark out of the \
+            servers' CPU time",
         )
         .optflag("", "json", "print the report as JSON")
         .optflag("h", "help", "print this help")
@@ -195,89 +203,139 @@ fn options() -> Options {
     options
 }
 
-fn plan(matches: &Matches, protocol: Protocol, config: Option<&Config>) -> Result<Plan, Refusal> {
-    let herd = protocol == Protocol::Herd;
-    let benchmark = config.map_or_else(Benchmark::default, |config| config.benchmark.clone());
-    let servers = match config.filter(|_| herd) {
-        Some(config) => nodes(matches, config)?,
-        None => others(matches)?,
-    };
-    let clients = number(matches, "clients", benchmark.num_clients, 1, MAX_CLIENTS)?;
-    let connections = (clients as usize).min(DEFAULT_CONNECTIONS).max(servers.len());
-    let connections = number(matches, "connections", connections, 1, MAX_CONNECTIONS)?;
-    if connections < servers.len() {
-        let count = servers.len();
-        return Err(Refusal::usage(format!("{count} nodes need as many --connections")));
-    }
-    let pace = if matches.opt_present("rate") {
-        Pace::Open(number(matches, "rate", 1.0, 0.1, MAX_RATE)?)
-    } else {
-        Pace::Closed
-    };
-    let pipeline = if pace == Pace::Closed { 1 } else { OPEN_LOOP_PIPELINE };
-    let propagation = matches.opt_present("propagation") || matches.opt_present("probes");
-    if propagation && !(herd && (2..=MAX_PROPAGATION_NODES).contains(&servers.len())) {
-        let most = MAX_PROPAGATION_NODES;
-        return Err(Refusal::usage(format!(
-            "--propagation needs from 2 to {most} nodes of a herd"
-        )));
-    }
-    let radius = matches.opt_str("radius").unwrap_or_else(|| "10".to_owned());
-    let question = format!("WHATSAT x {radius} 0");
-    if !matches!(Command::parse(question.as_bytes()), Command::Whatsat(_)) {
-        return Err(Refusal::usage("--radius is a decimal number from 0 to 50"));
-    }
-    let results = number(matches, "results", 5, 0, MAX_RESULTS)?;
-    let names = config.into_iter().flat_map(|config| &config.nodes);
-    let names = names.map(|node| node.name.clone().into_bytes()).collect();
-    let seconds = |key, default: Duration, least| {
-        number(matches, key, default.as_secs_f64(), least, 86_400.0).map(Duration::from_secs_f64)
-    };
-    let pids = matches.opt_strs("pid");
-    let pids = pids.iter().map(|pid| pid.parse()).collect::<Result<_, _>>();
-    Ok(Plan {
-        wire: Wire::new(protocol, &radius, results, names),
-        servers,
-        clients,
-        connections,
-        idle: number(matches, "idle", 0, 0, MAX_CONNECTIONS)?,
-        pipeline: number(matches, "pipeline", pipeline, 1, MAX_PIPELINE)?,
-        pace,
-        whatsat_percent: if herd { number(matches, "whatsat-percent", 30, 0, 100)? } else { 0 },
-        warmup: seconds("warmup", Duration::ZERO, 0.0)?,
-        duration: seconds("duration", benchmark.test_duration, 0.001)?,
-        timeout: seconds("timeout", benchmark.timeout, 0.001)?,
-        probes: if propagation {
-            Some(number(matches, "probes", 100.0, 0.1, 10_000.0)?)
-        } else {
-            None
-        },
-        pids: pids.map_err(|_| Refusal::usage("--pid is the number of a process"))?,
-        busy_poll: matches.opt_present("busy-poll"),
-        json: matches.opt_present("json"),
+fn protocol(matches: &Matches) -> Result<Protocol, CommandError> {
+    let Some(name) = matches.opt_str("protocol") else { return Ok(Protocol::Herd) };
+    let found = Protocol::NAMES.iter().find(|(known, _)| *known == name);
+    found.map(|&(_, protocol)| protocol).ok_or_else(|| {
+        let known = Protocol::NAMES.map(|(name, _)| name).join(", ");
+        let name = name.escape_debug();
+        CommandError::usage(format!("--protocol must be one of {known}, not `{name}`"))
     })
 }
 
-/// The option `key`, a number from `least` to `most`, or `default` without it.
-fn number<T>(matches: &Matches, key: &str, default: T, least: T, most: T) -> Result<T, Refusal>
+fn plan(
+    matches: &Matches,
+    protocol: Protocol,
+    config: Option<&Config>,
+) -> Result<Plan, CommandError> {
+    let is_herd = protocol == Protocol::Herd;
+    let benchmark = config.map_or_else(Benchmark::default, |config| config.benchmark.clone());
+    let servers = match config.filter(|_| is_herd) {
+        Some(config) => nodes(matches, config)?,
+        None => other_servers(matches)?,
+    };
+    let clients = number(matches, "clients", benchmark.num_clients, 1, MAX_CLIENTS)?;
+    let pacing = pacing(matches)?;
+    let pipeline = if pacing == Pacing::ClosedLoop { 1 } else { OPEN_LOOP_PIPELINE };
+    Ok(Plan {
+        wire: wire(matches, protocol, config)?,
+        connections: connections(matches, clients, servers.len())?,
+        probes: probes(matches, protocol, servers.len())?,
+        servers,
+        clients,
+        idle: number(matches, "idle", 0, 0, MAX_CONNECTIONS)?,
+        pipeline: number(matches, "pipeline", pipeline, 1, MAX_PIPELINE)?,
+        pacing,
+        whatsat_percent: if is_herd { number(matches, "whatsat-percent", 30, 0, 100)? } else { 0 },
+        warmup: seconds(matches, "warmup", Duration::ZERO, 0.0)?,
+        duration: seconds(matches, "duration", benchmark.test_duration, 0.001)?,
+        timeout: seconds(matches, "timeout", benchmark.timeout, 0.001)?,
+        pids: pids(matches)?,
+        busy_poll: matches.opt_present("busy-poll"),
+        format: if matches.opt_present("json") { OutputFormat::Json } else { OutputFormat::Text },
+    })
+}
+
+fn connections(matches: &Matches, clients: u32, servers: usize) -> Result<usize, CommandError> {
+    let default = (clients as usize).min(DEFAULT_CONNECTIONS).max(servers);
+    let connections = number(matches, "connections", default, 1, MAX_CONNECTIONS)?;
+    if connections < servers {
+        let message = format!("--connections must be at least {servers}, the number of servers");
+        return Err(CommandError::usage(message));
+    }
+    Ok(connections)
+}
+
+fn pacing(matches: &Matches) -> Result<Pacing, CommandError> {
+    if matches.opt_present("rate") {
+        Ok(Pacing::OpenLoop(number(matches, "rate", 1.0, 0.1, MAX_RATE)?))
+    } else {
+        Ok(Pacing::ClosedLoop)
+    }
+}
+
+/// Records per second to be followed, if `--propagation` or `--probes` is given.
+fn probes(
+    matches: &Matches,
+    protocol: Protocol,
+    servers: usize,
+) -> Result<Option<f64>, CommandError> {
+    if !matches.opt_present("propagation") && !matches.opt_present("probes") {
+        return Ok(None);
+    }
+    if protocol != Protocol::Herd || !(2..=MAX_PROPAGATION_NODES).contains(&servers) {
+        let message =
+            format!("--propagation requires 2 to {MAX_PROPAGATION_NODES} nodes of a herd");
+        return Err(CommandError::usage(message));
+    }
+    number(matches, "probes", 100.0, 0.1, 10_000.0).map(Some)
+}
+
+fn wire(
+    matches: &Matches,
+    protocol: Protocol,
+    config: Option<&Config>,
+) -> Result<Wire, CommandError> {
+    let radius = matches.opt_str("radius").unwrap_or_else(|| "10".to_owned());
+    // The node's own parser decides which radius is valid.
+    let query = format!("WHATSAT x {radius} 0");
+    if !matches!(Command::parse(query.as_bytes()), Command::Whatsat(_)) {
+        let message = format!("--radius must be a decimal number from 0 to {MAX_RADIUS_KM}");
+        return Err(CommandError::usage(message));
+    }
+    let results = number(matches, "results", 5, 0, MAX_RESULTS)?;
+    let nodes = config.into_iter().flat_map(|config| &config.nodes);
+    let names = nodes.map(|node| node.name.clone().into_bytes()).collect();
+    Ok(Wire::new(protocol, &radius, results, names))
+}
+
+fn pids(matches: &Matches) -> Result<Vec<u32>, CommandError> {
+    let pids = matches.opt_strs("pid");
+    let pids = pids.iter().map(|pid| pid.parse()).collect::<Result<_, _>>();
+    pids.map_err(|_| CommandError::usage("--pid must be a process id"))
+}
+
+/// The value of the option `key` in seconds, from `min` to one day, or `default`.
+fn seconds(
+    matches: &Matches,
+    key: &str,
+    default: Duration,
+    min: f64,
+) -> Result<Duration, CommandError> {
+    const DAY: f64 = 86_400.0;
+    number(matches, key, default.as_secs_f64(), min, DAY).map(Duration::from_secs_f64)
+}
+
+/// The value of the option `key`, a number from `min` to `max`, or `default`.
+fn number<T>(matches: &Matches, key: &str, default: T, min: T, max: T) -> Result<T, CommandError>
 where
     T: FromStr + PartialOrd + fmt::Display + Copy,
 {
     let Some(text) = matches.opt_str(key) else { return Ok(default) };
     text.parse()
         .ok()
-        .filter(|number| (least..=most).contains(number))
-        .ok_or_else(|| Refusal::usage(format!("--{key} is a number from {least} to {most}")))
+        .filter(|number| (min..=max).contains(number))
+        .ok_or_else(|| CommandError::usage(format!("--{key} must be a number from {min} to {max}")))
 }
 
-/// The nodes that the command line names, or all.
-fn nodes(matches: &Matches, config: &Config) -> Result<Vec<Server>, Refusal> {
+/// The nodes named on the command line, or all nodes.
+fn nodes(matches: &Matches, config: &Config) -> Result<Vec<ServerUnderTest>, CommandError> {
     let mut chosen = Vec::new();
     for name in &matches.free {
         let node = config.node(name);
-        let node = node.ok_or_else(|| Refusal::usage(no_such_node(config, name)))?;
+        let node = node.ok_or_else(|| CommandError::usage(no_such_node(config, name)))?;
         if chosen.contains(&node) {
-            return Err(Refusal::usage(format!("{name} is named twice")));
+            return Err(CommandError::usage(format!("{name} is given twice")));
         }
         chosen.push(node);
     }
@@ -290,27 +348,30 @@ fn nodes(matches: &Matches, config: &Config) -> Result<Vec<Server>, Refusal> {
         .map(|node| {
             let address = resolve(&format!("{}:{}", node.dial, node.port))?;
             let prefix = format!("AT {} ", node.name).into_bytes();
-            Ok(Server { name: node.name.clone(), address, prefix })
+            Ok(ServerUnderTest { name: node.name.clone(), address, prefix })
         })
         .collect()
 }
 
-/// The servers of another protocol.
-fn others(matches: &Matches) -> Result<Vec<Server>, Refusal> {
+/// Servers named on the command line by address.
+fn other_servers(matches: &Matches) -> Result<Vec<ServerUnderTest>, CommandError> {
     if matches.free.is_empty() {
-        return Err(Refusal::usage("with --protocol, name the server: HOST:PORT"));
+        return Err(CommandError::usage("--protocol requires a server address: HOST:PORT"));
     }
     matches
         .free
         .iter()
-        .map(|name| Ok(Server { name: name.clone(), address: resolve(name)?, prefix: Vec::new() }))
+        .map(|name| {
+            let address = resolve(name)?;
+            Ok(ServerUnderTest { name: name.clone(), address, prefix: Vec::new() })
+        })
         .collect()
 }
 
-fn resolve(name: &str) -> Result<SocketAddr, Refusal> {
+fn resolve(name: &str) -> Result<SocketAddr, CommandError> {
     let shown = name.escape_debug();
-    let addresses = name.to_socket_addrs().map_err(|error| {
-        Refusal::failure(format!("{shown} is no address that can be reached: {error}"))
-    })?;
-    addresses.into_iter().next().ok_or_else(|| Refusal::failure(format!("{shown} has no address")))
+    let mut addresses = name
+        .to_socket_addrs()
+        .map_err(|error| CommandError::failure(format!("cannot resolve {shown}: {error}")))?;
+    addresses.next().ok_or_else(|| CommandError::failure(format!("{shown} has no address")))
 }

@@ -1,5 +1,6 @@
-//! The servers as processes of this machine: who listens on a port, and what processor time it has
-//! used. Linux tells that under /proc; elsewhere nothing is known.
+//! Server processes on this machine: finds the process that listens on a port and reads its CPU time.
+//!
+//! Uses /proc and therefore works on Linux only; elsewhere all results are `None`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -7,10 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-/// What proc(5) counts processor time in: a hundredth of a second, wherever Linux runs.
+/// Unit of CPU time in proc(5): `USER_HZ` is 100 on all common architectures.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The processes that listen on `addresses`, where they are on this machine and may be looked at.
+/// The processes that listen on `addresses`. `None` for an address of another machine and for a
+/// process that this user may not inspect.
 pub fn listeners(addresses: &[SocketAddr]) -> Vec<Option<u32>> {
     let inodes: Vec<Option<String>> = addresses.iter().map(listening_inode).collect();
     if inodes.iter().all(Option::is_none) {
@@ -23,19 +25,20 @@ pub fn listeners(addresses: &[SocketAddr]) -> Vec<Option<u32>> {
     inodes.iter().map(owner).collect()
 }
 
-/// Processor time that a process has used, in user mode and in the kernel.
+/// CPU time used by a process, in user and kernel mode.
 pub fn cpu_time(pid: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // utime and stime are the 14th and 15th field; the second, the command, may hold anything.
+    // utime and stime are fields 14 and 15. Field 2, the command in parentheses, may contain spaces
+    // and parentheses.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11).map(str::parse::<u32>);
     Some(TICK * (fields.next()?.ok()? + fields.next()?.ok()?))
 }
 
-/// The inode of the socket that listens where `address` leads to.
+/// The inode of the socket that accepts connections to `address`.
 fn listening_inode(address: &SocketAddr) -> Option<String> {
     if !address.ip().to_canonical().is_loopback() {
-        return None; // it may be another machine's
+        return None; // the address may belong to another machine
     }
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let tables: Vec<String> = tables.iter().filter_map(|it| fs::read_to_string(it).ok()).collect();
@@ -44,21 +47,22 @@ fn listening_inode(address: &SocketAddr) -> Option<String> {
         let mut fields = row.split_whitespace().skip(1);
         let (local, state) = (fields.next()?, fields.nth(1)?);
         let (host, port) = local.split_once(':')?;
-        let here = u16::from_str_radix(port, 16) == Ok(address.port()) && state == LISTEN;
-        here.then_some((host, fields.nth(5)?))
+        let is_match = u16::from_str_radix(port, 16) == Ok(address.port()) && state == LISTEN;
+        is_match.then_some((host, fields.nth(5)?))
     });
-    // One that listens on this very address goes before one that listens on all.
-    let exact = hexadecimal(address.ip());
-    let (mine, others): (Vec<_>, Vec<_>) = listening.partition(|(host, _)| *host == exact);
+    // A socket bound to this address takes precedence over one bound to all addresses.
+    let host_of_address = hexadecimal(address.ip());
+    let (exact, others): (Vec<_>, Vec<_>) =
+        listening.partition(|(host, _)| *host == host_of_address);
     let unspecified = |host: &str| host.bytes().all(|digit| digit == b'0');
     let any = others.into_iter().filter(|(host, _)| unspecified(host));
-    mine.into_iter().chain(any).next().map(|(_, inode)| inode.to_owned())
+    exact.into_iter().chain(any).next().map(|(_, inode)| inode.to_owned())
 }
 
-/// The state of a socket that listens, as the tables write it.
+/// State of a listening socket in the tables.
 const LISTEN: &str = "0A";
 
-/// An address as the tables write it: words of 32 bits in the machine's own order.
+/// An address in the format of the tables: hexadecimal 32-bit words in native byte order.
 fn hexadecimal(address: IpAddr) -> String {
     let bytes = match address {
         IpAddr::V4(address) => address.octets().to_vec(),
@@ -70,7 +74,7 @@ fn hexadecimal(address: IpAddr) -> String {
     words.collect()
 }
 
-/// The processes that hold sockets, by the sockets' names.
+/// Processes by the names of the sockets that they have open.
 fn owners() -> HashMap<String, u32> {
     let mut owners = HashMap::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -98,7 +102,7 @@ mod tests {
     use std::process;
 
     #[test]
-    fn this_process_is_found_by_its_port_and_has_used_time() {
+    fn this_process_is_found_by_its_port_and_uses_cpu_time() {
         let exact = TcpListener::bind("127.0.0.1:0").unwrap();
         let any = TcpListener::bind("0.0.0.0:0").unwrap();
         let port = any.local_addr().unwrap().port();

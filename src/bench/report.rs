@@ -6,30 +6,31 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::fault::Faults;
-use super::load::Outcome;
-use super::plan::{Pace, Plan};
-use super::propagation::Found;
-use super::tally::histogram;
+use super::error::ErrorCounts;
+use super::load::PhaseResult;
+use super::plan::{Pacing, Plan};
+use super::prober::PropagationResults;
+use super::stats::histogram;
+use super::wire::CommandKind;
 
-/// All that was found, in the units of the report.
+/// The results in the units of the report. Field names are those of the JSON format.
 #[derive(Serialize)]
 pub struct Report {
     clients: u32,
     connections: usize,
     idle_connections: usize,
     pipeline: usize,
-    /// Requests a second that were due; none in a closed loop.
+    /// Requests due per second in an open loop.
     rate: Option<f64>,
     whatsat_percent: u64,
     seconds: f64,
-    /// Right replies.
+    /// Number of valid replies.
     requests: u64,
     errors: u64,
-    /// Errors by their kind, before the measurement and while it ran.
+    /// Errors before and during the measurement, by kind.
     errors_by_kind: serde_json::Map<String, serde_json::Value>,
     requests_per_second: f64,
-    /// Processor time of all servers together for each request.
+    /// CPU time of all servers per request.
     cpu_us_per_request: Option<f64>,
     rows: Vec<Row>,
     propagation: Option<Propagation>,
@@ -37,12 +38,12 @@ pub struct Report {
     all: Histogram<u64>,
 }
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Serialize)]
 struct Row {
-    /// The node; none for all of them.
+    /// Name of the node; `None` for all nodes.
     node: Option<String>,
-    /// The command; none for both.
+    /// The command; `None` for both.
     command: Option<&'static str>,
     requests: u64,
     errors: u64,
@@ -51,7 +52,7 @@ struct Row {
     cpu_us_per_request: Option<f64>,
 }
 
-/// Latencies in microseconds; zeros when there were none.
+/// Latencies in microseconds; all zero without samples.
 #[derive(Serialize)]
 struct Latency {
     average: f64,
@@ -68,7 +69,7 @@ struct Propagation {
     pairs: Vec<Pair>,
     all: Latency,
     records_seen: u64,
-    /// How long it takes to ask whether a record is there: what is told is at most that too long.
+    /// Round-trip times of the polls, by which the propagation times are too long at most.
     resolution_us: Latency,
 }
 
@@ -103,125 +104,159 @@ impl Latency {
 const LATENCY_HEADER: &str =
     "   average       min       p50       p90       p99     p99.9       max";
 
+const IAMAT: usize = CommandKind::Iamat as usize;
+const WHATSAT: usize = CommandKind::Whatsat as usize;
+
+/// The rows of each node: a label, `None` for both commands, and the commands that it covers.
+type Commands = &'static [(Option<&'static str>, &'static [usize])];
+
+fn commands(whatsat_percent: u64) -> Commands {
+    match whatsat_percent {
+        0 => &[(Some("IAMAT"), &[IAMAT])],
+        100 => &[(Some("WHATSAT"), &[WHATSAT])],
+        _ => &[(Some("IAMAT"), &[IAMAT]), (Some("WHATSAT"), &[WHATSAT]), (None, &[IAMAT, WHATSAT])],
+    }
+}
+
+/// Latencies and errors of `commands` on one server, or on all servers if `server` is `None`.
+fn select(
+    measured: &PhaseResult,
+    server: Option<usize>,
+    commands: &[usize],
+) -> (Histogram<u64>, ErrorCounts) {
+    let (mut latencies, mut errors) = (histogram(), ErrorCounts::default());
+    for (index, stats) in measured.servers.iter().enumerate() {
+        if server.is_none_or(|server| server == index) {
+            for &command in commands {
+                let _ = latencies.add(&stats.latencies[command]); // cannot fail: equal bounds
+                errors.merge(&stats.errors[command]);
+            }
+        }
+    }
+    (latencies, errors)
+}
+
+/// The rows of the table: one group for each server and, if there are several, one for all.
+fn rows(plan: &Plan, measured: &PhaseResult, cpu: &CpuTimes<'_>) -> Vec<Row> {
+    let mut servers: Vec<Option<usize>> = (0..plan.servers.len()).map(Some).collect();
+    if servers.len() > 1 {
+        servers.push(None);
+    }
+    let commands = commands(plan.whatsat_percent);
+    let mut rows = Vec::new();
+    for server in servers {
+        for &(label, covered) in commands {
+            let (latencies, errors) = select(measured, server, covered);
+            // CPU time cannot be divided between the commands.
+            let covers_all = label.is_none() || commands.len() == 1;
+            let cpu = cpu.of(server).filter(|_| covers_all);
+            rows.push(Row {
+                node: server.map(|server| plan.servers[server].name.clone()),
+                command: label,
+                requests: latencies.len(),
+                errors: errors.total(),
+                requests_per_second: latencies.len() as f64 / measured.elapsed.as_secs_f64(),
+                latency_us: Latency::of(&latencies),
+                cpu_us_per_request: per_request(cpu, latencies.len()),
+            });
+        }
+    }
+    rows
+}
+
+/// CPU time of each server during the measurement, if known.
+struct CpuTimes<'a> {
+    by_server: &'a [Option<Duration>],
+    /// False with a prober, whose polls use CPU time but do not count as requests.
+    is_attributable: bool,
+}
+
+impl CpuTimes<'_> {
+    /// CPU time of one server, or of all servers if `server` is `None`.
+    fn of(&self, server: Option<usize>) -> Option<Duration> {
+        let time = match server {
+            Some(server) => self.by_server.get(server).copied().flatten(),
+            None => self.by_server.iter().copied().sum(),
+        };
+        time.filter(|_| self.is_attributable)
+    }
+}
+
+/// CPU time per request in microseconds.
+fn per_request(cpu: Option<Duration>, requests: u64) -> Option<f64> {
+    cpu.filter(|_| requests > 0).map(|cpu| cpu.as_secs_f64() * 1e6 / requests as f64)
+}
+
 impl Report {
-    /// Puts together what came of `measured`, with the faults of what ran before it. `cpu` is the
-    /// processor time of each server while it was measured, where it is known.
+    /// Creates the report. `earlier_errors` occurred before the measurement and are included; `cpu` is
+    /// the CPU time of each server during the measurement, if known.
     pub fn new(
         plan: &Plan,
-        before: &Faults,
-        measured: &Outcome,
+        earlier_errors: &ErrorCounts,
+        measured: &PhaseResult,
         cpu: &[Option<Duration>],
-        found: Option<&Found>,
+        propagation: Option<&PropagationResults>,
     ) -> Self {
+        let cpu = CpuTimes { by_server: cpu, is_attributable: propagation.is_none() };
+        let (all, mut errors) = select(measured, None, &[IAMAT, WHATSAT]);
+        errors.merge(earlier_errors);
+        if let Some(propagation) = propagation {
+            errors.merge(&propagation.errors);
+        }
         let seconds = measured.elapsed.as_secs_f64();
-        let row = |node: Option<usize>, kinds: &[usize]| {
-            let (mut latencies, mut faults) = (histogram(), Faults::default());
-            for (place, server) in measured.servers.iter().enumerate() {
-                if node.is_none_or(|node| node == place) {
-                    for &kind in kinds {
-                        // Both have the same bounds.
-                        let _ = latencies.add(&server.latencies[kind]);
-                        faults.merge(&server.faults[kind]);
-                    }
-                }
-            }
-            (latencies, faults)
-        };
-        let both = plan.whatsat_percent > 0 && plan.whatsat_percent < 100;
-        let kinds: &[(Option<&str>, &[usize])] = match plan.whatsat_percent {
-            0 => &[(Some("IAMAT"), &[0])],
-            100 => &[(Some("WHATSAT"), &[1])],
-            _ => &[(Some("IAMAT"), &[0]), (Some("WHATSAT"), &[1]), (None, &[0, 1])],
-        };
-        // Polls of a prober are work that no request of the load stands for.
-        let cpu_known = found.is_none();
-        let total_cpu = cpu.iter().copied().collect::<Option<Vec<_>>>();
-        let total_cpu = total_cpu.map(|all| all.iter().sum::<Duration>());
-        let mut nodes: Vec<Option<usize>> = (0..plan.servers.len()).map(Some).collect();
-        if nodes.len() > 1 {
-            nodes.push(None);
-        }
-        let mut rows = Vec::new();
-        for node in nodes {
-            for (command, kinds) in kinds {
-                let (latencies, faults) = row(node, kinds);
-                let used = match node {
-                    Some(node) => cpu.get(node).copied().flatten(),
-                    None => total_cpu,
-                };
-                let whole = command.is_none() || !both;
-                let used = used.filter(|_| whole && cpu_known && !latencies.is_empty());
-                rows.push(Row {
-                    node: node.map(|node| plan.servers[node].name.clone()),
-                    command: *command,
-                    requests: latencies.len(),
-                    errors: faults.total(),
-                    requests_per_second: latencies.len() as f64 / seconds,
-                    latency_us: Latency::of(&latencies),
-                    cpu_us_per_request: used
-                        .map(|used| used.as_secs_f64() * 1e6 / latencies.len() as f64),
-                });
-            }
-        }
-        let (all, mut faults) = row(None, &[0, 1]);
-        faults.merge(before);
-        if let Some(found) = found {
-            faults.merge(&found.faults);
-        }
-        let used = total_cpu.filter(|_| cpu_known && !all.is_empty());
         Self {
             clients: plan.clients,
             connections: plan.connections,
             idle_connections: plan.idle,
             pipeline: plan.pipeline,
-            rate: match plan.pace {
-                Pace::Closed => None,
-                Pace::Open(rate) => Some(rate),
+            rate: match plan.pacing {
+                Pacing::ClosedLoop => None,
+                Pacing::OpenLoop(rate) => Some(rate),
             },
             whatsat_percent: plan.whatsat_percent,
             seconds,
             requests: all.len(),
-            errors: faults.total(),
-            errors_by_kind: faults.named().map(|(name, n)| (name.to_owned(), n.into())).collect(),
+            errors: errors.total(),
+            errors_by_kind: errors.named().map(|(name, n)| (name.to_owned(), n.into())).collect(),
             requests_per_second: all.len() as f64 / seconds,
-            cpu_us_per_request: used.map(|used| used.as_secs_f64() * 1e6 / all.len() as f64),
-            rows,
-            propagation: found.map(|found| Propagation::of(plan, found)),
+            cpu_us_per_request: per_request(cpu.of(None), all.len()),
+            rows: rows(plan, measured, &cpu),
+            propagation: propagation.map(|results| Propagation::of(plan, results)),
             all,
         }
     }
 
-    /// Whether anything was wrong.
+    /// Returns whether any error occurred.
     pub fn has_errors(&self) -> bool {
         self.errors > 0
     }
 
-    /// As JSON, ended by LF.
+    /// The report as JSON, terminated by LF.
     pub fn json(&self) -> String {
-        // Nothing in it can fail to be JSON: keys are text, numbers are finite.
+        // Serialization cannot fail: all keys are strings.
         serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
     }
 
-    /// For people.
+    /// The report as tables.
     pub fn text(&self) -> String {
         let mut text = String::new();
-        let pace = match self.rate {
-            Some(rate) => format!("open loop, {rate} requests a second"),
+        let pacing = match self.rate {
+            Some(rate) => format!("open loop, {rate} req/s"),
             None => "closed loop".to_owned(),
         };
         let _ = writeln!(
             text,
-            "{} clients on {} connections, {} in flight on each, {pace}, {} % WHATSAT, {:.2} s\n",
+            "{} clients on {} connections, {} in flight per connection, {pacing}, {} % WHATSAT, {:.2} s\n",
             self.clients, self.connections, self.pipeline, self.whatsat_percent, self.seconds
         );
         let latency = Latency::of(&self.all);
         let _ = writeln!(text, "Requests             {}", self.requests);
-        let _ = writeln!(text, "Errors               {}{}", self.errors, self.kinds_of_errors());
-        let _ = writeln!(text, "Requests a second    {:.0}", self.requests_per_second);
+        let _ = writeln!(text, "Errors               {}{}", self.errors, self.error_kinds());
+        let _ = writeln!(text, "Requests per second  {:.0}", self.requests_per_second);
         let _ = writeln!(text, "Average latency      {:.1} µs", latency.average);
-        let _ = writeln!(text, "Least and greatest   {:.1} µs, {:.1} µs", latency.min, latency.max);
+        let _ = writeln!(text, "Min and max latency  {:.1} µs, {:.1} µs", latency.min, latency.max);
         if let Some(cpu) = self.cpu_us_per_request {
-            let _ = writeln!(text, "Server CPU           {cpu:.3} µs a request");
+            let _ = writeln!(text, "Server CPU           {cpu:.3} µs per request");
         }
         text.push_str(&self.table());
         text.push_str(&bars(&self.all));
@@ -231,7 +266,7 @@ impl Report {
         text
     }
 
-    fn kinds_of_errors(&self) -> String {
+    fn error_kinds(&self) -> String {
         let kinds = self.errors_by_kind.iter().map(|(name, count)| format!("{count} {name}"));
         let kinds = kinds.collect::<Vec<_>>().join(", ");
         if kinds.is_empty() { kinds } else { format!(" ({kinds})") }
@@ -242,7 +277,7 @@ impl Report {
         let width = self.rows.iter().map(|row| name(row).chars().count()).max().unwrap_or(0).max(4);
         let mut text = format!(
             "\n{:width$}  {:8}{:>10}{:>8}{:>10}{LATENCY_HEADER}   CPU µs\n",
-            "node", "command", "requests", "errors", "a second"
+            "node", "command", "requests", "errors", "req/s"
         );
         for row in &self.rows {
             let command = row.command.unwrap_or("both");
@@ -266,12 +301,12 @@ impl Report {
 }
 
 impl Propagation {
-    fn of(plan: &Plan, found: &Found) -> Self {
+    fn of(plan: &Plan, results: &PropagationResults) -> Self {
         let mut all = histogram();
         let mut pairs = Vec::new();
-        for (from, row) in found.pairs.iter().enumerate() {
+        for (from, row) in results.pairs.iter().enumerate() {
             for (to, latencies) in row.iter().enumerate().filter(|(to, _)| *to != from) {
-                let _ = all.add(latencies); // both have the same bounds
+                let _ = all.add(latencies); // cannot fail: equal bounds
                 pairs.push(Pair {
                     from: plan.servers[from].name.clone(),
                     to: plan.servers[to].name.clone(),
@@ -284,7 +319,7 @@ impl Propagation {
             pairs,
             records_seen: all.len(),
             all: Latency::of(&all),
-            resolution_us: Latency::of(&found.polls),
+            resolution_us: Latency::of(&results.polls),
         }
     }
 
@@ -293,7 +328,7 @@ impl Propagation {
         let width = names.max().unwrap_or(0).max(4);
         let _ = writeln!(
             text,
-            "\nPropagation: from the AT line on one node until the record is seen on the other\n\
+            "\nPropagation: from the AT line of the origin until another node shows the record\n\
              {:width$}  {:width$}{:>10}{LATENCY_HEADER}",
             "from", "to", "records"
         );
@@ -306,8 +341,8 @@ impl Propagation {
         push_latency(text, &self.all);
         let _ = writeln!(
             text,
-            "\nSeen by asking again and again; a question took {:.1} µs (median), {:.1} µs (p99), \
-             and so much too long these are at the most.",
+            "\nDetected by polling; a poll took {:.1} µs (median), {:.1} µs (p99), so the figures \
+             overestimate by at most that much.",
             self.resolution_us.p50, self.resolution_us.p99
         );
     }
@@ -319,7 +354,7 @@ fn push_latency(text: &mut String, latency: &Latency) {
     }
 }
 
-/// How latencies are spread: a bar for each doubling.
+/// A histogram of latencies with one bar per power of two.
 fn bars(all: &Histogram<u64>) -> String {
     const WIDTH: u64 = 50;
     if all.is_empty() {
@@ -333,10 +368,10 @@ fn bars(all: &Histogram<u64>) -> String {
             _ => counts.push((up_to, value.count_since_last_iteration())),
         }
     }
-    let most = counts.iter().map(|(_, count)| *count).max().unwrap_or(1);
+    let largest = counts.iter().map(|(_, count)| *count).max().unwrap_or(1);
     let mut text = "\n  up to µs   requests\n".to_owned();
     for (up_to, count) in counts {
-        let bar = "#".repeat((count * WIDTH).div_ceil(most) as usize);
+        let bar = "#".repeat((count * WIDTH).div_ceil(largest) as usize);
         let _ = writeln!(text, "{:10.1} {count:10} {bar}", up_to as f64 / 1e3);
     }
     text

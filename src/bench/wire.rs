@@ -1,33 +1,33 @@
-//! What is written for a request, where its reply ends, and whether it is the right one. Pure.
+//! Wire formats: encodes requests, finds the ends of replies and checks replies. Does no I/O.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use super::clients::{self, Said};
-use super::fault::Fault;
+use super::clients::{self, Payload};
+use super::error::RequestError;
 use crate::protocol::record::Record;
 use crate::protocol::{fields, trim};
 use crate::text::digits::push_digits;
 
-/// What a server speaks.
+/// Protocol of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// That of the herd.
+    /// The herd's protocol.
     Herd,
-    /// An echo server: sends IAMAT lines and expects them back.
+    /// An echo server: IAMAT lines, returned unchanged.
     Echo,
-    /// `set` of location and time under the client's name.
+    /// Memcached: `set` of location and time under the client's name.
     Memcached,
-    /// `SET` of the same, as an inline command.
+    /// Redis: `SET` of the same, as an inline command.
     RedisSet,
-    /// `GEOADD` of the client's position to one sorted set.
+    /// Redis: `GEOADD` of the client's position to one sorted set.
     RedisGeo,
 }
 
 impl Protocol {
-    /// Each with the name that the command line has for it.
+    /// All protocols with their names on the command line.
     pub const NAMES: [(&str, Self); 5] = [
         ("herd", Self::Herd),
         ("echo", Self::Echo),
@@ -37,62 +37,62 @@ impl Protocol {
     ];
 }
 
-/// The two commands; with the other protocols all are of the first kind.
+/// The herd's two commands. Requests of other protocols count as [`CommandKind::Iamat`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A client says where it is.
+pub enum CommandKind {
+    /// Reports a client's location.
     Iamat,
-    /// Somebody asks what is near it.
+    /// Queries a client's location and the places near it.
     Whatsat,
 }
 
-/// A request and what its reply is held against.
+/// A request, with what is needed to check its reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// Which command it is.
-    pub kind: Kind,
-    /// Which client says something or is asked about.
+    /// The command.
+    pub command: CommandKind,
+    /// Number of the client that is reported or queried.
     pub client: u32,
-    /// The time in an IAMAT. Of a WHATSAT: the time of a location that the node is known to hold;
-    /// nothing older may come back. Both in nanoseconds since 1970.
+    /// Timestamp of an IAMAT, or the timestamp of the oldest location that a WHATSAT may return. In
+    /// nanoseconds since the Unix epoch.
     pub time: u64,
-    /// When it was to be sent, in nanoseconds of the benchmark's own clock.
+    /// When the request was scheduled to be sent, in nanoseconds of the benchmark's clock. Latency
+    /// counts from here.
     pub due: u64,
-    said: Said,
+    payload: Payload,
 }
 
 impl Request {
-    /// A request that is to be sent at `due`.
-    pub fn new(kind: Kind, client: u32, time: u64, due: u64) -> Self {
-        Self { kind, client, time, due, said: clients::said(client, time) }
+    /// A request scheduled for `due`.
+    pub fn new(command: CommandKind, client: u32, time: u64, due: u64) -> Self {
+        Self { command, client, time, due, payload: clients::payload(client, time) }
     }
 }
 
-/// What a reply is to a request.
+/// Result of checking a reply against a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judgement {
-    /// Its reply, as it must be.
-    Right,
-    /// Its reply, and something is wrong with it.
-    Faulty(Fault),
-    /// No reply to this request.
-    Foreign,
+pub enum Verdict {
+    /// A valid reply to the request.
+    Valid,
+    /// A reply to the request, but an incorrect one.
+    Invalid(RequestError),
+    /// Not a reply to this request.
+    Unrelated,
 }
 
-/// One side's knowledge of the wire: the protocol, and what a WHATSAT asks and may answer.
+/// Wire format of a protocol, and the parameters and valid results of WHATSATs.
 #[derive(Debug)]
 pub struct Wire {
-    /// What is spoken.
-    pub protocol: Protocol,
-    /// What a WHATSAT asks for behind the client's name.
-    question: Vec<u8>,
-    /// Results that it may bring; 0 where nothing is asked of any source of places.
+    protocol: Protocol,
+    /// Radius and result limit of a WHATSAT, each preceded by a space.
+    query: Vec<u8>,
+    /// Most results that a WHATSAT may return; 0 if the query needs no places provider.
     max_results: usize,
-    /// The names of all nodes: any may have received what another tells.
+    /// Names of all nodes: the record that a node returns may have been received by any other.
     herd: HashSet<Vec<u8>>,
 }
 
-/// The Nearby Search document, as far as it is checked.
+/// The checked fields of a Nearby Search document.
 #[derive(Deserialize)]
 struct Document<'a> {
     #[serde(borrow)]
@@ -112,45 +112,47 @@ struct Place<'a> {
 }
 
 impl Wire {
-    /// WHATSATs ask for `max_results` within `radius_km`, a decimal; `herd` are all nodes' names.
+    /// The wire format of `protocol`. WHATSATs request `max_results` places within `radius_km`, a
+    /// decimal; `herd` contains the names of all nodes.
     pub fn new(
         protocol: Protocol,
         radius_km: &str,
         max_results: u8,
         herd: HashSet<Vec<u8>>,
     ) -> Self {
-        let question = format!(" {radius_km} {max_results}").into_bytes();
-        let nowhere = radius_km.bytes().all(|byte| b"0.".contains(&byte));
-        let max_results = if nowhere { 0 } else { max_results.into() };
-        Self { protocol, question, max_results, herd }
+        let query = format!(" {radius_km} {max_results}").into_bytes();
+        // A node answers a query with radius 0 without places.
+        let is_zero = radius_km.bytes().all(|byte| b"0.".contains(&byte));
+        let max_results = if is_zero { 0 } else { max_results.into() };
+        Self { protocol, query, max_results, herd }
     }
 
-    /// The same for WHATSATs that ask for no places.
+    /// The same wire format with WHATSATs that request no places.
     #[must_use]
     pub fn without_places(&self) -> Self {
         Self::new(self.protocol, "0", 0, self.herd.clone())
     }
 
     /// Appends `request` to `out`.
-    pub fn push(&self, out: &mut Vec<u8>, request: &Request) {
-        let said = &request.said;
-        let client = clients::name(said);
-        let (place, time) = clients::place_and_time(said);
-        match (self.protocol, request.kind) {
-            (Protocol::Herd, Kind::Whatsat) => {
-                push_all(out, &[b"WHATSAT ", client, &self.question]);
+    pub fn encode(&self, out: &mut Vec<u8>, request: &Request) {
+        let payload = &request.payload;
+        let client = clients::name(payload);
+        let (location, time) = clients::location_and_time(payload);
+        match (self.protocol, request.command) {
+            (Protocol::Herd, CommandKind::Whatsat) => {
+                push_all(out, &[b"WHATSAT ", client, &self.query]);
             }
-            (Protocol::Herd | Protocol::Echo, _) => push_all(out, &[b"IAMAT", said]),
+            (Protocol::Herd | Protocol::Echo, _) => push_all(out, &[b"IAMAT", payload]),
             (Protocol::Memcached, _) => {
                 push_all(out, &[b"set ", client, b" 0 0 "]);
-                push_digits(out, (place.len() + 1 + time.len()) as u64, 1);
-                push_all(out, &[b"\r\n", place, b"/", time, b"\r"]);
+                push_digits(out, (location.len() + 1 + time.len()) as u64, 1);
+                push_all(out, &[b"\r\n", location, b"/", time, b"\r"]);
             }
             (Protocol::RedisSet, _) => {
-                push_all(out, &[b"SET ", client, b" ", place, b"/", time, b"\r"]);
+                push_all(out, &[b"SET ", client, b" ", location, b"/", time, b"\r"]);
             }
             (Protocol::RedisGeo, _) => {
-                let (latitude, longitude) = place.split_at(place.len() / 2);
+                let (latitude, longitude) = location.split_at(location.len() / 2);
                 out.extend_from_slice(b"*5");
                 for word in [b"GEOADD", &b"fleet"[..], longitude, &latitude[1..], client] {
                     out.extend_from_slice(b"\r\n$");
@@ -163,12 +165,12 @@ impl Wire {
         out.push(b'\n');
     }
 
-    /// The length of the reply at the start of `input`, if all of it is there. `first` is the
-    /// request that is to be answered next. `searched` bytes are known not to hold its end.
+    /// Length of the reply at the start of `input`, or `None` if it is incomplete. `next` is the
+    /// command of the next outstanding request. The first `searched` bytes do not contain the end.
     pub fn reply_length(
         &self,
         input: &[u8],
-        first: Option<Kind>,
+        next: Option<CommandKind>,
         searched: usize,
     ) -> Option<usize> {
         let line = memchr::memchr(b'\n', input)? + 1;
@@ -176,42 +178,42 @@ impl Wire {
             return Some(line);
         }
         match input.get(line) {
-            // No reply begins with a brace: this is what belongs to the AT line before it.
+            // No reply starts with a brace: this document belongs to the AT line before it.
             Some(b'{') => {
                 let from = searched.saturating_sub(1).max(line);
                 memchr::memmem::find(&input[from..], b"\n\n").map(|at| from + at + 2)
             }
-            None if first == Some(Kind::Whatsat) => None,
+            None if next == Some(CommandKind::Whatsat) => None,
             _ => Some(line),
         }
     }
 
-    /// What `reply`, of the node whose AT lines begin with `prefix`, is to `request`.
-    pub fn judge(&self, reply: &[u8], request: &Request, prefix: &[u8]) -> Judgement {
-        let right = |is: bool| {
-            if is { Judgement::Right } else { Judgement::Faulty(Fault::Wrong) }
+    /// Checks `reply` against `request`. `prefix` is the start of the AT lines of the server.
+    pub fn check(&self, reply: &[u8], request: &Request, prefix: &[u8]) -> Verdict {
+        let valid_if = |is_valid: bool| {
+            if is_valid { Verdict::Valid } else { Verdict::Invalid(RequestError::Wrong) }
         };
-        match (self.protocol, request.kind) {
-            (Protocol::Herd, Kind::Iamat) => judge_iamat(reply, &request.said, prefix),
-            (Protocol::Herd, Kind::Whatsat) => self.judge_whatsat(reply, request),
-            (Protocol::Echo, _) => right(
+        match (self.protocol, request.command) {
+            (Protocol::Herd, CommandKind::Iamat) => check_iamat(reply, &request.payload, prefix),
+            (Protocol::Herd, CommandKind::Whatsat) => self.check_whatsat(reply, request),
+            (Protocol::Echo, _) => valid_if(
                 reply.strip_prefix(b"IAMAT").and_then(|rest| rest.strip_suffix(b"\n"))
-                    == Some(&request.said),
+                    == Some(&request.payload),
             ),
-            (Protocol::Memcached, _) => right(reply == b"STORED\r\n"),
-            (Protocol::RedisSet, _) => right(reply == b"+OK\r\n"),
-            (Protocol::RedisGeo, _) => right(reply == b":0\r\n" || reply == b":1\r\n"),
+            (Protocol::Memcached, _) => valid_if(reply == b"STORED\r\n"),
+            (Protocol::RedisSet, _) => valid_if(reply == b"+OK\r\n"),
+            (Protocol::RedisGeo, _) => valid_if(reply == b":0\r\n" || reply == b":1\r\n"),
         }
     }
 
-    fn judge_whatsat(&self, reply: &[u8], request: &Request) -> Judgement {
-        let client = clients::name(&request.said);
+    fn check_whatsat(&self, reply: &[u8], request: &Request) -> Verdict {
+        let client = clients::name(&request.payload);
         let refusal = reply.strip_prefix(b"? ");
         if let Some([b"WHATSAT", name, ..]) = refusal.and_then(|line| fields::<4>(line)) {
             return if name == client {
-                Judgement::Faulty(Fault::Wrong)
+                Verdict::Invalid(RequestError::Wrong)
             } else {
-                Judgement::Foreign
+                Verdict::Unrelated
             };
         }
         let line = memchr::memchr(b'\n', reply).unwrap_or(reply.len());
@@ -219,29 +221,29 @@ impl Wire {
         let document = trim(document);
         let record = Record::parse(line).filter(|record| record.client == client);
         let Some(record) = record.filter(|_| !document.is_empty()) else {
-            return Judgement::Foreign;
+            return Verdict::Unrelated;
         };
-        match clients::said_at(&record, client) {
-            Some(_) if !self.herd.contains(record.server) => Judgement::Faulty(Fault::Wrong),
-            Some(time) if time < request.time => Judgement::Faulty(Fault::Stale),
-            Some(_) => self.judge_document(document),
-            None => Judgement::Faulty(Fault::Wrong),
+        match clients::sent_at(&record, client) {
+            Some(_) if !self.herd.contains(record.server) => Verdict::Invalid(RequestError::Wrong),
+            Some(time) if time < request.time => Verdict::Invalid(RequestError::Stale),
+            Some(_) => self.check_document(document),
+            None => Verdict::Invalid(RequestError::Wrong),
         }
     }
 
-    fn judge_document(&self, document: &[u8]) -> Judgement {
+    fn check_document(&self, document: &[u8]) -> Verdict {
         let Ok(Document { status, results, .. }) = serde_json::from_slice(document) else {
-            return Judgement::Faulty(Fault::Wrong);
+            return Verdict::Invalid(RequestError::Wrong);
         };
         match &*status {
-            "OK" if (1..=self.max_results).contains(&results.len()) => Judgement::Right,
-            "ZERO_RESULTS" if results.is_empty() => Judgement::Right,
+            "OK" if (1..=self.max_results).contains(&results.len()) => Verdict::Valid,
+            "ZERO_RESULTS" if results.is_empty() => Verdict::Valid,
             "UNKNOWN_ERROR" | "OVER_QUERY_LIMIT" | "REQUEST_DENIED"
                 if results.is_empty() && self.max_results > 0 =>
             {
-                Judgement::Faulty(Fault::NoPlaces)
+                Verdict::Invalid(RequestError::NoPlaces)
             }
-            _ => Judgement::Faulty(Fault::Wrong),
+            _ => Verdict::Invalid(RequestError::Wrong),
         }
     }
 }
@@ -252,27 +254,27 @@ fn push_all(out: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
-fn judge_iamat(reply: &[u8], said: &Said, prefix: &[u8]) -> Judgement {
+fn check_iamat(reply: &[u8], payload: &Payload, prefix: &[u8]) -> Verdict {
     let line = reply.strip_suffix(b"\n").unwrap_or(reply);
-    if let Some(head) = line.strip_suffix(said) {
+    if let Some(head) = line.strip_suffix(payload) {
         return match head.strip_prefix(prefix) {
-            Some(difference) if is_difference(difference) => Judgement::Right,
-            _ => Judgement::Faulty(Fault::Wrong),
+            Some(difference) if is_difference(difference) => Verdict::Valid,
+            _ => Verdict::Invalid(RequestError::Wrong),
         };
     }
-    // Client and time tell whose reply it is, whatever else became of it.
-    let (_, time) = clients::place_and_time(said);
-    let about = match (fields::<5>(line), fields::<6>(line)) {
+    // Client and time identify the request, whatever else is wrong with the reply.
+    let (_, time) = clients::location_and_time(payload);
+    let subject = match (fields::<5>(line), fields::<6>(line)) {
         (Some([b"?", b"IAMAT", client, _, at]), _) | (_, Some([b"AT", _, _, client, _, at])) => {
             Some((client, at))
         }
         _ => None,
     };
-    let ours = about == Some((clients::name(said), time));
-    if ours { Judgement::Faulty(Fault::Wrong) } else { Judgement::Foreign }
+    let is_ours = subject == Some((clients::name(payload), time));
+    if is_ours { Verdict::Invalid(RequestError::Wrong) } else { Verdict::Unrelated }
 }
 
-/// A sign, digits, a point and nine digits.
+/// Returns whether `field` is a clock difference: a sign, digits, a point and nine digits.
 fn is_difference(field: &[u8]) -> bool {
     let [b'+' | b'-', digits @ ..] = field else { return false };
     let Some(point) = digits.len().checked_sub(10).filter(|&point| point > 0) else { return false };
@@ -285,22 +287,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_other_protocols_get_the_same_record_and_their_own_replies() {
-        let request = Request::new(Kind::Iamat, 7, 1_621_464_827_959_498_503, 0);
-        let said = String::from_utf8(request.said.to_vec()).unwrap();
-        let fields: Vec<&str> = said.split_whitespace().collect();
-        let [client, place, time] = fields[..] else { panic!("{said}") };
-        let (latitude, longitude) = (&place[1..10], &place[10..]);
+    fn other_protocols_send_the_same_record_and_expect_their_own_replies() {
+        let request = Request::new(CommandKind::Iamat, 7, 1_621_464_827_959_498_503, 0);
+        let payload = String::from_utf8(request.payload.to_vec()).unwrap();
+        let fields: Vec<&str> = payload.split_whitespace().collect();
+        let [client, location, time] = fields[..] else { panic!("{payload}") };
+        let (latitude, longitude) = (&location[1..10], &location[10..]);
         for (protocol, sent, replies) in [
-            (Protocol::Echo, format!("IAMAT{said}\n"), vec![format!("IAMAT{said}\n")]),
+            (Protocol::Echo, format!("IAMAT{payload}\n"), vec![format!("IAMAT{payload}\n")]),
             (
                 Protocol::Memcached,
-                format!("set {client} 0 0 42\r\n{place}/{time}\r\n"),
+                format!("set {client} 0 0 42\r\n{location}/{time}\r\n"),
                 vec!["STORED\r\n".to_owned()],
             ),
             (
                 Protocol::RedisSet,
-                format!("SET {client} {place}/{time}\r\n"),
+                format!("SET {client} {location}/{time}\r\n"),
                 vec!["+OK\r\n".to_owned()],
             ),
             (
@@ -314,13 +316,13 @@ mod tests {
         ] {
             let wire = Wire::new(protocol, "10", 5, HashSet::new());
             let mut out = Vec::new();
-            wire.push(&mut out, &request);
+            wire.encode(&mut out, &request);
             assert_eq!(String::from_utf8(out).unwrap(), sent);
             for reply in replies {
-                assert_eq!(wire.judge(reply.as_bytes(), &request, b""), Judgement::Right);
+                assert_eq!(wire.check(reply.as_bytes(), &request, b""), Verdict::Valid);
             }
-            let error = wire.judge(b"-ERR\r\n", &request, b"");
-            assert_eq!(error, Judgement::Faulty(Fault::Wrong), "{protocol:?}");
+            let error = wire.check(b"-ERR\r\n", &request, b"");
+            assert_eq!(error, Verdict::Invalid(RequestError::Wrong), "{protocol:?}");
         }
     }
 }

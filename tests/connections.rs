@@ -25,7 +25,7 @@ fn pipelined_commands_are_answered_in_order() {
         commands.push(format!("what {i}"));
         if i % 10 == 0 {
             commands.push(format!("WHATSAT c{} 10 5", i % 7));
-            commands.push(format!("WHATSAT nobody{i} 10 5"));
+            commands.push(format!("WHATSAT unknown{i} 10 5"));
         }
     }
     let sender = client.send_in_background(lines(commands));
@@ -39,7 +39,7 @@ fn pipelined_commands_are_answered_in_order() {
             assert_bytes(&reply.at, &line);
             assert_eq!(reply.status(), "OK");
             assert_eq!(reply.results().len(), 5);
-            assert_bytes(&client.line(), format!("? WHATSAT nobody{i} 10 5\n").as_bytes());
+            assert_bytes(&client.line(), format!("? WHATSAT unknown{i} 10 5\n").as_bytes());
         }
     }
     sender.join().unwrap();
@@ -71,7 +71,7 @@ const SESSION: &[u8] = b"IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1621464827
     IAMAT bad +91+0 1\n\
     IAMAT \xa0\x1c\xff +1-1/ -.5\x0b\n\
     \x0cWHATSAT\t\xa0\x1c\xff  0 20\n\
-    WHATSAT nobody 1 1\n\
+    WHATSAT unknown 1 1\n\
     GET / HTTP/1.1\r\n\
     IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1621464827\n\
     WHATSAT kiwi.cs.ucla.edu 50 0\n\

@@ -552,7 +552,7 @@ fn an_invalid_line_is_echoed_trimmed_and_otherwise_unchanged() {
         (b" \x1c \x1f ", b"\x1c \x1f"),
         (b"\x1b[2J%d\\n{}", b"\x1b[2J%d\\n{}"),
         (b"IAMAT   kiwi\t+1+1   x ", b"IAMAT   kiwi\t+1+1   x"),
-        (b" WHATSAT  nobody  10  5 ", b"WHATSAT  nobody  10  5"),
+        (b" WHATSAT  unknown  10  5 ", b"WHATSAT  unknown  10  5"),
     ];
     let mut client = herd.client("Solo");
     for (line, echoed) in table {

@@ -26,13 +26,13 @@ impl Solo {
         Self::with("", "")
     }
 
-    /// `http` goes into its section `http`, `extra` behind that.
+    /// Adds `http` to the section `http`, and `extra` after it.
     fn with(http: &str, extra: &str) -> Self {
         let port = free_port();
         let section = format!("http: {{ports: {{Solo: {port}}}{http}}}\n{extra}");
         let solo = Self { herd: Herd::solo_with(&section), http: port };
-        // The port of clients is there a moment before.
-        eventually("it accepts", DEADLINE, || TcpStream::connect(solo.address()).ok());
+        // The client port accepts a moment earlier.
+        eventually("the node accepts", DEADLINE, || TcpStream::connect(solo.address()).ok());
         solo
     }
 
@@ -44,14 +44,14 @@ impl Solo {
         (Ipv4Addr::LOCALHOST, self.http).into()
     }
 
-    /// A GET on a connection of its own.
+    /// Sends a GET on a new connection.
     fn get(&self, target: &str) -> Response {
         let mut client = self.connect();
         client.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes());
         Response::read(&mut client)
     }
 
-    /// Has clients with these locations.
+    /// Stores clients with these locations.
     fn hold(&self, clients: &[(&str, &str)]) {
         let mut client = self.herd.client("Solo");
         for (name, location) in clients {
@@ -66,7 +66,7 @@ impl Solo {
         Events::new(client)
     }
 
-    /// The value of a sample without labels, or with these.
+    /// The value of a metric; `sample` includes the labels.
     fn metric(&self, sample: &str) -> u64 {
         let text = String::from_utf8(self.get("/metrics").body).unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
@@ -96,7 +96,7 @@ impl Response {
         response
     }
 
-    /// The head alone.
+    /// Reads the head only.
     fn head(client: &mut Client) -> Self {
         let head = String::from_utf8(client.until(b"\r\n\r\n")).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
@@ -112,7 +112,7 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}", show(&self.body)))
     }
 
-    /// The names of the clients in a feature collection, sorted.
+    /// The sorted names of the clients in a feature collection.
     fn clients(&self) -> Vec<String> {
         let json = self.json();
         let name = |feature: &Value| feature["properties"]["client"].as_str().unwrap().to_owned();
@@ -122,7 +122,7 @@ impl Response {
     }
 }
 
-/// The next chunk of a body; `None` at its end.
+/// Reads the next chunk of a body; `None` at its end.
 fn chunk(client: &mut Client) -> Option<Vec<u8>> {
     let size = String::from_utf8(client.until(b"\r\n")).unwrap();
     let size = usize::from_str_radix(size.trim_end(), 16).unwrap();
@@ -172,13 +172,13 @@ impl Events {
                 }
                 continue;
             }
-            let more = chunk(&mut self.client).expect("the events do not end");
+            let more = chunk(&mut self.client).expect("the event stream has ended");
             self.received.extend(more);
         }
     }
 
-    /// The names of all clients that come before `ready`, behind a `reset`.
-    fn all(&mut self) -> Vec<String> {
+    /// Reads a snapshot from `reset` to `ready`. Returns the sorted names of its clients.
+    fn snapshot(&mut self) -> Vec<String> {
         assert_eq!(self.next().kind, "reset");
         let mut names = Vec::new();
         loop {
@@ -199,14 +199,14 @@ impl Event {
         self.data["properties"]["client"].as_str().unwrap()
     }
 
-    /// The client's time in whole seconds.
+    /// The client's time, truncated to seconds.
     fn time(&self) -> i64 {
         self.data["properties"]["time"].as_f64().unwrap() as i64
     }
 }
 
 #[test]
-fn every_endpoint_answers() {
+fn every_endpoint_responds() {
     let solo = Solo::new();
     solo.hold(&[("kiwi", "+34.068930-118.445127")]);
     for (target, media) in [
@@ -222,7 +222,7 @@ fn every_endpoint_answers() {
         let response = solo.get(target);
         assert_eq!((response.status, response.field("Content-Type")), (200, Some(media)));
         assert!(!response.body.is_empty(), "{target}");
-        // Nothing of another site runs, frames it or reads it.
+        // Other sites can neither run scripts in the response, nor frame it, nor read it.
         let policy = response.field("Content-Security-Policy").unwrap();
         assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
         assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
@@ -238,8 +238,8 @@ fn every_endpoint_answers() {
     for (target, status) in [
         ("/nothing", 404),
         ("/assets/../../etc/passwd", 404),
-        ("/api/clients/nobody", 404),
-        ("/api/clients/nobody/places", 404),
+        ("/api/clients/unknown", 404),
+        ("/api/clients/unknown/places", 404),
         ("/api/clients/%zz", 404),
         ("/api/clients?bbox=1,2,3", 400),
         ("/api/clients?limit=0", 400),
@@ -256,17 +256,17 @@ fn every_endpoint_answers() {
 }
 
 #[test]
-fn off_where_the_section_is_absent() {
+fn without_the_section_there_is_no_http_port() {
     let herd = Herd::solo();
     let log = herd.log_lines("Solo").join("\n");
     assert!(!log.contains("http://"), "{log}");
-    // And on the client port nothing is spoken but the line protocol.
+    // The client port accepts the line protocol only.
     let reply = herd.exchange("Solo", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(show(&reply), "? GET / HTTP/1.1\\n");
 }
 
 #[test]
-fn requests_may_come_in_pieces_and_in_pipelines() {
+fn requests_may_be_split_and_pipelined() {
     let solo = Solo::new();
     let one = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let expected = solo.connect().exchange(one);
@@ -278,14 +278,14 @@ fn requests_may_come_in_pieces_and_in_pipelines() {
         client.half_close();
         assert_eq!(show(&client.rest()), show(&expected), "cut at {cut}");
     }
-    // Far more in one go than may be answered before something has been read.
+    // Far more requests at once than are answered before responses are read.
     let many = 5_000;
     let client = solo.connect();
     let sending = client.send_and_half_close_in_background(one.repeat(many));
     let mut client = client;
     assert!(client.rest() == expected.repeat(many));
     sending.join().unwrap();
-    // A listing and places, which are not there at once, keep their place.
+    // Listings and places, which take longer, do not change the order of responses.
     solo.hold(&[("kiwi", "+34.068930-118.445127")]);
     let mut client = solo.connect();
     for target in ["/api/clients", "/api/clients/kiwi/places", "/nothing", "/healthz"] {
@@ -298,26 +298,26 @@ fn requests_may_come_in_pieces_and_in_pipelines() {
 }
 
 #[test]
-fn head_has_the_head_and_nothing_else() {
+fn head_returns_the_head_of_get() {
     let solo = Solo::new();
     for target in ["/", "/healthz", "/api/clients", "/api/herd", "/nothing"] {
-        let ask = |method: &str| {
+        let send = |method: &str| {
             let request = format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
             solo.connect().exchange(request.as_bytes())
         };
-        let (head, whole) = (ask("HEAD"), ask("GET"));
+        let (head, full) = (send("HEAD"), send("GET"));
         assert!(head.ends_with(b"\r\n\r\n"), "{}", show(&head));
         let length = |reply: &[u8]| common::find(reply, b"\r\n\r\n").unwrap() + 4;
         assert_eq!(length(&head), head.len(), "{target}");
-        // The state of the herd is another one by then.
+        // The state of the herd changes between the two requests.
         if target != "/api/herd" {
-            assert_eq!(show(&head), show(&whole[..length(&whole)]), "{target}");
+            assert_eq!(show(&head), show(&full[..length(&full)]), "{target}");
         }
     }
 }
 
 #[test]
-fn what_is_no_request_is_refused_and_closes() {
+fn invalid_requests_are_rejected_and_close_the_connection() {
     let solo = Solo::new();
     let filler = "x".repeat(9000);
     for (request, status) in [
@@ -336,7 +336,7 @@ fn what_is_no_request_is_refused_and_closes() {
     ] {
         let mut client = solo.connect();
         client.send(request.as_bytes());
-        // Whatever comes behind it is not executed.
+        // What follows it is not executed.
         let response = Response::read(&mut client);
         assert_eq!(response.status, status, "{request}");
         assert!(response.json()["error"].is_string());
@@ -351,9 +351,9 @@ fn what_is_no_request_is_refused_and_closes() {
     assert_eq!(solo.herd.held("Solo", "kiwi"), None);
 }
 
-/// A page of another site whose name leads here reads nothing.
+/// Defends against DNS rebinding.
 #[test]
-fn only_names_of_this_node_are_answered() {
+fn only_requests_to_names_of_this_node_are_served() {
     let solo = Solo::with(", hosts: [map.example]", "");
     for (host, status) in [
         ("localhost", 200),
@@ -370,28 +370,28 @@ fn only_names_of_this_node_are_answered() {
         let response = Response::read(&mut client);
         assert_eq!(response.status, status, "{host}");
         if status == 421 {
-            let why = response.json()["error"].as_str().unwrap().to_owned();
-            assert!(why.contains("http.hosts"), "{why}");
+            let reason = response.json()["error"].as_str().unwrap().to_owned();
+            assert!(reason.contains("http.hosts"), "{reason}");
         }
     }
 }
 
 #[test]
-fn other_sites_read_only_if_they_are_configured() {
+fn other_sites_can_read_responses_only_if_configured() {
     let solo = Solo::with(", cors_origin: \"https://map.example\"", "");
     let response = solo.get("/api/herd");
     assert_eq!(response.field("Access-Control-Allow-Origin"), Some("https://map.example"));
 }
 
 #[test]
-fn assets_have_tags_and_are_compressed_for_who_wants() {
+fn assets_have_entity_tags_and_are_compressed_on_request() {
     let solo = Solo::new();
-    let ask = |fields: &str| {
+    let get = |fields: &str| {
         let mut client = solo.connect();
         client.send(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n").as_bytes());
         Response::read(&mut client)
     };
-    let (plain, packed) = (ask(""), ask("Accept-Encoding: gzip\r\n"));
+    let (plain, packed) = (get(""), get("Accept-Encoding: gzip\r\n"));
     assert_eq!(
         (plain.field("Content-Encoding"), packed.field("Content-Encoding")),
         (None, Some("gzip"))
@@ -400,29 +400,29 @@ fn assets_have_tags_and_are_compressed_for_who_wants() {
     assert!(packed.body.starts_with(b"\x1f\x8b") && packed.body.len() < plain.body.len());
     let tag = plain.field("ETag").unwrap();
     assert_ne!(Some(tag), packed.field("ETag"));
-    let again = ask(&format!("If-None-Match: \"other\", W/{tag}\r\n"));
+    let again = get(&format!("If-None-Match: \"other\", W/{tag}\r\n"));
     assert_eq!((again.status, again.field("ETag"), again.body.len()), (304, Some(tag), 0));
-    assert_eq!(ask("If-None-Match: \"other\"\r\n").status, 200);
+    assert_eq!(get("If-None-Match: \"other\"\r\n").status, 200);
 }
 
 #[test]
-fn the_deadlines_of_clients_are_those_of_browsers() {
+fn a_head_that_is_not_completed_in_time_closes_the_connection() {
     let solo = Solo::with("", "limits: {line_timeout_s: 1}");
     let mut slow = solo.connect();
     slow.send(b"GET / HTTP/1.1\r\nHost: loc");
-    assert_eq!(show(&slow.rest()), "", "a head that does not end");
+    assert_eq!(show(&slow.rest()), "", "an incomplete head");
     assert!(solo.metric("proxy_herd_timeouts_total{deadline=\"line\"}") >= 1);
-    // An empty line in front of a request is none, and does not make it one that has begun.
+    // An empty line before a request is ignored.
     let mut client = solo.connect();
     client.send(b"\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(Response::read(&mut client).status, 200);
 }
 
 #[test]
-fn the_limit_on_connections_is_for_all() {
+fn the_connection_limit_is_shared_with_clients() {
     let solo = Solo::with("", "limits: {max_connections: 2}");
     let client = solo.herd.crowd("Solo", 1);
-    let mut browser = eventually("there is room for one", DEADLINE, || {
+    let mut browser = eventually("there is room for one connection", DEADLINE, || {
         let mut browser = solo.connect();
         browser.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
         (Response::read(&mut browser).status == 200).then_some(browser)
@@ -438,7 +438,7 @@ fn the_limit_on_connections_is_for_all() {
 }
 
 #[test]
-fn who_does_not_read_a_listing_is_closed_and_costs_little() {
+fn a_connection_that_does_not_read_a_listing_is_closed() {
     let solo = Solo::with("", "limits: {write_timeout_s: 3}");
     let mut client = solo.herd.client("Solo");
     let commands = (0..20_000).map(|n| format!("IAMAT client-{n} +1-1 1621464827"));
@@ -449,25 +449,24 @@ fn who_does_not_read_a_listing_is_closed_and_costs_little() {
     sending.join().unwrap();
     let mut deaf = Client::connect_narrow(solo.address());
     deaf.send(b"GET /api/clients?limit=100000 HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    eventually("it is closed", DEADLINE, || {
+    eventually("the connection is closed", DEADLINE, || {
         (solo.metric("proxy_herd_timeouts_total{deadline=\"write\"}") >= 1).then_some(())
     });
-    // More than may be under way at once, each given up in the middle.
+    // More listings than may be in progress at once, each reset before its end.
     for _ in 0..70 {
         let mut gone = Client::connect_narrow(solo.address());
         gone.send(b"GET /api/clients?limit=100000 HTTP/1.1\r\nHost: localhost\r\n\r\n");
         assert_eq!(Response::head(&mut gone).status, 200);
         gone.reset_when_dropped();
         drop(gone);
-        eventually("it is forgotten", DEADLINE, || {
+        eventually("its resources are released", DEADLINE, || {
             (solo.metric("proxy_herd_connections{kind=\"http\"}") == 1).then_some(())
         });
     }
 }
 
-/// The node stops in the middle of a body, and sends the rest to whoever reads it.
 #[test]
-fn a_body_under_way_is_whole_though_the_node_stops() {
+fn a_body_in_progress_is_completed_during_shutdown() {
     let solo = Solo::new();
     let mut client = Client::connect_narrow(solo.address());
     client.send(b"GET /land.json HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -479,7 +478,7 @@ fn a_body_under_way_is_whole_though_the_node_stops() {
 }
 
 #[test]
-fn boxes_pages_and_names() {
+fn listings_can_be_filtered_and_paged() {
     let solo = Solo::new();
     solo.hold(&[
         ("fiji", "-17.7+178.0"),
@@ -519,7 +518,7 @@ fn boxes_pages_and_names() {
         (["fiji", "greenwich", "line", "pole", "taveuni"].map(str::to_owned).to_vec(), 3)
     );
 
-    // Names are bytes, and the id of a feature leads back to it.
+    // Names are arbitrary bytes, and the id of a feature works in a path.
     let name = b"\xff/\"%\\caf\xc3\xa9";
     let mut client = solo.herd.client("Solo");
     client.ask(&[b"IAMAT ", &name[..], b" +5+5 1621464827"].concat());
@@ -534,7 +533,7 @@ fn boxes_pages_and_names() {
 }
 
 #[test]
-fn a_long_listing_is_whole_and_lets_others_go_between() {
+fn a_long_listing_is_complete() {
     let solo = Solo::new();
     let many = 30_000;
     let mut client = solo.herd.client("Solo");
@@ -549,7 +548,7 @@ fn a_long_listing_is_whole_and_lets_others_go_between() {
     assert_eq!(names.len(), many);
     assert!(names.windows(2).all(|pair| pair[0] != pair[1]));
     assert_eq!(listing.json()["held"], many);
-    // HTTP/1.0 knows no chunks: the body ends with the connection.
+    // HTTP/1.0 has no chunks: the body ends with the connection.
     let reply = solo.connect().exchange(b"GET /api/clients?limit=100000 HTTP/1.0\r\n\r\n");
     let body = &reply[common::find(&reply, b"\r\n\r\n").unwrap() + 4..];
     let json: Value = serde_json::from_slice(body).unwrap();
@@ -557,15 +556,15 @@ fn a_long_listing_is_whole_and_lets_others_go_between() {
 }
 
 #[test]
-fn events_tell_what_is_there_and_what_changes() {
+fn events_report_a_snapshot_and_then_changes() {
     let solo = Solo::new();
     solo.hold(&[("in", "+10+10"), ("out", "+50+50"), ("other", "+11+11")]);
     let mut all = solo.subscribe("", "");
     let mut boxed = solo.subscribe("?bbox=5,5,15,15", "");
     let mut named = solo.subscribe("?client=in&client=ne%77", "");
-    assert_eq!(all.all(), ["in", "other", "out"]);
-    assert_eq!(boxed.all(), ["in", "other"]);
-    assert_eq!(named.all(), ["in"]);
+    assert_eq!(all.snapshot(), ["in", "other", "out"]);
+    assert_eq!(boxed.snapshot(), ["in", "other"]);
+    assert_eq!(named.snapshot(), ["in"]);
     let mut client = solo.herd.client("Solo");
     client.iamat("out", "+60+60", "1621464828");
     client.iamat("new", "+12+12", "1621464828");
@@ -578,7 +577,7 @@ fn events_tell_what_is_there_and_what_changes() {
     assert_eq!(names(&mut all, 3), ["in", "new", "out"]);
     assert_eq!(names(&mut boxed, 2), ["in", "new"]);
     assert_eq!(names(&mut named, 2), ["in", "new"]);
-    // Whoever leaves a box says so to those who watch it, and nothing after that.
+    // A client that leaves a box is reported to the subscribers of the box once more.
     client.iamat("new", "+20+20", "1621464829");
     for events in [&mut all, &mut boxed] {
         let event = events.next();
@@ -587,7 +586,7 @@ fn events_tell_what_is_there_and_what_changes() {
     }
     client.iamat("new", "+21+21", "1621464830");
     assert_eq!(all.next().client(), "new");
-    // A repeat is no change. What comes next is what follows it.
+    // A repeated update is not a change, so the next event is that of the update after it.
     client.iamat("in", "+13+13", "1621464828");
     client.iamat("other", "+14+14", "1621464829");
     let event = boxed.next();
@@ -595,17 +594,17 @@ fn events_tell_what_is_there_and_what_changes() {
     assert_eq!(event.data["geometry"]["coordinates"], serde_json::json!([14.0, 14.0]));
     assert_eq!(solo.metric("proxy_herd_event_subscribers"), 3);
     drop((all, boxed, named));
-    eventually("those who have gone are forgotten", DEADLINE, || {
+    eventually("the subscribers are removed", DEADLINE, || {
         (solo.metric("proxy_herd_event_subscribers") == 0).then_some(())
     });
 }
 
 #[test]
-fn events_go_on_where_they_broke_off() {
+fn events_resume_after_the_last_event_id() {
     let solo = Solo::new();
     solo.hold(&[("a", "+1+1"), ("b", "+2+2")]);
     let mut first = solo.subscribe("", "");
-    first.all();
+    first.snapshot();
     let mut client = solo.herd.client("Solo");
     client.iamat("a", "+1+1", "1621464828");
     let id = first.next().id.unwrap();
@@ -613,55 +612,51 @@ fn events_go_on_where_they_broke_off() {
     client.iamat("b", "+2+2", "1621464829");
     let mut second = solo.subscribe("", &format!("Last-Event-ID: {id}\r\n"));
     let event = second.next();
-    assert_eq!(
-        (event.kind.as_str(), event.client()),
-        ("client", "b"),
-        "no reset, and nothing twice"
-    );
-    // What cannot be gone on from is told, and all there is.
+    assert_eq!((event.kind.as_str(), event.client()), ("client", "b"), "no reset and no duplicate");
+    // From an id that cannot be resumed, the stream starts over with a snapshot.
     let parts: Vec<&str> = id.split('-').collect();
     for other in ["1-1-1", "", "x", &format!("{}-{}-999999", parts[0], parts[1])] {
         let mut events = solo.subscribe("", &format!("Last-Event-ID: {other}\r\n"));
-        assert_eq!(events.all(), ["a", "b"], "{other}");
+        assert_eq!(events.snapshot(), ["a", "b"], "{other}");
     }
     let mut by_query = solo.subscribe(&format!("?last_event_id={id}"), "");
     assert_eq!(by_query.next().client(), "b");
 }
 
-/// The end of a listener's side is the end, whether it comes with the request or later.
+/// Whether the half-close arrives with the request or later.
 #[test]
-fn who_half_closes_has_stopped_listening() {
+fn a_half_close_ends_a_subscription() {
     let solo = Solo::new();
     let mut later = solo.subscribe("", "");
-    assert!(later.all().is_empty());
+    assert!(later.snapshot().is_empty());
     later.client.half_close();
     later.client.rest();
-    // Both are there when the node looks.
+    // Stop the node, so that it sees the request and the half-close together.
     solo.herd.signal("Solo", "STOP");
     let mut client = solo.connect();
     client.send(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");
     client.half_close();
     solo.herd.signal("Solo", "CONT");
-    let heard = client.rest();
-    assert!(heard.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", show(&heard));
-    eventually("both are forgotten", DEADLINE, || {
+    let response = client.rest();
+    assert!(response.starts_with(b"HTTP/1.1 200 OK\r\n"), "{}", show(&response));
+    eventually("both subscribers are removed", DEADLINE, || {
         (solo.metric("proxy_herd_event_subscribers") == 0).then_some(())
     });
 }
 
-/// A browser that does not read is owed the newest of each client, not every change.
+/// A subscriber that does not read misses superseded changes only.
 #[test]
-fn a_slow_subscriber_gets_the_newest() {
+fn a_slow_subscriber_receives_the_newest_position_of_each_client() {
     let solo = Solo::with("", "limits: {write_timeout_s: 600}");
     let (clients, rounds) = (400, 40);
     let head = b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut slow = Client::connect_narrow(solo.address());
     slow.send(head);
     let mut slow = Events::new(slow);
-    assert_eq!(slow.all().len(), 0);
+    assert_eq!(slow.snapshot().len(), 0);
     let last = format!("client-{}", clients - 1);
     let mut fast = solo.subscribe(&format!("?client={last}"), "");
-    fast.all();
+    fast.snapshot();
     let mut client = solo.herd.client("Solo");
     for round in 0..rounds {
         let commands = (0..clients).map(|n| format!("IAMAT client-{n} +1+1 {}", 1000 + round));
@@ -669,18 +664,18 @@ fn a_slow_subscriber_gets_the_newest() {
         for _ in 0..clients {
             client.line();
         }
-        assert_eq!(fast.next().time(), 1000 + round, "a flush for each round");
+        assert_eq!(fast.next().time(), 1000 + round, "one flush per round");
     }
     let (mut newest, mut received) = (HashMap::new(), 0);
     while newest.values().filter(|&&time| time == 1000 + rounds - 1).count() < clients {
         let event = slow.next();
         let time = event.time();
         let before = newest.insert(event.client().to_owned(), time);
-        assert!(before.is_none_or(|before| before < time), "never back, never twice");
+        assert!(before.is_none_or(|before| before < time), "no older position and no duplicate");
         received += 1;
     }
     client.iamat("marker", "+1+1", "5000");
-    assert_eq!(slow.next().client(), "marker", "what was superseded does not come again");
+    assert_eq!(slow.next().client(), "marker", "superseded changes are not sent");
     let sent = clients * usize::try_from(rounds).unwrap();
     assert!(received < sent / 2, "{received} of {sent}");
 }

@@ -1,4 +1,4 @@
-//! The HTTP side as tools see it: Prometheus, Grafana, `--status`.
+//! The HTTP side with its tools: Prometheus, Grafana, `--status`.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,7 +18,7 @@ use std::process::{Command, Output, Stdio};
 
 use common::{Client, DEADLINE, Herd, eventually, free_port, show};
 
-/// The section `http` for these nodes, and the port of each.
+/// Returns the section `http` for these nodes, and their ports.
 fn section(nodes: &[&str]) -> (String, BTreeMap<String, u16>) {
     let ports: BTreeMap<String, u16> =
         nodes.iter().map(|&name| (name.to_owned(), free_port())).collect();
@@ -33,10 +33,10 @@ fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// The body of a response, on a connection of its own.
+/// Returns the body of a response to a request on a new connection.
 fn get(port: u16, target: &str) -> String {
     let address = local(port);
-    eventually("it accepts", DEADLINE, || TcpStream::connect(address).ok());
+    eventually("the node accepts", DEADLINE, || TcpStream::connect(address).ok());
     let request = format!("GET {target} HTTP/1.0\r\nHost: localhost\r\n\r\n");
     let response = Client::connect(address).exchange(request.as_bytes());
     let response =
@@ -46,8 +46,8 @@ fn get(port: u16, target: &str) -> String {
     body.to_owned()
 }
 
-/// `/metrics` of a node that has everything there is to count: a peer, a provider, a name that needs
-/// escapes.
+/// Returns `/metrics` of a node that has all metrics: it has a peer, a places provider, and a name that
+/// needs escapes.
 fn metrics() -> String {
     let (http, ports) = section(&["Solo\"\\"]);
     let http = http.replace("Solo\"\\", "'Solo\"\\'");
@@ -60,12 +60,12 @@ fn metrics() -> String {
     let mut client = herd.client("Solo\"\\");
     client.iamat("kiwi", "+34.0-118.0", "1621464827");
     client.ask(b"nonsense");
-    client.whatsat("kiwi", "10", "5"); // nobody answers there
+    client.whatsat("kiwi", "10", "5"); // the provider is down
     get(ports["Solo\"\\"], "/metrics")
 }
 
 #[test]
-fn metrics_are_what_the_format_demands() {
+fn metrics_follow_the_prometheus_text_format() {
     let text = metrics();
     let mut families: BTreeMap<&str, &str> = BTreeMap::new();
     let mut samples: BTreeMap<&str, f64> = BTreeMap::new();
@@ -76,8 +76,8 @@ fn metrics_are_what_the_format_demands() {
             assert!(help.len() > helped.len() + 5, "{line}");
         } else if let Some(kind) = line.strip_prefix("# TYPE ") {
             let (name, kind) = kind.split_once(' ').unwrap();
-            assert_eq!(name, helped, "a help goes before each type");
-            assert!(families.insert(name, kind).is_none(), "{name} stands twice");
+            assert_eq!(name, helped, "HELP comes before TYPE");
+            assert!(families.insert(name, kind).is_none(), "{name} is not unique");
             assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
             family = name;
         } else {
@@ -91,7 +91,7 @@ fn metrics_are_what_the_format_demands() {
             assert!(stem.is_some_and(|stem| suffixes.contains(&stem)), "{line} under {family}");
             assert!(
                 samples.insert(sample, value.parse().unwrap()).is_none(),
-                "{line} stands twice"
+                "{line} is not unique"
             );
         }
     }
@@ -158,9 +158,9 @@ fn the_documented_metrics_are_those_of_the_program() {
     }
 }
 
-/// By somebody else's parser, where there is one on this machine.
+/// Uses promtool or the Python client, whichever is installed.
 #[test]
-fn metrics_are_read_by_others() {
+fn other_parsers_accept_the_metrics() {
     let text = metrics();
     let python = "import sys, prometheus_client.parser as p; \
                   print(sum(len(f.samples) for f in p.text_string_to_metric_families(sys.stdin.read())))";
@@ -186,7 +186,7 @@ fn metrics_are_read_by_others() {
         read += 1;
     }
     if read == 0 {
-        eprintln!("NOT TESTED: there is neither promtool nor python3 with prometheus_client");
+        eprintln!("NOT TESTED: neither promtool nor python3 with prometheus_client is installed");
     }
 }
 
@@ -202,14 +202,14 @@ fn pipe(command: &mut Command, input: &str) -> Output {
 }
 
 #[test]
-fn the_dashboard_shows_metrics_that_there_are() {
+fn the_dashboard_uses_existing_metrics_only() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/grafana.json");
     let dashboard: serde_json::Value =
         serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let text = metrics();
-    let there: BTreeSet<&str> = text
+    let existing: BTreeSet<&str> = text
         .lines()
-        .map(|line| line.strip_prefix("# TYPE ").unwrap_or(line)) // a peer that is away has few samples
+        .map(|line| line.strip_prefix("# TYPE ").unwrap_or(line)) // a peer that is down has few samples
         .map(|line| line.split(['{', ' ']).next().unwrap())
         .collect();
     let panels = dashboard["panels"].as_array().unwrap();
@@ -222,12 +222,12 @@ fn the_dashboard_shows_metrics_that_there_are() {
         shown.extend(names);
     }
     assert!(shown.len() > 20, "{shown:?}");
-    let missing: Vec<_> = shown.difference(&there).collect();
+    let missing: Vec<_> = shown.difference(&existing).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
 
 #[test]
-fn status_is_0_when_all_is_well_and_says_what_is_not() {
+fn status_exits_with_0_if_all_nodes_are_healthy_and_lists_problems_otherwise() {
     let nodes = ["Bailey", "Bona", "Clark"];
     let (http, ports) = section(&nodes);
     let mut herd = Herd::new(&[("Bailey", &["Bona"]), ("Bona", &["Clark"]), ("Clark", &[])], &http);
@@ -254,13 +254,13 @@ fn status_is_0_when_all_is_well_and_says_what_is_not() {
         );
     }
     assert!(lines[2].contains("2/2"), "{table}");
-    // What they say of one another is in it as well.
+    // The overview of a node includes what it knows of the others.
     let overview: serde_json::Value =
         serde_json::from_str(&get(ports["Bona"], "/api/herd")).unwrap();
     assert_eq!(overview["nodes"][0]["links"], serde_json::json!(["Bona"]));
     assert_eq!(overview["links"][1]["peer"], "Clark");
     assert_eq!(overview["problems"], serde_json::json!([]));
-    eventually("both ends of a link find that they hold the same", DEADLINE, || {
+    eventually("both ends of a link compare equal", DEADLINE, || {
         let equal = |port: u16| {
             let overview: serde_json::Value =
                 serde_json::from_str(&get(port, "/api/herd")).unwrap();
@@ -277,17 +277,17 @@ fn status_is_0_when_all_is_well_and_says_what_is_not() {
     assert!(out.contains("\nClark   not reached\n"), "{out}");
     assert!(err.starts_with("proxy-herd: not all is well\n"), "{err}");
     assert!(err.contains("Clark is not reached at http://127.0.0.1:"), "{err}");
-    // Bailey is no neighbour of Clark, and all is well with it.
+    // Bailey is not a neighbor of Clark, so it stays healthy.
     assert_eq!(status(&herd, &["Bailey"]).0, Some(0));
     let (code, _, err) = status(&herd, &["Clerk"]);
     assert_eq!(code, Some(2));
     assert!(err.contains("there is no node `Clerk`; did you mean `Clark`?"), "{err}");
 }
 
-/// Who looks after a herd need not be who may read its keys, and a node that cannot be asked is not
-/// passed over in silence.
+/// An operator without access to the key files can run `--status`, and nodes without an HTTP port are
+/// reported rather than skipped.
 #[test]
-fn status_needs_no_secrets_and_names_who_was_not_asked() {
+fn status_needs_no_secrets_and_reports_nodes_it_cannot_query() {
     let (http, _) = section(&["Bailey"]);
     let secrets = "peers: {secret_file: away}\nplaces: {provider: google}\napi_key_file: away";
     let mut herd = Herd::new(&[("Bailey", &["Bona"]), ("Bona", &[])], &http);
@@ -306,7 +306,7 @@ fn status_needs_no_secrets_and_names_who_was_not_asked() {
 }
 
 #[test]
-fn status_needs_somebody_to_ask() {
+fn status_needs_an_http_section() {
     let herd = Herd::solo();
     let output = herd.run(&["--status"]);
     assert_eq!(output.status.code(), Some(1));

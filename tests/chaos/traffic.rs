@@ -54,7 +54,7 @@ fn location(node: &str, client: &str, time: i128) -> String {
     format!("+{}.{:06}-{}", seed % 90, seed % 1_000_003, seed % 180)
 }
 
-/// What the nodes are known to store.
+/// Acknowledged updates, and records that nodes are known to store.
 #[derive(Default)]
 pub struct Ledger {
     nodes: [Known; FIVE.len()],

@@ -1,4 +1,4 @@
-//! A response body while it arrives, and the chunked transfer coding (RFC 9112, section 7.1).
+//! A body while it arrives, and the decoder of the chunked transfer coding (RFC 9112, section 7.1).
 
 use httparse::EMPTY_HEADER;
 use memchr::memchr;
@@ -27,8 +27,8 @@ impl Body {
         }
     }
 
-    /// Takes the body's part of `data`. `Some` with the number of bytes used when the body is
-    /// whole, `None` when all of `data` was used and more must come.
+    /// Consumes the part of `data` that belongs to the body. Returns the number of bytes consumed if
+    /// the body is complete, and `None` if all of `data` was consumed and it is not.
     pub(super) fn push(&mut self, data: &[u8]) -> Result<Option<usize>, HttpError> {
         match self {
             Self::Length { left, bytes } => {
@@ -48,7 +48,7 @@ impl Body {
         }
     }
 
-    /// The bytes of a body that is whole.
+    /// Takes the bytes of a complete body.
     pub(super) fn take(&mut self) -> Vec<u8> {
         std::mem::take(match self {
             Self::Length { bytes, .. } | Self::UntilClose(bytes) => bytes,
@@ -57,7 +57,7 @@ impl Body {
     }
 }
 
-/// The decoder of chunks.
+/// The state of the chunked decoder.
 #[derive(Debug, Default)]
 pub(super) struct Chunked {
     bytes: Vec<u8>,
@@ -67,12 +67,14 @@ pub(super) struct Chunked {
 
 #[derive(Debug)]
 enum Step {
-    /// A chunk-size line, so far without its LF.
+    /// A chunk-size line, without its LF.
     Size(Vec<u8>),
-    /// This many bytes of a chunk's data are still to come.
+    /// The number of bytes of a chunk's data that are missing.
     Data(usize),
-    /// The CRLF behind a chunk's data; `true` once CR is there.
-    DataEnd(bool),
+    /// The CR after the data of a chunk.
+    DataCr,
+    /// The LF after that CR.
+    DataLf,
     Trailer(Section),
 }
 
@@ -91,7 +93,7 @@ impl Chunked {
                 Step::Size(line) => {
                     let newline = memchr(b'\n', rest);
                     let piece = &rest[..newline.unwrap_or(rest.len())];
-                    // One more for the CR, which is not counted.
+                    // Plus one for the CR, which the limit does not include.
                     if line.len() + piece.len() > MAX_CHUNK_LINE_BYTES + 1 {
                         return Err(HttpError::ChunkExtension);
                     }
@@ -109,17 +111,18 @@ impl Chunked {
                     used += piece.len();
                     *left -= piece.len();
                     if *left == 0 {
-                        self.step = Step::DataEnd(false);
+                        self.step = Step::DataCr;
                     }
                 }
-                Step::DataEnd(cr) => {
-                    let expected = if *cr { b'\n' } else { b'\r' };
-                    if rest[0] != expected {
-                        return Err(HttpError::ChunkEnd);
-                    }
+                Step::DataCr if rest[0] == b'\r' => {
                     used += 1;
-                    self.step = if *cr { Step::default() } else { Step::DataEnd(true) };
+                    self.step = Step::DataLf;
                 }
+                Step::DataLf if rest[0] == b'\n' => {
+                    used += 1;
+                    self.step = Step::default();
+                }
+                Step::DataCr | Step::DataLf => return Err(HttpError::ChunkEnd),
                 Step::Trailer(section) => {
                     let Some(end) =
                         section.push(rest, MAX_TRAILER_BYTES, HttpError::TrailerTooLong)?
@@ -134,7 +137,7 @@ impl Chunked {
         Ok(None)
     }
 
-    /// What follows a chunk-size line, given without its LF.
+    /// Parses a chunk-size line, given without its LF, and returns the next step.
     fn begin(&mut self, line: &[u8]) -> Result<Step, HttpError> {
         let line = line.strip_suffix(b"\r").ok_or(HttpError::ChunkSize)?;
         let digits = line.iter().take_while(|b| b.is_ascii_hexdigit()).count();
@@ -159,8 +162,8 @@ impl Chunked {
     }
 }
 
-/// One to sixteen hexadecimal digits, so that nothing overflows. No digits are no size: taken for
-/// 0 they would end the body early.
+/// Parses one to sixteen hexadecimal digits, which cannot overflow. An empty size is an error: taken
+/// for 0, it would end the body early.
 fn chunk_size(digits: &[u8]) -> Option<u64> {
     if digits.len() > 16 {
         return None;
@@ -168,7 +171,7 @@ fn chunk_size(digits: &[u8]) -> Option<u64> {
     u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// Trailer fields are dropped (RFC 9112, section 7.1.2), but they must be fields.
+/// Validates trailer fields, which are then dropped (RFC 9112, section 7.1.2).
 fn check_trailer(bytes: &[u8]) -> Result<(), HttpError> {
     let mut headers = [EMPTY_HEADER; MAX_HEADERS];
     match httparse::parse_headers(bytes, &mut headers) {

@@ -1,4 +1,4 @@
-//! What a response head says about the body behind it and the connection under it.
+//! The head of a response: the framing of its body and the fate of its connection.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use httparse::EMPTY_HEADER;
 use super::{HttpError, Response};
 use crate::places::limits::{MAX_BODY_BYTES, MAX_HEADERS, MAX_RETRY_AFTER};
 
-/// How the body is delimited (RFC 9112, section 6.3).
+/// The framing of a body (RFC 9112, section 6.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// This many bytes; 0 also for the statuses that never have a body.
+    /// This many bytes; 0 for statuses that never have a body.
     Length(usize),
     /// The chunked transfer coding.
     Chunked,
@@ -29,10 +29,10 @@ pub(super) enum Follows {
     Eof,
 }
 
-/// The part of a head that outlives its bytes.
+/// The relevant contents of a head.
 #[derive(Debug, Default)]
 pub(super) struct Head {
-    /// An interim response (1xx): the real one follows.
+    /// True for an interim response (1xx), which precedes the final one.
     pub(super) interim: bool,
     pub(super) framing: Framing,
     status: u16,
@@ -42,20 +42,20 @@ pub(super) struct Head {
 }
 
 impl Head {
-    /// Parses a head that ends with its empty line.
+    /// Parses a complete head, including its empty line.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, HttpError> {
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
         match response.parse(bytes) {
             Ok(httparse::Status::Complete(used)) if used == bytes.len() => {}
-            // The section ended with an empty line, so anything but a whole head is malformed.
+            // The section ends with an empty line, so anything but a complete head is malformed.
             Ok(_) => return Err(HttpError::Malformed(httparse::Error::Status)),
             Err(error) => return Err(HttpError::Malformed(error)),
         }
         let status = response.code.unwrap_or_default();
         match status {
             101 => return Err(HttpError::SwitchingProtocols),
-            // Whatever framing an interim response claims, it ends with its head.
+            // An interim response has no body, whatever framing it claims.
             100..=199 => return Ok(Self { interim: true, status, ..Self::default() }),
             200..=599 => {}
             _ => return Err(HttpError::StatusCode),
@@ -73,14 +73,14 @@ impl Head {
             (false, Some(length)) => Framing::Length(length),
             (false, None) => Framing::UntilClose,
         };
-        // A 204 or 304 that announces a body may send it as well: such a connection is not reused.
+        // A server that announces a body in a 204 or 304 may also send it: do not reuse the connection.
         let announced = fields.chunked || fields.length.is_some_and(|length| length > 0);
-        let bodiless_lie = matches!(status, 204 | 304) && announced;
+        let may_send_body = matches!(status, 204 | 304) && announced;
         Ok(Self {
             interim: false,
             framing,
             status,
-            keep_alive: !fields.close && (http_1_1 || fields.keep_alive) && !bodiless_lie,
+            keep_alive: !fields.close && (http_1_1 || fields.keep_alive) && !may_send_body,
             retry_after: fields.retry_after,
             location: fields.location,
         })
@@ -98,7 +98,7 @@ impl Head {
     }
 }
 
-/// The header fields that matter here.
+/// The relevant header fields.
 #[derive(Default)]
 struct Fields {
     length: Option<usize>,
@@ -135,8 +135,8 @@ impl Fields {
                     fields.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
                 }
             } else if header.name.eq_ignore_ascii_case("retry-after") {
-                // The delay-seconds form (RFC 9110, section 10.2.3). The date form would need a
-                // wall clock and is left to the breaker's own pauses.
+                // Only delay-seconds (RFC 9110, section 10.2.3). The date form would require the wall
+                // clock; the pauses of the circuit breaker apply instead.
                 fields.retry_after = number(value)
                     .map(|seconds| Duration::from_secs(seconds as u64).min(MAX_RETRY_AFTER));
             } else if header.name.eq_ignore_ascii_case("location") {
@@ -147,8 +147,8 @@ impl Fields {
     }
 }
 
-/// `1*DIGIT`, nothing else: no sign, no list, no white space inside. A number beyond `usize` is
-/// as good as the largest: too long for any body.
+/// Parses `1*DIGIT`: no sign, no list, no white space. Saturates, since any such number exceeds the
+/// limit for bodies.
 fn number(value: &[u8]) -> Option<usize> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;

@@ -1,15 +1,20 @@
-//! One HTTP/1.1 exchange as a state machine: response bytes in, in any pieces; a [`Response`] or
-//! the reason why there is none out.
+//! HTTP/1.1 client framing as a state machine: it consumes the bytes of a response, in any pieces,
+//! and produces a [`Response`] or an [`HttpError`].
 //!
-//! Call order: [`Exchange::new`] when the request is handed to the connection;
-//! [`Exchange::handle_input`] for every run of bytes until it answers [`Progress::Done`] or fails;
-//! [`Exchange::handle_eof`] when the peer has closed before that. An exchange that is done or has
-//! failed takes no more calls.
+//! Call order: [`Exchange::new`] when the request is passed to the connection;
+//! [`Exchange::handle_input`] for every piece of input until it returns [`Progress::Done`] or an
+//! error; [`Exchange::handle_eof`] if the peer closes before that. An exchange that has ended must
+//! not be called again.
 //!
-//! The framing follows RFC 9112, read strictly: where the RFC lets a recipient either repair or
-//! reject, this one rejects, because a client that guesses where a response ends hands the next
-//! question a stranger's answer. Heads are parsed by httparse, once, when their end has arrived;
-//! what httparse lets pass (bare LF, repeated lengths, length beside an encoding) is checked here.
+//! The framing follows RFC 9112 strictly: where the RFC permits a recipient to either repair or
+//! reject a message, it is rejected, because a client that misjudges the end of a response may take
+//! the rest for the response to its next request. httparse parses a head once it is complete; what
+//! it tolerates (bare LF, repeated lengths, a length together with a transfer coding) is rejected
+//! here.
+//!
+//! `ureq-proto`, which has the same shape, does not serve here: it represents messages with the
+//! types of the `http` crate, accepts what is rejected here, and does not limit the sizes of heads,
+//! chunk extensions, trailers and bodies.
 
 mod body;
 mod head;
@@ -28,18 +33,18 @@ use section::Section;
 
 use super::limits::{MAX_HEAD_BYTES, MAX_INTERIM_RESPONSES};
 
-/// A whole response.
+/// A complete response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// The final status code, 200 to 599.
     pub status: u16,
-    /// The body, decoded from its framing; never cut short.
+    /// The complete body, without its framing.
     pub body: Vec<u8>,
-    /// Whether the connection may carry another request.
+    /// True if the connection may carry another request.
     pub reusable: bool,
-    /// The server's `Retry-After`, where it is given in seconds.
+    /// The `Retry-After` field, if it is a number of seconds.
     pub retry_after: Option<Duration>,
-    /// The `Location` of a redirect, where it is text. Redirects are not followed.
+    /// The `Location` field, if it is UTF-8. Redirects are not followed.
     pub location: Option<String>,
 }
 
@@ -55,48 +60,48 @@ pub enum Eof {
 /// The result of a piece of input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The response is not whole yet.
+    /// The response is not complete yet.
     Pending,
-    /// The response is whole.
+    /// The response is complete.
     Done(Response),
 }
 
-/// Why a response is none. A response that is broken is never shown, cached or repaired.
+/// The reason why a response is not valid. Such a response is never shown, cached or repaired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpError {
     /// The first bytes are not `HTTP/`.
     NotHttp,
     /// The status line, a header or a trailer field is malformed.
     Malformed(httparse::Error),
-    /// A line of a head or a trailer ends in LF without CR.
+    /// A line of the head or the trailer ends with LF without CR.
     BareLf,
     /// The head is longer than [`MAX_HEAD_BYTES`].
     HeadTooLong,
     /// The status code is outside 100 to 599.
     StatusCode,
-    /// 101: nobody asked to switch protocols.
+    /// The status is 101, although no upgrade was requested.
     SwitchingProtocols,
-    /// More interim responses than [`MAX_INTERIM_RESPONSES`].
+    /// There are more interim responses than [`MAX_INTERIM_RESPONSES`].
     TooManyInterim,
-    /// `Content-Length` is not one plain number.
+    /// `Content-Length` is repeated, or not a plain number.
     ContentLength,
-    /// `Transfer-Encoding` is anything but one `chunked`, or is in an HTTP/1.0 response.
+    /// `Transfer-Encoding` is not exactly one `chunked`, or the response is HTTP/1.0.
     TransferEncoding,
-    /// `Content-Length` and `Transfer-Encoding` in one response.
+    /// `Content-Length` and `Transfer-Encoding` are both present.
     LengthAndEncoding,
-    /// `Content-Encoding` is not `identity`, though that is all that was asked for.
+    /// `Content-Encoding` is not `identity`, the only one that the request accepts.
     ContentEncoding,
     /// The body is longer than [`MAX_BODY_BYTES`](super::limits::MAX_BODY_BYTES).
     BodyTooLong,
-    /// A chunk-size line does not begin with a hexadecimal size.
+    /// A chunk-size line does not start with a hexadecimal number.
     ChunkSize,
-    /// Chunk extensions are malformed or too many.
+    /// Chunk extensions are malformed or too long.
     ChunkExtension,
-    /// A chunk's data is not followed by CRLF.
+    /// The data of a chunk is not followed by CRLF.
     ChunkEnd,
     /// The trailer is longer than [`MAX_TRAILER_BYTES`](super::limits::MAX_TRAILER_BYTES).
     TrailerTooLong,
-    /// The peer closed without a byte of response.
+    /// The peer closed before the first byte of the response.
     NoResponse,
     /// The peer closed before the end of the response.
     Truncated,
@@ -105,33 +110,33 @@ pub enum HttpError {
 impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NotHttp => "it did not begin with HTTP/",
+            Self::NotHttp => "it does not start with HTTP/",
             Self::Malformed(error) => {
                 return write!(f, "its head or trailer is malformed: {error}");
             }
-            Self::BareLf => "a line of its head ended without CR",
+            Self::BareLf => "a line of its head ends without CR",
             Self::HeadTooLong => "its head is too long",
             Self::StatusCode => "its status code is out of range",
-            Self::SwitchingProtocols => "it switched protocols unasked",
-            Self::TooManyInterim => "it sent too many interim responses",
-            Self::ContentLength => "its Content-Length is not one number",
-            Self::TransferEncoding => "its Transfer-Encoding is not understood",
+            Self::SwitchingProtocols => "it switches protocols without a request to do so",
+            Self::TooManyInterim => "it is preceded by too many interim responses",
+            Self::ContentLength => "its Content-Length is not a single number",
+            Self::TransferEncoding => "its Transfer-Encoding is not supported",
             Self::LengthAndEncoding => "it has both Content-Length and Transfer-Encoding",
-            Self::ContentEncoding => "its body is compressed, though that was not asked for",
+            Self::ContentEncoding => "its body is compressed, although no compression was accepted",
             Self::BodyTooLong => "its body is too long",
             Self::ChunkSize => "the size of a chunk is malformed",
             Self::ChunkExtension => "the extensions of a chunk are malformed or too long",
-            Self::ChunkEnd => "a chunk did not end where its size said",
+            Self::ChunkEnd => "a chunk is longer than its size",
             Self::TrailerTooLong => "its trailer is too long",
-            Self::NoResponse => "the connection was closed without a response",
-            Self::Truncated => "the connection was closed in the middle of it",
+            Self::NoResponse => "the connection was closed before it began",
+            Self::Truncated => "the connection was closed before its end",
         })
     }
 }
 
 impl std::error::Error for HttpError {}
 
-/// The response side of one exchange.
+/// One exchange: the state of the response to one request.
 pub struct Exchange {
     state: State,
     interim: u32,
@@ -141,7 +146,7 @@ pub struct Exchange {
 enum State {
     Head(Section),
     Body(Head, Body),
-    Over,
+    Done,
 }
 
 impl Default for Exchange {
@@ -151,29 +156,28 @@ impl Default for Exchange {
 }
 
 impl Exchange {
-    /// An exchange whose request has just been handed to the connection.
+    /// Creates an exchange whose request is about to be sent.
     pub fn new() -> Self {
         Self { state: State::Head(Section::default()), interim: 0, started: false }
     }
 
-    /// Whether any byte of the response has arrived. A kept-alive connection that closes before
-    /// that was stale, and the request may be sent again on another.
+    /// Returns true if any byte of the response has arrived. If a reused connection closes before
+    /// that, it was stale, and the request may be retried on another.
     pub fn started(&self) -> bool {
         self.started
     }
 
     /// Takes the next bytes of the response.
     ///
-    /// Bytes behind the end of the response were not asked for: the response stands, but the
-    /// connection is not reusable.
+    /// If unsolicited bytes follow the response, it is valid, but the connection is not reusable.
     ///
     /// # Errors
-    /// [`HttpError`], as soon as the bytes cannot be the beginning of a sound response.
+    /// [`HttpError`], as soon as the bytes cannot be the start of a valid response.
     pub fn handle_input(&mut self, data: &[u8]) -> Result<Progress, HttpError> {
         self.started |= !data.is_empty();
         let result = self.advance(data);
         if !matches!(result, Ok(Progress::Pending)) {
-            self.state = State::Over;
+            self.state = State::Done;
         }
         result
     }
@@ -181,10 +185,10 @@ impl Exchange {
     /// Takes the end of the stream, which ends a body without a length.
     ///
     /// # Errors
-    /// [`HttpError`], unless the response is one that ends with the stream, and the stream ended
-    /// cleanly.
+    /// [`HttpError::NoResponse`] or [`HttpError::Truncated`], unless the response ends with the
+    /// stream and the end is [`Eof::Clean`].
     pub fn handle_eof(&mut self, eof: Eof) -> Result<Response, HttpError> {
-        match std::mem::replace(&mut self.state, State::Over) {
+        match std::mem::replace(&mut self.state, State::Done) {
             State::Body(head, Body::UntilClose(bytes)) if eof == Eof::Clean => {
                 Ok(head.finish(bytes, Follows::Eof))
             }
@@ -197,9 +201,9 @@ impl Exchange {
         loop {
             match &mut self.state {
                 State::Head(section) => {
-                    // At once, so that a server of another protocol that waits for us to speak does
-                    // not cost a deadline.
-                    if !section.may_begin(b"HTTP/", data) {
+                    // Checked with the first bytes: a server of another protocol may send a banner and
+                    // then wait, which would take until the deadline.
+                    if !section.may_start_with(b"HTTP/", data) {
                         return Err(HttpError::NotHttp);
                     }
                     let Some(used) = section.push(data, MAX_HEAD_BYTES, HttpError::HeadTooLong)?
@@ -226,14 +230,14 @@ impl Exchange {
                     let head = std::mem::take(head);
                     return Ok(Progress::Done(head.finish(body.take(), follows)));
                 }
-                State::Over => return Ok(Progress::Pending),
+                State::Done => return Ok(Progress::Pending),
             }
         }
     }
 }
 
 impl fmt::Debug for Exchange {
-    /// Without the bytes: a provider may have repeated the key in them.
+    /// Omits the bytes, in which a provider may have echoed the API key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Exchange").field("started", &self.started).finish_non_exhaustive()
     }

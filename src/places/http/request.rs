@@ -1,13 +1,13 @@
-//! The request that is written to a provider.
+//! Writing the request to a provider.
 
 use crate::endpoint::Url;
 use crate::text::percent::push_encoded;
 
-/// What a request calls itself. Overpass turns away clients without a name of their own
+/// The user agent. Overpass rejects clients without a distinctive one
 /// (<https://github.com/drolbr/Overpass-API/issues/791>).
 const USER_AGENT: &str = concat!("proxy-herd/", env!("CARGO_PKG_VERSION"));
 
-/// The methods in use. Both only read here, so both may be repeated.
+/// The request method. Neither changes the state of a provider, so requests may be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// GET
@@ -34,7 +34,7 @@ enum Part {
 }
 
 impl<'a> RequestWriter<'a> {
-    /// Begins a request for `path` behind the prefix of the provider's URL.
+    /// Starts a request for `path`, which follows the prefix of the provider's URL.
     pub fn new(out: &'a mut Vec<u8>, method: Method, url: &'a Url, path: &str) -> Self {
         out.extend_from_slice(match method {
             Method::Get => b"GET ",
@@ -59,8 +59,8 @@ impl<'a> RequestWriter<'a> {
         self
     }
 
-    /// Adds a header field. Names and values are this program's own, or were checked where they
-    /// entered it: neither can hold a line end.
+    /// Adds a header field. Names and values are constants, or were validated when they were read:
+    /// neither can contain a line end.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.fields();
@@ -83,7 +83,7 @@ impl<'a> RequestWriter<'a> {
         self.out.extend_from_slice(body);
     }
 
-    /// Ends the request line and writes the fields that every request has.
+    /// Ends the request line and writes the fields of every request.
     fn fields(&mut self) {
         if self.part == Part::Fields {
             return;
@@ -93,8 +93,7 @@ impl<'a> RequestWriter<'a> {
         self.field("Host", &self.url.authority());
         self.field("User-Agent", USER_AGENT);
         self.field("Accept", "application/json");
-        // Documents are small and the link is not the bottleneck; a decompressor is a door for
-        // bombs.
+        // Documents are small, and decompression would be exposed to zip bombs.
         self.field("Accept-Encoding", "identity");
     }
 

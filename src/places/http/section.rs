@@ -1,10 +1,10 @@
-//! A head or a trailer while it arrives: lines up to and including an empty one.
+//! A section of header or trailer fields while it arrives: lines up to and including an empty one.
 
 use memchr::memchr;
 
 use super::HttpError;
 
-/// Bytes of a section so far. Nothing but line ends is looked at before the last one is there.
+/// The bytes of an incomplete section, of which only the line ends have been examined.
 #[derive(Debug, Default)]
 pub(super) struct Section {
     bytes: Vec<u8>,
@@ -12,8 +12,8 @@ pub(super) struct Section {
 }
 
 impl Section {
-    /// Appends the section's part of `data`. `Some` with the number of bytes used when the empty
-    /// line has arrived, `None` when all of `data` was used and more must come.
+    /// Consumes the part of `data` that belongs to the section. Returns the number of bytes consumed
+    /// if the section is complete, and `None` if all of `data` was consumed and it is not.
     pub(super) fn push(
         &mut self,
         data: &[u8],
@@ -45,14 +45,14 @@ impl Section {
         Ok(None)
     }
 
-    /// Whether the section can still begin with `magic`, now that `data` follows what is there.
-    pub(super) fn may_begin(&self, magic: &[u8], data: &[u8]) -> bool {
+    /// Returns true if the section, continued by `data`, may start with `magic`.
+    pub(super) fn may_start_with(&self, magic: &[u8], data: &[u8]) -> bool {
         let Some(rest) = magic.get(self.bytes.len()..) else { return true };
         let common = rest.len().min(data.len());
         rest[..common] == data[..common]
     }
 
-    /// The section as far as it has arrived.
+    /// The bytes that have arrived.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }

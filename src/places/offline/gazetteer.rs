@@ -1,22 +1,22 @@
-//! The offline gazetteer: real places of the world, built into the binary.
+//! The offline gazetteer: populated places and airports of the world, built into the binary.
 //!
-//! `scripts/build_gazetteer.py` makes the two files that are read here, where they lie: nothing
-//! is unpacked at the start and nothing is copied to the heap, and only the pages that a search
-//! touches are ever loaded. Numbers are little-endian; a machine that is not refuses the tree.
+//! `scripts/build_gazetteer.py` generates the two files. They are used in place: nothing is unpacked
+//! or copied to the heap, and the kernel loads only the pages that a search touches. Numbers are
+//! little-endian; a big-endian machine rejects the tree.
 //!
-//! `places.kdbush` is a tree for [`Index`]. A place's id in it is its GeoNames id, or, with the
-//! highest bit set, the letters of an airport's ICAO or IATA code, seven bits each.
+//! `places.kdbush` is a tree for [`Index`]. The id of a place is its GeoNames id or, if the highest
+//! bit is set, the ICAO or IATA code of an airport, with seven bits per letter.
 //!
-//! `places.names` says what the places are called, in the order of the tree:
+//! `places.names` contains the names of the places, in the order of the tree:
 //!
-//! | bytes | what |
+//! | bytes | contents |
 //! |---|---|
 //! | 8 | `phnames1` |
 //! | 4 + 4 | the number of places P and of regions R |
-//! | 4 (R + 1) | where each region's text starts, and where the last one ends |
-//! | 4 ⌈P / 16⌉ | where the record of each sixteenth place starts |
-//! | | the regions' texts |
-//! | | a record for each place: 2 bytes region, 1 byte length, the name |
+//! | 4 (R + 1) | the start of the text of each region, and the end of the last |
+//! | 4 ⌈P / 16⌉ | the start of the record of every sixteenth place |
+//! | | the texts of the regions |
+//! | | a record per place: 2 bytes region, 1 byte length, the name |
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ use super::index::{Hit, Index};
 use crate::places::document::Place;
 use crate::text::digits::put_digits;
 
-/// What the licences of the data ask to be shown with it, in HTML.
+/// The attributions in HTML that the licenses of the data require.
 pub const ATTRIBUTIONS: [&str; 2] = [
     "Populated places: <a href=\"https://www.geonames.org/\">GeoNames</a>, \
      <a href=\"https://creativecommons.org/licenses/by/4.0/\">CC BY 4.0</a>",
@@ -37,26 +37,26 @@ const LOCALITY: [&str; 2] = ["locality", "political"];
 /// Google's types of an airport.
 const AIRPORT: [&str; 3] = ["airport", "point_of_interest", "establishment"];
 
-/// Marks the id of an airport.
+/// The bit that marks the id of an airport.
 const AIRPORT_BIT: u32 = 1 << 31;
 
 const MAGIC: &[u8; 8] = b"phnames1";
 
-/// Regions that the two bytes of a record can tell apart.
+/// The number of regions that two bytes can distinguish.
 const MAX_REGIONS: usize = 1 << 16;
 
-/// Records between two whose start is written down.
+/// The number of records per block, whose start is stored.
 const BLOCK: usize = 16;
 
-/// The tree is read in place as 32-bit numbers, so it must lie as they do; `include_bytes` alone
-/// promises nothing.
+/// Aligns the tree, which is read in place as 32-bit numbers; `include_bytes` guarantees no
+/// alignment.
 #[repr(align(8))]
 struct Aligned<T: ?Sized>(T);
 
 static TREE: &Aligned<[u8]> = &Aligned(*include_bytes!("../data/places.kdbush"));
 static NAMES: &[u8] = include_bytes!("../data/places.names");
 
-/// Places to search, borrowed from the bytes of their two files.
+/// A gazetteer, borrowed from the contents of its two files.
 #[derive(Clone, Copy, Debug)]
 pub struct Gazetteer<'a> {
     index: Index<'a>,
@@ -66,7 +66,7 @@ pub struct Gazetteer<'a> {
     records: &'a [u8],
 }
 
-/// The gazetteer's files are damaged.
+/// A file of the gazetteer is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Damaged {
     file: &'static str,
@@ -77,8 +77,8 @@ impl fmt::Display for Damaged {
         let Self { file } = self;
         write!(
             f,
-            "the offline gazetteer is damaged: {file} is not what scripts/build_gazetteer.py makes; \
-             run it and build again, or set places.file or places.provider"
+            "the offline gazetteer is damaged: {file} is not a valid output of \
+             scripts/build_gazetteer.py; run it and rebuild, or set places.file or places.provider"
         )
     }
 }
@@ -90,20 +90,19 @@ impl Gazetteer<'static> {
     ///
     /// # Errors
     ///
-    /// The binary was built from damaged files.
+    /// [`Damaged`] if the binary was built from damaged files.
     pub fn embedded() -> Result<Self, Damaged> {
         Self::open(&TREE.0, NAMES)
     }
 }
 
 impl<'a> Gazetteer<'a> {
-    /// Opens the contents of `places.kdbush`, aligned to 4 bytes, and of `places.names`. Takes the
-    /// same short time for any size, since only the outline is checked; where something is damaged
-    /// further inside, a search leaves out what it cannot read.
+    /// Opens the contents of `places.kdbush`, aligned to 4 bytes, and of `places.names`, in constant
+    /// time: only headers and lengths are checked. A search omits places whose records are damaged.
     ///
     /// # Errors
     ///
-    /// One of the two is no such file, is cut short, or is about other places than the other.
+    /// [`Damaged`] if a file has the wrong format, is truncated, or does not match the other.
     pub fn open(tree: &'a [u8], names: &'a [u8]) -> Result<Self, Damaged> {
         let index = Index::open(tree).ok_or(Damaged { file: "places.kdbush" })?;
         Self::with_names(index, names).ok_or(Damaged { file: "places.names" })
@@ -129,12 +128,12 @@ impl<'a> Gazetteer<'a> {
         self.index.len()
     }
 
-    /// The tree to search for the nearest places.
+    /// The tree of the places.
     pub(super) fn index(&self) -> Index<'a> {
         self.index
     }
 
-    /// Shows `visit` the place that a search found; nothing if its record is damaged.
+    /// Calls `visit` with the place of a hit, unless its record is damaged.
     pub(super) fn describe(&self, hit: &Hit, visit: impl FnOnce(&Place<'_>)) {
         let Some((name, region)) = self.record(hit.position) else { return };
         let mut text = PlaceId::default();
@@ -147,7 +146,7 @@ impl<'a> Gazetteer<'a> {
         });
     }
 
-    /// The name of a place and the number of its region.
+    /// Returns the name of a place and the number of its region.
     fn record(&self, position: usize) -> Option<(&'a str, usize)> {
         let block = self.records.get(number(self.blocks, position / BLOCK)?..)?;
         let record = skip(block, position % BLOCK)?;
@@ -162,7 +161,7 @@ impl<'a> Gazetteer<'a> {
     }
 }
 
-/// What is left of `records` behind the first `count` of them.
+/// Returns `records` without the first `count` of them.
 fn skip(mut records: &[u8], count: usize) -> Option<&[u8]> {
     for _ in 0..count {
         records = records.get(3 + usize::from(*records.get(2)?)..)?;
@@ -170,18 +169,18 @@ fn skip(mut records: &[u8], count: usize) -> Option<&[u8]> {
     Some(records)
 }
 
-/// The 32-bit number at `index` of a table of them.
+/// Returns the 32-bit number at `index` of a table.
 fn number(table: &[u8], index: usize) -> Option<usize> {
     let bytes = table.get(4 * index..)?.first_chunk()?;
     usize::try_from(u32::from_le_bytes(*bytes)).ok()
 }
 
-/// Room for the text of a place's id: a prefix and at most ten digits.
+/// A buffer for the text of a place id: a prefix and at most ten digits.
 #[derive(Default)]
 struct PlaceId([u8; 24]);
 
 impl PlaceId {
-    /// `geonames:5408211`, `icao:KSMO`, or `iata:QDE`.
+    /// Returns `geonames:5408211`, `icao:KSMO`, or `iata:QDE`.
     fn write(&mut self, id: u32) -> &str {
         let mut length = 0;
         let mut push = |text: &[u8]| {
@@ -214,15 +213,15 @@ mod tests {
         Gazetteer::embedded().unwrap()
     }
 
-    /// What a search finds, as name, vicinity, place id and types.
+    /// Returns name, vicinity, place id and types of the places that a search finds.
     fn found(
         gazetteer: Gazetteer<'_>,
-        centre: Point,
+        center: Point,
         radius_m: f64,
         max: usize,
     ) -> Vec<[String; 4]> {
         let mut hits = Vec::new();
-        gazetteer.index().nearest(centre, radius_m, max, &mut hits);
+        gazetteer.index().nearest(center, radius_m, max, &mut hits);
         let mut found = Vec::new();
         for hit in &hits {
             gazetteer.describe(hit, |place| {
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_embedded_files_are_sound() {
+    fn the_embedded_files_are_valid() {
         let gazetteer = embedded();
         assert!(gazetteer.len() >= 100_000);
         assert!(TREE.0.len() + NAMES.len() <= 4_000_000);
@@ -243,7 +242,7 @@ mod tests {
         let (mut localities, mut airports) = (0, 0);
         for (id, position) in gazetteer.index().ids().zip(0..) {
             let mut shown = false;
-            gazetteer.describe(&Hit { metres: 0.0, id, position }, |place| {
+            gazetteer.describe(&Hit { meters: 0.0, id, position }, |place| {
                 shown = true;
                 assert!(!place.name.is_empty() && !place.vicinity.is_empty());
                 let Point { lat, lng } = place.location.unwrap();
@@ -255,32 +254,32 @@ mod tests {
                     other => panic!("{other:?}"),
                 }
             });
-            assert!(shown, "place {position} is damaged");
+            assert!(shown, "the record of place {position} is damaged");
         }
         assert!(localities > 100_000 && airports > 10_000, "{localities} and {airports}");
     }
 
     #[test]
-    fn the_licences_get_what_they_ask_for() {
+    fn the_attributions_comply_with_the_licenses() {
         let attribution = include_str!("../data/ATTRIBUTION.md");
         for text in [attribution, &ATTRIBUTIONS.concat()] {
             assert!(text.contains("GeoNames") && text.contains("CC BY 4.0"));
             assert!(text.contains("https://creativecommons.org/licenses/by/4.0/"));
             assert!(text.contains("airportsdata") && text.contains("MIT"));
         }
-        assert!(attribution.contains("Permission is hereby granted"), "the MIT notice is gone");
+        assert!(attribution.contains("Permission is hereby granted"), "the MIT notice is missing");
     }
 
     #[test]
-    fn around_ucla() {
-        let centre = Point { lat: 34.068_930, lng: -118.445_127 };
-        let names: Vec<_> = found(embedded(), centre, 10_000.0, 5);
+    fn the_nearest_places_to_ucla_are_found() {
+        let center = Point { lat: 34.068_930, lng: -118.445_127 };
+        let names: Vec<_> = found(embedded(), center, 10_000.0, 5);
         let names: Vec<_> = names.iter().map(|place| place[0].as_str()).collect();
         assert_eq!(names, ["Bel Air", "Westwood", "Century City", "Brentwood", "Sawtelle"]);
     }
 
     #[test]
-    fn an_airport_and_a_name_that_is_not_ascii() {
+    fn airports_and_non_ascii_names_are_described() {
         let santa_monica = Point { lat: 34.016, lng: -118.451 };
         let airport = found(embedded(), santa_monica, 1_000.0, 1).remove(0);
         let types = "airport point_of_interest establishment";
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn place_ids_are_spelled_out() {
+    fn place_ids_have_a_prefix() {
         let id = |id| PlaceId::default().write(id).to_owned();
         assert_eq!(id(0), "geonames:0");
         assert_eq!(id(AIRPORT_BIT - 1), "geonames:2147483647");
@@ -302,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_cut_or_of_another_kind_are_refused() {
+    fn truncated_and_wrong_files_are_rejected() {
         let tree = &TREE.0;
         for cut in [0, 1, 2, 7, 8, 9, 1000, tree.len() / 2, tree.len() - 1] {
             let damaged = Gazetteer::open(&tree[..cut], NAMES).unwrap_err();
@@ -315,7 +314,7 @@ mod tests {
         let longer = [NAMES, b"x"].concat();
         assert!(Gazetteer::open(tree, &longer).is_err());
         assert!(Gazetteer::open(NAMES, tree).is_err());
-        // A tree that does not lie as 32-bit numbers do.
+        // A tree that is not aligned.
         let moved = [b"x", tree].concat();
         assert!(Gazetteer::open(&moved[1..], NAMES).is_err());
         assert!(
@@ -324,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_header_is_refused_or_harmless() {
+    fn a_damaged_header_is_rejected_or_harmless() {
         for byte in 0..8 {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut tree = TREE.0.to_vec();
@@ -336,7 +335,7 @@ mod tests {
         }
     }
 
-    /// Where the places are, for the search that looks at every one.
+    /// The coordinates of all places, for the exhaustive search.
     static LOCATIONS: LazyLock<Vec<Point>> = LazyLock::new(|| {
         let index = embedded().index();
         (0..index.len()).map(|position| index.location(position)).collect()
@@ -346,29 +345,29 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(48))]
 
         #[test]
-        fn the_search_finds_what_looking_at_every_place_finds(
+        fn searches_match_an_exhaustive_search(
             near in 0..141_419_usize,
             lat in prop_oneof![Just(90.0), Just(-90.0), Just(f64::NAN), -90.0..=90.0],
             lng in prop_oneof![Just(180.0), Just(-180.0), Just(f64::NAN), -180.0..=180.0],
             radius_m in prop_oneof![Just(0.0), 0.0..2_000.0, Just(50_000.0), 0.0..3e6],
             max in 0..=20_usize,
         ) {
-            // Where a coordinate is not given, that of a place: most of the globe is empty.
+            // NaN stands for the coordinate of a place, because most of the globe is empty.
             let place = LOCATIONS[near % LOCATIONS.len()];
             let or = |given: f64, other| if given.is_nan() { other } else { given };
-            let centre = Point { lat: or(lat, place.lat), lng: or(lng, place.lng) };
+            let center = Point { lat: or(lat, place.lat), lng: or(lng, place.lng) };
             let mut hits = Vec::new();
-            embedded().index().nearest(centre, radius_m, max, &mut hits);
-            let distances = LOCATIONS.iter().map(|&point| centre.distance_m(point));
-            let mut expected: Vec<f64> = distances.filter(|&metres| metres <= radius_m).collect();
+            embedded().index().nearest(center, radius_m, max, &mut hits);
+            let distances = LOCATIONS.iter().map(|&point| center.distance_m(point));
+            let mut expected: Vec<f64> = distances.filter(|&meters| meters <= radius_m).collect();
             expected.sort_by(f64::total_cmp);
             expected.truncate(max);
-            let metres: Vec<f64> = hits.iter().map(|hit| hit.metres).collect();
-            prop_assert_eq!(metres, expected);
+            let meters: Vec<f64> = hits.iter().map(|hit| hit.meters).collect();
+            prop_assert_eq!(meters, expected);
         }
 
         #[test]
-        fn damage_inside_never_panics(
+        fn damaged_files_never_cause_a_panic(
             damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..2_000),
             in_names in any::<bool>(),
         ) {

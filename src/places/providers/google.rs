@@ -131,14 +131,14 @@ impl Place<'_> {
         let vicinity = self.short_formatted_address.or(self.formatted_address);
         let vicinity = vicinity.as_ref().map_or("", |text| &text.0);
         let types: Vec<&str> = self.types.0.iter().map(|kind| &*kind.0).collect();
-        let place = json::Place {
+        let result = json::SearchResult {
             geometry: self.location.as_ref().and_then(LatLng::geometry),
             name: &name,
             place_id: self.id.as_ref().map(|id| &*id.0),
             types: &types,
             vicinity,
         };
-        Some(place.to_json())
+        Some(result.to_json())
     }
 
     /// Adds the attributions of this place that are not in the list yet, as links in HTML like

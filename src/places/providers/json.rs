@@ -111,7 +111,7 @@ pub(super) fn number(value: &RawValue) -> Option<&str> {
 
 /// A result of the older Nearby Search, with its members in Google's order.
 #[derive(Debug, Serialize)]
-pub(super) struct Place<'a> {
+pub(super) struct SearchResult<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) geometry: Option<Geometry<'a>>,
     pub(super) name: &'a str,
@@ -142,7 +142,7 @@ impl<'a> Geometry<'a> {
     }
 }
 
-impl Place<'_> {
+impl SearchResult<'_> {
     /// Returns the result as JSON without white space.
     pub(super) fn to_json(&self) -> String {
         // Text and valid JSON can always be serialized.
@@ -180,13 +180,18 @@ mod tests {
     }
 
     #[test]
-    fn places_are_written_in_the_order_of_google_and_without_white_space() {
+    fn results_are_written_in_the_order_of_google_and_without_white_space() {
         let raw = |json| serde_json::from_str::<&RawValue>(json).unwrap();
-        let bare =
-            Place { geometry: None, name: "a \"b\"", place_id: None, types: &[], vicinity: "" };
+        let bare = SearchResult {
+            geometry: None,
+            name: "a \"b\"",
+            place_id: None,
+            types: &[],
+            vicinity: "",
+        };
         assert_eq!(bare.to_json(), r#"{"name":"a \"b\"","vicinity":""}"#);
         let geometry = Geometry::new(raw("1.50"), raw("-2e1"));
-        let full = Place { geometry, place_id: Some("x"), types: &["y", "z"], ..bare };
+        let full = SearchResult { geometry, place_id: Some("x"), types: &["y", "z"], ..bare };
         let expected = concat!(
             r#"{"geometry":{"location":{"lat":1.50,"lng":-2e1}},"name":"a \"b\"","place_id":"x","#,
             r#""types":["y","z"],"vicinity":""}"#

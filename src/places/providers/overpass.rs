@@ -219,14 +219,14 @@ impl<'a> Node<'a> {
     fn result(&self) -> String {
         let id = self.id.map(|id| format!("node/{id}"));
         let types: Vec<&str> = KINDS.iter().filter_map(|kind| self.tags.get(kind)).collect();
-        let place = json::Place {
+        let result = json::SearchResult {
             geometry: Some(self.geometry),
             name: self.tags.get("name").unwrap_or_default(),
             place_id: id.as_deref(),
             types: &types,
             vicinity: &self.tags.vicinity(),
         };
-        place.to_json()
+        result.to_json()
     }
 }
 

@@ -492,7 +492,9 @@ impl Client {
         }
         match self.admit(question, now) {
             Ok(flight) => {
-                with_time_left.into_iter().for_each(|waiter| self.flights.join(waiter, flight));
+                for waiter in with_time_left {
+                    self.flights.join(waiter, flight);
+                }
             }
             Err(failure) => self.deliver(with_time_left, &Outcome::Failed(failure)),
         }

@@ -1,4 +1,4 @@
-//! Framing: lengths, chunks, trailers, the end of the stream, and the caps.
+//! Framing: lengths, chunks, trailers, the end of the stream, and limits.
 
 use super::*;
 use crate::places::limits::{
@@ -6,11 +6,11 @@ use crate::places::limits::{
 };
 
 #[test]
-fn sound_responses() {
-    check_all(&sound());
+fn valid_responses_are_accepted() {
+    check_all(&valid());
 }
 
-pub(super) fn sound() -> Vec<Case> {
+pub(super) fn valid() -> Vec<Case> {
     let mut cases = Vec::new();
     for status in
         [200u16, 201, 206, 226, 299, 300, 301, 308, 400, 403, 404, 408, 429, 500, 503, 504, 599]
@@ -34,7 +34,7 @@ pub(super) fn sound() -> Vec<Case> {
                 format!("{name} length"),
                 length,
                 End::Open,
-                whole(status, b"hello", keeps),
+                complete(status, b"hello", keeps),
             ));
             if version == "1.1" {
                 let chunked =
@@ -43,7 +43,7 @@ pub(super) fn sound() -> Vec<Case> {
                     format!("{name} chunked"),
                     chunked,
                     End::Open,
-                    whole(status, b"hello", keeps),
+                    complete(status, b"hello", keeps),
                 ));
             }
         }
@@ -52,7 +52,7 @@ pub(super) fn sound() -> Vec<Case> {
             format!("{status} until close"),
             close,
             End::Clean,
-            whole(status, b"hello", false),
+            complete(status, b"hello", false),
         ));
     }
     for (name, head) in [
@@ -64,7 +64,7 @@ pub(super) fn sound() -> Vec<Case> {
             name,
             format!("HTTP/1.1 200 OK\r\n{head}"),
             End::Open,
-            whole(200, b"", true),
+            complete(200, b"", true),
         ));
     }
     let surplus = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -73,7 +73,7 @@ pub(super) fn sound() -> Vec<Case> {
             format!("surplus {extra:?}"),
             format!("{surplus}{extra}"),
             End::Open,
-            whole(200, b"hello", false),
+            complete(200, b"hello", false),
         ));
         let chunked =
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
@@ -81,20 +81,20 @@ pub(super) fn sound() -> Vec<Case> {
             format!("chunked surplus {extra:?}"),
             format!("{chunked}{extra}"),
             End::Open,
-            whole(200, b"hello", false),
+            complete(200, b"hello", false),
         ));
     }
     cases.push(case(
         "empty until close",
         "HTTP/1.0 200 OK\r\n\r\n",
         End::Clean,
-        whole(200, b"", false),
+        complete(200, b"", false),
     ));
     cases.push(case(
         "a body of line ends",
         "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n\r\n\r\n\n\n\r\r",
         End::Open,
-        whole(200, b"\r\n\r\n\n\n\r\r", true),
+        complete(200, b"\r\n\r\n\n\n\r\r", true),
     ));
     cases.push(case(
         "a body of every byte",
@@ -104,17 +104,17 @@ pub(super) fn sound() -> Vec<Case> {
             bytes
         },
         End::Open,
-        whole(200, &(0..=255).collect::<Vec<u8>>(), true),
+        complete(200, &(0..=255).collect::<Vec<u8>>(), true),
     ));
     cases
 }
 
 #[test]
-fn odd_lengths() {
+fn lengths_are_accepted_or_rejected() {
     check_all(&lengths());
 }
 
-/// Values that are not one number.
+/// Values that are not a plain number.
 const NOT_A_LENGTH: &[&str] = &[
     "",
     " ",
@@ -158,13 +158,13 @@ pub(super) fn lengths() -> Vec<Case> {
             format!("length {value:?}"),
             with(&format!("Content-Length:{value}")),
             End::Open,
-            whole(200, b"hello", true),
+            complete(200, b"hello", true),
         ));
         cases.push(case(
             format!("LENGTH {value:?}"),
             with(&format!("CONTENT-LENGTH:{value}")),
             End::Open,
-            whole(200, b"hello", true),
+            complete(200, b"hello", true),
         ));
     }
     for &value in NOT_A_LENGTH {
@@ -213,7 +213,7 @@ pub(super) fn lengths() -> Vec<Case> {
         Want::Bad(HttpError::Truncated),
     ));
     cases.push(case(
-        "waits for its length",
+        "incomplete",
         "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhello",
         End::Open,
         Want::Pending,
@@ -222,7 +222,7 @@ pub(super) fn lengths() -> Vec<Case> {
 }
 
 #[test]
-fn odd_transfer_encodings() {
+fn transfer_codings_are_accepted_or_rejected() {
     check_all(&encodings());
 }
 
@@ -235,7 +235,7 @@ pub(super) fn encodings() -> Vec<Case> {
             format!("coding {value:?}"),
             with(&format!("Transfer-Encoding:{value}")),
             End::Open,
-            whole(200, b"hello", true),
+            complete(200, b"hello", true),
         ));
     }
     for value in [
@@ -301,11 +301,11 @@ pub(super) fn encodings() -> Vec<Case> {
 }
 
 #[test]
-fn odd_chunks() {
+fn chunks_are_accepted_or_rejected() {
     check_all(&chunks());
 }
 
-/// Lines that do not begin with a size.
+/// Lines that do not start with a size.
 const NOT_A_SIZE: &[&str] = &[
     "",
     " ",
@@ -349,7 +349,7 @@ pub(super) fn chunks() -> Vec<Case> {
             format!("chunks {body:?}"),
             format!("{CHUNKED}{body}"),
             End::Open,
-            whole(200, want, true),
+            complete(200, want, true),
         )
     };
     for size in [
@@ -434,7 +434,7 @@ pub(super) fn chunks() -> Vec<Case> {
 }
 
 #[test]
-fn odd_trailers() {
+fn trailers_are_accepted_or_rejected() {
     check_all(&trailers());
 }
 
@@ -454,7 +454,7 @@ pub(super) fn trailers() -> Vec<Case> {
             format!("trailer {trailer:?}"),
             with(trailer),
             End::Open,
-            whole(200, b"hello", true),
+            complete(200, b"hello", true),
         ));
     }
     for trailer in [
@@ -486,7 +486,7 @@ pub(super) fn trailers() -> Vec<Case> {
 }
 
 #[test]
-fn truncated_anywhere() {
+fn truncated_responses_are_rejected() {
     check_all(&truncated());
 }
 
@@ -498,7 +498,7 @@ pub(super) fn truncated() -> Vec<Case> {
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n!",
     ] {
         for at in 0..response.len() {
-            for end in [End::Clean, End::Cut] {
+            for end in [End::Clean, End::Abrupt] {
                 let want =
                     Want::Bad(if at == 0 { HttpError::NoResponse } else { HttpError::Truncated });
                 cases.push(case(
@@ -514,11 +514,16 @@ pub(super) fn truncated() -> Vec<Case> {
     let body = until_close.len() - 5;
     for at in 1..=until_close.len() {
         let part = &until_close[..at];
-        cases.push(case(format!("torn at {at}"), part, End::Cut, Want::Bad(HttpError::Truncated)));
+        cases.push(case(
+            format!("torn at {at}"),
+            part,
+            End::Abrupt,
+            Want::Bad(HttpError::Truncated),
+        ));
         let want = if at < body {
             Want::Bad(HttpError::Truncated)
         } else {
-            whole(200, &part.as_bytes()[body..], false)
+            complete(200, &part.as_bytes()[body..], false)
         };
         cases.push(case(format!("closed at {at}"), part, End::Clean, want));
     }
@@ -526,11 +531,11 @@ pub(super) fn truncated() -> Vec<Case> {
 }
 
 #[test]
-fn caps_hold() {
-    check_all(&caps());
+fn limits_are_enforced() {
+    check_all(&limits());
 }
 
-pub(super) fn caps() -> Vec<Case> {
+pub(super) fn limits() -> Vec<Case> {
     let mut cases = Vec::new();
     let tail = "Content-Length: 2\r\n\r\n";
     let head = |bytes: usize| {
@@ -538,7 +543,12 @@ pub(super) fn caps() -> Vec<Case> {
         let fill = "x".repeat(bytes - rest.len() - 2 - tail.len());
         format!("{rest}{fill}\r\n{tail}ok")
     };
-    cases.push(case("the longest head", head(MAX_HEAD_BYTES), End::Open, whole(200, b"ok", true)));
+    cases.push(case(
+        "the longest head",
+        head(MAX_HEAD_BYTES),
+        End::Open,
+        complete(200, b"ok", true),
+    ));
     cases.push(case(
         "too long a head",
         head(MAX_HEAD_BYTES + 1),
@@ -553,7 +563,7 @@ pub(super) fn caps() -> Vec<Case> {
     ));
     let fields =
         |count: usize| format!("HTTP/1.1 200 OK\r\n{}{tail}ok", "A: b\r\n".repeat(count - 1));
-    cases.push(case("the most fields", fields(MAX_HEADERS), End::Open, whole(200, b"ok", true)));
+    cases.push(case("the most fields", fields(MAX_HEADERS), End::Open, complete(200, b"ok", true)));
     cases.push(case(
         "too many fields",
         fields(MAX_HEADERS + 1),
@@ -566,7 +576,7 @@ pub(super) fn caps() -> Vec<Case> {
         "the longest chunk line",
         extension(MAX_CHUNK_LINE_BYTES),
         End::Open,
-        whole(200, b"hello", true),
+        complete(200, b"hello", true),
     ));
     cases.push(case(
         "too long a chunk line",
@@ -588,7 +598,7 @@ pub(super) fn caps() -> Vec<Case> {
         "the most extensions",
         many(most),
         End::Open,
-        whole(200, "h".repeat(most).as_bytes(), true),
+        complete(200, "h".repeat(most).as_bytes(), true),
     ));
     cases.push(case(
         "too many extensions",
@@ -601,7 +611,7 @@ pub(super) fn caps() -> Vec<Case> {
         "the longest trailer",
         trailer(MAX_TRAILER_BYTES),
         End::Open,
-        whole(200, b"", true),
+        complete(200, b"", true),
     ));
     cases.push(case(
         "too long a trailer",
@@ -614,7 +624,7 @@ pub(super) fn caps() -> Vec<Case> {
         "the most trailer fields",
         fields(MAX_HEADERS),
         End::Open,
-        whole(200, b"", true),
+        complete(200, b"", true),
     ));
     cases.push(case(
         "too many trailer fields",

@@ -3,11 +3,11 @@
 use super::*;
 
 #[test]
-fn odd_status_lines() {
+fn status_lines_are_accepted_or_rejected() {
     check_all(&status_lines());
 }
 
-/// Status lines that begin like one and are none.
+/// Malformed status lines that start with `HTTP/`.
 const BAD_STATUS_LINES: &[&str] = &[
     "HTTP/",
     "HTTP/1.1",
@@ -38,7 +38,7 @@ const BAD_STATUS_LINES: &[&str] = &[
     "HTTP/1.1 ２００ OK",
 ];
 
-/// First lines of other protocols, and of none.
+/// First lines of other protocols, and other bytes.
 const NOT_HTTP: &[&str] = &[
     "",
     " ",
@@ -73,13 +73,13 @@ pub(super) fn status_lines() -> Vec<Case> {
         "HTTP/1.1 200 a b\tc",
         "HTTP/1.1 200 caf\u{e9}",
     ] {
-        cases.push(case(line, format!("{line}{rest}"), End::Open, whole(200, b"ok", true)));
+        cases.push(case(line, format!("{line}{rest}"), End::Open, complete(200, b"ok", true)));
     }
     cases.push(case(
         "latin-1 reason",
         [b"HTTP/1.1 200 caf\xe9", rest.as_bytes()].concat(),
         End::Open,
-        whole(200, b"ok", true),
+        complete(200, b"ok", true),
     ));
     for &line in NOT_HTTP {
         cases.push(case(
@@ -120,11 +120,11 @@ pub(super) fn status_lines() -> Vec<Case> {
 }
 
 #[test]
-fn odd_fields() {
+fn fields_are_accepted_or_rejected() {
     check_all(&fields());
 }
 
-/// Lines that are no field.
+/// Lines that are not valid fields.
 const BAD_FIELDS: &[&str] = &[
     ":",
     ": a",
@@ -155,7 +155,7 @@ const BAD_FIELDS: &[&str] = &[
     "HTTP/1.1 200 OK",
 ];
 
-/// Fields that change nothing.
+/// Fields without effect.
 const GOOD_FIELDS: &[&str] = &[
     "X:",
     "X: ",
@@ -194,7 +194,7 @@ pub(super) fn fields() -> Vec<Case> {
             format!("field {field:?}"),
             with(field.as_bytes()),
             End::Open,
-            whole(200, b"ok", true),
+            complete(200, b"ok", true),
         ));
     }
     for &field in BAD_FIELDS {
@@ -209,7 +209,7 @@ pub(super) fn fields() -> Vec<Case> {
         let inside = [b"X: a", &[byte][..], b"b"].concat();
         let name = format!("byte {byte:#04x} in a value");
         let want = match byte {
-            b'\t' => whole(200, b"ok", true),
+            b'\t' => complete(200, b"ok", true),
             b'\n' => Want::Bad(HttpError::BareLf),
             _ => Want::Malformed,
         };
@@ -248,7 +248,7 @@ pub(super) fn fields() -> Vec<Case> {
 }
 
 #[test]
-fn odd_line_ends() {
+fn line_ends_other_than_crlf_are_rejected() {
     check_all(&line_ends());
 }
 
@@ -260,7 +260,7 @@ pub(super) fn line_ends() -> Vec<Case> {
         let name = |end: &str| format!("{end:?} at {at}");
         cases.push(case(name("\n"), with("\n"), End::Open, Want::Bad(HttpError::BareLf)));
         cases.push(case(name("\n\r"), with("\n\r"), End::Open, Want::Bad(HttpError::BareLf)));
-        // Without a line that is empty there is no end yet, and nothing is looked at before it.
+        // Without an empty line the head has not ended, and nothing is examined before its end.
         let cr = if at + 4 >= head.len() { Want::Pending } else { Want::Malformed };
         cases.push(case(name("\r"), with("\r"), End::Open, cr));
         let two = if at + 2 == head.len() { Want::Pending } else { Want::Malformed };
@@ -269,12 +269,12 @@ pub(super) fn line_ends() -> Vec<Case> {
     let bare = head.replace("\r\n", "\n") + "ok";
     cases.push(case("LF throughout", bare, End::Open, Want::Bad(HttpError::BareLf)));
     let nel = head.replace("\r\n", "\u{85}");
-    cases.push(case("NEL throughout", nel, End::Cut, Want::Bad(HttpError::Truncated)));
+    cases.push(case("NEL throughout", nel, End::Abrupt, Want::Bad(HttpError::Truncated)));
     cases
 }
 
 #[test]
-fn interim_responses_and_bodiless_ones() {
+fn interim_responses_and_responses_without_a_body_are_accepted() {
     check_all(&interim());
 }
 
@@ -287,7 +287,7 @@ pub(super) fn interim() -> Vec<Case> {
         "HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n",
         "HTTP/1.1 199 x\r\n\r\n",
         "HTTP/1.1 100\r\n\r\n",
-        // Whatever these claim, they have no body (RFC 9112, section 6.3).
+        // These have no body, whatever they claim (RFC 9112, section 6.3).
         "HTTP/1.1 100 x\r\nContent-Length: 5\r\n\r\n",
         "HTTP/1.1 100 x\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.1 100 x\r\nConnection: close\r\n\r\n",
@@ -299,7 +299,7 @@ pub(super) fn interim() -> Vec<Case> {
                 format!("{times} × {first:?}"),
                 first.repeat(times) + last,
                 End::Open,
-                whole(200, b"ok", true),
+                complete(200, b"ok", true),
             ));
         }
         cases.push(case(
@@ -340,20 +340,20 @@ pub(super) fn interim() -> Vec<Case> {
                 format!("{status} {fields:?}"),
                 format!("{head}{fields}\r\n"),
                 End::Open,
-                whole(status, b"", keeps),
+                complete(status, b"", keeps),
             ));
         }
         cases.push(case(
             format!("{status} with a body"),
             format!("{head}Content-Length: 5\r\n\r\nhello"),
             End::Open,
-            whole(status, b"", false),
+            complete(status, b"", false),
         ));
         cases.push(case(
             format!("{status} with surplus"),
             format!("{head}\r\nhello"),
             End::Open,
-            whole(status, b"", false),
+            complete(status, b"", false),
         ));
     }
     cases

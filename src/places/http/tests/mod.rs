@@ -1,35 +1,36 @@
-//! Responses that are malformed, unusual, or neither, each fed in many pieces: the outcome must be
-//! the expected one and must not depend on where the pieces end.
+//! Valid, unusual and malformed responses, each fed in many ways: the result must be the expected
+//! one, and must not depend on how the input is split.
 
 mod bodies;
 mod heads;
 
 use super::*;
 use crate::places::limits::MAX_BODY_BYTES;
+use crate::rng::Rng;
 
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// What follows the last byte.
+/// The end of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
-    /// Silence.
+    /// The connection stays open.
     Open,
-    /// The peer says that it is done.
+    /// The peer announces the end.
     Clean,
-    /// The peer is gone without a word.
-    Cut,
+    /// The connection breaks off.
+    Abrupt,
 }
 
-/// What is expected of a response.
+/// The expected result.
 #[derive(Clone, Debug, PartialEq)]
 enum Want {
-    /// Status, body, and whether the connection may be used again.
-    Whole(u16, Vec<u8>, bool),
-    /// The response is refused for this reason.
+    /// Status, body, and true if the connection is reusable.
+    Complete(u16, Vec<u8>, bool),
+    /// The response is rejected for this reason.
     Bad(HttpError),
-    /// Malformed, in httparse's eyes.
+    /// httparse rejects the response.
     Malformed,
-    /// More bytes are waited for.
+    /// The response is incomplete.
     Pending,
 }
 
@@ -45,14 +46,14 @@ fn case(name: impl Into<String>, bytes: impl Into<Vec<u8>>, end: End, want: Want
     Case { name: name.into(), bytes: bytes.into(), end, want }
 }
 
-fn whole(status: u16, body: &[u8], reusable: bool) -> Want {
-    Want::Whole(status, body.to_vec(), reusable)
+fn complete(status: u16, body: &[u8], reusable: bool) -> Want {
+    Want::Complete(status, body.to_vec(), reusable)
 }
 
-/// What an exchange made of the input, its errors in full.
+/// The result of an exchange.
 #[derive(Clone, Debug, PartialEq)]
 enum Got {
-    Whole(Response),
+    Complete(Response),
     Bad(HttpError),
     Pending,
 }
@@ -64,26 +65,26 @@ fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, end: End) -> Got {
         match exchange.handle_input(piece) {
             Ok(Progress::Pending) => {}
             Ok(Progress::Done(mut response)) => {
-                // Later bytes arrive on a connection that is idle, which is closed for them.
+                // Further bytes arrive on an idle connection, which closes it.
                 response.reusable &= pieces.all(<[u8]>::is_empty);
-                return Got::Whole(response);
+                return Got::Complete(response);
             }
-            Err(broken) => return Got::Bad(broken),
+            Err(error) => return Got::Bad(error),
         }
     }
     let ended = match end {
         End::Open => return Got::Pending,
         End::Clean => exchange.handle_eof(Eof::Clean),
-        End::Cut => exchange.handle_eof(Eof::Abrupt),
+        End::Abrupt => exchange.handle_eof(Eof::Abrupt),
     };
-    ended.map_or_else(Got::Bad, Got::Whole)
+    ended.map_or_else(Got::Bad, Got::Complete)
 }
 
 fn check(case: &Case) {
     let bytes = &case.bytes[..];
     let at_once = feed([bytes], case.end);
     let agrees = match (&at_once, &case.want) {
-        (Got::Whole(got), Want::Whole(status, body, reusable)) => {
+        (Got::Complete(got), Want::Complete(status, body, reusable)) => {
             (got.status, &got.body, got.reusable) == (*status, body, *reusable)
         }
         (Got::Bad(got), Want::Bad(want)) => got == want,
@@ -102,32 +103,22 @@ fn check(case: &Case) {
     let splits: Vec<usize> = if every_split {
         (0..=bytes.len()).collect()
     } else {
-        let mut random = Random(bytes.len() as u64);
-        (0..64).map(|_| random.below(bytes.len() + 1)).collect()
+        let mut random = Rng::new(bytes.len() as u64);
+        (0..64).map(|_| random.bits() as usize % (bytes.len() + 1)).collect()
     };
     for at in splits {
         let (left, right) = bytes.split_at(at);
         same(feed([left, right], case.end), &format!("in two at {at}"));
     }
-    let mut random = Random(7);
+    let mut random = Rng::new(7);
     for _ in 0..8 {
-        let mut cuts: Vec<usize> = (0..4).map(|_| random.below(bytes.len() + 1)).collect();
+        let mut cuts: Vec<usize> =
+            (0..4).map(|_| random.bits() as usize % (bytes.len() + 1)).collect();
         cuts.sort_unstable();
         let starts = std::iter::once(0).chain(cuts.iter().copied());
         let ends = cuts.iter().copied().chain([bytes.len()]);
         let pieces = starts.zip(ends).map(|(start, end)| &bytes[start..end]);
         same(feed(pieces, case.end), &format!("cut at {cuts:?}"));
-    }
-}
-
-/// A small generator for places to cut at (Knuth's constants).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((self.0 >> 33) as usize) % bound
     }
 }
 
@@ -138,9 +129,9 @@ fn check_all(cases: &[Case]) {
 }
 
 #[test]
-fn the_table_is_large() {
+fn there_are_more_than_a_thousand_cases() {
     let tables = [
-        bodies::sound(),
+        bodies::valid(),
         heads::status_lines(),
         heads::fields(),
         heads::line_ends(),
@@ -150,7 +141,7 @@ fn the_table_is_large() {
         bodies::trailers(),
         heads::interim(),
         bodies::truncated(),
-        bodies::caps(),
+        bodies::limits(),
     ];
     let mut cases: Vec<(Vec<u8>, End)> =
         tables.concat().into_iter().map(|case| (case.bytes, case.end)).collect();
@@ -159,9 +150,9 @@ fn the_table_is_large() {
     assert!(cases.len() > 1000, "{}", cases.len());
 }
 
-/// Too large for every split: a few pieces show that the cap is exact.
+/// These are too large for all splits; a few show that the limit is exact.
 #[test]
-fn bodies_are_bounded_to_the_byte() {
+fn the_limit_for_bodies_is_exact() {
     let largest = vec![b'x'; MAX_BODY_BYTES];
     let by_length = format!("HTTP/1.1 200 OK\r\nContent-Length: {MAX_BODY_BYTES}\r\n\r\n");
     let until_close = "HTTP/1.1 200 OK\r\n\r\n".to_owned();
@@ -181,7 +172,7 @@ fn bodies_are_bounded_to_the_byte() {
         vec![until_close.as_bytes(), halves.0, halves.1],
         chunked.to_vec(),
     ] {
-        let Got::Whole(response) = feed(pieces, End::Clean) else { panic!("refused") };
+        let Got::Complete(response) = feed(pieces, End::Clean) else { panic!("rejected") };
         assert_eq!(response.body.len(), MAX_BODY_BYTES);
     }
     let too_long = Got::Bad(HttpError::BodyTooLong);
@@ -191,10 +182,12 @@ fn bodies_are_bounded_to_the_byte() {
 }
 
 #[test]
-fn what_a_response_says_beside_its_body() {
+fn retry_after_and_location_are_read() {
     let with = |fields: &str| {
         let text = format!("HTTP/1.1 503 x\r\n{fields}Content-Length: 0\r\n\r\n");
-        let Got::Whole(response) = feed([text.as_bytes()], End::Open) else { panic!("{fields}") };
+        let Got::Complete(response) = feed([text.as_bytes()], End::Open) else {
+            panic!("{fields}")
+        };
         response
     };
     let wait = |fields| with(fields).retry_after.map(|wait| wait.as_secs());
@@ -211,7 +204,7 @@ fn what_a_response_says_beside_its_body() {
     assert_eq!(with("").location, None);
 }
 
-/// Whatever comes, an exchange neither panics nor depends on the pieces.
+/// No input makes an exchange panic, or its result depend on the splits.
 mod any_bytes {
     use proptest::prelude::*;
 
@@ -235,8 +228,8 @@ mod any_bytes {
 
     proptest! {
         #[test]
-        fn pieces_do_not_matter(bytes in responses(), clean: bool, cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..5)) {
-            let end = if clean { End::Clean } else { End::Cut };
+        fn the_result_does_not_depend_on_the_splits(bytes in responses(), clean: bool, cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..5)) {
+            let end = if clean { End::Clean } else { End::Abrupt };
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
             cuts.sort_unstable();
             let starts = std::iter::once(0).chain(cuts.iter().copied());

@@ -1,4 +1,4 @@
-//! The places of GeoJSON, feature by feature: the document is never held as a whole.
+//! GeoJSON, parsed feature by feature without keeping the whole document in memory.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, V
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
-use super::{Error, Fault, KIND, List, NAME, Point, VICINITY, point};
+use super::{Error, FieldError, KIND, List, NAME, Point, VICINITY, point};
 
 /// Reads a feature collection.
 pub(super) fn read(bytes: &[u8], list: &mut List) -> Result<(), Error> {
@@ -16,7 +16,7 @@ pub(super) fn read(bytes: &[u8], list: &mut List) -> Result<(), Error> {
     let read = Collection(&mut progress).deserialize(&mut reader).and_then(|()| reader.end());
     read.map_err(|error| {
         let mut message = error.to_string();
-        // The line is said in front; the column helps where the text is no JSON.
+        // The line is displayed separately. The column is useful for syntax errors only.
         if let (true, Some(end)) = (error.is_data(), message.rfind(" at line ")) {
             message.truncate(end);
         }
@@ -24,22 +24,22 @@ pub(super) fn read(bytes: &[u8], list: &mut List) -> Result<(), Error> {
     })
 }
 
-/// How far a collection has been read.
+/// The progress of parsing.
 struct Progress<'l> {
     list: &'l mut List,
-    /// Features begun.
+    /// The number of the current feature, counted from 1.
     feature: usize,
-    /// The field that is wrong, for which the reader's errors have no room.
+    /// The field of an error, which errors of serde cannot carry.
     field: Option<&'static str>,
 }
 
-/// Reads the file as a whole.
+/// Parses the file.
 struct Collection<'p, 'l>(&'p mut Progress<'l>);
 
-/// Reads the member `features`.
+/// Parses the member `features`.
 struct Features<'p, 'l>(&'p mut Progress<'l>);
 
-/// Reads one feature. It is judged before the reader moves on, so that an error has its line.
+/// Parses and validates one feature, so that an error has its line.
 struct OneFeature<'p, 'l>(&'p mut Progress<'l>);
 
 impl<'de> DeserializeSeed<'de> for Collection<'_, '_> {
@@ -86,7 +86,7 @@ impl<'de> Visitor<'de> for Collection<'_, '_> {
             return Ok(());
         }
         Err(A::Error::custom(
-            "the file is no GeoJSON FeatureCollection; put the places into \
+            "the file is not a GeoJSON FeatureCollection; put the places into \
              {\"type\": \"FeatureCollection\", \"features\": […]}",
         ))
     }
@@ -116,14 +116,14 @@ impl<'de> Visitor<'de> for OneFeature<'_, '_> {
         let Progress { list, feature: number, field } = self.0;
         *number += 1;
         let feature = Feature::deserialize(MapAccessDeserializer::new(members))?;
-        feature.place(list).map_err(|(fault, message)| {
-            *field = Some(fault);
+        feature.place(list).map_err(|FieldError { field: invalid, message }| {
+            *field = Some(invalid);
             A::Error::custom(format_args!("feature {number}: {message}"))
         })
     }
 }
 
-/// A GeoJSON feature, of whatever geometry.
+/// A GeoJSON feature with any geometry.
 #[derive(Deserialize)]
 struct Feature {
     geometry: Option<Geometry>,
@@ -139,38 +139,42 @@ struct Geometry {
 }
 
 impl Feature {
-    fn place(&self, list: &mut List) -> Result<(), Fault> {
+    fn place(&self, list: &mut List) -> Result<(), FieldError> {
         let point = self.point()?;
         let [name, kind, vicinity] = [NAME, KIND, VICINITY].map(|field| self.property(field));
         list.push(point, name?, kind?, vicinity?)
     }
 
-    fn point(&self) -> Result<Point, Fault> {
+    fn point(&self) -> Result<Point, FieldError> {
         let geometry = self.geometry.as_ref();
         let kind = geometry.map_or("null", |geometry| geometry.kind.as_str());
         let Some(geometry) = geometry.filter(|_| kind == "Point") else {
-            let message = format!("{kind:?} is no Point; give the place one, such as its entrance");
-            return Err(("geometry", message));
+            let message =
+                format!("{kind:?} is not a Point; use one, such as the entrance of the place");
+            return Err(FieldError::new("geometry", message));
         };
-        // A third number, the altitude, is allowed.
+        // The optional third number is the altitude.
         let number = |index: usize| geometry.coordinates.get(index).and_then(Value::as_f64);
         let (Some(lng), Some(lat)) = (number(0), number(1)) else {
-            let message = "a Point has two numbers; write [longitude, latitude]";
-            return Err(("coordinates", message.to_owned()));
+            let message = "a Point has two numbers; use [longitude, latitude]";
+            return Err(FieldError::new("coordinates", message));
         };
         point(lat, lng)
     }
 
-    /// The first of `spellings` that the feature has; empty if none.
-    fn property(&self, spellings: &[&'static str]) -> Result<&str, Fault> {
+    /// Returns the first of the properties `names` that the feature has, or an empty string.
+    fn property(&self, names: &[&'static str]) -> Result<&str, FieldError> {
         let properties = self.properties.as_ref();
-        let value = |spelling: &&str| {
-            properties.and_then(|properties| properties.get(*spelling)).filter(|v| !v.is_null())
+        let value = |name: &&str| {
+            properties.and_then(|properties| properties.get(*name)).filter(|v| !v.is_null())
         };
-        match spellings.iter().find_map(value) {
+        match names.iter().find_map(value) {
             None => Ok(""),
             Some(Value::String(text)) => Ok(text),
-            Some(other) => Err((spellings[0], format!("{other} is no text; put it into quotes"))),
+            Some(other) => {
+                let message = format!("{other} is not a string; put it in quotes");
+                Err(FieldError::new(names[0], message))
+            }
         }
     }
 }

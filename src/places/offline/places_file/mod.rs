@@ -1,15 +1,13 @@
-//! A file of one's own places: depots, customers, shops.
+//! Places files: places of the operator, such as depots, customers or shops.
 //!
-//! Two formats, both in UTF-8:
+//! There are two formats, both in UTF-8:
 //!
-//! - GeoJSON (RFC 7946): a `FeatureCollection` of `Point`s. A place's name is the property
-//!   `name`.
-//! - A table, comma-, semicolon- or tab-separated (RFC 4180), whose first line names the columns:
+//! - GeoJSON (RFC 7946): a `FeatureCollection` of `Point`s with the property `name`.
+//! - A table, separated by commas, semicolons or tabs (RFC 4180). Its first line names the columns:
 //!   `name`, `latitude` (or `lat`) and `longitude` (`lon`, `lng`, `long`), in any order.
 //!
-//! What a place is stands in the property or column `kind` (or `type`, `category`), where it is
-//! for people in `vicinity` (or `address`); both may be absent. Other columns and properties are
-//! ignored.
+//! The properties or columns `kind` (or `type`, `category`) and `vicinity` (or `address`) are
+//! optional. Others are ignored.
 
 mod geojson;
 mod table;
@@ -23,27 +21,26 @@ use crate::places::document::Place;
 use crate::places::geo::Point;
 use crate::places::limits::{MAX_PLACE_TEXT, MAX_PLACES, MAX_PLACES_FILE_BYTES};
 
-/// The spellings under which each field is found, the preferred one first.
+/// The names of each field. The first is used in error messages.
 const NAME: &[&str] = &["name"];
 const LATITUDE: &[&str] = &["latitude", "lat"];
 const LONGITUDE: &[&str] = &["longitude", "lon", "lng", "long"];
 const KIND: &[&str] = &["kind", "type", "category"];
 const VICINITY: &[&str] = &["vicinity", "address"];
 
-/// How a file is written.
+/// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// GeoJSON.
     GeoJson,
-    /// A table whose columns are separated by what its first line holds most of: commas,
-    /// semicolons or tabs.
+    /// A table whose separator is the most frequent one of its first line: comma, semicolon or tab.
     Csv,
     /// A table whose columns are separated by tabs.
     Tsv,
 }
 
 impl Format {
-    /// The format of a file by the extension of its name, or else by how it begins.
+    /// Determines the format from the extension of the file name, or else from the contents.
     pub fn of(file_name: &str, bytes: &[u8]) -> Self {
         let extension = file_name.rsplit_once('.').map_or("", |(_, extension)| extension);
         let is = |known: &[&str]| known.iter().any(|known| extension.eq_ignore_ascii_case(known));
@@ -59,9 +56,10 @@ impl Format {
     }
 }
 
-/// What is wrong with a places file, where, and what to do.
+/// An error in a places file.
 ///
-/// Shown as `line 3: field `latitude`: what is wrong; what to do`, without the name of the file.
+/// It is displayed as ``line 3: field `latitude`: what is wrong; what to do``, without the file
+/// name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     line: u64,
@@ -70,8 +68,8 @@ pub struct Error {
 }
 
 impl Error {
-    /// The line the error is on, counted from 1: for a wrong place the line it begins on in a
-    /// table, and the one it ends on in GeoJSON.
+    /// The line of the error, counted from 1. For an invalid place it is the line on which the place
+    /// starts in a table, or ends in GeoJSON.
     pub fn line(&self) -> u64 {
         self.line
     }
@@ -89,21 +87,31 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What is wrong with one place: the field and the matter.
-type Fault = (&'static str, String);
+/// An error in one field of a place.
+#[derive(Debug)]
+struct FieldError {
+    field: &'static str,
+    message: String,
+}
 
-/// Reads the places of a file, given as a whole.
+impl FieldError {
+    fn new(field: &'static str, message: impl Into<String>) -> Self {
+        Self { field, message: message.into() }
+    }
+}
+
+/// Parses the contents of a file.
 ///
 /// # Errors
 ///
-/// The file is not in `format`, a place lacks its name or a coordinate, a coordinate is no number
-/// or none of this globe, a text is longer than [`MAX_PLACE_TEXT`], or there is no place at all or
-/// more than [`MAX_PLACES`]. The first error ends the reading.
+/// [`Error`] for the first error: the file is not in `format`, a place has no name or no valid
+/// coordinates, a text is longer than [`MAX_PLACE_TEXT`], or there are no places or more than
+/// [`MAX_PLACES`].
 pub fn parse(bytes: &[u8], format: Format) -> Result<OwnPlaces, Error> {
     if bytes.len() > MAX_PLACES_FILE_BYTES {
         let message = format!(
-            "the file has {} bytes, {MAX_PLACES_FILE_BYTES} are the most; leave out what is not \
-             needed, or write CSV",
+            "the file has {} bytes, at most {MAX_PLACES_FILE_BYTES} are allowed; remove what is not \
+             needed, or use CSV",
             bytes.len()
         );
         return Err(Error { line: 1, field: None, message });
@@ -116,7 +124,7 @@ pub fn parse(bytes: &[u8], format: Format) -> Result<OwnPlaces, Error> {
         Format::Tsv => table::read(bytes, b'\t', &mut list)?,
     }
     if list.points.is_empty() {
-        let message = "there is no place in the file; write at least one, or remove places.file";
+        let message = "there are no places in the file; add at least one, or remove places.file";
         return Err(Error { line: 1, field: None, message: message.to_owned() });
     }
     Ok(OwnPlaces { tree: index::build(&list.points), texts: list.texts, text: list.text })
@@ -134,7 +142,7 @@ pub struct OwnPlaces {
     text: String,
 }
 
-/// Where a place's texts are: one behind the other from `start` on, by their lengths in bytes.
+/// The texts of a place, which follow each other from `start` on, by their lengths in bytes.
 #[derive(Debug)]
 struct Texts {
     start: u32,
@@ -149,17 +157,17 @@ impl OwnPlaces {
         self.texts.len()
     }
 
-    /// Whether there is no place; never so in places that were read from a file.
+    /// Returns true if there are no places, which is never the case for the places of a file.
     pub fn is_empty(&self) -> bool {
         self.texts.is_empty()
     }
 
-    /// The tree to search for the nearest places.
+    /// The tree of the places.
     pub(super) fn index(&self) -> Index<'_> {
         Index::of(&self.tree)
     }
 
-    /// Shows `visit` the place that a search found.
+    /// Calls `visit` with the place of a hit.
     pub(super) fn describe(&self, hit: &Hit, visit: impl FnOnce(&Place<'_>)) {
         let texts = &self.texts[hit.id as usize];
         let (name, rest) = self.text[texts.start as usize..].split_at(usize::from(texts.name));
@@ -175,7 +183,7 @@ impl OwnPlaces {
     }
 }
 
-/// The places read so far.
+/// The places parsed so far.
 #[derive(Default)]
 struct List {
     points: Vec<Point>,
@@ -184,21 +192,27 @@ struct List {
 }
 
 impl List {
-    fn push(&mut self, point: Point, name: &str, kind: &str, vicinity: &str) -> Result<(), Fault> {
+    fn push(
+        &mut self,
+        point: Point,
+        name: &str,
+        kind: &str,
+        vicinity: &str,
+    ) -> Result<(), FieldError> {
         if self.points.len() == MAX_PLACES {
-            let message = format!("there are more than {MAX_PLACES} places; split the file up");
-            return Err(("name", message));
+            let message = format!("there are more than {MAX_PLACES} places; remove some");
+            return Err(FieldError::new("name", message));
         }
         if name.trim().is_empty() {
-            return Err(("name", "the place has no name; give every place one".to_owned()));
+            return Err(FieldError::new("name", "the place has no name; add one"));
         }
         let start = self.text.len() as u32;
         let mut append = |field, text: &str| {
             let text = text.trim();
             if text.len() > MAX_PLACE_TEXT {
                 let length = text.len();
-                let message = format!("{length} bytes are too long; {MAX_PLACE_TEXT} are the most");
-                return Err((field, message));
+                let message = format!("has {length} bytes; at most {MAX_PLACE_TEXT} are allowed");
+                return Err(FieldError::new(field, message));
             }
             self.text.push_str(text);
             Ok(text.len() as u16)
@@ -212,20 +226,20 @@ impl List {
     }
 }
 
-/// A point of this globe.
-fn point(lat: f64, lng: f64) -> Result<Point, Fault> {
+/// Validates coordinates.
+fn point(lat: f64, lng: f64) -> Result<Point, FieldError> {
     if !(-90.0..=90.0).contains(&lat) {
-        let message = "is not between -90 and 90; write degrees north of the equator";
+        let message = "is not between -90 and 90; use degrees north of the equator";
         let swapped = if (-180.0..=180.0).contains(&lat) && (-90.0..=90.0).contains(&lng) {
             " (are latitude and longitude swapped? GeoJSON has the longitude first)"
         } else {
             ""
         };
-        return Err(("latitude", format!("{lat} {message}{swapped}")));
+        return Err(FieldError::new("latitude", format!("{lat} {message}{swapped}")));
     }
     if !(-180.0..=180.0).contains(&lng) {
-        let message = "is not between -180 and 180; write degrees east of Greenwich";
-        return Err(("longitude", format!("{lng} {message}")));
+        let message = "is not between -180 and 180; use degrees east of Greenwich";
+        return Err(FieldError::new("longitude", format!("{lng} {message}")));
     }
     Ok(Point { lat, lng })
 }
@@ -265,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_in_many_spellings() {
+    fn tables_may_be_written_in_many_ways() {
         for table in [
             "name,latitude,longitude,kind,vicinity\n\"Depot \"\"A\"\", north\",34.5,-118.25,depot,Main St 1\n",
             "\u{feff}Name;LAT;Lon;Type;Address\r\n\"Depot \"\"A\"\", north\"; 34.5 ;-118.25;depot;Main St 1",
@@ -280,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn geojson_with_what_else_it_may_hold() {
+    fn other_members_of_geojson_are_ignored() {
         let text = "\u{feff}{\"features\": [{\"type\": \"Feature\", \"id\": 7,
             \"geometry\": {\"type\": \"Point\", \"coordinates\": [-118.25, 34.5, 71]},
             \"properties\": {\"name\": \"Depot \\\"A\\\", north\", \"kind\": null, \"type\": \"depot\",
@@ -290,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn the_format_follows_from_the_name_or_the_first_byte() {
+    fn the_format_is_determined_by_the_extension_or_the_contents() {
         for (file_name, bytes, format) in [
             ("shops.GeoJSON", "", Format::GeoJson),
             ("/etc/herd.d/shops.json", "name,lat", Format::GeoJson),
@@ -305,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_in_tables_say_where_and_what_to_do() {
+    fn errors_in_tables_have_a_line_and_advice() {
         for (table, line, words) in [
             ("", 1, "field `name`: there is no such column among []; name the columns"),
             (
@@ -313,31 +327,35 @@ mod tests {
                 1,
                 "field `longitude`: there is no such column among [\"name\", \"lat\"]",
             ),
-            ("Name,Lat,Long\n", 1, "there is no place in the file; write at least one"),
-            ("name,lat,lon\nA,1,2\nB,x,2\n", 3, "field `latitude`: \"x\" is not a number; write"),
-            ("name;lat;lon\nA;34,5;2\n", 2, "field `latitude`: \"34,5\" is not a number; write"),
+            ("Name,Lat,Long\n", 1, "there are no places in the file; add at least one"),
+            ("name,lat,lon\nA,1,2\nB,x,2\n", 3, "field `latitude`: \"x\" is not a number; use"),
+            ("name;lat;lon\nA;34,5;2\n", 2, "field `latitude`: \"34,5\" is not a number; use"),
             (
                 "name,lat,lon\n\n\nA,91,2\n",
                 4,
-                "field `latitude`: 91 is not between -90 and 90; write degrees north of the equator (are",
+                "field `latitude`: 91 is not between -90 and 90; use degrees north of the equator (are",
             ),
             (
                 "name,lat,lon\nA,NaN,2\n",
                 2,
-                "field `latitude`: NaN is not between -90 and 90; write degrees north of the equator",
+                "field `latitude`: NaN is not between -90 and 90; use degrees north of the equator",
             ),
             (
                 "name,lat,lon\nA,1,inf\n",
                 2,
-                "field `longitude`: inf is not between -180 and 180; write degrees east of",
+                "field `longitude`: inf is not between -180 and 180; use degrees east of",
             ),
             ("name,lat,lon\nA,1,\n", 2, "field `longitude`: \"\" is not a number"),
             (
                 "name,lat,lon\n\"A\nB\",1,2\n \t,1,2\n",
                 4,
-                "field `name`: the place has no name; give every place one",
+                "field `name`: the place has no name; add one",
             ),
-            ("name,lat,lon\nA,1,2\nB, C,1,2\n", 3, "the line has 4 columns, the first line 3; put"),
+            (
+                "name,lat,lon\nA,1,2\nB, C,1,2\n",
+                3,
+                "the line has 4 columns, the first line 3; quote",
+            ),
         ] {
             let error = parse(table.as_bytes(), Format::Csv).unwrap_err();
             assert_eq!(error.line(), line, "{table:?}: {error}");
@@ -349,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_in_geojson_say_where_and_what_to_do() {
+    fn errors_in_geojson_have_a_line_and_advice() {
         let feature = |geometry: &str, properties: &str| {
             format!(
                 "{{\"type\": \"FeatureCollection\", \"features\": [\n\
@@ -360,27 +378,27 @@ mod tests {
         let point = "{\"type\": \"Point\", \"coordinates\": [1, 2]}";
         let name = "{\"name\": \"B\"}";
         for (text, words) in [
-            (feature(point, "{}"), "line 3: field `name`: feature 2: the place has no name; give"),
+            (feature(point, "{}"), "line 3: field `name`: feature 2: the place has no name; add"),
+            (feature(point, "null"), "line 3: field `name`: feature 2: the place has no name; add"),
             (
-                feature(point, "null"),
-                "line 3: field `name`: feature 2: the place has no name; give",
+                feature(point, "{\"name\": 5}"),
+                "line 3: field `name`: feature 2: 5 is not a string; put",
             ),
-            (feature(point, "{\"name\": 5}"), "line 3: field `name`: feature 2: 5 is no text; put"),
             (
                 feature("null", name),
-                "line 3: field `geometry`: feature 2: \"null\" is no Point; give",
+                "line 3: field `geometry`: feature 2: \"null\" is not a Point; use",
             ),
             (
                 feature("{\"type\": \"Polygon\", \"coordinates\": [[[1, 2]]]}", name),
-                "line 3: field `geometry`: feature 2: \"Polygon\" is no Point; give the place one",
+                "line 3: field `geometry`: feature 2: \"Polygon\" is not a Point; use",
             ),
             (
                 feature("{\"type\": \"Point\", \"coordinates\": [1]}", name),
-                "line 3: field `coordinates`: feature 2: a Point has two numbers; write [longitude",
+                "line 3: field `coordinates`: feature 2: a Point has two numbers; use [longitude",
             ),
             (
                 feature("{\"type\": \"Point\", \"coordinates\": [34, -118]}", name),
-                "line 3: field `latitude`: feature 2: -118 is not between -90 and 90; write degrees \
+                "line 3: field `latitude`: feature 2: -118 is not between -90 and 90; use degrees \
                  north of the equator (are latitude and longitude swapped? GeoJSON",
             ),
             (feature("5", name), "line 3: invalid type: integer `5`"),
@@ -392,10 +410,13 @@ mod tests {
                 "[]".to_owned(),
                 "line 1: invalid type: sequence, expected a GeoJSON FeatureCollection",
             ),
-            ("{}".to_owned(), "line 1: the file is no GeoJSON FeatureCollection; put the places"),
+            (
+                "{}".to_owned(),
+                "line 1: the file is not a GeoJSON FeatureCollection; put the places",
+            ),
             (
                 "{\"type\": \"FeatureCollection\"}".to_owned(),
-                "line 1: there is no place in the file",
+                "line 1: there are no places in the file",
             ),
             (format!("{}x", feature(point, name)), "line 4: trailing characters at line 4"),
             (String::new(), "line 1: EOF while parsing a value"),
@@ -408,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn files_have_bounds() {
+    fn files_and_texts_have_limits() {
         let longest = "x".repeat(MAX_PLACE_TEXT);
         for field in ["name", "kind", "vicinity"] {
             let with = |text: &str| {
@@ -419,7 +440,7 @@ mod tests {
             assert!(parse(with(&longest).as_bytes(), Format::Csv).is_ok());
             let error = error(with(&format!("{longest}x")).as_bytes(), Format::Csv);
             let expected =
-                format!("line 2: field `{field}`: 257 bytes are too long; 256 are the most");
+                format!("line 2: field `{field}`: has 257 bytes; at most 256 are allowed");
             assert_eq!(error, expected);
         }
         let mut list = List::default();
@@ -427,16 +448,16 @@ mod tests {
         for _ in 0..MAX_PLACES {
             list.push(here, "a", "", "").unwrap();
         }
-        let (_, message) = list.push(here, "a", "", "").unwrap_err();
-        assert_eq!(message, "there are more than 500000 places; split the file up");
+        let excess = list.push(here, "a", "", "").unwrap_err();
+        assert_eq!(excess.message, "there are more than 500000 places; remove some");
         let too_large = vec![b'\n'; MAX_PLACES_FILE_BYTES + 1];
-        assert!(error(&too_large, Format::Csv).contains("67108864 are the most"));
+        assert!(error(&too_large, Format::Csv).contains("at most 67108864 are allowed"));
     }
 
     proptest! {
-        /// Any text that a place may have is read as it was written, in either format.
+        /// Any text round-trips through either format.
         #[test]
-        fn what_is_written_is_read(
+        fn written_places_are_parsed(
             rows in prop::collection::vec(
                 ("\\PC{1,12}[\"\n\r,;\t]?x", "\\PC{0,8}", -900_000_000..=900_000_000_i32, -1_800_000_000..=1_800_000_000_i32),
                 1..20,
@@ -473,7 +494,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_an_answer_or_an_error(
+        fn any_bytes_are_places_or_an_error(
             text in prop_oneof![any::<String>(), "[{}\\[\\]\":,a-f0-9\n;\t]{0,60}"],
             start in prop::sample::select(vec![
                 "", "name,lat,lon\n", "{\"type\":\"FeatureCollection\",\"features\":[{\"geometry\":",

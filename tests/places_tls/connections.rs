@@ -239,7 +239,7 @@ fn a_provider_that_keeps_failing_is_left_alone_and_taken_back() {
         let reply = Whatsat::parse(&client.until(b"\n\n"));
         assert_eq!(reply.status(), "UNKNOWN_ERROR");
         let said = reply.document["error_message"].as_str().unwrap().to_owned();
-        assert_eq!(i >= 5, said.contains("left alone"), "{i}: {said}");
+        assert_eq!(i >= 5, said.contains("circuit breaker is open"), "{i}: {said}");
     }
     assert_eq!(emulator.stats()["requests"]["total"], 5);
     emulator.order("mode=ok");

@@ -160,7 +160,7 @@ fn an_answer_that_anybody_could_have_cut_is_none() {
     for version in ["any", "1.2"] {
         let options = ["--response", file, "--tls", version];
         let reply = cut("end", "close", &options);
-        assert!(message(&reply).contains("before its answer was whole"), "{}", reply.document);
+        assert!(message(&reply).contains("before the end of its response"), "{}", reply.document);
         let server = Server::hostile(&[&options[..], &["--after", "close"]].concat());
         let herd = solo("google_legacy", server.url(), "");
         assert_eq!(ask(&mut herd.client("Solo")).names(), ["Café Grün"]);

@@ -1,4 +1,4 @@
-//! The node: arguments, configuration, run.
+//! proxy-herd: runs a node of a herd.
 
 use std::env;
 use std::process::ExitCode;

@@ -38,7 +38,7 @@ Usage: proxy-herd [-c FILE] NAME
        proxy-herd [-c FILE] --check
        proxy-herd [-c FILE] --status [NAME...]
 Nodes of conf/config.yml: Bailey, Bona, Campbell, Clark, Jaquez
-proxy-herd --help tells more
+Try 'proxy-herd --help' for more information.
 ";
 
 #[test]
@@ -69,12 +69,12 @@ fn the_table_of_limits_is_printed() {
 #[test]
 fn a_wrong_command_line_shows_the_names_and_exits_2() {
     for (arguments, wrong) in [
-        (&[][..], "there is no name; which node is to run?"),
+        (&[][..], "missing node name"),
         (&["bona"], "there is no node `bona`; did you mean `Bona`?"),
         (&["Goloman"], "there is no node `Goloman`"),
         (&["\u{1b}[2J"], "there is no node `\\u{1b}[2J`"),
-        (&["Bona", "Clark"], "there is more than one name; each node is a process"),
-        (&["--check", "Bona"], "--check is about the whole herd; leave out the name"),
+        (&["Bona", "Clark"], "more than one node name; each process runs one node"),
+        (&["--check", "Bona"], "--check validates the whole configuration; omit the name"),
         (&["--bogus"], "Unrecognized option: 'bogus'"),
         (&["--bogus", "--config=conf/config.yml"], "Unrecognized option: 'bogus'"),
         (&["-x", "-cconf/config.yml", "Bona"], "Unrecognized option: 'x'"),
@@ -153,9 +153,9 @@ Campbell  127.0.0.1:10022  127.0.0.1:10022  Bailey, Bona, Jaquez
 Clark     127.0.0.1:10211  127.0.0.1:10211  Bona, Jaquez
 Jaquez    127.0.0.1:10194  127.0.0.1:10194  Campbell, Clark
 
-Places: offline, built in
+Places: offline, built-in gazetteer
 HTTP: Bailey at 127.0.0.1:8099, Bona at 127.0.0.1:8044, Campbell at 127.0.0.1:8022, Clark at 127.0.0.1:8211, Jaquez at 127.0.0.1:8194
-Peers: no secret, no TLS, clocks ahead count for at most 5 s
+Peers: no secret, no TLS, maximum clock offset 5 s
 Logs: logs/NAME.log, level INFO
 Limits: all at their defaults
 "
@@ -192,17 +192,17 @@ fn check_prints_what_differs_and_warns() {
 
 Node    Listens on        Reached at         Neighbors
 Bailey  0.0.0.0:80        bailey.example:80  Bona
-Bona    [2001:db8::1]:80  [2001:db8::1]:80   Bailey (the seed's server)
+Bona    [2001:db8::1]:80  [2001:db8::1]:80   Bailey (original server)
 Clark   127.0.0.1:81      127.0.0.1:81
 
 Places: google at http://localhost:8080/emulator
 HTTP: off
-Peers: a secret, no TLS, clocks ahead count for at most 0.5 s
+Peers: shared secret, no TLS, maximum clock offset 0.5 s
 Logs: /var/log/herd/NAME.log, level WARNING
-Limits that differ from their defaults:
-    limits.max_line: 512 bytes, not 4096 bytes
-    limits.idle_timeout_s: 90 s, not 0 (off)
-    places.deadline_ms: 100 ms, not 5000 ms
+Limits, except those at their defaults:
+    limits.max_line: 512 bytes, default 4096 bytes
+    limits.idle_timeout_s: 90 s, default 0 (off)
+    places.deadline_ms: 100 ms, default 5000 ms
 "
     );
     assert!(!out.contains("canary") && !err.contains("canary"));
@@ -235,7 +235,7 @@ fn check_reads_the_files_that_nodes_read() {
     let file = configuration("elsewhere", &format!("{nodes}{tls}"));
     let (code, out, err) = run(&mut proxy_herd(&["--check", "-c", &file]));
     assert_eq!(code, Some(0), "{err}");
-    assert!(out.contains("TLS, clocks"), "{out}");
+    assert!(out.contains("TLS, maximum clock offset"), "{out}");
     for node in ["Bailey", "Bona"] {
         assert!(err.contains(&format!("warning: {node} cannot start here: there is no ")), "{err}");
     }

@@ -249,7 +249,7 @@ fn status_exits_with_0_if_all_nodes_are_healthy_and_lists_problems_otherwise() {
         let words: Vec<&str> = line.split_whitespace().collect();
         assert_eq!(
             (words[0], words[1], *words.last().unwrap()),
-            (node, "well", "equal"),
+            (node, "healthy", "equal"),
             "{table}"
         );
     }
@@ -274,9 +274,9 @@ fn status_exits_with_0_if_all_nodes_are_healthy_and_lists_problems_otherwise() {
         let (code, out, err) = status(&herd, &[]);
         (code == Some(1) && err.contains("Bona: the link to Clark is down")).then_some((out, err))
     });
-    assert!(out.contains("\nClark   not reached\n"), "{out}");
-    assert!(err.starts_with("proxy-herd: not all is well\n"), "{err}");
-    assert!(err.contains("Clark is not reached at http://127.0.0.1:"), "{err}");
+    assert!(out.contains("\nClark   unreachable\n"), "{out}");
+    assert!(err.starts_with("proxy-herd: problems found:\n"), "{err}");
+    assert!(err.contains("Clark cannot be queried at http://127.0.0.1:"), "{err}");
     // Bailey is not a neighbor of Clark, so it stays healthy.
     assert_eq!(status(&herd, &["Bailey"]).0, Some(0));
     let (code, _, err) = status(&herd, &["Clerk"]);
@@ -297,8 +297,8 @@ fn status_needs_no_secrets_and_reports_nodes_it_cannot_query() {
         let output = herd.run(&["--status"]);
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
-    let expected = "proxy-herd: not all is well\n\
-                    Bona cannot be asked: it has no port under http.ports\n";
+    let expected = "proxy-herd: problems found:\n\
+                    Bona cannot be queried: it has no port under http.ports\n";
     eventually("Bailey is well", DEADLINE, || (ask(&herd).1 == expected).then_some(()));
     let config = fs::read_to_string(herd.config()).unwrap();
     fs::write(herd.config(), format!("{config}\n{secrets}\n")).unwrap();

@@ -23,14 +23,14 @@ mod stats;
 mod wire;
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::cli::EXIT_FAILURE;
+use crate::cli::{CommandError, EXIT_FAILURE, print, print_error};
 use load::LoadGenerator;
-use plan::{CommandError, Invocation, OutputFormat, Plan};
+use plan::{Invocation, OutputFormat, PROGRAM, Plan};
 use report::Report;
 
 /// Descriptors of the process itself: standard streams, the readiness queue, /proc.
@@ -39,28 +39,22 @@ const OWN_DESCRIPTORS: u64 = 16;
 /// Runs `herd-bench` with `arguments`, which exclude the program name.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
-    let outcome = match Invocation::parse(&arguments) {
-        Ok(Invocation::Print(text)) => print(&text).map(|()| false),
-        Ok(Invocation::Measure(plan)) => measure(&plan).and_then(|report| {
+    let outcome = Invocation::parse(&arguments).and_then(|invocation| match invocation {
+        Invocation::Print(text) => print(&text).map(|()| ExitCode::SUCCESS),
+        Invocation::Measure(plan) => {
+            let report = measure(&plan).map_err(CommandError::failure)?;
             print(&match plan.format {
                 OutputFormat::Text => report.text(),
                 OutputFormat::Json => report.json(),
             })?;
-            Ok(report.has_errors())
-        }),
-        Err(CommandError { exit_code, message }) => {
-            print_error(&message);
-            return ExitCode::from(exit_code);
+            let failed = report.has_errors();
+            Ok(if failed { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS })
         }
-    };
-    match outcome {
-        Ok(false) => ExitCode::SUCCESS,
-        Ok(true) => ExitCode::from(EXIT_FAILURE),
-        Err(error) => {
-            print_error(&error.to_string());
-            ExitCode::from(EXIT_FAILURE)
-        }
-    }
+    });
+    outcome.unwrap_or_else(|CommandError { exit_code, message }| {
+        print_error(PROGRAM, &message);
+        ExitCode::from(exit_code)
+    })
 }
 
 fn measure(plan: &Plan) -> io::Result<Report> {
@@ -96,18 +90,4 @@ fn server_pids(plan: &Plan) -> Vec<Option<u32>> {
 
 fn cpu_times(pids: &[Option<u32>]) -> Vec<Option<Duration>> {
     pids.iter().map(|pid| pid.and_then(process::cpu_time)).collect()
-}
-
-/// Writes to standard output. A broken pipe is not an error: a reader such as `head` may close early.
-fn print(text: &str) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Writes to standard error. A failure to do so cannot be reported anywhere.
-fn print_error(message: &str) {
-    let _ = writeln!(io::stderr().lock(), "herd-bench: {message}");
 }

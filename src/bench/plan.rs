@@ -15,9 +15,12 @@ use super::limits::{
     OPEN_LOOP_PIPELINE,
 };
 use super::wire::{Protocol, Wire};
-use crate::cli::{DEFAULT_CONFIG, EXIT_FAILURE, EXIT_USAGE, no_such_node};
+use crate::cli::{CommandError, DEFAULT_CONFIG, no_such_node};
 use crate::config::{Benchmark, Config, no_secrets};
 use crate::protocol::command::{Command, MAX_RADIUS_KM, MAX_RESULTS};
+
+/// Name of the program, as its messages show it.
+pub const PROGRAM: &str = "herd-bench";
 
 const BRIEF: &str = "\
 Usage: herd-bench [-c FILE] [OPTIONS] [NAME…]
@@ -105,25 +108,6 @@ pub enum Invocation {
     Measure(Box<Plan>),
 }
 
-/// An invalid command line or configuration.
-pub struct CommandError {
-    /// [`EXIT_FAILURE`] or [`EXIT_USAGE`].
-    pub exit_code: u8,
-    /// The message for standard error.
-    pub message: String,
-}
-
-impl CommandError {
-    fn failure(message: impl fmt::Display) -> Self {
-        Self { exit_code: EXIT_FAILURE, message: message.to_string() }
-    }
-
-    fn usage(wrong: impl fmt::Display) -> Self {
-        let message = format!("{wrong}\n{BRIEF}\nTry 'herd-bench --help' for more information.");
-        Self { exit_code: EXIT_USAGE, message }
-    }
-}
-
 impl Invocation {
     /// Parses `arguments`, which exclude the program name, and loads the configuration.
     ///
@@ -133,12 +117,12 @@ impl Invocation {
     /// address cannot be resolved.
     pub fn parse(arguments: &[OsString]) -> Result<Self, CommandError> {
         let options = options();
-        let matches = options.parse(arguments).map_err(CommandError::usage)?;
+        let matches = options.parse(arguments).map_err(usage_error)?;
         if matches.opt_present("help") {
             return Ok(Self::Print(options.usage(BRIEF) + ABOUT));
         }
         if matches.opt_present("version") {
-            return Ok(Self::Print(format!("herd-bench {}\n", env!("CARGO_PKG_VERSION"))));
+            return Ok(Self::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION"))));
         }
         let protocol = protocol(&matches)?;
         // Servers of other protocols need no configuration, so only -c makes one required.
@@ -203,13 +187,18 @@ fn options() -> Options {
     options
 }
 
+/// Creates the error of an invalid command line: the problem and the usage.
+fn usage_error(problem: impl fmt::Display) -> CommandError {
+    CommandError::usage(problem, BRIEF, PROGRAM)
+}
+
 fn protocol(matches: &Matches) -> Result<Protocol, CommandError> {
     let Some(name) = matches.opt_str("protocol") else { return Ok(Protocol::Herd) };
     let found = Protocol::NAMES.iter().find(|(known, _)| *known == name);
     found.map(|&(_, protocol)| protocol).ok_or_else(|| {
         let known = Protocol::NAMES.map(|(name, _)| name).join(", ");
         let name = name.escape_debug();
-        CommandError::usage(format!("--protocol must be one of {known}, not `{name}`"))
+        usage_error(format!("--protocol must be one of {known}, not `{name}`"))
     })
 }
 
@@ -251,7 +240,7 @@ fn connections(matches: &Matches, clients: u32, servers: usize) -> Result<usize,
     let connections = number(matches, "connections", default, 1, MAX_CONNECTIONS)?;
     if connections < servers {
         let message = format!("--connections must be at least {servers}, the number of servers");
-        return Err(CommandError::usage(message));
+        return Err(usage_error(message));
     }
     Ok(connections)
 }
@@ -276,7 +265,7 @@ fn probes(
     if protocol != Protocol::Herd || !(2..=MAX_PROPAGATION_NODES).contains(&servers) {
         let message =
             format!("--propagation requires 2 to {MAX_PROPAGATION_NODES} nodes of a herd");
-        return Err(CommandError::usage(message));
+        return Err(usage_error(message));
     }
     number(matches, "probes", 100.0, 0.1, 10_000.0).map(Some)
 }
@@ -291,7 +280,7 @@ fn wire(
     let query = format!("WHATSAT x {radius} 0");
     if !matches!(Command::parse(query.as_bytes()), Command::Whatsat(_)) {
         let message = format!("--radius must be a decimal number from 0 to {MAX_RADIUS_KM}");
-        return Err(CommandError::usage(message));
+        return Err(usage_error(message));
     }
     let results = number(matches, "results", 5, 0, MAX_RESULTS)?;
     let nodes = config.into_iter().flat_map(|config| &config.nodes);
@@ -302,7 +291,7 @@ fn wire(
 fn pids(matches: &Matches) -> Result<Vec<u32>, CommandError> {
     let pids = matches.opt_strs("pid");
     let pids = pids.iter().map(|pid| pid.parse()).collect::<Result<_, _>>();
-    pids.map_err(|_| CommandError::usage("--pid must be a process id"))
+    pids.map_err(|_| usage_error("--pid must be a process id"))
 }
 
 /// The value of the option `key` in seconds, from `min` to one day, or `default`.
@@ -325,7 +314,7 @@ where
     text.parse()
         .ok()
         .filter(|number| (min..=max).contains(number))
-        .ok_or_else(|| CommandError::usage(format!("--{key} must be a number from {min} to {max}")))
+        .ok_or_else(|| usage_error(format!("--{key} must be a number from {min} to {max}")))
 }
 
 /// The nodes named on the command line, or all nodes.
@@ -333,9 +322,9 @@ fn nodes(matches: &Matches, config: &Config) -> Result<Vec<ServerUnderTest>, Com
     let mut chosen = Vec::new();
     for name in &matches.free {
         let node = config.node(name);
-        let node = node.ok_or_else(|| CommandError::usage(no_such_node(config, name)))?;
+        let node = node.ok_or_else(|| usage_error(no_such_node(config, name)))?;
         if chosen.contains(&node) {
-            return Err(CommandError::usage(format!("{name} is given twice")));
+            return Err(usage_error(format!("{name} is given twice")));
         }
         chosen.push(node);
     }
@@ -356,7 +345,7 @@ fn nodes(matches: &Matches, config: &Config) -> Result<Vec<ServerUnderTest>, Com
 /// Servers named on the command line by address.
 fn other_servers(matches: &Matches) -> Result<Vec<ServerUnderTest>, CommandError> {
     if matches.free.is_empty() {
-        return Err(CommandError::usage("--protocol requires a server address: HOST:PORT"));
+        return Err(usage_error("--protocol requires a server address: HOST:PORT"));
     }
     matches
         .free

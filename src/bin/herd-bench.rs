@@ -1,4 +1,4 @@
-//! The benchmark: arguments, configuration, measurement.
+//! herd-bench: measures a herd.
 
 use std::env;
 use std::process::ExitCode;

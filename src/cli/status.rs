@@ -1,11 +1,11 @@
-//! `--status`: how the herd is, asked of the nodes over HTTP.
+//! `--status`: queries the nodes over HTTP.
 
-use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::output::table;
 use crate::config::Config;
 use crate::http::overview::Overview;
 
@@ -22,92 +22,96 @@ const RETRIES: usize = 3;
 /// Pause before nodes are queried again: records are in transit for less.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
-/// The state of the herd.
+/// The status of the herd.
 pub struct Status {
-    /// A row for each node.
+    /// A table with a row for each node.
     pub table: String,
-    /// What is not well; empty if all is.
+    /// The problems found; empty if all nodes are healthy.
     pub problems: Vec<String>,
 }
 
-/// Asks `nodes`, by their places in [`Config::nodes`], how they are.
+/// Queries `nodes`, which are indices in [`Config::nodes`].
 ///
 /// # Errors
 ///
-/// Where there is nobody to ask.
+/// None of the nodes has an HTTP port.
 pub fn status(config: &Config, nodes: &[usize]) -> Result<Status, String> {
     let Some(http) = &config.http else {
-        return Err("nodes tell how they are over HTTP, and the configuration has no section \
-                    `http`; see conf/config.yml for one"
+        return Err("--status queries nodes over HTTP, but the configuration has no section \
+                    `http`; see conf/config.yml for an example"
             .to_owned());
     };
-    let asked: Vec<(&str, String)> = nodes
+    let queried: Vec<(&str, String)> = nodes
         .iter()
         .filter_map(|&node| {
             let (port, node) = (http.ports[node]?, &config.nodes[node]);
-            // What listens everywhere is reached as a peer reaches the node.
+            // A node that listens on all addresses is queried at the address its peers dial.
             let host = if http.listen.is_unspecified() { &node.dial } else { &http.listen };
             Some((node.name.as_str(), format!("{host}:{port}")))
         })
         .collect();
-    if asked.is_empty() {
-        return Err("none of these nodes has a port under http.ports".to_owned());
+    if queried.is_empty() {
+        return Err("none of these nodes has an HTTP port; add one under http.ports".to_owned());
     }
-    let mut answers = ask(&asked);
+    let mut answers = query_all(&queried);
     let mut agreement = agreement(&answers, None);
-    // Records may be on their way: then the next look finds other sums, or the same everywhere.
+    // If the difference is due to records in transit, the next query finds other digests, or equal
+    // ones.
     for _ in 0..RETRIES {
-        if agreement != Agreement::Differ {
+        if agreement != Agreement::Different {
             break;
         }
         thread::sleep(RETRY_PAUSE);
-        let again = ask(&asked);
+        let again = query_all(&queried);
         agreement = self::agreement(&again, Some(&answers));
         answers = again;
     }
-    let names: Vec<&str> = asked.iter().map(|(name, _)| *name).collect();
+    let names: Vec<&str> = queried.iter().map(|(name, _)| *name).collect();
     let mut problems = problems(&names, &answers);
-    let silent = nodes.iter().filter(|&&node| http.ports[node].is_none());
-    problems.extend(silent.map(|&node| {
-        format!("{} cannot be asked: it has no port under http.ports", config.nodes[node].name)
+    let without_port = nodes.iter().filter(|&&node| http.ports[node].is_none());
+    problems.extend(without_port.map(|&node| {
+        format!("{} cannot be queried: it has no port under http.ports", config.nodes[node].name)
     }));
-    if agreement == Agreement::Differ {
-        problems.push("the nodes do not hold the same records, and none are on their way".into());
+    if agreement == Agreement::Different {
+        problems.push("the nodes do not hold the same records, and none are in transit".into());
     }
-    Ok(Status { table: table(&names, &answers, agreement), problems })
+    Ok(Status { table: status_table(&names, &answers, agreement), problems })
 }
 
+/// A node's overview, or the reason that there is none, with the node as its subject.
 type Answer = Result<Overview, String>;
 
-fn ask(nodes: &[(&str, String)]) -> Vec<Answer> {
+const NOT_A_NODE: &str = "the server at this address is not a proxy-herd node";
+
+/// Queries `nodes`, which are names and addresses, in parallel.
+fn query_all(nodes: &[(&str, String)]) -> Vec<Answer> {
     thread::scope(|scope| {
-        let asked: Vec<_> = nodes
-            .iter()
-            .map(|(name, address)| scope.spawn(move || overview(name, address)))
-            .collect();
-        asked
+        let queries: Vec<_> =
+            nodes.iter().map(|(name, address)| scope.spawn(move || query(name, address))).collect();
+        queries
             .into_iter()
-            .map(|it| it.join().unwrap_or_else(|_| Err("could not be asked".into())))
+            .map(|it| it.join().unwrap_or_else(|_| Err("cannot be queried".into())))
             .collect()
     })
 }
 
-fn overview(name: &str, address: &str) -> Answer {
+fn query(name: &str, address: &str) -> Answer {
     let overview: Overview = fetch(address)
-        .and_then(|body| serde_json::from_slice(&body).map_err(|_| "no node of ours".to_owned()))
-        .map_err(|why| format!("is not reached at http://{address}/: {why}"))?;
+        .and_then(|body| serde_json::from_slice(&body).map_err(|_| NOT_A_NODE.to_owned()))
+        .map_err(|why| format!("cannot be queried at http://{address}/: {why}"))?;
     if overview.node != name {
-        return Err(format!("is not at http://{address}/, {} is", overview.node));
+        return Err(format!("is not at http://{address}/; that is {}", overview.node));
     }
     Ok(overview)
 }
 
-/// The body of `/api/herd`.
+/// Returns the body of `/api/herd`.
 fn fetch(address: &str) -> Result<Vec<u8>, String> {
     let deadline = Instant::now() + TIMEOUT;
     let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     let text = |error: std::io::Error| error.to_string();
-    let resolved = address.to_socket_addrs().map_err(text)?.next().ok_or("no such host")?;
+    let resolved =
+        address.to_socket_addrs().map_err(text)?.next().ok_or("the host has no address")?;
     let mut stream = TcpStream::connect_timeout(&resolved, left()).map_err(text)?;
     stream.set_write_timeout(Some(left())).map_err(text)?;
     stream.write_all(b"GET /api/herd HTTP/1.0\r\nHost: localhost\r\n\r\n").map_err(text)?;
@@ -123,17 +127,17 @@ fn fetch(address: &str) -> Result<Vec<u8>, String> {
     let end = memchr::memmem::find(&response, b"\r\n\r\n");
     match end {
         Some(end) if response.starts_with(b"HTTP/1.1 200 ") => Ok(response.split_off(end + 4)),
-        _ => Err("what answers there is no node of ours".to_owned()),
+        _ => Err(NOT_A_NODE.to_owned()),
     }
 }
 
-/// Whether nodes hold the same.
+/// Result of comparing the digests of the nodes' records.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Agreement {
     Equal,
-    /// They differ, and records come in.
-    Moving,
-    Differ,
+    /// The digests differ, but have changed since the previous query.
+    Changing,
+    Different,
 }
 
 fn agreement(answers: &[Answer], before: Option<&[Answer]>) -> Agreement {
@@ -143,8 +147,8 @@ fn agreement(answers: &[Answer], before: Option<&[Answer]>) -> Agreement {
     let now = digests(answers);
     match before {
         _ if now.windows(2).all(|pair| pair[0] == pair[1]) => Agreement::Equal,
-        Some(before) if digests(before) != now => Agreement::Moving,
-        _ => Agreement::Differ,
+        Some(before) if digests(before) != now => Agreement::Changing,
+        _ => Agreement::Different,
     }
 }
 
@@ -161,27 +165,35 @@ fn problems(names: &[&str], answers: &[Answer]) -> Vec<String> {
     problems
 }
 
-fn table(names: &[&str], answers: &[Answer], agreement: Agreement) -> String {
-    let header =
-        ["Node", "State", "Version", "Up", "Clients", "Connections", "Links", "Round trip"];
-    let header: Vec<String> =
-        header.into_iter().chain(["Backlog", "Records"]).map(str::to_owned).collect();
-    let mut rows = vec![header];
+fn status_table(names: &[&str], answers: &[Answer], agreement: Agreement) -> String {
+    let header = [
+        "Node",
+        "State",
+        "Version",
+        "Up",
+        "Clients",
+        "Connections",
+        "Links",
+        "Round trip",
+        "Backlog",
+        "Records",
+    ];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
     for (name, answer) in names.iter().zip(answers) {
         let Ok(node) = answer else {
-            rows.push(vec![(*name).to_owned(), "not reached".to_owned()]);
+            rows.push(vec![(*name).to_owned(), "unreachable".to_owned()]);
             continue;
         };
         let up = node.links.iter().filter(|link| link.up).count();
         let trip = node.links.iter().filter_map(|link| link.round_trip).reduce(f64::max);
         let records = match agreement {
             Agreement::Equal => "equal",
-            Agreement::Moving => "moving",
-            Agreement::Differ => "differ",
+            Agreement::Changing => "changing",
+            Agreement::Different => "different",
         };
         rows.push(vec![
             (*name).to_owned(),
-            if node.problems.is_empty() { "well" } else { "not well" }.to_owned(),
+            if node.problems.is_empty() { "healthy" } else { "unhealthy" }.to_owned(),
             node.version.clone(),
             duration(node.uptime),
             node.clients.to_string(),
@@ -192,21 +204,10 @@ fn table(names: &[&str], answers: &[Answer], agreement: Agreement) -> String {
             records.to_owned(),
         ]);
     }
-    let columns = rows[0].len();
-    let width =
-        |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max();
-    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    let mut table = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        let line = cells.collect::<Vec<_>>().join("  ");
-        // Writing to a String cannot fail.
-        let _ = writeln!(table, "{}", line.trim_end());
-    }
-    table
+    table(&rows)
 }
 
-/// Seconds as people read them.
+/// Formats a number of seconds with a suitable unit.
 fn duration(seconds: f64) -> String {
     let seconds = seconds as u64;
     match seconds {

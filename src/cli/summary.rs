@@ -1,0 +1,99 @@
+//! The summary of a configuration that `--check` prints.
+
+use std::fmt::Write as _;
+
+use super::output::table;
+use crate::config::{Config, Provider};
+use crate::limits::{Limits, PeerLimits, PlacesLimits, Setting};
+use crate::message_log::level_name;
+
+/// Returns a summary of `config`: the topology, the settings and the limits that are not at their
+/// defaults. It contains no secrets.
+pub fn summary(config: &Config) -> String {
+    // Writing to a String cannot fail, so the results are ignored.
+    let mut text = String::new();
+    let count = |number, noun| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
+    let nodes = count(config.nodes.len(), "node");
+    let ends = config.nodes.iter().map(|node| node.neighbors.len()).sum::<usize>();
+    let edges = count(ends / 2, "edge");
+    let _ = writeln!(text, "{}: {nodes}, {edges}\n", config.source.display());
+    text.push_str(&topology(config));
+    let _ = writeln!(text, "\nPlaces: {}", places(config));
+    let _ = writeln!(text, "HTTP: {}", http(config));
+    let secret = if config.peers.secret.is_some() { "shared secret" } else { "no secret" };
+    let tls = if config.peers.tls.is_some() { "TLS" } else { "no TLS" };
+    let offset = config.peers.max_clock_offset.as_secs_f64();
+    let _ = writeln!(text, "Peers: {secret}, {tls}, maximum clock offset {offset} s");
+    let directory = config.logging.directory.display();
+    let level = config.logging.level.to_level().map_or("OFF", level_name);
+    let _ = writeln!(text, "Logs: {directory}/NAME.log, level {level}");
+    let changed = changed(&config.limits, Limits::TABLE)
+        + &changed(&config.places.limits, PlacesLimits::TABLE)
+        + &changed(&config.peers.limits, PeerLimits::TABLE);
+    if changed.is_empty() {
+        text.push_str("Limits: all at their defaults\n");
+    } else {
+        let _ = write!(text, "Limits, except those at their defaults:\n{changed}");
+    }
+    text
+}
+
+/// A table of the nodes with their addresses and neighbors.
+fn topology(config: &Config) -> String {
+    let mut rows =
+        vec![["Node", "Listens on", "Reached at", "Neighbors"].map(str::to_owned).to_vec()];
+    for node in &config.nodes {
+        let neighbors = node.neighbors.iter().map(|&it| config.nodes[it].name.as_str());
+        let mut neighbors = neighbors.collect::<Vec<_>>().join(", ");
+        if node.seed_compatible {
+            neighbors.push_str(" (original server)");
+        }
+        rows.push(vec![
+            node.name.clone(),
+            format!("{}:{}", node.listen, node.port),
+            format!("{}:{}", node.dial, node.port),
+            neighbors,
+        ]);
+    }
+    table(&rows)
+}
+
+fn places(config: &Config) -> String {
+    let provider = &config.places.provider;
+    let name = provider.name();
+    match provider {
+        Provider::Offline { file: None } => format!("{name}, built-in gazetteer"),
+        Provider::Offline { file: Some(file) } => format!("{name}, from {}", file.display()),
+        Provider::Google { server, .. }
+        | Provider::GoogleLegacy { server, .. }
+        | Provider::Overpass { server } => format!("{name} at {}", server.url),
+    }
+}
+
+fn http(config: &Config) -> String {
+    let Some(http) = &config.http else { return "off".to_owned() };
+    let addresses = config.nodes.iter().zip(&http.ports).filter_map(|(node, port)| {
+        let port = port.as_ref()?;
+        Some(format!("{} at {}:{port}", node.name, http.listen))
+    });
+    addresses.collect::<Vec<_>>().join(", ")
+}
+
+/// A line for each limit of a section that is not at its default.
+fn changed<S>(section: &S, table: &[Setting<S>]) -> String {
+    let mut lines = String::new();
+    for Setting { limit, get, .. } in table {
+        let value = get(section);
+        if value != limit.default {
+            let _ = writeln!(
+                lines,
+                "    {}.{}: {}, default {}",
+                limit.section,
+                limit.key,
+                limit.describe(value),
+                limit.describe(limit.default)
+            );
+        }
+    }
+    lines
+}

@@ -1,8 +1,8 @@
-//! How counters are declared: one row per counter, which gives its field, its name and its text.
+//! Declaration of counters: one row per counter, which gives its field, its name and its text.
 //!
 //! The `counters!` macro turns the rows into a struct of `u64` fields and a table. The log line of
-//! SIGUSR1, `/metrics` and docs/metrics.md are all produced from the table, so a counter has the same
-//! name and meaning everywhere.
+//! SIGUSR1, `/metrics` and docs/metrics.md are all produced from the table, so a counter has the
+//! same name and meaning everywhere.
 
 /// Description of one counter or gauge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,13 +47,13 @@ impl Sample {
         Reading { sample: self, value }
     }
 
-    /// Whether the value only grows. Gauges go up and down.
+    /// Returns whether the value only grows. Gauges go up and down.
     #[must_use]
     pub fn is_counter(&self) -> bool {
         self.family.ends_with("_total")
     }
 
-    /// What the value counts: the meaning of the sample or, without labels, that of the family.
+    /// Description of the value: the meaning of the sample or, without labels, that of the family.
     #[must_use]
     pub const fn text(&self) -> &'static str {
         if self.meaning.is_empty() { self.help } else { self.meaning }
@@ -65,7 +65,7 @@ pub fn read<S>(table: &'static [Row<S>], counters: &S) -> impl Iterator<Item = R
     table.iter().map(|row| row.sample.reading((row.read)(counters)))
 }
 
-/// Whether a name ends in `_total`, as the names of counters must.
+/// Returns whether a name ends in `_total`, as the names of counters must.
 #[must_use]
 pub const fn is_counter_name(name: &str) -> bool {
     matches!(name.as_bytes(), [.., b'_', b't', b'o', b't', b'a', b'l'])
@@ -74,8 +74,8 @@ pub const fn is_counter_name(name: &str) -> bool {
 /// Declares a struct of counters and its `TABLE`.
 ///
 /// A family without labels reads `name_total: "HELP." { field }`. A family with labels has several
-/// rows, each `field (label = "value"): "Meaning."`. Rows under `derived` have no field; they compute
-/// their value from others.
+/// rows, each `field (label = "value"): "Meaning."`. Rows under `derived` have no field; they
+/// compute their value from others.
 macro_rules! counters {
     (
         $(#[$about:meta])*
@@ -131,7 +131,7 @@ macro_rules! counters {
             ];
         }
 
-        // A counter whose name does not say that it is one does not compile.
+        // Rejects a counter without `_total` at compile time.
         const _: () = {
             let mut row = 0;
             while row < $name::TABLE.len() {

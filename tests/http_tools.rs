@@ -46,8 +46,8 @@ fn get(port: u16, target: &str) -> String {
     body.to_owned()
 }
 
-/// Returns `/metrics` of a node that has all metrics: it has a peer, a places provider, and a name that
-/// needs escapes.
+/// Returns `/metrics` of a node that has all metrics: it has a peer, a places provider, and a name
+/// that needs escapes.
 fn metrics() -> String {
     let (http, ports) = section(&["Solo\"\\"]);
     let http = http.replace("Solo\"\\", "'Solo\"\\'");
@@ -284,8 +284,8 @@ fn status_exits_with_0_if_all_nodes_are_healthy_and_lists_problems_otherwise() {
     assert!(err.contains("there is no node `Clerk`; did you mean `Clark`?"), "{err}");
 }
 
-/// An operator without access to the key files can run `--status`, and nodes without an HTTP port are
-/// reported rather than skipped.
+/// An operator without access to the key files can run `--status`, and nodes without an HTTP port
+/// are reported rather than skipped.
 #[test]
 fn status_needs_no_secrets_and_reports_nodes_it_cannot_query() {
     let (http, _) = section(&["Bailey"]);

@@ -1,4 +1,5 @@
-//! The page and its files, compiled into the binary. `scripts/build_page.sh` builds them from `web/`.
+//! The page and its files, compiled into the binary. `scripts/build_page.sh` builds them from
+//! `web/`.
 
 use ring::digest::{SHA256, digest};
 

@@ -16,7 +16,8 @@ pub(super) struct Change {
     pub slot: Slot,
     /// Position of the client after the change.
     pub position: Position,
-    /// Position before the change, if known: a subscriber to a box must learn that a client left it.
+    /// Position before the change, if known: a subscriber to a box must learn that a client left
+    /// it.
     pub previous: Option<Position>,
     /// [`name_hash`] of the client.
     pub name_hash: u32,

@@ -29,7 +29,7 @@ impl Listing {
     ///
     /// # Errors
     ///
-    /// What is wrong with the query, for the body of the response.
+    /// The message says what is wrong with the query; it is sent in the response.
     pub fn parse(query: &str) -> Result<Self, String> {
         let mut listing = Self {
             at: 0,

@@ -1,8 +1,8 @@
 //! `/events`: the log of client changes that all subscribers share.
 //!
 //! The log is a ring buffer of changes, addressed by sequence numbers that only grow. A
-//! [`Subscription`](super::subscription::Subscription) is a cursor into it, which is the sequence of
-//! the next change to read, and a [`Filter`].
+//! [`Subscription`](super::subscription::Subscription) is a cursor into it, which is the sequence
+//! of the next change to read, and a [`Filter`].
 //!
 //! ```text
 //!                  first               published             end
@@ -16,11 +16,11 @@
 //!      changes lost     changes to read               up to date
 //! ```
 //!
-//! [`Events::handle_timeout`] appends at `end` what has changed in the herd. Every [`EVENT_FLUSH`] it
-//! moves `published` up to `end`, so that all subscribers see the same batch. `first` follows once the
-//! ring holds [`MAX_CHANGES`]. It may even pass `published`, because sending a snapshot logs changes,
-//! too: until the next batch is published there is then no position from which a subscriber could
-//! start.
+//! [`Events::handle_timeout`] appends at `end` what has changed in the herd. Every [`EVENT_FLUSH`]
+//! it moves `published` up to `end`, so that all subscribers see the same batch. `first` follows
+//! once the ring holds [`MAX_CHANGES`]. It may even pass `published`, because sending a snapshot
+//! logs changes, too: until the next batch is published there is then no position from which a
+//! subscriber could start.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -94,7 +94,7 @@ pub(super) struct Start {
     pub key: usize,
     /// Sequence of the first change to read.
     pub cursor: u64,
-    /// Whether the subscriber has seen everything before the cursor and needs no snapshot.
+    /// True if the subscriber has seen everything before the cursor and needs no snapshot.
     pub resumed: bool,
 }
 
@@ -270,7 +270,7 @@ impl Events {
         self.rendered.ranges.resize(changes, (0, 0));
     }
 
-    /// Whether a subscriber has something to send: a change at its cursor, or a heartbeat.
+    /// Returns whether a subscriber has something to send: a change at its cursor, or a heartbeat.
     pub(super) const fn is_due(&self, cursor: u64, beats: u64) -> bool {
         cursor < self.published || beats != self.beats
     }
@@ -280,19 +280,19 @@ impl Events {
         self.beats
     }
 
-    /// Whether changes after `cursor` have been overwritten.
+    /// Returns whether changes after `cursor` have been overwritten.
     pub(super) const fn has_lost(&self, cursor: u64) -> bool {
         cursor < self.first
     }
 
-    /// Whether the change at `cursor` is in the older half of a full log and will be overwritten
-    /// soon.
+    /// Returns whether the change at `cursor` is in the older half of a full log and will be
+    /// overwritten soon.
     pub(super) fn is_aging(&self, cursor: u64) -> bool {
         !self.has_lost(cursor) && self.end() - cursor > MAX_CHANGES as u64 / 2
     }
 
-    /// Whether every published change has been overwritten. A subscriber that started now would
-    /// have lost changes before its first one.
+    /// Returns whether every published change has been overwritten. A subscriber that started now
+    /// would have lost changes before its first one.
     pub(super) const fn is_overrun(&self) -> bool {
         self.published < self.first
     }

@@ -21,7 +21,7 @@ impl Filter {
     ///
     /// # Errors
     ///
-    /// What is wrong with the query, for the body of the response.
+    /// The message says what is wrong with the query; it is sent in the response.
     pub fn parse(query: &str) -> Result<(Self, Option<String>), String> {
         let (mut filter, mut last_event_id) = (Self::default(), None);
         for (name, value) in query::parameters(query, &["bbox", "client", "last_event_id"])? {
@@ -44,8 +44,8 @@ impl Filter {
         self.clients.iter().map(|(_, name)| name.as_slice())
     }
 
-    /// Whether `change` probably passes: it enters, leaves or stays in the box, and the hash of its
-    /// name matches. [`Filter::contains_client`] settles the name.
+    /// Returns whether `change` probably passes: it enters, leaves or stays in the box, and the
+    /// hash of its name matches. [`Filter::contains_client`] settles the name.
     pub fn may_contain(&self, change: &Change) -> bool {
         let is_in_box = |position| self.contains(position);
         (is_in_box(change.position) || change.previous.is_some_and(is_in_box))
@@ -53,12 +53,13 @@ impl Filter {
                 || self.clients.iter().any(|(hash, _)| *hash == change.name_hash))
     }
 
-    /// Whether `position` is in the box. Without a box every position is.
+    /// Returns whether `position` is in the box. Without a box every position is.
     pub fn contains(&self, position: Position) -> bool {
         self.bounds.is_none_or(|bounds| bounds.contain(position))
     }
 
-    /// Whether the client of this name passes. `None` is the name of a slot that is free by now.
+    /// Returns whether the client of this name passes. `None` is the name of a slot that is free by
+    /// now.
     pub fn contains_client(&self, name: Option<&[u8]>) -> bool {
         self.clients.is_empty() || self.names().any(|wanted| name == Some(wanted))
     }

@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-/// Largest head of a request (request line and header fields), in bytes. A browser's is under 2 KiB.
+/// Largest head of a request (request line and header fields), in bytes. A browser's is under 2
+/// KiB.
 pub const MAX_HEAD: usize = 8192;
 
 /// Most header fields of a request. A browser sends about 15.
@@ -26,8 +27,8 @@ pub const SLICE_BYTES: usize = 64 * 1024;
 /// often.
 pub const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Concurrent listings of clients; further ones are rejected with 503. Each examines all clients, and
-/// together they share [`WORK_PER_TURN`].
+/// Concurrent listings of clients; further ones are rejected with 503. Each examines all clients,
+/// and together they share [`WORK_PER_TURN`].
 pub const MAX_LISTINGS: usize = 64;
 
 /// Concurrent subscribers of `/events`, which are people with a map.
@@ -50,8 +51,8 @@ pub const EVENT_LINGER: Duration = Duration::from_secs(30);
 /// second.
 pub const MAX_CHANGES: usize = 1 << 18;
 
-/// Most changes published at once: half of those kept, so that a subscriber that is up to date loses
-/// none of the next batch.
+/// Most changes published at once: half of those kept, so that a subscriber that is up to date
+/// loses none of the next batch.
 pub const MAX_CHANGES_PER_FLUSH: usize = MAX_CHANGES / 2;
 
 /// Most bytes of rendered events that are kept for other subscribers until the next flush.

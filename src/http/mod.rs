@@ -32,7 +32,7 @@ use events::Events;
 use limits::WORK_PER_TURN;
 use response::{ResponseOptions, Status};
 
-/// What a session works with while it is called.
+/// State that a session works with while it is called.
 pub struct Context<'a> {
     /// The node to report on.
     pub node: &'a mut Node,
@@ -54,7 +54,7 @@ struct OutputSlice<'a> {
 }
 
 impl OutputSlice<'_> {
-    /// Whether another record may be examined and appended.
+    /// Returns whether another record may be examined and appended.
     fn has_room(&self) -> bool {
         *self.work > 0 && self.out.len() < self.soft_limit
     }
@@ -71,7 +71,7 @@ impl OutputSlice<'_> {
     }
 }
 
-/// What only the event loop can report.
+/// Information that only the event loop has.
 pub trait Shell {
     /// Appends the body of `/metrics`.
     fn push_metrics(&self, node: &Node, http: &Server, now: &Now, out: &mut Vec<u8>);
@@ -146,11 +146,11 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether requests to `authority`, a host with or without a port, are answered.
+    /// Returns whether requests to `authority`, a host with or without a port, are answered.
     ///
     /// This defends against DNS rebinding: a page of another site can make its own name resolve to
-    /// this node, and could then read responses as if they were from its own origin. It cannot change
-    /// the name that browsers send in the `Host` field.
+    /// this node, and could then read responses as if they were from its own origin. It cannot
+    /// change the name that browsers send in the `Host` field.
     fn is_expected(&self, authority: &str) -> bool {
         let host = match authority.rfind(':') {
             Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
@@ -207,8 +207,8 @@ impl Server {
         self.work = WORK_PER_TURN / 2;
     }
 
-    /// Adds the other half of the budget, for connections that wait since the previous turn. Without
-    /// a share of their own, new requests could delay them indefinitely.
+    /// Adds the other half of the budget, for connections that wait since the previous turn.
+    /// Without a share of their own, new requests could delay them indefinitely.
     pub const fn begin_queue(&mut self) {
         self.work += WORK_PER_TURN / 2;
     }

@@ -50,7 +50,7 @@ pub struct Overview {
 pub struct Member {
     /// Name of the node.
     pub name: String,
-    /// Whether a path of established links leads to it.
+    /// True if a path of established links leads to it.
     pub reachable: bool,
     /// Names of the nodes it is linked to, as far as this node knows.
     pub links: Vec<String>,
@@ -61,9 +61,9 @@ pub struct Member {
 pub struct Edge {
     /// Name of the neighbor.
     pub peer: String,
-    /// Whether the link is established.
+    /// True if the link is established.
     pub up: bool,
-    /// Whether the neighbor is the original server, which has no digests and does not answer pings.
+    /// True if the neighbor is the original server, which has no digests and does not answer pings.
     pub seed_compatible: bool,
     /// Time since the link was established.
     pub since: Option<f64>,
@@ -73,10 +73,10 @@ pub struct Edge {
     pub round_trip: Option<f64>,
     /// Records queued for the neighbor.
     pub backlog: usize,
-    /// Whether the last comparison of digests found equal records. Records in transit count as a
+    /// True if the last comparison of digests found equal records. Records in transit count as a
     /// difference.
     pub digests_equal: Option<bool>,
-    /// Whether the peer's clock differs by more than half of `max_clock_offset`.
+    /// True if the peer's clock differs by more than half of `max_clock_offset`.
     pub clock_is_off: bool,
 }
 
@@ -85,7 +85,7 @@ pub struct Edge {
 pub struct Provider {
     /// Name, as in `places.provider`.
     pub provider: String,
-    /// Whether it is queried; false while the circuit breaker is open.
+    /// True if it is queried; false while the circuit breaker is open.
     pub available: bool,
 }
 
@@ -193,7 +193,7 @@ fn edge(node: &Node, link: &Link, now: &Now) -> Edge {
     }
 }
 
-/// Whether the places provider is queried. Offline places are always available.
+/// Returns whether the places provider is queried. Offline places are always available.
 fn is_available(places: &Places, now: &Now) -> bool {
     match places {
         Places::Offline(_) => true,

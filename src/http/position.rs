@@ -36,7 +36,7 @@ impl From<Location<'_>> for Position {
 }
 
 impl Bounds {
-    /// Whether `position` is in the box. Edges are inside.
+    /// Returns whether `position` is in the box. Edges are inside.
     #[must_use]
     pub const fn contain(&self, position: Position) -> bool {
         let (west, east) = (self.least.longitude, self.greatest.longitude);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::limits::{MAX_HEAD, MAX_HEADER_FIELDS};
 use super::response::{ResponseOptions, Status};
 
-/// What the input begins with.
+/// The start of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed<'a> {
     /// An incomplete head.
@@ -21,7 +21,7 @@ pub enum Parsed<'a> {
 pub struct Rejection {
     /// Status of the response.
     pub status: Status,
-    /// What is wrong with the request, for the body of the response.
+    /// Description of the problem, for the body of the response.
     pub reason: Cow<'static, str>,
 }
 
@@ -36,11 +36,11 @@ pub struct Request<'a> {
     pub query: &'a str,
     /// Host that the request is for, with or without a port. Only HTTP/1.0 may omit it.
     pub host: Option<&'a str>,
-    /// Whether the version is 1.1, which allows chunks.
+    /// True if the version is 1.1, which allows chunks.
     pub is_1_1: bool,
-    /// Whether the connection stays open after the response.
+    /// True if the connection stays open after the response.
     pub keep_alive: bool,
-    /// Whether the response may be compressed with gzip.
+    /// True if the response may be compressed with gzip.
     pub gzip: bool,
     /// Entity tags of the versions that the browser has.
     pub if_none_match: Option<&'a str>,
@@ -182,8 +182,8 @@ impl<'a> Request<'a> {
         Ok(())
     }
 
-    /// Reads a target in origin form or absolute form. The host of the absolute form takes precedence
-    /// over the Host field (RFC 9112, section 3.2.2).
+    /// Reads a target in origin form or absolute form. The host of the absolute form takes
+    /// precedence over the Host field (RFC 9112, section 3.2.2).
     fn read_target(&mut self, target: &'a str) -> Result<(), Rejection> {
         let (scheme, rest) = target.split_at_checked("http://".len()).unwrap_or(("", ""));
         let is_absolute = scheme.eq_ignore_ascii_case("http://");
@@ -209,7 +209,7 @@ fn has_bare_line_feed(head: &[u8]) -> bool {
     memchr::memchr_iter(b'\n', head).any(|at| at == 0 || head[at - 1] != b'\r')
 }
 
-/// Whether Accept-Encoding allows gzip, and codings that it does not name.
+/// Codings in Accept-Encoding: `Some(true)` if allowed, `Some(false)` if excluded.
 #[derive(Default)]
 struct Codings {
     gzip: Option<bool>,
@@ -232,8 +232,8 @@ impl Codings {
     }
 }
 
-/// Whether the parameters of a coding say `q=0`, which excludes it (RFC 9110, section 12.4.2). The
-/// name of the parameter is case-insensitive.
+/// Returns whether the parameters of a coding say `q=0`, which excludes it (RFC 9110, section
+/// 12.4.2). The name of the parameter is case-insensitive.
 fn is_zero_quality(parameters: &str) -> bool {
     let quality = parameters.split(';').find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;

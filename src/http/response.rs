@@ -77,8 +77,8 @@ impl ResponseOptions {
     /// the next request is unknown.
     pub const CLOSE: Self = Self { head_only: false, chunked: false, keep_alive: false };
 
-    /// Appends a head. `fields` are further header fields with their CR LF. Clears `keep_alive` if the
-    /// body can only end with the connection.
+    /// Appends a head. `fields` are further header fields with their CR LF. Clears `keep_alive` if
+    /// the body can only end with the connection.
     pub fn send_head(
         &mut self,
         out: &mut Vec<u8>,

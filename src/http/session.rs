@@ -57,32 +57,32 @@ impl HttpSession {
         &self.label
     }
 
-    /// Whether a response is incomplete: it waits for places, or for the socket.
+    /// Returns whether a response is incomplete: it waits for places, or for the socket.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
         matches!(self.state, State::Places(..)) || self.is_streaming()
     }
 
-    /// Whether a body of finite length is being sent.
+    /// Returns whether a body of finite length is being sent.
     const fn is_streaming(&self) -> bool {
         matches!(self.state, State::Asset(..) | State::Listing(..))
     }
 
-    /// Whether the connection is subscribed to events. It sends no further requests, so a half-close
-    /// ends it.
+    /// Returns whether the connection is subscribed to events. It sends no further requests, so a
+    /// half-close ends it.
     #[must_use]
     pub const fn is_subscribed(&self) -> bool {
         matches!(self.state, State::Events(..))
     }
 
-    /// Whether [`HttpSession::receive`] must not be called for now. `out` is the number of bytes of
-    /// responses that the socket has not taken.
+    /// Returns whether [`HttpSession::receive`] must not be called for now. `out` is the number of
+    /// bytes of responses that the socket has not taken.
     #[must_use]
     pub fn is_full(&self, http: &Server, out: usize) -> bool {
         match &self.state {
             State::Places(..) => true,
-            // Nothing is produced in advance, so that a slow reader costs one slice and receives the
-            // newest state.
+            // Nothing is produced in advance, so that a slow reader costs one slice and receives
+            // the newest state.
             State::Asset(..) | State::Listing(..) => out > 0,
             State::Events(subscription, _) => out > 0 || !subscription.is_due(&http.events),
             State::Idle => out >= http.settings.max_output,

@@ -20,19 +20,19 @@ pub struct Subscription {
     beats: u64,
 }
 
-/// What is sent next. A subscriber goes through the phases from top to bottom, and back to the first
-/// one when it has lost changes.
+/// The next thing to send. A subscriber goes through the phases from top to bottom, and back to the
+/// first one when it has lost changes.
 enum Phase {
     /// The event `reset`: forget everything.
     Reset,
-    /// All clients, ended by the event `ready`. The number is the next slot, or the next name of the
-    /// filter.
+    /// All clients, ended by the event `ready`. The number is the next slot, or the next name of
+    /// the filter.
     Snapshot(u32),
     /// Changes.
     Live,
 }
 
-/// Whether the next phase may begin in the same slice.
+/// Control flow after a phase: [`Step::Continue`] if the next one may begin in the same slice.
 enum Step {
     Continue,
     Stop,
@@ -50,7 +50,7 @@ impl Subscription {
         self.key
     }
 
-    /// Whether there is something to send.
+    /// Returns whether anything is due.
     pub(super) const fn is_due(&self, events: &Events) -> bool {
         match self.phase {
             Phase::Reset => !events.is_overrun(),
@@ -125,8 +125,8 @@ impl Subscription {
             self.phase = Phase::Snapshot(next);
             return Step::Stop;
         }
-        // The log may have overtaken the cursor meanwhile. The subscriber has then seen every client
-        // once, but there is no id to resume from, and it has to start over.
+        // The log may have overtaken the cursor meanwhile. The subscriber has then seen every
+        // client once, but there is no id to resume from, and it has to start over.
         let has_lost = events.has_lost(self.cursor);
         slice.out.extend_from_slice(b"event: ready\n");
         if !has_lost {
@@ -248,8 +248,8 @@ mod tests {
             }
         }
 
-        /// What the subscriber is sent in a turn with enough work for everything and space for about
-        /// `soft_limit` bytes.
+        /// Returns what the subscriber is sent in a turn with enough work for everything and space
+        /// for about `soft_limit` bytes.
         fn turn(&mut self, soft_limit: usize) -> String {
             let (mut out, mut work) = (Vec::new(), 4 * MAX_CHANGES);
             let mut slice = OutputSlice { out: &mut out, soft_limit, work: &mut work };

@@ -15,7 +15,7 @@ use crate::node::{self, Node, Now};
 use crate::places::Places;
 use crate::places::upstream::{Client, Stats};
 
-/// What the event loop reports about itself.
+/// Metrics of the event loop.
 pub struct LoopStats<'a> {
     /// Counters of the loop.
     pub counters: &'a Counters,

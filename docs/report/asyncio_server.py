@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""One node of the protocol on asyncio, for comparison. It knows no places and no peers.
+"""A node on asyncio, for comparison, without places and peers.
 
 Usage: asyncio_server.py NAME HOST PORT
 """
@@ -11,23 +11,23 @@ from protocol import Node
 
 
 class Connection(asyncio.Protocol):
-    """One client, by asyncio's callbacks."""
+    """A client connection, driven by asyncio's callbacks."""
 
     def __init__(self, node):
         self.node = node
-        self.held = b""
+        self.partial = b""
 
     def connection_made(self, transport):
         self.transport = transport
 
     def data_received(self, data):
-        *lines, self.held = (self.held + data).split(b"\n")
+        *lines, self.partial = (self.partial + data).split(b"\n")
         if out := b"".join(map(self.node.answer, lines)):
             self.transport.write(out)
 
     def eof_received(self):
-        if self.held:
-            self.transport.write(self.node.answer(self.held))
+        if self.partial:
+            self.transport.write(self.node.answer(self.partial))
 
 
 async def main(name, host, port):

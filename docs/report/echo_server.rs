@@ -1,5 +1,5 @@
-//! The floor: a readiness loop that sends back what it reads without looking at it. What a node
-//! costs beyond this is the node.
+//! The floor of the benchmark: a readiness loop that returns what it reads without parsing it. What a
+//! node costs beyond this is its own work.
 //!
 //! Usage: `echo_server ADDRESS:PORT`
 
@@ -32,8 +32,8 @@ fn main() -> io::Result<()> {
                     poll.registry().register(&mut socket, Token(entry.key()), both)?;
                     entry.insert((socket, Vec::new()));
                 }
-            } else if let Some((socket, owed)) = connections.get_mut(event.token().0)
-                && !echo(socket, owed, &mut buffer)
+            } else if let Some((socket, unsent)) = connections.get_mut(event.token().0)
+                && !echo(socket, unsent, &mut buffer)
             {
                 connections.remove(event.token().0);
             }
@@ -41,13 +41,13 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Reads and sends what can be; whether the connection goes on.
-fn echo(socket: &mut TcpStream, owed: &mut Vec<u8>, buffer: &mut [u8]) -> bool {
+/// Reads and writes until the socket would block. Returns false if the connection has ended.
+fn echo(socket: &mut TcpStream, unsent: &mut Vec<u8>, buffer: &mut [u8]) -> bool {
     loop {
         match socket.read(buffer) {
             Ok(0) => return false,
             Ok(count) => {
-                owed.extend_from_slice(&buffer[..count]);
+                unsent.extend_from_slice(&buffer[..count]);
                 if count < buffer.len() {
                     break;
                 }
@@ -56,9 +56,9 @@ fn echo(socket: &mut TcpStream, owed: &mut Vec<u8>, buffer: &mut [u8]) -> bool {
             Err(_) => return false,
         }
     }
-    while !owed.is_empty() {
-        match socket.write(owed) {
-            Ok(count) => drop(owed.drain(..count)),
+    while !unsent.is_empty() {
+        match socket.write(unsent) {
+            Ok(count) => drop(unsent.drain(..count)),
             Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
         }
     }

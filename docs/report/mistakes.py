@@ -21,27 +21,27 @@ from servers import RELEASE, comparable, drive  # noqa: E402
 
 # Each mistake: what is replaced by what, in the server of each language.
 MISTAKES = {
-    "a name misspelt on a path that is rarely taken": {
+    "misspelled name on a rarely taken path": {
         "thread_server.rs": ("push_unknown(out, trim(line))", "push_unknown(out, trim(lime))"),
         "protocol.py": ('return b"? " + line', 'return b"? " + lime'),
         "node_server.js": ("return `? ${line}", "return `? ${lime}"),
     },
-    "the case of a client not known before is forgotten": {
+    "missing case: a client seen for the first time": {
         "thread_server.rs": ("None => drop(records.insert(new.client.to_vec(), new.line.to_vec())),", ""),
         "protocol.py": ("held is None or ", ""),
         "node_server.js": ("held === undefined || ", ""),
     },
-    "the case of a line that is no command is forgotten": {
+    "missing case: a line that is not a valid command": {
         "thread_server.rs": ("Command::Unknown => push_unknown(out, trim(line)),", ""),
         "protocol.py": ('return b"? " + line + b"\\n"', "pass"),
         "node_server.js": ("return `? ${line}\\n`;", ""),
     },
-    "one kind of number or text is taken for another": {
+    "confusion of two kinds of number or text": {
         "thread_server.rs": ("5 * SECOND", "5.0 * SECOND"),
         "protocol.py": ('return b"? " + line', 'return "? " + line'),
         "node_server.js": ("DELTA = 5n * SECOND", "DELTA = 5"),
     },
-    "the lock around the records is forgotten": {
+    "missing lock around the records": {
         "thread_server.rs": ("RwLock<HashMap<Vec<u8>, Vec<u8>>>", "HashMap<Vec<u8>, Vec<u8>>"),
         "thread_server.py": ("with lock:", "if True:"),
     },
@@ -115,13 +115,13 @@ def main():
             with tempfile.TemporaryDirectory() as folder:
                 path = changed(Path(folder), file, old, new)
                 if said := complaint(path):
-                    when = f"before it runs ({said})"
+                    when = f"by the check ({said})"
                 elif file.endswith(".rs"):
-                    when = "not before it runs"
+                    when = "not by the check"
                 else:
-                    when = "not by these" if serves(path) else "under load"
+                    when = "not detected" if serves(path) else "under load"
                 found[path.suffix] = when
-        cells = (found.get(suffix, "cannot be made") for suffix in (".rs", ".py", ".js"))
+        cells = (found.get(suffix, "not possible") for suffix in (".rs", ".py", ".js"))
         print(f"| {mistake} | {' | '.join(cells)} |", flush=True)
 
 

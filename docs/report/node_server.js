@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// One node of the protocol on Node.js, for comparison. It knows no places and no peers.
+// A node on Node.js, for comparison, without places and peers.
 //
 // Usage: node_server.js NAME HOST PORT
 "use strict";
@@ -28,14 +28,14 @@ const NO_PLACES = `
 
 const [name, host, port] = process.argv.slice(2);
 
-// The newest record of each client. Text is Latin-1 throughout: a byte is a character.
+// The newest record of each client. All text is Latin-1, so that each byte is one character.
 const records = new Map();
 
-// The wall clock, with the nanoseconds that Date does not have.
+// The wall clock in nanoseconds. Date has only milliseconds, so the monotonic clock supplies the rest.
 const origin = BigInt(Date.now()) * 1_000_000n - process.hrtime.bigint();
 const now = () => origin + process.hrtime.bigint();
 
-// A time as nanoseconds since 1970, exactly; null if it is no time.
+// Returns a time in nanoseconds since the Unix epoch, exactly, or null if it is invalid.
 function nanoseconds(field) {
   const match = TIME.exec(field);
   if (!match || !(match[2] || match[3])) return null;
@@ -50,7 +50,7 @@ function isLocation(field) {
   return match && Math.abs(match[1]) <= 90 && Math.abs(match[2]) <= 180;
 }
 
-// Whether a record is newer than another, by the order of the herd.
+// Returns whether record a is newer than b, in the total order that all nodes of a herd share.
 function isNewer(a, b) {
   for (const key of ["rank", "time", "received", "line"]) {
     if (a[key] !== b[key]) return a[key] > b[key];
@@ -71,7 +71,7 @@ function iamat(client, location, said, time) {
   return line + "\n";
 }
 
-// The reply to a line without its LF; nothing for an empty line.
+// Returns the reply to a line without its LF; empty for an empty line.
 function answer(line) {
   line = line.replace(ENDS, "");
   if (line === "") return "";
@@ -91,15 +91,15 @@ function answer(line) {
 }
 
 const server = net.createServer({ noDelay: true, allowHalfOpen: true }, (socket) => {
-  let held = "";
+  let partial = "";
   socket.setEncoding("latin1");
   socket.on("data", (data) => {
-    const lines = (held + data).split("\n");
-    held = lines.pop();
+    const lines = (partial + data).split("\n");
+    partial = lines.pop();
     const out = lines.map(answer).join("");
     if (out) socket.write(out, "latin1");
   });
-  socket.on("end", () => socket.end(held ? answer(held) : "", "latin1"));
+  socket.on("end", () => socket.end(partial ? answer(partial) : "", "latin1"));
   socket.on("error", () => socket.destroy());
 });
 server.listen({ host, port: Number(port), backlog: 4096 });

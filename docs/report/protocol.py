@@ -1,4 +1,4 @@
-"""The protocol of a node without places and peers, for the servers in Python."""
+"""The protocol of a node without places and peers, shared by the servers in Python."""
 
 import re
 import time
@@ -26,7 +26,7 @@ NO_PLACES = b"""
 
 
 def nanoseconds(field):
-    """A time as nanoseconds since 1970, exactly; None if it is no time."""
+    """Returns a time in nanoseconds since the Unix epoch, exactly, or None if it is invalid."""
     match = TIME.fullmatch(field)
     if not match or not (match[2] or match[3]):
         return None
@@ -43,14 +43,14 @@ def is_location(field):
 
 
 class Node:
-    """The newest record of each client."""
+    """Stores the newest record of each client."""
 
     def __init__(self, name):
         self.name = name.encode()
         self.records = {}
 
     def answer(self, line):
-        """The reply to a line without its LF; nothing for an empty line."""
+        """Returns the reply to a line without its LF; empty for an empty line."""
         line = line.strip(b" \t\r\n\f\v")
         match FIELDS.split(line):
             case [b"IAMAT", client, location, said]:

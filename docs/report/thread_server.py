@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""One node of the protocol on a pool of threads, for comparison: a connection keeps its thread as
-long as it lives. It knows no places and no peers.
+"""A node on a thread pool, for comparison, without places and peers. A connection keeps its thread
+until it is closed.
 
 Usage: thread_server.py NAME HOST PORT
 """
@@ -12,21 +12,21 @@ from concurrent.futures import ThreadPoolExecutor
 
 from protocol import Node
 
-THREADS = 2000  # as many connections are served at a time
+THREADS = 2000  # also the number of connections served at a time
 
 
 def serve(client, node, lock):
-    held = b""
+    partial = b""
     with client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         while data := client.recv(65536):
-            *lines, held = (held + data).split(b"\n")
+            *lines, partial = (partial + data).split(b"\n")
             with lock:
                 out = b"".join(map(node.answer, lines))
             client.sendall(out)
-        if held:
+        if partial:
             with lock:
-                client.sendall(node.answer(held))
+                client.sendall(node.answer(partial))
 
 
 def main(name, host, port):

@@ -1,5 +1,5 @@
-//! One node of the protocol with a thread for each connection, for comparison: the same parsing and
-//! the same records as proxy-herd, another way of waiting. It knows no places and no peers.
+//! A node with one thread per connection, for comparison, without places and peers. It uses the parser
+//! and the record format of proxy-herd, so that only the concurrency model and the storage differ.
 //!
 //! Usage: `thread_server NAME ADDRESS:PORT`
 
@@ -34,7 +34,7 @@ fn main() -> io::Result<()> {
     let records = Arc::new(Records::default());
     for socket in TcpListener::bind(address)?.incoming() {
         let (socket, name, records) = (socket?, Arc::clone(&name), Arc::clone(&records));
-        // A connection that ends ends its thread, whatever it ended with.
+        // The thread ends with its connection; errors are not reported.
         thread::Builder::new().spawn(move || serve(&socket, &name, &records))?;
     }
     Ok(())
@@ -51,7 +51,7 @@ fn serve(socket: &TcpStream, name: &[u8], records: &Records) -> io::Result<()> {
             return Ok(());
         }
         answer(&line, name, records, &mut out);
-        // Replies to a pipeline leave together.
+        // Replies to pipelined requests are sent together.
         if input.buffer().is_empty() {
             let mut socket = socket;
             socket.write_all(&out)?;

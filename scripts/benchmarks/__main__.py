@@ -1,4 +1,4 @@
-"""What scripts/bench.sh runs when everything is built: arguments, and the page that is written."""
+"""Entry point of scripts/bench.sh after the build: parses arguments and writes the page."""
 
 import argparse
 import signal
@@ -26,17 +26,17 @@ def main():
     parser.add_argument("file", nargs="?", type=Path)
     arguments = parser.parse_args()
     page_of = "report.md" if arguments.report else "performance.md"
-    # What a quick run finds is not to stand where the newest figures do.
+    # A quick run must not replace the published figures.
     folder = ROOT / ("target" if arguments.quick else "docs")
     path = arguments.file or folder / page_of
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: ended"))  # its servers end with it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: terminated"))  # stops the servers
     effort = QUICK if arguments.quick else FULL
     effort.rounds = arguments.rounds or effort.rounds
     effort.seconds = arguments.seconds or effort.seconds
     load = machine.load()
     measure = comparison.measure if arguments.report else performance.measure
     figures = measure(effort, path)
-    note = "\nA quick run: the figures show that it works, no more.\n" if arguments.quick else ""
+    note = "\nA quick run: the figures are not meaningful.\n" if arguments.quick else ""
     page.write(path, f"{machine.describe(load)}{note}\n{figures}")
     print(f"bench: written to {path}")
 

@@ -1,4 +1,4 @@
-"""Ways of waiting: a readiness loop, threads, asyncio and Node.js, with the same protocol."""
+"""The figures of docs/report.md: a readiness loop, threads, asyncio and Node.js compared."""
 
 import contextlib
 import socket
@@ -8,8 +8,8 @@ from servers import ROOT, RELEASE, comparable, drive, installed, medians, say, s
 
 DEPTHS = [1, 32]
 SERVERS = ROOT / "docs/report"
-LOOP, THREADS = "readiness loop, Rust (proxy-herd)", "a thread a connection, Rust"
-ASYNCIO, POOL, NODE_JS = "asyncio, Python", "pool of threads, Python", "Node.js"
+LOOP, THREADS = "readiness loop, Rust (proxy-herd)", "thread per connection, Rust"
+ASYNCIO, POOL, NODE_JS = "asyncio, Python", "thread pool, Python", "Node.js"
 
 
 def kinds():
@@ -40,49 +40,50 @@ def measure(effort, _page):
                 found[name].append(one(server, effort, clients, connections))
     found = {name: medians(rounds) for name, rounds in found.items()}
     header = ["server", *(f"depth {d}: req/s · CPU µs · p99 µs" for d in DEPTHS),
-              "bytes a client", "KiB an idle connection"]
+              "bytes per client", "KiB per idle connection"]
     rows = []
     for name, it in found.items():
         cells = [f"{it[f'rps {d}']:,.0f} · {it[f'cpu {d}']:.2f} · {it[f'p99 {d}']:,.0f}" for d in DEPTHS]
         rows.append([name, *cells, f"{it['client']:.0f}", f"{it['connection']:.1f}"])
     return (
         f"Medians of {effort.rounds} rounds of {effort.seconds:g} s; the server on one core; "
-        f"{clients:,} clients on 50 connections, IAMAT and WHATSAT 70 to 30, no places asked for; "
+        f"{clients:,} clients on 50 connections, 70 % IAMAT and 30 % WHATSAT without places; "
         f"{connections:,} idle connections.\n\n" + table(header, rows) + "\n" + meaning(found)
     )
 
 
 def meaning(found):
-    """What the figures say, with the figures themselves."""
+    """Interprets the figures."""
     def times(name, key, others=LOOP):
         return f"{found[name][key] / max(found[others][key], 0.01):.1f} times"
 
     cpu = {depth: {name: it[f"cpu {depth}"] for name, it in found.items()} for depth in DEPTHS}
-    kept = {name: it["connection"] for name, it in found.items()}
-    said = [
-        f"**One request at a time, the kernel is most of the cost.** A read, a write and a wait for each "
-        f"reply cost several microseconds in any language. Beside the readiness loop's {cpu[1][LOOP]:.1f} µs "
-        f"asyncio takes {cpu[1][ASYNCIO]:.1f}, a thread a connection in Rust {cpu[1][THREADS]:.1f}: the loop "
-        "serves all sockets that are ready in one turn, where a thread has to be woken for each.",
-        f"**With pipelines, the server's own work shows.** At depth 32 a request costs threads in Rust, with "
-        f"the same parsing, {times(THREADS, 'cpu 32')} what it costs the readiness loop, and asyncio "
+    memory = {name: it["connection"] for name, it in found.items()}
+    has_node_js = NODE_JS in found
+    bullets = [
+        f"**At depth 1 the kernel dominates.** A read, a write and a wait per reply cost several microseconds "
+        f"in any language. The readiness loop takes {cpu[1][LOOP]:.1f} µs, asyncio {cpu[1][ASYNCIO]:.1f}, and a "
+        f"thread per connection in Rust {cpu[1][THREADS]:.1f}: the loop serves all ready sockets in one turn, "
+        "whereas each thread has to be woken.",
+        f"**With pipelining, the server's own work becomes visible.** At depth 32, threads in Rust, with the "
+        f"same parser, take {times(THREADS, 'cpu 32')} the CPU time of the readiness loop, and asyncio "
         f"{times(ASYNCIO, 'cpu 32')}.",
-        f"**It is Python's work for a line that costs, not asyncio's waiting:** at depth 32 asyncio takes "
-        f"{cpu[32][ASYNCIO]:.1f} µs, Python's own threads {cpu[32][POOL]:.1f}"
-        + (f", Node.js {cpu[32][NODE_JS]:.1f}." if NODE_JS in found else "."),
-        f"**A thread costs a connection {kept[THREADS]:.0f} KiB in Rust and {kept[POOL]:.0f} in Python** of "
-        f"stack and buffers that were touched; asyncio takes {kept[ASYNCIO]:.1f}, the readiness loop "
-        f"{kept[LOOP]:.1f}. What a thread costs in the kernel is not in that.",
-        f"**A client costs {found[LOOP]['client']:.0f} bytes as a line in a slot**, {found[THREADS]['client']:.0f} "
+        f"**In Python the work per line is expensive, not the event loop:** at depth 32 asyncio takes "
+        f"{cpu[32][ASYNCIO]:.1f} µs and threads in Python {cpu[32][POOL]:.1f}"
+        + (f"; Node.js takes {cpu[32][NODE_JS]:.1f}." if has_node_js else "."),
+        f"**A thread per connection takes {memory[THREADS]:.0f} KiB in Rust and {memory[POOL]:.0f} KiB in Python** "
+        f"for buffers and the used part of the stack; asyncio takes {memory[ASYNCIO]:.1f} KiB and the readiness "
+        f"loop {memory[LOOP]:.1f}. The kernel's memory for threads is not included.",
+        f"**A client takes {found[LOOP]['client']:.0f} bytes as a line in a slot**, {found[THREADS]['client']:.0f} "
         f"as two vectors in a hash map, {found[ASYNCIO]['client']:.0f} as Python objects"
-        + (f", {found[NODE_JS]['client']:.0f} as JavaScript objects" if NODE_JS in found else "")
-        + ". That is a choice of the program where the language lets it choose.",
-        f"**Of asyncio's {times(ASYNCIO, 'cpu 32')} the readiness loop's CPU time** at depth 32, "
-        f"{times(ASYNCIO, 'cpu 32', THREADS)} is the distance to threads in Rust, which is the language and its "
-        f"libraries, and {times(THREADS, 'cpu 32')} that from there to the loop, which is the way of waiting "
-        "and of keeping records.",
+        + (f", {found[NODE_JS]['client']:.0f} as JavaScript objects" if has_node_js else "")
+        + ". That is a choice of the program, if the language offers one.",
+        f"**Asyncio takes {times(ASYNCIO, 'cpu 32')} the CPU time of the readiness loop** at depth 32, the "
+        f"product of two factors: {times(ASYNCIO, 'cpu 32', THREADS)} from threads in Rust to asyncio, for the "
+        f"language and its libraries, and {times(THREADS, 'cpu 32')} from the readiness loop to threads in Rust, "
+        "for the concurrency model and the storage of records.",
     ]
-    return "What the figures say:\n\n" + "".join(f"- {it}\n" for it in said)
+    return "Interpretation:\n\n" + "".join(f"- {bullet}\n" for bullet in bullets)
 
 
 def one(server, effort, clients, connections):

@@ -1,4 +1,4 @@
-"""What machine this is."""
+"""Describes the machine."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ def output(*command):
 
 
 def load():
-    """How many processes want to run: more than a few, and wall-clock times mean little."""
+    """The load average of the last minute. If it is high, wall-clock times are not meaningful."""
     return os.getloadavg()[0]
 
 
@@ -35,11 +35,11 @@ def describe(load_before):
     ]
     return (
         f"{date.today()}, {cpu}, {os.cpu_count()} cores, Linux {kernel}; "
-        f"{', '.join(filter(None, versions))}. Load of the machine before it began: "
+        f"{', '.join(filter(None, versions))}. Load average before the run: "
         f"{load_before:.1f}.\n"
     )
 
 
 def commit():
-    """The version that is measured."""
+    """The measured version."""
     return output("git", "describe", "--always", "--dirty")

@@ -1,10 +1,10 @@
-"""The page that figures are written to."""
+"""Writes figures into a page."""
 
 BEGIN, END = "<!-- figures: scripts/bench.sh -->\n", "<!-- /figures -->"
 
 
 def write(path, figures):
-    """Puts the figures between the marks of the page, or makes a page of them."""
+    """Replaces the text between the markers, or the whole page if it has no markers."""
     text = path.read_text() if path.exists() else ""
     head, found, rest = text.partition(BEGIN)
     if found and END in rest:

@@ -1,4 +1,4 @@
-"""The standard table: the node beside Redis, memcached and an echo server."""
+"""The figures of docs/performance.md: the node compared with Redis, memcached and an echo server."""
 
 import contextlib
 import resource
@@ -22,7 +22,7 @@ HERD = "proxy-herd, 5 nodes, default topology"
 
 
 def measure(effort, page):
-    """All figures as Markdown; the plot goes beside the page."""
+    """Returns all figures as Markdown and writes the plot next to the page."""
     soft_limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft_limit, soft_limit))
     found = targets.Found(servers=one_server(effort))
@@ -42,7 +42,7 @@ def measure(effort, page):
 
 
 def kinds():
-    """What is measured: a name, and what starts it."""
+    """The servers: names, and functions that start them."""
     servers = {ECHO: echo}
     if installed("memcached"):
         servers[MEMCACHED] = memcached
@@ -68,8 +68,8 @@ def figures(report):
 
 
 def one_server(effort):
-    """By server and depth: requests a second, CPU per request, p99. Each round measures all servers
-    in turn, so that what drifts drifts for all."""
+    """Requests per second, CPU time per request and p99, by server and depth. Each round measures
+    all servers in turn, so that drift affects all of them."""
     rounds = {name: {depth: [] for depth in DEPTHS} for name in kinds()}
     for turn in range(effort.rounds):
         for name, start in kinds().items():
@@ -85,35 +85,35 @@ def one_server_table(servers):
     header = ["server"] + [f"depth {depth}: req/s · CPU µs · p99 µs" for depth in DEPTHS]
     cell = "{rps:,.0f} · {cpu:.2f} · {p99:,.0f}"
     rows = [[name, *(cell.format(**depths[d]) for d in DEPTHS)] for name, depths in servers.items()]
-    text = "### One server\n\n" + table(header, rows) + slower_generator(servers)
+    text = "### One server\n\n" + table(header, rows) + not_cpu_bound(servers)
     node = servers[NODE]
     rows = []
     for name, depths in servers.items():
         if name != NODE:
             rows.append([name, *(" · ".join(ratio(node[d][key], depths[d][key]) for key in ("rps", "cpu"))
                                  for d in DEPTHS)])
-    header = [f"{NODE}, against"] + [f"depth {d}: req/s · CPU" for d in DEPTHS]
+    header = [f"{NODE}, relative to"] + [f"depth {d}: req/s · CPU" for d in DEPTHS]
     return text + "\n" + table(header, rows)
 
 
-def slower_generator(servers):
-    """Where a server had time left, the generator set the rate."""
+def not_cpu_bound(servers):
+    """Names the servers that were idle at times, so that the generator limited the rate."""
     idle = []
     for name, depths in servers.items():
-        those = [str(depth) for depth, it in depths.items() if it["rps"] * it["cpu"] < 0.9e6]
-        if those:
-            idle.append(f"{name} at depth {', '.join(those)}")
-    return ("\nServers that had a tenth of their core left or more, so that the generator, or what else "
-            f"ran, set the rate: {'; '.join(idle) or 'none'}.\n")
+        idle_depths = [str(depth) for depth, it in depths.items() if it["rps"] * it["cpu"] < 0.9e6]
+        if idle_depths:
+            idle.append(f"{name} at depth {', '.join(idle_depths)}")
+    return ("\nServers that were not CPU-bound (at least 10 % idle); here the load generator or other "
+            f"processes limited the rate: {'; '.join(idle) or 'none'}.\n")
 
 
 def ratio(a, b):
-    """Processor time is counted in hundredths of a second: a short run may have used none."""
+    """Formats a / b. CPU time is counted in hundredths of a second and may be 0 in a short run."""
     return f"{a / b:.2f}" if b else "-"
 
 
 def redis_replicas(nodes):
-    """A primary with four replicas, and the arguments that count the processor time of all five."""
+    """Starts a primary with four replicas. Returns the arguments that measure the CPU of all five."""
     ports = free_ports(5)
     servers = []
     for port in ports:
@@ -125,8 +125,8 @@ def redis_replicas(nodes):
     deadline = time.monotonic() + 30
     while not all(linked(port) for port in ports[1:]):
         if time.monotonic() > deadline:
-            raise RuntimeError("the replicas do not find their primary")
-        time.sleep(0.05)  # the pace of the polling
+            raise RuntimeError("the replicas do not connect to their primary")
+        time.sleep(0.05)  # polling interval
     return servers[0].target + [word for it in servers for word in ("--pid", it.pid)]
 
 
@@ -137,7 +137,7 @@ def linked(port):
 
 
 def whole_herd(effort, facts):
-    """CPU over all nodes for an update that goes to every node."""
+    """Total CPU time of all nodes for an update that is replicated to every node."""
     rounds = {}
     for turn in range(effort.rounds):
         say(f"round {turn + 1}: five nodes")
@@ -159,8 +159,8 @@ def whole_herd(effort, facts):
         if name == HERD:
             facts.herd[depth] = found
         rows.setdefault(name, [name]).append(f"{found['rps']:,.0f} · {found['cpu']:.2f}")
-    header = ["herd", *(f"depth {d}: updates/s · CPU µs over all five" for d in DEPTHS[:2])]
-    return "### Five copies of every update\n\n" + table(header, rows.values())
+    header = ["herd", *(f"depth {d}: updates/s · total CPU µs" for d in DEPTHS[:2])]
+    return "### Replication to five nodes\n\n" + table(header, rows.values())
 
 
 def propagation(effort, facts):
@@ -176,22 +176,22 @@ def propagation(effort, facts):
         rounds.append({
             "all p50": found["all"]["p50"], "all p99": found["all"]["p99"],
             "far p50": farthest["p50"], "far p99": farthest["p99"],
-            "question p50": found["resolution_us"]["p50"],
+            "poll p50": found["resolution_us"]["p50"],
         })
     found = facts.propagation = medians(rounds)
     rows = [["all pairs", f"{found['all p50']:,.0f}", f"{found['all p99']:,.0f}"],
-            ["the farthest pair", f"{found['far p50']:,.0f}", f"{found['far p99']:,.0f}"]]
+            ["farthest pair", f"{found['far p50']:,.0f}", f"{found['far p99']:,.0f}"]]
     return (
-        "### Propagation at 10,000 updates a second\n\n"
-        + table(["from the AT line to the record on the other node", "p50 µs", "p99 µs"], rows)
-        + f"\nAt most a question too long, which took {found['question p50']:,.0f} µs (median). All "
-        "five nodes and the benchmark share the cores.\n"
+        "### Propagation at 10,000 updates per second\n\n"
+        + table(["from the origin's AT line to the record on another node", "p50 µs", "p99 µs"], rows)
+        + f"\nThe figures are too long by at most one poll, which took {found['poll p50']:,.0f} µs (median). "
+        "All five nodes and the benchmark share the cores.\n"
     )
 
 
 @contextlib.contextmanager
 def emulator():
-    """Google's API on this machine, over plain HTTP. Gives its URL and its key."""
+    """Runs the emulator of Google's API over plain HTTP. Yields its URL and API key."""
     command = [sys.executable, str(ROOT / "scripts/emulator.py"), "--plain"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -205,7 +205,7 @@ def emulator():
 def whatsat(effort, facts):
     say("WHATSAT")
     arguments = ["--whatsat-percent", 100, "--results", 5, "--pipeline", 32]
-    rounds = {"offline gazetteer": [], "cache of a provider's answers": []}
+    rounds = {"offline gazetteer": [], "cached provider responses": []}
     for _ in range(effort.rounds):
         with solo() as server:
             report = drive(server.target, *load(effort, *arguments))
@@ -215,8 +215,8 @@ def whatsat(effort, facts):
                      "deadline_ms: 10000}\n")
             with solo(extra=extra) as server:
                 few = ["--clients", 200, "--duration", effort.seconds, "--connections", CONNECTIONS]
-                report = drive(server.target, *few, *arguments, "--warmup", 3)  # all is cached
-                rounds["cache of a provider's answers"].append(figures(report))
+                report = drive(server.target, *few, *arguments, "--warmup", 3)  # fills the cache
+                rounds["cached provider responses"].append(figures(report))
     facts.whatsat = {name: medians(found) for name, found in rounds.items()}
     rows = [[name, f"{it['rps']:,.0f}", f"{it['cpu']:.2f}"] for name, it in facts.whatsat.items()]
     header = ["WHATSAT, 5 results, depth 32", "req/s", "CPU µs"]
@@ -224,7 +224,7 @@ def whatsat(effort, facts):
 
 
 def memory(effort, facts):
-    """Bytes for each client, and for each connection that says nothing."""
+    """Resident memory per client and per idle connection."""
     million = min(1_000_000, effort.many_clients)
     rows = []
     servers = {"proxy-herd": lambda: solo(extra=ROOM), **kinds()}
@@ -247,7 +247,7 @@ def memory(effort, facts):
             client = (server.resident_kib() - empty) * 1024 / million
         facts.memory.setdefault(name, (client, connection))
         rows.append([name, f"{client:.0f}", f"{connection:.2f}"])
-    header = ["server", f"bytes a client of {million:,}", "KiB an idle connection"]
+    header = ["server", f"bytes per client ({million:,} clients)", "KiB per idle connection"]
     return "### Memory\n\n" + table(header, rows)
 
 
@@ -255,7 +255,7 @@ ROOM = "limits: {max_clients: 6000000, max_connections: 20000}"
 
 
 def growth(effort, facts):
-    """What an update costs with more clients, connections and neighbours."""
+    """CPU time per update as clients, connections and neighbors increase."""
     say("growth")
     rows = []
 
@@ -275,15 +275,15 @@ def growth(effort, facts):
     def node():
         return solo(extra=ROOM)
 
-    usual = [*IAMAT, "--connections", CONNECTIONS, "--pipeline", 32, "--duration", effort.seconds,
+    common = [*IAMAT, "--connections", CONNECTIONS, "--pipeline", 32, "--duration", effort.seconds,
              "--warmup", effort.warmup]
-    row(f"1,000 and {effort.many_clients:,} clients, depth 32",
-        cost(node, "--clients", 1000, *usual), cost(node, "--clients", effort.many_clients, *usual))
-    usual = ["--clients", effort.clients, "--duration", effort.seconds, "--warmup", effort.warmup]
-    for what, start, more in (("", node, IAMAT), ("; echo", echo, [])):
-        row(f"10 and {effort.many_connections:,} connections, depth 1{what}",
-            cost(start, "--connections", 10, *usual, *more),
-            cost(start, "--connections", effort.many_connections, *usual, *more))
+    row(f"1,000 vs. {effort.many_clients:,} clients, depth 32",
+        cost(node, "--clients", 1000, *common), cost(node, "--clients", effort.many_clients, *common))
+    common = ["--clients", effort.clients, "--duration", effort.seconds, "--warmup", effort.warmup]
+    for what, start, more in (("", node, IAMAT), (", echo", echo, [])):
+        row(f"10 vs. {effort.many_connections:,} connections, depth 1{what}",
+            cost(start, "--connections", 10, *common, *more),
+            cost(start, "--connections", effort.many_connections, *common, *more))
     hubs = {}
     for degree in (0, 1, 2, 4, 8):
         found = []
@@ -293,7 +293,7 @@ def growth(effort, facts):
                 arguments = load(effort, "--pipeline", 32)
                 found.append(figures(drive(nodes["Hub"].target, *arguments, *IAMAT, core=None)))
         hubs[degree] = facts.degrees[degree] = medians(found)["cpu"]
-    text = "### What grows\n\n" + table(["CPU µs an update", "few", "many", "ratio"], rows)
-    header = ["neighbours of the node that is told", *map(str, hubs)]
-    return text + "\n" + table(header, [["its own CPU µs an update, depth 32",
+    text = "### Scaling\n\n" + table(["CPU µs per update", "few", "many", "ratio"], rows)
+    header = ["neighbors of the updated node", *map(str, hubs)]
+    return text + "\n" + table(header, [["its CPU µs per update, depth 32",
                                          *(f"{cpu:.2f}" for cpu in hubs.values())]])

@@ -1,18 +1,18 @@
-"""A plot of processor time per request, as SVG."""
+"""Plots CPU time per request as SVG."""
 
 from html import escape
 
-COLOURS = ["#33638d", "#1f968b", "#95d840"]
+COLORS = ["#33638d", "#1f968b", "#95d840"]
 LEFT, BAR, GAP, WIDTH = 190, 14, 16, 420
 
 
 def bars(path, depths, servers):
-    """A group of bars for each server, one for each depth."""
+    """Draws a group of bars for each server, with one bar per depth."""
     longest = max(depth["cpu"] for by_depth in servers.values() for depth in by_depth.values())
     parts, y = [], 40
     for place, depth in enumerate(depths):
         x = LEFT + place * 110
-        parts.append(f'<rect x="{x}" y="12" width="12" height="12" fill="{COLOURS[place]}"/>')
+        parts.append(f'<rect x="{x}" y="12" width="12" height="12" fill="{COLORS[place]}"/>')
         parts.append(f'<text x="{x + 18}" y="22">depth {depth}</text>')
     for name, by_depth in servers.items():
         label = escape(name.replace("`", ""))
@@ -22,10 +22,10 @@ def bars(path, depths, servers):
             width = cpu / longest * WIDTH
             top = y + place * BAR
             parts.append(f'<rect x="{LEFT}" y="{top}" width="{width:.1f}" height="{BAR - 2}" '
-                         f'fill="{COLOURS[place]}"/>')
+                         f'fill="{COLORS[place]}"/>')
             parts.append(f'<text x="{LEFT + width + 6:.1f}" y="{top + BAR - 4}">{cpu:.2f}</text>')
         y += BAR * len(depths) + GAP
-    parts.append(f'<text x="{LEFT}" y="{y + 4}">CPU µs of the server for a request</text>')
+    parts.append(f'<text x="{LEFT}" y="{y + 4}">server CPU time per request, µs</text>')
     style = "<style>text{font:12px sans-serif;fill:#222}</style>"
     background = '<rect width="100%" height="100%" fill="#fff"/>'
     path.write_text(

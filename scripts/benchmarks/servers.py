@@ -1,4 +1,4 @@
-"""Starts and stops servers, and drives them with herd-bench."""
+"""Starts and stops servers and measures them with herd-bench."""
 
 import contextlib
 import itertools
@@ -18,9 +18,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 RELEASE = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 SERVER_CORE, CLIENT_CORE = "0", "1"
-PATIENCE = 20  # seconds that a server may take to accept or to end
+PATIENCE = 20  # seconds allowed for a server to start or stop
 
-# The servers' names in tables.
+# Names of the servers in tables.
 ECHO, MEMCACHED, SET, GEO = "echo (floor)", "memcached `set`", "Redis `SET`", "Redis `GEOADD`"
 NODE, NODE_LOGGED = "proxy-herd, log off", "proxy-herd, log on"
 
@@ -35,7 +35,7 @@ FIVE = {
 
 @dataclass
 class Effort:
-    """How much is measured."""
+    """Size of a benchmark run."""
 
     rounds: int
     seconds: float
@@ -47,11 +47,11 @@ class Effort:
 
 @dataclass
 class Server:
-    """A server that runs, and how herd-bench is told of it."""
+    """A running server."""
 
     process: subprocess.Popen
     port: int
-    target: list  # arguments of herd-bench
+    target: list  # arguments that select the server in herd-bench
 
     @property
     def pid(self):
@@ -76,8 +76,8 @@ NEXT_PORT = itertools.count(os.getpid() * 37)
 
 
 def free_ports(count):
-    """Ports that nobody listens on, below those from which the kernel serves outgoing connections:
-    on one of those, whoever looks whether a server is there yet can find itself."""
+    """Unused ports below the ephemeral range. A client that polls an ephemeral port for a server
+    that has not started yet may connect to itself (TCP simultaneous open)."""
     ports = []
     while len(ports) < count:
         port = 12_000 + next(NEXT_PORT) % 20_000
@@ -89,7 +89,7 @@ def free_ports(count):
 
 @contextlib.contextmanager
 def running(command, port, target, core=SERVER_CORE):
-    """A server on `core`, or on any with None; it is stopped in the end, by its number."""
+    """Runs a server on `core`, or on any core if that is None, and stops it at the end."""
     pinned = ["taskset", "-c", core] if core else []
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
@@ -101,8 +101,8 @@ def running(command, port, target, core=SERVER_CORE):
             while not accepts(port):
                 if process.poll() is not None or time.monotonic() > deadline:
                     output.seek(0)
-                    raise RuntimeError(f"{command[0]} does not run: {output.read().decode()}")
-                time.sleep(0.01)  # the pace of the polling
+                    raise RuntimeError(f"{command[0]} does not start: {output.read().decode()}")
+                time.sleep(0.01)  # polling interval
             yield Server(process, port, target)
         finally:
             process.send_signal(signal.SIGTERM)
@@ -121,7 +121,7 @@ def accepts(port):
 
 @contextlib.contextmanager
 def herd(neighbors, level="WARNING", extra="", core=SERVER_CORE):
-    """Nodes with the neighbours of each. Gives the servers by name."""
+    """Runs nodes with the given neighbors. Yields the servers by name."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as nodes:
         ports = dict(zip(neighbors, free_ports(len(neighbors))))
         config = Path(folder) / "config.yml"
@@ -145,7 +145,7 @@ def solo(level="WARNING", extra=""):
 
 @contextlib.contextmanager
 def comparable(command, name="Solo"):
-    """Another server of the herd's protocol; `{port}` in its command is its port."""
+    """Runs another server of the herd's protocol; `{port}` in its command is replaced."""
     [port] = free_ports(1)
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.yml"
@@ -157,7 +157,7 @@ def comparable(command, name="Solo"):
 
 @contextlib.contextmanager
 def other(command, protocol, core=SERVER_CORE):
-    """A server of another protocol; `{port}` in its command is its port."""
+    """Runs a server of another protocol; `{port}` in its command is replaced."""
     [port] = free_ports(1)
     command = [str(word).format(port=port) for word in command]
     with running(command, port, ["--protocol", protocol, f"127.0.0.1:{port}"], core) as server:
@@ -183,26 +183,27 @@ def redis(protocol):
 
 
 def drive(target, *arguments, core=CLIENT_CORE):
-    """Runs herd-bench to its end. A run with errors is no measurement.
+    """Runs herd-bench and returns its report. A run with errors raises an exception.
 
-    On a core of its own it never sleeps. One that sleeps has to be woken by the server, with an
-    interrupt to another core that counts as the server's time; it sleeps the more the slower the
-    server is, so the faster servers would get off more lightly."""
+    On a dedicated core the generator never sleeps. Otherwise the server would have to wake it with
+    an inter-processor interrupt, which counts as the server's CPU time. How often it sleeps depends
+    on the speed of the server, so the comparison would be biased."""
     pinned = ["taskset", "-c", core] if core else []
-    alone = ["--busy-poll"] if core else []
-    command = [*pinned, RELEASE / "herd-bench", *target, "--json", "--timeout", "10", *alone, *arguments]
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))}: {done.stderr}{done.stdout[:2000]}")
-    return json.loads(done.stdout)
+    busy_poll = ["--busy-poll"] if core else []
+    command = [*pinned, RELEASE / "herd-bench", *target, "--json", "--timeout", "10", *busy_poll, *arguments]
+    completed = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    if completed.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))}: {completed.stderr}{completed.stdout[:2000]}")
+    return json.loads(completed.stdout)
 
 
 def medians(rounds):
-    """The median of each figure over rounds that have the same keys."""
+    """Returns the median of each figure over the rounds; figures missing in a round are omitted."""
     keys = [key for key in rounds[0] if all(each.get(key) is not None for each in rounds)]
     return {key: statistics.median(each[key] for each in rounds) for key in keys}
 
 
 def table(header, rows):
+    """Formats a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)

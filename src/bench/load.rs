@@ -38,7 +38,9 @@ impl PhaseResult {
     /// Errors of all servers.
     pub fn errors(&self) -> ErrorCounts {
         let mut all = ErrorCounts::default();
-        self.servers.iter().for_each(|server| all.merge(&server.all_errors()));
+        for server in &self.servers {
+            all.merge(&server.all_errors());
+        }
         all
     }
 }

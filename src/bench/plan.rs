@@ -142,11 +142,18 @@ fn options() -> Options {
         .optopt("", "duration", "measure for S seconds (default: benchmark.test_duration)", "S")
         .optopt("", "timeout", "wait S seconds for a reply (default: benchmark.timeout)", "S")
         .optopt("", "warmup", "apply the load for S seconds before measuring (default: 0)", "S")
-        .optopt("", "connections", "use N connections (default: one per client, at most 50)", "N")
+        .optopt(
+            "",
+            "connections",
+            &format!("use N connections (default: one per client, at most {DEFAULT_CONNECTIONS})"),
+            "N",
+        )
         .optopt(
             "",
             "pipeline",
-            "requests in flight per connection (default: 1, or 64 with --rate)",
+            &format!(
+                "requests in flight per connection (default: 1, or {OPEN_LOOP_PIPELINE} with --rate)"
+            ),
             "N",
         )
         .optopt(

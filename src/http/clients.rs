@@ -119,5 +119,5 @@ impl Listing {
 }
 
 /// Error message for a box that is not valid.
-pub const BBOX_FORMAT: &str = "bbox must be minLon,minLat,maxLon,maxLat in degrees, such as -118.5,34,-118,34.5; minLon may be \
-     greater than maxLon to cross the antimeridian";
+pub const BBOX_FORMAT: &str = "bbox must be minLon,minLat,maxLon,maxLat in degrees, such as -118.5,34,-118,34.5; \
+     minLon may be greater than maxLon to cross the antimeridian";

@@ -1,8 +1,8 @@
 //! `/events`: the log of client changes that all subscribers share.
 //!
 //! The log is a ring buffer of changes, addressed by sequence numbers that only grow. A
-//! [`Subscription`](super::subscription::Subscription) is a cursor into it, which is the sequence
-//! of the next change to read, and a [`Filter`].
+//! `Subscription` is a cursor into it, which is the sequence of the next change to read, and a
+//! `Filter`.
 //!
 //! ```text
 //!                  first               published             end

@@ -211,7 +211,9 @@ fn problems(node: &Node, now: &Now) -> Vec<String> {
         match &link.up {
             None => problems.push(format!("the link to {peer} is down")),
             Some(up) if up.clock_is_off => {
-                problems.push(format!("the clock of {peer} is too far off"));
+                problems.push(format!(
+                    "the clock of {peer} differs by more than half of max_clock_offset"
+                ));
             }
             Some(_) => {}
         }

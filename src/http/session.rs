@@ -206,8 +206,8 @@ impl HttpSession {
         let Context { node, http, shell, now } = cx;
         let options = request.options();
         if request.host.is_some_and(|host| !http.settings.is_expected(host)) {
-            let reason = "this node does not serve that host; use the address it listens on, or add \
-                          the host to http.hosts in its configuration";
+            let reason = "this node does not serve that host; use the address it listens on, or \
+                          add the host to http.hosts in its configuration";
             return self.send_error(http, options, Status::MISDIRECTED, reason, out);
         }
         let (status, media, body) = match request.path {

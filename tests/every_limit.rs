@@ -76,7 +76,7 @@ const TESTED: &[(&str, &str, &str)] = &[
         "an_address_brings_so_many_new_clients_a_second",
     ),
     ("limits.max_clients", "tests/hostile/ids.rs", "a_full_directory_keeps_the_newest_clients"),
-    ("limits.client_ttl_s", "tests/recovery.rs", "expired_records_are_forgotten_and_not_sent"),
+    ("limits.client_ttl_s", "tests/recovery.rs", "expired_records_are_removed_and_not_sent"),
     (
         "limits.max_log_lines_per_second",
         "tests/log.rs",

@@ -1,11 +1,11 @@
-//! What several real nodes do together: flooding, nodes that die and return, one order everywhere,
-//! and neighbours that do not behave.
+//! Several real nodes: flooding, nodes that fail and return, one order of records on all nodes, and
+//! misbehaving neighbors.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests report by failing the test"
+    reason = "test helpers report errors by failing the test"
 )]
 
 mod common;
@@ -22,14 +22,14 @@ use common::{
 
 const SECOND: i128 = 1_000_000_000;
 
-/// The promise: a neighbour that returns is linked again this long after its start.
+/// The promise: time from the start of a returning node until it is linked again.
 const RELINKED: Duration = Duration::from_millis(500);
 
-/// What the test allows for it, at the best of three tries, since a loaded machine is no fault of the
-/// product.
+/// The limit in this test, which the best of three attempts must meet. It allows for a loaded
+/// machine.
 const RELINKED_UNDER_LOAD: Duration = Duration::from_secs(2);
 
-/// Two nodes, the edge listed by one end only.
+/// Two nodes whose edge is listed by one end only.
 const PAIR: [(&str, &[&str]); 2] = [("Left", &["Right"]), ("Right", &[])];
 
 const LINE: [(&str, &[&str]); 3] = [("A", &["B"]), ("B", &["C"]), ("C", &[])];
@@ -38,7 +38,7 @@ fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|&name| name.to_owned()).collect()
 }
 
-/// The sets of nodes that can still reach each other when `dead` are gone.
+/// The connected components of the nodes other than `dead`.
 fn components(topology: &[(&str, &[&str])], dead: &[&str]) -> Vec<Vec<String>> {
     let alive: Vec<&str> =
         topology.iter().map(|node| node.0).filter(|n| !dead.contains(n)).collect();
@@ -59,7 +59,7 @@ fn components(topology: &[(&str, &[&str])], dead: &[&str]) -> Vec<Vec<String>> {
 // Flooding
 
 #[test]
-fn an_update_on_any_node_is_on_all_nodes_and_names_the_one_that_received_it() {
+fn an_update_reaches_all_nodes_and_names_the_node_that_received_it() {
     let herd = Herd::five();
     for (i, sender) in herd.names().iter().enumerate() {
         let client = format!("client-of-{sender}");
@@ -68,7 +68,7 @@ fn an_update_on_any_node_is_on_all_nodes_and_names_the_one_that_received_it() {
             assert_eq!(At::parse(&line).server, *sender);
             herd.wait_until_held(&herd.names(), &client, &line);
         }
-        // One client reports to node after node: the newest is everywhere, wherever it came in.
+        // One client reports to node after node: the newest record reaches all nodes.
         let line = herd.client(sender).iamat("rover", "+1+1", &i.to_string());
         herd.wait_until_held(&herd.names(), "rover", &line);
     }
@@ -85,10 +85,10 @@ fn an_edge_listed_by_one_end_carries_updates_both_ways() {
     }
 }
 
-/// Whatever IAMAT takes is flooded: the longest line, which AT makes longer than the limit on a
-/// client's line, and bytes that are no text.
+/// Everything that IAMAT accepts is flooded: the longest line, whose AT line exceeds the limit on
+/// client lines, and names that are not valid UTF-8.
 #[test]
-fn the_longest_line_and_the_oddest_names_are_flooded() {
+fn the_longest_line_and_arbitrary_names_are_flooded() {
     let mut herd = Herd::new(&LINE, "");
     herd.start_all();
     herd.wait_until_connected(&herd.names());
@@ -103,14 +103,14 @@ fn the_longest_line_and_the_oddest_names_are_flooded() {
         let line = a.ask(&[b"IAMAT ", &name[..], b" +1+1 -253402300799"].concat());
         At::parse(&line);
         let mut c = herd.client("C");
-        eventually(&format!("C holds {}", show(&line)), DEADLINE, || {
+        eventually(&format!("C stores {}", show(&line)), DEADLINE, || {
             (c.held(&name).as_deref() == Some(&line)).then_some(())
         });
     }
 }
 
 #[test]
-fn a_line_of_nodes_forwards_over_every_hop() {
+fn updates_cross_every_hop_of_a_line_of_nodes() {
     let topology: Vec<(String, Vec<String>)> = (0..8)
         .map(|i| (format!("N{i}"), if i < 7 { vec![format!("N{}", i + 1)] } else { Vec::new() }))
         .collect();
@@ -131,25 +131,25 @@ fn a_line_of_nodes_forwards_over_every_hop() {
     }
 }
 
-// Nodes that are gone
+// Failed nodes
 
-/// Runs all ten pairs; each has a herd of its own, so that no pair profits from another's links.
+/// Tests all ten pairs, each with a new herd, so that no pair depends on the links of another.
 #[test]
-fn any_two_of_five_killed_leave_exactly_what_the_topology_says() {
+fn after_any_two_of_five_nodes_fail_updates_reach_exactly_the_connected_nodes() {
     let five: Vec<&str> = FIVE.iter().map(|node| node.0).collect();
     let mut pairs = Vec::new();
     for (i, first) in five.iter().enumerate() {
         pairs.extend(five[i + 1..].iter().map(|second| [*first, *second]));
     }
     assert_eq!(pairs.len(), 10);
-    let mut cut_off = 0;
+    let mut partitions = 0;
     for dead in pairs {
         let mut herd = Herd::five();
         for name in dead {
             herd.kill(name);
         }
         let parts = components(&FIVE, &dead);
-        cut_off += usize::from(parts.len() > 1);
+        partitions += usize::from(parts.len() > 1);
         for part in &parts {
             herd.wait_until_connected(part);
         }
@@ -162,7 +162,7 @@ fn any_two_of_five_killed_leave_exactly_what_the_topology_says() {
                 }
             }
         }
-        // Every update has settled where it can; now look where it must not be.
+        // All updates have arrived; check that none has crossed between components.
         for part in &parts {
             for other in parts.iter().filter(|other| *other != part) {
                 for (sender, stranger) in
@@ -179,13 +179,13 @@ fn any_two_of_five_killed_leave_exactly_what_the_topology_says() {
             }
         }
     }
-    assert_eq!(cut_off, 3, "Bona and Campbell, Bona and Jaquez, Campbell and Clark");
+    assert_eq!(partitions, 3, "Bona and Campbell, Bona and Jaquez, Campbell and Clark");
 }
 
 #[test]
-fn a_node_whose_neighbours_are_down_keeps_serving() {
+fn a_node_whose_neighbors_are_down_keeps_serving() {
     let mut herd = Herd::new(&FIVE, "");
-    herd.start("Bona"); // none of its three neighbours has ever run
+    herd.start("Bona"); // its three neighbors have never run
     let mut client = herd.client("Bona");
     for i in 0..500 {
         let line = client.iamat("alone", "+34.07-118.45", &i.to_string());
@@ -193,7 +193,7 @@ fn a_node_whose_neighbours_are_down_keeps_serving() {
     }
     assert_eq!(client.whatsat("alone", "50", "20").results().len(), 20);
 
-    let mut herd = Herd::five(); // all of its neighbours have run, and are gone
+    let mut herd = Herd::five(); // its neighbors have run and have been killed
     for name in ["Bailey", "Campbell", "Clark", "Jaquez"] {
         herd.kill(name);
     }
@@ -204,8 +204,8 @@ fn a_node_whose_neighbours_are_down_keeps_serving() {
     }
 }
 
-/// Kills `name`, keeps the others busy while it is gone for `downtime`, starts it again, and gives
-/// the time from its start until an update on `witness` is on it, and one on it is on `witness`.
+/// Kills `name`, sends updates to `witness` for `downtime`, and starts `name` again. Returns the
+/// time from its start until updates travel between the two in both directions.
 fn time_to_relink(herd: &mut Herd, name: &str, witness: &str, downtime: Duration) -> Duration {
     herd.kill(name);
     let gone = Instant::now();
@@ -217,21 +217,21 @@ fn time_to_relink(herd: &mut Herd, name: &str, witness: &str, downtime: Duration
         if gone.elapsed() >= downtime {
             break;
         }
-        thread::sleep(Duration::from_millis(1)); // the pace of the traffic
+        thread::sleep(Duration::from_millis(1)); // update interval
     }
     let start = Instant::now();
     herd.spawn(name);
-    let what = format!("{name} is linked to {witness} again");
+    let what = format!("{name} is linked with {witness} again");
     for (from, to) in [(witness, name), (name, witness)] {
-        let mut patience = Duration::from_millis(10);
+        let mut timeout = Duration::from_millis(10);
         eventually(&what, DEADLINE, || {
             if TcpStream::connect(herd.address(name)).is_err() {
                 return None;
             }
             let line = herd.client(from).iamat("probe", "+0+0", &seconds(wall_ns()));
             let sent = Instant::now();
-            patience += patience / 2; // on a loaded machine an update takes its time
-            while sent.elapsed() < patience {
+            timeout += timeout / 2; // updates are slow on a loaded machine
+            while sent.elapsed() < timeout {
                 if herd.held(to, "probe").as_deref() == Some(&line) {
                     return Some(());
                 }
@@ -243,20 +243,20 @@ fn time_to_relink(herd: &mut Herd, name: &str, witness: &str, downtime: Duration
 }
 
 #[test]
-fn a_neighbour_that_returns_is_linked_again_within_half_a_second() {
-    // Either end of an edge, gone for moments, and for long enough to be tried only now and then.
+fn a_returning_neighbor_is_linked_again_within_half_a_second() {
+    // Either end of an edge, with a short downtime and one long enough for the maximum back-off.
     let mut herd = Herd::new(&PAIR, "");
     herd.start_all();
     herd.wait_until_connected(&herd.names());
     let mut slowest = Duration::ZERO;
     let mut relink = |herd: &mut Herd, name, witness, downtime| {
-        let tries = (0..3).map(|_| {
+        let attempts = (0..3).map(|_| {
             let took = time_to_relink(herd, name, witness, downtime);
-            println!("{name}, gone for {downtime:?}: linked {took:?} after its start");
+            println!("{name}, down for {downtime:?}: linked {took:?} after its start");
             slowest = slowest.max(took);
             took
         });
-        assert!({ tries }.any(|took| took < RELINKED_UNDER_LOAD), "{name} takes too long");
+        assert!({ attempts }.any(|took| took < RELINKED_UNDER_LOAD), "{name} is linked too late");
     };
     for downtime in [Duration::ZERO, Duration::from_millis(300), Duration::from_secs(4)] {
         for (name, witness) in [("Left", "Right"), ("Right", "Left")] {
@@ -272,7 +272,7 @@ fn a_neighbour_that_returns_is_linked_again_within_half_a_second() {
 }
 
 #[test]
-fn every_node_may_be_restarted_in_turn() {
+fn a_rolling_restart_loses_no_connectivity() {
     let mut herd = Herd::five();
     for name in herd.names() {
         herd.kill(&name);
@@ -288,12 +288,12 @@ fn every_node_may_be_restarted_in_turn() {
 // Order
 
 #[test]
-fn equal_times_on_two_nodes_have_one_winner_on_all_nodes() {
+fn of_two_updates_with_equal_times_all_nodes_keep_the_same_one() {
     let herd = Herd::five();
     for round in 0..20 {
         let client = format!("twice-{round}");
         let time = 1_621_464_827 * SECOND;
-        // Two connections that are open already, so that the two updates cross on the way.
+        // The connections are already open, so that the two updates cross.
         let mut ends = [herd.client("Bailey"), herd.client("Jaquez")];
         for (i, end) in ends.iter_mut().enumerate() {
             end.send(format!("IAMAT {client} +{i}+{i} {}\n", seconds(time)).as_bytes());
@@ -305,16 +305,16 @@ fn equal_times_on_two_nodes_have_one_winner_on_all_nodes() {
 }
 
 #[test]
-fn an_older_update_never_replaces_a_newer_one_on_any_node() {
+fn an_older_update_replaces_a_newer_one_on_no_node() {
     let herd = Herd::five();
     let newest = herd.client("Clark").iamat("kiwi", "+1+1", "1000");
     herd.wait_until_held(&herd.names(), "kiwi", &newest);
     for node in herd.names() {
         for time in ["999.999999999", "0", "-1000"] {
             let line = herd.client(&node).iamat("kiwi", "+2+2", time);
-            assert_eq!(At::parse(&line).server, node, "answered by the node that was asked");
+            assert_eq!(At::parse(&line).server, node, "answered by the node that received it");
         }
-        // The fence went the same way after the old ones: when it is there, they were.
+        // The fence follows the old updates on the same links, so they have arrived once it has.
         let fence = herd.client(&node).iamat("fence", "+0+0", &seconds(wall_ns()));
         herd.wait_until_held(&herd.names(), "fence", &fence);
         for other in herd.names() {
@@ -323,10 +323,10 @@ fn an_older_update_never_replaces_a_newer_one_on_any_node() {
     }
 }
 
-/// A client whose clock ran a day ahead is not frozen for a day: once it is set right it is heard
-/// Δ later at the latest. And it is not heard much sooner, else the order would be no order.
+/// Once a client's clock that was a day ahead has been corrected, its updates are accepted again
+/// after exactly Δ. Accepting them earlier would violate the order of records.
 #[test]
-fn a_clock_far_ahead_is_heard_again_once_it_is_set_right() {
+fn updates_are_accepted_again_after_a_clock_far_ahead_is_corrected() {
     let herd = Herd::five();
     let day = 86_400 * SECOND;
     let settle = |line: &[u8]| herd.wait_until_held(&herd.names(), "ahead", line);
@@ -335,21 +335,21 @@ fn a_clock_far_ahead_is_heard_again_once_it_is_set_right() {
 
     let first = bailey.iamat("ahead", "+1+1", &seconds(wall_ns() + day));
     settle(&first);
-    // Further than Δ ahead, arrival decides: an hour ahead, sent later, is newer than a day ahead.
+    // Beyond Δ, arrival decides: an hour ahead, received later, is newer than a day ahead.
     let time = wall_ns() + day / 24;
     let second = jaquez.iamat("ahead", "+2+2", &seconds(time));
     settle(&second);
     let received = time + At::parse(&second).diff_ns;
 
-    // Set right: until Δ has passed since that arrival, the right time is older …
+    // Corrected: until Δ has passed since that arrival, the correct time is older …
     let sooner = bailey.iamat("ahead", "+3+3", &seconds(received + DELTA - 1));
     let at = At::parse(&sooner);
     assert_eq!(at.server, "Bailey");
     for node in herd.names() {
         assert_eq!(herd.held(&node, "ahead").as_deref(), Some(&second[..]), "{node}");
     }
-    // … and one nanosecond after Δ it is newer. (This clock is a little ahead of the wall, by less
-    // than Δ, which counts in full: so the test need not wait.)
+    // … and one nanosecond after Δ it is newer. (This time is ahead of the wall clock by less than
+    // Δ, so it is accepted as is, and the test need not wait.)
     let later = bailey.iamat("ahead", "+4+4", &seconds(received + DELTA + 1));
     settle(&later);
 }
@@ -364,15 +364,15 @@ fn max_clock_offset_is_configurable() {
     let received = time + At::parse(&ahead).diff_ns;
     herd.wait_until_held(&herd.names(), "ahead", &ahead);
     herd.client("Right").iamat("ahead", "+2+2", &seconds(received + 59 * SECOND));
-    assert_eq!(herd.held("Right", "ahead").as_deref(), Some(&ahead[..]), "59 s after is too soon");
+    assert_eq!(herd.held("Right", "ahead").as_deref(), Some(&ahead[..]), "59 s later is too early");
     let later = herd.client("Right").iamat("ahead", "+3+3", &seconds(received + 60 * SECOND + 1));
     herd.wait_until_held(&herd.names(), "ahead", &later);
 }
 
-/// Writers on all nodes move the same clients with times in any order, some of them equal, some
-/// beyond Δ; afterwards every node holds the greatest key of all that was acknowledged.
+/// Writers on all nodes update the same clients with times in arbitrary order, some of them equal
+/// and some beyond Δ. Afterwards every node stores the record with the greatest acknowledged key.
 #[test]
-fn concurrent_writers_on_all_nodes_leave_one_newest_record_everywhere() {
+fn after_concurrent_writes_all_nodes_store_the_newest_record() {
     let herd = Herd::five();
     let clients = 20;
     let rounds = 60;
@@ -390,7 +390,7 @@ fn concurrent_writers_on_all_nodes_leave_one_newest_record_everywhere() {
                         let client = i % clients;
                         let step = (i * 7919 + writer * 104_729) % 41;
                         let offset = match step % 4 {
-                            0 => -(step as i128) * SECOND, // equal with other writers' times
+                            0 => -(step as i128) * SECOND, // equal to the times of other writers
                             1 => -(step as i128) * SECOND - i as i128,
                             2 => 3600 * SECOND + step as i128, // beyond Δ
                             _ => SECOND,
@@ -415,44 +415,44 @@ fn concurrent_writers_on_all_nodes_leave_one_newest_record_everywhere() {
     }
 }
 
-// Neighbours that do not behave
+// Misbehaving neighbors
 
-/// The node `real` of a herd of two, running, and in place of the other a listener of the test's own.
-fn beside_a_false_neighbour(real: &str, neighbour: &str) -> (Herd, TcpListener) {
+/// Starts node `real` of a herd of two, and a listener of this test in place of the other node.
+fn with_fake_neighbor(real: &str, neighbor: &str) -> (Herd, TcpListener) {
     let mut herd = Herd::new(&[("A", &["False"]), ("False", &[])], "");
-    let listener = TcpListener::bind(herd.address(neighbour)).unwrap();
+    let listener = TcpListener::bind(herd.address(neighbor)).unwrap();
     herd.start(real);
     (herd, listener)
 }
 
-/// How a real node called `False` begins a handshake with its neighbour `A`.
+/// The first line that a real node `False` sends to its neighbor `A`.
 fn greeting_of_false() -> Vec<u8> {
-    let (_herd, listener) = beside_a_false_neighbour("False", "A");
+    let (_herd, listener) = with_fake_neighbor("False", "A");
     greeting(&mut accept(&listener))
 }
 
 fn accept(listener: &TcpListener) -> TcpStream {
     listener.set_nonblocking(true).unwrap();
-    let stream = eventually("A dials its neighbour", DEADLINE, || listener.accept().ok()).0;
+    let stream = eventually("A dials its neighbor", DEADLINE, || listener.accept().ok()).0;
     stream.set_nonblocking(false).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream
 }
 
-/// What the node says first to a neighbour it dials: its half of the handshake, up to LF.
+/// Reads the first handshake line that the node sends to a neighbor it dials.
 fn greeting(stream: &mut TcpStream) -> Vec<u8> {
     let mut line = Vec::new();
     let mut byte = [0];
     while byte != *b"\n" {
-        stream.read_exact(&mut byte).expect("the node that dials speaks first");
+        stream.read_exact(&mut byte).expect("the dialing node sends the first line");
         line.push(byte[0]);
     }
     line
 }
 
 #[test]
-fn a_neighbour_that_never_answers_the_handshake_is_no_burden() {
-    let (herd, listener) = beside_a_false_neighbour("A", "False");
+fn a_neighbor_that_never_answers_the_handshake_does_no_harm() {
+    let (herd, listener) = with_fake_neighbor("A", "False");
     let silent = accept(&listener);
     let mut client = herd.client("A");
     for i in 0..300 {
@@ -460,36 +460,36 @@ fn a_neighbour_that_never_answers_the_handshake_is_no_burden() {
         assert_eq!(client.held(b"kiwi"), Some(line));
     }
     drop(silent);
-    // One that closes at once, again and again, is dialled again and disturbs nobody.
+    // A neighbor that closes every connection at once is redialed and does not affect clients.
     for i in 300..303 {
         drop(accept(&listener));
         client.iamat("kiwi", "+34.07-118.45", &i.to_string());
     }
 }
 
-/// Before a handshake is complete no record is taken, whoever dialled.
+/// No record is accepted before the handshake is complete, on dialed connections either.
 #[test]
-fn records_before_a_handshake_are_not_taken() {
-    let (herd, listener) = beside_a_false_neighbour("A", "False");
+fn records_before_a_handshake_are_ignored() {
+    let (herd, listener) = with_fake_neighbor("A", "False");
     let record = b"AT False +0.263873386 evil +34.068930-118.445127 1621464827.959498503\n";
     for prefix in [&b""[..], b"hello\n", b"\n", b"\0\xff\n", b"IAMAT evil +1+1 1\n"] {
         let mut stream = accept(&listener);
-        // The node may have closed by then: it owes a stranger nothing.
+        // Errors are ignored, since the node may have closed the connection already.
         let _ = stream.write_all(&[prefix, record].concat());
         let mut rest = Vec::new();
         let _ = stream.shutdown(std::net::Shutdown::Write);
-        let _ = stream.read_to_end(&mut rest); // until the node has dealt with it
+        let _ = stream.read_to_end(&mut rest); // wait until the node has processed the input
         assert_eq!(herd.held("A", "evil"), None, "after {}", show(prefix));
     }
     assert_bytes(&herd.client("A").ask(b"hello"), b"? hello\n");
 }
 
-/// The greeting of a real neighbour, said by a client: after any other line it is a line like any
-/// other, and the connection stays a client's.
+/// After any other line, the handshake line of a real neighbor is an invalid command, and the
+/// connection remains a client connection.
 #[test]
 fn a_client_connection_never_becomes_a_peer() {
     let greeting = greeting_of_false();
-    let (herd, _listener) = beside_a_false_neighbour("A", "False");
+    let (herd, _listener) = with_fake_neighbor("A", "False");
     let record = b"AT False +0.263873386 evil +34.068930-118.445127 1621464827.959498503";
     let mut client = herd.client("A");
     assert_bytes(&client.ask(b"hello"), b"? hello\n");
@@ -505,23 +505,23 @@ fn a_client_connection_never_becomes_a_peer() {
     assert_eq!(client.held(b"evil"), None);
 }
 
-/// A node that hears its own greeting has not met a peer: a record right behind it is not taken.
+/// A node that receives its own handshake line rejects it, and ignores records that follow it.
 #[test]
-fn a_node_is_no_peer_of_its_own() {
-    let (herd, listener) = beside_a_false_neighbour("A", "False");
+fn a_node_does_not_link_with_itself() {
+    let (herd, listener) = with_fake_neighbor("A", "False");
     let greeting = greeting(&mut accept(&listener));
     let record = b"AT A +0.263873386 evil +34.068930-118.445127 1621464827.959498503\n";
     for prefix in [&greeting[..], &[&greeting[..], &greeting[..]].concat()] {
         let mut stream = TcpStream::connect(herd.address("A")).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        let _ = stream.write_all(&[prefix, record].concat()); // the node may close before its end
+        let _ = stream.write_all(&[prefix, record].concat()); // the node may close the connection earlier
         let _ = stream.shutdown(std::net::Shutdown::Write);
-        let _ = stream.read_to_end(&mut Vec::new()); // until the node has dealt with it
+        let _ = stream.read_to_end(&mut Vec::new()); // wait until the node has processed the input
         assert_eq!(herd.held("A", "evil"), None);
     }
 }
 
-/// Clients that take every connection there is do not keep a neighbour from coming back.
+/// Clients that use all connections do not prevent a neighbor from reconnecting.
 #[test]
 fn peers_do_not_count_as_clients() {
     let mut herd = Herd::new(&PAIR, "limits: {max_connections: 8}");
@@ -531,16 +531,16 @@ fn peers_do_not_count_as_clients() {
         let mut crowd = herd.crowd(full, 8);
         herd.kill(returning);
         herd.start(returning);
-        eventually("the neighbour that returned is heard", DEADLINE, || {
+        eventually("updates of the returning neighbor arrive", DEADLINE, || {
             let line = herd.client(returning).iamat("probe", "+0+0", &seconds(wall_ns()));
             (crowd[0].held(b"probe") == Some(line)).then_some(())
         });
     }
 }
 
-/// Connections that begin a handshake and stall do not keep the real neighbours away.
+/// Connections that stall during the handshake do not prevent real neighbors from linking.
 #[test]
-fn a_flood_of_handshakes_that_stall_does_not_matter() {
+fn many_stalled_handshakes_do_no_harm() {
     let greeting = greeting_of_false();
     let mut herd = Herd::new(&PAIR, "");
     herd.start_all();
@@ -562,18 +562,18 @@ fn a_flood_of_handshakes_that_stall_does_not_matter() {
     drop(stalled);
 }
 
-/// A peer that does not read: the node's memory stays bounded, its clients and its other peers are
-/// served, and the peer is heard and told again when it reads at last.
+/// While a peer does not read, the node's memory is bounded and its clients and other peers are
+/// served. When the peer reads again, updates travel in both directions.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_peer_that_does_not_read_takes_bounded_memory() {
-    // No log of commands, so that the peer sleeps for less time than it is believed to be alive.
+fn a_peer_that_does_not_read_uses_bounded_memory() {
+    // WARNING, because logging commands would make the test longer than the link timeout.
     let mut herd = Herd::with_level(&LINE, "WARNING", "");
     herd.start_all();
     herd.wait_until_connected(&herd.names());
     let id = "i".repeat(1000);
     let update = |i: usize| format!("IAMAT {}{id} +1+1 {i}", i % 100);
-    // Every client is known and every buffer has been used before memory is measured.
+    // Warm up: all clients are stored and all buffers allocated before memory is measured.
     let mut a = herd.client("A");
     let sender = a.send_in_background(lines((0..2000).map(update)));
     for _ in 0..2000 {
@@ -584,7 +584,7 @@ fn a_peer_that_does_not_read_takes_bounded_memory() {
     let before = herd.resident_kib("B");
     herd.signal("C", "STOP");
 
-    let updates = 20_000; // 20 MB of records toward the peer that does not read
+    let updates = 20_000; // 20 MB of records for the peer that does not read
     let sender = a.send_in_background(lines((2000..2000 + updates).map(update)));
     let mut last = Vec::new();
     for _ in 0..updates {
@@ -594,8 +594,8 @@ fn a_peer_that_does_not_read_takes_bounded_memory() {
     let client = format!("{}{id}", (2000 + updates - 1) % 100);
     herd.wait_until_held(&names(&["A", "B"]), &client, &last);
     let grown = herd.resident_kib("B").saturating_sub(before);
-    println!("B holds {grown} KiB more for a peer that did not read {updates} updates");
-    assert!(grown < 4 * 1024, "{grown} KiB more than before");
+    println!("B grew by {grown} KiB while a peer did not read {updates} updates");
+    assert!(grown < 4 * 1024, "{grown} KiB of growth");
 
     herd.signal("C", "CONT");
     herd.wait_until_connected(&herd.names());

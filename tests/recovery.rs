@@ -1,10 +1,10 @@
-//! What a node that comes back is told, and what it is spared.
+//! Recovery of a returning node, and records that are not sent to it.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests report by failing the test"
+    reason = "test helpers report errors by failing the test"
 )]
 
 mod common;
@@ -17,7 +17,7 @@ use common::{At, DEADLINE, FIVE, Herd, Whatsat, eventually, lines, seconds, show
 
 const PAIR: [(&str, &[&str]); 2] = [("Left", &["Right"]), ("Right", &[])];
 
-/// Sends the updates on one connection and gives the AT line of each client.
+/// Sends updates on one connection and returns the AT line of each client.
 fn update(herd: &Herd, name: &str, updates: &[(String, String)]) -> BTreeMap<String, Vec<u8>> {
     let mut client = herd.client(name);
     let iamat = |(id, time): &(String, String)| format!("IAMAT {id} +34.07-118.45 {time}");
@@ -33,13 +33,13 @@ fn update(herd: &Herd, name: &str, updates: &[(String, String)]) -> BTreeMap<Str
     held
 }
 
-/// Waits until a node holds exactly these lines.
+/// Waits until a node stores exactly these lines.
 fn wait_until_all_held(herd: &Herd, name: &str, records: &BTreeMap<String, Vec<u8>>) {
     let mut missing: Vec<_> = records.iter().collect();
-    eventually(&format!("{name} holds {} records", records.len()), 3 * DEADLINE, || {
+    eventually(&format!("{name} stores {} records", records.len()), 3 * DEADLINE, || {
         let mut client = herd.client(name);
-        let questions = lines(missing.iter().map(|(id, _)| format!("WHATSAT {id} 0 0")));
-        let sender = client.send_in_background(questions);
+        let queries = lines(missing.iter().map(|(id, _)| format!("WHATSAT {id} 0 0")));
+        let sender = client.send_in_background(queries);
         missing.retain(|(_, record)| {
             let line = client.line();
             if !line.starts_with(b"? ") {
@@ -52,16 +52,15 @@ fn wait_until_all_held(herd: &Herd, name: &str, records: &BTreeMap<String, Vec<u
     });
 }
 
-fn links_with(herd: &Herd, name: &str, neighbour: &str) -> usize {
-    let linked = format!(" linked with {neighbour}");
+fn links_with(herd: &Herd, name: &str, neighbor: &str) -> usize {
+    let linked = format!(" linked with {neighbor}");
     herd.log_lines(name).iter().filter(|line| line.contains(&linked)).count()
 }
 
-/// The limit on a client's line is not one on what nodes say to each other: listings of what a
-/// node holds are longer.
+/// The limit on client lines does not apply to links, whose listings are longer.
 #[test]
-fn short_lines_of_clients_do_not_shorten_those_of_links() {
-    // No link breaks because the machine is slow.
+fn the_line_limit_of_clients_does_not_apply_to_links() {
+    // A long timeout, so that no link is lost on a slow machine.
     let limits = "limits: {max_line: 128}\npeers: {antientropy_interval_s: 1, timeout_ms: 60000}";
     let mut herd = Herd::new(&PAIR, limits);
     herd.start_all();
@@ -74,8 +73,8 @@ fn short_lines_of_clients_do_not_shorten_those_of_links() {
     herd.kill("Right");
     herd.start("Right");
     wait_until_all_held(&herd, "Right", &records);
-    // And while digests are compared three times more. In the first second, a link may take the
-    // place of another, where both ends have dialled.
+    // The link stays up while digests are compared three more times. In the first second, one link
+    // may replace another if both ends have dialed.
     let start = Instant::now();
     let mut before = None;
     for i in 0.. {
@@ -87,19 +86,18 @@ fn short_lines_of_clients_do_not_shorten_those_of_links() {
         if start.elapsed() > Duration::from_millis(4_500) {
             break;
         }
-        thread::sleep(Duration::from_millis(50)); // the pace of this client
+        thread::sleep(Duration::from_millis(50)); // request interval of this client
     }
-    assert_eq!(before, Some(links_with(&herd, "Left", "Right")), "one link, and it stays");
+    assert_eq!(before, Some(links_with(&herd, "Left", "Right")), "the link was replaced");
     for name in herd.names() {
         let log = herd.log_lines(&name);
         assert!(!log.iter().any(|line| line.contains("too long")), "{name}: {log:#?}");
     }
 }
 
-/// A record that is too old goes by itself, asked for or not, and a neighbour that comes back is
-/// not sent it again at every comparison.
+/// Expired records are removed without being queried, and are not sent to a returning neighbor.
 #[test]
-fn expired_records_are_forgotten_and_not_sent() {
+fn expired_records_are_removed_and_not_sent() {
     let mut herd =
         Herd::new(&PAIR, "limits: {client_ttl_s: 2}\npeers: {antientropy_interval_s: 1}");
     herd.start_all();
@@ -107,12 +105,12 @@ fn expired_records_are_forgotten_and_not_sent() {
     let now = wall_ns();
     let updates: Vec<_> = (0..200).map(|i| (format!("c{i}"), seconds(now + i))).collect();
     update(&herd, "Left", &updates);
-    // It comes back while they are about to expire.
+    // Right returns shortly before the records expire.
     herd.kill("Right");
     herd.start("Right");
     herd.wait_for_log("Left", &["closed, the link with Right"]);
     for name in herd.names() {
-        eventually(&format!("{name} has forgotten all"), DEADLINE, || {
+        eventually(&format!("{name} has removed all records"), DEADLINE, || {
             (herd.counter(&name, "clients") == 0).then_some(())
         });
     }
@@ -131,25 +129,24 @@ fn expired_records_are_forgotten_and_not_sent() {
     herd.start("Right");
     let start = Instant::now();
     for i in 0.. {
-        // New ones are stored and flooded as ever, while digests are compared.
+        // New records are stored and flooded as usual while digests are compared.
         herd.wait_until_connected(&herd.names());
         let replies = herd.exchange("Right", format!("WHATSAT c{} 0 0\n", i % 200).as_bytes());
         assert!(replies.starts_with(b"? "), "{}", show(&replies));
         if start.elapsed() > Duration::from_millis(3_500) {
             break;
         }
-        thread::sleep(Duration::from_millis(50)); // the pace of this client
+        thread::sleep(Duration::from_millis(50)); // request interval of this client
     }
-    assert_eq!(sent(&herd), before, "Left sends what has expired");
+    assert_eq!(sent(&herd), before, "Left sends expired records");
     for name in herd.names() {
-        assert!(herd.counter(&name, "clients") <= 2, "the probes and nothing else");
+        assert!(herd.counter(&name, "clients") <= 2, "only the probes are stored");
     }
 }
 
-/// A node that lost everything is told all it missed; nothing has to be repaired in a herd in which
-/// nothing went wrong.
+/// A node that returns empty receives all records. Without a failure, no record has to be repaired.
 #[test]
-fn a_node_that_returns_empty_has_everything_soon() {
+fn a_node_that_returns_empty_recovers_all_records() {
     let mut herd = Herd::new(&FIVE, "peers: {antientropy_interval_s: 1}");
     herd.start_all();
     herd.wait_until_connected(&herd.names());
@@ -163,14 +160,14 @@ fn a_node_that_returns_empty_has_everything_soon() {
     for name in herd.names() {
         wait_until_all_held(&herd, &name, &records);
     }
-    thread::sleep(Duration::from_millis(1_500)); // digests have been compared
+    thread::sleep(Duration::from_millis(1_500)); // longer than antientropy_interval_s
     for name in herd.names() {
         assert_eq!(
             herd.counter(&name, r#"updates_repaired_total{round="check"}"#),
             0,
-            "{name}: nothing went wrong"
+            "{name}: repaired without a failure"
         );
-        assert_eq!(herd.counter(&name, "clients"), 2_005, "{name}: and the five probes");
+        assert_eq!(herd.counter(&name, "clients"), 2_005, "{name}: 2,000 clients and five probes");
     }
 
     herd.kill("Campbell");
@@ -185,15 +182,15 @@ fn a_node_that_returns_empty_has_everything_soon() {
     for name in herd.names() {
         wait_until_all_held(&herd, &name, &records);
     }
-    println!("all is everywhere {:?} after the return", back.elapsed());
+    println!("all nodes store all records {:?} after the return", back.elapsed());
     let synced = herd.counter("Campbell", r#"updates_repaired_total{round="sync"}"#);
-    assert!(synced > 1_000, "{synced}: the links brought them, not the comparisons of digests");
+    assert!(synced > 1_000, "only {synced} records came with the synchronization of links");
 }
 
-/// More clients than a herd may hold, told to all nodes at once while one is away: all keep the
-/// same, and those are the newest.
+/// More clients than the limit are reported to all nodes while one is down. All nodes keep the same
+/// clients: the newest.
 #[test]
-fn a_herd_over_its_cap_keeps_the_newest_clients_on_all_nodes() {
+fn above_max_clients_all_nodes_keep_the_newest_clients() {
     let cap = 300;
     let mut herd = Herd::new(&FIVE, &format!("limits: {{max_clients: {cap}}}"));
     herd.start_all();
@@ -211,21 +208,21 @@ fn a_herd_over_its_cap_keeps_the_newest_clients_on_all_nodes() {
         writing.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
     });
     herd.start("Campbell");
-    // The probes of the helper are newer than all of these.
+    // The probes of wait_until_connected are newer than all of these.
     let probes = writers.len() + 1;
     let is_kept = |id: &str| id[1..].parse::<usize>().unwrap() >= 1_000 - (cap - probes);
     let (mut kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) =
         records.into_iter().partition(|(id, _)| is_kept(id));
-    // One that went returns, and the least of those that stayed goes for it.
+    // An evicted client returns with a newer time and displaces the oldest kept one.
     kept.append(&mut update(&herd, "Clark", &[("c0".to_owned(), "2000".to_owned())]));
     kept.remove(&format!("c{}", 1_000 - (cap - probes)));
     for name in herd.names() {
         wait_until_all_held(&herd, &name, &kept);
-        eventually(&format!("{name} holds as many as it may"), DEADLINE, || {
+        eventually(&format!("{name} stores max_clients records"), DEADLINE, || {
             (herd.counter(&name, "clients") == cap as u64).then_some(())
         });
         for id in gone.keys().filter(|id| *id != "c0") {
-            assert_eq!(herd.held(&name, id), None, "{name} holds {id}");
+            assert_eq!(herd.held(&name, id), None, "{name} stores {id}");
         }
     }
 }

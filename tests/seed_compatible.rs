@@ -1,11 +1,11 @@
-//! A herd in which one neighbour is the original Python server: it knows no handshake and sends
-//! bare AT lines, each on a connection of its own.
+//! A herd in which one neighbor is the original Python server, which does not implement the
+//! handshake and sends bare AT lines, each on a new connection.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests report by failing the test"
+    reason = "test helpers report errors by failing the test"
 )]
 
 mod common;
@@ -16,55 +16,55 @@ use std::process::{Child, Command, Stdio};
 
 use common::{At, DEADLINE, Herd, assert_bytes, eventually, refused, seconds, wall_ns};
 
-/// Two nodes with the seed's server between them: what one knows of the other came through it.
-const AROUND_SEED: [(&str, &[&str]); 3] =
+/// Two nodes connected only through an original server.
+const AROUND_ORIGINAL: [(&str, &[&str]); 3] =
     [("Left", &["Seed"]), ("Right", &["Seed"]), ("Seed", &["Left", "Right"])];
 
-/// A node with a neighbour of each kind, both on the same address.
-const BESIDE_SEED: [(&str, &[&str]); 3] =
+/// A node with a neighbor of each kind, both at the same address.
+const WITH_ORIGINAL: [(&str, &[&str]); 3] =
     [("Left", &["Right", "Seed"]), ("Right", &["Seed"]), ("Seed", &[])];
 
 const COMPATIBLE: &str = "peers: {seed_compatible: [Seed]}";
 
-/// The stand-in, running as the node `Seed` of a herd. Dropping it ends it.
-struct SeedServer(Child);
+/// A stand-in for the original server, running as node `Seed`. Dropping it stops it.
+struct OriginalServer(Child);
 
-impl SeedServer {
+impl OriginalServer {
     fn start(herd: &Herd) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/seed_standin.py");
         let mut command = Command::new("python3");
         command.args([script, "Seed", &herd.port("Seed").to_string()]);
-        for neighbour in ["Left", "Right"] {
-            command.arg(herd.port(neighbour).to_string());
+        for neighbor in ["Left", "Right"] {
+            command.arg(herd.port(neighbor).to_string());
         }
         let stderr = File::create(herd.directory().join("Seed.stderr")).unwrap();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
-        let server = Self(child.expect("the stand-in for the seed's server needs python3"));
-        eventually("the stand-in accepts", 2 * DEADLINE, || {
+        let server = Self(child.expect("the stand-in for the original server requires python3"));
+        eventually("the stand-in accepts connections", 2 * DEADLINE, || {
             TcpStream::connect(herd.address("Seed")).ok()
         });
         server
     }
 }
 
-impl Drop for SeedServer {
+impl Drop for OriginalServer {
     fn drop(&mut self) {
-        let _ = self.0.kill(); // it may have ended by itself
+        let _ = self.0.kill(); // it may have exited already
         let _ = self.0.wait();
     }
 }
 
-/// Waits until a node holds the very line for a client.
+/// Waits until a node stores exactly `line` for a client.
 fn wait_until_held(herd: &Herd, name: &str, client: &str, line: &[u8]) {
-    eventually(&format!("{name} holds {}", line.escape_ascii()), DEADLINE, || {
+    eventually(&format!("{name} stores {}", line.escape_ascii()), DEADLINE, || {
         (herd.held(name, client).as_deref() == Some(line)).then_some(())
     });
 }
 
-/// A herd of both kinds with its links standing.
-fn around_seed() -> (Herd, SeedServer) {
-    let mut herd = Herd::new(&AROUND_SEED, COMPATIBLE);
-    let server = SeedServer::start(&herd);
+/// Starts a herd of both kinds and waits until it is linked.
+fn around_original() -> (Herd, OriginalServer) {
+    let mut herd = Herd::new(&AROUND_ORIGINAL, COMPATIBLE);
+    let server = OriginalServer::start(&herd);
     herd.start("Left");
     herd.start("Right");
     herd.wait_until_connected(&["Left".to_owned(), "Right".to_owned()]);
@@ -72,8 +72,8 @@ fn around_seed() -> (Herd, SeedServer) {
 }
 
 #[test]
-fn updates_go_both_ways_through_a_server_of_the_seed() {
-    let (herd, _server) = around_seed();
+fn updates_pass_through_an_original_server_in_both_directions() {
+    let (herd, _server) = around_original();
     for (from, to) in [("Left", "Right"), ("Right", "Left")] {
         for i in 0..20 {
             let client = format!("{from}-{i}");
@@ -92,21 +92,22 @@ fn updates_go_both_ways_through_a_server_of_the_seed() {
     }
     assert_eq!(
         herd.counter("Left", r#"commands_total{command="unknown",result="refused"}"#),
-        unknown_of_probes(&herd, "Left")
+        unknown_whatsats(&herd, "Left")
     );
 }
 
-/// The questions of the tests themselves for clients that were not there yet: nothing that the
-/// seed's server sent was taken for nonsense.
-fn unknown_of_probes(herd: &Herd, name: &str) -> u64 {
+/// The number of WHATSATs of this test for clients that were not stored yet. No other line may have
+/// been refused, in particular none of the original server.
+fn unknown_whatsats(herd: &Herd, name: &str) -> u64 {
     let log = herd.log_lines(name);
     log.iter().filter(|line| line.contains(" > ? WHATSAT ")).count() as u64
 }
 
-/// The seed's server remembers nothing and cannot say what it lacks: it is told everything.
+/// The original server stores nothing persistently and cannot request records, so it is sent all of
+/// them.
 #[test]
-fn a_server_of_the_seed_that_returns_is_told_everything() {
-    let (herd, server) = around_seed();
+fn a_returning_original_server_is_sent_all_records() {
+    let (herd, server) = around_original();
     drop(server);
     let mut left = herd.client("Left");
     let held: Vec<_> = (0..200)
@@ -116,24 +117,24 @@ fn a_server_of_the_seed_that_returns_is_told_everything() {
             (client, line)
         })
         .collect();
-    assert_eq!(herd.held("Right", "c0"), None, "there is no other way");
-    let _server = SeedServer::start(&herd);
+    assert_eq!(herd.held("Right", "c0"), None, "there is no other path");
+    let _server = OriginalServer::start(&herd);
     for (client, line) in &held {
         wait_until_held(&herd, "Right", client, line);
     }
 }
 
-/// All nodes of this herd are at one address. That one of them is the seed's takes nothing from
-/// the others, nor from clients, and gives a browser no power.
+/// All nodes of this herd have the same address. An original server among them does not affect the
+/// other nodes or clients, and does not let a browser issue commands.
 #[test]
-fn an_address_shared_with_the_seed_serves_everybody() {
-    let mut herd = Herd::new(&BESIDE_SEED, COMPATIBLE);
+fn peers_and_clients_at_the_address_of_an_original_server_are_served() {
+    let mut herd = Herd::new(&WITH_ORIGINAL, COMPATIBLE);
     herd.start("Left");
     herd.start("Right");
     let real = ["Left".to_owned(), "Right".to_owned()];
     herd.wait_until_connected(&real);
     herd.wait_for_log("Left", &["linked with Right"]);
-    // Whichever of the two dials.
+    // Either of the two dials.
     for name in &real {
         herd.kill(name);
         herd.start(name);
@@ -145,17 +146,18 @@ fn an_address_shared_with_the_seed_serves_everybody() {
     assert_eq!(client.held(b"kiwi"), Some(line));
     assert_eq!(client.whatsat("kiwi", "10", "3").status(), "OK");
     assert_bytes(&client.ask(b"hello"), &refused(b"hello"));
-    assert_bytes(&client.ask(b"WHATSAT nobody 1 1"), &refused(b"WHATSAT nobody 1 1"));
+    assert_bytes(&client.ask(b"WHATSAT unknown 1 1"), &refused(b"WHATSAT unknown 1 1"));
 
     let evil = b"POST / HTTP/1.1\r\nIAMAT evil +1+1 1\nAT Seed +0.500000000 evil +1+1 1\n";
     assert_bytes(&herd.exchange("Left", evil), b"? POST / HTTP/1.1\n");
     assert_eq!(herd.held("Left", "evil"), None);
 }
 
-/// A bare AT is taken without a word, first on a connection or later, and goes on to the others.
+/// A bare AT line is accepted without a reply, as the first line of a connection or later, and is
+/// flooded.
 #[test]
 fn a_bare_at_is_stored_and_flooded_and_gets_no_reply() {
-    let mut herd = Herd::new(&BESIDE_SEED, COMPATIBLE);
+    let mut herd = Herd::new(&WITH_ORIGINAL, COMPATIBLE);
     herd.start("Left");
     herd.start("Right");
     let real = ["Left".to_owned(), "Right".to_owned()];
@@ -172,28 +174,28 @@ fn a_bare_at_is_stored_and_flooded_and_gets_no_reply() {
     assert_bytes(&client.ask(b"hello"), &refused(b"hello"));
     herd.wait_until_held(&real, "later", later);
 
-    // An older one is no news, and gets no reply either.
+    // An older record is ignored, also without a reply.
     client.send(b"AT Seed -0.250000000 later -2+2 1621464827\n");
     assert_bytes(&client.ask(b"hello"), &refused(b"hello"));
     assert_eq!(client.held(b"later").as_deref(), Some(&later[..]));
 
-    // Python may print fewer digits, and the line may end in white space.
+    // Python may print fewer digits and trailing white space.
     client.send(b"AT Seed +0.5 python +1+1 1621464827.5 \r\n");
     client.send(b"WHATSAT python 0 0\n");
     let reply = client.until(b"\n\n");
     let own = b"AT Seed +0.5 python +1+1 1621464827.5\n";
     assert!(reply.starts_with(own), "{}", reply.escape_ascii());
 
-    // And a very small one with an exponent, which no other node could read.
+    // Python prints small differences with an exponent, which other nodes could not parse.
     client.send(b"AT Seed +5.25e-05 tiny +1+1 1621464827.5\n");
     for name in &real {
-        eventually(&format!("{name} holds it in plain digits"), DEADLINE, || {
+        eventually(&format!("{name} stores it in decimal notation"), DEADLINE, || {
             let reply = herd.exchange(name, b"WHATSAT tiny 0 0\n");
             reply.starts_with(b"AT Seed +0.0000525 tiny +1+1 1621464827.5\n").then_some(())
         });
     }
 
-    for no_record in [
+    for invalid in [
         &b"AT Seed"[..],
         b"AT Seed 0.5 evil +1+1 1",
         b"AT Seed +0.500000000 evil +91+1 1",
@@ -202,16 +204,16 @@ fn a_bare_at_is_stored_and_flooded_and_gets_no_reply() {
         b"AT Seed +5.e5e-05 evil +1+1 1",
         b"AT Seed +0.500000000 evil +1+1 1 1",
     ] {
-        assert_bytes(&client.ask(no_record), &refused(no_record));
+        assert_bytes(&client.ask(invalid), &refused(invalid));
     }
     assert_eq!(client.held(b"evil"), None);
     let ours = client.iamat("first", "+1+1", &seconds(wall_ns()));
     herd.wait_until_held(&real, "first", &ours);
 }
 
-/// Where no neighbour is the seed's, a bare AT is a line like any other.
+/// Without an original server among the neighbors, a bare AT line is an invalid command.
 #[test]
-fn a_bare_at_from_anybody_else_is_not_taken() {
+fn a_bare_at_from_any_other_client_is_refused() {
     let herd = Herd::solo();
     let line = b"AT Seed +0.500000000 evil +1+1 1";
     assert_bytes(&herd.client("Solo").ask(line), &refused(line));

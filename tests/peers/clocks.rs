@@ -1,7 +1,7 @@
-//! Nodes compare their clocks, since the order of records depends on them.
+//! Clock comparison between nodes, since the order of records depends on their clocks.
 
 use crate::common::{DEADLINE, Herd, eventually, wall_ns};
-use crate::peer::{Peer, beside_a_false_neighbour, hello};
+use crate::peer::{Peer, hello, with_fake_neighbor};
 
 const SECOND: i128 = 1_000_000_000;
 
@@ -9,29 +9,30 @@ fn warnings(herd: &Herd) -> u64 {
     herd.counter("A", "clock_offset_warnings_total")
 }
 
-/// Answers `count` pings as a node whose clock is `offset` ahead.
+/// Answers `count` pings with a clock that is `offset` ahead.
 fn answer_pings(peer: &mut Peer, count: u32, offset: i128) {
     let mut answered = 0;
     while answered < count {
         let line = String::from_utf8(peer.line()).unwrap();
         if let Some(id) = line.strip_prefix("PING ") {
-            peer.say(&[format!("PONG {id} {}", wall_ns() + offset).as_bytes()]);
+            peer.send(&[format!("PONG {id} {}", wall_ns() + offset).as_bytes()]);
             answered += 1;
         }
     }
 }
 
-/// More than half of Δ is warned about once, however long it lasts, and less is not.
+/// An offset of more than half of Δ is logged once, however long it lasts; a smaller one is not
+/// logged.
 #[test]
-fn a_clock_that_is_off_is_warned_about_and_counted() {
-    for (offset, off) in
+fn a_clock_offset_is_logged_and_counted_once() {
+    for (offset, is_off) in
         [(2 * SECOND, false), (-2 * SECOND, false), (4 * SECOND, true), (-86_400 * SECOND, true)]
     {
-        let (herd, _listener) = beside_a_false_neighbour(None, "peers: {keepalive_ms: 100}");
+        let (herd, _listener) = with_fake_neighbor(None, "peers: {keepalive_ms: 100}");
         let mut peer = Peer::dial(&herd);
-        peer.say(&[&hello("False", "A", 1, false)]);
+        peer.send(&[&hello("False", "A", 1, false)]);
         answer_pings(&mut peer, 4, offset);
-        if off {
+        if is_off {
             eventually("the warning is counted", DEADLINE, || (warnings(&herd) == 1).then_some(()));
             let apart = format!("{:.1} s apart", offset as f64 / SECOND as f64);
             let apart = apart.split('.').next().unwrap();
@@ -42,45 +43,45 @@ fn a_clock_that_is_off_is_warned_about_and_counted() {
     }
 }
 
-/// An answer that comes late says less about the clock of whoever gave it, but it says something,
-/// however many pings have been sent since.
+/// A late PONG determines the offset less precisely but is still evaluated, even if more pings have
+/// been sent since.
 #[test]
-fn a_slow_answer_counts_for_what_it_tells() {
+fn a_late_pong_is_evaluated_within_its_uncertainty() {
     for (offset, expected) in [(0, 0), (60 * SECOND, 1)] {
         let extra = "peers: {keepalive_ms: 50, max_clock_offset: 1}";
-        let (herd, _listener) = beside_a_false_neighbour(None, extra);
+        let (herd, _listener) = with_fake_neighbor(None, extra);
         let mut peer = Peer::dial(&herd);
         let with_default = String::from_utf8(hello("False", "A", 1, false)).unwrap();
         let hello =
             with_default.replace(&format!("{:016x}", 5 * SECOND), &format!("{SECOND:016x}"));
-        peer.say(&[hello.as_bytes()]);
+        peer.send(&[hello.as_bytes()]);
         let mut pings = Vec::new();
         while pings.len() < 40 {
             let line = String::from_utf8(peer.line()).unwrap();
             if let Some(id) = line.strip_prefix("PING ") {
                 pings.push(format!("PONG {id} {}", wall_ns() + offset).into_bytes());
-                peer.say(&[b"PING 1"]); // alive it is
+                peer.send(&[b"PING 1"]); // keeps the link up
             }
         }
-        // The first is two seconds old, four times half of Δ, and read from the clock when it came.
-        peer.say(&[&pings[0], b"AT False +0.500000000 heard +1+1 1"]);
-        eventually("what came after the answer is heard", DEADLINE, || herd.held("A", "heard"));
+        // The first ping is two seconds old, which is four times half of Δ.
+        peer.send(&[&pings[0], b"AT False +0.500000000 fence +1+1 1"]);
+        eventually("the PONG has been processed", DEADLINE, || herd.held("A", "fence"));
         assert_eq!(warnings(&herd), expected);
     }
 }
 
-/// A peer that reads two pings at once answers the last of them, and that is an answer to both.
+/// A peer that reads two pings at once answers only the last, which answers both.
 #[test]
-fn a_ping_that_is_passed_over_does_not_end_the_comparison() {
-    let (herd, _listener) = beside_a_false_neighbour(None, "peers: {keepalive_ms: 50}");
+fn a_pong_to_a_later_ping_answers_the_earlier_ones() {
+    let (herd, _listener) = with_fake_neighbor(None, "peers: {keepalive_ms: 50}");
     let mut peer = Peer::dial(&herd);
-    peer.say(&[&hello("False", "A", 1, false)]);
+    peer.send(&[&hello("False", "A", 1, false)]);
     let mut pings = 0;
     while pings < 2 {
         pings += u32::from(peer.line().starts_with(b"PING "));
-        peer.say(&[b"PING 1"]); // alive it is
+        peer.send(&[b"PING 1"]); // keeps the link up
     }
     let id = format!("{pings:x}");
-    peer.say(&[format!("PONG {id} {}", wall_ns() + 60 * SECOND).as_bytes()]);
+    peer.send(&[format!("PONG {id} {}", wall_ns() + 60 * SECOND).as_bytes()]);
     eventually("the warning is counted", DEADLINE, || (warnings(&herd) == 1).then_some(()));
 }

@@ -1,4 +1,4 @@
-//! The shared secret: who knows it is a peer, and nobody else is.
+//! The handshake and the shared secret: only a neighbor that knows the secret becomes a peer.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -9,14 +9,14 @@ use proxy_herd::herd::link::HANDSHAKE_TIMEOUT;
 use proxy_herd::limits::MAX_PROBATIONS;
 
 use crate::common::{DEADLINE, Herd, assert_bytes, eventually, find, refused, show};
-use crate::peer::{Peer, beside_a_false_neighbour, hello, proof};
+use crate::peer::{Peer, hello, proof, with_fake_neighbor};
 use crate::{PAIR, SECRET};
 
-/// A record that nobody but a peer may bring.
+/// A record that is accepted only from a peer.
 const FORGED: &[u8] = b"AT False +0.263873386 evil +34.068930-118.445127 1621464827.959498503";
 
-/// A record is where it should not be, or where it should.
-fn holds(herd: &Herd, client: &str) -> bool {
+/// Returns whether node `A` stores a record of `client`.
+fn stores(herd: &Herd, client: &str) -> bool {
     herd.held("A", client).is_some()
 }
 
@@ -25,7 +25,7 @@ fn refusals(herd: &Herd) -> u64 {
 }
 
 #[test]
-fn nodes_with_the_same_secret_link_wherever_they_have_it_from() {
+fn nodes_with_the_same_secret_link_whether_from_a_file_or_the_environment() {
     let mut herd = Herd::new(&PAIR, "");
     let file = herd.directory().join("herd.secret");
     fs::write(&file, format!("{SECRET}\n")).unwrap();
@@ -43,14 +43,14 @@ fn nodes_with_the_same_secret_link_wherever_they_have_it_from() {
 }
 
 #[test]
-fn without_a_secret_the_log_says_who_is_let_in() {
+fn without_a_secret_the_log_states_that_only_loopback_peers_are_accepted() {
     let herd = Herd::solo();
     herd.wait_for_log("Solo", &["no secret is set", "loopback only", "HERD_SECRET"]);
 }
 
-/// Started in both orders, so that either dials the other; each says what is wrong.
+/// Each side logs the reason.
 #[test]
-fn another_secret_or_none_is_refused_and_told_on_both_sides() {
+fn a_peer_with_a_different_secret_or_none_is_refused_and_both_sides_log_the_reason() {
     let with = |secret: &str| (secret.to_owned(), "its proof is wrong");
     for (secret_of_right, why) in [with("another one"), (String::new(), "has a secret")] {
         let mut herd = Herd::new(&PAIR, "");
@@ -74,94 +74,96 @@ fn another_secret_or_none_is_refused_and_told_on_both_sides() {
     }
 }
 
-/// The rest of these tests would pass if nobody were let in: this one is.
+/// The control for the other tests, which would pass if no peer were ever accepted.
 #[test]
-fn whoever_knows_the_secret_and_is_a_neighbour_is_a_peer() {
-    let (herd, listener) = beside_a_false_neighbour(Some(SECRET), "");
+fn a_neighbor_that_knows_the_secret_becomes_a_peer() {
+    let (herd, listener) = with_fake_neighbor(Some(SECRET), "");
     let mut peer = Peer::dial(&herd);
-    peer.introduce(SECRET, 1);
-    peer.say(&[FORGED]);
-    eventually("the record of a peer is kept", DEADLINE, || holds(&herd, "evil").then_some(()));
+    peer.handshake(SECRET, 1);
+    peer.send(&[FORGED]);
+    eventually("the record of a peer is stored", DEADLINE, || stores(&herd, "evil").then_some(()));
     drop(peer);
-    // And when the node dials: it proves itself first, and checks who answers.
+    // When the node dials, it sends its proof first and then verifies the answer.
     let mut peer = Peer::accept(&listener);
     let (theirs, mine) = (peer.line(), hello("False", "A", 2, true));
-    peer.say(&[&mine]);
+    peer.send(&[&mine]);
     assert_eq!(peer.line(), proof(SECRET, "dialler", &theirs, &mine));
     let mine = proof(SECRET, "listener", &theirs, &mine);
-    peer.say(&[&mine, b"AT False +0.263873386 second +1+1 1"]);
-    eventually("and when the node has dialled", DEADLINE, || holds(&herd, "second").then_some(()));
+    peer.send(&[&mine, b"AT False +0.263873386 second +1+1 1"]);
+    eventually("the record on the dialed link is stored", DEADLINE, || {
+        stores(&herd, "second").then_some(())
+    });
     assert_eq!(refusals(&herd), 0);
 }
 
 #[test]
-fn a_recorded_handshake_opens_no_link() {
-    let (herd, _listener) = beside_a_false_neighbour(Some(SECRET), "");
+fn a_replayed_handshake_is_refused() {
+    let (herd, _listener) = with_fake_neighbor(Some(SECRET), "");
     let mut peer = Peer::dial(&herd);
-    let [hello, proof] = peer.introduce(SECRET, 1);
+    let [hello, proof] = peer.handshake(SECRET, 1);
     drop(peer);
-    let mut thief = Peer::dial(&herd);
-    thief.say(&[&hello, &proof, FORGED]);
-    let said = thief.rest();
-    assert!(!said.windows(5).any(|w| w == b"PROOF"), "nothing is proven to it: {}", show(&said));
+    let mut attacker = Peer::dial(&herd);
+    attacker.send(&[&hello, &proof, FORGED]);
+    let received = attacker.rest();
+    assert!(!received.windows(5).any(|w| w == b"PROOF"), "{}", show(&received));
     herd.wait_for_log("A", &["False is not linked", "its proof is wrong"]);
     assert_eq!(refusals(&herd), 1);
-    assert!(!holds(&herd, "evil"));
+    assert!(!stores(&herd, "evil"));
 }
 
-/// What is said in place of a proof to a node that has said this.
+/// Computes the line to send in place of a proof, given the first line of the node.
 type Attempt<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
 
 #[test]
-fn what_is_no_proof_opens_no_link() {
-    let (herd, _listener) = beside_a_false_neighbour(Some(SECRET), "");
+fn an_invalid_proof_is_refused() {
+    let (herd, _listener) = with_fake_neighbor(Some(SECRET), "");
     let mine = hello("False", "A", 1, true);
     let attempts: [Attempt; 6] = [
-        &|_| FORGED.to_vec(), // no proof at all
+        &|_| FORGED.to_vec(), // not a proof
         &|_| b"PROOF".to_vec(),
         &|_| b"PROOF 00".to_vec(),
         &|_| [b"PROOF ", &[b'0'; 64][..]].concat(),
         &|theirs| proof("", "dialler", &mine, theirs),
-        // What the node itself would say.
+        // The proof of the node itself.
         &|theirs| proof(SECRET, "listener", &mine, theirs),
     ];
     for (count, attempt) in attempts.iter().enumerate() {
         let mut peer = Peer::dial(&herd);
-        peer.say(&[&mine]);
+        peer.send(&[&mine]);
         let theirs = peer.line();
         let attempt = attempt(&theirs);
-        peer.say(&[&attempt, FORGED]);
-        let said = peer.rest();
-        assert_bytes(&said, b""); // nothing is said to it
+        peer.send(&[&attempt, FORGED]);
+        assert_bytes(&peer.rest(), b"");
         assert_eq!(refusals(&herd), count as u64 + 1, "{}", show(&attempt));
     }
-    assert!(!holds(&herd, "evil"));
+    assert!(!stores(&herd, "evil"));
 }
 
-/// Somebody at the neighbour's address who gives the node's own words back to it.
+/// A reflection attack: an attacker at the neighbor's address returns the node's own nonce and
+/// proof.
 #[test]
-fn a_proof_that_is_given_back_opens_no_link() {
-    let (herd, listener) = beside_a_false_neighbour(Some(SECRET), "");
+fn a_reflected_proof_is_refused() {
+    let (herd, listener) = with_fake_neighbor(Some(SECRET), "");
     let mut peer = Peer::accept(&listener);
     let theirs = peer.line();
     // The same nonce as the node's own.
     let text = String::from_utf8(theirs).unwrap();
     let mine = text.replace(" A False ", " False A ");
-    peer.say(&[mine.as_bytes()]);
+    peer.send(&[mine.as_bytes()]);
     let proof = peer.line();
     assert!(proof.starts_with(b"PROOF "));
-    peer.say(&[&proof, FORGED]);
+    peer.send(&[&proof, FORGED]);
     assert_bytes(&peer.rest(), b"");
     herd.wait_for_log("A", &["False is not linked", "its proof is wrong"]);
-    assert!(!holds(&herd, "evil"));
+    assert!(!stores(&herd, "evil"));
 }
 
-/// With and without a secret: a name that is nobody's, that of a node which is no neighbour, the
-/// node's own, and a neighbour who wanted somebody else. They are clients, and the log tells why.
+/// With and without a secret: an unknown name, a node that is not a neighbor, the node's own name,
+/// and a neighbor that dialed a different node are treated as clients, and the reason is logged.
 #[test]
-fn a_name_that_is_no_neighbours_is_a_clients() {
+fn a_handshake_under_any_other_name_is_treated_as_a_client() {
     for secret in [None, Some(SECRET)] {
-        let (herd, _listener) = beside_a_false_neighbour(secret, "");
+        let (herd, _listener) = with_fake_neighbor(secret, "");
         for (count, (from, to, why)) in [
             ("Nobody", "A", "is not in this herd"),
             ("Far", "A", "is no neighbour of this node"),
@@ -173,89 +175,88 @@ fn a_name_that_is_no_neighbours_is_a_clients() {
         {
             let mut peer = Peer::dial(&herd);
             let mine = hello(from, to, 1, secret.is_some());
-            peer.say(&[&mine, FORGED]);
-            assert_bytes(&peer.end(), &[refused(&mine), refused(FORGED)].concat());
+            peer.send(&[&mine, FORGED]);
+            assert_bytes(&peer.half_close(), &[refused(&mine), refused(FORGED)].concat());
             herd.wait_for_log("A", &[from, why]);
             assert_eq!(refusals(&herd), count as u64 + 1);
         }
-        assert!(!holds(&herd, "evil"));
+        assert!(!stores(&herd, "evil"));
         assert_eq!(herd.counter("A", "links_established_total"), 0);
     }
 }
 
-/// Whoever answers at a neighbour's address must be that neighbour.
+/// The node that answers at the address of a neighbor must be that neighbor.
 #[test]
-fn an_answer_under_another_name_is_refused() {
-    let (herd, listener) = beside_a_false_neighbour(None, "");
+fn an_answer_under_a_different_name_is_refused() {
+    let (herd, listener) = with_fake_neighbor(None, "");
     for (name, why) in [("Far", "answers at its address"), ("A", "answers at its address")] {
         let mut peer = Peer::accept(&listener);
         peer.line();
-        peer.say(&[&hello(name, "A", 1, false), FORGED]);
+        peer.send(&[&hello(name, "A", 1, false), FORGED]);
         assert_bytes(&peer.rest(), b"");
         herd.wait_for_log("A", &["False is not linked", &format!("{name:?}"), why]);
     }
-    assert!(!holds(&herd, "evil"));
+    assert!(!stores(&herd, "evil"));
 }
 
-/// What a link carries is no command, and nobody is answered on it.
+/// Commands on a link are protocol errors and are not answered.
 #[test]
-fn a_link_serves_no_client() {
+fn a_command_on_a_link_closes_it() {
     for line in [&b"IAMAT evil +1+1 1"[..], b"WHATSAT kiwi 10 5", b"hello", b"AT False evil"] {
-        let (herd, _listener) = beside_a_false_neighbour(Some(SECRET), "");
+        let (herd, _listener) = with_fake_neighbor(Some(SECRET), "");
         herd.client("A").iamat("kiwi", "+34.07-118.45", "1");
         let mut peer = Peer::dial(&herd);
-        peer.introduce(SECRET, 1);
-        peer.say(&[line, FORGED]);
-        let said = peer.rest();
-        let about = |word: &[u8]| said.split(|&b| b == b'\n').any(|line| line.starts_with(word));
-        assert!(!about(b"?") && !about(b"AT False") && !about(b"{"), "{}", show(&said));
+        peer.handshake(SECRET, 1);
+        peer.send(&[line, FORGED]);
+        let received = peer.rest();
+        let has = |word: &[u8]| received.split(|&b| b == b'\n').any(|line| line.starts_with(word));
+        assert!(!has(b"?") && !has(b"AT False") && !has(b"{"), "{}", show(&received));
         herd.wait_for_log("A", &["False", "no message", "the link is closed"]);
-        assert!(!holds(&herd, "evil"));
+        assert!(!stores(&herd, "evil"));
     }
 }
 
-/// Before somebody has proven who they are, they have little time and little room.
-/// The time of a handshake runs from its first byte, however long nothing came before.
+/// The handshake timeout starts with the first byte, not with the connection.
 #[test]
-fn a_handshake_that_begins_late_has_all_its_time() {
-    let (herd, _listener) = beside_a_false_neighbour(Some(SECRET), "");
+fn the_handshake_timeout_starts_with_the_first_byte() {
+    let (herd, _listener) = with_fake_neighbor(Some(SECRET), "");
     let mut late = Peer::dial(&herd);
-    thread::sleep(HANDSHAKE_TIMEOUT); // says nothing
-    late.introduce(SECRET, 7);
-    late.say(&[FORGED]); // by a peer it is none
-    eventually("the record of a peer is taken", DEADLINE, || holds(&herd, "evil").then_some(()));
+    thread::sleep(HANDSHAKE_TIMEOUT); // idle
+    late.handshake(SECRET, 7);
+    late.send(&[FORGED]);
+    eventually("the record of a peer is stored", DEADLINE, || stores(&herd, "evil").then_some(()));
 }
 
 #[test]
 fn a_handshake_has_a_deadline_and_a_small_buffer() {
-    let (herd, listener) = beside_a_false_neighbour(Some(SECRET), "");
-    drop(listener); // or what the node dials itself would be late as well
+    let (herd, listener) = with_fake_neighbor(Some(SECRET), "");
+    drop(listener); // otherwise the handshakes that the node itself starts would time out as well
     let start = Instant::now();
     let mut peer = Peer::dial(&herd);
-    peer.say(&[&hello("False", "A", 1, true)]);
+    peer.send(&[&hello("False", "A", 1, true)]);
     peer.line();
     assert_bytes(&peer.rest(), b"");
-    assert!(start.elapsed() >= Duration::from_secs(1), "it had no time at all");
+    assert!(start.elapsed() >= Duration::from_secs(1), "the handshake was closed too early");
     herd.wait_for_log("A", &["its handshake took too long"]);
     assert_eq!(herd.counter("A", r#"timeouts_total{deadline="handshake"}"#), 1);
 
     let mut peer = Peer::dial(&herd);
-    peer.say(&[&hello("False", "A", 1, true)]);
+    peer.send(&[&hello("False", "A", 1, true)]);
     peer.line();
-    peer.say(&[&vec![b'x'; 4 << 20]]);
+    peer.send(&[&vec![b'x'; 4 << 20]]);
     peer.rest();
     herd.wait_for_log("A", &["a line of a peer is too long"]);
-    // Whatever else is wrong, the node serves.
+    // The node still serves clients.
     assert_bytes(&herd.client("A").ask(b"hello"), &refused(b"hello"));
 }
 
-/// A node has no place left, and silent connections from the neighbour's own address have taken
-/// every one in which it might be heard. It is heard at once: the oldest of them makes room.
+/// The node is full, and silent connections from the neighbor's address use all probation slots.
+/// The neighbor is accepted at once, because the oldest connection on probation is closed.
 #[test]
-fn silent_connections_over_the_limit_do_not_keep_a_neighbour_away() {
-    let (herd, _listener) = beside_a_false_neighbour(Some(SECRET), "limits: {max_connections: 2}");
+fn silent_connections_over_the_limit_do_not_block_a_neighbor() {
+    let (herd, _listener) = with_fake_neighbor(Some(SECRET), "limits: {max_connections: 2}");
     let _served = herd.crowd("A", 2);
     let silent: Vec<_> = (0..2 * MAX_PROBATIONS).map(|_| herd.client("A")).collect();
-    Peer::dial(&herd).introduce(SECRET, 7);
-    drop(silent); // they were there until then
+    Peer::dial(&herd).handshake(SECRET, 7);
+    drop(silent); // open until here
 }

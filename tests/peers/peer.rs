@@ -1,4 +1,4 @@
-//! A neighbour that is this test: it speaks the handshake of links itself, rightly or wrongly.
+//! A neighbor simulated by the test, which performs the handshake correctly or incorrectly.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,11 +7,11 @@ use ring::hmac;
 
 use crate::common::{DEADLINE, Herd, eventually};
 
-/// Node `A`, whose neighbour `False` is this test; `Far` is in the herd and no neighbour of `A`.
+/// Node `A`; its neighbor `False`, which is this test; and `Far`, which is not a neighbor of `A`.
 const NODES: [(&str, &[&str]); 3] = [("A", &["False"]), ("False", &["Far"]), ("Far", &[])];
 
-/// The herd of [`NODES`] with only `A` running, and the listener of `False`.
-pub fn beside_a_false_neighbour(secret: Option<&str>, extra: &str) -> (Herd, TcpListener) {
+/// Starts only node `A` of [`NODES`], and the listener of `False`.
+pub fn with_fake_neighbor(secret: Option<&str>, extra: &str) -> (Herd, TcpListener) {
     let mut herd = Herd::new(&NODES, extra);
     if let Some(secret) = secret {
         herd.set_environment("HERD_SECRET", secret);
@@ -22,7 +22,7 @@ pub fn beside_a_false_neighbour(secret: Option<&str>, extra: &str) -> (Herd, Tcp
     (herd, listener)
 }
 
-/// The first line of a node that has the default settings; `nonce` is what it draws.
+/// The first line of a node with default settings and the given nonce.
 pub fn hello(from: &str, to: &str, nonce: u8, has_secret: bool) -> Vec<u8> {
     let (boot, nonce) = (0x1234_u64, hex(&[nonce; 16]));
     let (offset, clients, ttl) = (5_000_000_000_u64, 1_000_000_u64, 0_u64);
@@ -33,10 +33,10 @@ pub fn hello(from: &str, to: &str, nonce: u8, has_secret: bool) -> Vec<u8> {
     .into_bytes()
 }
 
-/// The proof of `role`, which is `dialler` or `listener`.
-pub fn proof(secret: &str, role: &str, dialler: &[u8], listener: &[u8]) -> Vec<u8> {
+/// The proof of `role`, which is `dialler` or `listener`, for the first lines of both ends.
+pub fn proof(secret: &str, role: &str, dialer: &[u8], listener: &[u8]) -> Vec<u8> {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-    let tag = hmac::sign(&key, &[role.as_bytes(), dialler, listener].join(&b'\n'));
+    let tag = hmac::sign(&key, &[role.as_bytes(), dialer, listener].join(&b'\n'));
     format!("PROOF {}", hex(tag.as_ref())).into_bytes()
 }
 
@@ -44,7 +44,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
-/// One connection with the node.
+/// A connection to the node.
 pub struct Peer(TcpStream);
 
 impl Peer {
@@ -54,30 +54,30 @@ impl Peer {
     }
 
     pub fn connect(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).unwrap())
+        Self::from_stream(TcpStream::connect(address).unwrap())
     }
 
     /// Waits until node `A` dials.
     pub fn accept(listener: &TcpListener) -> Self {
-        let accepted = eventually("A dials its neighbour", DEADLINE, || listener.accept().ok());
+        let accepted = eventually("A dials its neighbor", DEADLINE, || listener.accept().ok());
         accepted.0.set_nonblocking(false).unwrap();
-        Self::over(accepted.0)
+        Self::from_stream(accepted.0)
     }
 
-    fn over(stream: TcpStream) -> Self {
+    fn from_stream(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Self(stream)
     }
 
-    /// Says these lines, each with its LF. The node may have closed by then.
-    pub fn say(&mut self, lines: &[&[u8]]) {
+    /// Sends these lines, each terminated by LF. Ignores errors, since the node may have closed.
+    pub fn send(&mut self, lines: &[&[u8]]) {
         let mut all = lines.join(&b'\n');
         all.push(b'\n');
         let _ = self.0.write_all(&all);
     }
 
-    /// The next line without its LF.
+    /// Reads the next line, without its LF.
     pub fn line(&mut self) -> Vec<u8> {
         let mut line = Vec::new();
         let mut byte = [0];
@@ -90,32 +90,32 @@ impl Peer {
         }
     }
 
-    /// What the node says until it closes, which it must do by itself.
+    /// Reads until the node closes the connection; a reset is accepted as well.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         match self.0.read_to_end(&mut rest) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 panic!("the node does not close")
             }
-            _ => rest, // a reset is an end as well
+            _ => rest,
         }
     }
 
-    /// As [`Peer::rest`], after this side has been ended.
-    pub fn end(mut self) -> Vec<u8> {
+    /// Half-closes the connection and reads until the node closes it.
+    pub fn half_close(mut self) -> Vec<u8> {
         let _ = self.0.shutdown(Shutdown::Write);
         self.rest()
     }
 
-    /// Becomes the neighbour `False` of node `A` by dialling it, and checks that `A` knows the
-    /// secret too. Gives what this side has said.
-    pub fn introduce(&mut self, secret: &str, nonce: u8) -> [Vec<u8>; 2] {
+    /// Completes the handshake of the neighbor `False` that has dialed node `A`, and checks the
+    /// proof of `A`. Returns the lines sent.
+    pub fn handshake(&mut self, secret: &str, nonce: u8) -> [Vec<u8>; 2] {
         let hello = hello("False", "A", nonce, true);
-        self.say(&[&hello]);
+        self.send(&[&hello]);
         let theirs = self.line();
-        let proof_of_this = proof(secret, "dialler", &hello, &theirs);
-        self.say(&[&proof_of_this]);
+        let own_proof = proof(secret, "dialler", &hello, &theirs);
+        self.send(&[&own_proof]);
         assert_eq!(self.line(), proof(secret, "listener", &hello, &theirs));
-        [hello, proof_of_this]
+        [hello, own_proof]
     }
 }

@@ -1,13 +1,13 @@
-//! What must be the same in the whole herd, or nodes would decide differently about records.
+//! Settings that must be identical on all nodes, because nodes would otherwise disagree on records.
 
 use std::net::Ipv4Addr;
 
 use crate::PAIR;
 use crate::common::{DEADLINE, Herd, eventually};
 
-/// Each side sees the other's setting and says both, whoever dialled.
+/// Each side logs both values, whichever side has dialed.
 #[test]
-fn settings_that_differ_are_refused_and_told_on_both_sides() {
+fn a_peer_with_different_settings_is_refused_and_both_sides_log_the_reason() {
     for (left, right, what, [of_left, of_right]) in [
         ("limits: {max_clients: 100}", "limits: {max_clients: 200}", "max_clients", ["100", "200"]),
         ("", "limits: {client_ttl_s: 60}", "client_ttl in ns", ["0", "60000000000"]),
@@ -33,7 +33,7 @@ fn settings_that_differ_are_refused_and_told_on_both_sides() {
             assert_eq!(herd.counter(name, "links_established_total"), 0);
             assert_eq!(herd.held(name, other), None);
         }
-        // Set right, it links without the other being touched.
+        // After the setting has been corrected on one side, the nodes link.
         herd.kill("Right");
         herd.set_host("Right", Ipv4Addr::LOCALHOST, &[], left);
         herd.start("Right");
@@ -41,7 +41,7 @@ fn settings_that_differ_are_refused_and_told_on_both_sides() {
     }
 }
 
-/// Settings that are each node's own affair may differ.
+/// Settings that do not affect records may differ.
 #[test]
 fn other_settings_may_differ() {
     let mut herd = Herd::new(&PAIR, "");
@@ -49,7 +49,7 @@ fn other_settings_may_differ() {
     herd.set_host("Left", Ipv4Addr::LOCALHOST, &[], own);
     herd.start_all();
     herd.wait_until_connected(&herd.names());
-    eventually("nothing was refused", DEADLINE, || {
+    eventually("no handshake was refused", DEADLINE, || {
         (herd.counter("Right", "handshakes_refused_total") == 0).then_some(())
     });
 }

@@ -1,4 +1,4 @@
-//! TLS between nodes: each shows a certificate of the herd's own authority for its name.
+//! TLS between nodes: each node presents a certificate for its name from the herd's own CA.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -15,19 +15,19 @@ use crate::common::{DEADLINE, Herd, assert_bytes, eventually, find, lines, refus
 use crate::peer::{Peer, hello};
 use crate::{PAIR, SECRET};
 
-/// A directory of certificates for these nodes, of an authority of its own.
-fn minted(herd: &Herd, authority: &str, names: &[&str]) -> PathBuf {
+/// Creates a new CA and certificates for these nodes, and returns their directory.
+fn create_certificates(herd: &Herd, authority: &str, names: &[&str]) -> PathBuf {
     let directory = herd.directory().join(authority);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/mint_certs.py");
-    let mut mint = Command::new("python3");
-    mint.arg(script).arg(&directory).arg("--herd").args(names);
-    let minted = mint.output().expect("these tests need python3 and openssl");
-    assert!(minted.status.success(), "{}", String::from_utf8_lossy(&minted.stderr));
+    let mut command = Command::new("python3");
+    command.arg(script).arg(&directory).arg("--herd").args(names);
+    let output = command.output().expect("these tests require python3 and openssl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     directory
 }
 
-/// The section `peers` of a node with the certificate of `name` from one directory that trusts the
-/// authority of another.
+/// The `peers` section of a node that uses the certificate of `name` in one directory and trusts
+/// the CA in another.
 fn peers(certificates: &Path, name: &str, trusts: &Path) -> String {
     let (certificates, trusts) = (certificates.display(), trusts.display());
     format!(
@@ -36,10 +36,10 @@ fn peers(certificates: &Path, name: &str, trusts: &Path) -> String {
     )
 }
 
-/// Two nodes that are to link over TLS, neither of them running.
+/// Two nodes configured for TLS, not yet started.
 fn pair() -> (Herd, PathBuf) {
     let mut herd = Herd::new(&PAIR, "");
-    let certificates = minted(&herd, "certificates", &["Left", "Right", "Other"]);
+    let certificates = create_certificates(&herd, "certificates", &["Left", "Right", "Other"]);
     for name in ["Left", "Right"] {
         let own = peers(&certificates, "{name}", &certificates);
         herd.set_host(name, Ipv4Addr::LOCALHOST, &[], &own);
@@ -55,12 +55,12 @@ fn assert_not_linked(herd: &Herd) {
     }
 }
 
-/// A connection to `name` over TLS, with the certificate of `shows` if there is one.
+/// Connects to `name` over TLS, with the client certificate of `identity` if given.
 fn connect(
     herd: &Herd,
     name: &str,
     certificates: &Path,
-    shows: Option<&str>,
+    identity: Option<&str>,
 ) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificates.join("ca.pem")).unwrap()).unwrap();
@@ -68,7 +68,7 @@ fn connect(
     let config = ClientConfig::builder_with_provider(provider);
     let config = config.with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(roots);
-    let config = match shows {
+    let config = match identity {
         None => config.with_no_client_auth(),
         Some(name) => {
             let file = |kind: &str| certificates.join(format!("{name}.{kind}"));
@@ -83,7 +83,7 @@ fn connect(
     StreamOwned::new(ClientConnection::new(Arc::new(config), server).unwrap(), stream)
 }
 
-/// Whoever dials, with a secret and without; many records at once, and a link that comes back.
+/// With and without a secret; many records at once, and reconnection of either node.
 #[test]
 fn nodes_link_over_tls_and_bring_each_other_up_to_date() {
     for secret in [None, Some(SECRET)] {
@@ -106,7 +106,7 @@ fn nodes_link_over_tls_and_bring_each_other_up_to_date() {
             }
         }
         for name in herd.names() {
-            eventually("all clients are there", DEADLINE, || {
+            eventually("all clients are stored", DEADLINE, || {
                 (herd.counter(&name, "clients") >= 5_000).then_some(())
             });
             assert_eq!(herd.counter(&name, "handshakes_refused_total"), 0);
@@ -114,32 +114,31 @@ fn nodes_link_over_tls_and_bring_each_other_up_to_date() {
     }
 }
 
-/// Nothing that a link says can be read on its way: the first byte is that of a TLS handshake, and
-/// no name of the herd's protocol follows.
+/// The first byte on the wire is that of a TLS handshake, and no plaintext handshake line follows.
 #[test]
-fn a_node_with_tls_says_nothing_in_the_clear() {
+fn a_node_with_tls_sends_no_plaintext() {
     let (mut herd, _) = pair();
     let listener = TcpListener::bind(herd.address("Right")).unwrap();
     listener.set_nonblocking(true).unwrap();
     herd.start("Left");
     let stream = eventually("Left dials", DEADLINE, || listener.accept().ok()).0;
     stream.set_nonblocking(false).unwrap();
-    let mut said = Vec::new();
+    let mut received = Vec::new();
     (&stream).write_all(&[&hello("Right", "Left", 1, false)[..], b"\n"].concat()).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
-    let _ = (&stream).read_to_end(&mut said); // until it gives up
-    assert_eq!(said.first(), Some(&0x16), "{}", show(&said));
-    assert!(find(&said, b"HERD").is_none());
+    let _ = (&stream).read_to_end(&mut received); // until the node gives up
+    assert_eq!(received.first(), Some(&0x16), "{}", show(&received));
+    assert!(find(&received, b"HERD").is_none());
     herd.wait_for_log("Left", &["WARNING", "Right is not reached"]);
     assert_eq!(herd.counter("Left", "links_established_total"), 0);
 }
 
 #[test]
-fn a_certificate_of_another_authority_is_refused_and_told_on_both_sides() {
+fn a_certificate_of_a_different_ca_is_refused_and_both_sides_log_the_reason() {
     let (mut herd, certificates) = pair();
-    let others = minted(&herd, "others", &["Right"]);
+    let others = create_certificates(&herd, "others", &["Right"]);
     herd.set_host("Right", Ipv4Addr::LOCALHOST, &[], &peers(&others, "Right", &certificates));
-    herd.start("Left"); // to which Right is away first, and then another one
+    herd.start("Left"); // sees Right as unreachable first, and then with a wrong certificate
     herd.wait_for_log("Left", &["WARNING", "Right is not reached", "refused"]);
     herd.start("Right");
     herd.wait_for_log("Left", &["WARNING", "Right is not reached", "invalid peer certificate"]);
@@ -147,9 +146,9 @@ fn a_certificate_of_another_authority_is_refused_and_told_on_both_sides() {
     assert_not_linked(&herd);
 }
 
-/// The herd's own certificate, but another node's.
+/// A certificate of the herd's CA, but for a different node.
 #[test]
-fn a_certificate_for_another_name_is_refused_and_told_on_both_sides() {
+fn a_certificate_for_a_different_name_is_refused_and_both_sides_log_the_reason() {
     let (mut herd, certificates) = pair();
     let own = peers(&certificates, "Other", &certificates);
     herd.set_host("Right", Ipv4Addr::LOCALHOST, &[], &own);
@@ -161,7 +160,7 @@ fn a_certificate_for_another_name_is_refused_and_told_on_both_sides() {
 }
 
 #[test]
-fn a_node_without_tls_is_refused_and_told_on_both_sides() {
+fn a_node_without_tls_is_refused_and_both_sides_log_the_reason() {
     let (mut herd, _) = pair();
     herd.set_host("Right", Ipv4Addr::LOCALHOST, &[], "");
     herd.start_all();
@@ -171,48 +170,48 @@ fn a_node_without_tls_is_refused_and_told_on_both_sides() {
     assert_not_linked(&herd);
 }
 
-/// A connection over TLS without a certificate is none; one whose certificate is another's is no
-/// peer; a client needs neither.
+/// A TLS connection without a certificate is refused, as is a peer with the certificate of another
+/// node. Clients need neither TLS nor a certificate.
 #[test]
-fn without_the_certificate_of_a_neighbour_nobody_is_a_peer() {
+fn only_a_connection_with_the_certificate_of_a_neighbor_becomes_a_peer() {
     let (mut herd, certificates) = pair();
     herd.start("Left");
     let record = b"AT Right +0.263873386 evil +1+1 1\n";
     let greeting = [&hello("Right", "Left", 1, false)[..], b"\n"].concat();
 
-    let mut nobody = connect(&herd, "Left", &certificates, None);
-    // TLS 1.3 lets it speak before it is refused.
-    let _ = nobody.write_all(&[&greeting[..], record].concat());
-    let mut said = Vec::new();
-    assert!(nobody.read_to_end(&mut said).is_err(), "{}", show(&said));
-    assert_bytes(&said, b"");
+    let mut anonymous = connect(&herd, "Left", &certificates, None);
+    // TLS 1.3 lets the client send before its missing certificate is refused.
+    let _ = anonymous.write_all(&[&greeting[..], record].concat());
+    let mut received = Vec::new();
+    assert!(anonymous.read_to_end(&mut received).is_err(), "{}", show(&received));
+    assert_bytes(&received, b"");
 
     let mut other = connect(&herd, "Left", &certificates, Some("Other"));
     other.write_all(&[&greeting[..], record].concat()).unwrap();
-    let _ = other.read_to_end(&mut said);
-    assert_bytes(&said, b"REFUSED its certificate is for another name\n");
+    let _ = other.read_to_end(&mut received);
+    assert_bytes(&received, b"REFUSED its certificate is for another name\n");
     herd.wait_for_log("Left", &["Right is not linked", "its certificate is for another name"]);
 
     let mut plain = Peer::connect(herd.address("Left"));
-    plain.say(&[greeting.trim_ascii(), record.trim_ascii()]);
+    plain.send(&[greeting.trim_ascii(), record.trim_ascii()]);
     plain.rest();
     herd.wait_for_log("Left", &["Right is not linked", "it does not speak TLS"]);
 
-    // The control: with the neighbour's own certificate the same words make a link.
+    // The control: with the neighbor's own certificate, the same input establishes a link.
     assert_eq!(herd.held("Left", "evil"), None);
     let mut right = connect(&herd, "Left", &certificates, Some("Right"));
     right.write_all(&[&greeting[..], record].concat()).unwrap();
-    eventually("the record of a peer is kept", DEADLINE, || herd.held("Left", "evil"));
+    eventually("the record of a peer is stored", DEADLINE, || herd.held("Left", "evil"));
     assert_bytes(&herd.client("Left").ask(b"hello"), &refused(b"hello"));
 }
 
-/// What is wrong with a file is said at the start, with its place.
+/// An invalid key file is an error at startup that names the setting and the file.
 #[test]
-fn files_that_are_no_certificates_are_told_at_the_start() {
+fn invalid_certificate_files_are_reported_at_startup() {
     let (mut herd, certificates) = pair();
     fs::write(certificates.join("Left.key"), "nonsense").unwrap();
     herd.spawn("Left");
     assert_eq!(herd.wait("Left", DEADLINE).code(), Some(1));
-    let said = herd.stderr("Left");
-    assert!(said.contains("peers.tls.key") && said.contains("Left.key"), "{said}");
+    let stderr = herd.stderr("Left");
+    assert!(stderr.contains("peers.tls.key") && stderr.contains("Left.key"), "{stderr}");
 }

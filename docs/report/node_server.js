@@ -58,12 +58,12 @@ function isNewer(a, b) {
   return false;
 }
 
-function iamat(client, location, said, time) {
+function iamat(client, location, timestamp, time) {
   const received = now();
   const difference = received >= time ? received - time : time - received;
   const rest = String(difference % SECOND).padStart(9, "0");
   const sign = received >= time ? "+" : "-";
-  const line = `AT ${name} ${sign}${difference / SECOND}.${rest} ${client} ${location} ${said}`;
+  const line = `AT ${name} ${sign}${difference / SECOND}.${rest} ${client} ${location} ${timestamp}`;
   const rank = time < received + DELTA ? time : received + DELTA;
   const record = { rank, time, received, line };
   const held = records.get(client);
@@ -77,9 +77,9 @@ function answer(line) {
   if (line === "") return "";
   const [command, ...fields] = line.split(SPACE);
   if (command === "IAMAT" && fields.length === 3) {
-    const [client, location, said] = fields;
-    const time = nanoseconds(said);
-    if (time !== null && isLocation(location)) return iamat(client, location, said, time);
+    const [client, location, timestamp] = fields;
+    const time = nanoseconds(timestamp);
+    if (time !== null && isLocation(location)) return iamat(client, location, timestamp, time);
   }
   if (command === "WHATSAT" && fields.length === 3) {
     const [client, radius, results] = fields;

@@ -53,10 +53,10 @@ class Node:
         """Returns the reply to a line without its LF; empty for an empty line."""
         line = line.strip(b" \t\r\n\f\v")
         match FIELDS.split(line):
-            case [b"IAMAT", client, location, said]:
-                at = nanoseconds(said)
+            case [b"IAMAT", client, location, timestamp]:
+                at = nanoseconds(timestamp)
                 if at is not None and is_location(location):
-                    return self.iamat(client, location, said, at)
+                    return self.iamat(client, location, timestamp, at)
             case [b"WHATSAT", client, radius, results]:
                 if client in self.records and RADIUS.fullmatch(radius) and float(radius) <= 50:
                     if RESULTS.fullmatch(results) and int(results) <= 20:
@@ -65,12 +65,12 @@ class Node:
                 return b""
         return b"? " + line + b"\n"
 
-    def iamat(self, client, location, said, at):
+    def iamat(self, client, location, timestamp, at):
         received = time.time_ns()
         sign = b"+" if received >= at else b"-"
         seconds, rest = divmod(abs(received - at), SECOND)
         record = b"AT %b %b%d.%09d %b %b %b" % (
-            self.name, sign, seconds, rest, client, location, said,
+            self.name, sign, seconds, rest, client, location, timestamp,
         )
         new = (min(at, received + DELTA), at, received, self.name, record)
         held = self.records.get(client)

@@ -70,9 +70,9 @@ fn answer(line: &[u8], name: &[u8], records: &Records, out: &mut Vec<u8>) {
             }
             out.push(b'\n');
         }
-        Command::Whatsat(asked) => {
+        Command::Whatsat(query) => {
             let records = records.read().unwrap_or_else(PoisonError::into_inner);
-            match records.get(asked.client) {
+            match records.get(query.client) {
                 Some(record) => {
                     out.extend_from_slice(record);
                     out.extend_from_slice(NO_PLACES);

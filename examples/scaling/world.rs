@@ -181,13 +181,13 @@ impl World {
 
     /// Sends an IAMAT from a new client to a node.
     pub fn update(&mut self, node: usize) {
-        let said = format!(
+        let command = format!(
             "IAMAT vehicle-{:06} +34.068930-118.445127 {}.{:09}",
             self.updates.len(),
             EPOCH + Nanos::from(self.now / 1_000_000_000),
             self.now % 1_000_000_000
         );
-        let Command::Iamat(iamat) = Command::parse(said.as_bytes()) else { panic!("{said}") };
+        let Command::Iamat(iamat) = Command::parse(command.as_bytes()) else { panic!("{command}") };
         let clock = self.clock();
         let herd = &mut self.hosts[node].herd;
         let mut line = Vec::new();

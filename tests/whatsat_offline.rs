@@ -1,5 +1,5 @@
-//! WHATSAT without a key: the grammar and bounds of the command, the shape of the reply, and places
-//! that are near, whichever side of a pole or of the antimeridian they are on.
+//! WHATSAT without a provider: the grammar and the limits of the command, the format of the reply, and
+//! the nearest places, also across the poles and the antimeridian.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,22 +13,22 @@ mod common;
 use std::fs;
 
 use common::{At, Client, Herd, Whatsat, assert_bytes, refused};
+use proxy_herd::rng::Rng;
 use serde_json::{Value, json};
 
-/// Mean radius of the earth in kilometres.
+/// Mean radius of the earth in kilometers.
 const EARTH: f64 = 6371.0088;
 
-/// How much a node's idea of the earth's radius may differ from ours: the radii that are in use lie
-/// between 6356 (polar) and 6378 (equatorial).
+/// The tolerance for the radius of the earth, which is between 6357 (polar) and 6378 km (equatorial).
 const RADII: f64 = 0.003;
 
-/// UCLA, where the seed's clients are.
+/// UCLA, the location of the clients of the original server.
 const UCLA: &str = "+34.068930-118.445127";
 
 /// Degrees north and east.
 type Point = (f64, f64);
 
-/// Great-circle distance in kilometres, by the haversine formula.
+/// Great-circle distance in kilometers, by the haversine formula.
 fn distance(a: Point, b: Point) -> f64 {
     let (lat_a, lat_b) = (a.0.to_radians(), b.0.to_radians());
     let half_lat = ((b.0 - a.0).to_radians() / 2.0).sin();
@@ -47,7 +47,7 @@ fn location(point: Point) -> String {
     format!("{:+.6}{:+.6}", point.0, point.1)
 }
 
-/// Asks for the places around a point, and checks everything that holds for any reply.
+/// Asks for the places around a point, and checks everything that applies to any reply.
 fn near(client: &mut Client, point: Point, radius: &str, max: usize) -> Whatsat {
     let at = client.iamat("here", &location(point), &common::seconds(common::wall_ns()));
     let reply = client.whatsat("here", radius, &max.to_string());
@@ -72,32 +72,22 @@ fn near(client: &mut Client, point: Point, radius: &str, max: usize) -> Whatsat 
         );
         let away = distance(rounded, there);
         assert!(away <= bound, "{away} km, asked for {radius} around {point:?}: {place}");
-        // A millimetre of rounding is no disorder.
+        // Rounding errors of up to a millimeter are accepted.
         assert!(last <= away + 1e-6, "{away} km after {last} km around {point:?}: {place}");
         last = away;
     }
     reply
 }
 
-/// A small generator, so that every run asks the same questions.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> f64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn between(&mut self, low: f64, high: f64) -> f64 {
-        low + (high - low) * self.next()
-    }
+/// Returns a random number. The generators have fixed seeds, so every run asks the same questions.
+fn between(random: &mut Rng, low: f64, high: f64) -> f64 {
+    low + (high - low) * random.unit()
 }
 
 // The command
 
 #[test]
-fn every_valid_radius_is_taken() {
+fn every_valid_radius_is_accepted() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     client.iamat("kiwi", UCLA, "1");
@@ -129,7 +119,7 @@ fn every_valid_radius_is_taken() {
 }
 
 #[test]
-fn every_invalid_radius_is_refused() {
+fn every_invalid_radius_is_rejected() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     client.iamat("kiwi", UCLA, "1");
@@ -177,7 +167,7 @@ fn every_invalid_radius_is_refused() {
 }
 
 #[test]
-fn every_number_of_results_up_to_twenty_is_taken_and_kept() {
+fn every_number_of_results_up_to_twenty_is_accepted() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     client.iamat("kiwi", UCLA, "1");
@@ -193,7 +183,7 @@ fn every_number_of_results_up_to_twenty_is_taken_and_kept() {
 }
 
 #[test]
-fn every_other_number_of_results_is_refused() {
+fn every_other_number_of_results_is_rejected() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     client.iamat("kiwi", UCLA, "1");
@@ -232,7 +222,7 @@ fn every_other_number_of_results_is_refused() {
 }
 
 #[test]
-fn whatsat_with_another_number_of_fields_or_of_nobody_is_refused() {
+fn whatsat_with_the_wrong_number_of_fields_or_an_unknown_client_is_rejected() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     client.iamat("kiwi", UCLA, "1");
@@ -257,7 +247,7 @@ fn whatsat_with_another_number_of_fields_or_of_nobody_is_refused() {
 // The reply
 
 #[test]
-fn the_reply_is_the_stored_at_line_a_document_and_two_newlines() {
+fn the_reply_consists_of_the_stored_at_line_a_document_and_two_newlines() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     for location in
@@ -267,7 +257,7 @@ fn the_reply_is_the_stored_at_line_a_document_and_two_newlines() {
         let at = client.iamat("kiwi", location, &time);
         assert_bytes(&client.whatsat("kiwi", "10", "5").at, &at);
     }
-    // The end of the reply, to the byte: nothing follows the two newlines.
+    // Nothing follows the two newlines at the end of the reply.
     let all = herd.exchange("Solo", b"WHATSAT kiwi 10 5\nfence\nWHATSAT kiwi 0 5");
     let text = String::from_utf8(all).unwrap();
     let (first, rest) = text.split_once("\n\n").unwrap();
@@ -278,7 +268,7 @@ fn the_reply_is_the_stored_at_line_a_document_and_two_newlines() {
 }
 
 #[test]
-fn the_document_is_that_of_a_nearby_search() {
+fn the_document_has_the_format_of_nearby_search() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     client.iamat("kiwi", UCLA, "1");
@@ -299,7 +289,7 @@ fn the_document_is_that_of_a_nearby_search() {
 }
 
 #[test]
-fn nothing_asked_for_is_zero_results() {
+fn a_radius_or_maximum_of_zero_is_zero_results() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     let at = client.iamat("kiwi", UCLA, "1");
@@ -318,16 +308,16 @@ fn nothing_asked_for_is_zero_results() {
 }
 
 #[test]
-fn where_nothing_is_there_are_zero_results() {
+fn no_places_nearby_are_zero_results() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     let nemo = near(&mut client, (-48.876_667, -123.393_333), "50", 20); // 2,700 km from any land
     assert_eq!(nemo.status(), "ZERO_RESULTS");
 }
 
-/// The AT line is that of the node which received the update, whichever node is asked.
+/// The AT line is that of the node that received the update, whichever node answers.
 #[test]
-fn another_node_answers_with_the_receiving_nodes_line() {
+fn every_node_answers_with_the_at_line_of_the_receiving_node() {
     let herd = Herd::five();
     let at = herd.client("Clark").iamat("kiwi.cs.ucla.edu", UCLA, "1621464827.959498503");
     assert_eq!(At::parse(&at).server, "Clark");
@@ -339,21 +329,24 @@ fn another_node_answers_with_the_receiving_nodes_line() {
         assert_eq!(reply.results().len(), 5);
         documents.push(reply.document);
     }
-    assert!(documents.windows(2).all(|pair| pair[0] == pair[1]), "one question, one answer");
+    assert!(
+        documents.windows(2).all(|pair| pair[0] == pair[1]),
+        "the documents of the nodes differ"
+    );
 }
 
 // The places
 
-/// Any reply from anywhere keeps the bound, the radius and the order; see [`near`].
+/// Every reply complies with the maximum, the radius and the order; see [`near`].
 #[test]
-fn places_everywhere_are_within_the_radius_and_nearest_first() {
+fn places_are_within_the_radius_and_nearest_first_everywhere() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
-    let mut random = Random(1);
+    let mut random = Rng::new(1);
     let mut found = 0;
     for _ in 0..400 {
-        let lat = random.between(-1.0, 1.0).asin().to_degrees(); // even over the sphere
-        let point = (lat, random.between(-180.0, 180.0));
+        let lat = between(&mut random, -1.0, 1.0).asin().to_degrees(); // uniform over the sphere
+        let point = (lat, between(&mut random, -180.0, 180.0));
         found += near(&mut client, point, "50", 20).results().len();
     }
     let corners = [-90.0, -89.999_999, -45.0, 0.0, 45.0, 89.999_999, 90.0];
@@ -367,7 +360,7 @@ fn places_everywhere_are_within_the_radius_and_nearest_first() {
 }
 
 #[test]
-fn a_smaller_radius_gives_the_front_of_a_larger_ones_places() {
+fn the_places_of_a_smaller_radius_are_the_first_of_a_larger_one() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     for point in [(34.068_93, -118.445_127), (51.5, -0.12), (-16.8, 179.98), (-77.85, 166.67)] {
@@ -385,9 +378,9 @@ fn a_smaller_radius_gives_the_front_of_a_larger_ones_places() {
     }
 }
 
-/// One point written in several ways has one answer: the two meridians of 180°, all those of a pole.
+/// Different spellings of one point have one answer: ±180° of longitude, and any longitude at a pole.
 #[test]
-fn a_point_is_the_same_however_it_is_written() {
+fn spellings_of_one_point_have_one_answer() {
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     let mut names = |location: &str| {
@@ -406,8 +399,8 @@ fn a_point_is_the_same_however_it_is_written() {
             assert_eq!(names(&format!("{pole}{meridian}")), first, "{pole}{meridian}");
         }
     }
-    assert!(!names("-16.85+180").is_empty(), "Taveuni lies on the meridian");
-    // A step over the meridian moves the circle by metres, not around the world.
+    assert!(!names("-16.85+180").is_empty(), "Taveuni is on the antimeridian");
+    // A step across the antimeridian moves the circle by meters.
     let (west, east) = (names("-16.85-179.999"), names("-16.85+179.999"));
     assert!(
         west.iter().filter(|name| east.contains(name)).count() * 2 > west.len(),
@@ -415,26 +408,26 @@ fn a_point_is_the_same_however_it_is_written() {
     );
 }
 
-/// An own places file, full of points around the poles and the antimeridian, against a search that
-/// looks at every one of them.
+/// A places file with many points around the poles and the antimeridian, compared with an exhaustive
+/// search.
 #[test]
-fn an_own_places_file_is_searched_as_looking_at_every_place_would() {
-    let mut random = Random(7);
+fn searches_of_a_places_file_match_an_exhaustive_search() {
+    let mut random = Rng::new(7);
     let mut places: Vec<(String, Point)> = Vec::new();
     let mut add = |point| places.push((format!("P{}", places.len()), point));
     for pole in [-90.0_f64, 90.0] {
         add((pole, 0.0));
         for _ in 0..150 {
-            let lat = pole - pole.signum() * random.between(0.0, 0.8);
-            add((lat, random.between(-180.0, 180.0)));
+            let lat = pole - pole.signum() * between(&mut random, 0.0, 0.8);
+            add((lat, between(&mut random, -180.0, 180.0)));
         }
     }
     for _ in 0..300 {
-        let lng = random.between(179.4, 180.6);
-        add((random.between(-1.0, 1.0), if lng > 180.0 { lng - 360.0 } else { lng }));
-        let lng = random.between(178.8, 181.2);
-        add((random.between(64.0, 65.0), if lng > 180.0 { lng - 360.0 } else { lng }));
-        add((random.between(33.5, 34.5), random.between(-119.0, -118.0)));
+        let lng = between(&mut random, 179.4, 180.6);
+        add((between(&mut random, -1.0, 1.0), if lng > 180.0 { lng - 360.0 } else { lng }));
+        let lng = between(&mut random, 178.8, 181.2);
+        add((between(&mut random, 64.0, 65.0), if lng > 180.0 { lng - 360.0 } else { lng }));
+        add((between(&mut random, 33.5, 34.5), between(&mut random, -119.0, -118.0)));
     }
     add((0.0, 180.0));
     add((0.0, -180.0));
@@ -460,14 +453,16 @@ fn an_own_places_file_is_searched_as_looking_at_every_place_would() {
         (-89.8, -170.0),
     ];
     for _ in 0..60 {
-        let pole: f64 = if random.next() < 0.5 { -90.0 } else { 90.0 };
-        points
-            .push((pole - pole.signum() * random.between(0.0, 1.0), random.between(-180.0, 180.0)));
-        let lng = random.between(179.5, 180.5);
+        let pole: f64 = if random.unit() < 0.5 { -90.0 } else { 90.0 };
+        points.push((
+            pole - pole.signum() * between(&mut random, 0.0, 1.0),
+            between(&mut random, -180.0, 180.0),
+        ));
+        let lng = between(&mut random, 179.5, 180.5);
         let lng = if lng > 180.0 { lng - 360.0 } else { lng };
-        points.push((random.between(-1.0, 1.0), lng));
-        points.push((random.between(64.0, 65.0), lng));
-        points.push((random.between(33.5, 34.5), random.between(-119.0, -118.0)));
+        points.push((between(&mut random, -1.0, 1.0), lng));
+        points.push((between(&mut random, 64.0, 65.0), lng));
+        points.push((between(&mut random, 33.5, 34.5), between(&mut random, -119.0, -118.0)));
     }
     for (file, content) in [
         ("places.csv", csv.clone()),
@@ -490,17 +485,17 @@ fn an_own_places_file_is_searched_as_looking_at_every_place_would() {
                     .map(|(name, there)| (distance(point, *there), name.as_str()))
                     .collect();
                 by_distance.sort_by(|a, b| a.0.total_cmp(&b.0));
-                let surely =
+                let at_least =
                     by_distance.iter().filter(|(away, _)| *away < radius * (1.0 - RADII)).count();
-                let maybe =
+                let at_most =
                     by_distance.iter().filter(|(away, _)| *away <= radius * (1.0 + RADII)).count();
                 assert!(
-                    names.len() >= surely.min(max) && names.len() <= maybe.min(max),
-                    "{} places within {radius} km of {point:?}, {surely} to {maybe} are there",
+                    names.len() >= at_least.min(max) && names.len() <= at_most.min(max),
+                    "{} places within {radius} km of {point:?}, {at_least} to {at_most} expected",
                     names.len()
                 );
                 for (i, (got, want)) in names.iter().zip(&by_distance).enumerate() {
-                    // Two at one distance may come either way round.
+                    // The order of equally distant places may differ.
                     let got_away = by_distance.iter().find(|(_, name)| name == got).unwrap().0;
                     assert!(
                         (got_away - want.0).abs() < 0.001,

@@ -1,17 +1,17 @@
-//! What comes back when all goes well.
+//! Successful answers.
 
 use serde_json::{Value, json};
 
 use crate::common::{Client, DEADLINE, FIVE, Herd, assert_bytes, refused, seconds, wall_ns};
 use crate::servers::{KEY, Server, places, solo};
 
-/// The emulator's idea of the earth, and the product's: metres.
+/// The mean radius of the earth in meters, as in the emulator and the node.
 const EARTH: f64 = 6_371_008.8;
 
-/// Where the clients of these tests are.
+/// The location of the clients of these tests.
 const UCLA: (f64, f64) = (34.068_93, -118.445_127);
 
-/// Great-circle distance in metres, by the haversine formula.
+/// Great-circle distance in meters, by the haversine formula.
 fn distance(a: (f64, f64), b: (f64, f64)) -> f64 {
     let half = |a: f64, b: f64| ((b - a).to_radians() / 2.0).sin().powi(2);
     let h = half(a.0, b.0) + a.0.to_radians().cos() * b.0.to_radians().cos() * half(a.1, b.1);
@@ -23,11 +23,11 @@ fn position(place: &Value) -> (f64, f64) {
     (location["lat"].as_f64().unwrap(), location["lng"].as_f64().unwrap())
 }
 
-/// Asks and checks everything that holds for any answer of the emulator. Gives the names.
+/// Asks, checks everything that applies to any answer of the emulator, and returns the names.
 fn ask(client: &mut Client, at: &[u8], radius_km: f64, max: usize) -> Vec<String> {
     let reply = client.whatsat("kiwi", &radius_km.to_string(), &max.to_string());
     assert_bytes(&reply.at, at);
-    // Two LF and no third: the next reply begins at once.
+    // Exactly two LFs: the next reply follows immediately.
     assert_bytes(&client.ask(b"WHATSAT nobody 1 1"), &refused(b"WHATSAT nobody 1 1"));
     let expected = if reply.results().is_empty() { "ZERO_RESULTS" } else { "OK" };
     assert_eq!(reply.status(), expected, "{}", reply.document);
@@ -43,7 +43,7 @@ fn ask(client: &mut Client, at: &[u8], radius_km: f64, max: usize) -> Vec<String
     reply.names().into_iter().map(str::to_owned).collect()
 }
 
-fn all_five_nodes_answer_alike(provider: &str, api: &str, requests: u32) {
+fn all_five_nodes_give_the_same_answers(provider: &str, api: &str, requests: u32) {
     let emulator = Server::emulator(&["--overpass-slots", "0"]);
     let mut herd = Herd::new(&FIVE, &places(provider, emulator.url(), "deadline_ms: 30000"));
     herd.start_all();
@@ -59,35 +59,39 @@ fn all_five_nodes_answer_alike(provider: &str, api: &str, requests: u32) {
         let counts: Vec<usize> = answers.iter().map(Vec::len).collect();
         assert_eq!((counts[0], counts[2], counts[3]), (5, 1, 20), "{provider}");
         assert!(counts[1] > 0 && counts[4] == 0 && counts[5] == 0, "{provider}: {counts:?}");
-        assert_eq!(*first.get_or_insert_with(|| answers.clone()), answers, "{name} differs");
+        assert_eq!(
+            *first.get_or_insert_with(|| answers.clone()),
+            answers,
+            "{name} gives other answers"
+        );
     }
     let stats = emulator.stats();
-    // Radius 0 and no results cost nothing.
+    // A radius of 0 and a maximum of 0 need no request.
     assert_eq!(stats["requests"]["by_api"], json!({ api: 5 * requests }), "{stats}");
     assert_eq!(stats["requests"]["by_status"], json!({ "200": 5 * requests }), "{stats}");
     assert_eq!(stats["tls"]["server_names"], json!({ "localhost": 5 }), "{stats}");
     assert_eq!(stats["tls"]["versions"], json!({ "TLSv1.3": 5 }), "{stats}");
-    assert_eq!(stats["connections"]["accepted"], 5, "one connection a node: {stats}");
+    assert_eq!(stats["connections"]["accepted"], 5, "one connection per node: {stats}");
 }
 
 #[test]
-fn all_five_nodes_ask_google() {
-    all_five_nodes_answer_alike("google", "places_new", 4);
+fn all_five_nodes_query_google() {
+    all_five_nodes_give_the_same_answers("google", "places_new", 4);
 }
 
 #[test]
-fn all_five_nodes_ask_google_as_it_was() {
-    all_five_nodes_answer_alike("google_legacy", "places_legacy", 4);
+fn all_five_nodes_query_google_legacy() {
+    all_five_nodes_give_the_same_answers("google_legacy", "places_legacy", 4);
 }
 
 #[test]
-fn all_five_nodes_ask_overpass() {
-    // Its answers are cached by default: one is enough for both bounds around the same circle.
-    all_five_nodes_answer_alike("overpass", "overpass", 3);
+fn all_five_nodes_query_overpass() {
+    // Its answers are cached by default: one serves both questions about the same circle.
+    all_five_nodes_give_the_same_answers("overpass", "overpass", 3);
 }
 
 #[test]
-fn a_request_asks_for_no_more_than_it_needs() {
+fn a_request_asks_only_for_required_fields() {
     let emulator = Server::emulator(&[]);
     let herd = solo("google", emulator.url(), "");
     let mut client = herd.client("Solo");
@@ -97,16 +101,16 @@ fn a_request_asks_for_no_more_than_it_needs() {
     let mask = request["headers"]["x-goog-fieldmask"].as_str().unwrap();
     assert!(mask.split(',').all(|field| field.starts_with("places.")) && !mask.contains('*'));
     assert_eq!(request["headers"]["accept-encoding"], "identity", "{request}");
-    assert!(!request.to_string().contains(KEY), "the key is in a header alone: {request}");
+    assert!(!request.to_string().contains(KEY), "the key may appear in its header only: {request}");
 }
 
 #[test]
-fn nothing_near_is_no_failure() {
+fn no_places_nearby_are_zero_results() {
     for provider in ["google", "google_legacy", "overpass"] {
         let emulator = Server::emulator(&[]);
         let herd = solo(provider, emulator.url(), "");
         let mut client = herd.client("Solo");
-        // Point Nemo, as far from any land as one can be.
+        // Point Nemo, the point in the ocean that is farthest from land.
         let at = client.iamat("nemo", "-48.8767-123.3933", &seconds(wall_ns()));
         let reply = client.whatsat("nemo", "50", "20");
         assert_bytes(&reply.at, &at);
@@ -115,14 +119,14 @@ fn nothing_near_is_no_failure() {
 }
 
 #[test]
-fn every_framing_of_a_body_gives_the_same_answer() {
+fn the_answer_does_not_depend_on_the_framing() {
     let emulator = Server::emulator(&[]);
     let herd = solo("google", emulator.url(), "");
     let mut client = herd.client("Solo");
     client.iamat("kiwi", "+34.068930-118.445127", &seconds(wall_ns()));
     let mut documents = Vec::new();
     for framing in ["chunked", "length", "close"] {
-        emulator.order(&format!("mode=ok&framing={framing}"));
+        emulator.set_mode(&format!("mode=ok&framing={framing}"));
         documents.push(client.whatsat("kiwi", "10", "20").document);
     }
     assert_eq!(documents[0]["status"], "OK");

@@ -1,4 +1,4 @@
-//! The pool: connections are shared, kept, resumed, and asked again where one was stale.
+//! The connection pool: reuse, TLS session resumption, and retries on stale connections.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn sessions_are_resumed() {
 }
 
 #[test]
-fn a_connection_is_kept_for_the_next_question() {
+fn a_connection_is_reused_for_the_next_question() {
     let emulator = Server::emulator(&[]);
     let herd = solo("google_legacy", emulator.url(), "");
     let mut client = herd.client("Solo");
@@ -39,10 +39,10 @@ fn a_connection_is_kept_for_the_next_question() {
     assert_eq!(stats["requests"]["on_reused_connection"], 19, "{stats}");
 }
 
-/// The second request on each connection meets a fault: the first answer leaves a connection that
-/// looks good and is not.
+/// The second request on each connection fails: after the first response, the connection only seems
+/// to be usable.
 #[test]
-fn a_stale_connection_costs_one_retry_and_no_answer() {
+fn a_stale_connection_costs_a_retry_but_no_answer() {
     for fault in ["close", "reset"] {
         let at = ["--at", "request", "--skip-requests", "1", "--then", fault];
         let server = Server::hostile(&at);
@@ -52,14 +52,14 @@ fn a_stale_connection_costs_one_retry_and_no_answer() {
         for i in 0..3 {
             assert_eq!(client.whatsat(&format!("p{i}"), "5", "3").status(), "ZERO_RESULTS");
         }
-        // Three first requests, on three connections, and two that were swallowed.
+        // Three requests on three connections, and two that were lost.
         let counters = counters(&herd, "Solo");
-        let named = |name: &str| counters[name];
-        assert_eq!((named("places_requests_total"), named("places_retries_total")), (5, 2));
+        let counter = |name: &str| counters[name];
+        assert_eq!((counter("places_requests_total"), counter("places_retries_total")), (5, 2));
         assert_eq!(
             (
-                named("places_connects_total"),
-                named(r#"places_answers_total{status="unknown_error"}"#)
+                counter("places_connects_total"),
+                counter(r#"places_answers_total{status="unknown_error"}"#)
             ),
             (3, 0)
         );
@@ -70,7 +70,7 @@ fn a_stale_connection_costs_one_retry_and_no_answer() {
 }
 
 #[test]
-fn a_fresh_connection_that_fails_is_not_asked_twice() {
+fn a_request_on_a_fresh_connection_is_not_retried() {
     for fault in ["close", "reset"] {
         let server = Server::hostile(&["--at", "request", "--then", fault]);
         let herd = solo("google_legacy", server.url(), "");
@@ -85,7 +85,7 @@ fn a_fresh_connection_that_fails_is_not_asked_twice() {
 }
 
 #[test]
-fn a_connection_that_ended_while_idle_is_replaced() {
+fn a_connection_that_was_closed_while_idle_is_replaced() {
     let emulator = Server::emulator(&["--mode", "drop"]);
     let herd = solo("google", emulator.url(), "");
     let mut client = herd.client("Solo");
@@ -99,7 +99,7 @@ fn a_connection_that_ended_while_idle_is_replaced() {
 }
 
 #[test]
-fn who_hangs_up_waits_for_nothing() {
+fn questions_of_a_reset_connection_are_canceled() {
     let emulator = Server::emulator(&["--mode", "stall"]);
     let herd = solo("google", emulator.url(), "deadline_ms: 120000, pool_size: 2");
     let mut other = herd.client("Solo");
@@ -108,36 +108,37 @@ fn who_hangs_up_waits_for_nothing() {
     for i in 0..10 {
         client.send(format!("WHATSAT p{i} 5 3\n").as_bytes());
     }
-    eventually("ten questions that wait, two of them sent", DEADLINE, || {
+    eventually("ten waiting questions, two of them sent", DEADLINE, || {
         let waiting = counters(&herd, "Solo")["places_waiting"];
         (waiting == 10 && emulator.in_flight() == 2).then_some(())
     });
     client.reset_when_dropped();
     drop(client);
-    let after = eventually("nobody waits", DEADLINE, || {
+    let after = eventually("no waiting questions", DEADLINE, || {
         Some(counters(&herd, "Solo")).filter(|counters| counters["places_waiting"] == 0)
     });
     assert_eq!(after[r#"places_answers_total{status="cancelled"}"#], 10, "{after:?}");
-    // What had not been sent never is; two requests were on their way already.
+    // Queued questions are never sent; two requests were in flight already.
     assert_eq!((after["places_queued"], after["places_requests_total"]), (0, 2), "{after:?}");
     let at = other.iamat("p19", "+1+1", &seconds(wall_ns()));
     assert!(at.starts_with(b"AT Solo"));
 }
 
-/// Whoever is not read because too many wait in all is read again when those have gone.
+/// A client that is not read because too many questions are pending is read again after they are
+/// canceled.
 #[test]
-fn who_hangs_up_makes_room_for_others() {
+fn canceled_questions_make_room_for_others() {
     let emulator = Server::emulator(&["--mode", "stall"]);
     let more = "deadline_ms: 120000}\nlimits: {max_pending_whatsat: 4, max_pending_whatsat_per_connection: 4";
     let herd = solo("google", emulator.url(), more);
     let (mut goes, mut stays) = (herd.client("Solo"), herd.client("Solo"));
     scatter(&mut goes, 6);
     goes.send(b"WHATSAT p0 5 3\nWHATSAT p1 5 3\nWHATSAT p2 5 3\nWHATSAT p3 5 3\n");
-    eventually("four questions that wait", DEADLINE, || {
+    eventually("four waiting questions", DEADLINE, || {
         (counters(&herd, "Solo")["places_waiting"] == 4).then_some(())
     });
     stays.send(b"IAMAT p5 +1+1 9000000000\nnonsense\n");
-    // It has been heard, and is not listened to: it too might ask.
+    // Its input has arrived, but is not read: it might contain a WHATSAT.
     counters(&herd, "Solo");
     goes.reset_when_dropped();
     drop(goes);
@@ -145,32 +146,32 @@ fn who_hangs_up_makes_room_for_others() {
     assert_bytes(&stays.line(), b"? nonsense\n");
 }
 
-/// What was asked for one who left is there for one who stays.
+/// A shared request survives the cancellation of one of its questions.
 #[test]
-fn a_question_outlives_one_of_the_two_that_ask_it() {
+fn a_shared_request_outlives_one_of_its_questions() {
     let emulator = Server::emulator(&["--mode", "hold"]);
     let herd = solo("google", emulator.url(), "deadline_ms: 60000");
-    let (mut leaves, mut stays) = (herd.client("Solo"), herd.client("Solo"));
-    scatter(&mut stays, 1);
+    let (mut leaver, mut stayer) = (herd.client("Solo"), herd.client("Solo"));
+    scatter(&mut stayer, 1);
     let counted = |counter: &'static str, count| {
         eventually(counter, DEADLINE, || (counters(&herd, "Solo")[counter] == count).then_some(()));
     };
-    leaves.send(b"WHATSAT p0 5 3\n");
+    leaver.send(b"WHATSAT p0 5 3\n");
     counted("places_waiting", 1);
-    stays.send(b"WHATSAT p0 5 3\n");
+    stayer.send(b"WHATSAT p0 5 3\n");
     counted("places_waiting", 2);
-    leaves.reset_when_dropped();
-    drop(leaves);
+    leaver.reset_when_dropped();
+    drop(leaver);
     counted(r#"places_answers_total{status="cancelled"}"#, 1);
-    emulator.order("mode=ok");
-    let reply = stays.until(b"\n\n");
+    emulator.set_mode("mode=ok");
+    let reply = stayer.until(b"\n\n");
     assert!(Whatsat::parse(&reply).status() == "OK");
     let stats = emulator.stats();
     assert_eq!(stats["requests"]["total"], 1, "{stats}");
 }
 
 #[test]
-fn a_cached_answer_is_asked_for_once_whatever_the_bound() {
+fn a_cached_answer_serves_any_number_of_results() {
     let emulator = Server::emulator(&[]);
     let herd = solo("google", emulator.url(), "cache_ttl_s: 60");
     let mut client = herd.client("Solo");
@@ -185,7 +186,7 @@ fn a_cached_answer_is_asked_for_once_whatever_the_bound() {
 }
 
 #[test]
-fn what_failed_is_asked_again() {
+fn failures_are_not_cached() {
     let emulator = Server::emulator(&[]);
     let herd = solo("google", emulator.url(), "cache_ttl_s: 60");
     let mut client = herd.client("Solo");
@@ -196,16 +197,16 @@ fn what_failed_is_asked_again() {
         ("fail-429", "OVER_QUERY_LIMIT"),
         ("fail-500", "UNKNOWN_ERROR"),
     ] {
-        emulator.order(&format!("mode={mode}&requests=1"));
+        emulator.set_mode(&format!("mode={mode}&requests=1"));
         assert_eq!(client.whatsat("p0", "5", "3").status(), status, "{mode}");
     }
     assert_eq!(client.whatsat("p0", "5", "3").status(), "OK");
 }
 
-/// Behind a load balancer nobody asks a node that says it is unready, so no question may be needed
-/// to make it ready again.
+/// A load balancer sends no questions to a node that is not ready, so becoming ready again must not
+/// require one.
 #[test]
-fn a_node_is_ready_again_when_the_pause_is_over_though_nobody_asks() {
+fn a_node_is_ready_again_after_the_pause_without_a_question() {
     let emulator = Server::emulator(&["--mode", "fail-500"]);
     let section = places("google", emulator.url(), "pool_size: 1");
     let port = free_port();
@@ -218,32 +219,34 @@ fn a_node_is_ready_again_when_the_pause_is_over_though_nobody_asks() {
     };
     let mut client = herd.client("Solo");
     scatter(&mut client, 5);
-    // The first pause is half a second at least.
+    // The first pause is at least half a second.
     client.send(&lines((0..5).map(|i| format!("WHATSAT p{i} 5 3"))));
-    eventually("the node is unready", DEADLINE, || http("/readyz").contains(" 503 ").then_some(()));
+    eventually("the node is not ready", DEADLINE, || {
+        http("/readyz").contains(" 503 ").then_some(())
+    });
     eventually("the node is ready", DEADLINE, || http("/readyz").contains(" 200 ").then_some(()));
     assert!(http("/api/herd").contains("\"problems\": []"), "{}", http("/api/herd"));
     assert!(http("/metrics").contains("places_breaker_open 0\n"));
-    assert_eq!(emulator.stats()["requests"]["total"], 5, "somebody asked");
+    assert_eq!(emulator.stats()["requests"]["total"], 5, "there was another request");
 }
 
 #[test]
-fn a_provider_that_keeps_failing_is_left_alone_and_taken_back() {
+fn the_circuit_breaker_opens_and_closes_again() {
     let emulator = Server::emulator(&["--mode", "fail-500"]);
     let herd = solo("google", emulator.url(), "pool_size: 1");
     let mut client = herd.client("Solo");
     scatter(&mut client, 12);
-    // On one connection they are asked one after the other, until those that wait are refused.
+    // One connection sends them one after the other, until the breaker opens and fails the queue.
     client.send(&lines((0..10).map(|i| format!("WHATSAT p{i} 5 3"))));
     for i in 0..10 {
         let reply = Whatsat::parse(&client.until(b"\n\n"));
         assert_eq!(reply.status(), "UNKNOWN_ERROR");
-        let said = reply.document["error_message"].as_str().unwrap().to_owned();
-        assert_eq!(i >= 5, said.contains("circuit breaker is open"), "{i}: {said}");
+        let message = reply.document["error_message"].as_str().unwrap().to_owned();
+        assert_eq!(i >= 5, message.contains("circuit breaker is open"), "{i}: {message}");
     }
     assert_eq!(emulator.stats()["requests"]["total"], 5);
-    emulator.order("mode=ok");
-    eventually("the provider is asked again", Duration::from_secs(20), || {
+    emulator.set_mode("mode=ok");
+    eventually("the provider is queried again", Duration::from_secs(20), || {
         (client.whatsat("p11", "5", "3").status() == "OK").then_some(())
     });
 }

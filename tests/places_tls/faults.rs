@@ -1,5 +1,5 @@
-//! Servers that must not be believed, that stall, break off, or say no. Whatever they do, the reply
-//! is the AT line and a document that says what to do, by the deadline.
+//! Servers that are not authentic, stall, break off or report errors. In any case the reply is the AT
+//! line and a document with advice, by the deadline.
 
 use std::process::Output;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::common::{Client, Herd, Whatsat, assert_bytes, seconds, wall_ns};
 use crate::servers::{Server, authority, certificates, places, solo, write_file};
 
-/// A document with one place, in the form of the older Nearby Search.
+/// A document of the older Nearby Search with one place.
 const ANSWER: &str = r#"{"html_attributions":[],"results":[{"name":"Café Grün","vicinity":"Here 1"}],"status":"OK"}"#;
 
 fn response() -> Vec<u8> {
@@ -15,7 +15,7 @@ fn response() -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{ANSWER}").into_bytes()
 }
 
-/// Asks once: the AT line must be right, whatever becomes of the document.
+/// Asks once. The AT line must be right in any case.
 fn ask(client: &mut Client) -> Whatsat {
     let at = client.iamat("kiwi", "+34.068930-118.445127", &seconds(wall_ns()));
     let reply = client.whatsat("kiwi", "10", "5");
@@ -23,16 +23,16 @@ fn ask(client: &mut Client) -> Whatsat {
     reply
 }
 
-/// The message of a failure, which must be one.
+/// The message of a reply, which must be a failure.
 fn message(reply: &Whatsat) -> &str {
     assert_eq!((reply.status(), reply.results().len()), ("UNKNOWN_ERROR", 0));
     let message = reply.document["error_message"].as_str().unwrap();
-    assert!(message.contains("localhost:"), "whom it is about: {message}");
+    assert!(message.contains("localhost:"), "the server is missing: {message}");
     message
 }
 
 #[test]
-fn certificates_that_prove_nothing_are_refused() {
+fn invalid_certificates_are_rejected() {
     for (certificate, why) in [
         ("expired", "expired"),
         ("wrong-host", "localhost"),
@@ -43,18 +43,18 @@ fn certificates_that_prove_nothing_are_refused() {
             let server = Server::hostile(&["--certificate", certificate, "--tls", version]);
             let herd = solo("google", server.url(), "");
             let reply = ask(&mut herd.client("Solo"));
-            let said = message(&reply);
-            assert!(said.contains("TLS") && said.contains("places.ca_file"), "{said}");
-            assert!(said.contains(why), "{certificate}: {said}");
+            let message = message(&reply);
+            assert!(message.contains("TLS") && message.contains("places.ca_file"), "{message}");
+            assert!(message.contains(why), "{certificate}: {message}");
             let events = server.events_until("gone");
-            let told = events.iter().any(|event| event["event"] == "request");
-            assert!(!told, "it was told the question: {events:?}");
+            let requested = events.iter().any(|event| event["event"] == "request");
+            assert!(!requested, "the question was sent: {events:?}");
         }
     }
 }
 
 #[test]
-fn an_authority_that_is_not_named_is_not_trusted() {
+fn an_authority_that_is_not_configured_is_not_trusted() {
     let emulator = Server::emulator(&[]);
     let url = emulator.url();
     let herd =
@@ -64,9 +64,9 @@ fn an_authority_that_is_not_named_is_not_trusted() {
     assert_eq!(emulator.stats()["requests"]["total"], 0);
 }
 
-/// Every step of connecting, of the handshake and of the response, and then silence.
+/// The server stalls at every step of connecting, of the handshake and of the response.
 #[test]
-fn silence_at_any_point_ends_at_the_deadline() {
+fn a_stall_at_any_point_ends_at_the_deadline() {
     const DEADLINE: Duration = Duration::from_millis(700);
     for (at, version) in [
         ("connect", "any"),
@@ -93,18 +93,18 @@ fn silence_at_any_point_ends_at_the_deadline() {
         let (start, worked) = (Instant::now(), herd.cpu_time("Solo"));
         let reply = ask(&mut client);
         let (took, worked) = (start.elapsed(), herd.cpu_time("Solo").saturating_sub(worked));
-        assert!(worked < DEADLINE / 3, "{at}: the node works while it waits: {worked:?}");
-        assert!(took >= DEADLINE, "{at}: an answer out of nothing after {took:?}");
-        assert!(took < DEADLINE + Duration::from_secs(4), "{at}: a hang of {took:?}");
-        let said = message(&reply);
-        assert!(said.contains("700 ms") || said.contains("in time"), "{at}: {said}");
+        assert!(worked < DEADLINE / 3, "{at}: the node used CPU while it waited: {worked:?}");
+        assert!(took >= DEADLINE, "{at}: an answer before the deadline, after {took:?}");
+        assert!(took < DEADLINE + Duration::from_secs(4), "{at}: no answer for {took:?}");
+        let message = message(&reply);
+        assert!(message.contains("700 ms") || message.contains("in time"), "{at}: {message}");
         assert!(herd.exchange("Solo", b"still here").starts_with(b"? still"), "{at}");
     }
 }
 
-/// A stalled handshake is given up before the question's own deadline, and the question told why.
+/// A stalled handshake times out before the deadline of the question.
 #[test]
-fn connecting_has_a_deadline_of_its_own() {
+fn connecting_has_its_own_time_limit() {
     let server = Server::hostile(&["--at", "hello"]);
     let herd = solo("google", server.url(), "deadline_ms: 60000");
     let start = Instant::now();
@@ -113,7 +113,7 @@ fn connecting_has_a_deadline_of_its_own() {
     assert!(start.elapsed() >= Duration::from_secs(3));
 }
 
-/// Cuts the exchange at `at`. Whether the answer is whole decides what the reply is.
+/// Ends the exchange at `at`, and returns the reply.
 fn cut(at: &str, then: &str, more: &[&str]) -> Whatsat {
     let options = [&["--at", at, "--then", then], more].concat();
     let server = Server::hostile(&options);
@@ -121,38 +121,38 @@ fn cut(at: &str, then: &str, more: &[&str]) -> Whatsat {
     let mut client = herd.client("Solo");
     let start = Instant::now();
     let reply = ask(&mut client);
-    assert!(start.elapsed() < Duration::from_secs(20), "{at} {then}: noticed at the deadline only");
+    assert!(start.elapsed() < Duration::from_secs(20), "{at} {then}: noticed at the deadline");
     reply
 }
 
-fn broken_off_at_many_points(then: &str) {
+fn interrupted_at_many_points(then: &str) {
     let points = ["hello", "handshake", "request", "head", "body"].map(str::to_owned);
     let wire = (1..900).step_by(149).map(|bytes| format!("wire:{bytes}"));
     let response = [1, 12, 17, 36, 37, 80].map(|bytes| format!("response:{bytes}"));
     for at in points.into_iter().chain(wire).chain(response) {
         let reply = cut(&at, then, &[]);
-        let said = message(&reply);
+        let message = message(&reply);
         let advice = ["check places.url", "try again"];
-        assert!(advice.iter().any(|advice| said.contains(advice)), "{at}: {said}");
+        assert!(advice.iter().any(|advice| message.contains(advice)), "{at}: {message}");
     }
-    // The answer had come whole.
+    // The response was complete.
     assert_eq!(cut("end", then, &[]).status(), "ZERO_RESULTS");
 }
 
 #[test]
-fn a_reset_at_any_point_is_noticed_at_once() {
-    broken_off_at_many_points("reset");
+fn a_reset_at_any_point_is_noticed_immediately() {
+    interrupted_at_many_points("reset");
 }
 
 #[test]
-fn an_end_at_any_point_is_noticed_at_once() {
-    broken_off_at_many_points("close");
+fn a_close_at_any_point_is_noticed_immediately() {
+    interrupted_at_many_points("close");
 }
 
-/// A body that only the end of the connection ends is whole only if that end is authentic
-/// (RFC 9112, section 9.8): without `close_notify` anybody could have cut it.
+/// A body that ends with the connection is complete only if that end is authentic (RFC 9112,
+/// section 9.8): without a `close_notify`, anybody could have truncated it.
 #[test]
-fn an_answer_that_anybody_could_have_cut_is_none() {
+fn a_response_that_could_have_been_truncated_is_rejected() {
     let herd = Herd::new(&[("Solo", &[])], "");
     let unframed = format!("HTTP/1.1 200 OK\r\n\r\n{ANSWER}");
     let file = write_file(&herd, "unframed", unframed.as_bytes());
@@ -168,7 +168,7 @@ fn an_answer_that_anybody_could_have_cut_is_none() {
 }
 
 #[test]
-fn an_answer_in_single_bytes_is_an_answer() {
+fn a_response_may_arrive_in_single_bytes() {
     let herd = Herd::new(&[("Solo", &[])], "");
     let file = write_file(&herd, "response", &response());
     let file = file.to_str().unwrap();
@@ -190,7 +190,7 @@ fn an_answer_in_single_bytes_is_an_answer() {
 }
 
 #[test]
-fn a_scheme_that_the_server_does_not_speak_is_told() {
+fn a_wrong_scheme_is_reported() {
     let plain = Server::hostile(&["--plain", "--blurt"]);
     let herd = solo("google", &format!("https://localhost:{}", plain.port()), "");
     let reply = ask(&mut herd.client("Solo"));
@@ -203,7 +203,7 @@ fn a_scheme_that_the_server_does_not_speak_is_told() {
 }
 
 #[test]
-fn a_provider_that_says_no_is_quoted_with_what_to_do() {
+fn errors_of_a_provider_are_reported_with_advice() {
     for (provider, modes) in [
         (
             "google",
@@ -245,19 +245,19 @@ fn a_provider_that_says_no_is_quoted_with_what_to_do() {
         let herd = solo(provider, emulator.url(), "cache_ttl_s: 0");
         let mut client = herd.client("Solo");
         for (mode, status, advice) in modes {
-            emulator.order(&format!("mode={mode}"));
+            emulator.set_mode(&format!("mode={mode}"));
             let reply = ask(&mut client);
             assert_eq!((reply.status(), reply.results().len()), (*status, 0), "{provider} {mode}");
-            let said = reply.document["error_message"].as_str().unwrap();
-            assert!(said.contains(advice), "{provider} {mode}: {said}");
-            emulator.order("mode=ok");
+            let message = reply.document["error_message"].as_str().unwrap();
+            assert!(message.contains(advice), "{provider} {mode}: {message}");
+            emulator.set_mode("mode=ok");
             assert_eq!(ask(&mut client).status(), "OK", "{provider} after {mode}");
         }
     }
 }
 
-/// Starts a node whose `ca_file` is not what it should be, and gives how it ended.
-fn refused_to_start(contents: Option<&[u8]>) -> Output {
+/// Starts a node with an invalid `ca_file`, and returns its output.
+fn output_with_ca_file(contents: Option<&[u8]>) -> Output {
     let herd = Herd::new(&[("Solo", &[])], "");
     let path = herd.directory().join("authorities.pem");
     if let Some(contents) = contents {
@@ -271,16 +271,16 @@ fn refused_to_start(contents: Option<&[u8]>) -> Output {
 }
 
 #[test]
-fn a_file_of_authorities_that_holds_none_keeps_the_node_from_starting() {
+fn a_ca_file_without_certificates_prevents_the_start() {
     let key = std::fs::read(certificates().join("server.key")).unwrap();
     let cut = b"-----BEGIN CERTIFICATE-----\nAAAA\n";
     let garbage = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for contents in [None, Some(&b""[..]), Some(b"not PEM"), Some(&key), Some(cut), Some(garbage)] {
-        let output = refused_to_start(contents);
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{contents:?}: {said}");
-        assert!(said.contains("ca_file") && said.contains("authorities.pem"), "{said}");
-        assert_eq!(said.lines().count(), 1, "{said}");
+        let output = output_with_ca_file(contents);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{contents:?}: {message}");
+        assert!(message.contains("ca_file") && message.contains("authorities.pem"), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
         assert!(output.stdout.is_empty());
     }
 }

@@ -1,6 +1,6 @@
-/* The system's resolver, as names.rs wants it: preloaded before the C library's own. Every name has
-   the addresses in TEST_ADDRESSES, separated by spaces, after TEST_DELAY_MS milliseconds; if there
-   is a TEST_SLOW_NAME, only that one takes so long. */
+/* Replaces the resolver of the system for names.rs, by LD_PRELOAD. Every name resolves to the addresses
+   in TEST_ADDRESSES, separated by spaces, after TEST_DELAY_MS milliseconds. If TEST_SLOW_NAME is set,
+   the delay applies to that name only. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -27,7 +27,7 @@ int getaddrinfo(const char *name, const char *service, const struct addrinfo *hi
     *found = NULL;
     char *words = strdup(addresses), *rest = NULL;
     for (char *word = strtok_r(words, " ", &rest); word; word = strtok_r(NULL, " ", &rest)) {
-        /* One list of all: freeaddrinfo walks it, whoever has made its parts. */
+        /* Concatenate the lists; freeaddrinfo accepts the result. */
         if (system(word, service, &numeric, last) == 0)
             for (; *last; last = &(*last)->ai_next)
                 ;

@@ -1,5 +1,5 @@
-//! The API key is sent to the provider and shown to nobody. A key that occurs nowhere else goes
-//! down every path that could show it; then everything that came out is searched for it.
+//! The API key is sent to the provider and shown nowhere else. A unique key takes every path that could
+//! expose it, and then all output is searched for it.
 
 use std::fs;
 use std::path::Path;
@@ -7,13 +7,13 @@ use std::path::Path;
 use crate::common::{Client, Herd, Whatsat, find, seconds, wall_ns};
 use crate::servers::{Server, authority, certificates, write_file};
 
-/// A key that must come back in no spelling: in a URL it looks different than in a header.
+/// A key that must not appear in any encoding. It has to be percent-encoded in a URL.
 const CANARY: &str = "C4n4ryC0re/plus+x";
 
-/// What is left of the key in any spelling.
+/// The part of the key that is the same in any encoding.
 const TRACE: &[u8] = b"C4n4ryC0re";
 
-/// Where a node has its key from.
+/// The source of the key.
 #[derive(Clone, Copy, Debug)]
 enum Source {
     Environment,
@@ -23,7 +23,7 @@ enum Source {
 
 const SOURCES: [Source; 3] = [Source::Environment, Source::File, Source::Configuration];
 
-/// A herd of one, not started, that has the canary for its key and tells all that it ever tells.
+/// A herd of one node, not started, with the canary as its key and verbose logging.
 fn herd(source: Source, places: &str) -> Herd {
     let key = match source {
         Source::Environment => String::new(),
@@ -41,8 +41,7 @@ fn herd(source: Source, places: &str) -> Herd {
     herd
 }
 
-/// For a provider that answers, `deadline_ms` is what a loaded machine may take; one that does not is
-/// waited for as long.
+/// `deadline_ms` must be long enough for a loaded machine, unless the provider does not respond.
 fn section(provider: &str, url: &str, deadline_ms: u32) -> String {
     let authority = authority();
     let ca = authority.display();
@@ -57,7 +56,7 @@ fn assert_absent(what: &str, bytes: &[u8]) {
     assert!(find(bytes, b"panicked").is_none(), "{what}: {}", bytes.escape_ascii());
 }
 
-/// Searches everything that a herd has written: its logs and both outputs of its nodes.
+/// Searches all files of a herd: its logs and the output of its nodes.
 fn search(herd: &Herd) -> usize {
     fn search(directory: &Path) -> usize {
         let mut searched = 0;
@@ -77,7 +76,7 @@ fn search(herd: &Herd) -> usize {
     search(herd.directory())
 }
 
-/// Asks `count` times, about another place each time, and searches the replies.
+/// Asks about `count` different places, and searches the replies.
 fn ask(client: &mut Client, count: usize) -> Vec<String> {
     let mut statuses = Vec::new();
     for i in 0..count {
@@ -90,7 +89,7 @@ fn ask(client: &mut Client, count: usize) -> Vec<String> {
     statuses
 }
 
-/// The canary reaches a server that wants it: the other tests would pass without any key.
+/// A server that requires the canary receives it. Otherwise the other tests would prove nothing.
 #[test]
 fn every_source_of_the_key_reaches_the_provider() {
     let emulator = Server::emulator(&["--api-key", CANARY]);
@@ -110,7 +109,7 @@ fn every_source_of_the_key_reaches_the_provider() {
 }
 
 #[test]
-fn a_wrong_key_is_not_shown_with_its_refusal() {
+fn a_rejected_key_is_not_shown() {
     let emulator = Server::emulator(&[]);
     for source in SOURCES {
         for provider in ["google", "google_legacy"] {
@@ -129,28 +128,28 @@ fn response(head: &str, body: &str) -> String {
     )
 }
 
-/// What a server that has seen the key, or something between, may say with it.
-fn indiscretions() -> Vec<String> {
+/// Responses of a server or a proxy that repeat the key.
+fn leaks() -> Vec<String> {
     let mut all = Vec::new();
     let encoded = CANARY.replace('/', "%2F").replace('+', "%2B");
     let escaped = CANARY.replace('/', "\\/");
-    for said in [CANARY, &encoded, &escaped, &CANARY.repeat(3)] {
+    for echo in [CANARY, &encoded, &escaped, &CANARY.repeat(3)] {
         for code in ["200 OK", "400 No", "403 No", "429 No", "500 No", "503 No"] {
             for body in [
-                format!(r#"{{"error":{{"code":403,"message":"bad {said}","status":"{said}"}}}}"#),
+                format!(r#"{{"error":{{"code":403,"message":"bad {echo}","status":"{echo}"}}}}"#),
                 format!(
-                    r#"{{"status":"REQUEST_DENIED","error_message":"bad {said}","results":[]}}"#
+                    r#"{{"status":"REQUEST_DENIED","error_message":"bad {echo}","results":[]}}"#
                 ),
-                format!(r#"{{"status":"OK","results":[{{"name":"{said}","vicinity":"{said}"}}]}}"#),
-                format!(r#"{{"places":[{{"displayName":{{"text":"{said}"}},"id":"{said}"}}]}}"#),
-                format!("<html>{said}</html>"),
+                format!(r#"{{"status":"OK","results":[{{"name":"{echo}","vicinity":"{echo}"}}]}}"#),
+                format!(r#"{{"places":[{{"displayName":{{"text":"{echo}"}},"id":"{echo}"}}]}}"#),
+                format!("<html>{echo}</html>"),
             ] {
                 all.push(response(code, &body));
             }
         }
         for code in ["301 Moved", "302 Found", "307 There", "308 There"] {
             for target in ["https://other.example/x?key=", "https://", "/", ""] {
-                all.push(response(&format!("{code}\r\nLocation: {target}{said}"), ""));
+                all.push(response(&format!("{code}\r\nLocation: {target}{echo}"), ""));
             }
         }
     }
@@ -163,15 +162,15 @@ fn indiscretions() -> Vec<String> {
 }
 
 #[test]
-fn what_the_server_knows_of_the_key_is_not_passed_on() {
+fn a_key_repeated_by_the_server_is_not_passed_on() {
     let holder = Herd::new(&[("Solo", &[])], "");
     let good = r#"{"status":"ZERO_RESULTS","results":[],"html_attributions":[]}"#;
     let good = write_file(&holder, "good", response("200 OK", good).as_bytes());
-    let indiscretions = indiscretions();
+    let leaks = leaks();
     let mut options = Vec::new();
-    for (i, response) in indiscretions.iter().enumerate() {
+    for (i, response) in leaks.iter().enumerate() {
         let bad = write_file(&holder, &format!("bad{i}"), response.as_bytes());
-        // What is answered well in between keeps the circuit breaker closed.
+        // Good responses in between keep the circuit breaker closed.
         for file in [&bad, &good] {
             options.extend(["--response".to_owned(), file.to_str().unwrap().to_owned()]);
         }
@@ -181,8 +180,8 @@ fn what_the_server_knows_of_the_key_is_not_passed_on() {
         let server = Server::hostile(&options);
         let mut herd = herd(Source::Configuration, &section(provider, server.url(), 30_000));
         herd.start("Solo");
-        let statuses = ask(&mut herd.client("Solo"), 2 * indiscretions.len());
-        // Every one of them was reached, none was refused unasked.
+        let statuses = ask(&mut herd.client("Solo"), 2 * leaks.len());
+        // Every response was sent; no question was refused without a request.
         let answered = server.end().iter().filter(|event| event["event"] == "response").count();
         assert_eq!(answered, statuses.len(), "{provider}: {statuses:?}");
         assert!(statuses.iter().skip(1).step_by(2).all(|status| status == "ZERO_RESULTS"));
@@ -191,7 +190,7 @@ fn what_the_server_knows_of_the_key_is_not_passed_on() {
 }
 
 #[test]
-fn no_failure_of_a_connection_shows_the_key() {
+fn no_connection_failure_shows_the_key() {
     for (i, options) in [
         &["--certificate", "expired"][..],
         &["--certificate", "wrong-host"],
@@ -224,9 +223,9 @@ fn no_failure_of_a_connection_shows_the_key() {
     }
 }
 
-/// A configuration that is refused is quoted by line and field, never by what it says of the key.
+/// Errors of a configuration name the line and the field, but never repeat the key.
 #[test]
-fn a_configuration_that_is_refused_does_not_show_the_key() {
+fn errors_of_a_configuration_do_not_show_the_key() {
     let authorities = certificates().display();
     for wrong in [
         format!("api_key: \"{CANARY}\n"),
@@ -261,5 +260,5 @@ fn a_configuration_that_is_refused_does_not_show_the_key() {
     herd.set_environment("GOOGLE_PLACES_API_KEY", format!("{CANARY} y"));
     let output = herd.run(&["--check"]);
     assert_eq!(output.status.code(), Some(1));
-    assert_absent("the environment's refusal", &[output.stdout, output.stderr].concat());
+    assert_absent("the error about the environment", &[output.stdout, output.stderr].concat());
 }

@@ -1,6 +1,6 @@
-//! WHATSAT through the real binary and real TLS, against servers that are not the product's: the
-//! emulator of Google's APIs and of Overpass, and a server that misbehaves as it is told. Both are
-//! Python's ssl, with certificates minted for the occasion.
+//! WHATSAT through the real binary and real TLS, with independent servers: the emulator of Google's
+//! APIs and of Overpass, and a server that misbehaves on demand. Both use Python's `ssl` module, with
+//! certificates generated for these tests.
 
 #![allow(
     clippy::unwrap_used,

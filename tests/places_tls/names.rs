@@ -1,5 +1,5 @@
-//! Names and addresses. What the system's resolver says is replaced by `getaddrinfo.c`, so that
-//! these tests do not depend on the names that a machine has.
+//! Names and addresses. `getaddrinfo.c` replaces the resolver of the system, so that these tests do
+//! not depend on the names that the machine can resolve.
 
 use std::net::{Ipv6Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::common::{Client, Herd, Whatsat, free_port, lines, seconds, wall_ns};
 use crate::servers::{Server, places, scatter};
 
-/// The library that answers for the system's resolver, compiled once.
+/// The library that replaces the resolver of the system, compiled once.
 fn resolver() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
@@ -24,7 +24,7 @@ fn resolver() -> &'static Path {
     })
 }
 
-/// A running node for which every name has `addresses`, after `delay`.
+/// Starts a node for which every name resolves to `addresses` after `delay`.
 fn herd(addresses: &str, delay: Duration, places: &str) -> Herd {
     let mut herd = Herd::new(&[("Solo", &[])], places);
     herd.set_environment("LD_PRELOAD", resolver());
@@ -38,7 +38,7 @@ fn at(client: &mut Client) -> Vec<u8> {
     client.iamat("kiwi", "+34.068930-118.445127", &seconds(wall_ns()))
 }
 
-/// Asks once, and gives the status and the time that it took.
+/// Asks once, and returns the document and the time that it took.
 fn ask(herd: &Herd) -> (String, Duration) {
     let mut client = herd.client("Solo");
     at(&mut client);
@@ -52,7 +52,7 @@ fn has_ipv6() -> bool {
 }
 
 #[test]
-fn names_are_looked_up_beside_the_loop() {
+fn name_look_ups_do_not_block_the_event_loop() {
     const DELAY: Duration = Duration::from_millis(1500);
     let emulator = Server::emulator(&[]);
     let herd = herd("127.0.0.1", DELAY, &places("google", emulator.url(), "deadline_ms: 30000"));
@@ -67,11 +67,11 @@ fn names_are_looked_up_beside_the_loop() {
     }
     assert!(start.elapsed() < DELAY, "{updates} updates waited for a name: {:?}", start.elapsed());
     let reply = client.until(b"\n\n");
-    assert!(start.elapsed() >= DELAY, "the name was not looked up as this test wants it");
+    assert!(start.elapsed() >= DELAY, "the resolver of this test was not used");
     assert_eq!(Whatsat::parse(&reply).status(), "OK");
 }
 
-/// The resolver answers one question after the other: eight connections must not wait for eight.
+/// The resolver handles one name at a time: eight connections must not wait for eight look-ups.
 #[test]
 fn one_look_up_serves_all_connections() {
     const DELAY: Duration = Duration::from_secs(1);
@@ -89,7 +89,7 @@ fn one_look_up_serves_all_connections() {
 }
 
 #[test]
-fn a_name_without_address_is_told() {
+fn a_name_without_an_address_is_reported() {
     let herd = herd("", Duration::ZERO, &places("google", "https://a.example", ""));
     let (document, _) = ask(&herd);
     assert!(document.contains("cannot be resolved") && document.contains("UNKNOWN_ERROR"));
@@ -97,20 +97,20 @@ fn a_name_without_address_is_told() {
 }
 
 #[test]
-fn a_resolver_that_says_nothing_does_not_hold_the_answer() {
+fn a_silent_resolver_does_not_delay_the_answer_past_its_deadline() {
     let places = places("google", "https://a.example", "deadline_ms: 300");
     let herd = herd("127.0.0.1", Duration::from_secs(30), &places);
-    let (document, took) = ask(&herd); // which waits for 10 s
+    let (document, took) = ask(&herd); // which waits for up to 10 s
     assert!(document.contains("UNKNOWN_ERROR"), "{document}");
     assert!(document.contains("cannot be resolved in time"), "{document}");
     assert!(document.contains("check places.url and the name servers"), "{document}");
     assert!(took >= Duration::from_millis(300), "{took:?}");
 }
 
-/// The name of a neighbour that nobody answers for is looked up again and again, each time for as
-/// long as the resolver takes to give up.
+/// The name of an unresponsive neighbor is looked up repeatedly, and each look-up takes until the
+/// resolver times out.
 #[test]
-fn a_neighbours_slow_name_does_not_hold_up_places() {
+fn a_slow_look_up_of_a_neighbor_does_not_delay_places() {
     const DELAY: Duration = Duration::from_mins(1); // longer than the answer may take
     let emulator = Server::emulator(&[]);
     let section = places("google", emulator.url(), "deadline_ms: 30000");
@@ -125,9 +125,9 @@ fn a_neighbours_slow_name_does_not_hold_up_places() {
     assert!(document.contains("\"OK\""), "{document}");
 }
 
-/// A server on one address only, whatever the order in which the resolver gives them.
+/// The server listens on one of two addresses, which the resolver returns in either order.
 #[test]
-fn an_address_that_refuses_is_followed_by_the_next() {
+fn an_address_that_refuses_the_connection_is_followed_by_the_next() {
     let mut pairs = vec![("127.0.0.1", "127.0.0.2")];
     if has_ipv6() {
         pairs.extend([("::1", "127.0.0.1"), ("127.0.0.1", "::1")]);
@@ -135,7 +135,7 @@ fn an_address_that_refuses_is_followed_by_the_next() {
         eprintln!("this machine has no IPv6: only IPv4 was tested");
     }
     for (listens, refuses) in pairs {
-        // A port that is free on both: those that the kernel gives may be anybody's on the other.
+        // A port that is free on both: one chosen by the kernel may be in use on the other.
         let port = free_port().to_string();
         let emulator = Server::emulator(&["--host", listens, "--port", &port]);
         for addresses in [format!("{listens} {refuses}"), format!("{refuses} {listens}")] {
@@ -146,10 +146,10 @@ fn an_address_that_refuses_is_followed_by_the_next() {
     }
 }
 
-/// A first address that does not answer at all costs a quarter of a second, not the three seconds
-/// that all of connecting may take: the second would get nothing of those.
+/// A first address that does not respond costs a quarter of a second, not the three seconds that
+/// connecting may take in total, which would leave none for the second.
 #[test]
-fn an_address_that_is_silent_is_overtaken() {
+fn a_silent_address_is_overtaken() {
     let port = free_port().to_string();
     let _silent = Server::hostile(&["--at", "connect", "--port", &port]);
     let emulator = Server::emulator(&["--host", "127.0.0.2", "--port", &port]);
@@ -160,12 +160,12 @@ fn an_address_that_is_silent_is_overtaken() {
     assert!(took >= Duration::from_millis(250), "the first address was not tried: {took:?}");
 }
 
-/// The same where the first address takes the connection and then says nothing, or has a
-/// certificate of somebody else: that it speaks TCP does not make it the provider.
+/// The same applies if the first address accepts the connection and then stalls, or presents the wrong
+/// certificate: accepting TCP is no proof that it is the provider.
 #[test]
-fn an_address_that_takes_tcp_and_fails_in_tls_is_overtaken() {
+fn an_address_that_accepts_tcp_but_fails_in_tls_is_overtaken() {
     for (fault, event) in [
-        (&["--at", "accept"][..], None), // which only the kernel sees
+        (&["--at", "accept"][..], None), // visible to the kernel only
         (&["--at", "hello"], Some("fault")),
         (&["--at", "wire:90"], Some("fault")),
         (&["--at", "hello", "--then", "reset"], Some("fault")),
@@ -179,14 +179,14 @@ fn an_address_that_takes_tcp_and_fails_in_tls_is_overtaken() {
         let (document, _) = ask(&herd);
         assert!(document.contains("\"OK\""), "{fault:?}: {document}");
         if let Some(event) = event {
-            stuck.events_until(event); // or it was not even tried
+            stuck.events_until(event); // proves that it was tried
         }
     }
 }
 
-/// Of the troubles of several addresses the one that came furthest is told.
+/// If several addresses fail, the error of the attempt that got furthest is reported.
 #[test]
-fn a_certificate_that_proves_nothing_is_told_though_another_address_refuses() {
+fn an_invalid_certificate_is_reported_even_if_another_address_refuses() {
     let port = free_port().to_string();
     let server = Server::hostile(&["--certificate", "untrusted", "--port", &port]);
     for addresses in ["127.0.0.1 127.0.0.2", "127.0.0.2 127.0.0.1"] {
@@ -197,9 +197,9 @@ fn a_certificate_that_proves_nothing_is_told_though_another_address_refuses() {
     }
 }
 
-/// Eight addresses are tried for a connection; behind one that failed come the others.
+/// Each connection tries at most eight addresses; after a failure, the next one starts with another.
 #[test]
-fn an_address_behind_eight_that_refuse_is_reached_by_the_next_connection() {
+fn the_next_connection_reaches_the_address_after_eight_that_refuse() {
     let emulator = Server::emulator(&[]); // on 127.0.0.1
     let mut addresses: Vec<String> = (2..10).map(|last| format!("127.0.0.{last}")).collect();
     addresses.push("127.0.0.1".to_owned());
@@ -212,7 +212,7 @@ fn an_address_behind_eight_that_refuse_is_reached_by_the_next_connection() {
 }
 
 #[test]
-fn no_address_that_answers_is_a_failure_with_all_said() {
+fn if_no_address_accepts_the_failure_has_a_reason_and_advice() {
     let port = free_port();
     let places = places("google", &format!("https://localhost:{port}"), "");
     let herd = herd("127.0.0.1 127.0.0.2", Duration::ZERO, &places);
@@ -221,9 +221,9 @@ fn no_address_that_answers_is_a_failure_with_all_said() {
     assert!(document.contains("check places.url, the network and the firewall"), "{document}");
 }
 
-/// A URL with an address instead of a name: the certificate is for that address.
+/// If the URL contains an address, the certificate must name that address.
 #[test]
-fn an_address_in_the_url_is_checked_against_the_certificate() {
+fn the_certificate_must_match_an_address_in_the_url() {
     let mut hosts = vec![("127.0.0.1", "127.0.0.1", true), ("127.0.0.2", "127.0.0.2", false)];
     if has_ipv6() {
         hosts.push(("::1", "[::1]", true));

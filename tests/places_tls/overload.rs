@@ -1,4 +1,4 @@
-//! Many questions at once, and a provider that answers late or never.
+//! Many questions at once, and a provider that responds late or never.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::common::{
 };
 use crate::servers::{Server, counters, scatter, solo};
 
-/// Reads `count` replies to WHATSAT and gives them in their order.
+/// Reads `count` replies to WHATSAT.
 fn replies(client: &mut Client, count: usize) -> Vec<Whatsat> {
     (0..count).map(|_| Whatsat::parse(&client.until(b"\n\n"))).collect()
 }
@@ -18,19 +18,19 @@ fn about(reply: &Whatsat) -> String {
     own.split(' ').next().unwrap().to_owned()
 }
 
-/// `held`: no answer comes before all the questions wait for one.
+/// If `held`, the provider does not respond until all questions are waiting.
 fn thousand_questions(held: bool, more: &str) {
     let emulator = Server::emulator(&["--mode", if held { "hold" } else { "ok" }]);
     let herd = solo("google", emulator.url(), &format!("deadline_ms: 60000{more}"));
     let mut client = herd.client("Solo");
     scatter(&mut client, 100);
-    // The bounds differ: one request answers for all of them.
+    // The numbers of results differ; one request serves all of them.
     let (place, bound) = (|i: usize| i % 100, |i: usize| i % 20 + 1);
     let input = lines((0..1000).map(|i| format!("WHATSAT p{} 2 {}", place(i), bound(i))));
     let sending = client.send_in_background(input);
     if held {
         wait_for(&herd, 1000);
-        emulator.order("mode=ok");
+        emulator.set_mode("mode=ok");
     }
     for (i, reply) in replies(&mut client, 1000).iter().enumerate() {
         assert_eq!(about(reply), format!("p{}", place(i)), "reply {i}");
@@ -45,35 +45,35 @@ fn thousand_questions(held: bool, more: &str) {
 }
 
 fn wait_for(herd: &Herd, questions: u64) {
-    eventually(&format!("{questions} questions that wait"), DEADLINE, || {
+    eventually(&format!("{questions} waiting questions"), DEADLINE, || {
         (counters(herd, "Solo")["places_waiting"] == questions).then_some(())
     });
 }
 
 #[test]
-fn a_thousand_questions_about_a_hundred_places_are_a_hundred_requests() {
+fn a_thousand_questions_about_a_hundred_places_take_a_hundred_requests() {
     thousand_questions(false, ", cache_ttl_s: 60");
 }
 
-/// Without a cache too, where they all wait before the first answer comes.
+/// The same without a cache, if all of them wait before the first response.
 #[test]
-fn a_thousand_questions_that_wait_together_are_a_hundred_requests() {
+fn a_thousand_waiting_questions_take_a_hundred_requests_without_a_cache() {
     thousand_questions(true, "");
 }
 
-/// Nothing is stored here: questions share a request while it is under way.
+/// Without a cache, questions share a request while it is in flight.
 #[test]
-fn questions_that_meet_share_a_request_without_a_cache() {
+fn questions_of_several_clients_share_requests() {
     let emulator = Server::emulator(&["--mode", "hold"]);
     let herd = solo("google", emulator.url(), "deadline_ms: 60000");
-    let mut tellers: Vec<Client> = (0..10).map(|_| herd.client("Solo")).collect();
-    scatter(&mut tellers[0], 8);
-    for client in &mut tellers {
+    let mut clients: Vec<Client> = (0..10).map(|_| herd.client("Solo")).collect();
+    scatter(&mut clients[0], 8);
+    for client in &mut clients {
         client.send(&lines((0..100).map(|i| format!("WHATSAT p{} 2 5", i % 8))));
     }
     wait_for(&herd, 1000);
-    emulator.order("mode=ok");
-    for client in &mut tellers {
+    emulator.set_mode("mode=ok");
+    for client in &mut clients {
         for (i, reply) in replies(client, 100).iter().enumerate() {
             assert_eq!((about(reply), reply.status()), (format!("p{}", i % 8), "OK"));
         }
@@ -81,7 +81,7 @@ fn questions_that_meet_share_a_request_without_a_cache() {
     assert_eq!(emulator.stats()["requests"]["total"], 8);
 }
 
-/// The default pool, all of it and no more.
+/// The default size of the pool.
 const POOL: u32 = 8;
 
 #[test]
@@ -91,10 +91,10 @@ fn the_whole_pool_is_used_and_no_more() {
     let mut client = herd.client("Solo");
     scatter(&mut client, 20);
     client.send(&lines((0..20).map(|i| format!("WHATSAT p{i} 2 5"))));
-    eventually("all connections are used", DEADLINE, || {
+    eventually("all connections are in use", DEADLINE, || {
         (emulator.in_flight() == u64::from(POOL)).then_some(())
     });
-    emulator.order("mode=ok");
+    emulator.set_mode("mode=ok");
     assert!(replies(&mut client, 20).iter().all(|reply| reply.status() == "OK"));
     let stats = emulator.stats();
     assert_eq!(stats["requests"]["max_in_flight"]["total"], POOL, "{stats}");
@@ -102,7 +102,7 @@ fn the_whole_pool_is_used_and_no_more() {
 }
 
 #[test]
-fn pipelined_questions_are_asked_in_parallel() {
+fn pipelined_questions_are_sent_in_parallel() {
     const QUESTIONS: u32 = 64;
     const ANSWER: Duration = Duration::from_millis(100);
     let emulator = Server::emulator(&["--latency-ms", &ANSWER.as_millis().to_string()]);
@@ -118,11 +118,11 @@ fn pipelined_questions_are_asked_in_parallel() {
     }
     eprintln!("{QUESTIONS} pipelined WHATSATs, pool of {POOL}, upstream {ANSWER:?}: {took:?}");
     let at_best = ANSWER * QUESTIONS.div_ceil(POOL);
-    // One by one they would take longer; a loaded machine is late, a serial client later.
+    // Sequential requests would take longer, even on a loaded machine.
     assert!((at_best..ANSWER * QUESTIONS).contains(&took), "{took:?}, {at_best:?} at best");
 }
 
-/// Times of `count` IAMATs, one after the other, sorted.
+/// The sorted response times of `count` sequential IAMATs.
 fn updates(client: &mut Client, count: usize) -> Vec<Duration> {
     let mut times = Vec::with_capacity(count);
     for i in 0..count {
@@ -136,7 +136,7 @@ fn updates(client: &mut Client, count: usize) -> Vec<Duration> {
 }
 
 #[test]
-fn a_stalled_provider_stalls_nobody_else() {
+fn a_stalled_provider_delays_no_other_client() {
     const STALLED: usize = 16;
     let emulator = Server::emulator(&["--mode", "stall"]);
     let herd = solo("google", emulator.url(), "deadline_ms: 5000");
@@ -144,10 +144,10 @@ fn a_stalled_provider_stalls_nobody_else() {
     scatter(&mut client, STALLED);
     let quiet = updates(&mut mover, 2000);
     let start = Instant::now();
-    let asked = |i: usize| format!("WHATSAT p{i} 2 5\nIAMAT behind +1+{i} 1600000000.{i}");
-    client.send(&lines((0..STALLED).map(asked)));
+    let questions = |i: usize| format!("WHATSAT p{i} 2 5\nIAMAT next +1+{i} 1600000000.{i}");
+    client.send(&lines((0..STALLED).map(questions)));
     let mut busy = Vec::new();
-    // As many as fit well before the deadline, and some in any case.
+    // As many as fit well before the deadline, but at least some.
     while busy.is_empty() || (busy.len() < 2000 && start.elapsed() < Duration::from_secs(3)) {
         busy.extend(updates(&mut mover, 10));
     }
@@ -160,18 +160,18 @@ fn a_stalled_provider_stalls_nobody_else() {
     for i in 0..STALLED {
         let reply = Whatsat::parse(&client.until(b"\n\n"));
         assert_eq!((about(&reply), reply.status()), (format!("p{i}"), "UNKNOWN_ERROR"));
-        let said = reply.document["error_message"].as_str().unwrap();
-        assert!(said.contains("5000 ms") && said.contains("places.deadline_ms"), "{said}");
-        let behind = client.line();
-        let own = format!(" behind +1+{i} 1600000000.{i}\n");
-        assert!(behind.ends_with(own.as_bytes()), "in order: {}", behind.escape_ascii());
+        let message = reply.document["error_message"].as_str().unwrap();
+        assert!(message.contains("5000 ms") && message.contains("places.deadline_ms"), "{message}");
+        let next = client.line();
+        let own = format!(" next +1+{i} 1600000000.{i}\n");
+        assert!(next.ends_with(own.as_bytes()), "in order: {}", next.escape_ascii());
     }
     let took = start.elapsed();
-    assert!(took >= Duration::from_secs(5), "before the deadline: {took:?}");
+    assert!(took >= Duration::from_secs(5), "an answer before the deadline: {took:?}");
 }
 
 #[test]
-fn a_reply_behind_a_question_waits_for_it_and_keeps_its_bytes() {
+fn replies_after_a_question_wait_for_it_and_are_unchanged() {
     let emulator = Server::emulator(&["--latency-ms", "300"]);
     let herd = solo("google", emulator.url(), "deadline_ms: 30000");
     let mut client = herd.client("Solo");
@@ -184,7 +184,7 @@ fn a_reply_behind_a_question_waits_for_it_and_keeps_its_bytes() {
 }
 
 #[test]
-fn budgets_refuse_at_once_and_say_so() {
+fn questions_over_budget_are_refused_immediately() {
     let emulator = Server::emulator(&[]);
     let herd = solo("google", emulator.url(), "requests_per_day: 3");
     let mut client = herd.client("Solo");
@@ -194,7 +194,7 @@ fn budgets_refuse_at_once_and_say_so() {
     }
     let reply = client.whatsat("p3", "2", "5");
     assert_eq!(reply.status(), "OVER_QUERY_LIMIT");
-    let said = reply.document["error_message"].as_str().unwrap();
-    assert!(said.contains("places.requests_per_day"), "{said}");
+    let message = reply.document["error_message"].as_str().unwrap();
+    assert!(message.contains("places.requests_per_day"), "{message}");
     assert_eq!(emulator.stats()["requests"]["total"], 3);
 }

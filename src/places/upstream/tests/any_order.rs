@@ -1,4 +1,4 @@
-//! Random sequences of everything that can happen, in every order.
+//! Random sequences of all events, checked against a model.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -20,7 +20,7 @@ enum Op {
 
 #[derive(Clone, Copy, Debug)]
 enum Reply {
-    Whole,
+    Complete,
     Close,
     Part,
     Rest,
@@ -34,7 +34,7 @@ enum Reply {
 
 fn reply() -> impl Strategy<Value = Reply> {
     prop_oneof![
-        6 => Just(Reply::Whole),
+        6 => Just(Reply::Complete),
         1 => Just(Reply::Close),
         2 => Just(Reply::Part),
         2 => Just(Reply::Rest),
@@ -86,13 +86,13 @@ fn any_limits() -> impl Strategy<Value = PlacesLimits> {
         )
 }
 
-/// What is known about the questions, beside what the client says.
+/// The expected state of all questions.
 struct Model {
     shell: Shell,
     limits: PlacesLimits,
     waiting: BTreeMap<u64, (u32, u8, Duration)>,
-    cancelled: BTreeSet<u64>,
-    /// Places for which a whole answer was given.
+    canceled: BTreeSet<u64>,
+    /// Places for which a complete response was sent.
     served: BTreeSet<u32>,
     checked: BTreeSet<u64>,
 }
@@ -103,7 +103,7 @@ impl Model {
             shell: Shell::new(limits.clone()),
             limits,
             waiting: BTreeMap::new(),
-            cancelled: BTreeSet::new(),
+            canceled: BTreeSet::new(),
             served: BTreeSet::new(),
             checked: BTreeSet::new(),
         };
@@ -111,15 +111,15 @@ impl Model {
             model.apply(op);
             model.check();
         }
-        // By its deadline everything is answered, though nothing answers any more.
+        // All questions are answered by their deadlines, even without further responses.
         model.shell.pass(model.limits.deadline);
         model.check();
         assert!(model.waiting.is_empty(), "{:?}", model.waiting);
         assert_eq!((model.shell.gauges().waiting, model.shell.gauges().queued), (0, 0));
-        // A request that was made anew may outlive those it was made for.
+        // A repeated request may outlive the tickets that it was sent for.
         model.shell.pass(model.limits.deadline);
         assert_eq!(model.shell.gauges().in_flight, 0);
-        // And nothing is kept for ever.
+        // Everything expires.
         model.shell.pass(ms(10_000_000));
         assert_eq!(model.shell.client.poll_timeout(), None);
         assert!(model.shell.open.is_empty() && model.shell.connecting.is_empty());
@@ -137,7 +137,7 @@ impl Model {
             Op::Cancel(which) if !self.waiting.is_empty() => {
                 let ticket = *which.get(&self.waiting.keys().copied().collect::<Vec<_>>());
                 self.waiting.remove(&ticket);
-                self.cancelled.insert(ticket);
+                self.canceled.insert(ticket);
                 shell.client.cancel(Ticket(ticket));
                 shell.poll();
             }
@@ -164,17 +164,17 @@ impl Model {
 
     fn reply(&mut self, id: ConnId, reply: Reply) {
         let place = self.shell.asked.get(&id).copied();
-        let whole = places(place.unwrap_or(99), 20);
-        let (part, rest) = whole.split_at(60);
-        if matches!(reply, Reply::Whole | Reply::Close | Reply::Surplus | Reply::Rest) {
+        let complete = places(place.unwrap_or(99), 20);
+        let (part, rest) = complete.split_at(60);
+        if matches!(reply, Reply::Complete | Reply::Close | Reply::Surplus | Reply::Rest) {
             self.served.extend(place);
         }
         let text = match reply {
-            Reply::Whole => whole.clone(),
-            Reply::Close => whole.replacen("200 OK", "200 OK\r\nConnection: close", 1),
+            Reply::Complete => complete.clone(),
+            Reply::Close => complete.replacen("200 OK", "200 OK\r\nConnection: close", 1),
             Reply::Part => part.to_owned(),
             Reply::Rest => rest.to_owned(),
-            Reply::Surplus => whole.clone() + "HTTP/1.1 200 OK\r\n",
+            Reply::Surplus => complete.clone() + "HTTP/1.1 200 OK\r\n",
             Reply::Interim => "HTTP/1.1 103 x\r\n\r\n".to_owned(),
             Reply::UntilClose => "HTTP/1.1 200 OK\r\n\r\n{}".to_owned(),
             Reply::Junk => format!("{CANARY}\r\n\r\n"),
@@ -190,9 +190,9 @@ impl Model {
             if !self.checked.insert(ticket) {
                 continue;
             }
-            assert!(!self.cancelled.contains(&ticket), "{ticket} was cancelled");
+            assert!(!self.canceled.contains(&ticket), "{ticket} was canceled");
             let (place, bound, deadline) = self.waiting.remove(&ticket).expect("not asked");
-            assert!(self.shell.answered_at[&ticket] <= deadline, "{ticket} is late");
+            assert!(self.shell.answered_at[&ticket] <= deadline, "{ticket} was answered late");
             let names = names(text);
             assert!(names.len() <= usize::from(bound));
             let own = format!("{place}#");
@@ -204,7 +204,7 @@ impl Model {
             }
         }
         for (ticket, (_, _, deadline)) in &self.waiting {
-            assert!(*deadline > now, "{ticket} waits beyond its deadline");
+            assert!(*deadline > now, "{ticket} waits past its deadline");
         }
         let gauges = self.shell.gauges();
         let in_flight = self.limits.max_in_flight.unwrap_or(usize::MAX);
@@ -216,19 +216,19 @@ impl Model {
         );
         assert!(gauges.cached <= self.limits.cache_entries);
         assert_eq!(gauges.waiting, self.waiting.len());
-        // Nobody waits in the queue while there is a connection for them.
+        // No question is queued while a connection is available for it.
         let idle = gauges.connections - gauges.in_flight - self.shell.connecting.len();
         let room = in_flight.min(self.limits.pool_size) - gauges.in_flight;
-        let helped = self.shell.connecting.len() >= gauges.queued.min(room)
+        let is_served = self.shell.connecting.len() >= gauges.queued.min(room)
             || gauges.connections == self.limits.pool_size && idle == 0;
-        assert!(helped, "{gauges:?} {} connecting", self.shell.connecting.len());
+        assert!(is_served, "{gauges:?} {} connecting", self.shell.connecting.len());
         let within = |window: Duration| {
             let recent = self.shell.requested_at.iter().filter(|&&at| now < at + window);
             recent.count() as u32
         };
         let day = within(Duration::from_hours(24));
         assert!(self.limits.requests_per_day.is_none_or(|max| day <= max));
-        // One second's worth was saved up, another drips in.
+        // One second's worth may have accumulated, and another accrues.
         let second = within(ms(1_000));
         assert!(self.limits.requests_per_second.is_none_or(|rate| second <= 2 * rate));
         let stats = self.shell.client.stats();
@@ -241,7 +241,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn every_question_has_one_answer_in_time_and_bounds_hold(
+    fn every_question_is_answered_in_time_and_limits_are_kept(
         limits in any_limits(),
         ops in prop::collection::vec(op(), 1..120),
     ) {

@@ -1,5 +1,5 @@
-//! The client against a shell and a provider that are a few lines each: what happens is told in
-//! the order in which it happens, and time passes only when a test says so.
+//! The client with a minimal shell and provider. A test states the events in order, and time passes
+//! only when the test advances it.
 
 mod any_order;
 mod scenarios;
@@ -18,7 +18,7 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A millisecond less.
+/// One millisecond less.
 fn before(duration: Duration) -> Duration {
     duration.saturating_sub(ms(1))
 }
@@ -27,12 +27,12 @@ fn limits() -> PlacesLimits {
     PlacesLimits { pool_size: 2, max_queued: 4, ..PlacesLimits::default() }
 }
 
-/// The question of a place, known by its radius in metres.
+/// The question about a place, which is identified by its radius in meters.
 fn question(place: u32) -> Question {
     Question { center: Point { lat: 1.5, lng: -2.5 }, radius_m: f64::from(place) }
 }
 
-/// A 200 with `count` places whose names tell which question they answer.
+/// A 200 response with `count` places, whose names contain the place of the question.
 fn places(place: u32, count: usize) -> String {
     let places = (0..count).map(|i| format!("{{\"displayName\":{{\"text\":\"{place}#{i}\"}}}}"));
     let body = format!("{{\"places\":[{}]}}", places.collect::<Vec<_>>().join(","));
@@ -43,28 +43,28 @@ fn status(code: u16) -> String {
     format!("HTTP/1.1 {code} x\r\nContent-Length: 0\r\n\r\n")
 }
 
-/// A 400 in which Google says that it does not like the question.
+/// A 400 response in which Google rejects the question.
 fn bad_question() -> String {
     let body = r#"{"error":{"code":400,"message":"x","status":"INVALID_ARGUMENT"}}"#;
     format!("HTTP/1.1 400 x\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// The shell: it does what the client asks, and remembers it.
+/// The shell. It does what the client requests, and records it.
 struct Shell {
     client: Client,
     now: Duration,
-    /// Connections that are asked for and not there yet.
+    /// Connections being established.
     connecting: Vec<ConnId>,
-    /// Connections that are up.
+    /// Connections that are established.
     open: Vec<ConnId>,
-    /// The question that a connection carries, by its place.
+    /// The place of the question that a connection carries.
     asked: BTreeMap<ConnId, u32>,
     requests: Vec<u32>,
     requested_at: Vec<Duration>,
     answers: BTreeMap<u64, String>,
     answered_at: BTreeMap<u64, Duration>,
     next_ticket: u64,
-    /// Whether the host's name resolves, at once.
+    /// True if the host name is resolved immediately.
     has_address: bool,
 }
 
@@ -111,7 +111,7 @@ impl Shell {
         let text = String::from_utf8(out).unwrap();
         assert!(!text.contains("Key-0123"), "{text}");
         assert!(!text.contains("\n\n") && text.ends_with('}'), "{text}");
-        assert_eq!(self.answers.insert(ticket, text), None, "{ticket} answered twice");
+        assert_eq!(self.answers.insert(ticket, text), None, "{ticket} was answered twice");
         self.answered_at.insert(ticket, self.now);
     }
 
@@ -119,7 +119,7 @@ impl Shell {
         self.client.gauges(self.now)
     }
 
-    /// Does all that the client wants done.
+    /// Polls the client.
     fn poll(&mut self) {
         while let Some(id) = self.client.poll_close() {
             let known = self.open.contains(&id) || self.connecting.contains(&id);
@@ -128,7 +128,10 @@ impl Shell {
         }
         while let Some(id) = self.client.poll_connect() {
             let taken = |other: &ConnId| other.slot() == id.slot();
-            assert!(!self.open.iter().chain(&self.connecting).any(taken), "{id:?} is taken");
+            assert!(
+                !self.open.iter().chain(&self.connecting).any(taken),
+                "the slot of {id:?} is in use"
+            );
             self.connecting.push(id);
             if self.has_address {
                 self.client.handle_resolved(id);
@@ -140,9 +143,9 @@ impl Shell {
             let request = String::from_utf8(std::mem::take(&mut out)).unwrap();
             let (_, radius) = request.split_once("\"radius\":").unwrap();
             let place: u32 = radius.trim_end_matches('}').parse().unwrap();
-            assert_eq!(self.asked.insert(id, place), None, "{id:?} carries two");
+            assert_eq!(self.asked.insert(id, place), None, "{id:?} carries two requests");
             let carried = self.asked.values().filter(|&&other| other == place).count();
-            assert_eq!(carried, 1, "{place} is asked twice at a time");
+            assert_eq!(carried, 1, "there are two requests for {place}");
             self.requests.push(place);
             self.requested_at.push(self.now);
         }
@@ -154,7 +157,11 @@ impl Shell {
         assert_eq!(gauges.connections, self.open.len() + self.connecting.len());
         assert_eq!(gauges.in_flight, self.asked.len());
         let at = self.client.poll_timeout();
-        assert!(at.is_none_or(|at| at > self.now), "due at {at:?}, it is {:?}", self.now);
+        assert!(
+            at.is_none_or(|at| at > self.now),
+            "the timeout {at:?} is not after {:?}",
+            self.now
+        );
     }
 
     fn forget(&mut self, id: ConnId) {
@@ -163,7 +170,7 @@ impl Shell {
         self.asked.remove(&id);
     }
 
-    /// All connections that are asked for come about.
+    /// Establishes all connections.
     fn connect(&mut self) {
         while !self.connecting.is_empty() {
             self.connect_one(0);
@@ -198,7 +205,7 @@ impl Shell {
         self.poll();
     }
 
-    /// The provider answers the question on the connection that carries `place`.
+    /// Sends a response on the connection that carries `place`.
     fn reply(&mut self, place: u32, text: &str) {
         let id = self.carrier(place);
         self.input(id, text);
@@ -208,7 +215,7 @@ impl Shell {
         *self.asked.iter().find(|(_, other)| **other == place).unwrap().0
     }
 
-    /// Time passes, with every timer on time.
+    /// Advances the time, and handles every timeout when it is due.
     fn pass(&mut self, duration: Duration) {
         let end = self.now + duration;
         while let Some(at) = self.client.poll_timeout().filter(|&at| at <= end) {
@@ -230,12 +237,12 @@ impl Shell {
         document["error_message"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The names in an answer.
+    /// The names of the places in an answer.
     fn names(&self, ticket: u64) -> Vec<String> {
         names(&self.answers[&ticket])
     }
 
-    /// Asks and gets an answer, on whatever connection.
+    /// Asks a question and answers it, on any connection.
     fn served(&mut self, place: u32) {
         let ticket = self.ask(place, 20);
         self.connect();

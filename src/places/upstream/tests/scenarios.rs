@@ -1,4 +1,4 @@
-//! What is to happen, one story at a time.
+//! One scenario per test.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn a_question_is_answered() {
 }
 
 #[test]
-fn nothing_is_asked_for_nothing() {
+fn no_results_or_no_radius_need_no_request() {
     let mut shell = Shell::new(limits());
     for (place, max_results) in [(0, 20), (7, 0), (0, 0)] {
         let ticket = shell.ask(place, max_results);
@@ -28,7 +28,7 @@ fn nothing_is_asked_for_nothing() {
 }
 
 #[test]
-fn identical_questions_are_one_request() {
+fn identical_questions_share_a_request() {
     let mut shell = Shell::new(limits());
     let tickets: Vec<u64> = (0..5).map(|bound| shell.ask(7, bound + 1)).collect();
     shell.connect();
@@ -43,7 +43,7 @@ fn identical_questions_are_one_request() {
 }
 
 #[test]
-fn a_thousand_questions_for_a_hundred_places_are_a_hundred_requests() {
+fn a_thousand_questions_about_a_hundred_places_take_a_hundred_requests() {
     let limits = PlacesLimits { pool_size: 8, max_queued: 1000, ..limits() };
     let mut shell = Shell::new(limits);
     let tickets: Vec<u64> = (0..1000).map(|i| shell.ask(1 + i % 100, 1)).collect();
@@ -58,7 +58,7 @@ fn a_thousand_questions_for_a_hundred_places_are_a_hundred_requests() {
 }
 
 #[test]
-fn a_full_pool_takes_as_many_rounds_as_it_must() {
+fn questions_queue_for_a_full_pool() {
     for (pool_size, rounds) in [(1, 64), (8, 8), (10, 7), (64, 1), (100, 1)] {
         let mut shell = Shell::new(PlacesLimits { pool_size, max_queued: 64, ..limits() });
         let tickets: Vec<u64> = (1..=64).map(|place| shell.ask(place, 1)).collect();
@@ -78,7 +78,7 @@ fn a_full_pool_takes_as_many_rounds_as_it_must() {
 }
 
 #[test]
-fn answers_are_cached_for_their_time_and_for_any_bound() {
+fn answers_are_cached_for_the_ttl_and_any_number_of_results() {
     let mut shell = Shell::new(PlacesLimits { cache_ttl: Some(ms(10_000)), ..limits() });
     let ticket = shell.ask(7, 2);
     shell.connect();
@@ -97,7 +97,7 @@ fn answers_are_cached_for_their_time_and_for_any_bound() {
 }
 
 #[test]
-fn without_a_time_to_live_nothing_is_kept() {
+fn without_a_ttl_nothing_is_cached() {
     let mut shell = Shell::new(limits());
     shell.served(7);
     shell.served(7);
@@ -117,7 +117,7 @@ fn the_cache_is_bounded() {
     assert!(known.into_iter().all(|ticket| shell.status(ticket) == "OK"));
     shell.ask(7, 1);
     assert_eq!(shell.requests.len(), before + 1);
-    // An answer is not used beyond its time, even if the timer that removes it is late.
+    // An expired answer is not used, even if it has not been removed yet.
     let mut cache = Cache::new(Some(ms(10)), 1);
     let listing = Arc::new(Listing::build([], [], [], None).unwrap());
     cache.insert(question(1).key(), listing, ms(1));
@@ -146,7 +146,7 @@ fn failures_are_not_cached() {
         shell.reply(7, text);
         assert_ne!(shell.status(ticket), "OK");
     }
-    // A body that is whole only if the end of the stream is to be trusted.
+    // A body that is complete only if the end of the stream is authentic.
     let ticket = shell.ask(8, 1);
     shell.connect();
     shell.reply(8, cut);
@@ -163,7 +163,7 @@ fn failures_are_not_cached() {
 }
 
 #[test]
-fn a_connection_is_used_again_until_it_has_been_idle_for_long() {
+fn a_connection_is_reused_until_the_idle_timeout() {
     let mut shell = Shell::new(limits());
     for _ in 0..5 {
         shell.served(7);
@@ -177,7 +177,7 @@ fn a_connection_is_used_again_until_it_has_been_idle_for_long() {
 }
 
 #[test]
-fn a_connection_that_the_server_ends_is_not_used_again() {
+fn a_connection_that_is_not_kept_alive_is_not_reused() {
     for response in [
         "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
         "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}",
@@ -190,7 +190,7 @@ fn a_connection_that_the_server_ends_is_not_used_again() {
         assert_eq!(shell.status(ticket), "ZERO_RESULTS");
         assert!(shell.open.is_empty());
     }
-    // Bytes that nobody asked for must not become somebody's answer.
+    // Unsolicited bytes must not become the response to the next request.
     let mut shell = Shell::new(limits());
     shell.served(7);
     shell.input(shell.open[0], &places(8, 1));
@@ -198,7 +198,7 @@ fn a_connection_that_the_server_ends_is_not_used_again() {
 }
 
 #[test]
-fn a_stale_connection_costs_one_retry_on_a_fresh_one() {
+fn a_request_on_a_stale_connection_is_retried_on_a_fresh_one() {
     for how in ["eof", "unclean eof", "reset", "408"] {
         let mut shell = Shell::new(limits());
         shell.served(7);
@@ -218,7 +218,7 @@ fn a_stale_connection_costs_one_retry_on_a_fresh_one() {
         shell.reply(8, &places(8, 1));
         assert_eq!(shell.status(ticket), "OK", "{how}");
         assert_eq!(shell.client.stats().retries, 1);
-        // A fresh connection that does the same is no stale one.
+        // A fresh connection that fails in the same way is not stale.
         let ticket = shell.ask(9, 1);
         shell.fail(shell.carrier(9));
         shell.connect();
@@ -229,7 +229,7 @@ fn a_stale_connection_costs_one_retry_on_a_fresh_one() {
 }
 
 #[test]
-fn a_retry_never_meets_another_connection_that_was_idle() {
+fn a_retry_never_uses_an_idle_connection() {
     let mut shell = Shell::new(PlacesLimits { pool_size: 3, ..limits() });
     let tickets: Vec<u64> = (1..=3).map(|place| shell.ask(place, 1)).collect();
     shell.connect();
@@ -239,9 +239,9 @@ fn a_retry_never_meets_another_connection_that_was_idle() {
     assert!(tickets.into_iter().all(|ticket| shell.status(ticket) == "OK"));
     let ticket = shell.ask(9, 1);
     shell.fail(shell.carrier(9));
-    // Two more are idle, but the question waits for the one that is being made.
+    // Two more are idle, but the retry waits for the one being established.
     assert_eq!((shell.open.len(), shell.connecting.len(), shell.asked.len()), (2, 1, 0));
-    // Others take the idle ones meanwhile.
+    // Other questions use the idle ones in the meantime.
     shell.ask(10, 1);
     shell.ask(11, 1);
     assert_eq!(shell.asked.len(), 2);
@@ -251,7 +251,7 @@ fn a_retry_never_meets_another_connection_that_was_idle() {
 }
 
 #[test]
-fn a_retry_gets_room_in_a_pool_that_is_full() {
+fn a_retry_gets_a_connection_in_a_full_pool() {
     let mut shell = Shell::new(limits());
     let first = shell.ask(1, 1);
     shell.ask(2, 1);
@@ -262,7 +262,7 @@ fn a_retry_gets_room_in_a_pool_that_is_full() {
     shell.ask(3, 1);
     shell.ask(4, 1);
     let last = shell.ask(5, 1);
-    // Both connections are stale: two repeat, one waits behind them.
+    // Both connections are stale: two requests are retried, and one waits for them.
     shell.fail(shell.carrier(3));
     shell.fail(shell.carrier(4));
     shell.connect();
@@ -273,7 +273,7 @@ fn a_retry_gets_room_in_a_pool_that_is_full() {
 }
 
 #[test]
-fn a_response_that_has_begun_is_not_repeated() {
+fn a_request_is_not_retried_after_the_start_of_its_response() {
     let mut shell = Shell::new(limits());
     shell.served(7);
     let ticket = shell.ask(8, 1);
@@ -284,8 +284,8 @@ fn a_response_that_has_begun_is_not_repeated() {
 }
 
 #[test]
-fn the_deadline_is_kept_by_whatever_stalls() {
-    // The connection.
+fn the_deadline_applies_to_every_phase() {
+    // Connecting.
     let deadline = limits().deadline;
     let mut shell = Shell::new(PlacesLimits { deadline: ms(2_000), ..limits() });
     let ticket = shell.ask(7, 1);
@@ -294,14 +294,14 @@ fn the_deadline_is_kept_by_whatever_stalls() {
     shell.pass(ms(1));
     assert_eq!(shell.status(ticket), "UNKNOWN_ERROR");
     assert!(shell.message(ticket).contains("cannot be reached in time"));
-    // A connection that takes too long is given up before that.
+    // Connecting has a shorter time limit of its own.
     let mut shell = Shell::new(limits());
     let ticket = shell.ask(7, 1);
     shell.pass(CONNECT_DEADLINE);
     assert_eq!(shell.status(ticket), "UNKNOWN_ERROR");
     assert!(shell.connecting.is_empty());
     assert!(shell.message(ticket).contains("cannot be reached in time"));
-    // The look-up before it, by either deadline.
+    // The name look-up, with either time limit.
     for limits in [limits(), PlacesLimits { deadline: ms(2_000), ..limits() }] {
         let mut shell = Shell::new(limits.clone());
         shell.has_address = false;
@@ -309,7 +309,7 @@ fn the_deadline_is_kept_by_whatever_stalls() {
         shell.pass(CONNECT_DEADLINE.min(limits.deadline));
         assert!(shell.message(ticket).contains("cannot be resolved in time"));
     }
-    // The response, and the queue behind it.
+    // Waiting for the response, and in the queue.
     let mut shell = Shell::new(limits());
     let tickets: Vec<u64> = (1..=4).map(|place| shell.ask(place, 1)).collect();
     shell.connect();
@@ -322,9 +322,9 @@ fn the_deadline_is_kept_by_whatever_stalls() {
     assert!(shell.asked.is_empty() && shell.open.is_empty());
 }
 
-/// Who joins a question that has been under way for long does not inherit its deadline.
+/// A question that joins a request in flight has its own deadline.
 #[test]
-fn who_joins_late_has_time_of_their_own() {
+fn late_joiners_have_their_own_deadline() {
     let deadline = limits().deadline;
     let join = |shell: &mut Shell, joiners: u64| {
         let first = shell.ask(5, 1);
@@ -335,14 +335,14 @@ fn who_joins_late_has_time_of_their_own() {
         assert!(shell.message(first).contains("did not respond within 5000 ms"));
         late
     };
-    // It is asked anew, once for all of them, and answered.
+    // The request is repeated once for all of them, and answered.
     let mut shell = Shell::new(limits());
     let late = join(&mut shell, 3);
     shell.connect();
     shell.reply(5, &places(5, 1));
     assert!(late.iter().all(|&ticket| shell.status(ticket) == "OK"));
     assert_eq!(shell.requests, [5, 5]);
-    // Or not, and their time is up before that of the second request.
+    // It is not answered, and their deadline precedes that of the second request.
     let mut shell = Shell::new(limits());
     let late = join(&mut shell, 3);
     shell.connect();
@@ -353,13 +353,13 @@ fn who_joins_late_has_time_of_their_own() {
     assert_eq!((shell.gauges().waiting, shell.gauges().in_flight), (0, 1));
     shell.pass(ms(1));
     assert_eq!((shell.gauges().in_flight, shell.requests.len()), (0, 2));
-    // What was not sent before nobody waited any more is not sent.
+    // A request is not sent once nothing waits for it.
     let mut shell = Shell::new(limits());
     join(&mut shell, 1);
     shell.pass(deadline);
     shell.connect();
     assert_eq!((shell.gauges().queued, shell.requests.len()), (0, 1));
-    // A request has its price, and a provider that keeps failing is not asked anew.
+    // The second request is subject to the budgets and to the circuit breaker.
     let mut shell = Shell::new(PlacesLimits { requests_per_day: Some(1), ..limits() });
     let late = join(&mut shell, 1);
     assert_eq!(shell.status(late[0]), "OVER_QUERY_LIMIT");
@@ -374,7 +374,7 @@ fn who_joins_late_has_time_of_their_own() {
 }
 
 #[test]
-fn a_question_that_only_waited_says_so() {
+fn a_question_that_never_left_the_queue_has_its_own_message() {
     let mut shell = Shell::new(PlacesLimits { pool_size: 1, ..limits() });
     let [first, second] = [1, 2].map(|place| shell.ask(place, 1));
     shell.connect();
@@ -384,8 +384,8 @@ fn a_question_that_only_waited_says_so() {
 }
 
 #[test]
-fn connections_that_fail_answer_those_that_wait() {
-    for trouble in [
+fn failures_to_connect_are_reported_to_queued_questions() {
+    for error in [
         TransportError::Resolve("no such host".into()),
         TransportError::Connect("refused".into()),
         TransportError::Tls("certificate has expired".into()),
@@ -394,13 +394,13 @@ fn connections_that_fail_answer_those_that_wait() {
         let ticket = shell.ask(7, 1);
         let id = shell.connecting[0];
         shell.forget(id);
-        shell.client.handle_failed(id, &trouble, shell.now);
+        shell.client.handle_failed(id, &error, shell.now);
         shell.poll();
         assert_eq!(shell.status(ticket), "UNKNOWN_ERROR");
         let (TransportError::Resolve(why)
         | TransportError::Connect(why)
         | TransportError::Tls(why)
-        | TransportError::Io(why)) = trouble;
+        | TransportError::Io(why)) = error;
         assert!(shell.message(ticket).contains(&why));
     }
 }
@@ -412,7 +412,7 @@ fn the_queue_is_bounded() {
     let over = shell.ask(7, 1);
     assert_eq!(shell.status(over), "OVER_QUERY_LIMIT");
     assert!(shell.message(over).contains("places.max_queued"));
-    // One that is on its way already may be joined.
+    // A request in flight can still be joined.
     let joins = shell.ask(3, 1);
     assert!(
         shell.status(joins).is_empty() && tickets.iter().all(|&it| shell.status(it).is_empty())
@@ -432,7 +432,7 @@ fn requests_in_flight_are_bounded() {
 }
 
 #[test]
-fn budgets_refuse_at_once() {
+fn questions_over_budget_are_refused_immediately() {
     let mut shell = Shell::new(PlacesLimits { requests_per_second: Some(2), ..limits() });
     let tickets: Vec<u64> = (1..=3).map(|place| shell.ask(place, 1)).collect();
     assert_eq!(shell.status(tickets[1]), "");
@@ -445,7 +445,7 @@ fn budgets_refuse_at_once() {
     assert!(shell.message(over).contains("places.requests_per_day"));
     shell.pass(Duration::from_hours(26));
     shell.served(1);
-    // What was never sent costs nothing.
+    // Requests that are never sent are not charged.
     let mut shell = Shell::new(PlacesLimits { requests_per_day: Some(1), ..limits() });
     for _ in 0..10 {
         let ticket = shell.ask(1, 1);
@@ -455,7 +455,7 @@ fn budgets_refuse_at_once() {
 }
 
 #[test]
-fn a_retry_is_paid_for() {
+fn a_retry_is_charged_to_the_budget() {
     let mut shell = Shell::new(PlacesLimits { requests_per_day: Some(2), ..limits() });
     shell.served(1);
     let ticket = shell.ask(2, 1);
@@ -466,7 +466,7 @@ fn a_retry_is_paid_for() {
 }
 
 #[test]
-fn a_provider_that_keeps_failing_is_left_alone_and_probed() {
+fn the_circuit_breaker_opens_and_a_probe_closes_it() {
     let mut shell = Shell::new(limits());
     for i in 0..BREAKER_THRESHOLD {
         assert!(!shell.gauges().breaker_open);
@@ -484,7 +484,7 @@ fn a_provider_that_keeps_failing_is_left_alone_and_probed() {
     assert_eq!(shell.requests.len(), before);
     assert!(shell.gauges().breaker_open);
     shell.pass(ms(1_000));
-    assert!(!shell.gauges().breaker_open, "the pause is over, asked or not");
+    assert!(!shell.gauges().breaker_open, "the pause is over, even without a probe");
     let probe = shell.ask(1, 1);
     let other = shell.ask(2, 1);
     let same = shell.ask(1, 1);
@@ -498,7 +498,7 @@ fn a_provider_that_keeps_failing_is_left_alone_and_probed() {
 }
 
 #[test]
-fn what_the_breaker_refuses_has_the_status_of_its_cause() {
+fn an_open_breaker_answers_with_the_status_of_the_cause() {
     for (code, expected) in
         [(403, "REQUEST_DENIED"), (429, "OVER_QUERY_LIMIT"), (503, "UNKNOWN_ERROR")]
     {
@@ -513,7 +513,7 @@ fn what_the_breaker_refuses_has_the_status_of_its_cause() {
         }
         assert_eq!(shell.requests.len(), BREAKER_THRESHOLD as usize);
     }
-    // A question that is wrong in itself does not take the others with it.
+    // Invalid questions do not open the breaker.
     let mut shell = Shell::new(limits());
     for place in 1..=20 {
         let ticket = shell.ask(place, 1);
@@ -525,7 +525,7 @@ fn what_the_breaker_refuses_has_the_status_of_its_cause() {
 }
 
 #[test]
-fn when_the_breaker_opens_the_queue_is_answered() {
+fn queued_questions_fail_when_the_breaker_opens() {
     let mut shell = Shell::new(PlacesLimits { max_queued: 20, pool_size: 1, ..limits() });
     let tickets: Vec<u64> = (1..=20).map(|place| shell.ask(place, 1)).collect();
     for _ in 0..BREAKER_THRESHOLD {
@@ -537,7 +537,7 @@ fn when_the_breaker_opens_the_queue_is_answered() {
 }
 
 #[test]
-fn a_probe_that_is_cancelled_makes_room_for_the_next() {
+fn a_canceled_probe_is_replaced_by_the_next_question() {
     let mut shell = Shell::new(limits());
     for _ in 0..BREAKER_THRESHOLD {
         shell.ask(1, 1);
@@ -555,7 +555,7 @@ fn a_probe_that_is_cancelled_makes_room_for_the_next() {
 }
 
 #[test]
-fn who_hangs_up_is_forgotten() {
+fn canceled_questions_are_not_answered() {
     let mut shell = Shell::new(PlacesLimits { cache_ttl: Some(ms(10_000)), ..limits() });
     let tickets: Vec<u64> = (1..=4).map(|place| shell.ask(place, 1)).collect();
     shell.connect();
@@ -565,14 +565,14 @@ fn who_hangs_up_is_forgotten() {
     shell.poll();
     let gauges = shell.gauges();
     assert_eq!((gauges.waiting, gauges.queued, gauges.in_flight), (0, 0, 2));
-    // What was sent goes on, for the cache.
+    // Requests in flight continue, for the cache.
     shell.reply(1, &places(1, 1));
     shell.reply(2, &places(2, 1));
     assert!(shell.answers.is_empty());
     let ticket = shell.ask(1, 1);
     assert_eq!(shell.status(ticket), "OK");
     assert_eq!(shell.requests, [1, 2]);
-    // One of several that wait for the same, and one whose answer is there already.
+    // One of two tickets that share a request, and one whose answer is available.
     let [stays, goes] = [5, 5].map(|place| shell.ask(place, 1));
     shell.client.cancel(Ticket(goes));
     let id = shell.carrier(5);
@@ -590,8 +590,8 @@ fn who_hangs_up_is_forgotten() {
 }
 
 #[test]
-fn a_probe_that_proves_nothing_leaves_room_for_the_next() {
-    // The provider does not like the question, but it is back.
+fn a_probe_without_an_outcome_is_replaced_by_the_next_question() {
+    // A provider that rejects the question has recovered.
     let mut shell = Shell::new(limits());
     let open = |shell: &mut Shell| {
         for place in 0..BREAKER_THRESHOLD {
@@ -607,7 +607,7 @@ fn a_probe_that_proves_nothing_leaves_room_for_the_next() {
     shell.reply(1, &bad_question());
     assert!(!shell.gauges().breaker_open);
     shell.served(2);
-    // The budget is used up by a retry just before the probe's turn.
+    // A retry exhausts the budget before the probe is sent.
     let mut shell = Shell::new(PlacesLimits { requests_per_day: Some(3), ..limits() });
     shell.served(1);
     shell.ask(2, 1);
@@ -624,7 +624,7 @@ fn a_probe_that_proves_nothing_leaves_room_for_the_next() {
 }
 
 #[test]
-fn failures_count_only_in_a_row() {
+fn only_consecutive_failures_count() {
     let mut shell = Shell::new(limits());
     for round in 0..10 {
         for place in 1..BREAKER_THRESHOLD {
@@ -640,15 +640,15 @@ fn failures_count_only_in_a_row() {
 }
 
 #[test]
-fn a_shell_that_is_slow_to_poll_is_not_misled() {
-    // A connection that is given up before anybody has heard of it.
+fn a_shell_may_poll_late() {
+    // A connection that times out before the shell knows it.
     let mut shell = Shell::new(limits());
     let mut out = Vec::new();
     shell.client.ask(Ticket(1), question(1), 1, shell.now, &mut out);
     shell.client.handle_timeout(shell.now + CONNECT_DEADLINE);
     assert_eq!((shell.client.poll_connect(), shell.client.poll_close()), (None, None));
     assert_eq!(shell.client.poll_answer(&mut out), Some(Ticket(1)));
-    // Bytes that come before the request has been taken cannot be its answer.
+    // Bytes that arrive before the shell has taken the request cannot be its response.
     let mut shell = Shell::new(limits());
     shell.served(1);
     let id = shell.open[0];
@@ -662,7 +662,7 @@ fn a_shell_that_is_slow_to_poll_is_not_misled() {
 }
 
 #[test]
-fn a_ticket_that_asks_again_forgets_what_it_asked_before() {
+fn reusing_a_ticket_cancels_its_question() {
     let mut shell = Shell::new(limits());
     let ticket = shell.ask(1, 1);
     shell.next_ticket -= 1;
@@ -675,7 +675,7 @@ fn a_ticket_that_asks_again_forgets_what_it_asked_before() {
 }
 
 #[test]
-fn events_of_the_past_are_ignored() {
+fn events_of_closed_connections_are_ignored() {
     let mut shell = Shell::new(limits());
     let ticket = shell.ask(1, 1);
     shell.connect();
@@ -697,14 +697,14 @@ fn events_of_the_past_are_ignored() {
 }
 
 #[test]
-fn debug_output_is_free_of_the_key() {
+fn debug_output_does_not_contain_the_key() {
     let mut shell = Shell::new(limits());
     shell.ask(1, 1);
     let id = shell.connecting.remove(0);
     shell.open.push(id);
     shell.client.handle_connected(id, shell.now);
     let shown = format!("{:?}{:#?}", shell.client, shell.client);
-    // Neither as text nor as the numbers of its bytes.
+    // Neither as text nor as byte values.
     assert!(!shown.contains("canary") && !shown.contains("99, 97, 110, 97, 114, 121"), "{shown}");
     shell.poll();
 }

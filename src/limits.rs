@@ -116,127 +116,126 @@ pub const MAX_ATTEMPTS: usize = 8;
 pub const LOOKUPS_EACH: usize = 2;
 
 settings! {
-    /// What clients may ask of a node: the section `limits`.
+    /// Limits on clients: the section `limits`.
     Limits in "limits" {
         max_line: usize = 4096, 64..=32_768 Bytes,
-            "Longest command line, without its LF",
-            "A command is under 200 bytes; the rest is room for long client names";
+            "Longest line of a client, without its LF",
+            "Commands have under 200 bytes; the rest leaves room for long client names";
         max_connections: usize = 16_384, 1..=1_000_000 Count,
-            "Client connections in all",
-            "15,000 held connections are part of the tests; lowered at the start where the process may open fewer files";
+            "Client connections",
+            "The tests hold 15,000 connections; reduced at start-up if the process may open fewer files";
         max_connections_per_address: Option<usize> = 0 ("no limit"), 1..=1_000_000 Count,
             "Client connections from one address",
-            "Whole fleets sit behind one NAT, so there is no good number to presume";
+            "Whole fleets may share one NAT address, so no default is safe";
         accepts_per_turn: usize = 64, 1..=65_536 Count,
-            "New connections taken in one turn of the event loop",
-            "A storm of connects may cost those already served less than a millisecond a turn";
+            "Connections accepted per turn of the event loop",
+            "A connection storm delays existing connections by less than a millisecond per turn";
         reserved_descriptors: usize = 64, 16..=65_536 Count,
-            "File descriptors that clients cannot use up",
-            "Peers, the log and Places go on when clients have taken all the others";
+            "File descriptors that are not available to clients",
+            "Peers, the log and the places provider keep working when clients use all others";
         max_input_buffer: usize = 65_536, 36_864..=1_048_576 Bytes,
-            "What was read from one client and not executed yet",
-            "One read of the kernel: a deep pipeline takes one system call, and one that has to wait stops here";
+            "Bytes read from one client that have not been executed",
+            "One read from the kernel: a deep pipeline needs one system call, and a client whose commands must wait is no longer read";
         max_output_buffer: usize = 262_144, 65_536..=1_073_741_824 Bytes,
-            "Replies waiting for one client before it is not read any more",
-            "Fifty of the longest WHATSAT replies; a client that does not read stops here";
+            "Unsent reply bytes at which the node stops reading from a client",
+            "Fifty of the longest WHATSAT replies";
         send_buffer: usize = 65_536, 4_096..=16_777_216 Bytes,
             "SO_SNDBUF of a client's socket; Linux reserves twice this",
-            "Unbounded, the kernel lets one deaf client hold 4 MiB; this still carries 640 kB/s over a round trip of 100 ms";
+            "Without a limit, a client that does not read occupies up to 4 MiB of kernel memory; this still allows 640 kB/s at a round-trip time of 100 ms";
         receive_buffer: usize = 65_536, 4_096..=16_777_216 Bytes,
             "SO_RCVBUF of a client's socket; Linux reserves twice this",
-            "What Linux begins with; unbounded, it would let one client that is not read from hold 6 MiB or more";
+            "The initial size on Linux; without a limit, it grows to 6 MiB or more for a client that the node does not read from";
         line_timeout: Duration = 60, 1..=86_400 Seconds,
             "Time from the first byte of a line to its end",
-            "Slower than any person types, short enough that dripping clients are gone in a minute";
+            "Longer than a person needs to type a line; closes clients that send one byte at a time";
         idle_timeout: Option<Duration> = 0 ("off"), 1..=31_536_000 Seconds,
             "Time without a command after which a client is closed",
-            "People on telnet and slow fleets are welcome; TCP keepalive finds the dead";
+            "Interactive clients and slow fleets stay connected; TCP keepalive detects dead ones";
         write_timeout: Duration = 30, 1..=86_400 Seconds,
-            "Time that a client may leave replies unread before it is closed",
-            "A phone comes out of a tunnel in less; a client that never reads costs memory no longer";
+            "Time without progress in sending replies after which a client is closed",
+            "Enough to bridge a loss of radio coverage; frees the memory of clients that never read";
         tcp_keepalive: Duration = 60, 1..=32_767 Seconds,
-            "Silence after which the kernel probes a client",
-            "Mobile networks forget idle connections after some minutes; Linux takes no more than 32,767";
+            "Idle time after which the kernel probes a client's connection",
+            "Mobile networks drop idle connections after some minutes; 32,767 is the maximum on Linux";
         max_pending_whatsat_per_connection: usize = 1_024, 1..=65_536 Count,
-            "WHATSATs of one connection waiting for places before it is not read for a while",
-            "A thousand questions in one pipeline meet, and the identical ones are asked once; a quarter of what all may have";
+            "Pending WHATSATs at which the node stops reading from a connection",
+            "A quarter of the limit for all connections; identical questions of a pipeline share one request";
         max_pending_whatsat: usize = 4_096, 1..=1_000_000 Count,
-            "WHATSATs of all connections waiting for places before none is read for a while",
-            "Four connections at their own limit; about 50 MB when all are answered out of order";
+            "Pending WHATSATs of all connections at which further ones wait",
+            "Four connections at their own limit; about 50 MB if all are answered out of order";
         new_clients_per_second_per_address: Option<u32> = 0 ("no limit"), 1..=1_000_000 Count,
-            "Client names not known before that one address may introduce in a second",
-            "A fleet behind one NAT introduces all its vehicles at once after a restart";
+            "New client names per second from one address",
+            "After a restart, a fleet behind one NAT address reports all its vehicles at once";
         max_clients: usize = 1_000_000, 1..=100_000_000 Count,
-            "Clients that a node holds; the oldest go first, on all nodes alike",
-            "About 200 MB; must be the same in the whole herd";
+            "Clients that a node stores; the oldest records are evicted first",
+            "About 200 MB; must be identical on all nodes";
         client_ttl: Option<Duration> = 0 ("never"), 1..=3_153_600_000 Seconds,
-            "Age after which a client's record is forgotten",
-            "The seed never forgets; must be the same in the whole herd";
+            "Age at which a client's record expires",
+            "The original server never expired records; must be identical on all nodes";
         max_log_lines_per_second: u32 = 10, 1..=1_000_000 Count,
-            "Diagnostic lines of one kind in a second; the others are counted",
-            "Whoever causes an error a million times must not fill the disk with it";
+            "Diagnostic lines of one kind per second; further ones are counted",
+            "A repeated error must not fill the disk";
         log_max_bytes: Option<u64> = 268_435_456 ("no rotation"), 65_536..=1_099_511_627_776 Bytes,
-            "Size at which a node's log is rotated",
-            "A day of ten commands a second";
+            "Size at which the log is rotated",
+            "One day at ten commands per second";
         log_keep: u32 = 4, 0..=1_000 Count,
-            "Rotated logs kept beside the current one",
-            "With the default size a node's logs stay under 1.25 GiB";
+            "Rotated log files to keep",
+            "Together with the default size, the logs of a node take up to 1.25 GiB";
     }
 }
 
 settings! {
-    /// What a node may ask of a provider of places: the numbers of the section `places`.
+    /// Limits on requests to a provider of places: part of the section `places`.
     PlacesLimits in "places" {
         deadline: Duration = 5_000, 50..=300_000 Milliseconds,
-            "Time a WHATSAT may wait for places",
-            "Google answers in a fraction of a second; a person waits five";
+            "Longest time that a WHATSAT waits for places",
+            "Google answers in a fraction of a second; people wait up to five";
         pool_size: usize = 8, 1..=256 Count,
             "Connections to the provider",
-            "At 100 ms an answer these carry 80 requests a second; with overpass the default is 1, it asks for nothing in parallel";
+            "80 requests per second at a response time of 100 ms; 1 with overpass, whose usage policy discourages parallel requests";
         cache_ttl: Option<Duration> = 0 ("off"), 1..=2_592_000 Seconds,
-            "Time an answer is used again",
-            "Google's terms forbid to store its places; with overpass the default is 3600, its data changes by the day";
+            "Time for which an answer is reused",
+            "Google's terms forbid storing its places; 3600 with overpass, whose data changes by the day";
         cache_entries: usize = 4_096, 1..=1_000_000 Count,
-            "Answers held for use again",
-            "About 20 MB when every answer holds 20 places";
+            "Answers in the cache",
+            "About 20 MB if every answer contains 20 places";
         max_in_flight: Option<usize> = 0 ("as many as pool_size"), 1..=256 Count,
-            "Requests sent and not answered",
+            "Requests in flight",
             "A connection carries one request at a time";
         max_queued: usize = 1_024, 1..=1_000_000 Count,
-            "Requests waiting for a connection; more are refused at once",
-            "Twice what the pool can answer within the deadline at 100 ms an answer";
+            "Requests waiting for a connection; further ones are rejected immediately",
+            "Twice the number that the pool can answer within the deadline at a response time of 100 ms";
         requests_per_second: Option<u32> = 0 ("no limit"), 1..=1_000_000 Count,
-            "Requests to the provider in a second",
-            "What is affordable only the operator knows";
+            "Requests to the provider per second",
+            "Depends on your budget";
         requests_per_day: Option<u32> = 0 ("no limit"), 1..=1_000_000_000 Count,
             "Requests to the provider in any 24 hours",
-            "What is affordable only the operator knows";
+            "Depends on your budget";
     }
 }
 
 settings! {
-    /// What links between nodes may cost and how patient they are: the numbers of the section
-    /// `peers`.
+    /// Timeouts and memory of links between nodes: part of the section `peers`.
     PeerLimits in "peers" {
         keepalive: Duration = 1_000, 50..=60_000 Milliseconds,
-            "Silence on a link after which something is sent on it",
-            "One small message a second and link";
+            "Idle time after which a node sends a keepalive on a link",
+            "One small message per second and link";
         timeout: Duration = 5_000, 100..=600_000 Milliseconds,
-            "Silence of a peer after which its link is closed",
-            "Five keepalives: a peer may stall for a few seconds without a relink";
+            "Silence of a peer after which the link is closed",
+            "Five keepalives: a peer may stall for a few seconds without losing the link";
         redial_max: Duration = 2_000, 50..=600_000 Milliseconds,
-            "Longest pause between attempts to reach a neighbour",
-            "A neighbour that comes back dials at once itself; this is for one that is reached again without a restart";
+            "Longest pause between attempts to connect to a neighbor",
+            "Matters after a network failure; a neighbor that restarts dials immediately";
         antientropy_interval: Duration = 10, 1..=86_400 Seconds,
-            "Pause between comparisons of digests on a link",
-            "A few dozen bytes a time while nothing differs";
+            "Interval between digest comparisons on a link",
+            "A few dozen bytes each, if nothing differs";
         max_send_buffer: usize = 1_048_576, 65_536..=1_073_741_824 Bytes,
-            "Memory toward one peer, the kernel's included",
-            "Ten thousand records in flight; what waits beyond costs a slot each, not its bytes";
+            "Memory for output to one peer, including kernel buffers",
+            "Ten thousand records in flight; further ones are queued as slot numbers";
     }
 }
 
-/// Every [`Limit`] that the configuration file can set, section by section.
+/// Returns all configurable limits, section by section.
 pub fn all() -> impl Iterator<Item = &'static Limit> {
     let limits = Limits::TABLE.iter().map(|setting| &setting.limit);
     let places = PlacesLimits::TABLE.iter().map(|setting| &setting.limit);
@@ -244,7 +243,7 @@ pub fn all() -> impl Iterator<Item = &'static Limit> {
     limits.chain(places).chain(peers)
 }
 
-/// The table of [`all`] limits in Markdown, as the README and `--limits` show it.
+/// Returns the Markdown table of [`all`] limits, which `--limits` and docs/configuration.md show.
 pub fn markdown() -> String {
     let mut table =
         String::from("| Key | Default | Range | Limits | Reason |\n|---|---|---|---|---|\n");
@@ -268,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_setting_keeps_what_it_is_given() {
+    fn a_setting_stores_the_values_of_its_range() {
         fn check<S: Default>(table: &'static [Setting<S>]) {
             for Setting { limit, get, set } in table {
                 let mut section = S::default();
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_switches_off_and_units_are_in_the_key() {
+    fn zero_disables_a_limit_and_keys_end_with_the_unit() {
         let limits = Limits::default();
         assert_eq!(limits.idle_timeout, None);
         assert_eq!(limits.line_timeout, Duration::from_mins(1));
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_include_their_ends_and_a_zero_that_means_something() {
+    fn ranges_include_both_ends_and_a_meaningful_zero() {
         let limit = |key| *all().find(|limit| limit.key == key).unwrap();
         let line = limit("max_line");
         assert!(line.allows(64) && line.allows(1 << 15));
@@ -307,11 +306,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_limit_lets_in_fits_where_it_has_to_go() {
+    fn limits_that_depend_on_each_other_are_consistent() {
         let limit = |key| *all().find(|limit| limit.key == key).unwrap();
-        // The reply to the longest line, and the longest record on its way to a peer.
+        // The reply to the longest line, and the longest record in a peer's send buffer.
         assert!(2 * limit("max_line").max <= limit("max_output_buffer").min);
-        // A line that is not whole leaves room for a byte more.
+        // An incomplete line leaves room for another byte.
         assert!(limit("max_line").max < limit("max_input_buffer").min);
         assert!(2 * limit("max_line").max <= limit("max_send_buffer").min);
         assert!(limit("pool_size").max <= limit("reserved_descriptors").max);
@@ -322,6 +321,6 @@ mod tests {
         let table = markdown();
         assert_eq!(table.lines().count(), 2 + all().count());
         assert!(table.contains("| `limits.max_line` | 4096 bytes | from 64 to 32768 bytes |"));
-        assert!(table.lines().all(|row| row.matches('|').count() == 6), "a cell holds a |");
+        assert!(table.lines().all(|row| row.matches('|').count() == 6), "a cell contains a `|`");
     }
 }

@@ -199,7 +199,7 @@ Places: google at http://localhost:8080/emulator
 HTTP: off
 Peers: shared secret, no TLS, maximum clock offset 0.5 s
 Logs: /var/log/herd/NAME.log, level WARNING
-Limits, except those at their defaults:
+Limits not at their defaults:
     limits.max_line: 512 bytes, default 4096 bytes
     limits.idle_timeout_s: 90 s, default 0 (off)
     places.deadline_ms: 100 ms, default 5000 ms

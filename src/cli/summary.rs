@@ -33,7 +33,7 @@ pub fn summary(config: &Config) -> String {
     if changed.is_empty() {
         text.push_str("Limits: all at their defaults\n");
     } else {
-        let _ = write!(text, "Limits, except those at their defaults:\n{changed}");
+        let _ = write!(text, "Limits not at their defaults:\n{changed}");
     }
     text
 }

@@ -1,13 +1,13 @@
-//! How a section's settings are declared: one row each, from which the field, its default, its range
-//! and its documentation come.
+//! The declaration of settings: one row each, from which the field, its default, its range and its
+//! documentation are derived.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// How a number in the configuration file is to be read.
+/// The unit of a number in the configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
-    /// Things that are counted.
+    /// A plain number.
     Count,
     /// Bytes.
     Bytes,
@@ -18,7 +18,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// The unit behind a number, for people; nothing for a count.
+    /// Returns the symbol that follows a number; empty for a count.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Count => "",
@@ -29,36 +29,36 @@ impl Unit {
     }
 }
 
-/// What the documentation of a setting says.
+/// The description of a setting.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
-    /// The section of the file it belongs to, such as `limits`.
+    /// Section of the file, such as `limits`.
     pub section: &'static str,
-    /// Its key in that section.
+    /// Key in the section.
     pub key: &'static str,
-    /// The unit of `default`, `min` and `max`.
+    /// Unit of `default`, `min` and `max`.
     pub unit: Unit,
-    /// The value where the file says nothing.
+    /// Value if the file does not set the key.
     pub default: u64,
-    /// The smallest value that makes sense.
+    /// Smallest valid value, except for a meaningful 0.
     pub min: u64,
-    /// The largest value that makes sense.
+    /// Largest valid value.
     pub max: u64,
-    /// What 0 means, where 0 switches the cap off although it is below `min`.
+    /// Meaning of 0, if 0 is valid although it is below `min`, such as `off`.
     pub zero: Option<&'static str>,
-    /// What is limited.
+    /// The quantity that is limited.
     pub what: &'static str,
-    /// Why the default is what it is.
+    /// Reason for the default.
     pub why: &'static str,
 }
 
 impl Limit {
-    /// Whether the file may say `value`.
+    /// Returns true if `value` is valid.
     pub const fn allows(&self, value: u64) -> bool {
         (self.min <= value && value <= self.max) || (value == 0 && self.zero.is_some())
     }
 
-    /// `value` with its unit, or what 0 means: `60 s`, `no limit`.
+    /// Formats `value` with its unit or the meaning of 0: `60 s`, `0 (no limit)`.
     pub fn describe(&self, value: u64) -> String {
         match self.zero {
             Some(zero) if value == 0 => format!("0 ({zero})"),
@@ -67,7 +67,7 @@ impl Limit {
         }
     }
 
-    /// The range in words: `from 1 to 3600 s, or 0 (off)`.
+    /// Formats the range: `from 1 to 3600 s, or 0 (off)`.
     pub fn range(&self) -> String {
         let mut range = format!("from {} to {}", self.min, self.describe(self.max));
         if let Some(zero) = self.zero {
@@ -79,19 +79,19 @@ impl Limit {
 
 /// A row of a table: a [`Limit`] and the field of `S` that holds its value.
 pub struct Setting<S: 'static> {
-    /// What its documentation says.
+    /// The description.
     pub limit: Limit,
-    /// The value as the file would write it.
+    /// Returns the value in the unit of the file.
     pub get: fn(&S) -> u64,
-    /// Takes a value of the file that [`Limit::allows`].
+    /// Sets a value in the unit of the file, which [`Limit::allows`] has accepted.
     pub set: fn(&mut S, u64),
 }
 
-/// A type that a setting can have.
+/// The type of a setting.
 pub trait Quantity {
-    /// The quantity of which there are `number` in this unit.
+    /// Converts a number of this unit into the quantity.
     fn from_number(number: u64, unit: Unit) -> Self;
-    /// The quantity as a number of this unit.
+    /// Converts the quantity into a number of this unit.
     fn to_number(&self, unit: Unit) -> u64;
 }
 
@@ -141,7 +141,7 @@ impl Quantity for Duration {
     }
 }
 
-/// 0 is `None`: the cap is off.
+/// 0 is `None`: the limit is off.
 impl<Q: Quantity> Quantity for Option<Q> {
     fn from_number(number: u64, unit: Unit) -> Self {
         (number != 0).then(|| Q::from_number(number, unit))
@@ -152,9 +152,9 @@ impl<Q: Quantity> Quantity for Option<Q> {
     }
 }
 
-/// Declares the settings of one section: a struct with a field for each row, its defaults, and
-/// the table of the rows. A row reads
-/// `field: type = default [(what 0 means)], min..=max Unit, "what", "why";`.
+/// Declares the settings of one section: a struct with a field for each row, its defaults, and the
+/// table of rows. The form of a row is
+/// `field: type = default [(meaning of 0)], min..=max Unit, "what", "why";`.
 macro_rules! settings {
     (
         $(#[$about:meta])*
@@ -177,7 +177,7 @@ macro_rules! settings {
         }
 
         impl $name {
-            /// Every setting of the section, in the order of the documentation.
+            /// All settings of the section, in the order of the documentation.
             pub const TABLE: &[Setting<Self>] = &[$(
                 Setting {
                     limit: Limit {

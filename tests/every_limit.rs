@@ -95,18 +95,18 @@ const TESTED: &[(&str, &str, &str)] = &[
     (
         "peers.keepalive_ms",
         "tests/link_limits.rs",
-        "a_silent_link_says_something_at_each_keepalive",
+        "an_idle_link_sends_a_ping_per_keepalive_interval",
     ),
-    ("peers.timeout_ms", "tests/link_limits.rs", "a_peer_that_says_nothing_is_given_up"),
+    ("peers.timeout_ms", "tests/link_limits.rs", "the_link_to_a_silent_peer_times_out"),
     (
         "peers.redial_max_ms",
         "tests/link_limits.rs",
-        "a_neighbour_that_stays_away_is_tried_again_at_this_pause",
+        "the_pause_between_redials_is_at_most_redial_max",
     ),
     (
         "peers.antientropy_interval_s",
         "tests/link_limits.rs",
-        "digests_are_compared_at_each_interval",
+        "digests_are_compared_once_per_interval",
     ),
     (
         "peers.max_send_buffer",

@@ -1,10 +1,10 @@
-//! The limits on links, under a clock of the test's own.
+//! The configurable times of links, under a virtual clock.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests report by failing the test"
+    reason = "test helpers report errors by failing the test"
 )]
 
 use std::time::Duration;
@@ -24,12 +24,12 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// The node `me` of two neighbours.
+/// Node `me` of two neighbors.
 fn herd(me: u16, timing: Timing) -> Herd {
     Herd::new(identity(&["A", "B"], me, &[1 - me]), &[], timing, KEYS, Duration::ZERO)
 }
 
-/// Two neighbours whose link has just been established.
+/// Two neighbors whose link has just been established.
 fn linked(timing: &Timing) -> [Herd; 2] {
     let mut herds = [0, 1].map(|me| herd(me, timing.clone()));
     herds[0].established(1, 1, 101, true, Duration::ZERO);
@@ -37,32 +37,32 @@ fn linked(timing: &Timing) -> [Herd; 2] {
     herds
 }
 
-/// What the two say to each other until neither has more to say at `now`, line by line.
-fn talk(herds: &mut [Herd; 2], now: Duration) -> Vec<String> {
+/// Transfers lines between the nodes until neither has output at `now`, and returns them.
+fn transfer(herds: &mut [Herd; 2], now: Duration) -> Vec<String> {
     let mut message_log = MessageLog::new(false, Format::default(), "A");
-    let mut said = Vec::new();
+    let mut lines = Vec::new();
     loop {
-        let before = said.len();
+        let before = lines.len();
         for end in [0, 1] {
             let mut bytes = Vec::new();
             herds[end].handle_timeout(now, 0);
             herds[end].fill(0, 0, &mut bytes, 1 << 20, &mut message_log);
             for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
                 herds[1 - end].receive(0, 1, line, now, 0, &mut message_log).unwrap();
-                said.push(String::from_utf8(line.to_vec()).unwrap());
+                lines.push(String::from_utf8(line.to_vec()).unwrap());
             }
         }
-        if said.len() == before && herds.iter().all(|herd| !herd.has_output(0)) {
-            return said;
+        if lines.len() == before && herds.iter().all(|herd| !herd.has_output(0)) {
+            return lines;
         }
     }
 }
 
-/// When a line that begins with `word` is said, in steps of 10 ms until `end`.
+/// The times in ms, in steps of 10 ms until `end`, at which a line that begins with `word` is sent.
 fn times(herds: &mut [Herd; 2], word: &str, end: Duration) -> Vec<u64> {
     let mut times = Vec::new();
     for at in (0..end.as_millis() as u64).step_by(10) {
-        if talk(herds, ms(at)).iter().any(|line| line.starts_with(word)) {
+        if transfer(herds, ms(at)).iter().any(|line| line.starts_with(word)) {
             times.push(at);
         }
     }
@@ -70,22 +70,22 @@ fn times(herds: &mut [Herd; 2], word: &str, end: Duration) -> Vec<u64> {
 }
 
 #[test]
-fn a_silent_link_says_something_at_each_keepalive() {
+fn an_idle_link_sends_a_ping_per_keepalive_interval() {
     let pings = times(&mut linked(&TIMING), "PING ", ms(4_000));
     assert_eq!(pings, (0..10).map(|i| 400 * i).collect::<Vec<_>>());
 }
 
 #[test]
-fn digests_are_compared_at_each_interval() {
+fn digests_are_compared_once_per_interval() {
     let mut checks = times(&mut linked(&TIMING), "SUMS ", ms(40_000));
-    checks.retain(|&at| at > 1_000); // what the link itself brought about
+    checks.retain(|&at| at > 1_000); // the comparison when the link comes up
     let gaps: Vec<u64> = checks.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert!(checks[0] <= 7_000 && gaps.len() >= 4, "{checks:?}");
     assert!(gaps.iter().all(|&gap| gap == 7_000), "{checks:?}");
 }
 
 #[test]
-fn a_peer_that_says_nothing_is_given_up() {
+fn the_link_to_a_silent_peer_times_out() {
     let [mut herd, _] = linked(&Timing { timeout: ms(5_000), ..TIMING });
     herd.handle_timeout(ms(4_999), 0);
     assert_eq!(herd.poll_action(), None);
@@ -95,7 +95,7 @@ fn a_peer_that_says_nothing_is_given_up() {
 }
 
 #[test]
-fn a_neighbour_that_stays_away_is_tried_again_at_this_pause() {
+fn the_pause_between_redials_is_at_most_redial_max() {
     let mut herd = herd(0, TIMING);
     let mut dials = Vec::new();
     for at in 0..5_000 {

@@ -1,14 +1,13 @@
-//! What it costs two nodes to become alike, in bytes on the link and in time: the core alone, on
-//! links in memory.
+//! The cost of synchronizing nodes in bytes and time, measured on the core with links in memory.
 //!
-//! `RECOVERY_CLIENTS` says how many clients there are (20,000); the figures are printed:
+//! `RECOVERY_CLIENTS` sets the number of clients (default: 20,000). Measurements are printed:
 //! `RECOVERY_CLIENTS=1000000 cargo test --release --test recovery_cost -- --nocapture`.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests report by failing the test"
+    reason = "test helpers report errors by failing the test"
 )]
 
 use std::time::{Duration, Instant};
@@ -25,40 +24,40 @@ use proxy_herd::protocol::record::Record;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 use proxy_herd::testing::{herd, identity};
 
-/// What every clock says all the time.
+/// The wall clock of all nodes, which stands still.
 const CLOCK: Nanos = 1_700_000_000 * SECOND;
 
-/// Bytes of a record of these tests on a link that anti-entropy brings: two lines.
+/// Bytes on the link of a record sent by anti-entropy: two lines.
 const RECORD: u64 = 95;
 
 fn clients() -> u32 {
     std::env::var("RECOVERY_CLIENTS").map_or(20_000, |text| text.parse().unwrap())
 }
 
-/// Nodes that are all neighbours of node 0, and of nobody else.
+/// Node 0 and its neighbors, which are not linked with each other.
 struct Star {
     nodes: Vec<Herd>,
     now: Duration,
     message_log: MessageLog,
-    /// Bytes from node 0, and to it.
+    /// Bytes from and to node 0.
     sent: u64,
     received: u64,
-    /// Records to node 0 that anti-entropy brought.
+    /// Records sent to node 0 by anti-entropy.
     fetched: u64,
-    /// A node that sends only so many bytes in a millisecond.
+    /// A node with limited bandwidth, and its bytes per millisecond.
     slow: Option<(usize, usize)>,
 }
 
 fn node(me: usize, nodes: usize, boot: u64) -> Herd {
-    let neighbours: Vec<NodeId> = if me == 0 { (1..nodes as NodeId).collect() } else { vec![0] };
+    let neighbors: Vec<NodeId> = if me == 0 { (1..nodes as NodeId).collect() } else { vec![0] };
     let names: Vec<String> = (0..nodes).map(|node| format!("N{node}")).collect();
-    let mut identity = identity(&names, me as NodeId, &neighbours);
+    let mut identity = identity(&names, me as NodeId, &neighbors);
     identity.rules.max_clients = 10_000_000; // none of RECOVERY_CLIENTS is evicted
     identity.boot = boot;
     herd(identity)
 }
 
-/// The line of a client that `node` has heard at this time.
+/// The record of a client that reported to `node` with this time.
 fn line(node: &[u8], client: u32, time: i64) -> Vec<u8> {
     let text = format!("IAMAT vehicle-{client:07}.fleet.example +34.068930-118.445127 {time}");
     let Command::Iamat(iamat) = Command::parse(text.as_bytes()) else { panic!("{text}") };
@@ -67,8 +66,8 @@ fn line(node: &[u8], client: u32, time: i64) -> Vec<u8> {
     line
 }
 
-/// The node holds the record of this client at this time, wherever it has it from.
-fn tell(herd: &mut Herd, client: u32, time: i64) {
+/// Stores the record of a client with this time in a node.
+fn store(herd: &mut Herd, client: u32, time: i64) {
     let line = line(b"N0", client, time);
     herd.directory.offer(&Record::parse(&line).unwrap(), Source::Peer, CLOCK);
 }
@@ -86,7 +85,7 @@ impl Star {
         }
     }
 
-    /// All links come up, as if they had not been there.
+    /// Reconnects all links.
     fn link(&mut self) {
         (self.sent, self.received, self.fetched) = (0, 0, 0);
         (1..self.nodes.len()).for_each(|leaf| self.link_leaf(leaf));
@@ -111,8 +110,8 @@ impl Star {
         }
     }
 
-    /// Carries lines back and forth until nothing but keepalives has moved for three seconds, of
-    /// virtual time. Returns how long this machine took for it.
+    /// Transfers lines until only keepalives have been sent for three seconds of virtual time.
+    /// Returns the elapsed real time.
     fn settle(&mut self) -> Duration {
         let start = Instant::now();
         let mut quiet = 0;
@@ -128,7 +127,8 @@ impl Star {
         start.elapsed()
     }
 
-    /// A millisecond: what every link owes is carried, as far as a buffer goes. Returns how much.
+    /// Simulates a millisecond, in which every link transfers at most one buffer. Returns the
+    /// number of bytes transferred.
     fn step(&mut self) -> u64 {
         self.now += Duration::from_millis(1);
         let mut moved = 0;
@@ -162,7 +162,7 @@ impl Star {
         bytes.len() as u64
     }
 
-    fn assert_alike(&self) {
+    fn assert_identical(&self) {
         use proxy_herd::herd::digest::Branch;
         let of = |herd: &Herd| (herd.directory.len(), herd.directory.sums().of(Branch::ROOT));
         for node in &self.nodes {
@@ -178,83 +178,83 @@ fn figures(what: &str, star: &Star, took: Duration) {
 }
 
 #[test]
-fn a_relink_of_equal_nodes_costs_kilobytes_and_differences_cost_themselves() {
+fn a_reconnect_of_identical_nodes_costs_kilobytes_and_differences_cost_their_size() {
     let mut star = Star::new(2);
     let clients = clients();
     for herd in &mut star.nodes {
-        (0..clients).for_each(|client| tell(herd, client, 1_700_000_000));
+        (0..clients).for_each(|client| store(herd, client, 1_700_000_000));
     }
     star.link();
     let took = star.settle();
     figures(&format!("{clients} clients, all alike"), &star, took);
-    star.assert_alike();
+    star.assert_identical();
     assert!(star.sent + star.received < 8 * 1024);
 
-    // A thousand, scattered: half of them newer here, half of them there.
+    // A thousand scattered differences, half of them newer on either node.
     star.unlink();
     let step = clients / 1000;
     for i in 0..1000 {
-        tell(&mut star.nodes[i as usize % 2], i * step, 1_700_000_001);
+        store(&mut star.nodes[i as usize % 2], i * step, 1_700_000_001);
     }
     star.link();
     let took = star.settle();
     figures(&format!("{clients} clients, 1000 of them differ"), &star, took);
-    star.assert_alike();
-    // A line for each, and for each its listing of a leaf and the sums of two levels above it.
+    star.assert_identical();
+    // For each, one record, the listing of its leaf and the sums of two levels above it.
     let leaf = u64::from(clients) / 65_536 * 17 * 2;
     assert!(star.sent + star.received < 1000 * (RECORD + 2 * 17 * 17 + leaf + 200));
 }
 
-/// A node that comes back with nothing asks for everything once, however many neighbours could
-/// bring it. What one has told goes on to the others, which may lack it.
+/// A node that returns empty requests every record once, whatever the number of neighbors. It
+/// forwards the records to its other neighbors, which may lack them.
 #[test]
-fn a_node_that_returns_empty_is_told_everything_once() {
+fn a_node_that_returns_empty_receives_every_record_once() {
     let clients = clients();
-    for neighbours in [1, 3] {
-        let mut star = Star::new(1 + neighbours);
+    for neighbors in [1, 3] {
+        let mut star = Star::new(1 + neighbors);
         for herd in &mut star.nodes[1..] {
-            (0..clients).for_each(|client| tell(herd, client, 1_700_000_000));
+            (0..clients).for_each(|client| store(herd, client, 1_700_000_000));
         }
         star.link();
         let took = star.settle();
-        figures(&format!("{clients} clients, empty beside {neighbours}"), &star, took);
-        star.assert_alike();
+        figures(&format!("{clients} clients, empty with {neighbors} neighbors"), &star, took);
+        star.assert_identical();
         let all = u64::from(clients) * RECORD;
-        let neighbours = neighbours as u64;
-        assert!(star.received < all * 21 / 20 + neighbours * 64 * 1024);
-        assert!(star.sent < all * (neighbours - 1) + neighbours * 64 * 1024);
+        let neighbors = neighbors as u64;
+        assert!(star.received < all * 21 / 20 + neighbors * 64 * 1024);
+        assert!(star.sent < all * (neighbors - 1) + neighbors * 64 * 1024);
     }
 }
 
-/// The same for one that is far behind. It compares all leaves with each neighbour, which may lack
-/// something, too.
+/// As above, for a node whose records are all outdated. It compares all leaves with every neighbor,
+/// since these may lack records too.
 #[test]
-fn a_node_that_is_far_behind_is_told_everything_once() {
+fn an_outdated_node_receives_every_record_once() {
     let clients = clients();
-    for neighbours in [1, 3] {
-        let mut star = Star::new(1 + neighbours);
-        (0..clients).for_each(|client| tell(&mut star.nodes[0], client, 1_600_000_000));
+    for neighbors in [1, 3] {
+        let mut star = Star::new(1 + neighbors);
+        (0..clients).for_each(|client| store(&mut star.nodes[0], client, 1_600_000_000));
         for herd in &mut star.nodes[1..] {
-            (0..clients).for_each(|client| tell(herd, client, 1_700_000_000));
+            (0..clients).for_each(|client| store(herd, client, 1_700_000_000));
         }
         star.link();
         let took = star.settle();
-        figures(&format!("{clients} clients, far behind beside {neighbours}"), &star, took);
-        star.assert_alike();
-        let freely = u64::from(2 * FETCH_FREELY) * neighbours as u64;
+        figures(&format!("{clients} clients, outdated with {neighbors} neighbors"), &star, took);
+        star.assert_identical();
+        let freely = u64::from(2 * FETCH_FREELY) * neighbors as u64;
         assert!(star.fetched < u64::from(clients) * 21 / 20 + freely);
     }
 }
 
-/// A neighbour that stalls in the middle of a fetch holds it up for a moment only, long before its
-/// link is given up; and so does one that only dribbles.
+/// A neighbor that stalls or slows down during a fetch delays it only briefly: other neighbors take
+/// over long before its link times out.
 #[test]
-fn a_fetch_goes_on_beside_a_neighbour_that_stalls() {
+fn a_fetch_continues_when_a_neighbor_stalls() {
     let clients = clients();
     for dribbles in [false, true] {
         let mut star = Star::new(3);
         for herd in &mut star.nodes[1..] {
-            (0..clients).for_each(|client| tell(herd, client, 1_700_000_000));
+            (0..clients).for_each(|client| store(herd, client, 1_700_000_000));
         }
         star.link_leaf(1);
         while star.nodes[0].directory.len() < clients / 10 {
@@ -267,15 +267,15 @@ fn a_fetch_goes_on_beside_a_neighbour_that_stalls() {
             star.step();
             assert!(star.now < since + 2 * FETCH_PATIENCE + Duration::from_secs(1));
         }
-        assert!(star.nodes[0].links()[0].up.is_some(), "it has not been given up");
+        assert!(star.nodes[0].links()[0].up.is_some(), "the link has timed out");
     }
 }
 
-/// Updates on all nodes all the time, and digests compared all the while: what is on its way is not
-/// taken for missing. A client moves every seven seconds, so that what is missing stays so for longer
-/// than a check waits for it.
+/// With continuous updates on all nodes while digests are compared, records in flight are not
+/// mistaken for missing ones. Each client is updated every seven seconds, so that a missing record
+/// would stay missing for longer than a check waits for it.
 #[test]
-fn without_faults_nothing_has_to_be_repaired_under_load() {
+fn without_faults_no_record_is_repaired_under_load() {
     let mut star = Star::new(4);
     star.link();
     for turn in 0..35_000_u32 {
@@ -292,5 +292,5 @@ fn without_faults_nothing_has_to_be_repaired_under_load() {
     let repairs: Vec<_> = star.nodes.iter().map(|node| node.counters.antientropy_repairs).collect();
     assert_eq!(repairs, [0; 4]);
     star.settle();
-    star.assert_alike();
+    star.assert_identical();
 }

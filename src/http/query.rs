@@ -42,8 +42,10 @@ pub fn bounds(text: &[u8]) -> Option<Bounds> {
     }
     let [west, south, east, north] = numbers;
     let ordered = fields.next().is_none() && south <= north;
-    ordered
-        .then(|| Bounds { least: Position::new(south, west), greatest: Position::new(north, east) })
+    ordered.then(|| Bounds {
+        southwest: Position::new(south, west),
+        northeast: Position::new(north, east),
+    })
 }
 
 fn degrees(field: &[u8], max: u64) -> Option<f64> {

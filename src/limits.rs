@@ -39,8 +39,12 @@ pub const READ_CHUNK: usize = 64 * 1024;
 /// Events taken from the kernel in one turn of the loop. More wait for the next turn.
 pub const EVENTS_PER_TURN: usize = 1024;
 
-/// Reads of one connection in one turn: a client that always has more to say shares the loop.
-pub const READS_PER_TURN: u32 = 4;
+/// Bytes of input that are executed together, and bytes of replies that are sent together: both stay
+/// in the processor's cache between the phases of a turn.
+pub const BATCH_BYTES: usize = 256 * 1024;
+
+/// Bytes that a connection which is being closed may discard in one turn.
+pub const DISCARD_BYTES_PER_TURN: usize = 256 * 1024;
 
 /// Bytes of commands and replies that one client has of a turn; one reply may go over it. A pipeline
 /// of 256 IAMATs with long names is answered in one go, as are twenty of the longest WHATSATs, some

@@ -237,7 +237,7 @@ fn check_reads_the_files_that_nodes_read() {
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains("TLS, maximum clock offset"), "{out}");
     for node in ["Bailey", "Bona"] {
-        assert!(err.contains(&format!("warning: {node} cannot start here: there is no ")), "{err}");
+        assert!(err.contains(&format!("warning: {node} cannot start on this machine: ")), "{err}");
     }
 }
 

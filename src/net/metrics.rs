@@ -11,9 +11,10 @@ use crate::counters::{Reading, Row, Sample, read};
 use crate::herd::{self, Herd, directory, link::Link};
 use crate::histogram::Histogram;
 use crate::http::{self, Server, Shell, events};
-use crate::node::{self, Node, Now};
+use crate::node::{self, Node};
 use crate::places::Places;
 use crate::places::upstream::{Client, Stats};
+use crate::time::Now;
 
 /// Metrics of the event loop.
 pub struct LoopStats<'a> {
@@ -34,7 +35,7 @@ impl Shell for LoopStats<'_> {
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("node", &name)];
         w.gauge("build_info", "Always 1; the labels name the version and the node.")
             .sample(&labels, 1_u64);
-        w.readings(&self.readings(node, http, now.elapsed));
+        w.readings(&self.readings(node, http, now.instant.uptime()));
         peers(&node.herd, &mut w);
         w.histogram(
             "places_wait_seconds",

@@ -226,7 +226,7 @@ impl Directory {
         if let Some(slot) = held {
             let held = &self.slots[slot];
             let repeat = match source {
-                Source::Client => held.said() == record.said(),
+                Source::Client => held.report() == record.report(),
                 Source::Peer => held.line() == record.line,
             };
             if repeat {

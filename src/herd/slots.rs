@@ -145,14 +145,14 @@ impl Stored {
 
     /// Location and time, as [`Record::said`].
     #[must_use]
-    pub fn said(&self) -> &[u8] {
+    pub fn report(&self) -> &[u8] {
         &self.line()[usize::from(self.client_at) + usize::from(self.client_len)..]
     }
 
     /// Where the client is.
     #[must_use]
     pub fn location(&self) -> Option<Location<'_>> {
-        Location::parse(next_field(self.said())?.0)
+        Location::parse(next_field(self.report())?.0)
     }
 
     /// The line as a record.

@@ -52,7 +52,7 @@ fn degrees(field: &[u8], max: u64) -> Option<f64> {
     let (negative, digits) = split_sign(field).unwrap_or((false, field));
     let decimal = Decimal::parse(digits)?;
     let degrees = decimal.to_f64(0);
-    decimal.cmp_whole(max).is_le().then_some(if negative { -degrees } else { degrees })
+    decimal.cmp_integer(max).is_le().then_some(if negative { -degrees } else { degrees })
 }
 
 #[cfg(test)]

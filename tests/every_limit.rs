@@ -1,5 +1,5 @@
-//! Each row of the table of limits has tests that fail when the limit is gone. Which ones stands
-//! here; a row without a test, and a test that is not there, fail this one.
+//! For each limit, names a test that fails if the limit is not enforced. A limit without a test, and
+//! a test that does not exist, are errors.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use proxy_herd::limits;
 
 const UPSTREAM: &str = "src/places/upstream/tests/scenarios.rs";
 
-/// A key of the configuration, the file that tests it, and the test.
+/// The key of a limit, the file that tests it, and the test.
 const TESTED: &[(&str, &str, &str)] = &[
     ("limits.max_line", "tests/connections.rs", "the_line_limit_is_configurable"),
     (
@@ -73,7 +73,7 @@ const TESTED: &[(&str, &str, &str)] = &[
     (
         "limits.new_clients_per_second_per_address",
         "src/node/tests.rs",
-        "an_address_brings_so_many_new_clients_a_second",
+        "new_clients_per_address_and_second_are_limited",
     ),
     ("limits.max_clients", "tests/hostile/ids.rs", "a_full_directory_keeps_the_newest_clients"),
     ("limits.client_ttl_s", "tests/recovery.rs", "expired_records_are_removed_and_not_sent"),
@@ -115,43 +115,47 @@ const TESTED: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Caps on what a turn gives, which no configuration changes, in the same form.
+/// Fixed limits on the work of a turn: the declaration, the file that tests it, and the test.
 const FIXED: &[(&str, &str, &str)] = &[
-    ("CLIENT_BYTES_PER_TURN", "src/node/tests.rs", "a_pipeline_is_answered_in_shares"),
     (
-        "CLIENT_BYTES_PER_TURN",
-        "tests/hostile/machine.rs",
-        "the_bytes_sent_to_one_client_per_turn_are_limited",
+        "src/node/mod.rs: CLIENT_BYTES_PER_TURN",
+        "src/node/tests.rs",
+        "a_pipeline_is_answered_in_shares",
     ),
     (
-        "TURN_BYTES",
+        "src/node/mod.rs: CLIENT_BYTES_PER_TURN",
         "tests/hostile/machine.rs",
-        "the_bytes_sent_to_all_clients_per_turn_are_limited",
+        "a_client_has_no_more_than_its_share_of_a_turn",
+    ),
+    (
+        "src/net/limits.rs: TURN_BYTES",
+        "tests/hostile/machine.rs",
+        "all_clients_together_have_no_more_than_so_much_of_a_turn",
     ),
 ];
 
 #[test]
-fn each_row_of_the_table_has_a_test() {
+fn each_configurable_limit_has_a_test() {
     let rows: BTreeSet<String> =
         limits::all().map(|limit| format!("{}.{}", limit.section, limit.key)).collect();
     let tested: BTreeSet<String> = TESTED.iter().map(|(key, ..)| (*key).to_owned()).collect();
     let untested: Vec<_> = rows.difference(&tested).collect();
-    assert!(untested.is_empty(), "no test is named for {untested:?}");
+    assert!(untested.is_empty(), "no test is listed for {untested:?}");
     let gone: Vec<_> = tested.difference(&rows).collect();
-    assert!(gone.is_empty(), "there is no limit {gone:?} any more");
+    assert!(gone.is_empty(), "there are no limits {gone:?}");
 }
 
 #[test]
-fn each_fixed_cap_is_there() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/limits.rs");
-    let text = fs::read_to_string(path).unwrap();
-    for (name, ..) in FIXED {
-        assert!(text.contains(&format!("pub const {name}: ")), "there is no cap {name} any more");
+fn each_fixed_limit_exists() {
+    for (declaration, ..) in FIXED {
+        let (file, name) = declaration.split_once(": ").unwrap();
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        assert!(text.contains(&format!("pub const {name}: ")), "{file} does not declare {name}");
     }
 }
 
 #[test]
-fn each_test_that_is_named_is_there() {
+fn each_listed_test_exists() {
     for (key, file, test) in TESTED.iter().chain(FIXED) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         let text = fs::read_to_string(&path).unwrap();

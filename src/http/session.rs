@@ -12,7 +12,7 @@ use super::response::{Chunk, Length, NO_STORE, ResponseOptions, Status, media};
 use super::subscription::Subscription;
 use super::{Context, OutputSlice, Server};
 use crate::herd::link::ConnectionId;
-use crate::limits::CLIENT_BYTES_PER_TURN;
+use crate::node::CLIENT_BYTES_PER_TURN;
 use crate::node::{self, Blocked, Handled, Input, Next, Node};
 use crate::places::geo::Point;
 use crate::places::{Question, Ticket};

@@ -12,7 +12,8 @@ use super::session::Session;
 use super::tls::Tls;
 use crate::herd::LinkId;
 use crate::herd::link::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT};
-use crate::limits::{DRAIN_TIMEOUT, Limits, PROBATION};
+use crate::limits::Limits;
+use crate::net::limits::{DRAIN_TIMEOUT, PROBATION};
 use crate::node::Next;
 use crate::time::Instant;
 

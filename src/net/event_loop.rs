@@ -5,7 +5,7 @@
 //!
 //! 1. **Wait** for events. They set flags on connections; see [`Readiness`].
 //! 2. **Receive**: read the connections that are ready, in batches of up to
-//!    [`BATCH_BYTES`](crate::limits::BATCH_BYTES).
+//!    [`BATCH_BYTES`](crate::net::limits::BATCH_BYTES).
 //! 3. **Execute** the batch. The records that its first commands need are prefetched together, so
 //!    that the cache misses of different connections overlap.
 //! 4. **Commit**: whatever must have happened before a reply may leave, once per batch.
@@ -53,7 +53,8 @@ use super::upstream::Upstream;
 use crate::herd::LinkId;
 use crate::herd::directory::MAX_RECORD;
 use crate::http::Server;
-use crate::limits::{EVENTS_PER_TURN, GIVE_UP_BEFORE_END, Limits, READ_CHUNK};
+use crate::limits::Limits;
+use crate::net::limits::{EVENTS_PER_TURN, GIVE_UP_BEFORE_END, READ_CHUNK};
 use crate::node::Node;
 use crate::time::{Instant, Now};
 

@@ -9,7 +9,8 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::connection::set_options;
-use crate::limits::{LISTEN_BACKLOG, Limits};
+use crate::limits::Limits;
+use crate::net::limits::LISTEN_BACKLOG;
 
 /// A listening socket.
 pub struct Listener {

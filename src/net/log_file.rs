@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use crate::config::Logging;
 use crate::counters::counters;
-use crate::limits::{LOG_BUFFER, LOG_RETRY, Limits};
+use crate::limits::Limits;
+use crate::net::limits::{LOG_BUFFER, LOG_RETRY};
 
 /// A handle to the log file, shared by the loop and the diagnostics of all threads.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use std::thread;
 use mio::Waker;
 
 use crate::endpoint::Host;
-use crate::limits::LOOKUPS_EACH;
+use crate::net::limits::LOOKUPS_EACH;
 
 /// The result of a look-up.
 pub struct Answer<K> {

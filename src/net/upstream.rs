@@ -20,7 +20,7 @@ use socket::Socket;
 
 use crate::config::Server;
 use crate::endpoint::{Host, Url};
-use crate::limits::{ATTEMPT_DELAY, MAX_ATTEMPTS, READ_CHUNK, UPSTREAM_READS_PER_TURN};
+use crate::net::limits::{ATTEMPT_DELAY, MAX_ATTEMPTS, READ_CHUNK, UPSTREAM_READS_PER_TURN};
 use crate::places::http::Eof;
 use crate::places::upstream::{Client, ConnId, TransportError};
 use crate::time::Instant;

@@ -37,6 +37,11 @@ use crate::places::{Asked, Places, Question, Ticket};
 use crate::protocol::record::Record;
 use crate::time::{Instant, Now};
 
+/// Budget of one client per turn, in bytes of commands and replies; one reply may exceed it. This is
+/// enough for a pipeline of 256 IAMATs with long names or twenty of the longest WHATSATs, which is
+/// some hundreds of microseconds of work. Commands count because an empty line has no reply.
+pub const CLIENT_BYTES_PER_TURN: usize = 128 * 1024;
+
 /// Clients whose records, 128 bytes each, fit the processor's own cache: prefetching gains nothing.
 const FITS_THE_CACHE: u32 = 4096;
 

@@ -3,13 +3,13 @@
 mod commands;
 mod peer;
 
+use super::CLIENT_BYTES_PER_TURN;
 use super::replies::Replies;
 use super::{Answer, Event, Node, legacy};
 use crate::herd::LinkId;
 use crate::herd::directory::{AHEAD as PREFETCH_BATCH, MAX_RECORD};
 use crate::herd::handshake::{Handshake, MAX_HANDSHAKE_LINE, Transport};
 use crate::herd::link::ConnectionId;
-use crate::limits::CLIENT_BYTES_PER_TURN;
 use crate::protocol::command::client_of;
 use crate::protocol::framing::{Framed, Framing};
 use crate::protocol::next_field;

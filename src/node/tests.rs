@@ -4,9 +4,10 @@ use core::time::Duration;
 
 use proptest::prelude::*;
 
+use super::CLIENT_BYTES_PER_TURN;
 use super::{Blocked, Handled, Input, LineSession, Next, Node, PeerInfo};
 use crate::herd::handshake::Transport;
-use crate::limits::{CLIENT_BYTES_PER_TURN, Limits};
+use crate::limits::Limits;
 use crate::message_log::{Format, MessageLog};
 use crate::places::Places;
 use crate::places::offline::Offline;

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use proxy_herd::herd::link::HANDSHAKE_TIMEOUT;
-use proxy_herd::limits::MAX_PROBATIONS;
+use proxy_herd::net::limits::MAX_PROBATIONS;
 
 use crate::common::{DEADLINE, Herd, assert_bytes, eventually, find, refused, show};
 use crate::peer::{Peer, hello, proof, with_fake_neighbor};

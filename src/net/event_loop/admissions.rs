@@ -6,8 +6,9 @@ use std::net::IpAddr;
 
 use mio::Token;
 
-use crate::limits::{Limits, MAX_PROBATIONS, MAX_REFUSALS};
+use crate::limits::Limits;
 use crate::net::connection::Admission;
+use crate::net::limits::{MAX_PROBATIONS, MAX_REFUSALS};
 
 /// Counts connections against the limits.
 #[derive(Default)]

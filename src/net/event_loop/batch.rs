@@ -4,7 +4,8 @@ use core::ops::Range;
 
 use mio::Token;
 
-use crate::limits::{BATCH_BYTES, Limits};
+use crate::limits::Limits;
+use crate::net::limits::BATCH_BYTES;
 
 /// Connections that are served together: their input, and the replies to it.
 ///

@@ -4,8 +4,8 @@ use mio::Token;
 
 use super::EventLoop;
 use crate::herd::LinkId;
-use crate::limits::{DISCARD_BYTES_PER_TURN, EVENTS_PER_TURN};
 use crate::net::connection::{Admission, Deadline, Security, Stage};
+use crate::net::limits::{DISCARD_BYTES_PER_TURN, EVENTS_PER_TURN};
 use crate::net::session::Session;
 use crate::net::token::key;
 use crate::node::Next;

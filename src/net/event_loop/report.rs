@@ -2,9 +2,9 @@
 
 use super::EventLoop;
 use crate::histogram::Histogram;
-use crate::limits::LOG_FLUSH;
 use crate::net::counters::Counters;
 use crate::net::diagnostics::COUNTERS;
+use crate::net::limits::LOG_FLUSH;
 use crate::net::log_file::Log;
 use crate::net::metrics::LoopStats;
 use crate::node::Event;

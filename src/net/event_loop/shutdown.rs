@@ -3,8 +3,8 @@
 use sd_notify::NotifyState;
 
 use super::EventLoop;
-use crate::limits::{GIVE_UP_BEFORE_END, SHUTDOWN_TIMEOUT};
 use crate::net::connection::{Connection, Stage};
+use crate::net::limits::{GIVE_UP_BEFORE_END, SHUTDOWN_TIMEOUT};
 use crate::net::notify_supervisor;
 use crate::time::Now;
 

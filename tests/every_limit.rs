@@ -125,12 +125,12 @@ const FIXED: &[(&str, &str, &str)] = &[
     (
         "src/node/mod.rs: CLIENT_BYTES_PER_TURN",
         "tests/hostile/machine.rs",
-        "a_client_has_no_more_than_its_share_of_a_turn",
+        "the_bytes_sent_to_one_client_per_turn_are_limited",
     ),
     (
         "src/net/limits.rs: TURN_BYTES",
         "tests/hostile/machine.rs",
-        "all_clients_together_have_no_more_than_so_much_of_a_turn",
+        "the_bytes_sent_to_all_clients_per_turn_are_limited",
     ),
 ];
 

@@ -198,7 +198,7 @@ fn edge(node: &Node, link: &Link, now: &Now) -> Edge {
 fn is_available(places: &Places, now: &Now) -> bool {
     match places {
         Places::Offline(_) => true,
-        Places::Upstream(client) => !client.gauges(now.instant.uptime()).breaker_open,
+        Places::Upstream(client) => !client.gauges(now.instant).breaker_open,
     }
 }
 

@@ -279,7 +279,7 @@ impl EventLoop {
         let (client, upstream) = (self.node.places.upstream(), &self.upstream);
         let next = [
             self.timers.next(),
-            client.and_then(|client| client.poll_timeout()).map(Instant::at),
+            client.and_then(|client| client.poll_timeout()),
             upstream.as_ref().and_then(Upstream::poll_timeout),
             self.node.herd.poll_timeout().map(Instant::at),
             self.http.poll_timeout(&self.node.herd).map(Instant::at),

@@ -192,11 +192,7 @@ impl Upstream {
                     self.awaiting_dns.push(id);
                 }
                 Err(error) => {
-                    client.handle_failed(
-                        id,
-                        &TransportError::Resolve(error.to_string()),
-                        now.uptime(),
-                    );
+                    client.handle_failed(id, &TransportError::Resolve(error.to_string()), now);
                 }
             }
         }
@@ -232,9 +228,7 @@ impl Upstream {
         for id in std::mem::take(&mut self.awaiting_dns) {
             match &addresses {
                 Ok(addresses) => self.connect(id, addresses.clone(), registry, client, now),
-                Err(why) => {
-                    client.handle_failed(id, &TransportError::Resolve(why.clone()), now.uptime())
-                }
+                Err(why) => client.handle_failed(id, &TransportError::Resolve(why.clone()), now),
             }
         }
     }
@@ -268,7 +262,7 @@ impl Upstream {
                         trouble.unwrap_or(TransportError::Connect("no address is left".into()));
                     self.connecting.remove(&id);
                     self.failed = self.failed.wrapping_add(1);
-                    client.handle_failed(id, &trouble, now.uptime());
+                    client.handle_failed(id, &trouble, now);
                 }
                 return;
             };
@@ -337,7 +331,7 @@ impl Upstream {
                 Ok(false) => return,
                 Ok(true) => {
                     self.first_ready(token, id);
-                    client.handle_connected(id, now.uptime());
+                    client.handle_connected(id, now);
                     // The caller polls the client afterwards.
                 }
                 Err(error) => {
@@ -384,7 +378,7 @@ impl Upstream {
         let Some(socket) = sockets.get_mut(key(token)) else { return };
         if let Err(error) = socket.send() {
             self.drop_socket(token);
-            return client.handle_failed(id, &TransportError::Io(error.to_string()), now.uptime());
+            return client.handle_failed(id, &TransportError::Io(error.to_string()), now);
         }
         for _ in 0..UPSTREAM_READS_PER_TURN {
             if !socket.readable {
@@ -393,9 +387,9 @@ impl Upstream {
             match socket.receive(inbound) {
                 Ok(0) => {
                     self.drop_socket(token);
-                    return client.handle_eof(id, Eof::Clean, now.uptime());
+                    return client.handle_eof(id, Eof::Clean, now);
                 }
-                Ok(read) => client.handle_input(id, &inbound[..read], now.uptime()),
+                Ok(read) => client.handle_input(id, &inbound[..read], now),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => {
                         socket.readable = false;
@@ -405,20 +399,18 @@ impl Upstream {
                     kind => {
                         self.drop_socket(token);
                         return match kind {
-                            io::ErrorKind::UnexpectedEof => {
-                                client.handle_eof(id, Eof::Abrupt, now.uptime())
-                            }
+                            io::ErrorKind::UnexpectedEof => client.handle_eof(id, Eof::Abrupt, now),
                             io::ErrorKind::InvalidData => {
                                 client.handle_failed(
                                     id,
                                     &TransportError::Tls(error.to_string()),
-                                    now.uptime(),
+                                    now,
                                 );
                             }
                             _ => client.handle_failed(
                                 id,
                                 &TransportError::Io(error.to_string()),
-                                now.uptime(),
+                                now,
                             ),
                         };
                     }
@@ -543,7 +535,7 @@ mod tests {
 
     fn ask(client: &mut Client, ticket: u64, radius_m: f64) {
         let question = Question { center: Point { lat: 1.0, lng: 2.0 }, radius_m };
-        client.ask(Ticket(ticket), question, 5, NOW.uptime(), &mut Vec::new());
+        client.ask(Ticket(ticket), question, 5, NOW, &mut Vec::new());
     }
 
     /// No event follows when a connection fails during a write, so its request is retried in the same

@@ -256,7 +256,7 @@ impl Node {
         out: &mut Vec<u8>,
     ) -> Option<Ticket> {
         let ticket = Ticket(self.next_ticket);
-        match self.places.ask(ticket, question, max_results, now.uptime(), out) {
+        match self.places.ask(ticket, question, max_results, now, out) {
             Asked::Answered => None,
             Asked::Waiting => {
                 self.next_ticket += 1;

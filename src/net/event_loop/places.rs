@@ -17,7 +17,7 @@ impl EventLoop {
             while let Some(answer) = resolver.poll() {
                 upstream.resolved(answer.addresses, registry, client, now.instant);
             }
-            client.handle_timeout(now.instant.uptime());
+            client.handle_timeout(now.instant);
             upstream.handle_timeout(registry, client, now.instant);
             upstream
                 .poll(registry, client, now.instant, |host, port| resolver.resolve((), host, port));

@@ -61,7 +61,7 @@ impl EventLoop {
     /// Logs all counters.
     pub(super) fn report(&self, now: Instant) {
         let stats = self.telemetry.stats(self.admissions.clients());
-        let report = stats.report(&self.node, &self.http, now.uptime());
+        let report = stats.report(&self.node, &self.http, now);
         log::info!(target: COUNTERS, "counters: {report}");
     }
 }

@@ -9,7 +9,7 @@ use ring::hmac;
 
 use super::upstream::Upstream;
 use super::word;
-use crate::config::{self, Config};
+use crate::config::{Config, PlacesConfig, ProviderConfig};
 use crate::herd::directory::{Keys, Rules};
 use crate::herd::handshake::Identity;
 use crate::herd::routes::NodeId;
@@ -37,7 +37,7 @@ pub(super) fn places(config: &Config, seed: u64) -> io::Result<(Places, Option<U
         return Ok((client, Some(Upstream::new(server)?)));
     }
     let offline = match &config.places.provider {
-        config::Provider::Offline { file: Some(path) } => places_of_file(path).map_err(|why| {
+        ProviderConfig::Offline { file: Some(path) } => places_of_file(path).map_err(|why| {
             io::Error::other(format!("the places file {}: {why}", path.display()))
         })?,
         _ => Offline::gazetteer().map_err(io::Error::other)?,
@@ -70,14 +70,12 @@ pub(super) fn http_settings(config: &Config, limits: &Limits) -> http::Settings 
 
 /// Returns the settings of the provider's client, or `None` if no provider is queried over the
 /// network.
-fn client_settings(places: &config::Places, seed: u64) -> Result<Option<Settings>, KeyError> {
+fn client_settings(places: &PlacesConfig, seed: u64) -> Result<Option<Settings>, KeyError> {
     let (provider, server, key) = match &places.provider {
-        config::Provider::Offline { .. } => return Ok(None),
-        config::Provider::Google { key, server } => (Provider::Google, server, Some(key)),
-        config::Provider::GoogleLegacy { key, server } => {
-            (Provider::GoogleLegacy, server, Some(key))
-        }
-        config::Provider::Overpass { server } => (Provider::Overpass, server, None),
+        ProviderConfig::Offline { .. } => return Ok(None),
+        ProviderConfig::Google { key, server } => (Provider::Google, server, Some(key)),
+        ProviderConfig::GoogleLegacy { key, server } => (Provider::GoogleLegacy, server, Some(key)),
+        ProviderConfig::Overpass { server } => (Provider::Overpass, server, None),
     };
     let key = key.map(|key| ApiKey::parse(key.expose())).transpose()?;
     let (url, limits) = (server.url.clone(), places.limits.clone());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::clock::wall;
 use super::log_file::Log;
-use crate::config::Logging;
+use crate::config::LoggingConfig;
 use crate::limits::Limits;
 use crate::message_log::{Format, level_name, push_escaped};
 
@@ -34,7 +34,7 @@ struct Rates {
 
 impl Diagnostics {
     /// Installs the logger for the node `name`. Returns true if messages are to be logged.
-    pub fn install(log: &Log, logging: &Logging, limits: &Limits, name: &str) -> bool {
+    pub fn install(log: &Log, logging: &LoggingConfig, limits: &Limits, name: &str) -> bool {
         let filter = env_logger::Builder::new()
             .filter_level(logging.level)
             .filter_module(COUNTERS, log::LevelFilter::Info)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::config::Logging;
+use crate::config::LoggingConfig;
 use crate::counters::counters;
 use crate::limits::Limits;
 use crate::net::limits::{LOG_BUFFER, LOG_RETRY};
@@ -56,7 +56,7 @@ impl Log {
     /// # Errors
     ///
     /// If the directory cannot be created or the file cannot be opened for appending.
-    pub fn open(logging: &Logging, limits: &Limits, name: &str) -> io::Result<Self> {
+    pub fn open(logging: &LoggingConfig, limits: &Limits, name: &str) -> io::Result<Self> {
         let path = logging.directory.join(format!("{name}.log"));
         let located = |error: io::Error| {
             io::Error::new(

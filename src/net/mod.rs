@@ -26,7 +26,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::config::{Config, Node as ConfiguredNode};
+use crate::config::{Config, NodeConfig};
 use crate::endpoint::Host;
 use crate::http::Server;
 use crate::limits::Limits;
@@ -107,12 +107,12 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
 pub fn check(config: &Config) -> io::Result<Vec<String>> {
     assemble::places(config, word(&random()?, 24))?;
     let Some(files) = &config.peers.tls else { return Ok(Vec::new()) };
-    let (here, elsewhere): (Vec<&ConfiguredNode>, _) =
+    let (here, elsewhere): (Vec<&NodeConfig>, _) =
         config.nodes.iter().partition(|node| files.key_of(&node.name).exists());
     for node in here {
         PeerTlsConfig::load(files, &node.name)?;
     }
-    let warning = |node: &ConfiguredNode| {
+    let warning = |node: &NodeConfig| {
         let path = files.key_of(&node.name);
         format!("{} cannot start on this machine: {} does not exist", node.name, path.display())
     };

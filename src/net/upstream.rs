@@ -18,7 +18,7 @@ use rustls::{ClientConfig, RootCertStore};
 use slab::Slab;
 use socket::Socket;
 
-use crate::config::Server;
+use crate::config::ProviderServer;
 use crate::endpoint::{Host, Url};
 use crate::net::limits::{ATTEMPT_DELAY, MAX_ATTEMPTS, READ_CHUNK, UPSTREAM_READS_PER_TURN};
 use crate::places::http::Eof;
@@ -88,7 +88,7 @@ impl Upstream {
     /// # Errors
     ///
     /// If `ca_file` cannot be read or contains no certificate.
-    pub fn new(server: &Server) -> io::Result<Self> {
+    pub fn new(server: &ProviderServer) -> io::Result<Self> {
         let url = server.url.clone();
         let tls = if url.tls {
             let name = match &url.host {
@@ -544,7 +544,8 @@ mod tests {
     fn a_request_that_cannot_be_written_goes_elsewhere_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let mut upstream = Upstream::new(&Server { url: url.clone(), ca_file: None }).unwrap();
+        let mut upstream =
+            Upstream::new(&ProviderServer { url: url.clone(), ca_file: None }).unwrap();
         let limits = PlacesLimits::default();
         let provider = Provider::Overpass;
         let mut client = Client::new(Settings { provider, url, key: None, limits, seed: 0 });

@@ -25,7 +25,7 @@ use ring::hmac;
 pub use session::{Blocked, Handled, Input, LineSession, Next, PeerInfo};
 
 use crate::counters::counters;
-use crate::herd::directory::AHEAD as PREFETCH_BATCH;
+use crate::herd::directory::PREFETCH_BATCH;
 use crate::herd::handshake::Nonce;
 use crate::herd::link::ConnectionId;
 use crate::herd::{Herd, LinkId};
@@ -283,7 +283,7 @@ impl Node {
     pub fn prefetch<'c>(&self, clients: impl Iterator<Item = &'c [u8]>) {
         let mut clients = clients.peekable();
         while clients.peek().is_some() {
-            self.herd.directory.touch(clients.by_ref().take(PREFETCH_BATCH));
+            self.herd.directory.prefetch(clients.by_ref().take(PREFETCH_BATCH));
         }
     }
 }

@@ -7,7 +7,7 @@ use super::CLIENT_BYTES_PER_TURN;
 use super::replies::Replies;
 use super::{Answer, Event, Node, legacy};
 use crate::herd::LinkId;
-use crate::herd::directory::{AHEAD as PREFETCH_BATCH, MAX_RECORD};
+use crate::herd::directory::{MAX_RECORD, PREFETCH_BATCH};
 use crate::herd::handshake::{Handshake, MAX_HANDSHAKE_LINE, Transport};
 use crate::herd::link::ConnectionId;
 use crate::protocol::command::client_of;
@@ -411,6 +411,6 @@ fn prefetch(node: &Node, input: &[u8]) -> usize {
         end = at + 1;
         line
     });
-    node.herd.directory.touch(lines.take(PREFETCH_BATCH).filter_map(client_of));
+    node.herd.directory.prefetch(lines.take(PREFETCH_BATCH).filter_map(client_of));
     if end == 0 { input.len() } else { end }
 }

@@ -166,9 +166,9 @@ fn a_handshake_under_any_other_name_is_treated_as_a_client() {
         let (herd, _listener) = with_fake_neighbor(secret, "");
         for (count, (from, to, why)) in [
             ("Nobody", "A", "is not in this herd"),
-            ("Far", "A", "is no neighbour of this node"),
-            ("A", "A", "is no neighbour of this node"),
-            ("False", "Far", "dialled another node"),
+            ("Far", "A", "is not a neighbor of this node"),
+            ("A", "A", "is not a neighbor of this node"),
+            ("False", "Far", "dialed a different node"),
         ]
         .into_iter()
         .enumerate()
@@ -211,7 +211,7 @@ fn a_command_on_a_link_closes_it() {
         let received = peer.rest();
         let has = |word: &[u8]| received.split(|&b| b == b'\n').any(|line| line.starts_with(word));
         assert!(!has(b"?") && !has(b"AT False") && !has(b"{"), "{}", show(&received));
-        herd.wait_for_log("A", &["False", "no message", "link closed"]);
+        herd.wait_for_log("A", &["False", "not a valid message", "link closed"]);
         assert!(!stores(&herd, "evil"));
     }
 }

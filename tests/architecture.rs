@@ -1,7 +1,7 @@
-//! The architecture, enforced: which module may import which, what the core must not use, and that
-//! the documentation shows the same limits as the program.
+//! The map of the house, kept true: who may import whom, what the core must not know, and that
+//! the documentation lists the limits of the program.
 //!
-//! The sources are read as tokens, not compiled: paths count wherever they occur, in `use`, in an
+//! The sources are read as tokens, not compiled: paths count wherever they stand, in `use`, in an
 //! expression or in the arguments of a macro.
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests, helpers are part of them")]
@@ -10,8 +10,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The siblings that each top-level module may use: net → http → node → {herd, places} → protocol.
-/// `config` is for the programs and for `net`, which assembles the core from it.
+/// What each module at the top of the crate may use of its siblings. The arrows of the house:
+/// net → web → node → {herd, places} → protocol; `config` and `limits` are for all but the protocol,
+/// which needs nothing.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("rng", &[]),
@@ -27,27 +28,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["endpoint", "message_log", "limits"]),
     ("herd", &["text", "counters", "rng", "protocol", "message_log", "limits"]),
     ("places", &["text", "counters", "rng", "endpoint", "time", "limits"]),
-    (
-        "node",
-        &[
-            "herd",
-            "places",
-            "message_log",
-            "counters",
-            "histogram",
-            "protocol",
-            "limits",
-            "ids",
-            "time",
-        ],
-    ),
-    (
-        "http",
-        &[
-            "text", "endpoint", "node", "herd", "places", "counters", "protocol", "limits", "ids",
-            "time",
-        ],
-    ),
+    ("node", &["herd", "places", "message_log", "counters", "histogram", "protocol", "limits"]),
+    ("http", &["text", "endpoint", "node", "herd", "places", "counters", "protocol", "limits"]),
     (
         "net",
         &[
@@ -62,15 +44,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "protocol",
             "config",
             "limits",
-            "ids",
-            "time",
         ],
     ),
     ("cli", &["http", "config", "message_log", "limits"]),
     ("bench", &["text", "rng", "cli", "protocol", "config", "limits"]),
 ];
 
-/// The modules that are pure functions of their input.
+/// The modules that are a pure function of what they are given.
 const CORE: &[&str] = &[
     "text",
     "rng",
@@ -140,9 +120,9 @@ fn the_documentation_shows_the_limits_of_the_program() {
     assert_eq!(table, actual, "put the output of proxy-herd --limits between the markers");
 }
 
-/// The checks find what they forbid, however it is written.
+/// The rules see what they are to forbid, however it is written.
 #[test]
-fn violations_are_found_in_every_spelling() {
+fn planted_violations_are_found() {
     for (path, code) in [
         ("places/google.rs", "use crate::herd::Herd;"),
         ("places/google.rs", "use crate::config::Config;"),
@@ -216,13 +196,14 @@ fn impurities(file: &Source) -> Vec<String> {
     wrong.into_iter().collect()
 }
 
-/// A file of `src` and every path in it.
+/// A file of `src`, and every path that stands in it.
 struct Source {
     /// Relative to `src`.
     path: String,
-    /// The top-level module that it belongs to.
+    /// The module at the top of the crate that it belongs to.
     layer: String,
-    /// Absolute if they begin with `crate`, `self` or `super`, or are imported by a `use` of this file.
+    /// Absolute where they begin with `crate`, `self` or `super`, or are imported by a `use` of
+    /// this file.
     paths: Vec<Vec<String>>,
 }
 
@@ -234,10 +215,10 @@ impl Source {
     }
 }
 
-/// The crate roots: that of the library only lists the modules.
+/// The root of the library, which only lists the modules, and those of the programs.
 const ROOTS: &[&str] = &["lib.rs", "main.rs", "bin/herd-bench.rs"];
 
-/// All files of the library except its root.
+/// All files of the library but its root.
 fn sources() -> Vec<Source> {
     let src = root().join("src");
     let mut folders = vec![src.clone()];
@@ -354,7 +335,7 @@ struct Paths<'t> {
     inline: Vec<usize>,
     depth: usize,
     found: Vec<Vec<String>>,
-    /// The names that a `use` of this file defines, and their paths.
+    /// What `use` made of a name of this file.
     names: Vec<(String, Vec<String>)>,
 }
 
@@ -392,7 +373,7 @@ impl<'t> Paths<'t> {
                 self.inline.push(self.depth);
                 self.at += 2;
             }
-            // `use<'a>` in a bound is not an import.
+            // `use<'a>` in a bound is another thing.
             "use" if self.peek(1) != "<" => {
                 self.at += 1;
                 self.use_tree(&[]);
@@ -425,7 +406,7 @@ impl<'t> Paths<'t> {
         }
     }
 
-    /// Reads what follows `use`, or is in its braces after `prefix`.
+    /// What follows `use`, or stands in its braces behind `prefix`.
     fn use_tree(&mut self, prefix: &[String]) {
         let mut path = prefix.to_vec();
         loop {
@@ -464,7 +445,7 @@ impl<'t> Paths<'t> {
     fn import(&mut self, path: Vec<String>, name: Option<String>) {
         let path = self.absolute(path);
         let name = name.or_else(|| path.last().cloned()).unwrap_or_default();
-        // A module of std is followed by its name; the path of a type is complete here.
+        // A module of std by its own name is followed; a type by its name is found here already.
         if path[0] == "std" || path[0] == "core" {
             self.names.push((name, path.clone()));
         }

@@ -1,4 +1,4 @@
-"""Statistics of the requests to the emulator."""
+"""What was asked of the emulator."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import collections
 import threading
 from typing import Dict, Optional
 
-RECENT = 64  # requests that are listed individually
+RECENT = 64  # requests that are told about one by one
 
 
 class Stats:
-    """Counters for assertions in tests. `reset` clears everything except the gauges `open` and
-    `in_flight`."""
+    """Counts of everything a test may want to assert. The gauges `open` and `in_flight` survive
+    `reset`; the rest begins anew."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

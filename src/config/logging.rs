@@ -8,7 +8,7 @@ use crate::message_log::Format;
 
 /// The settings of the log.
 #[derive(Debug, Clone)]
-pub struct LoggingConfig {
+pub struct Logging {
     /// Least severe level that is logged.
     pub level: log::LevelFilter,
     /// Format of a line.
@@ -19,7 +19,7 @@ pub struct LoggingConfig {
     pub benchmark_filename: Option<PathBuf>,
 }
 
-impl LoggingConfig {
+impl Logging {
     pub(super) const KEYS: &[&str] = &["level", "filename", "format", "directory"];
 
     pub(super) fn read(section: &Section) -> Result<Self, Error> {

@@ -1,8 +1,8 @@
-//! Eviction from a full directory.
+//! Who goes when the directory is full.
 //!
-//! The directory keeps the top K clients by (order of records, client). This is a function of the
-//! records alone, so nodes that have received the same records keep the same clients. Eviction of
-//! the least recently used client would not converge.
+//! The clients kept are the top K by (order of records, client): a function of the records alone,
+//! so nodes that have seen the same records keep the same clients. Least-recently-used would not
+//! converge.
 
 use core::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,23 +10,23 @@ use std::collections::BinaryHeap;
 use super::slots::Slot;
 use crate::protocol::time::Nanos;
 
-/// A client and its sort key when it was entered. Records are only replaced by newer ones, so an
-/// entry is a lower bound. An outdated entry is replaced when it reaches the top of the heap.
+/// A client as it stood when it was entered. Its record only ever moves up, so an entry is a lower
+/// bound; one that turns out to be outdated is entered again where it stands now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
     /// `min(time, received + Δ)`.
     pub rank: Nanos,
-    /// Time given by the client.
+    /// The client's time.
     pub time: Nanos,
-    /// Wall clock of the receiving node.
+    /// The receiving node's time.
     pub received: Nanos,
-    /// Herd-wide hash of the client, the tie-breaker, which is identical on all nodes.
+    /// Herd-wide hash of the client: the tie between clients, alike on all nodes.
     pub client_hash: u64,
-    /// Slot of the client on this node.
+    /// Where it is here.
     pub slot: Slot,
 }
 
-/// A min-heap of candidates. Updates of clients do not modify it.
+/// A heap of candidates, least first. An update of a client does not touch it.
 #[derive(Default)]
 pub struct Candidates {
     heap: BinaryHeap<Reverse<Candidate>>,
@@ -35,30 +35,30 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Returns the number of entries, including outdated ones.
+    /// Entries, outdated ones included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.heap.len()
     }
 
-    /// Returns whether there are no entries.
+    /// Whether there is no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.heap.is_empty()
     }
 
-    /// Adds a candidate.
+    /// Enters a candidate.
     pub fn push(&mut self, candidate: Candidate) {
         self.heap.push(Reverse(candidate));
     }
 
-    /// Returns the least entry, which may be outdated.
+    /// The least entry, outdated or not.
     #[must_use]
     pub fn least(&self) -> Option<Candidate> {
         self.heap.peek().map(|Reverse(candidate)| *candidate)
     }
 
-    /// Removes the least entry.
+    /// Drops the least entry.
     pub fn pop(&mut self) {
         self.heap.pop();
     }

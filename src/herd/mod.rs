@@ -1,11 +1,9 @@
-//! Replication: stores the newest record of every client and exchanges records with other nodes.
-//! Pure.
+//! The herd: who holds which record, and how nodes bring it to one another. Pure.
 //!
-//! [`Herd`] is a state machine. Input: [`Herd::hear`] for an IAMAT of a client, [`Herd::receive`]
-//! for a line of a link, [`Herd::established`], [`Herd::closed`] and [`Herd::dial_failed`] for the
-//! state of connections, and [`Herd::handle_timeout`] at the time of [`Herd::poll_timeout`].
-//! Output: [`Herd::fill`] for the bytes to send on a link, and [`Herd::poll_action`] for
-//! connections to dial or close.
+//! [`Herd`] is the whole of it. In: [`Herd::hear`] for a client's IAMAT, [`Herd::receive`] for a
+//! line of a link, [`Herd::established`], [`Herd::closed`] and [`Herd::dial_failed`] for what
+//! became of connections, [`Herd::handle_timeout`] when [`Herd::poll_timeout`] says so. Out:
+//! [`Herd::fill`] for the bytes a link owes, [`Herd::poll_action`] for what the shell is to do.
 
 pub mod anti_entropy;
 pub mod digest;
@@ -46,26 +44,26 @@ const SWEEP_SLOTS: u32 = 20_000;
 /// Pause between two sweeps: a directory of a million clients is examined in five seconds.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// An edge of this node: an index into [`Herd::links`].
+/// An edge of this node: a place in [`Herd::links`].
 pub type LinkId = usize;
 
-/// Times of links.
+/// How patient links are.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// Interval between pings.
+    /// Between two pings.
     pub keepalive: Duration,
-    /// Silence after which a link is closed.
+    /// Silence after which a link is dead.
     pub timeout: Duration,
-    /// Maximum pause between redials.
+    /// Longest pause between attempts to reach a neighbour.
     pub redial_max: Duration,
-    /// Interval between digest checks on a link.
+    /// Between two checks of digests on a link.
     pub antientropy_interval: Duration,
 }
 
-/// An action that the event loop must perform.
+/// What the shell is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Dial the neighbor of this link.
+    /// Connect to the neighbour of this link.
     Dial(LinkId),
     /// Close this connection.
     Close(ConnectionId),
@@ -107,35 +105,35 @@ counters! {
     }
 }
 
-/// The replication state of this node.
+/// This node's part of the herd.
 pub struct Herd {
     identity: Identity,
     timing: Timing,
-    /// The stored records.
+    /// The records.
     pub directory: Directory,
     routes: Routes,
     links: Vec<Link>,
     fetches: Fetches,
     /// Slots that changed since [`Herd::poll_changed`] last returned them; `None` if not watched.
     watched: Option<SlotQueue>,
-    /// Link by node id, for neighbors.
+    /// The link to a node, if it is a neighbour.
     link_to: Vec<Option<LinkId>>,
     actions: VecDeque<Action>,
-    /// Counters of replication.
+    /// What has happened so far.
     pub counters: Counters,
-    /// Whether the links of this node have changed since they were last advertised.
+    /// Whether this node's links have changed since the herd was told of them.
     changed: bool,
-    /// When they may be advertised again.
+    /// When it may be told of them again.
     tell_at: Duration,
-    /// Time of the next sweep for expired records.
+    /// When expired records are looked for again.
     sweep_at: Duration,
     /// Jitter of redials.
     jitter: Rng,
 }
 
 impl Herd {
-    /// Creates the state of the node `identity`, which dials all neighbors at once.
-    /// `seed_compatible` lists the neighbors that are original servers.
+    /// The herd as `identity` sees it. `seed_compatible` are those of its neighbours that are the
+    /// seed's servers. Everything is dialled at once.
     #[must_use]
     pub fn new(
         identity: Identity,
@@ -172,37 +170,37 @@ impl Herd {
         }
     }
 
-    /// Returns the identity of this node.
+    /// Who this node is.
     #[must_use]
     pub const fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Returns the links to all neighbors.
+    /// This node's edges.
     #[must_use]
     pub fn links(&self) -> &[Link] {
         &self.links
     }
 
-    /// Returns the graph of the herd.
+    /// Who is linked with whom.
     #[must_use]
     pub const fn routes(&self) -> &Routes {
         &self.routes
     }
 
-    /// Returns the name of the neighbor of a link.
+    /// The name of a link's neighbour.
     #[must_use]
     pub fn peer_name(&self, link: LinkId) -> &[u8] {
         self.identity.name(self.links[link].peer)
     }
 
-    /// Returns the link to the node `peer`, if it is a neighbor.
+    /// The link to the node `peer`.
     #[must_use]
     pub fn link_to(&self, peer: NodeId) -> Option<LinkId> {
         self.link_to[usize::from(peer)]
     }
 
-    /// Applies an update received from a local client, and floods it if it is newer.
+    /// A client of this node says where it is. News is flooded.
     pub fn hear(&mut self, record: &Record<'_>, now: Nanos) -> Offer {
         let offer = self.directory.offer(record, Source::Client, now);
         if let Offer::News(slot) = offer {
@@ -211,11 +209,11 @@ impl Herd {
         offer
     }
 
-    /// Processes a line received on a link.
+    /// Takes a line of a link.
     ///
     /// # Errors
     ///
-    /// A protocol error, which is the reason for which the link must be closed.
+    /// What is wrong with it: the peer does not speak the protocol, and the shell closes the link.
     pub fn receive(
         &mut self,
         link: LinkId,
@@ -226,11 +224,11 @@ impl Herd {
         message_log: &mut MessageLog,
     ) -> Result<(), &'static str> {
         let peer = self.links[link].peer;
-        // Another connection may have replaced this one in the meantime.
+        // Another connection may have taken the place of this one a moment ago.
         let up = self.links[link].up.as_mut().filter(|up| up.connection == connection);
         let Some(up) = up else { return Ok(()) };
         up.heard = now;
-        let message = Message::parse(line).ok_or("it sent a line that is not a valid message")?;
+        let message = Message::parse(line).ok_or("it sent a line that is no message")?;
         let repair = up.repair.take();
         match message {
             Message::Record(record) => {
@@ -285,7 +283,7 @@ impl Herd {
         }
     }
 
-    /// Applies a record received on `link`; `repair` is set if anti-entropy sent it.
+    /// Takes a record from the neighbour of `link`; `repair` if anti-entropy brought it.
     pub fn receive_record(
         &mut self,
         link: LinkId,
@@ -318,11 +316,11 @@ impl Herd {
         }
     }
 
-    /// Queues `slot` for the neighbors to which this node must forward it.
+    /// Queues what is in `slot` for those who are to have it from this node.
     ///
-    /// A record that arrived along the tree of its origin is forwarded along that tree, and any
-    /// other record to all neighbors except the sender. Original servers, and neighbors that have
-    /// not advertised their link yet, are not part of any tree and receive every record.
+    /// Along the tree of its origin, if the record came that way; to everybody but the sender, if
+    /// there is any doubt. Outside the trees, and always to get it, are servers of the seed and
+    /// neighbours that are linked and have not told the herd so yet.
     fn forward(&mut self, slot: Slot, origin: NodeId, from: Option<LinkId>, repaired: bool) {
         self.mark_changed(slot);
         let parent = from.map(|link| self.links[link].peer);
@@ -347,28 +345,27 @@ impl Herd {
     fn compare_clocks(&mut self, link: LinkId, id: u64, theirs: Nanos, clock: Nanos) {
         let Some(up) = &mut self.links[link].up else { return };
         let Some((pinged, sent)) = up.pinged else { return };
-        // Only the last of several pings received together is answered, which answers all of them.
+        // Of pings that come together only the last is answered, which answers those before it.
         if !(pinged..=up.pings).contains(&id) {
             return;
         }
         up.pinged = None;
-        // Wrong once if the wall clock is stepped in between.
+        // A clock that is set meanwhile makes it wrong once.
         up.round_trip = Some(Duration::from_nanos((clock - sent).max(0) as u64));
         if up.sums_sent_at.is_some_and(|ping| ping < id) {
             up.sums_sent_at = None;
             up.exchange.not_contradicted();
         }
-        // The offset assumes that the peer read its clock halfway between ping and pong. The real
-        // time is unknown within the round trip, which takes seconds if a long queue delays the
-        // ping.
+        // The peer's clock against ours half way between question and answer. Where between the two
+        // it was read is not known: behind a long queue that may be seconds.
         let offset = theirs - (sent + clock).div_euclid(2);
-        let uncertainty = (clock - sent).abs().div_euclid(2);
-        let is_off = offset.abs() - uncertainty > self.identity.rules.max_clock_offset / 2;
+        let in_doubt = (clock - sent).abs().div_euclid(2);
+        let is_off = offset.abs() - in_doubt > self.identity.rules.max_clock_offset / 2;
         if is_off && !up.clock_is_off {
             self.counters.clock_offset_warnings += 1;
             log::warn!(
                 "the clocks of {} and this node are {:.1} s apart, more than half of max_clock_offset; \
-                 synchronize them: beyond max_clock_offset, updates are answered but not stored",
+                 set them right: beyond max_clock_offset a node answers IAMATs and stores nothing",
                 self.identity.name(self.links[link].peer).escape_ascii(),
                 offset as f64 / 1e9
             );
@@ -386,7 +383,7 @@ impl Herd {
         mut names: &[u8],
         now: Duration,
     ) {
-        // Nodes that are not configured here are not part of the graph.
+        // Nodes that are not in this node's configuration are no part of its graph.
         let Some(origin) = self.identity.node(origin) else { return };
         if self.routes.knows(origin, sequence) {
             return;
@@ -408,7 +405,7 @@ impl Herd {
         }
     }
 
-    /// Returns the established links to neighbors that implement the herd protocol.
+    /// The links whose neighbours take part in all this.
     fn ups(&mut self) -> impl Iterator<Item = (LinkId, &mut Up)> {
         let links = self.links.iter_mut().enumerate();
         links.filter(|(_, link)| !link.seed_compatible).filter_map(|(at, link)| {
@@ -417,41 +414,37 @@ impl Herd {
         })
     }
 
-    /// Queues the link state of `origin` for all neighbors except that of `but`.
+    /// Tells the link state of `origin` to all neighbours but one.
     fn tell(&mut self, origin: NodeId, but: Option<LinkId>) {
         for (_, up) in self.ups().filter(|(at, _)| but != Some(*at)) {
             up.tell.insert(origin.into());
         }
     }
 
-    /// Starts a sync on all links, because an edge was lost that may have had records in flight.
+    /// An edge is lost, and records may have been on their way through it: all links compare what
+    /// they have.
     fn resync(&mut self) {
         for (_, up) in self.ups() {
             up.exchange.open(Purpose::Sync);
         }
     }
 
-    /// Releases the fetch claims of `peer` after its connection has changed.
+    /// `peer` has gone: others may be asked for what it was.
     fn release(&mut self, peer: NodeId) {
         if self.fetches.release(peer) {
             self.fetch_on();
         }
     }
 
-    /// Resumes links that have left records to another link.
+    /// Links that have left something to another compare again.
     fn fetch_on(&mut self) {
         for (_, up) in self.ups() {
             up.exchange.go_on();
         }
     }
 
-    /// Registers a connection whose handshake with `peer` has succeeded. Returns the link, or
-    /// `None` if the existing connection is kept and this one must be closed.
-    ///
-    /// If the peer has not restarted and both ends have dialed within [`DIAL_RACE`], the connection
-    /// dialed by the node with the lesser name is kept, so that both ends keep the same one. In all
-    /// other cases, the new connection replaces the old one: a peer only redials after it has given
-    /// the old one up.
+    /// A connection has become a link with `peer`. Returns the link, or `None` where the one that
+    /// stands already is the better one and this connection is to be closed.
     pub fn established(
         &mut self,
         connection: ConnectionId,
@@ -478,7 +471,7 @@ impl Herd {
         }
         let mut up = Up::new(connection, boot, dialled, now);
         if link.seed_compatible {
-            // An original server cannot request records, and ignores those that it has.
+            // It cannot say what it lacks, and ignores what it has.
             for slot in 0..self.directory.slots() {
                 up.flood.push(slot);
             }
@@ -500,16 +493,16 @@ impl Herd {
         Some(at)
     }
 
-    /// Handles the loss of the connection of a link.
+    /// The connection of a link is gone.
     pub fn closed(&mut self, at: LinkId, connection: ConnectionId, now: Duration) {
         let link = &mut self.links[at];
         if !link.up.as_ref().is_some_and(|up| up.connection == connection) {
-            return; // another connection has replaced it
+            return; // another connection has taken its place
         }
         self.lose(at, now);
     }
 
-    /// Handles a failed dial or a refused handshake.
+    /// An attempt to reach the neighbour of `at` has failed, or its handshake was refused.
     pub fn dial_failed(&mut self, at: LinkId, now: Duration) {
         let jitter = self.jitter.bits() as u8;
         self.links[at].back_off(now, self.timing.redial_max, jitter);
@@ -525,7 +518,7 @@ impl Herd {
         self.links_changed(now);
     }
 
-    /// Updates the graph after a change of the links of this node.
+    /// This node's links have changed: the herd is to know.
     fn links_changed(&mut self, now: Duration) {
         let up = self
             .links
@@ -540,7 +533,7 @@ impl Herd {
         self.tell_changes(now);
     }
 
-    /// Advertises the links of this node, at most once per [`LINKS_PAUSE`].
+    /// Tells the herd of this node's links, unless it has been told a moment ago.
     fn tell_changes(&mut self, now: Duration) {
         if self.changed && self.tell_at <= now {
             self.changed = false;
@@ -549,14 +542,13 @@ impl Herd {
         }
     }
 
-    /// Returns whether `link` has output to send.
+    /// Whether `link` has something to send.
     #[must_use]
     pub fn has_output(&self, link: LinkId) -> bool {
         self.links[link].up.as_ref().is_some_and(Up::has_output)
     }
 
-    /// Appends output of `link` until `out` has at least `limit` bytes. Order: pong, ping, link
-    /// states, flooded records, anti-entropy.
+    /// Appends what `link` owes its peer to `out`, until `out` has `limit` bytes or a little more.
     pub fn fill(
         &mut self,
         link: LinkId,
@@ -572,8 +564,7 @@ impl Herd {
         }
         if std::mem::take(&mut up.ping) {
             up.pings += 1;
-            // Measure from the oldest unanswered ping: if the round trip exceeds the ping interval,
-            // no pong would answer the last one.
+            // Where answers take longer than pings are apart, none would be to the last one.
             up.pinged.get_or_insert((up.pings, clock));
             push_ping(out, up.pings);
         }
@@ -583,8 +574,7 @@ impl Herd {
             let names = links.iter().map(|&node| self.identity.name(node));
             push_links(out, self.identity.name(node as NodeId), sequence, names);
         }
-        // A quarter of the output is reserved for anti-entropy, which updates would otherwise
-        // starve.
+        // Anti-entropy has a quarter for itself, or a stream of updates would starve it.
         let flood_limit = if up.exchange.has_output() { limit / 4 * 3 } else { limit };
         while out.len() < flood_limit {
             let Some(slot) = up.flood.pop() else { break };
@@ -616,7 +606,7 @@ impl Herd {
         }
     }
 
-    /// Returns when [`Herd::handle_timeout`] must be called next.
+    /// When [`Herd::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let of_link = |link: &Link| match &link.up {
@@ -639,7 +629,7 @@ impl Herd {
         links.chain(others.into_iter().flatten()).min()
     }
 
-    /// Performs what is due. `clock` is the wall clock, which determines expiry.
+    /// Does what is due. `clock` decides what has expired.
     pub fn handle_timeout(&mut self, now: Duration, clock: Nanos) {
         self.routes.handle_timeout(now);
         self.tell_changes(now);
@@ -666,7 +656,7 @@ impl Herd {
                 self.actions.push_back(Action::Close(up.connection));
                 self.counters.links_timed_out += 1;
                 log::warn!(
-                    "{} has been silent for {:?}; closing the link and redialing",
+                    "{} has been silent for {:?}; its link is closed and dialled again",
                     self.identity.name(link.peer).escape_ascii(),
                     self.timing.timeout
                 );
@@ -687,7 +677,7 @@ impl Herd {
         }
     }
 
-    /// Returns the next action for the event loop. Only a few per link are ever queued.
+    /// The next thing the shell is to do. At most a few per link are ever waiting.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }

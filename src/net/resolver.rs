@@ -1,4 +1,4 @@
-//! Name resolution on threads of its own: the system's resolver blocks.
+//! Names to addresses, off the loop: the system's resolver blocks.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -9,43 +9,43 @@ use std::thread;
 use mio::Waker;
 
 use crate::endpoint::Host;
-use crate::net::limits::LOOKUPS_EACH;
+use crate::limits::LOOKUPS_EACH;
 
-/// The result of a look-up.
+/// What was looked up for whom.
 pub struct Answer<K> {
-    /// The key that the caller gave.
+    /// The asker's name for the question.
     pub key: K,
-    /// The addresses in the resolver's order, or its error.
+    /// The addresses in the resolver's order, or what it said.
     pub addresses: io::Result<Vec<SocketAddr>>,
 }
 
-/// The channels to a resolver thread.
+/// The question that a thread is asked, and its answers.
 struct Thread<K> {
     questions: SyncSender<(K, String, u16)>,
     answers: Receiver<Answer<K>>,
 }
 
-/// A thread that calls the system's resolver. It is started for the first name.
+/// One thread that asks the system's resolver, started with the first name.
 pub struct Resolver<K> {
     waker: Arc<Waker>,
-    /// Most look-ups that can be queued.
+    /// Lookups that can wait.
     most: usize,
     thread: Option<Thread<K>>,
 }
 
 impl<K: Send + 'static> Resolver<K> {
-    /// A resolver for this number of `callers`. It wakes the loop when it has an answer.
+    /// A resolver for so many `askers`, which wakes the loop by `waker` when it has an answer.
     #[must_use]
-    pub const fn new(waker: Arc<Waker>, callers: usize) -> Self {
-        Self { waker, most: LOOKUPS_EACH * callers, thread: None }
+    pub const fn new(waker: Arc<Waker>, askers: usize) -> Self {
+        Self { waker, most: LOOKUPS_EACH * askers, thread: None }
     }
 
-    /// Returns the address of `host` if it is one. Otherwise starts a look-up, whose result
-    /// [`Resolver::poll`] will return.
+    /// The addresses of `host`, at once where it is an address; else they come with
+    /// [`Resolver::poll`].
     ///
     /// # Errors
     ///
-    /// If too many names are being looked up, or no thread can be started.
+    /// Where too many names are being looked up, or no thread can be had.
     pub fn resolve(&mut self, key: K, host: &Host, port: u16) -> io::Result<Option<SocketAddr>> {
         let name = match host {
             Host::Address(address) => return Ok(Some(SocketAddr::new(*address, port))),
@@ -59,7 +59,7 @@ impl<K: Send + 'static> Resolver<K> {
         })
     }
 
-    /// The next result.
+    /// The next answer, if there is one.
     pub fn poll(&mut self) -> Option<Answer<K>> {
         self.thread.as_ref()?.answers.try_recv().ok()
     }
@@ -72,7 +72,7 @@ impl<K: Send + 'static> Resolver<K> {
             thread::Builder::new().name("resolver".to_owned()).spawn(move || {
                 for (key, name, port) in asked {
                     let addresses = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
-                    // The loop has ended.
+                    // The loop has ended: so does this thread.
                     if answer.send(Answer { key, addresses }).is_err() || waker.wake().is_err() {
                         return;
                     }

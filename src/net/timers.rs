@@ -1,44 +1,43 @@
 //! Deadlines of connections.
 
 use core::cmp::Reverse;
+use core::time::Duration;
 use std::collections::BinaryHeap;
 
 use mio::Token;
 
-use crate::time::Instant;
-
-/// A heap of timers. A timer is a reminder to check, not a promise that something is due: a deadline
-/// that moves later, or a connection that closes, costs nothing until the timer fires.
+/// A heap of deadlines. An entry is a reminder to look, not a promise that something is due: a
+/// deadline that moves later, or a connection that has gone, costs nothing until its entry is up.
 #[derive(Default)]
 pub struct Timers {
-    heap: BinaryHeap<Reverse<(Instant, usize)>>,
+    heap: BinaryHeap<Reverse<(Duration, usize)>>,
 }
 
 impl Timers {
-    /// Sets a timer for `token`.
-    pub fn set(&mut self, when: Instant, token: Token) {
+    /// Reminds of `token` at `when`.
+    pub fn set(&mut self, when: Duration, token: Token) {
         self.heap.push(Reverse((when, token.0)));
     }
 
-    /// The number of timers, those of closed connections included.
+    /// Reminders, those of connections that have gone included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.heap.len()
     }
 
-    /// Retains only the timers for which `keep` returns true.
-    pub fn retain(&mut self, keep: impl Fn(Instant, Token) -> bool) {
-        self.heap.retain(|Reverse((when, token))| keep(*when, Token(*token)));
+    /// Forgets reminders that `wanted` does not want.
+    pub fn retain(&mut self, wanted: impl Fn(Duration, Token) -> bool) {
+        self.heap.retain(|Reverse((when, token))| wanted(*when, Token(*token)));
     }
 
-    /// The earliest timer.
+    /// The next reminder.
     #[must_use]
-    pub fn next(&self) -> Option<Instant> {
+    pub fn next(&self) -> Option<Duration> {
         self.heap.peek().map(|Reverse((when, _))| *when)
     }
 
-    /// Takes a timer that has fired.
-    pub fn pop(&mut self, now: Instant) -> Option<(Instant, Token)> {
+    /// Takes a reminder that is up.
+    pub fn pop(&mut self, now: Duration) -> Option<(Duration, Token)> {
         if self.next()? > now {
             return None;
         }

@@ -1,8 +1,9 @@
-//! The sockets of the places client: name resolution, connecting, TLS. The client decides what is
-//! requested on which connection; see the call order in [`crate::places::upstream`].
+//! The sockets of the places client: resolving, connecting, TLS. What is asked, and on which
+//! connection, the client decides; see the call order in [`crate::places::upstream`].
 
 mod socket;
 
+use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -18,14 +19,13 @@ use rustls::{ClientConfig, RootCertStore};
 use slab::Slab;
 use socket::Socket;
 
-use crate::config::ProviderServer;
+use crate::config::Server;
 use crate::endpoint::{Host, Url};
-use crate::net::limits::{ATTEMPT_DELAY, MAX_ATTEMPTS, READ_CHUNK, UPSTREAM_READS_PER_TURN};
+use crate::limits::{ATTEMPT_DELAY, MAX_ATTEMPTS, READ_CHUNK, UPSTREAM_READS_PER_TURN};
 use crate::places::http::Eof;
 use crate::places::upstream::{Client, ConnId, TransportError};
-use crate::time::Instant;
 
-/// The bit that distinguishes the tokens of these sockets from those of clients and peers.
+/// The bit that tells the tokens of these sockets from those of clients and peers.
 const MARK: usize = 1 << (usize::BITS - 1);
 
 /// The sockets of the places client.
@@ -34,44 +34,36 @@ pub struct Upstream {
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     sockets: Slab<Box<Socket>>,
     generation: u32,
-    /// Connections that are being established.
+    /// Connections that are being made.
     connecting: HashMap<ConnId, Connecting>,
-    /// Connections that wait for the host's addresses. One look-up serves them all: the resolver works
-    /// sequentially, so a look-up for each would make every connection later than the one before.
-    awaiting_dns: Vec<ConnId>,
-    /// Whether that look-up is under way.
+    /// Connections that wait for the host's addresses. One question serves them all: the resolver
+    /// answers one after the other, and each would be later than the last.
+    nameless: Vec<ConnId>,
+    /// That question is under way.
     looking_up: bool,
-    /// Connections that failed. Each next one starts with another address.
+    /// Connections that did not come about: each next one begins at another address.
     failed: usize,
-    /// The sockets of established connections.
+    /// The socket of a connection that stands.
     open: HashMap<ConnId, Token>,
-    /// Sockets that had more input than a turn allows.
-    ready_queue: VecDeque<Token>,
+    /// Sockets that had more to say than a turn allows.
+    again: VecDeque<Token>,
     inbound: Vec<u8>,
     request: Vec<u8>,
 }
 
-/// A connection that is being established ("happy eyeballs", RFC 8305, section 5):
-///
-/// ```text
-/// address 1  |-- TCP -- TLS --…
-/// address 2        |-- TCP -- TLS --| won: the other attempts are dropped
-/// address 3              |-- TCP --…
-///            0     1     2   × ATTEMPT_DELAY, or at once after a failure
-/// ```
-///
-/// The race ends when a TLS handshake is complete, not a TCP connection: a kernel also accepts
-/// connections for a server that hangs or is the wrong one.
+/// A connection in the making: addresses are tried one after the other, each with a head start
+/// (RFC 8305, section 5). The race ends when TLS stands, not when TCP does: a kernel takes
+/// connections also for a server that is stuck, or that is the wrong one.
 struct Connecting {
     addresses: VecDeque<SocketAddr>,
-    /// When the next address is tried while the last attempt is still under way.
-    next_at: Option<Instant>,
+    /// When the next address is tried though the last attempt goes on.
+    next_at: Option<Duration>,
     attempts: Vec<Token>,
     trouble: Option<TransportError>,
 }
 
 impl Connecting {
-    /// Records the failure of an attempt. The attempt that came furthest is reported in the end.
+    /// An attempt has failed. What is told in the end is of the attempt that came furthest.
     fn note(&mut self, trouble: TransportError) {
         if !matches!(
             (&self.trouble, &trouble),
@@ -83,19 +75,18 @@ impl Connecting {
 }
 
 impl Upstream {
-    /// The sockets for connections to `server`.
+    /// The sockets toward `server`.
     ///
     /// # Errors
     ///
-    /// If `ca_file` cannot be read or contains no certificate.
-    pub fn new(server: &ProviderServer) -> io::Result<Self> {
+    /// Where the extra authority cannot be read, or holds no certificate.
+    pub fn new(server: &Server) -> io::Result<Self> {
         let url = server.url.clone();
         let tls = if url.tls {
             let name = match &url.host {
                 Host::Address(address) => ServerName::from(*address),
-                Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| {
-                    io::Error::other(format!("{name} is not a valid host name for TLS"))
-                })?,
+                Host::Name(name) => ServerName::try_from(name.clone())
+                    .map_err(|_| io::Error::other(format!("{name} is no host name for TLS")))?,
             };
             Some((Arc::new(tls_config(server.ca_file.as_deref())?), name))
         } else {
@@ -107,36 +98,36 @@ impl Upstream {
             sockets: Slab::new(),
             generation: 0,
             connecting: HashMap::new(),
-            awaiting_dns: Vec::new(),
+            nameless: Vec::new(),
             looking_up: false,
             failed: 0,
             open: HashMap::new(),
-            ready_queue: VecDeque::new(),
+            again: VecDeque::new(),
             inbound: vec![0; READ_CHUNK],
             request: Vec::new(),
         })
     }
 
-    /// Returns true if `token` is of one of these sockets.
+    /// Whether `token` is of one of these sockets.
     #[must_use]
     pub const fn owns(token: Token) -> bool {
         token.0 & MARK != 0
     }
 
-    /// Returns true if a turn should follow at once.
+    /// Whether a turn should come at once.
     #[must_use]
     pub fn has_more(&self) -> bool {
-        !self.ready_queue.is_empty()
+        !self.again.is_empty()
     }
 
-    /// The next time to call [`Upstream::handle_timeout`].
+    /// When [`Upstream::handle_timeout`] wants to be called.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub fn poll_timeout(&self) -> Option<Duration> {
         self.connecting.values().filter_map(|connecting| connecting.next_at).min()
     }
 
-    /// Tries the next address if the last attempt takes long, and serves the sockets that are queued.
-    pub fn handle_timeout(&mut self, registry: &Registry, client: &mut Client, now: Instant) {
+    /// Gives the next address its turn where the last has taken too long.
+    pub fn handle_timeout(&mut self, registry: &Registry, client: &mut Client, now: Duration) {
         let due = |(id, connecting): (&ConnId, &Connecting)| {
             connecting.next_at.is_some_and(|at| at <= now).then_some(*id)
         };
@@ -144,34 +135,34 @@ impl Upstream {
         for id in due {
             self.attempt(id, registry, client, now);
         }
-        for _ in 0..self.ready_queue.len() {
-            let Some(token) = self.ready_queue.pop_front() else { break };
+        for _ in 0..self.again.len() {
+            let Some(token) = self.again.pop_front() else { break };
             if let Some(socket) = self.get(token) {
-                socket.queued = false;
+                socket.again = false;
             }
             self.serve(token, registry, client, now);
         }
     }
 
-    /// Opens, closes and writes to connections as the client asks. `look_up` returns an address that is
-    /// known, or starts a look-up whose result is passed to [`Upstream::resolved`].
+    /// Does what the client wants done with connections. What is to be looked up is handed to
+    /// `look_up`; its answer comes to [`Upstream::resolved`].
     pub fn poll(
         &mut self,
         registry: &Registry,
         client: &mut Client,
-        now: Instant,
+        now: Duration,
         mut look_up: impl FnMut(&Host, u16) -> io::Result<Option<SocketAddr>>,
     ) {
-        // After an immediate failure the client may want another connection, and no event comes.
+        // What fails at once may be wanted on another connection, and no event comes for it.
         while self.poll_once(registry, client, now, &mut look_up) {}
     }
 
-    /// Returns true if there was anything to do.
+    /// Returns whether there was anything to do.
     fn poll_once(
         &mut self,
         registry: &Registry,
         client: &mut Client,
-        now: Instant,
+        now: Duration,
         look_up: &mut impl FnMut(&Host, u16) -> io::Result<Option<SocketAddr>>,
     ) -> bool {
         let mut busy = false;
@@ -182,14 +173,14 @@ impl Upstream {
         while let Some(id) = client.poll_connect() {
             busy = true;
             if self.looking_up {
-                self.awaiting_dns.push(id);
+                self.nameless.push(id);
                 continue;
             }
             match look_up(&self.url.host, self.url.port) {
                 Ok(Some(address)) => self.connect(id, vec![address], registry, client, now),
                 Ok(None) => {
                     self.looking_up = true;
-                    self.awaiting_dns.push(id);
+                    self.nameless.push(id);
                 }
                 Err(error) => {
                     client.handle_failed(id, &TransportError::Resolve(error.to_string()), now);
@@ -211,21 +202,21 @@ impl Upstream {
         busy
     }
 
-    /// Takes the result of the look-up, for all connections that wait for it.
+    /// The resolver's answer, for all connections that wait for it.
     pub fn resolved(
         &mut self,
         addresses: io::Result<Vec<SocketAddr>>,
         registry: &Registry,
         client: &mut Client,
-        now: Instant,
+        now: Duration,
     ) {
         let addresses = match addresses {
-            Ok(addresses) if addresses.is_empty() => Err("the name has no address".to_owned()),
+            Ok(addresses) if addresses.is_empty() => Err("it has no address".to_owned()),
             Ok(addresses) => Ok(alternate(&addresses)),
             Err(error) => Err(error.to_string()),
         };
         self.looking_up = false;
-        for id in std::mem::take(&mut self.awaiting_dns) {
+        for id in std::mem::take(&mut self.nameless) {
             match &addresses {
                 Ok(addresses) => self.connect(id, addresses.clone(), registry, client, now),
                 Err(why) => client.handle_failed(id, &TransportError::Resolve(why.clone()), now),
@@ -239,7 +230,7 @@ impl Upstream {
         mut addresses: Vec<SocketAddr>,
         registry: &Registry,
         client: &mut Client,
-        now: Instant,
+        now: Duration,
     ) {
         client.handle_resolved(id);
         let first = self.failed % addresses.len().max(1);
@@ -250,8 +241,8 @@ impl Upstream {
         self.attempt(id, registry, client, now);
     }
 
-    /// Tries the next address, and the one after it if that fails at once.
-    fn attempt(&mut self, id: ConnId, registry: &Registry, client: &mut Client, now: Instant) {
+    /// Tries the next address, and the one behind it where that fails at once.
+    fn attempt(&mut self, id: ConnId, registry: &Registry, client: &mut Client, now: Duration) {
         loop {
             let Some(connecting) = self.connecting.get_mut(&id) else { return };
             let Some(address) = connecting.addresses.pop_front() else {
@@ -290,19 +281,19 @@ impl Upstream {
         let entry = self.sockets.vacant_entry();
         let token = Token(MARK | (self.generation as usize) << 32 | entry.key());
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        // Requests are small and urgent. If the option cannot be set, they still arrive.
+        // Requests are small and wanted now; where it cannot be set they still arrive.
         let _ = stream.set_nodelay(true);
         entry.insert(Box::new(Socket::new(stream, self.generation, id)));
         Ok(token)
     }
 
-    /// Handles an event of a socket.
+    /// Something may have become of a socket.
     pub fn handle_event(
         &mut self,
         event: &Event,
         registry: &Registry,
         client: &mut Client,
-        now: Instant,
+        now: Duration,
     ) {
         let Some(socket) = self.get(event.token()) else { return };
         let over = event.is_error() || event.is_read_closed();
@@ -311,7 +302,7 @@ impl Upstream {
         self.serve(event.token(), registry, client, now);
     }
 
-    fn serve(&mut self, token: Token, registry: &Registry, client: &mut Client, now: Instant) {
+    fn serve(&mut self, token: Token, registry: &Registry, client: &mut Client, now: Duration) {
         let Some(socket) = self.get(token) else { return };
         let id = socket.connection;
         if !socket.connected {
@@ -332,7 +323,7 @@ impl Upstream {
                 Ok(true) => {
                     self.first_ready(token, id);
                     client.handle_connected(id, now);
-                    // The caller polls the client afterwards.
+                    // What came of that is polled by the caller.
                 }
                 Err(error) => {
                     let trouble = TransportError::Tls(error.to_string());
@@ -340,10 +331,10 @@ impl Upstream {
                 }
             }
         }
-        self.transfer(token, id, client, now);
+        self.exchange(token, id, client, now);
     }
 
-    /// Ends the race of attempts: the others are dropped.
+    /// Of several attempts one is first: the others are dropped.
     fn first_ready(&mut self, token: Token, id: ConnId) {
         if let Some(connecting) = self.connecting.remove(&id) {
             for other in connecting.attempts {
@@ -362,7 +353,7 @@ impl Upstream {
         trouble: TransportError,
         registry: &Registry,
         client: &mut Client,
-        now: Instant,
+        now: Duration,
     ) {
         self.drop_socket(token);
         if let Some(connecting) = self.connecting.get_mut(&id) {
@@ -372,8 +363,8 @@ impl Upstream {
         }
     }
 
-    /// Sends requests, and passes responses to the client.
-    fn transfer(&mut self, token: Token, id: ConnId, client: &mut Client, now: Instant) {
+    /// Sends requests and hands responses to the client.
+    fn exchange(&mut self, token: Token, id: ConnId, client: &mut Client, now: Duration) {
         let Self { sockets, inbound, .. } = self;
         let Some(socket) = sockets.get_mut(key(token)) else { return };
         if let Err(error) = socket.send() {
@@ -417,14 +408,14 @@ impl Upstream {
                 },
             }
         }
-        if !std::mem::replace(&mut socket.queued, true) {
-            self.ready_queue.push_back(token);
+        if !std::mem::replace(&mut socket.again, true) {
+            self.again.push_back(token);
         }
     }
 
-    /// Closes a connection that the client does not need.
+    /// The client has no use for a connection.
     fn close(&mut self, id: ConnId) {
-        self.awaiting_dns.retain(|&waiting| waiting != id);
+        self.nameless.retain(|&nameless| nameless != id);
         if let Some(connecting) = self.connecting.remove(&id) {
             self.failed = self.failed.wrapping_add(1);
             for token in connecting.attempts {
@@ -459,8 +450,7 @@ const fn key(token: Token) -> usize {
     token.0 & u32::MAX as usize
 }
 
-/// The addresses, alternating between the two families, beginning with the resolver's first (RFC 8305,
-/// section 4).
+/// Addresses of the two families in turn, the resolver's first one first (RFC 8305, section 4).
 fn alternate(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (mut one, mut other): (VecDeque<_>, VecDeque<_>) =
@@ -473,9 +463,8 @@ fn alternate(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     order
 }
 
-/// TLS with Mozilla's certificate authorities and those of `ca_file`. Certificates are always
-/// verified; no setting turns that off. Sessions are resumed (RFC 8446, section 2.2) from rustls's
-/// bounded store of tickets.
+/// Mozilla's authorities, and those of `ca_file`. Certificates are always verified; there is no
+/// switch. Sessions are resumed (RFC 8446, section 2.2) from rustls's bounded memory of tickets.
 fn tls_config(ca_file: Option<&Path>) -> io::Result<ClientConfig> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = ca_file {
@@ -494,7 +483,7 @@ fn tls_config(ca_file: Option<&Path>) -> io::Result<ClientConfig> {
             found += 1;
         }
         if found == 0 {
-            return Err(located("contains no certificate".to_owned()));
+            return Err(located("it holds no certificate".to_owned()));
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -511,7 +500,6 @@ fn tls_config(ca_file: Option<&Path>) -> io::Result<ClientConfig> {
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
-    use std::time::Duration;
 
     use mio::{Events, Poll};
 
@@ -522,14 +510,14 @@ mod tests {
     use crate::places::upstream::Settings;
     use crate::places::{Question, Ticket};
 
-    const NOW: Instant = Instant::START;
+    const NOW: Duration = Duration::ZERO;
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"elements\":[]}";
 
-    /// Waits for the next events.
+    /// The next events, which must come.
     fn wait(poll: &mut Poll) -> Events {
         let mut events = Events::with_capacity(8);
         poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
-        assert!(!events.is_empty(), "no event within 10 s");
+        assert!(!events.is_empty(), "nothing happens");
         events
     }
 
@@ -538,14 +526,13 @@ mod tests {
         client.ask(Ticket(ticket), question, 5, NOW, &mut Vec::new());
     }
 
-    /// No event follows when a connection fails during a write, so its request is retried in the same
-    /// turn.
+    /// No event comes for a connection that has failed while it was written to: what becomes of
+    /// its request is decided in the same turn.
     #[test]
     fn a_request_that_cannot_be_written_goes_elsewhere_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let mut upstream =
-            Upstream::new(&ProviderServer { url: url.clone(), ca_file: None }).unwrap();
+        let mut upstream = Upstream::new(&Server { url: url.clone(), ca_file: None }).unwrap();
         let limits = PlacesLimits::default();
         let provider = Provider::Overpass;
         let mut client = Client::new(Settings { provider, url, key: None, limits, seed: 0 });
@@ -566,13 +553,13 @@ mod tests {
             client.poll_answer(&mut Vec::new());
             if client.stats().requests == 1 && served.is_none() {
                 let mut stream = listener.accept().unwrap().0;
-                stream.read_exact(&mut [0]).unwrap(); // respond to a request, not to a connection
+                stream.read_exact(&mut [0]).unwrap(); // nobody answers before being asked
                 stream.write_all(ANSWER).unwrap();
                 served = Some(stream);
             }
         }
 
-        // A reset that has arrived and has not been read yet.
+        // A reset that has arrived, and that nobody has looked at yet.
         let served = served.unwrap();
         socket2::SockRef::from(&served).set_linger(Some(Duration::ZERO)).unwrap();
         drop(served);
@@ -580,11 +567,11 @@ mod tests {
         ask(&mut client, 2, 20.0);
         upstream.poll(poll.registry(), &mut client, NOW, look_up);
         assert_eq!(client.stats().retries, 1);
-        assert_eq!(upstream.connecting.len(), 1, "a second connection is being established");
+        assert_eq!(upstream.connecting.len(), 1, "nobody makes the second connection");
     }
 
     #[test]
-    fn address_families_alternate() {
+    fn families_take_turns() {
         let addresses: Vec<SocketAddr> =
             ["[::1]:1", "[::2]:1", "[::3]:1", "10.0.0.1:1", "10.0.0.2:1"]
                 .iter()

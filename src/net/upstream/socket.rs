@@ -1,4 +1,4 @@
-//! A socket connected to a provider: TCP, then TLS if the URL says so, then bytes.
+//! One socket toward a provider: TCP, then TLS where there is to be any, then bytes.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
@@ -7,34 +7,33 @@ use mio::net::TcpStream;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
-use crate::net::connect::is_connected;
 use crate::net::tls::Tls;
 use crate::places::upstream::ConnId;
 
-/// A socket, from the start of the connect.
+/// A socket, from dialling to its end.
 pub struct Socket {
     stream: TcpStream,
     tls: Option<Tls>,
-    /// Distinguishes it from earlier sockets with the same key.
+    /// Tells it from others that had its place before.
     pub generation: u32,
-    /// The connection that it is, or is an attempt to establish.
+    /// What it is a connection, or an attempt at one, of.
     pub connection: ConnId,
-    /// Whether TCP is connected.
+    /// TCP stands.
     pub connected: bool,
-    /// Whether the TLS handshake, if there is one, is complete as well.
+    /// TLS stands too, if there is any.
     pub ready: bool,
-    /// Bytes to be sent.
+    /// What is to be sent.
     pub output: Vec<u8>,
-    /// A read may return something.
+    /// It may have something to say.
     pub readable: bool,
-    /// A write may be taken.
+    /// It may take something.
     pub writable: bool,
-    /// Whether it is queued for the next turn.
-    pub queued: bool,
+    /// Whether it is among those that had more to say.
+    pub again: bool,
 }
 
 impl Socket {
-    /// A socket whose connect has just been started.
+    /// A socket that has just been dialled.
     pub const fn new(stream: TcpStream, generation: u32, connection: ConnId) -> Self {
         Self {
             stream,
@@ -46,20 +45,33 @@ impl Socket {
             output: Vec::new(),
             readable: false,
             writable: false,
-            queued: false,
+            again: false,
         }
     }
 
-    /// Returns true once TCP is connected.
+    /// Whether TCP stands: readiness says that something happened, not what.
     pub fn finish_connect(&mut self) -> io::Result<bool> {
         if !self.writable && !self.readable {
             return Ok(false);
         }
-        self.connected = is_connected(&self.stream)?;
-        Ok(self.connected)
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        match self.stream.peer_addr() {
+            Ok(address) if self.stream.local_addr()? == address => {
+                // Nobody listens; the kernel gave the very port to this connection.
+                Err(io::ErrorKind::ConnectionRefused.into())
+            }
+            Ok(_) => {
+                self.connected = true;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
-    /// Continues the TLS handshake. Returns true once it is complete, or if `tls` is `None`.
+    /// Whether TLS stands, or there is to be none.
     pub fn finish_handshake(
         &mut self,
         tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
@@ -73,8 +85,8 @@ impl Socket {
                     none.insert(Tls::new(connection))
                 }
             };
-            match tls.handshake(&mut self.stream) {
-                // Bytes after the handshake may have arrived with it.
+            match tls.shake(&mut self.stream) {
+                // Bytes behind the handshake may have come with it.
                 Ok(()) => self.readable = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
@@ -84,7 +96,7 @@ impl Socket {
         Ok(true)
     }
 
-    /// Reads input. Returns the number of bytes; 0 is a clean end of the stream.
+    /// Reads what has come. Returns how many bytes; 0 is a clean end.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.tls {
             Some(tls) => tls.read(&mut self.stream, buffer),
@@ -113,7 +125,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Announces the end of this side's stream, if the socket takes it.
+    /// Tells the other end that nothing more comes, as far as the socket takes it now.
     pub fn end(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.end(&mut self.stream);

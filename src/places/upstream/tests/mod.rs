@@ -5,7 +5,6 @@ mod any_order;
 mod scenarios;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::*;
 use crate::limits::PlacesLimits;
@@ -17,10 +16,6 @@ const CANARY: &str = "canary-Key-0123";
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
-}
-
-fn at(ms: u64) -> Instant {
-    Instant::at(Duration::from_millis(ms))
 }
 
 /// One millisecond less.
@@ -57,7 +52,7 @@ fn bad_question() -> String {
 /// The shell. It does what the client requests, and records it.
 struct Shell {
     client: Client,
-    now: Instant,
+    now: Duration,
     /// Connections being established.
     connecting: Vec<ConnId>,
     /// Connections that are established.
@@ -65,9 +60,9 @@ struct Shell {
     /// The place of the question that a connection carries.
     asked: BTreeMap<ConnId, u32>,
     requests: Vec<u32>,
-    requested_at: Vec<Instant>,
+    requested_at: Vec<Duration>,
     answers: BTreeMap<u64, String>,
-    answered_at: BTreeMap<u64, Instant>,
+    answered_at: BTreeMap<u64, Duration>,
     next_ticket: u64,
     /// True if the host name is resolved immediately.
     has_address: bool,
@@ -84,7 +79,7 @@ impl Shell {
         };
         Self {
             client: Client::new(settings),
-            now: at(1_000_000),
+            now: ms(1_000_000),
             connecting: Vec::new(),
             open: Vec::new(),
             asked: BTreeMap::new(),

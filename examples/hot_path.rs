@@ -12,16 +12,18 @@ use std::time::{Duration, Instant};
 use proxy_herd::herd::handshake::Transport;
 use proxy_herd::limits::Limits;
 use proxy_herd::message_log::{Format, MessageLog};
-use proxy_herd::node::{Caller, LineSession, Node, Now};
+use proxy_herd::node::{Handled, Input, LineSession, Node, PeerInfo};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
 use proxy_herd::protocol::time::SECOND;
 use proxy_herd::testing;
+use proxy_herd::time::{self, Now, Wall};
 
 /// Commands per read.
 const PIPELINE: usize = 32;
 
-const NOW: Now = Now { elapsed: Duration::from_secs(1), clock: 1_621_464_828 * SECOND };
+const NOW: Now =
+    Now { instant: time::Instant::at(Duration::from_secs(1)), wall: Wall(1_621_464_828 * SECOND) };
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -72,13 +74,13 @@ struct HotPath {
     node: Node,
     /// Client session; unused if the input comes from a neighbor.
     session: LineSession,
-    input: Input,
+    input: Workload,
     out: Vec<u8>,
 }
 
 /// Where the executed lines come from.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Input {
+enum Workload {
     Client,
     /// Node 0, so that records are forwarded to node 2.
     Neighbor,
@@ -88,14 +90,14 @@ impl HotPath {
     fn new(kind: &str) -> Self {
         let mut node = node(kind == "logged");
         for peer in [0, 2] {
-            node.herd.established(peer.into(), peer, 1, true, NOW.elapsed);
+            node.herd.established(peer.into(), peer, 1, true, NOW.instant.uptime());
         }
-        let caller = Caller {
+        let caller = PeerInfo {
             transport: Transport { loopback: true, certified: None },
-            ..Caller::default()
+            ..PeerInfo::default()
         };
-        let session = LineSession::accepted(&node, 7, caller);
-        let input = if kind == "flood" { Input::Neighbor } else { Input::Client };
+        let session = LineSession::accepted(7, caller);
+        let input = if kind == "flood" { Workload::Neighbor } else { Workload::Client };
         Self { node, session, input, out: Vec::new() }
     }
 
@@ -103,26 +105,28 @@ impl HotPath {
     #[inline(never)] // scripts/instructions.sh counts the instructions of this symbol
     fn execute(&mut self, lines: &[u8]) -> usize {
         let Self { node, session, input, out } = self;
-        if *input == Input::Neighbor {
+        if *input == Workload::Neighbor {
             let mut start = 0;
             for end in memchr::memchr_iter(b'\n', lines) {
                 let Node { herd, message_log, .. } = &mut *node;
                 let line = &lines[start..end];
-                let received = herd.receive(0, 0, line, NOW.elapsed, NOW.clock, message_log);
+                let received =
+                    herd.receive(0, 0, line, NOW.instant.uptime(), NOW.wall.nanos(), message_log);
                 assert_eq!(received, Ok(()));
                 start = end + 1;
             }
         } else {
             let mut at = 0;
             while at < lines.len() {
-                let (consumed, _) = session.receive(node, &lines[at..], false, &NOW, out);
+                let input = Input { bytes: &lines[at..], ended: false, unsent: 0 };
+                let Handled { consumed, .. } = session.handle_input(node, input, &NOW, out);
                 assert!(consumed > 0, "the session makes progress");
                 at += consumed;
             }
         }
         for link in 0..2 {
             let Node { herd, message_log, .. } = &mut *node;
-            herd.fill(link, NOW.clock, out, usize::MAX, message_log);
+            herd.fill(link, NOW.wall.nanos(), out, usize::MAX, message_log);
         }
         node.message_log.clear();
         let written = out.len();
@@ -133,8 +137,8 @@ impl HotPath {
     fn update(&self, client: u64, place: u64, time: usize) -> String {
         let (latitude, longitude) = (place % 90_000_000, place % 180_000_000);
         let head = match self.input {
-            Input::Client => "IAMAT",
-            Input::Neighbor => "AT Bona +0.263873386",
+            Workload::Client => "IAMAT",
+            Workload::Neighbor => "AT Bona +0.263873386",
         };
         format!(
             "{head} client{client:08}.example.org +{:02}.{:06}-{:03}.{:06} 1621464827.{time:09}\n",

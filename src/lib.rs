@@ -1,4 +1,37 @@
-//! A herd of GPS tracking nodes: the map of the house is in ARCHITECTURE.md.
+//! A herd of nodes that take the locations of clients, flood them to one another, and answer what is
+//! near a client. See the README for what it does and ARCHITECTURE.md for why it is built this way.
+//!
+//! This library belongs to the programs `proxy-herd` and `herd-bench`, and to the tests. It makes no
+//! promise of API stability.
+//!
+//! # Map
+//!
+//! ```text
+//!           cli, bench        the two programs
+//!              │
+//!             net             event loop, sockets, TLS, files; assembles the core from `config`
+//!              │
+//! ┄┄┄┄┄┄┄┄┄┄┄┄┄┼┄┄┄┄┄┄┄┄┄┄┄┄┄ below: pure; no sockets, files, threads, clocks, logger or randomness
+//!             http            the HTTP side: requests, listings, events
+//!              │
+//!             node            sessions of the line protocol, replies in order
+//!            ╱    ╲
+//!         herd    places      records and links; what is near
+//!            ╲    ╱
+//!           protocol          lines, commands, records and their order
+//!
+//!   leaves: ids, time, endpoint, text, rng, counters, histogram, limits, message_log
+//! ```
+//!
+//! # Reading order
+//!
+//! 1. [`protocol::record`]: a record is its AT line, and which of two is newer.
+//! 2. [`herd::directory`], then [`herd`]: keeping the newest record per client, and flooding it.
+//! 3. [`node`]: a session, from bytes received to replies.
+//! 4. The event loop in `net/event_loop.rs`: the phases of a turn.
+//! 5. [`places::upstream`]: the same calling convention for the client of a places provider.
+//!
+//! docs/tour.md follows one command through these files.
 
 pub mod bench;
 pub mod cli;

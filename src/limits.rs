@@ -1,5 +1,5 @@
-//! Configurable limits live here, one `settings!` row each; fixed limits live next to the state
-//! machine they bound.
+//! Configurable limits live here, one `settings!` row each; fixed limits live in the module they
+//! bound, in its `limits.rs` if there are several.
 //!
 //! A row is the only description of its setting: the field with its documentation, the key in the
 //! file, the range check, and the output of `--check` and `--limits` are derived from it. A duration
@@ -31,89 +31,6 @@ pub const MAX_NODE_NAME: usize = 64;
 /// Longest API key or secret, in bytes, and the largest file that holds one. Keys have about 40
 /// bytes; a larger file is probably not the intended one.
 pub const MAX_SECRET_BYTES: usize = 4096;
-
-/// Bytes asked of the kernel in one read of a link. One such buffer serves all connections of the
-/// loop, so it is large enough to take many records in one system call.
-pub const READ_CHUNK: usize = 64 * 1024;
-
-/// Events taken from the kernel in one turn of the loop. More wait for the next turn.
-pub const EVENTS_PER_TURN: usize = 1024;
-
-/// Reads of one connection in one turn: a client that always has more to say shares the loop.
-pub const READS_PER_TURN: u32 = 4;
-
-/// Bytes of commands and replies that one client has of a turn; one reply may go over it. A pipeline
-/// of 256 IAMATs with long names is answered in one go, as are twenty of the longest WHATSATs, some
-/// hundreds of microseconds of work. Commands count, since an empty line has no reply.
-pub const CLIENT_BYTES_PER_TURN: usize = 128 * 1024;
-
-/// Bytes of commands and replies that all clients together have of a turn, twice: for what is new,
-/// and for those that had more to say. Some milliseconds of work, and then neighbours, deadlines and
-/// the log have their turn, however many clients there are.
-pub const TURN_BYTES: usize = 1 << 20;
-
-/// Bytes put together for a peer before they are written; also what a peer that does not read
-/// costs in this process.
-pub const LINK_BUFFER: usize = 64 * 1024;
-
-/// Bytes sent to one peer in one turn.
-pub const LINK_BYTES_PER_TURN: usize = 1 << 20;
-
-/// How long a connection over the limit is heard, if it may be a neighbour that is not linked:
-/// a peer speaks at once.
-pub const PROBATION: Duration = Duration::from_millis(200);
-
-/// Connections over the limit that are heard at the same time. One more ends the time of the
-/// oldest: in a storm of 10,000 connections a second each still has several milliseconds, and a
-/// peer on the same machine needs less than one.
-pub const MAX_PROBATIONS: usize = 64;
-
-/// Connections that the kernel holds until they are taken; it lowers this to its own
-/// `net.core.somaxconn`. The 128 of the standard library are full after 13 ms of 10,000 connects a
-/// second, and who finds no room tries again a second later.
-pub const LISTEN_BACKLOG: i32 = 4096;
-
-/// Descriptors of the process itself: standard streams, log, listener, readiness queue, signals.
-pub const OWN_DESCRIPTORS: usize = 24;
-
-/// Before the end of [`SHUTDOWN_TIMEOUT`], WHATSATs that still wait are told that they wait in
-/// vain, so that there is time to send that.
-pub const GIVE_UP_BEFORE_END: Duration = Duration::from_millis(500);
-
-/// Refused connections that are being told so at the same time; one more is closed without a word.
-pub const MAX_REFUSALS: usize = 64;
-
-/// How long a connection that the node ends is read on, so that unread input does not turn into a
-/// reset that eats the last reply.
-pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// From the signal to the end: what is owed then is owed to somebody who does not read.
-pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(1300);
-
-/// Pause before accepting is tried again when descriptors have run out.
-pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
-
-/// Bytes of the log that wait to be written.
-pub const LOG_BUFFER: usize = 64 * 1024;
-
-/// Longest time that a line of the log waits to be written.
-pub const LOG_FLUSH: Duration = Duration::from_millis(100);
-
-/// Pause before a log that could not be written is opened again.
-pub const LOG_RETRY: Duration = Duration::from_secs(1);
-
-/// Reads of one connection to a provider in one turn.
-pub const UPSTREAM_READS_PER_TURN: u32 = 16;
-
-/// Head start of each address of a provider over the next (RFC 8305, section 5).
-pub const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-
-/// Addresses of a provider that are tried for one connection.
-pub const MAX_ATTEMPTS: usize = 8;
-
-/// Names that each neighbour, or the client of a provider, can have waiting to be resolved: it asks
-/// again only when it has given up on the answer.
-pub const LOOKUPS_EACH: usize = 2;
 
 settings! {
     /// Limits on clients: the section `limits`.

@@ -1,7 +1,7 @@
-//! The map of the house, kept true: who may import whom, what the core must not know, and that
-//! the documentation lists the limits of the program.
+//! The architecture, enforced: which module may import which, what the core must not use, and that
+//! the documentation shows the same limits as the program.
 //!
-//! The sources are read as tokens, not compiled: paths count wherever they stand, in `use`, in an
+//! The sources are read as tokens, not compiled: paths count wherever they occur, in `use`, in an
 //! expression or in the arguments of a macro.
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests, helpers are part of them")]
@@ -10,9 +10,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What each module at the top of the crate may use of its siblings. The arrows of the house:
-/// net → web → node → {herd, places} → protocol; `config` and `limits` are for all but the protocol,
-/// which needs nothing.
+/// The siblings that each top-level module may use: net → http → node → {herd, places} → protocol.
+/// `config` is for the programs and for `net`, which assembles the core from it.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("rng", &[]),
@@ -28,8 +27,27 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["endpoint", "message_log", "limits"]),
     ("herd", &["text", "counters", "rng", "protocol", "message_log", "limits"]),
     ("places", &["text", "counters", "rng", "endpoint", "time", "limits"]),
-    ("node", &["herd", "places", "message_log", "counters", "histogram", "protocol", "limits"]),
-    ("http", &["text", "endpoint", "node", "herd", "places", "counters", "protocol", "limits"]),
+    (
+        "node",
+        &[
+            "herd",
+            "places",
+            "message_log",
+            "counters",
+            "histogram",
+            "protocol",
+            "limits",
+            "ids",
+            "time",
+        ],
+    ),
+    (
+        "http",
+        &[
+            "text", "endpoint", "node", "herd", "places", "counters", "protocol", "limits", "ids",
+            "time",
+        ],
+    ),
     (
         "net",
         &[
@@ -44,13 +62,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "protocol",
             "config",
             "limits",
+            "ids",
+            "time",
         ],
     ),
     ("cli", &["http", "config", "message_log", "limits"]),
     ("bench", &["text", "rng", "cli", "protocol", "config", "limits"]),
 ];
 
-/// The modules that are a pure function of what they are given.
+/// The modules that are pure functions of their input.
 const CORE: &[&str] = &[
     "text",
     "rng",
@@ -120,9 +140,9 @@ fn the_documentation_shows_the_limits_of_the_program() {
     assert_eq!(table, actual, "put the output of proxy-herd --limits between the markers");
 }
 
-/// The rules see what they are to forbid, however it is written.
+/// The checks find what they forbid, however it is written.
 #[test]
-fn planted_violations_are_found() {
+fn violations_are_found_in_every_spelling() {
     for (path, code) in [
         ("places/google.rs", "use crate::herd::Herd;"),
         ("places/google.rs", "use crate::config::Config;"),
@@ -196,14 +216,13 @@ fn impurities(file: &Source) -> Vec<String> {
     wrong.into_iter().collect()
 }
 
-/// A file of `src`, and every path that stands in it.
+/// A file of `src` and every path in it.
 struct Source {
     /// Relative to `src`.
     path: String,
-    /// The module at the top of the crate that it belongs to.
+    /// The top-level module that it belongs to.
     layer: String,
-    /// Absolute where they begin with `crate`, `self` or `super`, or are imported by a `use` of
-    /// this file.
+    /// Absolute if they begin with `crate`, `self` or `super`, or are imported by a `use` of this file.
     paths: Vec<Vec<String>>,
 }
 
@@ -215,10 +234,10 @@ impl Source {
     }
 }
 
-/// The root of the library, which only lists the modules, and those of the programs.
+/// The crate roots: that of the library only lists the modules.
 const ROOTS: &[&str] = &["lib.rs", "main.rs", "bin/herd-bench.rs"];
 
-/// All files of the library but its root.
+/// All files of the library except its root.
 fn sources() -> Vec<Source> {
     let src = root().join("src");
     let mut folders = vec![src.clone()];
@@ -335,7 +354,7 @@ struct Paths<'t> {
     inline: Vec<usize>,
     depth: usize,
     found: Vec<Vec<String>>,
-    /// What `use` made of a name of this file.
+    /// The names that a `use` of this file defines, and their paths.
     names: Vec<(String, Vec<String>)>,
 }
 
@@ -373,7 +392,7 @@ impl<'t> Paths<'t> {
                 self.inline.push(self.depth);
                 self.at += 2;
             }
-            // `use<'a>` in a bound is another thing.
+            // `use<'a>` in a bound is not an import.
             "use" if self.peek(1) != "<" => {
                 self.at += 1;
                 self.use_tree(&[]);
@@ -406,7 +425,7 @@ impl<'t> Paths<'t> {
         }
     }
 
-    /// What follows `use`, or stands in its braces behind `prefix`.
+    /// Reads what follows `use`, or is in its braces after `prefix`.
     fn use_tree(&mut self, prefix: &[String]) {
         let mut path = prefix.to_vec();
         loop {
@@ -445,7 +464,7 @@ impl<'t> Paths<'t> {
     fn import(&mut self, path: Vec<String>, name: Option<String>) {
         let path = self.absolute(path);
         let name = name.or_else(|| path.last().cloned()).unwrap_or_default();
-        // A module of std by its own name is followed; a type by its name is found here already.
+        // A module of std is followed by its name; the path of a type is complete here.
         if path[0] == "std" || path[0] == "core" {
             self.names.push((name, path.clone()));
         }

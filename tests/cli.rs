@@ -1,4 +1,4 @@
-//! The command line, on the binary itself: what it prints where, and how it exits.
+//! The command line of the binary: output and exit status.
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests, helpers are part of them")]
 
@@ -9,7 +9,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-/// The binary, in the root of the repository, with nothing in its environment but the path.
+/// A command for the binary in the root of the repository, without the environment variables that it
+/// reads.
 fn proxy_herd(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_proxy-herd"));
     command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
@@ -20,13 +21,13 @@ fn proxy_herd(arguments: &[&str]) -> Command {
     command
 }
 
-/// How it exits, and what it writes to standard output and standard error.
+/// Returns the exit status, standard output and standard error.
 fn run(command: &mut Command) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = command.output().unwrap();
     (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-/// A configuration file of its own for the test called `test`.
+/// Writes a file for the test `test` and returns its path.
 fn configuration(test: &str, yaml: &str) -> String {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("cli-{test}.yml"));
     fs::write(&path, yaml).unwrap();
@@ -47,19 +48,19 @@ fn help_and_version_go_to_standard_output() {
         let (code, out, err) = run(&mut proxy_herd(&[option]));
         assert_eq!((code, err.as_str()), (Some(0), ""));
         assert!(out.starts_with("Usage: proxy-herd [-c FILE] NAME\n"), "{out}");
-        for said in ["--config FILE", "--check", "--limits", "HERD_SECRET", "Exit status:"] {
-            assert!(out.contains(said), "{said} is missing in {out}");
+        for part in ["--config FILE", "--check", "--limits", "HERD_SECRET", "Exit status:"] {
+            assert!(out.contains(part), "{part} is missing in {out}");
         }
     }
     let version = format!("proxy-herd {}\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(run(&mut proxy_herd(&["--version"])), (Some(0), version.clone(), String::new()));
-    // They need no configuration.
+    // Neither reads the configuration.
     let (code, out, _) = run(&mut proxy_herd(&["-V", "-c", "/nowhere"]));
     assert_eq!((code, out), (Some(0), version));
 }
 
 #[test]
-fn the_table_of_limits_is_printed() {
+fn limits_are_printed_as_a_markdown_table() {
     let (code, out, err) = run(&mut proxy_herd(&["--limits"]));
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert!(out.starts_with("| Key | Default |"));
@@ -67,7 +68,7 @@ fn the_table_of_limits_is_printed() {
 }
 
 #[test]
-fn a_wrong_command_line_shows_the_names_and_exits_2() {
+fn an_invalid_command_line_lists_the_nodes_and_exits_with_2() {
     for (arguments, wrong) in [
         (&[][..], "missing node name"),
         (&["bona"], "there is no node `bona`; did you mean `Bona`?"),
@@ -86,7 +87,7 @@ fn a_wrong_command_line_shows_the_names_and_exits_2() {
 }
 
 #[test]
-fn the_names_are_those_of_the_file_that_is_named() {
+fn the_listed_nodes_are_those_of_the_given_configuration() {
     let file = configuration("names", "ports: {Alice: 1, Bob: 2}\nneighbors: {Bob: [Alice]}\n");
     for arguments in [
         &["-c", &file][..],
@@ -99,7 +100,7 @@ fn the_names_are_those_of_the_file_that_is_named() {
         assert_eq!((code, out.as_str()), (Some(2), ""));
         assert!(err.contains(&format!("\nNodes of {file}: Alice, Bob\n")), "{err}");
     }
-    // Without a file there are no names to show, but the line is still wrong.
+    // Without a readable configuration, the error does not list nodes.
     let (code, _, err) = run(&mut proxy_herd(&["--bogus", "-c", "/nowhere"]));
     assert_eq!(code, Some(2));
     assert!(err.contains("Unrecognized option: 'bogus'") && !err.contains("Nodes of"), "{err}");
@@ -118,7 +119,7 @@ fn an_argument_that_is_not_utf8_is_an_error() {
 }
 
 #[test]
-fn a_configuration_that_cannot_be_loaded_exits_1() {
+fn a_configuration_that_cannot_be_loaded_exits_with_1() {
     let missing = "proxy-herd: /nowhere: does not exist; \
                    specify the configuration with -c FILE\n";
     for arguments in [
@@ -138,7 +139,7 @@ fn a_configuration_that_cannot_be_loaded_exits_1() {
 }
 
 #[test]
-fn check_prints_the_herd() {
+fn check_prints_a_summary() {
     let (code, out, err) = run(&mut proxy_herd(&["--check"]));
     assert_eq!((code, err.as_str()), (Some(0), ""));
     assert_eq!(
@@ -163,7 +164,7 @@ Limits: all at their defaults
 }
 
 #[test]
-fn check_prints_what_differs_and_warns() {
+fn check_prints_changed_limits_and_warnings() {
     let file = configuration(
         "differs",
         "ports: {Bailey: 80, Bona: 80, Clark: 81}\n\
@@ -208,7 +209,7 @@ Limits not at their defaults:
     assert!(!out.contains("canary") && !err.contains("canary"));
 }
 
-/// What no node could start with is found here already.
+/// `--check` finds invalid files that would keep a node from starting.
 #[test]
 fn check_reads_the_files_that_nodes_read() {
     let empty = configuration("empty", "");
@@ -227,9 +228,13 @@ fn check_reads_the_files_that_nodes_read() {
         let checked = run(&mut proxy_herd(&["--check", "-c", &file]));
         assert_eq!((checked.0, checked.1.as_str()), (Some(1), ""), "{test}: {}", checked.2);
         assert!(checked.2.contains(what), "{test}: {}", checked.2);
-        assert_eq!(run(&mut proxy_herd(&["-c", &file, "Bona"])), checked, "as when it starts");
+        assert_eq!(
+            run(&mut proxy_herd(&["-c", &file, "Bona"])),
+            checked,
+            "the error is the same as at start-up"
+        );
     }
-    // The certificates of other machines' nodes are on other machines.
+    // The certificates of nodes on other machines need not exist here.
     let tls = format!("peers: {{tls: {{certificate: '{{name}}.pem', key: a, ca: {empty}}}}}\n");
     let tls = tls.replace("key: a", "key: '{name}.key'");
     let file = configuration("elsewhere", &format!("{nodes}{tls}"));
@@ -237,12 +242,12 @@ fn check_reads_the_files_that_nodes_read() {
     assert_eq!(code, Some(0), "{err}");
     assert!(out.contains("TLS, maximum clock offset"), "{out}");
     for node in ["Bailey", "Bona"] {
-        assert!(err.contains(&format!("warning: {node} cannot start here: there is no ")), "{err}");
+        assert!(err.contains(&format!("warning: {node} cannot start on this machine: ")), "{err}");
     }
 }
 
 #[test]
-fn a_reader_that_went_away_is_no_error() {
+fn a_closed_pipe_on_standard_output_is_not_an_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let outcome = run(proxy_herd(&["--check"]).stdout(writer));
@@ -250,14 +255,14 @@ fn a_reader_that_went_away_is_no_error() {
 }
 
 #[test]
-fn nobody_to_complain_to_is_no_panic() {
+fn a_closed_pipe_on_standard_error_does_not_cause_a_panic() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     assert_eq!(run(proxy_herd(&["--bogus"]).stderr(writer)).0, Some(2));
 }
 
 #[test]
-fn output_that_is_lost_is_an_error() {
+fn output_that_cannot_be_written_is_an_error() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let (code, _, err) = run(proxy_herd(&["--check"]).stdout(full));
     assert_eq!(code, Some(1));
@@ -265,7 +270,7 @@ fn output_that_is_lost_is_an_error() {
 }
 
 #[test]
-fn a_configuration_can_come_from_a_pipe() {
+fn a_configuration_can_be_read_from_a_pipe() {
     let mut child = proxy_herd(&["--check", "-c", "/dev/stdin"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -279,9 +284,9 @@ fn a_configuration_can_come_from_a_pipe() {
     assert!(out.starts_with("/dev/stdin: 1 node, 0 edges\n"), "{out}");
 }
 
-/// The manual pages tell what the programs do, no less and no more.
+/// The manual pages describe exactly the options that `--help` lists.
 #[test]
-fn manual_pages_have_all_options() {
+fn manual_pages_describe_all_options() {
     for (program, page) in [
         (env!("CARGO_BIN_EXE_proxy-herd"), include_str!("../packaging/man/proxy-herd.1")),
         (env!("CARGO_BIN_EXE_herd-bench"), include_str!("../packaging/man/herd-bench.1")),
@@ -295,11 +300,12 @@ fn manual_pages_have_all_options() {
                 .map(str::to_owned)
                 .collect()
         };
-        // Lines that begin with an option; elsewhere one may be spoken of.
-        let described = |line: &&str| line.trim_start().starts_with('-');
-        let lines: Vec<&str> = help.lines().filter(described).collect();
-        let told = page.lines().filter(|line| line.starts_with(".B") && line.contains("\\-\\-"));
-        let told: Vec<String> = told.map(|line| line.replace('\\', "")).collect();
-        assert_eq!(options(&told.join("\n")), options(&lines.join("\n")), "{page}");
+        // Only lines that begin with an option describe one.
+        let begins_with_option = |line: &&str| line.trim_start().starts_with('-');
+        let lines: Vec<&str> = help.lines().filter(begins_with_option).collect();
+        let headings =
+            page.lines().filter(|line| line.starts_with(".B") && line.contains("\\-\\-"));
+        let headings: Vec<String> = headings.map(|line| line.replace('\\', "")).collect();
+        assert_eq!(options(&headings.join("\n")), options(&lines.join("\n")), "{page}");
     }
 }

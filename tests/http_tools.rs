@@ -140,7 +140,7 @@ fn the_documented_metrics_are_those_of_the_program() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
     let document = fs::read_to_string(path).unwrap();
     let mut others = String::from("| Metric | Type | Meaning |\n|---|---|---|\n");
-    let mut help = "";
+    let (counters, mut help) = (proxy_herd::net::counters_markdown(), "");
     for line in metrics().lines() {
         if let Some(text) = line.strip_prefix("# HELP proxy_herd_") {
             help = text.split_once(' ').unwrap().1;
@@ -149,9 +149,14 @@ fn the_documented_metrics_are_those_of_the_program() {
             if kind != "counter" {
                 let _ = writeln!(others, "| `{name}` | {kind} | {help} |");
             }
+        } else if let Some((name, _)) = line.rsplit_once(' ')
+            && name.split('{').next().is_some_and(|family| family.ends_with("_total"))
+        {
+            let name = name.strip_prefix("proxy_herd_").unwrap();
+            assert!(counters.contains(&format!("| `{name}` | ")), "{name} is not in the table");
         }
     }
-    for (mark, actual) in [("counters", proxy_herd::net::counters_markdown()), ("gauges", others)] {
+    for (mark, actual) in [("counters", counters), ("gauges", others)] {
         let (_, rest) = document.split_once(&format!("<!-- {mark} -->\n\n")).unwrap();
         let (table, _) = rest.split_once(&format!("\n<!-- /{mark} -->")).unwrap();
         assert!(table == actual, "the table of {mark} in docs/metrics.md must read:\n\n{actual}");

@@ -1,4 +1,4 @@
-//! The log when it grows, when much is said, and when it cannot be written.
+//! The log: rotation, rate limit, and errors when writing it.
 
 #![cfg(unix)]
 #![allow(
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use common::{DEADLINE, Herd, assert_bytes, eventually};
 
-/// The rotated logs, the newest first.
+/// Returns the rotated log files, newest first.
 fn rotated(herd: &Herd) -> Vec<PathBuf> {
     let log = herd.log_path("Solo");
     let numbered = (1..).map(|n| PathBuf::from(format!("{}.{n}", log.display())));
@@ -26,27 +26,27 @@ fn rotated(herd: &Herd) -> Vec<PathBuf> {
 }
 
 #[test]
-fn the_log_is_rotated_and_the_oldest_goes() {
+fn the_log_is_rotated_and_the_oldest_file_is_deleted() {
     let herd = Herd::solo_with("limits: {log_max_bytes: 65536, log_keep: 2}");
     let mut client = herd.client("Solo");
     let line = "x".repeat(1_000);
     for i in 0..400 {
-        client.ask(format!("{i} {line}").as_bytes()); // 2 KiB of log each, 800 KiB in all
+        client.ask(format!("{i} {line}").as_bytes()); // 2 KiB of log each, 800 KiB in total
     }
     herd.wait_for_log("Solo", &["> ? 399 "]);
     let files = rotated(&herd);
     assert_eq!(files.len(), 2, "{files:?}");
     for file in files.iter().chain([&herd.log_path("Solo")]) {
         let text = fs::read(file).unwrap();
-        // One write of what is buffered may be the first of its file.
-        assert!(text.len() <= 65_536, "{} holds {} bytes", file.display(), text.len());
-        assert!(text.ends_with(b"\n"), "{} ends within a line", file.display());
+        // A flush of the whole buffer may be the first write to a file.
+        assert!(text.len() <= 65_536, "{} has {} bytes", file.display(), text.len());
+        assert!(text.ends_with(b"\n"), "{} ends with an incomplete line", file.display());
     }
     assert!(herd.counter("Solo", "log_rotations_total") >= 10);
 }
 
 #[test]
-fn a_log_of_which_none_is_kept_starts_anew() {
+fn with_log_keep_0_the_log_is_deleted_and_recreated() {
     let herd = Herd::solo_with("limits: {log_max_bytes: 65536, log_keep: 0}");
     let mut client = herd.client("Solo");
     for i in 0..100 {
@@ -57,13 +57,13 @@ fn a_log_of_which_none_is_kept_starts_anew() {
     assert!(herd.log("Solo").len() <= 65_536);
 }
 
-/// What anybody can cause a thousand times is said a few times, and how often it was not said is
-/// told when the second is over, without anything else happening.
+/// A diagnostic that is caused many times is logged a few times per second. The number of suppressed
+/// lines is logged when the second is over, without a further event.
 #[test]
-fn diagnostics_of_one_kind_are_counted_rather_than_repeated() {
+fn repeated_diagnostics_are_suppressed_and_counted() {
     let herd = Herd::solo_with("limits: {max_log_lines_per_second: 3, max_connections: 1}");
-    let _served = eventually("the one place is taken", DEADLINE, || {
-        let mut client = herd.client("Solo"); // the one that looked whether it accepts may count
+    let _served = eventually("the only connection is taken", DEADLINE, || {
+        let mut client = herd.client("Solo"); // the start-up probe may still be connected
         (client.ask(b"hello") == b"? hello\n").then_some(client)
     });
     let start = Instant::now();
@@ -71,9 +71,9 @@ fn diagnostics_of_one_kind_are_counted_rather_than_repeated() {
         assert_bytes(&herd.client("Solo").rest(), b"? too many connections\n");
     }
     herd.wait_for_log("Solo", &["diagnostic lines were suppressed"]);
-    eventually("all of them are told or counted", DEADLINE, || {
+    eventually("all refusals are logged or counted", DEADLINE, || {
         let log = herd.log_lines("Solo");
-        let told = log.iter().filter(|line| line.contains("is refused")).count() as u64;
+        let logged = log.iter().filter(|line| line.contains(" refused: ")).count() as u64;
         let counted: u64 = log
             .iter()
             .filter_map(|line| line.strip_suffix(" diagnostic lines were suppressed"))
@@ -81,15 +81,16 @@ fn diagnostics_of_one_kind_are_counted_rather_than_repeated() {
             .sum();
         let refused = herd.counter("Solo", "connections_refused_total");
         let seconds = start.elapsed().as_secs() + 2; // those before included
-        assert!(told <= 3 * seconds, "{told} were told in {seconds} s");
-        (told + counted == refused).then_some(())
+        assert!(logged <= 3 * seconds, "{logged} were logged in {seconds} s");
+        (logged + counted == refused).then_some(())
     });
     assert!(herd.counter("Solo", "log_lines_suppressed_total") > 100);
 }
 
-/// A file that cannot be moved away goes on growing, which is told once, and is no rotation.
+/// If the file cannot be renamed, the node reports it once, keeps writing and does not count a
+/// rotation.
 #[test]
-fn a_log_that_cannot_be_rotated_goes_on() {
+fn a_log_that_cannot_be_rotated_keeps_growing() {
     let mut herd = Herd::solo_with("limits: {log_max_bytes: 65536, log_keep: 1}");
     let in_the_way = herd.log_path("Solo").with_extension("log.1");
     fs::create_dir_all(in_the_way.join("not-empty")).unwrap();
@@ -97,16 +98,16 @@ fn a_log_that_cannot_be_rotated_goes_on() {
     let start = Instant::now();
     for i in 0.. {
         client.iamat("vehicle", "+34.068930-118.445127", &i.to_string());
-        // Long enough for several tries, and many lines.
+        // Long enough for several retries and many lines.
         if start.elapsed() > Duration::from_millis(2_500) && i > 2_000 {
             break;
         }
     }
-    assert_eq!(herd.stderr("Solo").matches("cannot be moved").count(), 1);
+    assert_eq!(herd.stderr("Solo").matches("cannot rotate the log").count(), 1);
     assert_eq!(herd.counter("Solo", "log_rotations_total"), 0);
     assert!(herd.log("Solo").len() > 65_536);
     fs::remove_dir_all(&in_the_way).unwrap();
-    eventually("it is rotated once it can be", DEADLINE, || {
+    eventually("the log is rotated when possible again", DEADLINE, || {
         client.iamat("vehicle", "+34.068930-118.445127", "1");
         in_the_way.is_file().then_some(())
     });
@@ -114,22 +115,22 @@ fn a_log_that_cannot_be_rotated_goes_on() {
     assert_eq!(herd.wait("Solo", DEADLINE).code(), Some(0));
 }
 
-/// Whoever asks for the counters gets them each time: they are no diagnostics that come too often.
+/// The rate limit of diagnostics does not apply to the counters.
 #[test]
-fn counters_are_written_as_often_as_they_are_asked_for() {
+fn counters_are_written_for_every_request() {
     let herd = Herd::solo_with("limits: {max_log_lines_per_second: 1}");
     for _ in 0..5 {
         assert_eq!(herd.counter("Solo", "log_lines_suppressed_total"), 0);
     }
 }
 
-fn complaints(herd: &Herd) -> usize {
-    herd.stderr("Solo").matches("cannot be written").count()
+fn write_error_reports(herd: &Herd) -> usize {
+    herd.stderr("Solo").matches("cannot write the log").count()
 }
 
-/// A node whose log goes to a full disk from the start, and a client that it serves.
+/// A node keeps serving clients if its log is on a full disk.
 #[test]
-fn a_full_disk_stops_the_log_and_nothing_else() {
+fn a_full_disk_affects_only_the_log() {
     let mut herd = Herd::new(&[("Solo", &[])], "");
     let log = herd.log_path("Solo");
     fs::create_dir_all(log.parent().unwrap()).unwrap();
@@ -137,8 +138,10 @@ fn a_full_disk_stops_the_log_and_nothing_else() {
     herd.start("Solo");
     let mut client = herd.client("Solo");
     client.iamat("before", "+1+1", "1");
-    eventually("it complains", DEADLINE, || (complaints(&herd) > 0).then_some(()));
-    // Longer than until it has tried again.
+    eventually("the error is reported", DEADLINE, || {
+        (write_error_reports(&herd) > 0).then_some(())
+    });
+    // Long enough for several retries.
     let start = Instant::now();
     for i in 0.. {
         client.iamat("meanwhile", "+1+1", &i.to_string());
@@ -146,17 +149,17 @@ fn a_full_disk_stops_the_log_and_nothing_else() {
             break;
         }
     }
-    assert_eq!(complaints(&herd), 1, "{}", herd.stderr("Solo"));
-    // The directory itself is gone for a while: nothing can be opened.
+    assert_eq!(write_error_reports(&herd), 1, "{}", herd.stderr("Solo"));
+    // The directory is missing for a while, so the log cannot be reopened.
     let (directory, aside) = (log.parent().unwrap(), herd.directory().join("aside"));
     fs::rename(directory, &aside).unwrap();
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(2_500) {
         client.iamat("meanwhile", "+2+2", "1");
     }
-    assert_eq!(complaints(&herd), 1, "{}", herd.stderr("Solo"));
+    assert_eq!(write_error_reports(&herd), 1, "{}", herd.stderr("Solo"));
     fs::create_dir(directory).unwrap();
-    eventually("the log is there again", DEADLINE, || {
+    eventually("the log exists again", DEADLINE, || {
         client.iamat("after", "+1+1", "1");
         log.exists().then_some(())
     });
@@ -168,33 +171,35 @@ fn a_full_disk_stops_the_log_and_nothing_else() {
     assert!(client.held(b"before").is_some());
 }
 
-/// A disk that fills within a line, and has room again: what is written then begins a line of its
-/// own, and what was lost is told.
+/// If the disk fills up within a line and has room again later, the log continues on a new line with
+/// the number of lost bytes.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_line_that_a_full_disk_cut_short_has_its_end() {
+fn a_line_that_was_cut_short_is_terminated() {
     use rlimit::{INFINITY, Resource, prlimit};
     let herd = Herd::solo();
     let mut client = herd.client("Solo");
     client.ask(b"before");
-    herd.wait_for_log("Solo", &["closed"]); // the one that looked whether the node accepts
+    herd.wait_for_log("Solo", &["closed"]); // the start-up probe
     herd.wait_for_log("Solo", &["> ? before"]);
-    let whole = herd.log("Solo");
-    let room = whole.len() as u64 + 20; // less than a time and a level
+    let complete = herd.log("Solo");
+    let room = complete.len() as u64 + 20; // less than a timestamp and a level
     let pid = i32::try_from(herd.pid("Solo")).unwrap();
     prlimit(pid, Resource::FSIZE, Some((room, INFINITY)), None).unwrap();
     client.ask(b"cut short");
-    eventually("it complains", DEADLINE, || (complaints(&herd) > 0).then_some(()));
+    eventually("the error is reported", DEADLINE, || {
+        (write_error_reports(&herd) > 0).then_some(())
+    });
     let cut = herd.log("Solo");
-    assert_eq!((&cut[..whole.len()], cut.len() as u64), (&whole[..], room));
+    assert_eq!((&cut[..complete.len()], cut.len() as u64), (&complete[..], room));
     prlimit(pid, Resource::FSIZE, Some((INFINITY, INFINITY)), None).unwrap();
-    eventually("the log goes on", DEADLINE, || {
+    eventually("the log continues", DEADLINE, || {
         client.ask(b"after");
         herd.log("Solo").ends_with(b"> ? after\n").then_some(())
     });
     let log = herd.log("Solo");
-    let (torn, rest) = log[whole.len()..].split_at(20);
-    assert_bytes(torn, &cut[whole.len()..]);
+    let (torn, rest) = log[complete.len()..].split_at(20);
+    assert_bytes(torn, &cut[complete.len()..]);
     let rest = str::from_utf8(rest).unwrap();
     let (note, rest) = rest.strip_prefix("\n… ").unwrap().split_once('\n').unwrap();
     let lost = note.strip_suffix(" bytes of the log could not be written").unwrap();
@@ -202,11 +207,12 @@ fn a_line_that_a_full_disk_cut_short_has_its_end() {
     assert!(rest.contains(" < after\n") && !rest.contains("cut short"), "{rest}");
 }
 
-/// `ulimit -f`: the write that goes over it fails, and without more the signal would end the node.
+/// A write beyond `ulimit -f` fails with an error, because the node ignores SIGXFSZ, which would end
+/// it.
 #[test]
-fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
+fn a_limit_on_the_file_size_is_like_a_full_disk() {
     let mut herd = Herd::new(&[("Solo", &[])], "");
-    // 4 KiB, or 8 where the shell counts in kilobytes.
+    // 4 KiB, or 8 KiB in shells that count in kilobytes.
     let limited = ["sh", "-c", "ulimit -f 8 && exec \"$0\" \"$@\""];
     herd.set_host("Solo", Ipv4Addr::LOCALHOST, &limited, "");
     herd.start("Solo");
@@ -217,14 +223,19 @@ fn a_limit_on_the_size_of_files_is_like_a_full_disk() {
             format!("? hello {i}\n").as_bytes(),
         );
     }
-    eventually("it complains", DEADLINE, || (complaints(&herd) > 0).then_some(()));
-    // Somebody makes room.
+    eventually("the error is reported", DEADLINE, || {
+        (write_error_reports(&herd) > 0).then_some(())
+    });
+    // The file is moved away, which makes room.
     fs::rename(herd.log_path("Solo"), herd.directory().join("full.log")).unwrap();
-    eventually("the log goes on", DEADLINE, || {
+    eventually("the log continues", DEADLINE, || {
         client.ask(b"hello");
         let log = String::from_utf8(herd.log("Solo")).ok()?;
         log.contains("bytes of the log could not be written").then_some(())
     });
-    assert!(herd.log("Solo").starts_with("… ".as_bytes()), "the file that was cut short is away");
+    assert!(
+        herd.log("Solo").starts_with("… ".as_bytes()),
+        "the new file does not begin with the rest of a line"
+    );
     assert!(herd.is_running("Solo"));
 }

@@ -1,4 +1,4 @@
-//! The node as a process: its configuration, its start and end, signals, and its log.
+//! The node as a process: configuration, start, shutdown, signals and log.
 
 #![allow(
     clippy::unwrap_used,
@@ -17,14 +17,14 @@ use common::{
     At, Client, DEADLINE, FIVE, Herd, assert_bytes, binary, eventually, lines, run, show,
 };
 
-/// The promise: a node that is told to end has ended this long after.
-const PROMISED_END: Duration = Duration::from_secs(2);
+/// Documented upper bound of a graceful shutdown.
+const PROMISED_SHUTDOWN: Duration = Duration::from_secs(2);
 
-/// What the tests allow for it, since a loaded machine is no fault of the product.
-const END: Duration = DEADLINE;
+/// Time that the tests allow for a shutdown, since the machine may be busy.
+const SHUTDOWN: Duration = DEADLINE;
 
-/// The configuration as the seed ships it.
-const SEED: &str = r#"api_key: "API_KEY"
+/// The configuration of the original server.
+const ORIGINAL: &str = r#"api_key: "API_KEY"
 ports: {Bailey: 10099, Bona: 10044, Campbell: 10022, Clark: 10211, Jaquez: 10194}
 neighbors:
   Bailey: ["Bona", "Campbell"]
@@ -43,10 +43,10 @@ fn text(bytes: &[u8]) -> String {
 // Configuration
 
 #[test]
-fn the_seeds_configuration_loads_unchanged() {
-    let herd = Herd::new(&FIVE, ""); // for its directory
-    fs::write(herd.directory().join("seed.yml"), SEED).unwrap();
-    let check = run(binary(herd.directory(), &["-c", "seed.yml", "--check"]));
+fn the_original_configuration_loads_unchanged() {
+    let herd = Herd::new(&FIVE, ""); // for the directory
+    fs::write(herd.directory().join("original.yml"), ORIGINAL).unwrap();
+    let check = run(binary(herd.directory(), &["-c", "original.yml", "--check"]));
     assert_eq!(check.status.code(), Some(0), "{}", text(&check.stderr));
     let shown = text(&check.stdout);
     for (name, port) in [
@@ -74,9 +74,9 @@ fn json_is_yaml() {
 }
 
 #[test]
-fn an_error_in_the_configuration_names_file_line_and_field() {
+fn an_error_in_the_configuration_shows_file_line_and_field() {
     let herd = Herd::new(&FIVE, "");
-    let broken = SEED.replace(r#"Clark: ["Jaquez", "Bona"]"#, r#"Clark: ["Jaquez", "Bono"]"#);
+    let broken = ORIGINAL.replace(r#"Clark: ["Jaquez", "Bona"]"#, r#"Clark: ["Jaquez", "Bono"]"#);
     fs::write(herd.directory().join("broken.yml"), broken).unwrap();
     for arguments in [&["-c", "broken.yml", "--check"][..], &["-c", "broken.yml", "Clark"]] {
         let output = run(binary(herd.directory(), arguments));
@@ -94,21 +94,21 @@ fn an_error_in_the_configuration_names_file_line_and_field() {
 // Start
 
 #[test]
-fn a_port_in_use_is_one_clear_line_and_exit_1() {
+fn a_port_in_use_is_reported_on_one_line_and_exits_with_1() {
     let mut herd = Herd::solo();
     let output = herd.run(&["Solo"]);
     assert_eq!(output.status.code(), Some(1));
     let stderr = text(&output.stderr);
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
     assert!(stderr.contains(&herd.port("Solo").to_string()), "{stderr}");
-    assert!(herd.is_running("Solo"), "the one that has the port is not disturbed");
+    assert!(herd.is_running("Solo"), "the node that uses the port is not affected");
     assert_bytes(&herd.client("Solo").ask(b"hello"), b"? hello\n");
 }
 
-/// The promise is 50 ms for a release build on an idle machine; here it is printed, and only what
-/// no build and no machine excuses is a failure.
+/// The goal is 50 ms for a release build on an idle machine. The test prints the time and fails only
+/// if it is too long for any build and machine.
 #[test]
-fn a_node_accepts_soon_after_its_start() {
+fn a_node_accepts_connections_soon_after_start_up() {
     let mut times: Vec<Duration> = (0..11)
         .map(|_| {
             let mut herd = Herd::new(&[("Solo", &[])], "");
@@ -121,24 +121,24 @@ fn a_node_accepts_soon_after_its_start() {
 }
 
 #[test]
-fn a_node_may_be_started_again_at_once() {
+fn a_node_can_be_restarted_immediately() {
     let mut herd = Herd::solo();
     for round in 0..5 {
         let mut client = herd.client("Solo");
         client.iamat("kiwi", "+1+1", "1");
-        herd.signal("Solo", "TERM"); // the node closes first: its port is left in TIME_WAIT
+        herd.signal("Solo", "TERM"); // the node closes first, so its port is in TIME_WAIT
         assert_bytes(&client.rest(), b"");
-        assert_eq!(herd.wait("Solo", END).code(), Some(0));
+        assert_eq!(herd.wait("Solo", SHUTDOWN).code(), Some(0));
         herd.start("Solo");
-        assert_eq!(herd.held("Solo", "kiwi"), None, "a node that starts is empty, round {round}");
+        assert_eq!(herd.held("Solo", "kiwi"), None, "a node starts empty, round {round}");
     }
 }
 
 // Signals
 
 #[test]
-fn term_and_int_end_a_node_with_exit_0() {
-    let mut quickest = END;
+fn term_and_int_shut_a_node_down_with_exit_0() {
+    let mut fastest = SHUTDOWN;
     for signal in ["TERM", "INT"] {
         let mut herd = Herd::solo();
         let mut idle = herd.client("Solo");
@@ -148,32 +148,32 @@ fn term_and_int_end_a_node_with_exit_0() {
         assert_bytes(&herd.client("Solo").ask(b"fence"), b"? fence\n");
         let sent = Instant::now();
         herd.signal("Solo", signal);
-        let status = herd.wait("Solo", END);
-        println!("{signal}: ended {:?} later", sent.elapsed());
-        quickest = quickest.min(sent.elapsed());
+        let status = herd.wait("Solo", SHUTDOWN);
+        println!("{signal}: shut down after {:?}", sent.elapsed());
+        fastest = fastest.min(sent.elapsed());
         assert_eq!(status.code(), Some(0), "{}", herd.stderr("Solo"));
-        assert_bytes(&idle.rest(), b""); // an orderly end, not a reset
+        assert_bytes(&idle.rest(), b""); // an orderly close, not a reset
     }
-    assert!(quickest < PROMISED_END, "{quickest:?}");
+    assert!(fastest < PROMISED_SHUTDOWN, "{fastest:?}");
 }
 
 #[test]
-fn all_of_a_herd_ends() {
+fn a_whole_herd_shuts_down() {
     let mut herd = Herd::five();
     let _idle: Vec<Client> = herd.names().iter().map(|name| herd.client(name)).collect();
     for name in herd.names() {
         herd.signal(&name, "TERM");
     }
     for name in herd.names() {
-        assert_eq!(herd.wait(&name, END).code(), Some(0), "{name}: {}", herd.stderr(&name));
+        assert_eq!(herd.wait(&name, SHUTDOWN).code(), Some(0), "{name}: {}", herd.stderr(&name));
     }
 }
 
-/// The kernel takes so little of a client's replies that the node itself has to hold the rest.
+/// A send buffer so small that the node itself has to buffer most replies.
 const SHALLOW: &str = "limits: {send_buffer: 4096}";
 
-/// More replies than the kernel takes for a client that has not read yet, all of them executed.
-fn owe_replies(herd: &Herd) -> (Client, Vec<String>) {
+/// Executes more commands of a client that does not read than the kernel buffers replies for.
+fn fill_output_buffer(herd: &Herd) -> (Client, Vec<String>) {
     let name = "n".repeat(70);
     let own: Vec<String> = (0..1800).map(|i| format!("{name}{i} +1+1 {i}")).collect();
     let mut client = Client::connect_narrow(herd.address("Solo"));
@@ -185,36 +185,36 @@ fn owe_replies(herd: &Herd) -> (Client, Vec<String>) {
 }
 
 #[test]
-fn replies_that_are_owed_arrive_before_the_end() {
+fn pending_replies_are_sent_before_shutdown() {
     for signal in ["TERM", "INT"] {
         let mut herd = Herd::solo_with(SHALLOW);
-        let (mut client, own) = owe_replies(&herd);
+        let (mut client, own) = fill_output_buffer(&herd);
         herd.signal("Solo", signal);
         for own in own {
             assert_bytes(&At::parse(&client.line()).own, own.as_bytes());
         }
         assert_bytes(&client.rest(), b"");
-        assert_eq!(herd.wait("Solo", END).code(), Some(0));
+        assert_eq!(herd.wait("Solo", SHUTDOWN).code(), Some(0));
     }
 }
 
 #[test]
-fn a_client_that_never_reads_does_not_hold_up_the_end() {
+fn a_client_that_never_reads_does_not_delay_shutdown() {
     let end = || {
         let mut herd = Herd::solo_with(SHALLOW);
-        let (client, _) = owe_replies(&herd);
+        let (client, _) = fill_output_buffer(&herd);
         let more = client.send_in_background(b"hello\n".repeat(1 << 20));
         let sent = Instant::now();
         herd.signal("Solo", "TERM");
-        let status = herd.wait("Solo", END);
+        let status = herd.wait("Solo", SHUTDOWN);
         let took = sent.elapsed();
-        println!("ended {took:?} later");
+        println!("shut down after {took:?}");
         assert_eq!(status.code(), Some(0));
         more.join().unwrap();
         took
     };
-    // Each of them keeps the promise; a loaded machine may break it, but not three times.
-    assert!((0..3).any(|_| end() < PROMISED_END));
+    // A busy machine may exceed the bound, but not three times in a row.
+    assert!((0..3).any(|_| end() < PROMISED_SHUTDOWN));
 }
 
 #[test]
@@ -227,13 +227,13 @@ fn hup_reopens_the_log() {
     fs::rename(herd.log_path("Solo"), &moved).unwrap();
     herd.signal("Solo", "HUP");
     eventually("a new log file", DEADLINE, || herd.log_path("Solo").exists().then_some(()));
-    client.iamat("after", "+1+1", "1"); // the connection outlives the signal
+    client.iamat("after", "+1+1", "1"); // the connection survives the signal
     herd.wait_for_log("Solo", &["IAMAT after +1+1 1"]);
     let moved = String::from_utf8(fs::read(moved).unwrap()).unwrap();
     assert!(moved.contains("IAMAT before") && !moved.contains("IAMAT after"), "{moved}");
     assert!(!text(&herd.log("Solo")).contains("IAMAT before"));
     for _ in 0..20 {
-        herd.signal("Solo", "HUP"); // nothing was moved: the file goes on where it is
+        herd.signal("Solo", "HUP"); // nothing was renamed, so the file is continued
     }
     client.iamat("later", "+1+1", "1");
     herd.wait_for_log("Solo", &["IAMAT later +1+1 1"]);
@@ -244,7 +244,7 @@ fn hup_reopens_the_log() {
 // The log
 
 #[test]
-fn the_log_holds_every_command_and_reply_with_the_connections_address() {
+fn the_log_contains_every_command_and_reply_with_the_address() {
     let mut herd = Herd::solo();
     let mut client = herd.client("Solo");
     let address = client.address();
@@ -267,13 +267,14 @@ fn the_log_holds_every_command_and_reply_with_the_connections_address() {
     client.half_close();
     assert_bytes(&client.rest(), b"");
     herd.signal("Solo", "TERM");
-    assert_eq!(herd.wait("Solo", END).code(), Some(0)); // everything is written by its end
+    assert_eq!(herd.wait("Solo", SHUTDOWN).code(), Some(0)); // everything has been written by now
     let log = text(&herd.log("Solo"));
     let of_connection: Vec<&str> = log.lines().filter(|line| line.contains(&address)).collect();
     let mut rest = &of_connection[..];
     let mut next = |part: &str| {
         let at = rest.iter().position(|line| line.contains(part));
-        let at = at.unwrap_or_else(|| panic!("{part} after its forerunners in {of_connection:#?}"));
+        let at = at
+            .unwrap_or_else(|| panic!("no {part} after the previous lines in {of_connection:#?}"));
         rest = &rest[at + 1..];
     };
     next("open");
@@ -293,14 +294,14 @@ fn a_stale_update_is_marked_in_the_log() {
     client.iamat("kiwi", "+2+2", "11");
     client.ask(b"fence");
     herd.wait_for_log("Solo", &[&address, "fence"]);
-    assert!(!text(&herd.log("Solo")).to_lowercase().contains("stale"), "both were news");
+    assert!(!text(&herd.log("Solo")).to_lowercase().contains("stale"), "both were new");
     client.iamat("kiwi", "+3+3", "9");
     herd.wait_for_log("Solo", &[&address, "stale"]);
 }
 
-/// In a line of nodes each record is sent once over each edge, and never back.
+/// In a chain of nodes, each record is sent once over each edge and never back.
 #[test]
-fn the_log_names_peers_and_holds_every_flood_sent_and_received() {
+fn the_log_contains_every_flooded_record_with_the_name_of_the_peer() {
     let mut herd = Herd::new(&[("Left", &["Middle"]), ("Middle", &["Right"]), ("Right", &[])], "");
     herd.start_all();
     herd.wait_until_connected(&herd.names());
@@ -310,7 +311,7 @@ fn the_log_names_peers_and_holds_every_flood_sent_and_received() {
     herd.wait_for_log("Left", &["Middle", &record]);
     herd.wait_for_log("Middle", &["Right", &record]);
     herd.wait_for_log("Right", &["Middle", &record]);
-    // A later record is everywhere: what an echo of the first would have left is in the logs.
+    // A later record has reached all nodes, so an echo of the first would be in the logs by now.
     let fence = herd.client("Right").iamat("fence", "+1+1", "5");
     herd.wait_until_held(&herd.names(), "fence", &fence);
     for name in herd.names() {
@@ -318,14 +319,14 @@ fn the_log_names_peers_and_holds_every_flood_sent_and_received() {
     }
     for (name, floods) in [("Left", 1), ("Middle", 2), ("Right", 1)] {
         let log = text(&herd.log(name));
-        // Lines about clients carry the record as well, as replies; they have an address.
+        // Replies to clients contain the record as well, but their lines have an address.
         let of_peers = |line: &&str| line.contains(&record) && !line.contains("127.0.0.1:");
         let lines: Vec<&str> = log.lines().filter(of_peers).collect();
         assert_eq!(lines.len(), floods, "{name}: {lines:#?}");
     }
     let before = herd.log("Middle").len();
     herd.kill("Right");
-    eventually("the end of the link is in the log", DEADLINE, || {
+    eventually("the loss of the link is logged", DEADLINE, || {
         let log = herd.log("Middle");
         text(&log[before..]).lines().any(|line| line.contains("Right")).then_some(())
     });
@@ -344,7 +345,7 @@ fn bytes_outside_printable_ascii_are_escaped_in_the_log() {
     client.send(&vec![0xee; 5000]);
     client.rest();
     herd.signal("Solo", "TERM");
-    assert_eq!(herd.wait("Solo", END).code(), Some(0));
+    assert_eq!(herd.wait("Solo", SHUTDOWN).code(), Some(0));
     let log = herd.log("Solo");
     assert!(common::find(&log, b"IAMAT caf").is_some(), "{}", show(&log));
     for line in log.split(|&byte| byte == b'\n') {
@@ -354,8 +355,8 @@ fn bytes_outside_printable_ascii_are_escaped_in_the_log() {
 }
 
 #[test]
-fn each_level_holds_what_it_should() {
-    for (level, holds_commands) in
+fn messages_are_logged_at_info_and_debug_only() {
+    for (level, logs_messages) in
         [("DEBUG", true), ("INFO", true), ("WARNING", false), ("ERROR", false), ("CRITICAL", false)]
     {
         let mut herd = Herd::with_level(&[("Solo", &[])], level, "");
@@ -365,30 +366,30 @@ fn each_level_holds_what_it_should() {
         client.ask(b"hello");
         assert!(client.held(b"kiwi").is_some());
         herd.signal("Solo", "TERM");
-        assert_eq!(herd.wait("Solo", END).code(), Some(0));
+        assert_eq!(herd.wait("Solo", SHUTDOWN).code(), Some(0));
         let log = text(&herd.log("Solo"));
         for part in ["IAMAT kiwi +1+1 5", "AT Solo +", "? hello", "WHATSAT kiwi 0 0"] {
-            assert_eq!(log.contains(part), holds_commands, "{part} at level {level}: {log}");
+            assert_eq!(log.contains(part), logs_messages, "{part} at level {level}: {log}");
         }
     }
 }
 
 #[test]
-fn a_supervisor_is_told_when_it_is_ready_and_when_it_stops() {
+fn the_service_manager_is_notified_of_start_and_stop() {
     let mut herd = Herd::new(&[("Solo", &[])], "");
     let path = herd.directory().join("notify");
-    let supervisor = UnixDatagram::bind(&path).unwrap();
-    supervisor.set_read_timeout(Some(DEADLINE)).unwrap();
-    let heard = || {
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(DEADLINE)).unwrap();
+    let receive = || {
         let mut message = [0; 64];
-        let length = supervisor.recv(&mut message).unwrap();
+        let length = manager.recv(&mut message).unwrap();
         text(&message[..length])
     };
     herd.set_environment("NOTIFY_SOCKET", &path);
     herd.spawn("Solo");
-    assert_eq!(heard().trim(), "READY=1");
+    assert_eq!(receive().trim(), "READY=1");
     assert_bytes(&herd.exchange("Solo", b"there?\n"), b"? there?\n");
     herd.signal("Solo", "TERM");
-    assert_eq!(heard().trim(), "STOPPING=1");
-    assert_eq!(herd.wait("Solo", END).code(), Some(0));
+    assert_eq!(receive().trim(), "STOPPING=1");
+    assert_eq!(herd.wait("Solo", SHUTDOWN).code(), Some(0));
 }

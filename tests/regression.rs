@@ -13,22 +13,29 @@ use proxy_herd::herd::handshake::Transport;
 use proxy_herd::herd::link::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT};
 use proxy_herd::limits::Limits;
 use proxy_herd::message_log::{Format, MessageLog};
-use proxy_herd::node::{Caller, LineSession, Next, Node, Now};
+use proxy_herd::node::{Handled, Input, LineSession, Next, Node, PeerInfo};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
 use proxy_herd::testing::{herd, identity};
+use proxy_herd::time::{Instant, Now, Wall};
+
+/// Input after which more may come.
+const fn more(bytes: &[u8]) -> Input<'_> {
+    Input { bytes, ended: false, unsent: 0 }
+}
 
 const LOOPBACK: Transport = Transport { loopback: true, certified: None };
 
-fn caller(label: &[u8]) -> Caller {
-    Caller { label: label.into(), transport: LOOPBACK, ..Caller::default() }
+fn caller(label: &[u8]) -> PeerInfo {
+    PeerInfo { label: label.into(), transport: LOOPBACK, ..PeerInfo::default() }
 }
 
 fn at(elapsed: Duration) -> Now {
-    Now { elapsed, clock: 1_700_000_000_000_000_000 + elapsed.as_nanos() as i128 }
+    let wall = Wall(1_700_000_000_000_000_000 + elapsed.as_nanos() as i128);
+    Now { instant: Instant::at(elapsed), wall }
 }
 
-const START: Now = Now { elapsed: Duration::ZERO, clock: 1_700_000_000_000_000_000 };
+const START: Now = Now { instant: Instant::START, wall: Wall(1_700_000_000_000_000_000) };
 
 /// The `me`th of `names`, all of them neighbours.
 fn node(names: &[&str], me: u16, limits: Limits) -> Node {
@@ -48,11 +55,11 @@ struct Wire {
 impl Wire {
     /// A connection that the first node has dialled.
     fn dial(nodes: &mut [Node; 2], id: u64, now: Now) -> Self {
-        let [dialler, listener] = nodes;
+        let [dialler, _] = nodes;
         let mut hello = Vec::new();
         let dialled =
-            LineSession::dialled(dialler, id, b"a"[..].into(), 0, LOOPBACK, &now, &mut hello);
-        let accepted = LineSession::accepted(listener, id, caller(b"b"));
+            LineSession::dialed(dialler, id, b"a"[..].into(), 0, LOOPBACK, now.instant, &mut hello);
+        let accepted = LineSession::accepted(id, caller(b"b"));
         Self { ends: [dialled, accepted], on_the_way: [Vec::new(), hello] }
     }
 
@@ -61,10 +68,10 @@ impl Wire {
         let bytes = std::mem::take(&mut self.on_the_way[end]);
         let mut replies = Vec::new();
         let session = &mut self.ends[end];
-        let (taken, next) = session.receive(&mut nodes[end], &bytes, false, &now, &mut replies);
-        assert_eq!(taken, bytes.len(), "consumed");
+        let handled = session.handle_input(&mut nodes[end], more(&bytes), &now, &mut replies);
+        assert_eq!(handled.consumed, bytes.len());
         self.on_the_way[1 - end].extend_from_slice(&replies);
-        next
+        handled.next
     }
 
     /// Lets the two talk until neither has more to say. Returns what each was told.
@@ -74,8 +81,14 @@ impl Wire {
             for end in [0, 1] {
                 let Node { herd, message_log, .. } = &mut nodes[end];
                 if let Some(link) = self.ends[end].link() {
-                    herd.handle_timeout(now.elapsed, now.clock);
-                    herd.fill(link, now.clock, &mut self.on_the_way[1 - end], 1 << 20, message_log);
+                    herd.handle_timeout(now.instant.uptime(), now.wall.nanos());
+                    herd.fill(
+                        link,
+                        now.wall.nanos(),
+                        &mut self.on_the_way[1 - end],
+                        1 << 20,
+                        message_log,
+                    );
                 }
             }
             // A turn may only look through leaves, and send nothing.
@@ -87,7 +100,7 @@ impl Wire {
             }
             for end in [0, 1] {
                 told[end].extend_from_slice(&self.on_the_way[end]);
-                assert_eq!(self.deliver(nodes, end, now), Next::Read);
+                assert_eq!(self.deliver(nodes, end, now), Next::NeedInput);
             }
         }
     }
@@ -102,9 +115,10 @@ fn linked(limits: &Limits) -> ([Node; 2], Wire) {
 }
 
 fn tell(node: &mut Node, line: &str) {
-    let mut client = LineSession::accepted(node, 9, caller(b"c"));
+    let mut client = LineSession::accepted(9, caller(b"c"));
     let mut reply = Vec::new();
-    client.receive(node, line.as_bytes(), true, &START, &mut reply);
+    let input = Input { ended: true, ..more(line.as_bytes()) };
+    client.handle_input(node, input, &START, &mut reply);
     assert!(reply.starts_with(b"AT "), "{}", reply.escape_ascii());
 }
 
@@ -112,8 +126,9 @@ fn tell(node: &mut Node, line: &str) {
 fn a_link_that_breaks_within_a_record_brings_no_half_of_it() {
     let (mut nodes, mut wire) = linked(&Limits::default());
     let half = b"AT A +0.000000001 k +1-1 17000000"; // 00 was still to come
-    let (_, next) = wire.ends[1].receive(&mut nodes[1], half, true, &START, &mut Vec::new());
-    assert_eq!(next, Next::Finish);
+    let input = Input { ended: true, ..more(half) };
+    let handled = wire.ends[1].handle_input(&mut nodes[1], input, &START, &mut Vec::new());
+    assert_eq!(handled.next, Next::CloseWhenFlushed);
     assert_eq!(nodes[1].herd.directory.get(b"k", 0), None);
 }
 
@@ -137,18 +152,18 @@ fn a_node_names_all_its_neighbours_whatever_the_line_limit() {
     let names: Vec<String> = (0..999).map(|i| format!("{i:064}")).collect();
     let line = format!("LINKS {} ffff {}\n", names[0], names.join(" "));
     let (mut nodes, mut wire) = linked(&Limits::default());
-    let (taken, next) =
-        wire.ends[1].receive(&mut nodes[1], line.as_bytes(), false, &START, &mut Vec::new());
-    assert_eq!((taken, next), (line.len(), Next::Read));
+    let input = more(line.as_bytes());
+    let handled = wire.ends[1].handle_input(&mut nodes[1], input, &START, &mut Vec::new());
+    assert_eq!(handled, Handled { consumed: line.len(), next: Next::NeedInput });
 }
 
 #[test]
 fn what_a_link_owes_does_not_keep_it_from_listening() {
     let (mut nodes, mut wire) = linked(&Limits { max_output_buffer: 1000, ..Limits::default() });
-    let mut backlog = vec![b'x'; 2000];
     let record = b"AT A +0.000000001 k +1-1 1700000000\n";
-    let (taken, next) = wire.ends[1].receive(&mut nodes[1], record, false, &START, &mut backlog);
-    assert_eq!((taken, next), (record.len(), Next::Read));
+    let input = Input { unsent: 2000, ..more(record) };
+    let handled = wire.ends[1].handle_input(&mut nodes[1], input, &START, &mut Vec::new());
+    assert_eq!(handled, Handled { consumed: record.len(), next: Next::NeedInput });
 }
 
 #[test]
@@ -156,14 +171,22 @@ fn the_link_states_of_a_large_herd_are_told_a_buffer_at_a_time() {
     let names: Vec<String> = (0..100).map(|i| format!("{i:060}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let Node { mut herd, mut message_log, .. } = node(&names, 0, Limits::default());
-    herd.established(1, 1, 7, true, START.elapsed);
-    herd.established(2, 2, 7, true, START.elapsed);
+    herd.established(1, 1, 7, true, START.instant.uptime());
+    herd.established(2, 2, 7, true, START.instant.uptime());
     for origin in &names[1..] {
         let line = format!("LINKS {origin} 1 {}", names.join(" "));
-        herd.receive(0, 1, line.as_bytes(), START.elapsed, START.clock, &mut message_log).unwrap();
+        herd.receive(
+            0,
+            1,
+            line.as_bytes(),
+            START.instant.uptime(),
+            START.wall.nanos(),
+            &mut message_log,
+        )
+        .unwrap();
     }
     let mut out = Vec::new();
-    herd.fill(1, START.clock, &mut out, 16_384, &mut message_log);
+    herd.fill(1, START.wall.nanos(), &mut out, 16_384, &mut message_log);
     assert!(out.len() < 2 * 16_384, "{} bytes", out.len());
     assert!(herd.has_output(1), "the rest is still to come");
 }
@@ -178,11 +201,11 @@ fn links_that_come_up_together_are_told_together() {
     for turn in 0..200 {
         let now = at(millisecond * turn);
         if turn < 49 {
-            herd.established(turn.into(), turn as u16 + 1, 7, true, now.elapsed);
+            herd.established(turn.into(), turn as u16 + 1, 7, true, now.instant.uptime());
         }
-        herd.handle_timeout(now.elapsed, now.clock);
+        herd.handle_timeout(now.instant.uptime(), now.wall.nanos());
         for link in 0..49 {
-            herd.fill(link, now.clock, &mut told, usize::MAX, &mut message_log);
+            herd.fill(link, now.wall.nanos(), &mut told, usize::MAX, &mut message_log);
         }
     }
     let told = told.split(|&b| b == b'\n').filter(|line| line.starts_with(b"LINKS n00 ")).count();

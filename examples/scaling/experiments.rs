@@ -82,6 +82,7 @@ fn drain(world: &mut World, nodes: usize) {
     world.run_until(world.now + (nodes + 2) as Time * DELAY);
 }
 
+/// Measures updates by flooding and along trees, and then the loss and return of an edge.
 pub fn cost(family: Family, nodes: usize) -> Cost {
     let (edges, mut rng) = graph(family, nodes);
     let mut world = linked(nodes, &edges);
@@ -102,7 +103,6 @@ pub fn cost(family: Family, nodes: usize) -> Cost {
     drain(&mut world, nodes);
     let trees = (world.traffic - start).records;
     let (unsettled, settled) = world.updates.split_at(already_sent);
-    let most = |updates: &[Update]| updates.iter().map(|update| update.copies).max().unwrap_or(0);
     assert!(
         world.updates.iter().all(|update| update.arrivals.len() == nodes),
         "every node receives every update"
@@ -113,24 +113,18 @@ pub fn cost(family: Family, nodes: usize) -> Cost {
         .iter()
         .flat_map(|update| update.arrivals.iter().map(|at| at - update.sent_at))
         .collect();
-    let sent: Vec<Vec<u64>> = world
-        .records()
-        .iter()
-        .zip(&before)
-        .map(|(after, before)| after.iter().zip(before).map(|(after, before)| after - before))
-        .map(Iterator::collect)
-        .collect();
+    let sent = difference(&world.records(), &before);
     let directions = sent.concat();
     let by_node: Vec<u64> = sent.iter().map(|links| links.iter().sum()).collect();
-    let (trees_most, flooding_most) = (most(settled), most(unsettled));
+    let (flooding_copies, trees_copies) = (most_copies(unsettled), most_copies(settled));
     let (lost, back) = flap(&mut world, rng.index(edges.len()));
     Cost {
         family,
         nodes,
         edges: edges.len(),
-        flooding: flooding_most,
+        flooding: flooding_copies,
         flooding_bytes: flooding.records.bytes as f64 / floods as f64,
-        trees: trees_most,
+        trees: trees_copies,
         trees_bytes: trees.bytes as f64 / origins.len() as f64,
         // The origin itself is not counted.
         hops: delays.iter().sum::<Time>() as f64
@@ -143,6 +137,18 @@ pub fn cost(family: Family, nodes: usize) -> Cost {
         lost,
         back,
     }
+}
+
+fn most_copies(updates: &[Update]) -> u64 {
+    updates.iter().map(|update| update.copies).max().unwrap_or(0)
+}
+
+/// Records sent over each link of each node between two readings.
+fn difference(after: &[Vec<u64>], before: &[Vec<u64>]) -> Vec<Vec<u64>> {
+    let links = |(after, before): (&Vec<u64>, &Vec<u64>)| {
+        after.iter().zip(before).map(|(after, before)| after - before).collect()
+    };
+    after.iter().zip(before).map(links).collect()
 }
 
 /// Traffic of all nodes caused by the loss of an edge and by its return two seconds later.
@@ -171,6 +177,7 @@ pub struct Quiet {
     pub traffic: Traffic,
 }
 
+/// Measures an idle herd for a minute.
 pub fn quiet(family: Family, nodes: usize) -> Quiet {
     let (edges, mut rng) = graph(family, nodes);
     let mut world = linked(nodes, &edges);
@@ -212,6 +219,7 @@ pub struct FailureReport {
     pub repairs: u64,
 }
 
+/// Measures the failure of an edge under a load of `per_second` updates per second.
 pub fn failure(family: Family, nodes: usize, per_second: u64, failure: Failure) -> FailureReport {
     let (edges, mut rng) = graph(family, nodes);
     let mut world = linked(nodes, &edges);
@@ -272,6 +280,7 @@ pub struct Latency {
     pub trees: f64,
 }
 
+/// Measures updates with edge delays drawn from `delays`, in milliseconds.
 pub fn latency(family: Family, nodes: usize, delays: (u64, u64)) -> Latency {
     let (edges, mut rng) = graph(family, nodes);
     let mut drawn = rng.clone();
@@ -310,6 +319,7 @@ pub struct RoutesCost {
     pub memory: f64,
 }
 
+/// Measures the routes of 50 nodes: minimum times and mean memory.
 pub fn routes_cost(family: Family, nodes: usize) -> RoutesCost {
     let states = states(&graph(family, nodes).0, nodes);
     let before = resident();

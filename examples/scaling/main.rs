@@ -372,7 +372,7 @@ impl Report {
             + begin.len();
         let end =
             start + self.text[start..].find("<!-- end -->").expect("each table ends with a marker");
-        self.text.replace_range(start..end, &format!("\n{table}\n"));
+        self.text.replace_range(start..end, &format!("\n{table}"));
     }
 
     fn save(&self) {

@@ -1,10 +1,11 @@
-//! The files that a person writes: a configuration, or a places file. The first line of the input
-//! is the name of the file, the rest is what it holds; a name with `key` in it comes with an API
-//! key and a secret in the environment.
+//! Fuzzes the parsers of files that users write: the configuration and the places file.
 //!
-//! - Whatever is in it, a file is read or refused, in words that name a line that it has.
-//! - A configuration that is read can be shown, is a graph, and keeps its secrets to itself.
-//! - Places that are read can be searched, and shown in JSON.
+//! The first line of the input is the file name, the rest is the content. If the name contains `key`,
+//! an API key and a secret are in the environment.
+//!
+//! - Every file is either accepted or rejected with an error that refers to an existing line.
+//! - An accepted configuration can be displayed, is a valid graph and does not reveal its secrets.
+//! - Accepted places can be searched and written as JSON.
 
 #![no_main]
 
@@ -21,7 +22,7 @@ use proxy_herd::places::offline::Offline;
 use proxy_herd::places::offline::places_file::{self, Format};
 use proxy_herd::protocol::is_space;
 
-/// No word of a message, and no name in a seed.
+/// A secret that occurs in no message and in no seed of the corpus.
 const CANARY: &str = "canary-0123";
 
 fuzz_target!(|input: &[u8]| {
@@ -36,7 +37,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn configuration(name: &str, content: &[u8]) {
-    // Files that it names are looked for where there are none.
+    // Files that the configuration refers to are in a directory that does not exist.
     let path = Path::new("/nowhere/herd.yml");
     let keyed = name.contains("key");
     let environment = |_: &str| keyed.then(|| OsString::from(CANARY));
@@ -44,17 +45,17 @@ fn configuration(name: &str, content: &[u8]) {
         Ok(config) => {
             let shown = cli::summary(&config) + &config.warnings.join("\n");
             assert!(!shown.contains(CANARY) && !format!("{config:?}").contains(CANARY));
-            graph(&config);
+            check_graph(&config);
         }
-        Err(error) => refused(&error, error.line(), content),
+        Err(error) => check_error(&error, error.line(), content),
     }
 }
 
-fn graph(config: &Config) {
+fn check_graph(config: &Config) {
     let nodes = &config.nodes;
     assert!((1..=MAX_NODES).contains(&nodes.len()));
     for (at, node) in nodes.iter().enumerate() {
-        assert_eq!(config.node(&node.name), Some(at), "a name twice");
+        assert_eq!(config.node(&node.name), Some(at), "a duplicate name");
         assert!((1..=MAX_NODE_NAME).contains(&node.name.len()) && node.port > 0);
         assert!(!node.name.bytes().any(is_space));
         assert!(node.neighbors.is_sorted_by(|a, b| a < b) && !node.neighbors.contains(&at));
@@ -74,21 +75,21 @@ fn places(name: &str, content: &[u8]) {
             places.answer(Point { lat: 0.0, lng: 0.0 }, 20_100_000.0, 20, &mut document);
             let document: serde_json::Value = serde_json::from_slice(&document).expect("JSON");
             let results = document["results"].as_array().expect("results");
-            assert_eq!(results.len(), count.min(20), "half the girth of the earth holds them all");
+            assert_eq!(results.len(), count.min(20), "half the circumference of the earth");
             for result in results {
                 let [name, vicinity] = ["name", "vicinity"].map(|it| result[it].as_str().unwrap());
                 assert!((1..=MAX_PLACE_TEXT).contains(&name.len()));
                 assert!(vicinity.len() <= MAX_PLACE_TEXT);
             }
         }
-        Err(error) => refused(&error, Some(error.line()), content),
+        Err(error) => check_error(&error, Some(error.line()), content),
     }
 }
 
-fn refused(error: &dyn std::error::Error, line: Option<u64>, content: &[u8]) {
+fn check_error(error: &dyn std::error::Error, line: Option<u64>, content: &[u8]) {
     let text = error.to_string();
     assert!(!text.is_empty() && !text.contains('\n') && !text.contains(CANARY), "{text}");
-    // To YAML, CR ends a line as well.
+    // In YAML, CR is a line break as well.
     let lines = 1 + content.iter().filter(|byte| b"\n\r".contains(byte)).count() as u64;
     assert!(line.is_none_or(|line| (1..=lines).contains(&line)), "{text}, of {lines} lines");
 }

@@ -8,8 +8,6 @@
 
 #![no_main]
 
-use std::time::Duration;
-
 use libfuzzer_sys::fuzz_target;
 use proxy_herd::limits::PlacesLimits;
 use proxy_herd::places::Question;
@@ -18,6 +16,7 @@ use proxy_herd::places::http::{Eof, Exchange, HttpError, Progress, Response};
 use proxy_herd::places::limits::MAX_DOCUMENT_BYTES;
 use proxy_herd::places::providers::Provider;
 use proxy_herd::places::upstream::{ApiKey, Asked, Client, Settings, Ticket};
+use proxy_herd::time::Instant;
 use proxy_herd_fuzz::cuts;
 use serde_json::Value;
 
@@ -175,7 +174,7 @@ fn answer(provider: Provider, wire: &[u8]) {
 }
 
 fn ask(provider: Provider, wire: &[u8], reads: impl Iterator<Item = usize>) -> Vec<u8> {
-    const START: Duration = Duration::ZERO;
+    const START: Instant = Instant::START;
     let (mut client, mut document) = (client(provider), Vec::new());
     let asked = client.ask(Ticket(1), QUESTION, MAX_RESULTS, START, &mut document);
     assert_eq!(asked, Asked::Waiting);

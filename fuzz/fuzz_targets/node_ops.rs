@@ -25,13 +25,14 @@ use proxy_herd::herd::message::{
 use proxy_herd::herd::routes::SETTLE;
 use proxy_herd::herd::{Action, LinkId};
 use proxy_herd::limits::{Limits, PlacesLimits};
-use proxy_herd::node::{Caller, LineSession, Next, Node, Now};
+use proxy_herd::node::{Blocked, Handled, Input, LineSession, Next, Node, PeerInfo};
 use proxy_herd::places::Places;
 use proxy_herd::places::http::Eof;
 use proxy_herd::places::providers::Provider;
 use proxy_herd::places::upstream::{Client, ConnId, Settings, TransportError};
 use proxy_herd::protocol::time::{Nanos, SECOND};
 use proxy_herd::protocol::trim;
+use proxy_herd::time::{Instant, Now, Wall};
 use proxy_herd_fuzz::model::{Fact, Model};
 use proxy_herd_fuzz::node::{self, ME, NAMES, NEIGHBOURS, hash, leaf};
 
@@ -115,6 +116,8 @@ struct User {
     arrived: usize,
     /// Bytes that the node has taken.
     taken: usize,
+    /// The end of the last command that was executed.
+    executed: usize,
     /// Commands in `sent`, and where each ends in all that was sent.
     commands: VecDeque<(usize, Command)>,
     begun: bool,
@@ -154,7 +157,7 @@ impl World {
         let rules = Rules { max_clock_offset: 5 * SECOND, max_clients: MAX_CLIENTS, client_ttl };
         let identity = node::identity(ME, None, rules);
         let node = node::node(identity, &[NEIGHBOURS[SEED]], places, LIMITS());
-        let now = Now { elapsed: Duration::ZERO, clock: 1_621_464_828_223_371_889 };
+        let now = Now { instant: Instant::START, wall: Wall(1_621_464_828_223_371_889) };
         let mut world = Self {
             model: Model { rules, held: Vec::new() },
             node,
@@ -208,13 +211,14 @@ impl World {
 
     fn user(&mut self) -> User {
         self.last_id += 1;
-        let session = LineSession::accepted(&self.node, self.last_id, Caller::default());
+        let session = LineSession::accepted(self.last_id, PeerInfo::default());
         User {
             id: self.last_id,
             session,
             sent: Vec::new(),
             arrived: 0,
             taken: 0,
+            executed: 0,
             commands: VecDeque::new(),
             begun: false,
             over: false,
@@ -265,7 +269,8 @@ impl World {
 
     /// What a client may say now, to a node.
     fn fact(&self, client: &'static str, server: usize, events: &mut Events<'_>) -> Fact {
-        let seconds = self.now.clock / SECOND + events.of(&[0, -1, 1, -3, 3, 6, -30, -90, 1000]);
+        let seconds =
+            self.now.wall.nanos() / SECOND + events.of(&[0, -1, 1, -3, 3, 6, -30, -90, 1000]);
         let (fraction, nanos) =
             events.of(&[("", 0), (".5", 500_000_000), (".000000001", 1), (".0000000019", 1)]);
         Fact {
@@ -274,7 +279,7 @@ impl World {
             time_text: format!("{seconds}{fraction}"),
             time: seconds * SECOND + nanos,
             server,
-            received: self.now.clock,
+            received: self.now.wall.nanos(),
         }
     }
 
@@ -285,22 +290,31 @@ impl World {
         let user = &mut users[at];
         user.arrived = user.sent.len().min(user.arrived.saturating_add(bytes));
         let input = &user.sent[..user.arrived];
-        let (taken, next) = user.session.receive(node, input, end, now, &mut user.out);
+        let input = Input { bytes: input, ended: end, unsent: user.out.len() };
+        let Handled { consumed, next } = user.session.handle_input(node, input, now, &mut user.out);
+        let (taken, took_all) = (consumed, consumed == user.arrived);
         user.sent.drain(..taken);
         (user.arrived, user.taken) = (user.arrived - taken, user.taken + taken);
         // A line that is too long is answered before its end has come.
-        let early = |command: &Command| matches!(command, Command::TooLong) && next == Next::HangUp;
+        let waits = next == Next::Blocked(Blocked::Places);
+        let is_over = next == Next::ShutdownWhenFlushed || (waits && took_all);
+        let early = |command: &Command, from: usize, all: usize| {
+            matches!(command, Command::TooLong) && is_over && all > from
+        };
         let all = user.taken;
-        let taken = |(end, command): &(usize, Command)| *end <= all || early(command);
-        while user.commands.front().is_some_and(taken) {
+        while let Some((end, command)) = user.commands.front()
+            && (*end <= all || early(command, user.executed, all))
+        {
+            user.executed = *end;
             let Some((_, command)) = user.commands.pop_front() else { break };
             if !user.over {
-                news.extend(execute(&mut self.model, user, command, now.clock));
+                news.extend(execute(&mut self.model, user, command, now.wall.nanos()));
             }
         }
-        assert_eq!(user.over, next == Next::HangUp);
+        // A session that is over may still wait for places.
+        assert!(user.over == (next == Next::ShutdownWhenFlushed) || (user.over && waits));
         let partial = user.arrived <= LIMITS().max_line;
-        assert!(next != Next::Read || partial, "{} bytes are held", user.arrived);
+        assert!(next != Next::NeedInput || partial, "{} bytes are held", user.arrived);
         self.flooded(&before, &news, None);
         next
     }
@@ -358,7 +372,7 @@ impl World {
         }
         let new = self.user();
         let mut old = std::mem::replace(&mut self.users[at], new);
-        old.session.close(&mut self.node, &self.now);
+        old.session.handle_closed(&mut self.node, self.now.instant);
     }
 
     /// What a client that has ended its side is still told.
@@ -367,11 +381,14 @@ impl World {
         for _ in 0..500 {
             let next = self.deliver(at, usize::MAX, true);
             self.take(at, usize::MAX);
-            if matches!(next, Next::Finish | Next::HangUp) && !self.users[at].session.is_waiting() {
+            if matches!(next, Next::CloseWhenFlushed | Next::ShutdownWhenFlushed)
+                && !self.users[at].session.is_waiting()
+            {
                 assert!(self.users[at].owed.is_empty(), "{:?}", self.users[at].owed);
                 return;
             }
-            if next != Next::Wait || self.users[at].session.is_waiting() || self.node_is_crowded() {
+            let goes_on = matches!(next, Next::Yielded | Next::Blocked(_));
+            if !goes_on || self.users[at].session.is_waiting() || self.node_is_crowded() {
                 self.advance(Duration::from_secs(1));
             }
             self.poll();
@@ -380,7 +397,7 @@ impl World {
     }
 
     fn node_is_crowded(&self) -> bool {
-        !self.node.has_room()
+        self.node.is_crowded()
     }
 
     // peers
@@ -407,8 +424,8 @@ impl World {
         let (link, boot) = (events.below(NEIGHBOURS.len()), events.below(2));
         let transport = Transport { loopback: true, certified: None };
         let seed = (link == SEED).then_some(SEED);
-        let caller = Caller { transport, seed, ..Caller::default() };
-        let session = LineSession::accepted(&self.node, self.last_id, caller);
+        let caller = PeerInfo { transport, legacy: seed, ..PeerInfo::default() };
+        let session = LineSession::accepted(self.last_id, caller);
         let mut peer = Peer { id: self.last_id, session, link };
         if link == SEED {
             self.peers.push(peer); // it says nothing before its first record
@@ -428,44 +445,47 @@ impl World {
         let link = self.dials.swap_remove(at);
         let outcome = events.below(4);
         if outcome == 0 {
-            return self.node.herd.dial_failed(link, self.now.elapsed);
+            return self.node.herd.dial_failed(link, self.now.instant.uptime());
         }
         self.last_id += 1;
         let (id, transport) = (self.last_id, Transport { loopback: true, certified: None });
         let (label, mut out) = (Box::default(), Vec::new());
         let node = &mut self.node;
-        let session = LineSession::dialled(node, id, label, link, transport, &self.now, &mut out);
+        let session =
+            LineSession::dialed(node, id, label, link, transport, self.now.instant, &mut out);
         let mut peer = Peer { id, session, link };
         if link == SEED {
             assert!(out.is_empty() && peer.session.link() == Some(SEED));
             return self.peers.push(peer);
         }
-        assert!(out.starts_with(b"HERD 1 Clark ") && peer.session.is_shaking());
+        assert!(out.starts_with(b"HERD 1 Clark ") && peer.session.is_handshaking());
         let answer = match outcome {
             1 => [b"? ", &out[..]].concat(),
             boot => self.hello(link, boot - 2),
         };
         let next = self.tell(&mut peer, &answer);
-        assert!(outcome != 1 || next == Next::HangUp);
+        assert!(outcome != 1 || next == Next::ShutdownWhenFlushed);
         self.shaken(peer, next);
     }
 
     fn shaken(&mut self, mut peer: Peer, next: Next) {
         match next {
-            Next::Read => {
+            Next::NeedInput => {
                 assert_eq!(peer.session.link(), Some(peer.link));
                 self.peers.push(peer);
             }
             // Refused, or one too many.
-            _ => peer.session.close(&mut self.node, &self.now),
+            _ => peer.session.handle_closed(&mut self.node, self.now.instant),
         }
     }
 
     /// A peer says something, in one read.
     fn tell(&mut self, peer: &mut Peer, lines: &[u8]) -> Next {
         let mut out = Vec::new();
-        let (taken, next) = peer.session.receive(&mut self.node, lines, false, &self.now, &mut out);
-        assert_eq!(taken, lines.len());
+        let input = Input { bytes: lines, ended: false, unsent: 0 };
+        let Handled { consumed, next } =
+            peer.session.handle_input(&mut self.node, input, &self.now, &mut out);
+        assert_eq!(consumed, lines.len());
         let hello = out.starts_with(b"HERD 1 Clark ");
         assert!(out.is_empty() || hello, "peers get no replies: {}", out.escape_ascii());
         next
@@ -490,8 +510,8 @@ impl World {
         let mut peer = self.peers.swap_remove(at);
         let next = self.tell(&mut peer, &lines);
         self.peers.push(peer);
-        assert_eq!(next, Next::Read);
-        let news = is_heard && self.model.offer(&fact, Source::Peer, self.now.clock);
+        assert_eq!(next, Next::NeedInput);
+        let news = is_heard && self.model.offer(&fact, Source::Peer, self.now.wall.nanos());
         let news = if news { &[fact][..] } else { &[] };
         self.flooded(&before, news, Some(link));
     }
@@ -517,7 +537,7 @@ impl World {
         };
         // Later news may have taken the place of earlier.
         let slots: Vec<u32> = news.iter().filter_map(slot_of).collect();
-        let unsettled = self.now.elapsed < self.changes.1 + SETTLE;
+        let unsettled = self.now.instant.uptime() < self.changes.1 + SETTLE;
         for (link, (before, after)) in before.iter().zip(self.owed()).enumerate() {
             let (Some(before), Some(after)) = (before, after) else { continue };
             let new = after.iter().filter(|slot| !before.contains(slot));
@@ -552,7 +572,7 @@ impl World {
             1 => push_pong(
                 &mut line,
                 events.below(3) as u64,
-                self.now.clock + events.of(&[0, 9 * SECOND]),
+                self.now.wall.nanos() + events.of(&[0, 9 * SECOND]),
             ),
             2 => {
                 let (origin, sequence) = (events.of(&NAMES), events.below(200) as u64);
@@ -576,7 +596,7 @@ impl World {
         let next = self.tell(&mut peer, &line);
         self.peers.push(peer);
         self.flooded(&before, &[], None);
-        if next == Next::HangUp {
+        if next == Next::ShutdownWhenFlushed {
             assert_eq!(kind, 9);
             self.close(self.peers.len() - 1);
         }
@@ -587,7 +607,7 @@ impl World {
         let Some(link) = self.peers[at].session.link() else { return };
         let (limit, mut out) = (events.of(&[4096, 100, 300]), Vec::new());
         let Node { herd, message_log, .. } = &mut self.node;
-        herd.fill(link, self.now.clock, &mut out, limit, message_log);
+        herd.fill(link, self.now.wall.nanos(), &mut out, limit, message_log);
         assert!(out.len() <= limit + LONGEST_MESSAGE, "{} bytes", out.len());
         for line in out.split_inclusive(|&byte| byte == b'\n') {
             let line = line.strip_suffix(b"\n").expect("whole lines");
@@ -603,7 +623,7 @@ impl World {
 
     fn close(&mut self, at: usize) {
         let mut peer = self.peers.swap_remove(at);
-        peer.session.close(&mut self.node, &self.now);
+        peer.session.handle_closed(&mut self.node, self.now.instant);
     }
 
     // everything else
@@ -614,34 +634,35 @@ impl World {
             self.advance(Duration::from_millis(milliseconds));
         } else {
             let seconds: Nanos = events.of(&[1, -1, 5, -5, 61, -61, 1_000_000, -1_000_000]);
-            self.now.clock += seconds * SECOND;
-            self.node.message_log.set_clock(self.now.clock);
+            self.now.wall.0 += seconds * SECOND;
+            self.node.message_log.set_clock(self.now.wall.nanos());
         }
     }
 
     fn advance(&mut self, by: Duration) {
-        self.now.elapsed += by;
-        self.now.clock += by.as_nanos() as Nanos;
+        self.now.instant += by;
+        self.now.wall.0 += by.as_nanos() as Nanos;
         let Self { node, now, .. } = self;
-        node.herd.handle_timeout(now.elapsed, now.clock);
-        let is_later = |due: Option<Duration>| due.is_none_or(|due| due > now.elapsed);
+        node.herd.handle_timeout(now.instant.uptime(), now.wall.nanos());
+        let is_later = |due: Option<Duration>| due.is_none_or(|due| due > now.instant.uptime());
         assert!(is_later(node.herd.poll_timeout()), "a timer that is never served");
         if let Some(client) = node.places.upstream() {
-            client.handle_timeout(now.elapsed);
-            assert!(is_later(client.poll_timeout()), "a timer that is never served");
+            client.handle_timeout(now.instant);
+            let due = client.poll_timeout().map(Instant::uptime);
+            assert!(is_later(due), "a timer that is never served");
         }
         self.note_changes();
         // Whatever has expired may have gone.
         let held: Vec<&[u8]> = self.lines().collect();
         let gone = |fact: &Fact| !held.contains(&fact.line().as_bytes());
         let (gone, kept) = self.model.held.iter().cloned().partition::<Vec<_>, _>(gone);
-        assert!(gone.iter().all(|fact| self.model.is_expired(fact, self.now.clock)));
+        assert!(gone.iter().all(|fact| self.model.is_expired(fact, self.now.wall.nanos())));
         self.model.held = kept;
     }
 
     fn provider(&mut self, events: &mut Events<'_>) {
         let Some(client) = self.node.places.upstream() else { return };
-        let now = self.now.elapsed;
+        let now = self.now.instant;
         if events.below(2) == 0 && !self.connecting.is_empty() {
             let id = self.connecting.remove(events.below(self.connecting.len()));
             match events.below(4) {
@@ -699,9 +720,11 @@ impl World {
             }
             while client.poll_output(&mut Vec::new()).is_some() {}
         }
-        while let Some((id, ticket)) = self.node.poll_answer(self.now.elapsed) {
-            let user = self.users.iter_mut().find(|user| user.id == id).expect("who asked");
-            user.session.answer(&mut self.node, ticket, &mut user.out);
+        while self.node.poll_event().is_some() {}
+        while let Some(answer) = self.node.poll_answer(self.now.instant) {
+            let id = answer.connection;
+            let user = self.users.iter_mut().find(|user| user.id == id).expect("a user asked");
+            user.session.handle_answer(&mut self.node, &answer, &mut user.out);
         }
     }
 
@@ -723,7 +746,7 @@ impl World {
             assert!(user.out.len() <= LIMITS().max_output_buffer + waited, "{}", user.out.len());
         }
         if let Some(client) = self.node.places.upstream() {
-            assert!(client.gauges(self.now.elapsed).waiting <= LIMITS().max_pending_whatsat);
+            assert!(client.gauges(self.now.instant).waiting <= LIMITS().max_pending_whatsat);
         }
     }
 
@@ -732,7 +755,7 @@ impl World {
         let counters = &self.node.herd.counters;
         let changes = counters.links_established + counters.links_lost;
         if changes != self.changes.0 {
-            self.changes = (changes, self.now.elapsed);
+            self.changes = (changes, self.now.instant.uptime());
         }
     }
 

@@ -124,7 +124,7 @@ fn record(line: &[u8]) {
     let (server, received, iamat) = expected.expect("no record by the contract");
     assert_eq!((record.line, record.server, record.client), (line, server, iamat.client));
     assert_eq!((record.time, record.received), (iamat.time_nanos, received));
-    let mut said = record.said().split(|&byte| byte == b' ');
+    let mut said = record.report().split(|&byte| byte == b' ');
     assert_eq!([said.next(), said.next()], [Some(&b""[..]), Some(iamat.location)]);
     assert_eq!([said.next(), said.next()], [Some(iamat.time), None]);
     round_trip(server, &iamat, received);

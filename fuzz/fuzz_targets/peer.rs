@@ -22,15 +22,17 @@ use proxy_herd::herd::directory::{MAX_RECORD, Rules};
 use proxy_herd::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Transport};
 use proxy_herd::herd::message::Message;
 use proxy_herd::limits::Limits;
-use proxy_herd::node::{Caller, LineSession, Next, Node, Now};
+use proxy_herd::node::{Handled, Input, LineSession, Next, Node, PeerInfo};
 use proxy_herd::protocol::next_field;
 use proxy_herd::protocol::time::SECOND;
+use proxy_herd::time::{Instant, Now, Wall};
 use proxy_herd_fuzz::cuts;
 use proxy_herd_fuzz::node::{self, ME, NEIGHBOURS};
 
 const MAX_LINE: usize = 128;
 
-const NOW: Now = Now { elapsed: Duration::from_secs(1), clock: 1_621_464_828_223_371_889 };
+const NOW: Now =
+    Now { instant: Instant::at(Duration::from_secs(1)), wall: Wall(1_621_464_828_223_371_889) };
 
 /// Bytes that one call of `fill` is allowed, and what it may exceed them by.
 const FILL: usize = 4096;
@@ -140,34 +142,37 @@ impl End {
         let (mut said, transport) = (Vec::new(), setting.transport());
         let session = match setting.dials {
             Some(link) => {
-                LineSession::dialled(&mut node, 7, label, link, transport, &NOW, &mut said)
+                LineSession::dialed(&mut node, 7, label, link, transport, NOW.instant, &mut said)
             }
-            None => {
-                LineSession::accepted(&node, 7, Caller { label, transport, ..Caller::default() })
-            }
+            None => LineSession::accepted(7, PeerInfo { label, transport, ..PeerInfo::default() }),
         };
-        Self { node, session, held: Vec::new(), said, next: Next::Read }
+        Self { node, session, held: Vec::new(), said, next: Next::NeedInput }
     }
 
     fn read(&mut self, bytes: &[u8], end: bool) {
         self.held.extend_from_slice(bytes);
         loop {
             let mut out = Vec::new();
-            let (consumed, next) =
-                self.session.receive(&mut self.node, &self.held, end, &NOW, &mut out);
+            let input = Input { bytes: &self.held, ended: end, unsent: 0 };
+            let Handled { consumed, next } =
+                self.session.handle_input(&mut self.node, input, &NOW, &mut out);
             self.held.drain(..consumed);
             self.said.extend_from_slice(&out);
             self.next = next;
             match next {
                 // Its output has been taken, or it has had its share of a turn: it goes on.
-                Next::Wait => assert!(consumed > 0 || !out.is_empty(), "it waits for nothing"),
-                Next::Read => {
+                Next::Yielded | Next::Blocked(_) => {
+                    assert!(consumed > 0 || !out.is_empty(), "it waits for nothing")
+                }
+                Next::NeedInput => {
                     let most =
                         if self.session.link().is_some() { MAX_RECORD } else { MAX_HANDSHAKE_LINE };
                     assert!(!end && self.held.len() <= most, "{} bytes are held", self.held.len());
                     return;
                 }
-                Next::Finish | Next::HangUp => return assert!(self.held.is_empty()),
+                Next::CloseWhenFlushed | Next::ShutdownWhenFlushed => {
+                    return assert!(self.held.is_empty());
+                }
             }
         }
     }
@@ -181,11 +186,11 @@ impl End {
         if let Some(link) = link {
             self.drain(link, &mut owed);
             // Suspects are asked for now.
-            self.node.herd.handle_timeout(NOW.elapsed + GRACE, NOW.clock);
+            self.node.herd.handle_timeout(NOW.instant.uptime() + GRACE, NOW.wall.nanos());
             self.drain(link, &mut owed);
         }
         node::check(&mut self.node);
-        self.session.close(&mut self.node, &NOW);
+        self.session.handle_closed(&mut self.node, NOW.instant);
         node::check(&mut self.node);
         Outcome { said: self.said, message_log, link, next: self.next, owed }
     }
@@ -199,7 +204,7 @@ impl End {
             }
             let mut out = Vec::new();
             let Node { herd, message_log, .. } = &mut self.node;
-            herd.fill(link, NOW.clock, &mut out, FILL, message_log);
+            herd.fill(link, NOW.wall.nanos(), &mut out, FILL, message_log);
             assert!(out.len() <= FILL + LONGEST_MESSAGE);
             for line in out.split_inclusive(|&byte| byte == b'\n') {
                 let line = line.strip_suffix(b"\n").expect("whole lines");

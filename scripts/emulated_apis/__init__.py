@@ -1,7 +1,7 @@
-"""The emulated web services: from a request to a response, without a socket.
+"""The emulated web services, as functions from a request to a response.
 
-`places` is what there is to find; `google_new`, `google_legacy` and `overpass` are functions that
-answer as those services do; `modes` and `stats` are how a test orders their faults and counts.
+`places` contains the places; `google_new`, `google_legacy` and `overpass` emulate the services;
+`modes` lets a test inject faults, and `stats` counts requests.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Mapping, NamedTuple, Tuple
 
 
 class Request(NamedTuple):
-    """A parsed HTTP request. Header names are lower case; of a repeated parameter the first counts."""
+    """A parsed HTTP request. Header names are in lower case. The first value of a parameter is used."""
 
     method: str
     path: str
@@ -21,7 +21,7 @@ class Request(NamedTuple):
 
 
 class Response(NamedTuple):
-    """What to answer. `headers` come in addition to the ones every response has."""
+    """A response. `headers` are added to those of every response."""
 
     status: int
     content_type: str
@@ -30,6 +30,6 @@ class Response(NamedTuple):
 
 
 def as_json(document: dict, colon: str = ": ") -> str:
-    """A document with line breaks and raw UTF-8, as the services write it, but not indented: Python's
-    indenting encoder takes ten times as long, which would tell on what is measured behind it."""
+    """Encodes a document with line breaks and raw UTF-8, like the services, but without indentation:
+    Python's indenting encoder takes ten times as long, which would distort measurements."""
     return json.dumps(document, separators=(",\n ", colon), ensure_ascii=False) + "\n"

@@ -1,9 +1,9 @@
-"""Google's Nearby Search (Legacy), GET /maps/api/place/nearbysearch/json, with emulated places.
+"""Emulates Google's Nearby Search (Legacy), GET /maps/api/place/nearbysearch/json.
 
   https://developers.google.com/maps/documentation/places/web-service/legacy/search-nearby
 
-As there, refusals come with HTTP status 200 and tell what they are in `status`. Results within the
-radius only, where the documentation allows others too.
+Like the original, it reports most errors with HTTP status 200 and a `status` in the document. All
+results are within the radius, although the documentation permits others.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from .places import DEGREE_M, Gazetteer, Place, rating
 
 PATH = "/maps/api/place/nearbysearch/json"
 MAX_RADIUS_M = 50_000.0
-PAGE = 20  # results in an answer, at most
+PAGE = 20  # maximum number of results per response
 
 
 def nearby_search(request: Request, gazetteer: Gazetteer, api_key: str) -> Response:
-    """Answers GET /maps/api/place/nearbysearch/json. Refusals come with HTTP status 200."""
+    """Responds to GET /maps/api/place/nearbysearch/json."""
     query = request.query
     if not query.get("key"):
         return answer(
@@ -33,10 +33,10 @@ def nearby_search(request: Request, gazetteer: Gazetteer, api_key: str) -> Respo
         )
     if query["key"] != api_key:
         return failure(400)
-    asked = parse_question(query)
-    if asked is None:
+    question = parse_question(query)
+    if question is None:
         return answer("INVALID_REQUEST")
-    lat, lng, radius, by_distance, start = asked
+    lat, lng, radius, by_distance, start = question
     found = list(gazetteer.within(lat, lng, radius))
     if not by_distance:
         found.sort(key=lambda place: -place.popularity)
@@ -48,8 +48,8 @@ def nearby_search(request: Request, gazetteer: Gazetteer, api_key: str) -> Respo
 
 
 def parse_question(query: Mapping[str, str]) -> Optional[Tuple[float, float, float, bool, int]]:
-    """Latitude, longitude, radius, whether by distance, and the number of the first result; or None
-    for an invalid request."""
+    """Returns the latitude, the longitude, the radius, true for ordering by distance, and the index
+    of the first result; None for an invalid request."""
     try:
         if "pagetoken" in query:
             lat, lng, radius, by_distance, start = json.loads(
@@ -59,7 +59,7 @@ def parse_question(query: Mapping[str, str]) -> Optional[Tuple[float, float, flo
         lat, lng = (plain_float(part) for part in query["location"].split(","))
         by_distance = query.get("rankby") == "distance"
         if by_distance == ("radius" in query):
-            return None  # one of the two, never both
+            return None  # exactly one is required
         radius = MAX_RADIUS_M if by_distance else min(plain_float(query["radius"]), MAX_RADIUS_M)
     except (KeyError, TypeError, ValueError, binascii.Error):
         return None
@@ -70,7 +70,7 @@ def parse_question(query: Mapping[str, str]) -> Optional[Tuple[float, float, flo
 
 def plain_float(text: str) -> float:
     if not re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)\s*", text):
-        raise ValueError(text)  # float() would take nan, inf and 1e9
+        raise ValueError(text)  # float() would accept nan, inf and 1e9
     return float(text)
 
 
@@ -120,8 +120,8 @@ def answer(
 
 
 def failure(code: int) -> Response:
-    """What a failing Nearby Search (Legacy) answers. Only the gateway's own errors, 503 and 504, are
-    HTTP errors, and then the body is a page, not JSON."""
+    """Returns an error response. Only errors of the gateway, 503 and 504, are HTTP errors with a page
+    instead of JSON."""
     if code == 400:
         return answer("REQUEST_DENIED", "The provided API key is invalid. ")
     if code == 403:
@@ -144,7 +144,7 @@ def failure(code: int) -> Response:
 
 
 def gateway_page(code: int) -> Response:
-    """The page of Google's front end: no JSON in it."""
+    """The error page of Google's front end, which is not JSON."""
     page = (
         f"<!DOCTYPE html>\n<html lang=en>\n<title>Error {code}</title>\n"
         f"<p><b>{code}.</b> <ins>That’s an error.</ins>\n"

@@ -1,4 +1,4 @@
-"""Google's Nearby Search (New), POST /v1/places:searchNearby, as documented, with emulated places.
+"""Emulates Google's Nearby Search (New), POST /v1/places:searchNearby, as documented.
 
   request, response  https://developers.google.com/maps/documentation/places/web-service/nearby-search
   field mask         https://developers.google.com/maps/documentation/places/web-service/choose-fields
@@ -7,11 +7,10 @@
   error documents    https://google.aip.dev/193
                      https://github.com/googleapis/googleapis/blob/master/google/rpc/code.proto
 
-Where the documentation is silent, this is as strict as it may be read: a wrong key is looked for
-before anything else, a radius of 0 counts as a missing one (proto3 cannot tell them apart, and the
-field is required), and maxResultCount 0 as unset. Codes, statuses, reasons and shapes are Google's;
-the wording of the messages about a point or a number out of range is not documented, so no client
-should read it.
+Where the documentation is silent, the strictest interpretation applies: the key is checked first, a
+radius of 0 is treated as missing (proto3 cannot distinguish them, and the field is required), and a
+maxResultCount of 0 as unset. Codes, statuses, reasons and formats are Google's. The wording of messages
+about values out of range is not documented, so clients must not depend on it.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from .places import Gazetteer, Place, rating
 
 PATH = "/v1/places:searchNearby"
 MAX_RADIUS_M = 50_000.0
-PAGE = 20  # results in an answer, at most
+PAGE = 20  # maximum number of results per response
 PROJECT = "123456789012"
 
-# Top-level fields of a Place, by the SKU that asking for one of them costs. The dearest one decides.
+# The top-level fields of a Place, by SKU. The most expensive requested field determines the SKU.
 PRO = [
     "accessibilityOptions",
     "addressComponents",
@@ -124,8 +123,8 @@ BODY_FIELDS = {
 }
 
 
-class Refused(Exception):
-    """A request that Google would answer with this error."""
+class Rejected(Exception):
+    """A request that Google would reject with this error."""
 
     def __init__(self, code: int, status: str, message: str, *details: dict) -> None:
         super().__init__(message)
@@ -139,7 +138,7 @@ class Refused(Exception):
 
 
 def search_nearby(request: Request, gazetteer: Gazetteer, api_key: str) -> Response:
-    """Answers POST /v1/places:searchNearby."""
+    """Responds to POST /v1/places:searchNearby."""
     try:
         check_key(request, api_key)
         body = parse_body(request.body)
@@ -148,18 +147,18 @@ def search_nearby(request: Request, gazetteer: Gazetteer, api_key: str) -> Respo
         count = parse_count(body.get("maxResultCount", 0))
         by_distance = parse_rank(body.get("rankPreference", "RANK_PREFERENCE_UNSPECIFIED"))
         found = [p for p in gazetteer.within(lat, lng, radius) if wanted(p, body)]
-    except Refused as refused:
-        return refused.response()
+    except Rejected as error:
+        return error.response()
     if not by_distance:
         found = sorted(found, key=lambda place: -place.popularity)
     if not found:
-        return answer({})  # proto3 JSON leaves an empty list out
+        return answer({})  # proto3 JSON omits an empty list
     places = [select(message_of(place), mask["places"]) for place in found[:count]]
     return answer({"places": places})
 
 
 def sku(request: Request) -> str:
-    """The SKU that Google would bill the request's field mask as."""
+    """Returns the SKU that Google would bill for the field mask of the request."""
     fields = {path.partition(".")[2].partition(".")[0] for path in mask_text(request).split(",")}
     if "*" in mask_text(request) or "" in fields or fields & set(ATMOSPHERE):
         return "Enterprise + Atmosphere"
@@ -169,7 +168,7 @@ def sku(request: Request) -> str:
 def check_key(request: Request, api_key: str) -> None:
     given = request.headers.get("x-goog-api-key") or request.query.get("key")
     if not given:
-        raise Refused(
+        raise Rejected(
             403,
             "PERMISSION_DENIED",
             "Method doesn't allow unregistered callers (callers without established identity). "
@@ -180,7 +179,7 @@ def check_key(request: Request, api_key: str) -> None:
 
 
 def parse_body(body: bytes) -> dict:
-    """The request message. proto3 JSON takes a field's name in camelCase and in snake_case."""
+    """Parses the request message. proto3 JSON accepts field names in camelCase and snake_case."""
     if not body.strip():
         return {}
     try:
@@ -207,7 +206,7 @@ def refuse_constant(name: str) -> None:
 
 
 def mask_text(request: Request) -> str:
-    """The field mask: a header, or a system parameter in the URL."""
+    """Returns the field mask, from the header or the system parameter in the URL."""
     query = request.query
     return (
         request.headers.get("x-goog-fieldmask") or query.get("$fields") or query.get("fields", "")
@@ -215,7 +214,7 @@ def mask_text(request: Request) -> str:
 
 
 def parse_mask(text: str) -> dict:
-    """A mask as a tree: the fields below a name, or an empty tree for all of them."""
+    """Parses a mask into a tree: the selected fields below each name; an empty tree selects all."""
     if not text:
         raise invalid(
             "FieldMask is a required parameter. See https://cloud.google.com/apis/docs/system-parameters "
@@ -242,7 +241,7 @@ def parse_mask(text: str) -> dict:
 
 
 def merge(tree: dict, names: List[str]) -> None:
-    """Adds one path to the tree; a path that ends where others go on asks for all of it."""
+    """Adds a path to the tree. A path that is a prefix of others selects all fields below it."""
     for index, name in enumerate(names):
         if name in tree and not tree[name]:
             return
@@ -253,7 +252,7 @@ def merge(tree: dict, names: List[str]) -> None:
 
 
 def select(value, tree: dict):
-    """What the mask leaves of a message."""
+    """Returns the fields of a message that the mask selects."""
     if not tree or not isinstance(value, dict):
         return value
     return {name: select(value[name], below) for name, below in tree.items() if name in value}
@@ -299,14 +298,14 @@ def parse_rank(value: str) -> bool:
 
 
 def wanted(place: Place, body: dict) -> bool:
-    """The type filters. An emulated place has one type, which is its primary one too."""
+    """Applies the type filters. The only type of an emulated place is also its primary type."""
     included = body.get("includedTypes", []) + body.get("includedPrimaryTypes", [])
     excluded = body.get("excludedTypes", []) + body.get("excludedPrimaryTypes", [])
     return (not included or place.kind in included) and place.kind not in excluded
 
 
 def number(value, path: str, kind: str = "TYPE_DOUBLE") -> float:
-    """A proto3 JSON number, which may come as a string."""
+    """Parses a proto3 JSON number, which may be a string."""
     try:
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             raise ValueError
@@ -319,7 +318,7 @@ def number(value, path: str, kind: str = "TYPE_DOUBLE") -> float:
 
 
 def message_of(place: Place) -> dict:
-    """All the fields of a place that the emulator has something for."""
+    """Returns all fields of a place that the emulator supports."""
     title = place.kind.replace("_", " ").capitalize()
     return {
         "name": f"places/{place.place_id}",
@@ -357,33 +356,33 @@ def snake(name: str) -> str:
     return re.sub(r"[A-Z]", lambda m: "_" + m[0].lower(), name)
 
 
-def invalid(message: str, **violation: str) -> Refused:
+def invalid(message: str, **violation: str) -> Rejected:
     if not violation:
-        return Refused(400, "INVALID_ARGUMENT", message)
+        return Rejected(400, "INVALID_ARGUMENT", message)
     detail = {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]}
-    return Refused(400, "INVALID_ARGUMENT", message, detail)
+    return Rejected(400, "INVALID_ARGUMENT", message, detail)
 
 
-def unknown_name(name: str, path: str = "") -> Refused:
+def unknown_name(name: str, path: str = "") -> Rejected:
     where = f" at '{path}'" if path else ""
     message = f'Invalid JSON payload received. Unknown name "{name}"{where}: Cannot find field.'
     return invalid(message, **({"field": path} if path else {}), description=message)
 
 
-def invalid_value(path: str, value, kind: Optional[str] = None) -> Refused:
+def invalid_value(path: str, value, kind: Optional[str] = None) -> Rejected:
     shown = json.dumps(value)
     message = f"Invalid value at '{path}'{f' ({kind})' if kind else ''}, {shown[:100]}"
     return invalid(message, field=path, description=message)
 
 
-def invalid_key() -> Refused:
+def invalid_key() -> Rejected:
     message = "API key not valid. Please pass a valid API key."
     localized = {
         "@type": "type.googleapis.com/google.rpc.LocalizedMessage",
         "locale": "en-US",
         "message": message,
     }
-    return Refused(400, "INVALID_ARGUMENT", message, error_info("API_KEY_INVALID"), localized)
+    return Rejected(400, "INVALID_ARGUMENT", message, error_info("API_KEY_INVALID"), localized)
 
 
 def error_info(reason: str, **metadata: str) -> dict:
@@ -401,13 +400,13 @@ def answer(document: dict, code: int = 200) -> Response:
 
 
 def failure(code: int) -> Response:
-    """What a failing Nearby Search (New) answers: 400 (bad key), 403, 429, 500, 503, 504."""
+    """Returns an error response: 400 (invalid key), 403, 429, 500, 503 or 504."""
     console = f"https://console.developers.google.com/apis/api/places.googleapis.com/overview?project={PROJECT}"
     consumer = {"consumer": f"projects/{PROJECT}"}
     if code == 400:
         return invalid_key().response()
     if code == 403:
-        return Refused(
+        return Rejected(
             403,
             "PERMISSION_DENIED",
             f"Places API (New) has not been used in project {PROJECT} before or it is disabled. Enable it "
@@ -416,7 +415,7 @@ def failure(code: int) -> Response:
             error_info("SERVICE_DISABLED", activationUrl=console, **consumer),
         ).response()
     if code == 429:
-        return Refused(
+        return Rejected(
             429,
             "RESOURCE_EXHAUSTED",
             "Quota exceeded for quota metric 'SearchNearbyRequest' and limit 'SearchNearbyRequest per "
@@ -434,4 +433,4 @@ def failure(code: int) -> Response:
         503: ("UNAVAILABLE", "The service is currently unavailable."),
         504: ("DEADLINE_EXCEEDED", "Deadline expired before operation could complete."),
     }[code]
-    return Refused(code, status, message).response()
+    return Rejected(code, status, message).response()

@@ -1,4 +1,4 @@
-"""How the emulator behaves: well, or with an ordered fault."""
+"""The modes of the emulator: normal operation, or an injected fault."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ import threading
 from typing import Mapping, NamedTuple, Tuple
 
 MODES = {
-    "ok": "answers",
-    "hold": "answers once another mode is ordered",
-    "stall": "reads the request and answers nothing",
-    "stall-head": "stops in the middle of the response's head",
-    "stall-body": "stops in the middle of the body",
-    "reset": "resets the connection instead of an answer",
+    "ok": "responds normally",
+    "hold": "responds once the mode changes",
+    "stall": "reads the request and sends nothing",
+    "stall-head": "stalls in the middle of the head",
+    "stall-body": "stalls in the middle of the body",
+    "reset": "resets the connection instead of responding",
     "reset-body": "resets the connection in the middle of the body",
-    "truncate": "ends the connection in the middle of the body, without close_notify",
-    "close": "answers, says Connection: close, and closes",
-    "drop": "answers and closes without having said so: the client's pooled connection is stale",
-    "not-json": "answers 200 with a page of HTML",
-    "fail-400": "refuses the key (Overpass: the query)",
-    "fail-403": "the API is not enabled for the key's project",
-    "fail-429": "the quota is used up",
-    "fail-500": "an internal error (Overpass: a query that ran out of time, with status 200)",
+    "truncate": "closes the connection in the middle of the body, without a close_notify",
+    "close": "responds with Connection: close, and closes",
+    "drop": "responds and closes without notice, so that a pooled connection becomes stale",
+    "not-json": "responds with status 200 and an HTML page",
+    "fail-400": "rejects the key (Overpass: the query)",
+    "fail-403": "the API is not enabled for the project of the key",
+    "fail-429": "the quota is exhausted",
+    "fail-500": "an internal error (Overpass: a query timeout, with status 200)",
     "fail-503": "unavailable",
-    "fail-504": "too late",
+    "fail-504": "gateway timeout",
 }
 MAX_LATENCY_MS = 60_000
 FRAMINGS = ("chunked", "length", "close")
 
 
 class Mode(NamedTuple):
-    """How requests are treated. `framing`: how a body's end is told (RFC 9112, section 6).
-    `change`: how often a mode had been ordered when a request took this one."""
+    """The treatment of requests. `framing` is the framing of bodies (RFC 9112, section 6), `change` the
+    number of mode changes before a request."""
 
     mode: str
     latency_ms: int
@@ -39,7 +39,7 @@ class Mode(NamedTuple):
 
 
 class Switch:
-    """The mode in force, changed by the control address while requests are under way."""
+    """The current mode, which the control address may change while requests are in flight."""
 
     def __init__(self, usual: Mode) -> None:
         self.usual = usual
@@ -49,11 +49,11 @@ class Switch:
 
     def set(self, mode: Mode, requests: int) -> None:
         with self.lock:
-            self.changes += 1  # lets the stalled requests go
+            self.changes += 1  # releases stalled requests
             self.current, self.remaining = mode, requests
 
     def take(self) -> Mode:
-        """The mode of the next request."""
+        """Returns the mode of the next request."""
         with self.lock:
             taken = self.current._replace(change=self.changes)
             if self.remaining:
@@ -70,20 +70,21 @@ class Switch:
 
 
 def parse(words: Mapping[str, str], usual: Mode) -> Tuple[Mode, int]:
-    """The mode that is ordered, and for how many requests; what is not named is as usual.
+    """Parses the requested mode and the number of requests that it applies to. Omitted parameters have
+    their `usual` values.
 
-    Raises ValueError with what is wrong and what would be right.
+    Raises ValueError with the allowed values.
     """
     known = ("mode", "latency_ms", "framing", "requests")
     unknown = set(words) - set(known)
     if unknown:
-        raise ValueError(f"no {', '.join(sorted(unknown))} here; there are {', '.join(known)}")
+        raise ValueError(f"unknown: {', '.join(sorted(unknown))}; use {', '.join(known)}")
     mode = words.get("mode", usual.mode)
     if mode not in MODES:
-        raise ValueError(f"no mode {mode!r}; there are {', '.join(MODES)}")
+        raise ValueError(f"unknown mode {mode!r}; use {', '.join(MODES)}")
     framing = words.get("framing", usual.framing)
     if framing not in FRAMINGS:
-        raise ValueError(f"no framing {framing!r}; there are {', '.join(FRAMINGS)}")
+        raise ValueError(f"unknown framing {framing!r}; use {', '.join(FRAMINGS)}")
     latency = natural("latency_ms", words.get("latency_ms", str(usual.latency_ms)), MAX_LATENCY_MS)
     requests = natural("requests", words.get("requests", "0"), 1_000_000)
     return Mode(mode, latency, framing), requests
@@ -91,5 +92,5 @@ def parse(words: Mapping[str, str], usual: Mode) -> Tuple[Mode, int]:
 
 def natural(name: str, text: str, most: int) -> int:
     if not text.isdecimal() or int(text) > most:
-        raise ValueError(f"{name} {text!r} is no whole number up to {most}")
+        raise ValueError(f"{name} {text!r} is not an integer from 0 to {most}")
     return int(text)

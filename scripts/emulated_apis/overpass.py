@@ -1,17 +1,17 @@
-"""Overpass, OpenStreetMap's query service, as much of it as a search around a point needs.
+"""Emulates Overpass, OpenStreetMap's query service, as far as a search around a point requires.
 
   language   https://wiki.openstreetmap.org/wiki/Overpass_API/Overpass_QL
   JSON       https://dev.overpass-api.de/output_formats.html
   use rules  https://dev.overpass-api.de/overpass-doc/en/preface/commons.html
-             https://github.com/drolbr/Overpass-API/issues/791 (a User-Agent of one's own, or 406;
-             no parallel requests; after a 429 at least 30 s of silence)
+             https://github.com/drolbr/Overpass-API/issues/791 (a distinctive User-Agent, or 406;
+             no parallel requests; after a 429 a pause of at least 30 s)
   errors     https://github.com/drolbr/Overpass-API/issues/447 (429), .../issues/94 (errors in a 200)
 
-Understood: the settings, `node`, `way`, `relation`, `nw`, `nr`, `wr`, `nwr` with any number of
-`(around:R,lat,lon)` and tag filters, unions in parentheses, `if(count(nodes)<N){…}` and its like, and
-`out` with its verbosity, geometry, order and limit. Anything else is answered by the parse error of
-the real service. As there, elements come in the order of their ids, not of distance, and without
-`center` an outline has no position.
+It supports settings, `node`, `way`, `relation`, `nw`, `nr`, `wr` and `nwr` with any number of
+`(around:R,lat,lon)` and tag filters, unions in parentheses, `if(count(nodes)<N){…}` and similar
+conditions, and `out` with its verbosity, geometry, order and limit. Anything else gets the parse
+error of the real service. Like there, elements are ordered by id, not by distance, and a way has no
+position without `center`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ STOCK_AGENTS = re.compile(
 )
 VERBOSITIES = ("ids", "skel", "body", "tags", "meta")
 GEOMETRIES = ("center", "geom", "bb")
-MAX_QUERY = 16_384  # bytes; a search around a point is shorter than one kilobyte
+MAX_QUERY = 16_384  # bytes; a search around a point takes less than one kilobyte
 
 
-class SyntaxFault(Exception):
-    """A query that the service cannot read."""
+class QueryError(Exception):
+    """A query that the service cannot parse."""
 
 
 class Element(NamedTuple):
-    """An element of an answer. Two clauses of a union that find it find it once."""
+    """An element of a result set, which contains it at most once."""
 
     place: Place
     kind: str
@@ -52,11 +52,11 @@ class Out(NamedTuple):
 
 
 def interpret(request: Request, gazetteer: Gazetteer) -> Response:
-    """Answers /api/interpreter: the query is the parameter `data`, of the URL or of a form, or the
-    whole body."""
+    """Responds to /api/interpreter. The query is the parameter `data` of the URL or of a form, or the
+    entire body."""
     agent = request.headers.get("user-agent", "")
     if not agent or STOCK_AGENTS.match(agent):
-        return page(406, "Set a User-Agent that tells who you are and how to reach you.")
+        return page(406, "Set a User-Agent that identifies you and contains a way to contact you.")
     query = request.query.get("data")
     if query is None:
         body = request.body.decode("utf-8", "replace")
@@ -64,14 +64,14 @@ def interpret(request: Request, gazetteer: Gazetteer) -> Response:
         query = form["data"][0] if "data" in form else body
     try:
         if len(query) > MAX_QUERY:
-            raise SyntaxFault("query is too long")
+            raise QueryError("query is too long")
         return Query(query, gazetteer).answer()
-    except SyntaxFault as fault:
-        return page(400, f"line 1: parse error: {fault}")
+    except QueryError as error:
+        return page(400, f"line 1: parse error: {error}")
 
 
 class Query:
-    """One query: read and executed statement by statement, as the service does."""
+    """One query, which is parsed and executed statement by statement, like in the real service."""
 
     def __init__(self, text: str, gazetteer: Gazetteer) -> None:
         self.text = re.sub(r"//[^\n]*|/\*.*?\*/", " ", text, flags=re.DOTALL)
@@ -84,7 +84,7 @@ class Query:
         result: Set[Element] = set()
         elements: List[dict] = []
         if self.ended():
-            raise SyntaxFault("An empty query is not allowed")
+            raise QueryError("An empty query is not allowed")
         while not self.ended():
             result = self.statement(result, elements)
             self.expect(";")
@@ -100,13 +100,13 @@ class Query:
             if name == "out":
                 self.json = value.strip() == "json"
             elif name not in ("timeout", "maxsize", "bbox", "date"):
-                raise SyntaxFault(f'Unknown setting "{name}"')
+                raise QueryError(f'Unknown setting "{name}"')
         if self.at > start:
             self.expect(";")
 
     def statement(self, before: Set[Element], printed: List[dict]) -> Set[Element]:
-        """What the default set holds after a statement, of what it held before. What the statement
-        prints is added to `printed`."""
+        """Executes a statement. Returns the default set after it, given the set `before`. Appends the
+        output of the statement to `printed`."""
         if self.accept(r"out\b"):
             out = self.out()
             kept = sorted(before, key=lambda element: (element.kind, element.place.number))
@@ -126,11 +126,11 @@ class Query:
             "nr": {"node"}, "wr": {"way"}, "nwr": {"node", "way"},
         }.get(kind)  # fmt: skip
         if kinds is None:
-            raise SyntaxFault(f'Unknown type "{kind}"')
+            raise QueryError(f'Unknown type "{kind}"')
         return self.query(kinds)
 
     def condition(self, before: Set[Element], printed: List[dict]) -> Set[Element]:
-        """An `if` behind its parenthesis. What is in its braces has to be right in any case."""
+        """Executes an `if` after its parenthesis. The statements in braces are always parsed."""
         kind = self.expect_pattern(r"count\s*\(\s*(?:node|way)s\s*\)", "count(nodes) or count(ways)")
         less = self.expect_pattern("[<>]", "'<' or '>'") == "<"
         number = int(self.expect_pattern(r"\d+", "number"))
@@ -160,7 +160,7 @@ class Query:
             else:
                 break
         if not around:
-            raise SyntaxFault("the emulator answers queries with (around:radius,lat,lon) only")
+            raise QueryError("the emulator answers queries with (around:radius,lat,lon) only")
         elements = (Element(place, "way" if place.is_way else "node") for place in found)
         return {
             e for e in elements if e.kind in kinds and all(test(tags(e.place)) for test in tests)
@@ -172,13 +172,13 @@ class Query:
         try:
             radius, lat, lng = (float(part) for part in text.split(","))
         except ValueError:
-            raise SyntaxFault("around takes a radius, a latitude and a longitude") from None
+            raise QueryError("around takes a radius, a latitude and a longitude") from None
         if radius < 0 or abs(lat) > 90 or abs(lng) > 180:
-            raise SyntaxFault("around: value out of range")
+            raise QueryError("around: value out of range")
         return [radius, lat, lng]
 
     def tag_test(self) -> Callable[[dict], bool]:
-        """A tag filter behind its bracket: [k], [!k], [k=v], [k!=v], [k~v], [k!~v], [~k~v]."""
+        """Parses a tag filter after its bracket: [k], [!k], [k=v], [k!=v], [k~v], [k!~v], [~k~v]."""
         if self.accept("!"):
             key = self.word()
             self.expect("]")
@@ -211,7 +211,7 @@ class Query:
         try:
             compiled = re.compile(text, flags)
         except re.error as error:
-            raise SyntaxFault(f"Invalid regular expression: {error}") from None
+            raise QueryError(f"Invalid regular expression: {error}") from None
         return lambda value: compiled.search(value) is not None
 
     def word(self) -> str:
@@ -231,13 +231,13 @@ class Query:
             elif word.isdigit():
                 limit = int(word)
             elif word not in ("asc", "qt"):
-                raise SyntaxFault(f'Unknown print mode "{word}"')
+                raise QueryError(f'Unknown print mode "{word}"')
 
     def ended(self) -> bool:
         return not self.text[self.at :].strip()
 
     def accept(self, pattern: str) -> str:
-        """The text that the pattern matches here, stripped, and steps over it; or nothing."""
+        """Consumes and returns the text that the pattern matches; an empty string if none."""
         match = re.compile(r"\s*(" + pattern + ")").match(self.text, self.at)
         if not match:
             return ""
@@ -251,7 +251,7 @@ class Query:
         found = self.accept(pattern)
         if not found:
             rest = self.text[self.at :].strip()
-            raise SyntaxFault(
+            raise QueryError(
                 f"{what} expected - '{rest[:1]}' found." if rest else "Unexpected end of input."
             )
         return found
@@ -290,7 +290,7 @@ def as_document(elements: List[dict], remark: str = "") -> Response:
         "generator": "Overpass API (emulated)",
         "osm3s": {
             "timestamp_osm_base": "2026-01-01T00:00:00Z",
-            "copyright": "Emulated data. Nothing of it is from www.openstreetmap.org.",
+            "copyright": "Emulated data, not from www.openstreetmap.org.",
         },
         "elements": elements,
     }
@@ -300,21 +300,21 @@ def as_document(elements: List[dict], remark: str = "") -> Response:
 
 
 def as_xml() -> Response:
-    """The format of a query that does not ask for JSON. Empty: only its being XML is emulated."""
+    """Returns the response to a query that does not request JSON. The elements are omitted."""
     text = '<?xml version="1.0" encoding="UTF-8"?>\n<osm version="0.6" generator="Overpass API (emulated)">\n</osm>\n'
     return Response(200, "application/osm3s+xml", text.encode())
 
 
 def status(slots: int, free: int) -> Response:
-    """Answers /api/status."""
+    """Responds to /api/status."""
     text = f"Connected as: 2130706433\nCurrent time: 2026-01-01T00:00:00Z\nRate limit: {slots}\n"
     text += f"{free} slots available now.\nCurrently running queries (pid, space limit, time limit, start time):\n"
     return Response(200, "text/plain", text.encode())
 
 
 def failure(code: int) -> Response:
-    """What a failing service answers. 500 is the one that comes with status 200: it had begun its
-    answer when the query ran out of time."""
+    """Returns an error response. 500 has status 200, because the real service has started its response
+    when a query times out."""
     dispatcher = (
         "runtime error: open64: 0 Success /osm3s_osm_base Dispatcher_Client::request_read_and_idx::"
     )

@@ -1,10 +1,10 @@
-"""The places the emulator knows: a short list of landmarks, and a synthetic place everywhere.
+"""The places of the emulator: a short list of landmarks, and synthetic places everywhere.
 
-Every name says that it is emulated. The synthetic places lie on a grid of the whole globe, one in a
-cell of about 560 m x 560 m, at a spot, of a kind and with a popularity that are a hash of the cell:
-the same question gets the same answer on every machine, and overlapping questions agree. Within
-60 km of Point Nemo, the ocean's most remote point, there is none, so that "nothing found" can be
-shown (48.88 S 123.39 W).
+Every name identifies the place as emulated. There is one synthetic place in each cell of about
+560 m x 560 m of a grid of the whole globe. Its position, kind and popularity are a hash of the cell, so
+that the same question gets the same answer on every machine, and overlapping questions agree. There are
+none within 60 km of Point Nemo (48.88 S 123.39 W), the most remote point in the ocean, so that empty
+results can be tested.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ EARTH_RADIUS_M = 6_371_008.8  # the mean radius R1 of the GRS 80 ellipsoid
 CELL_DEGREES = 0.005
 ROWS = round(180 / CELL_DEGREES)
 DEGREE_M = math.radians(1) * EARTH_RADIUS_M
-EMPTY_CENTRE = (-48.8767, -123.3933)
+EMPTY_CENTER = (-48.8767, -123.3933)
 EMPTY_RADIUS_M = 60_000
 
-# Google's place type, OpenStreetMap's tag, and the noun the synthetic name is made of.
+# Google's place type, OpenStreetMap's tag, and the noun in the name of a synthetic place.
 KINDS = (
     ("cafe", ("amenity", "cafe"), "Café"),
     ("restaurant", ("amenity", "restaurant"), "Restaurant"),
@@ -39,7 +39,7 @@ TAG_OF_TYPE = {kind: tag for kind, tag, _ in KINDS}
 
 
 class Place(NamedTuple):
-    """A place that can be found. Degrees; `popularity` and `number` are a hash of its identity."""
+    """A place, with coordinates in degrees. `popularity` and `number` are a hash of its identity."""
 
     name: str
     kind: str
@@ -56,12 +56,12 @@ class Place(NamedTuple):
 
     @property
     def is_way(self) -> bool:
-        """Whether OpenStreetMap would have drawn it as an outline. A third are."""
+        """True if the place is a way (an outline) in OpenStreetMap. One third are."""
         return self.number % 3 == 0
 
 
 def distance_m(lat_a: float, lng_a: float, lat_b: float, lng_b: float) -> float:
-    """The great-circle distance in metres (haversine)."""
+    """Returns the great-circle distance in meters (haversine)."""
     a, b = math.radians(lat_a), math.radians(lat_b)
     h = hav(b - a) + math.cos(a) * math.cos(b) * hav(math.radians(lng_b - lng_a))
     return 2 * EARTH_RADIUS_M * math.asin(math.sqrt(min(1.0, h)))
@@ -72,7 +72,7 @@ def hav(angle: float) -> float:
 
 
 def rating(place: Place) -> float:
-    """Stars, for the APIs that have them: 3 to 5."""
+    """Returns the rating, from 3 to 5 stars."""
     return round(3 + place.popularity, 1)
 
 
@@ -81,9 +81,9 @@ def fingerprint(text: str) -> bytes:
 
 
 def load(path: str) -> List[Place]:
-    """The places of a JSON file: a list of objects with name, lat, lng, type and vicinity.
+    """Reads a JSON file with a list of objects with name, lat, lng, type and vicinity.
 
-    Raises ValueError, with the entry's number, for one that is not like that.
+    Raises ValueError with the number of an invalid entry.
     """
     with open(path, encoding="utf-8") as file:
         entries = json.load(file)
@@ -94,9 +94,9 @@ def load(path: str) -> List[Place]:
             lat, lng, name = float(entry["lat"]), float(entry["lng"]), str(entry["name"])
             vicinity = str(entry.get("vicinity", ""))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: entry {index}: needs name, lat and lng: {error!r}") from None
+            raise ValueError(f"{path}: entry {index}: requires name, lat and lng: {error!r}") from None
         if not (abs(lat) <= 90 and abs(lng) <= 180):
-            raise ValueError(f"{path}: entry {index}: {lat}, {lng} is no point on the globe")
+            raise ValueError(f"{path}: entry {index}: {lat}, {lng} is not a valid position")
         mark = fingerprint(f"{name}@{lat},{lng}")
         number = int.from_bytes(mark[:6], "big")
         tag = TAG_OF_TYPE.get(kind, ("tourism", "attraction"))
@@ -105,10 +105,10 @@ def load(path: str) -> List[Place]:
 
 
 class Gazetteer:
-    """What there is to find: the listed places, and the synthetic ones unless they are off.
+    """The listed places and, unless disabled, the synthetic ones.
 
-    `nearest` bounds how many places one question can find. Google never gives more than 60 (three
-    pages of 20); a larger number makes Overpass answer with as large a document as is asked for.
+    `nearest` is the maximum number of places per question. Google returns at most 60 (three pages of
+    20); with a larger number, Overpass returns larger documents.
     """
 
     def __init__(self, listed: List[Place], synthetic: bool = True, nearest: int = 60) -> None:
@@ -118,7 +118,7 @@ class Gazetteer:
         self.within = functools.lru_cache(maxsize=4096)(self._within)
 
     def _within(self, lat: float, lng: float, radius_m: float) -> Tuple[Place, ...]:
-        """The places within the radius, its edge included, nearest first."""
+        """Returns the places within the radius, inclusive, nearest first."""
         found = [(distance_m(lat, lng, p.lat, p.lng), p) for p in self.listed]
         if self.synthetic:
             reach = math.sqrt(self.nearest / math.pi) * CELL_DEGREES * DEGREE_M * 1.3
@@ -135,18 +135,18 @@ class Gazetteer:
 
 
 def around(lat: float, lng: float, reach_m: float):
-    """The synthetic places of every cell that comes within `reach_m` of the point, or nearly so."""
+    """Yields the synthetic places of all cells within about `reach_m` of the point."""
     row_of = min(ROWS - 1, int((lat + 90) / CELL_DEGREES))
     rows = int(reach_m / DEGREE_M / CELL_DEGREES) + 1
     for row in range(max(0, row_of - rows), min(ROWS, row_of + rows + 1)):
         columns = columns_in(row)
         south = row * CELL_DEGREES - 90
-        edge = max(abs(south), abs(south + CELL_DEGREES))  # where the row's meridians are closest
+        edge = max(abs(south), abs(south + CELL_DEGREES))  # where the meridians of the row are closest
         gap = max(south - lat, lat - (south + CELL_DEGREES), 0.0)
         slack = hav(reach_m / EARTH_RADIUS_M) - hav(math.radians(gap))
         spread = math.cos(math.radians(lat)) * math.cos(math.radians(edge))
         if slack >= spread:
-            reached = range(columns)  # a pole is within reach: all the way round
+            reached = range(columns)  # a pole is within reach: all columns
         else:
             half = math.degrees(2 * math.asin(math.sqrt(max(0.0, slack) / spread)))
             first = math.floor((lng - half + 180) / 360 * columns)
@@ -160,18 +160,18 @@ def around(lat: float, lng: float, reach_m: float):
 
 @functools.lru_cache(maxsize=ROWS)
 def columns_in(row: int) -> int:
-    """How many cells a row has: as many as keep them about square."""
+    """Returns the number of cells in a row, which makes them approximately square."""
     middle = (row + 0.5) * CELL_DEGREES - 90
     return max(1, round(360 / CELL_DEGREES * math.cos(math.radians(middle))))
 
 
 @functools.lru_cache(maxsize=65_536)
 def synthetic_place(row: int, column: int):
-    """The place of one cell, or None in the empty part of the ocean."""
+    """Returns the place of a cell, or None in the empty part of the ocean."""
     mark = fingerprint(f"{row}/{column}")
     lat = (row + 0.1 + 0.8 * mark[0] / 255) * CELL_DEGREES - 90
     lng = (column + 0.1 + 0.8 * mark[1] / 255) / columns_in(row) * 360 - 180
-    if abs(lat - EMPTY_CENTRE[0]) < 1 and distance_m(*EMPTY_CENTRE, lat, lng) <= EMPTY_RADIUS_M:
+    if abs(lat - EMPTY_CENTER[0]) < 1 and distance_m(*EMPTY_CENTER, lat, lng) <= EMPTY_RADIUS_M:
         return None
     kind, tag, noun = KINDS[mark[2] % len(KINDS)]
     number = int.from_bytes(mark[4:10], "big")

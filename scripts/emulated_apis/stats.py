@@ -1,4 +1,4 @@
-"""What was asked of the emulator."""
+"""Statistics of the requests to the emulator."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import collections
 import threading
 from typing import Dict, Optional
 
-RECENT = 64  # requests that are told about one by one
+RECENT = 64  # requests that are listed individually
 
 
 class Stats:
-    """Counts of everything a test may want to assert. The gauges `open` and `in_flight` survive
-    `reset`; the rest begins anew."""
+    """Counters for assertions in tests. `reset` clears everything except the gauges `open` and
+    `in_flight`."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()

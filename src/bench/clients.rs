@@ -67,7 +67,7 @@ pub fn sent_at(record: &Record<'_>, name: &[u8]) -> Option<u64> {
     let time = u64::try_from(record.time).ok().filter(|&time| time <= MAX_TIME)?;
     let payload = payload(number, time);
     let is_same_client = record.client == name && self::name(&payload) == name;
-    (is_same_client && payload[CLIENT_END..] == *record.said()).then_some(time)
+    (is_same_client && payload[CLIENT_END..] == *record.report()).then_some(time)
 }
 
 const _: () = assert!(SECOND == 1_000_000_000, "timestamps are split at the second");

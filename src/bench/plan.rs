@@ -16,7 +16,7 @@ use super::limits::{
 };
 use super::wire::{Protocol, Wire};
 use crate::cli::{CommandError, DEFAULT_CONFIG, no_such_node};
-use crate::config::{Benchmark, Config, no_secrets};
+use crate::config::{BenchmarkConfig, Config, no_secrets};
 use crate::protocol::command::{Command, MAX_RADIUS_KM, MAX_RESULTS};
 
 /// Name of the program, as its messages show it.
@@ -215,7 +215,7 @@ fn plan(
     config: Option<&Config>,
 ) -> Result<Plan, CommandError> {
     let is_herd = protocol == Protocol::Herd;
-    let benchmark = config.map_or_else(Benchmark::default, |config| config.benchmark.clone());
+    let benchmark = config.map_or_else(BenchmarkConfig::default, |config| config.benchmark.clone());
     let servers = match config.filter(|_| is_herd) {
         Some(config) => nodes(matches, config)?,
         None => other_servers(matches)?,

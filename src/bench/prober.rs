@@ -44,6 +44,15 @@ pub struct PropagationResults {
     pub errors: ErrorCounts,
 }
 
+/// What a reply means for the node that sent it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NextStep {
+    /// The node has the record, or the reply is not about it.
+    Wait,
+    /// The node must be asked again.
+    PollAgain,
+}
+
 /// A record being followed.
 struct Round {
     /// Timestamp of the record.
@@ -178,45 +187,27 @@ impl Prober {
         buffer: &mut [u8],
         clock: &mut Clock,
     ) {
-        let Self { connections, prefixes, wire, round, known, results, origin, .. } = self;
-        let mut poll_again = false;
-        let received = connections[node].receive(
+        let mut replies = Vec::new();
+        let received = self.connections[node].receive(
             buffer,
-            wire,
-            &prefixes[node],
+            &self.wire,
+            &self.prefixes[node],
             clock,
             read_side,
-            |now, completion, reply| match completion {
-                Completion::Request(request, Ok(())) => {
-                    let line = memchr::memchr(b'\n', reply).map_or(reply, |end| &reply[..end]);
-                    let Some(round) = round.as_mut() else { return };
-                    if request.command == CommandKind::Iamat {
-                        round.acknowledged = Some((now, line.to_vec()));
-                        return;
-                    }
-                    results.polls.saturating_record(now - request.due);
-                    if request.client != probe_client(*origin) {
-                        return; // a poll of an earlier round, which has timed out
-                    }
-                    let time = Record::parse(line).map_or(0, |record| record.time);
-                    if time == i128::from(round.time) {
-                        known[node][*origin] = round.time;
-                        round.seen[node] = Some((now, line.to_vec()));
-                    } else {
-                        poll_again = true;
-                    }
-                }
-                Completion::Request(_, Err(error)) => {
-                    results.errors.add(error, 1);
-                    poll_again = true;
-                }
-                Completion::Late => {}
-                Completion::Unsolicited => results.errors.add(RequestError::Unsolicited, 1),
+            |now, completion, reply| {
+                let line = memchr::memchr(b'\n', reply).map_or(reply, |end| &reply[..end]);
+                replies.push((now, completion, line.to_vec()));
             },
         );
+        let mut next = NextStep::Wait;
+        for (now, completion, line) in replies {
+            if self.handle_reply(node, now, completion, line) == NextStep::PollAgain {
+                next = NextStep::PollAgain;
+            }
+        }
         if received.is_err() {
             self.disconnect(node);
-        } else if poll_again && self.round.is_some() {
+        } else if next == NextStep::PollAgain && self.round.is_some() {
             self.poll_node(node, clock.now());
         } else {
             self.flush(node);
@@ -224,6 +215,44 @@ impl Prober {
         if self.round.as_ref().is_some_and(|round| round.is_complete(self.origin)) {
             self.finish_round();
         }
+    }
+
+    /// Handles a reply whose first line is `line`.
+    fn handle_reply(
+        &mut self,
+        node: usize,
+        now: u64,
+        completion: Completion,
+        line: Vec<u8>,
+    ) -> NextStep {
+        let request = match completion {
+            Completion::Request(request, Ok(())) => request,
+            Completion::Request(_, Err(error)) => {
+                self.results.errors.add(error, 1);
+                return NextStep::PollAgain;
+            }
+            Completion::Late => return NextStep::Wait,
+            Completion::Unsolicited => {
+                self.results.errors.add(RequestError::Unsolicited, 1);
+                return NextStep::Wait;
+            }
+        };
+        let Some(round) = &mut self.round else { return NextStep::Wait };
+        if request.command == CommandKind::Iamat {
+            round.acknowledged = Some((now, line));
+            return NextStep::Wait;
+        }
+        self.results.polls.saturating_record(now - request.due);
+        if request.client != probe_client(self.origin) {
+            return NextStep::Wait; // a poll of an earlier round, which has timed out
+        }
+        let time = Record::parse(&line).map_or(0, |record| record.time);
+        if time != i128::from(round.time) {
+            return NextStep::PollAgain;
+        }
+        self.known[node][self.origin] = round.time;
+        round.seen[node] = Some((now, line));
+        NextStep::Wait
     }
 
     /// Records the propagation times of the current round, and an error for each node on which the

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::output::table;
-use crate::config::{Config, Provider};
+use crate::config::{Config, ProviderConfig};
 use crate::limits::{Limits, PeerLimits, PlacesLimits, Setting};
 use crate::message_log::level_name;
 
@@ -62,11 +62,11 @@ fn places(config: &Config) -> String {
     let provider = &config.places.provider;
     let name = provider.name();
     match provider {
-        Provider::Offline { file: None } => format!("{name}, built-in gazetteer"),
-        Provider::Offline { file: Some(file) } => format!("{name}, from {}", file.display()),
-        Provider::Google { server, .. }
-        | Provider::GoogleLegacy { server, .. }
-        | Provider::Overpass { server } => format!("{name} at {}", server.url),
+        ProviderConfig::Offline { file: None } => format!("{name}, built-in gazetteer"),
+        ProviderConfig::Offline { file: Some(file) } => format!("{name}, from {}", file.display()),
+        ProviderConfig::Google { server, .. }
+        | ProviderConfig::GoogleLegacy { server, .. }
+        | ProviderConfig::Overpass { server } => format!("{name} at {}", server.url),
     }
 }
 

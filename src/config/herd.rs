@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Node;
+use super::NodeConfig;
 use super::document::{Field, Section};
 use super::error::{Error, shown};
 use super::suggest::did_you_mean;
@@ -10,7 +10,11 @@ use crate::endpoint::Host;
 use crate::limits::{MAX_NODE_NAME, MAX_NODES};
 
 /// Reads the nodes, in the order of `ports`.
-pub(super) fn nodes(root: &Field, file: &Section, peers: &Section) -> Result<Vec<Node>, Error> {
+pub(super) fn nodes(
+    root: &Field,
+    file: &Section,
+    peers: &Section,
+) -> Result<Vec<NodeConfig>, Error> {
     let mut topology = ports(root, file)?;
     hosts(file, &mut topology)?;
     reject_shared_addresses(&topology)?;
@@ -24,7 +28,7 @@ pub(super) fn nodes(root: &Field, file: &Section, peers: &Section) -> Result<Vec
 
 /// The nodes read so far.
 struct Topology<'a> {
-    nodes: Vec<Node>,
+    nodes: Vec<NodeConfig>,
     /// The field with the port of each node.
     ports: Vec<Field<'a>>,
     /// Indices of the nodes by name.
@@ -58,7 +62,7 @@ fn ports<'a>(root: &Field, file: &Section<'a>) -> Result<Topology<'a>, Error> {
         check_name(&entry.key, entry.name)?;
         let port = |number| u16::try_from(number).is_ok_and(|port| port != 0);
         topology.index.insert(entry.name, topology.nodes.len());
-        topology.nodes.push(Node {
+        topology.nodes.push(NodeConfig {
             name: entry.name.to_owned(),
             port: entry.field.integer(port, "from 1 to 65535")? as u16,
             listen: Host::LOOPBACK,

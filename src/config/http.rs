@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::Node;
+use super::NodeConfig;
 use super::document::{Entry, Field, Section};
 use super::error::{Error, shown};
 use super::suggest::did_you_mean;
@@ -10,7 +10,7 @@ use crate::endpoint::{Host, Url};
 
 /// The HTTP interface of the nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Http {
+pub struct HttpConfig {
     /// HTTP port of each node, in the order of the nodes; `None` if the node has no HTTP interface.
     pub ports: Vec<Option<u16>>,
     /// Address that each node listens on.
@@ -20,12 +20,12 @@ pub struct Http {
     /// Origin allowed by CORS.
     pub cors_origin: Option<String>,
     /// Tile server of the map; without one, the page draws the land itself.
-    pub tiles: Option<Tiles>,
+    pub tiles: Option<TileServer>,
 }
 
 /// A map tile server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tiles {
+pub struct TileServer {
     /// `https://…/{z}/{x}/{y}.png`.
     pub url: String,
     /// Origin of `url`, from which the page may load images.
@@ -34,11 +34,11 @@ pub struct Tiles {
     pub attribution: String,
 }
 
-impl Http {
+impl HttpConfig {
     const KEYS: &[&str] = &["ports", "listen", "hosts", "cors_origin", "tiles"];
 
     /// Reads the section; `None` if it is absent or empty.
-    pub(super) fn read(file: &Section, nodes: &[Node]) -> Result<Option<Self>, Error> {
+    pub(super) fn read(file: &Section, nodes: &[NodeConfig]) -> Result<Option<Self>, Error> {
         let Some(field) = file.get("http") else { return Ok(None) };
         let section = field.section(Self::KEYS)?;
         let listen =
@@ -60,7 +60,7 @@ impl Http {
     }
 }
 
-fn ports(entries: &[Entry], nodes: &[Node]) -> Result<Vec<Option<u16>>, Error> {
+fn ports(entries: &[Entry], nodes: &[NodeConfig]) -> Result<Vec<Option<u16>>, Error> {
     let mut ports = vec![None; nodes.len()];
     let mut taken: HashMap<(&Host, u16), String> = HashMap::new();
     for node in nodes {
@@ -97,7 +97,7 @@ fn origin(field: &Field) -> Result<String, Error> {
     Ok(url.to_string())
 }
 
-fn tiles(field: &Field) -> Result<Tiles, Error> {
+fn tiles(field: &Field) -> Result<TileServer, Error> {
     let section = field.section(&["url", "attribution"])?;
     let Some(url) = section.get("url") else {
         return Err(field.missing("url", "use https://HOST/{z}/{x}/{y}.png"));
@@ -113,5 +113,5 @@ fn tiles(field: &Field) -> Result<Tiles, Error> {
     let origin = format!("{scheme}://{host}");
     origin.parse::<Url>().map_err(|error| url.error(error.to_string()))?;
     let attribution = section.get("attribution").map_or(Ok(""), Field::text)?.to_owned();
-    Ok(Tiles { url: text.to_owned(), origin, attribution })
+    Ok(TileServer { url: text.to_owned(), origin, attribution })
 }

@@ -8,7 +8,7 @@ use crate::message_log::Format;
 
 /// The settings of the log.
 #[derive(Debug, Clone)]
-pub struct Logging {
+pub struct LoggingConfig {
     /// Least severe level that is logged.
     pub level: log::LevelFilter,
     /// Format of a line.
@@ -19,7 +19,7 @@ pub struct Logging {
     pub benchmark_filename: Option<PathBuf>,
 }
 
-impl Logging {
+impl LoggingConfig {
     pub(super) const KEYS: &[&str] = &["level", "filename", "format", "directory"];
 
     pub(super) fn read(section: &Section) -> Result<Self, Error> {

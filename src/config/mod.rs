@@ -25,10 +25,10 @@ use std::time::Duration;
 use document::{Document, Field, Section};
 
 pub use error::Error;
-pub use http::{Http, Tiles};
-pub use logging::Logging;
-pub use peers::{PeerTls, Peers};
-pub use places::{Places, Provider, Server};
+pub use http::{HttpConfig, TileServer};
+pub use logging::LoggingConfig;
+pub use peers::{PeerTls, PeersConfig};
+pub use places::{PlacesConfig, ProviderConfig, ProviderServer};
 pub use secret::{Environment, Secret, no_secrets};
 
 use crate::endpoint::Host;
@@ -40,26 +40,26 @@ pub struct Config {
     /// The file that it was read from.
     pub source: PathBuf,
     /// The nodes, in the order of the file. There is at least one.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<NodeConfig>,
     /// The source of places for WHATSAT.
-    pub places: Places,
+    pub places: PlacesConfig,
     /// Limits on clients.
     pub limits: Limits,
     /// The log.
-    pub logging: Logging,
+    pub logging: LoggingConfig,
     /// Links between nodes.
-    pub peers: Peers,
+    pub peers: PeersConfig,
     /// The HTTP interface; `None` if the file has no section `http`.
-    pub http: Option<Http>,
+    pub http: Option<HttpConfig>,
     /// Defaults of the benchmark.
-    pub benchmark: Benchmark,
+    pub benchmark: BenchmarkConfig,
     /// Settings that are valid but probably not intended.
     pub warnings: Vec<String>,
 }
 
 /// A node of the herd.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Node {
+pub struct NodeConfig {
     /// Name: a field of AT lines, at most [`crate::limits::MAX_NODE_NAME`] bytes.
     pub name: String,
     /// Port for clients and peers.
@@ -76,7 +76,7 @@ pub struct Node {
 
 /// The section `benchmark`: defaults of herd-bench.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Benchmark {
+pub struct BenchmarkConfig {
     /// Number of simulated clients.
     pub num_clients: u32,
     /// Duration of the measurement.
@@ -119,8 +119,8 @@ impl Config {
             Error::file(path, Some(line), "is not valid UTF-8; save the file in that encoding")
         })?;
         let document = Document::parse(path, text)?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        read(path, folder, &document.root(), environment)
+        let directory = path.parent().unwrap_or(Path::new(""));
+        read(path, directory, &document.root(), environment)
     }
 
     /// Returns the index in [`Config::nodes`] of the node `name`.
@@ -131,7 +131,7 @@ impl Config {
 
 fn read(
     source: &Path,
-    folder: &Path,
+    directory: &Path,
     root: &Field,
     environment: Environment,
 ) -> Result<Config, Error> {
@@ -149,9 +149,9 @@ fn read(
         "benchmark",
     ])?;
     let limits_section = file.section("limits", &keys_with(Limits::TABLE, &[]))?;
-    let places_section = file.section("places", &Places::keys())?;
-    let peers_section = file.section("peers", &Peers::keys())?;
-    let logging_section = file.section("logging", Logging::KEYS)?;
+    let places_section = file.section("places", &PlacesConfig::keys())?;
+    let peers_section = file.section("peers", &PeersConfig::keys())?;
+    let logging_section = file.section("logging", LoggingConfig::KEYS)?;
     let mut warnings = Vec::new();
 
     let nodes = herd::nodes(root, &file, &peers_section)?;
@@ -159,34 +159,34 @@ fn read(
         warnings.push(file.get("neighbors").unwrap_or(root).error(warning).to_string());
     }
     let limits = settings(&limits_section, Limits::TABLE)?;
-    let key = secret::api_key(environment, &file, folder)?;
-    let places = Places::read(&places_section, key, folder, &mut warnings)?;
-    let peers = Peers::read(&peers_section, folder, environment)?;
+    let key = secret::api_key(environment, &file, directory)?;
+    let places = PlacesConfig::read(&places_section, key, directory, &mut warnings)?;
+    let peers = PeersConfig::read(&peers_section, directory, environment)?;
     if let Some(warning) = peers.unreachable(&nodes) {
         warnings.push(file.get("hosts").unwrap_or(root).error(warning).to_string());
     }
-    let http = Http::read(&file, &nodes)?;
+    let http = HttpConfig::read(&file, &nodes)?;
     Ok(Config {
         source: source.to_owned(),
         nodes,
         places,
         limits,
-        logging: Logging::read(&logging_section)?,
+        logging: LoggingConfig::read(&logging_section)?,
         peers,
         http,
-        benchmark: Benchmark::read(&file)?,
+        benchmark: BenchmarkConfig::read(&file)?,
         warnings,
     })
 }
 
-impl Default for Benchmark {
+impl Default for BenchmarkConfig {
     fn default() -> Self {
         let [test_duration, timeout] = [5, 2].map(Duration::from_secs);
         Self { num_clients: 5, test_duration, timeout }
     }
 }
 
-impl Benchmark {
+impl BenchmarkConfig {
     fn read(file: &Section) -> Result<Self, Error> {
         let section = file.section("benchmark", &["num_clients", "test_duration", "timeout"])?;
         let clients = |number| (1..=1_000_000).contains(&number);
@@ -223,7 +223,7 @@ fn settings<S: Default>(section: &Section, table: &[Setting<S>]) -> Result<S, Er
 
 /// Returns a warning if the topology is not connected: without a path of edges between them, nodes
 /// never learn of each other's clients.
-fn disconnection(nodes: &[Node]) -> Option<String> {
+fn disconnection(nodes: &[NodeConfig]) -> Option<String> {
     let mut reached = vec![false; nodes.len()];
     let mut to_visit = vec![0];
     while let Some(node) = to_visit.pop() {
@@ -242,9 +242,9 @@ fn disconnection(nodes: &[Node]) -> Option<String> {
     })
 }
 
-/// Returns the path in `field`, relative to `folder`, after checking that the file can be opened.
-fn readable_file(field: &Field, folder: &Path) -> Result<PathBuf, Error> {
-    let path = folder.join(field.text()?);
+/// Returns the path in `field`, relative to `directory`, after checking that the file can be opened.
+fn readable_file(field: &Field, directory: &Path) -> Result<PathBuf, Error> {
+    let path = directory.join(field.text()?);
     match open_file(&path) {
         Ok(_) => Ok(path),
         Err(error) => Err(field.error(format!(

@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::document::Section;
 use super::error::Error;
 use super::secret::{self, Environment, Secret};
-use super::{Node, keys_with, readable_file, settings};
+use super::{NodeConfig, keys_with, readable_file, settings};
 use crate::limits::PeerLimits;
 
 /// Links between nodes.
 #[derive(Debug, Clone)]
-pub struct Peers {
+pub struct PeersConfig {
     /// Δ, the most that a client's time may be ahead of the receiving node's clock. Must be the same
     /// on all nodes.
     pub max_clock_offset: Duration,
@@ -56,10 +56,10 @@ fn with_name(path: &Path, name: &str) -> PathBuf {
     }
 }
 
-/// Default of [`Peers::max_clock_offset`]: a client's clock may be off by seconds, not minutes.
+/// Default of [`PeersConfig::max_clock_offset`]: a client's clock may be off by seconds, not minutes.
 const MAX_CLOCK_OFFSET: Duration = Duration::from_secs(5);
 
-impl Peers {
+impl PeersConfig {
     pub(super) fn keys() -> Vec<&'static str> {
         let others = ["max_clock_offset", "secret_file", "seed_compatible", "tls"];
         keys_with(PeerLimits::TABLE, &others)
@@ -67,7 +67,7 @@ impl Peers {
 
     pub(super) fn read(
         section: &Section,
-        folder: &Path,
+        directory: &Path,
         environment: Environment,
     ) -> Result<Self, Error> {
         let max_clock_offset = section
@@ -77,7 +77,7 @@ impl Peers {
             secret::from_environment(environment, "HERD_SECRET")?,
             section.get("secret_file"),
         ) {
-            (None, Some(field)) => Some(secret::from_file(field, folder)?),
+            (None, Some(field)) => Some(secret::from_file(field, directory)?),
             (given, _) => given,
         };
         let limits: PeerLimits = settings(section, PeerLimits::TABLE)?;
@@ -90,13 +90,13 @@ impl Peers {
                  raise timeout_ms or lower keepalive_ms",
             ));
         }
-        Ok(Self { max_clock_offset, secret, tls: tls(section, folder)?, limits })
+        Ok(Self { max_clock_offset, secret, tls: tls(section, directory)?, limits })
     }
 
     /// Returns a warning if links will be refused: a node is not on a loopback address, and without a
     /// secret or TLS it cannot be authenticated.
-    pub(super) fn unreachable(&self, nodes: &[Node]) -> Option<String> {
-        let far = |node: &&Node| !node.neighbors.is_empty() && !node.dial.is_loopback();
+    pub(super) fn unreachable(&self, nodes: &[NodeConfig]) -> Option<String> {
+        let far = |node: &&NodeConfig| !node.neighbors.is_empty() && !node.dial.is_loopback();
         let node =
             nodes.iter().find(far).filter(|_| self.secret.is_none() && self.tls.is_none())?;
         Some(format!(
@@ -108,13 +108,13 @@ impl Peers {
     }
 }
 
-fn tls(section: &Section, folder: &Path) -> Result<Option<PeerTls>, Error> {
+fn tls(section: &Section, directory: &Path) -> Result<Option<PeerTls>, Error> {
     let Some(field) = section.get("tls") else { return Ok(None) };
     let files = field.section(&["certificate", "key", "ca"])?;
     let file = |key| match files.get(key) {
         // Which file this is depends on the node that starts.
-        Some(field) if field.text()?.contains(NAME_IN_PATH) => Ok(folder.join(field.text()?)),
-        Some(field) => readable_file(field, folder),
+        Some(field) if field.text()?.contains(NAME_IN_PATH) => Ok(directory.join(field.text()?)),
+        Some(field) => readable_file(field, directory),
         None => Err(field.missing(key, "certificate, key and ca are all required")),
     };
     Ok(Some(PeerTls { certificate: file("certificate")?, key: file("key")?, ca: file("ca")? }))

@@ -13,16 +13,16 @@ use crate::limits::PlacesLimits;
 
 /// The source of places for WHATSAT.
 #[derive(Debug, Clone)]
-pub struct Places {
+pub struct PlacesConfig {
     /// The provider.
-    pub provider: Provider,
+    pub provider: ProviderConfig,
     /// Limits on requests to the provider.
     pub limits: PlacesLimits,
 }
 
 /// A provider of places.
 #[derive(Debug, Clone)]
-pub enum Provider {
+pub enum ProviderConfig {
     /// The built-in gazetteer or a places file.
     Offline {
         /// The places file (GeoJSON, CSV or TSV); `None` for the gazetteer.
@@ -33,23 +33,23 @@ pub enum Provider {
         /// The API key.
         key: Secret,
         /// The server of the API.
-        server: Server,
+        server: ProviderServer,
     },
     /// Google's Nearby Search (Legacy), whose documents the original server passed on.
     GoogleLegacy {
         /// The API key.
         key: Secret,
         /// The server of the API.
-        server: Server,
+        server: ProviderServer,
     },
     /// OpenStreetMap's Overpass API.
     Overpass {
         /// The server of the API; the prefix of its URL is the complete path.
-        server: Server,
+        server: ProviderServer,
     },
 }
 
-impl Provider {
+impl ProviderConfig {
     /// Returns the name used in the configuration.
     pub fn name(&self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl Provider {
     }
 
     /// Returns the server of a remote provider.
-    pub fn server(&self) -> Option<&Server> {
+    pub fn server(&self) -> Option<&ProviderServer> {
         match self {
             Self::Offline { .. } => None,
             Self::Google { server, .. }
@@ -75,11 +75,11 @@ impl Provider {
         field: &Field,
         key: Option<Secret>,
         section: &Section,
-        folder: &Path,
+        directory: &Path,
     ) -> Result<Self, Error> {
-        let server = |api| server(section, api, folder);
+        let server = |api| server(section, api, directory);
         Ok(match (field.text()?, key) {
-            ("offline", _) => Self::Offline { file: file(section, folder)? },
+            ("offline", _) => Self::Offline { file: file(section, directory)? },
             ("google", Some(key)) => Self::Google { key, server: server(&GOOGLE)? },
             ("google_legacy", Some(key)) => {
                 Self::GoogleLegacy { key, server: server(&GOOGLE_LEGACY)? }
@@ -103,14 +103,14 @@ impl Provider {
 
 /// An HTTP server and the certificates to trust for it.
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct ProviderServer {
     /// Base URL.
     pub url: Url,
     /// PEM file with certificates to trust in addition to Mozilla's.
     pub ca_file: Option<PathBuf>,
 }
 
-impl Places {
+impl PlacesConfig {
     pub(super) fn keys() -> Vec<&'static str> {
         keys_with(PlacesLimits::TABLE, &["provider", "url", "ca_file", "file"])
     }
@@ -118,22 +118,25 @@ impl Places {
     pub(super) fn read(
         section: &Section,
         key: Option<Secret>,
-        folder: &Path,
+        directory: &Path,
         warnings: &mut Vec<String>,
     ) -> Result<Self, Error> {
         let provider = match (section.get("provider"), key) {
-            (Some(field), key) => Provider::read(field, key, section, folder)?,
+            (Some(field), key) => ProviderConfig::read(field, key, section, directory)?,
             (None, Some(key)) => {
-                Provider::Google { key, server: server(section, &GOOGLE, folder)? }
+                ProviderConfig::Google { key, server: server(section, &GOOGLE, directory)? }
             }
-            (None, None) => Provider::Offline { file: file(section, folder)? },
+            (None, None) => ProviderConfig::Offline { file: file(section, directory)? },
         };
         warn_of_unused_keys(section, &provider, warnings);
         let mut limits: PlacesLimits = settings(section, PlacesLimits::TABLE)?;
-        if matches!(provider, Provider::Overpass { .. }) && section.get("cache_ttl_s").is_none() {
+        if matches!(provider, ProviderConfig::Overpass { .. })
+            && section.get("cache_ttl_s").is_none()
+        {
             limits.cache_ttl = Some(OVERPASS_CACHE_TTL);
         }
-        if matches!(provider, Provider::Overpass { .. }) && section.get("pool_size").is_none() {
+        if matches!(provider, ProviderConfig::Overpass { .. }) && section.get("pool_size").is_none()
+        {
             limits.pool_size = OVERPASS_POOL_SIZE;
         }
         if let Some(in_flight) = limits.max_in_flight.filter(|&it| it > limits.pool_size)
@@ -170,7 +173,7 @@ const GOOGLE_LEGACY: Api = Api { host: "maps.googleapis.com", prefix: "", has_ke
 const OVERPASS: Api = Api { host: "overpass-api.de", prefix: "/api/interpreter", has_key: false };
 
 /// Returns the server of an API: the configured one or the default.
-fn server(section: &Section, api: &Api, folder: &Path) -> Result<Server, Error> {
+fn server(section: &Section, api: &Api, directory: &Path) -> Result<ProviderServer, Error> {
     let url = match section.get("url") {
         Some(field) => {
             let url: Url = field.parse()?;
@@ -184,19 +187,19 @@ fn server(section: &Section, api: &Api, folder: &Path) -> Result<Server, Error> 
         }
         None => Url::https(api.host, api.prefix),
     };
-    let ca_file = section.get("ca_file").map(|it| readable_file(it, folder)).transpose()?;
-    Ok(Server { url, ca_file })
+    let ca_file = section.get("ca_file").map(|it| readable_file(it, directory)).transpose()?;
+    Ok(ProviderServer { url, ca_file })
 }
 
-fn file(section: &Section, folder: &Path) -> Result<Option<PathBuf>, Error> {
-    section.get("file").map(|field| readable_file(field, folder)).transpose()
+fn file(section: &Section, directory: &Path) -> Result<Option<PathBuf>, Error> {
+    section.get("file").map(|field| readable_file(field, directory)).transpose()
 }
 
 /// Warns of keys that the provider does not use. They are not an error, so that switching between
 /// providers requires one change only.
-fn warn_of_unused_keys(section: &Section, provider: &Provider, warnings: &mut Vec<String>) {
+fn warn_of_unused_keys(section: &Section, provider: &ProviderConfig, warnings: &mut Vec<String>) {
     let unused: &[&str] = match provider {
-        Provider::Offline { .. } => &["url", "ca_file"],
+        ProviderConfig::Offline { .. } => &["url", "ca_file"],
         _ => &["file"],
     };
     for field in unused.iter().filter_map(|key| section.get(key)) {

@@ -66,10 +66,10 @@ pub(super) fn from_environment(
     }
 }
 
-/// Reads the secret from the file whose path, relative to `folder`, is in `field`. Errors do not
+/// Reads the secret from the file whose path, relative to `directory`, is in `field`. Errors do not
 /// repeat the path, which may be the secret itself, entered under the wrong key.
-pub(super) fn from_file(field: &Field, folder: &Path) -> Result<Secret, Error> {
-    let path = folder.join(field.text()?);
+pub(super) fn from_file(field: &Field, directory: &Path) -> Result<Secret, Error> {
+    let path = directory.join(field.text()?);
     let bytes = read_bounded(&path, MAX_SECRET_BYTES).map_err(|error| {
         let what = match error.kind() {
             io::ErrorKind::FileTooLarge => {
@@ -87,7 +87,7 @@ pub(super) fn from_file(field: &Field, folder: &Path) -> Result<Secret, Error> {
 pub(super) fn api_key(
     environment: Environment,
     file: &Section,
-    folder: &Path,
+    directory: &Path,
 ) -> Result<Option<Secret>, Error> {
     const VARIABLE: &str = "GOOGLE_PLACES_API_KEY";
     const NOT_A_KEY: &str = "contains a space, a line break or another character that is not valid \
@@ -99,7 +99,7 @@ pub(super) fn api_key(
         return Ok(not_the_placeholder(key));
     }
     let (field, key) = if let Some(field) = file.get("api_key_file") {
-        (field, from_file(field, folder)?)
+        (field, from_file(field, directory)?)
     } else if let Some(field) = file.get("api_key") {
         let empty = || field.error("is empty; enter a key or remove the line");
         (field, Secret::new(field.text()?.as_bytes().to_vec()).ok_or_else(empty)?)

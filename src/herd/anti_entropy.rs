@@ -1,15 +1,21 @@
 //! Anti-entropy on one link: comparing digests, and fetching what differs.
 //!
-//! Either side opens a round with the sums of the root's children. Whoever receives sums compares
-//! them with its own and goes down where they differ; at a leaf it lists the digests of its
-//! records, and the other side asks for those it lacks and offers those it has more. A side that
-//! holds nothing below a branch asks for all of it. Only a little is brought that was not asked for.
+//! Either side starts a round by sending the sums of the root's children. The receiver compares them
+//! with its own and sends the sums below each difference. At a leaf, it lists the digests of its
+//! records instead, and the other side requests those it lacks and offers those the lister lacks. A
+//! side without records below a branch requests all of it. Only small differences are sent unrequested.
 //!
-//! In a [`Purpose::Sync`] round differences are expected and fetched at once, but not what another
-//! link is being asked for ([`Fetches`]): then this one compares again later. In a
-//! [`Purpose::Check`] round a record that is missing may just be on its way, so it is a suspect
-//! first and is asked for only if it is still missing after [`GRACE`]: what a check then brings is
-//! a fault of flooding, and is counted as such.
+//! ```text
+//! SUMS ⇄ SUMS … → LISTING → WANTS  → records
+//!                         → OFFERS → WANTS → records
+//!      → PULL → records
+//! ```
+//!
+//! In a [`Purpose::Sync`] round, differences are expected and fetched at once, except for leaves that
+//! are being fetched over another link ([`Fetches`]); those are compared again later. In a
+//! [`Purpose::Check`] round, a missing record may be in flight. It is a suspect first, and is requested
+//! only if it is still missing after [`GRACE`]. A record recovered this way indicates a fault of
+//! flooding and is counted separately.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -24,112 +30,113 @@ use super::message::{
 use super::queue::{NumberSet, SlotQueue};
 use super::routes::NodeId;
 
-/// Records or leaves per comparison that a link requests while another link is being asked for
-/// them, or sends unrequested: a small difference is not worth a wait or a round trip, and 256
-/// records are 25 kB.
+/// Number of records or leaves per round that a link requests despite the claim of another link, or
+/// sends unrequested. A small difference is not worth a delay or a round trip, and 256 records are
+/// 25 kB.
 pub const FETCH_FREELY: u32 = 256;
 
-/// How long a check waits for a missing record to come by itself: many times the delay of a flood.
+/// How long a check waits for a missing record to arrive by flooding: many times the flooding
+/// delay.
 pub const GRACE: Duration = Duration::from_secs(1);
 
-/// Most suspects of a link. What is beyond is left to the next check.
+/// Maximum number of suspects of a link. Further ones are left to the next check.
 const MAX_SUSPECTS: usize = 4096;
 
-/// Most digests waiting to be asked for, or offered in a sync. What is beyond takes another round.
+/// Maximum number of queued wants, and of queued offers in a sync. Further ones take another round.
 const MAX_WANTS: usize = 65_536;
 
-/// Leaves that one turn looks at for a branch that the peer wants whole: bounds the work of a turn.
+/// Maximum number of leaves examined per turn for a branch that the peer has pulled.
 const LEAVES_PER_TURN: usize = 256;
 
 /// The state of anti-entropy on one link. Every set is bounded by the size of the tree.
 #[derive(Default)]
 pub struct Exchange {
-    /// Inner branches whose children's sums are to be sent.
+    /// Inner branches for which the sums of the children are queued.
     compare: NumberSet,
-    /// Leaves whose digests are to be listed.
+    /// Leaves for which a listing is queued.
     list: NumberSet,
-    /// Branches of which the peer holds nothing and gets everything.
+    /// Branches without records at the peer, to be sent completely.
     push: NumberSet,
-    /// The leaves left of a branch that is being pushed.
+    /// Remaining leaves of the branch that is being sent completely.
     pushing: core::ops::Range<usize>,
-    /// Branches of which this node holds nothing and asks for everything.
+    /// Branches without records here, to be requested completely.
     pull: NumberSet,
-    /// The leaf whose listing goes on, and from which digest.
+    /// The leaf whose listing continues in another line, and its next digest.
     listing: Option<(Leaf, u64)>,
-    /// What is to be asked for.
+    /// Digests to request.
     wants: VecDeque<(Leaf, u64)>,
-    /// What is to be offered.
+    /// Digests to offer.
     offers: VecDeque<(Leaf, u64)>,
-    /// What was missing and may yet come by itself, until when.
+    /// Missing records that may still arrive by flooding, with the end of their grace period.
     suspects: VecDeque<(Duration, Leaf, u64)>,
-    /// Records the peer asked for.
+    /// Records to send to the peer.
     pub repairs: SlotQueue,
-    /// Why the peer asked.
+    /// Reason for sending them.
     pub repairs_for: Option<Purpose>,
-    /// The round under way is a sync. It is until there is nothing left to do.
+    /// Whether the current round is a sync, which lasts until nothing is queued.
     syncing: bool,
-    /// Why the last listing was sent. An offer answers one.
+    /// Reason for the last listing sent, which also applies to the offers that answer it.
     listed_for: Option<Purpose>,
-    /// Something was not asked for, since another link was being asked for it.
+    /// Whether something was not requested because of the claim of another link.
     waits: bool,
-    /// How much this round may still ask for all the same, or bring unasked.
-    freely: u32,
-    /// What the last comparison of all records said: whether both ends hold the same.
+    /// Remaining allowance of this round, see [`FETCH_FREELY`].
+    allowance: u32,
+    /// Result of the last comparison of all records: whether both ends store the same records.
     equal: Option<bool>,
-    /// The peer has said since this node last sent its sums that something differs.
+    /// Whether the peer has reported a difference since this node last sent its sums.
     contradicted: bool,
-    /// Reused for the digests of a leaf.
+    /// Buffer for the digests of a leaf.
     scratch: Vec<(u64, Slot)>,
 }
 
-/// What an exchange works with.
+/// The state of the node that an exchange uses.
 pub struct Context<'a> {
-    /// What this node holds.
+    /// The records of this node.
     pub directory: &'a Directory,
-    /// The slots that are queued for the peer anyway.
+    /// Slots that are already queued for the peer.
     pub flooding: &'a SlotQueue,
-    /// What this node is fetching, on whichever link.
+    /// Claims of all links.
     pub fetches: &'a mut Fetches,
-    /// The neighbour.
+    /// The neighbor.
     pub peer: NodeId,
-    /// The time.
+    /// The current time.
     pub now: Duration,
 }
 
 impl Exchange {
-    /// Opens a round.
+    /// Starts a round.
     pub fn open(&mut self, purpose: Purpose) {
-        self.note(purpose);
-        self.freely = FETCH_FREELY;
+        self.set_round(purpose);
+        self.allowance = FETCH_FREELY;
         self.compare.insert(0);
     }
 
-    /// Another link is done, gone or slow: compares again if this one has left something to it.
+    /// Compares again if this link has left something to another whose claim has been released.
     pub fn go_on(&mut self) {
         if std::mem::take(&mut self.waits) {
             self.open(Purpose::Sync);
         }
     }
 
-    /// Whether both ends held the same when they last compared; `None` before that. Records that
-    /// were on their way at that moment make a difference, too.
+    /// Returns whether both ends stored the same records at the last comparison, or `None` before
+    /// the first. Records that were in flight at that time count as differences.
     #[must_use]
     pub const fn is_equal(&self) -> Option<bool> {
         self.equal
     }
 
-    /// The peer has had the sums of all records and the time to say that its own differ.
+    /// Records that the peer has had time to report a difference from the sums last sent.
     pub const fn not_contradicted(&mut self) {
         self.equal = Some(!self.contradicted);
     }
 
-    /// Whether nothing is under way.
+    /// Returns whether no round is in progress.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         !self.has_output() && self.suspects.is_empty() && !self.waits
     }
 
-    /// Whether [`Exchange::fill`] or the queue of repairs has something to send.
+    /// Returns whether [`Exchange::fill`] or the repair queue has output.
     #[must_use]
     pub fn has_output(&self) -> bool {
         !(self.compare.is_empty()
@@ -143,49 +150,49 @@ impl Exchange {
             && self.repairs.is_empty())
     }
 
-    /// When [`Exchange::handle_timeout`] wants to be called.
+    /// Returns when [`Exchange::handle_timeout`] must be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         self.suspects.front().map(|(due, _, _)| *due)
     }
 
-    /// Asks for the suspects that did not come.
+    /// Requests the suspects that have not arrived within their grace period.
     pub fn handle_timeout(&mut self, directory: &Directory, now: Duration) {
-        self.note(Purpose::Check);
+        self.set_round(Purpose::Check);
         while let Some(&(due, leaf, digest)) = self.suspects.front() {
             if due > now {
                 break;
             }
             self.suspects.pop_front();
-            if !holds(directory, leaf, digest) {
+            if !is_stored(directory, leaf, digest) {
                 self.want(leaf, digest);
             }
         }
     }
 
-    /// Takes a message of the exchange.
+    /// Processes a message of anti-entropy.
     pub fn receive(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
         if !matches!(message, Message::Sums(_, Branch::ROOT, _)) {
             (self.equal, self.contradicted) = (Some(false), true);
         }
         match *message {
             Message::Sums(purpose, branch, theirs) => {
-                self.note(purpose);
+                self.set_round(purpose);
                 if branch == Branch::ROOT {
                     self.equal = Some(theirs == context.directory.sums().children(branch));
-                    self.freely = FETCH_FREELY;
+                    self.allowance = FETCH_FREELY;
                 }
                 self.compare_children(branch, &theirs, context);
             }
             Message::Listing { purpose, leaf, low, high, digests } => {
-                self.note(purpose);
+                self.set_round(purpose);
                 self.compare_leaf(leaf, low..=high, digests, context);
             }
             Message::Offers(leaf, digests) => {
-                self.note(self.listed_for.unwrap_or(Purpose::Check));
+                self.set_round(self.listed_for.unwrap_or(Purpose::Check));
                 for digest in digests.iter() {
-                    if !holds(context.directory, leaf, digest) {
-                        self.lack(leaf, digest, context);
+                    if !is_stored(context.directory, leaf, digest) {
+                        self.on_missing(leaf, digest, context);
                     }
                 }
             }
@@ -206,8 +213,8 @@ impl Exchange {
         }
     }
 
-    /// Appends messages until `out` has `limit` bytes or a turn's work is done. Returns whether the
-    /// sums of all records are among them.
+    /// Appends messages until `out` has `limit` bytes or the work budget of a turn is used up.
+    /// Returns whether the sums of all records are among them.
     pub fn fill(
         &mut self,
         directory: &Directory,
@@ -244,10 +251,10 @@ impl Exchange {
         opens
     }
 
-    /// Moves the records of a few leaves that the peer lacks to the repairs.
+    /// Queues the records of a few leaves that the peer lacks.
     fn push_leaves(&mut self, directory: &Directory, flooding: &SlotQueue) {
         for _ in 0..LEAVES_PER_TURN {
-            // What waits to be sent is enough for now.
+            // Enough records are queued for now.
             if self.repairs.len() > MAX_SUSPECTS {
                 return;
             }
@@ -277,13 +284,14 @@ impl Exchange {
             if theirs[i] == ours[i] {
                 continue;
             }
-            // Whole branches move only in a sync: in a check a first record may be on its way.
+            // Complete branches are sent only in a sync. In a check, their first record may be in
+            // flight.
             let is_leaf = child.level == LEAF_LEVEL;
-            if self.syncing && theirs[i] == 0 && is_leaf && self.is_free() {
+            if self.syncing && theirs[i] == 0 && is_leaf && self.take_allowance() {
                 self.repairs_for = Some(Purpose::Sync);
                 self.push.insert(number(child));
             } else if self.syncing && ours[i] == 0 {
-                if self.may_ask(child, context) {
+                if self.try_claim(child, context) {
                     self.pull.insert(number(child));
                 }
             } else if is_leaf {
@@ -318,7 +326,7 @@ impl Exchange {
         ours.sort_unstable();
         for &digest in &theirs {
             if ours.binary_search_by_key(&digest, |&(digest, _)| digest).is_err() {
-                self.lack(leaf, digest, context);
+                self.on_missing(leaf, digest, context);
             }
         }
         self.scratch = ours;
@@ -332,7 +340,7 @@ impl Exchange {
             }
         });
         digests.sort_unstable();
-        // The rest of a crowded leaf follows in further lines.
+        // The rest of a large leaf follows in more lines.
         let high = digests.get(DIGESTS_PER_LINE).map_or(u64::MAX, |next| next - 1);
         if high < u64::MAX {
             digests.truncate(DIGESTS_PER_LINE);
@@ -342,42 +350,42 @@ impl Exchange {
         self.listed_for = Some(self.purpose());
     }
 
-    /// Whether this link asks for what is below `branch`. If another is being asked for some of it,
-    /// then only for a few leaves; what is left waits.
-    fn may_ask(&mut self, branch: Branch, context: &mut Context<'_>) -> bool {
-        let may = context.fetches.ask(context.peer, branch.leaves(), context.now)
-            || (branch.level == LEAF_LEVEL && self.is_free());
-        self.waits |= !may;
-        may
+    /// Tries to claim the leaves below `branch`. If another link holds a claim, succeeds only for
+    /// single leaves within the allowance, and otherwise records that this link must compare again.
+    fn try_claim(&mut self, branch: Branch, context: &mut Context<'_>) -> bool {
+        let claimed = context.fetches.ask(context.peer, branch.leaves(), context.now)
+            || (branch.level == LEAF_LEVEL && self.take_allowance());
+        self.waits |= !claimed;
+        claimed
     }
 
-    /// Whether a record or leaf more may move without the question whether it comes twice.
-    const fn is_free(&mut self) -> bool {
-        let free = self.freely > 0;
-        self.freely = self.freely.saturating_sub(1);
-        free
+    /// Uses one unit of the allowance of this round. Returns false if it is used up.
+    const fn take_allowance(&mut self) -> bool {
+        let allowed = self.allowance > 0;
+        self.allowance = self.allowance.saturating_sub(1);
+        allowed
     }
 
-    /// This node lacks what the peer holds.
-    fn lack(&mut self, leaf: Leaf, digest: u64, context: &mut Context<'_>) {
+    /// Handles a record that the peer stores and this node lacks.
+    fn on_missing(&mut self, leaf: Leaf, digest: u64, context: &mut Context<'_>) {
         if !self.syncing {
             if self.suspects.len() < MAX_SUSPECTS {
                 self.suspects.push_back((context.now + GRACE, leaf, digest));
             }
-        } else if self.may_ask(Branch { level: LEAF_LEVEL, index: leaf.0 }, context) {
+        } else if self.try_claim(Branch { level: LEAF_LEVEL, index: leaf.0 }, context) {
             self.want(leaf, digest);
         }
     }
 
-    /// The peer lacks what this node holds. It gets a little at once and is offered the rest.
+    /// Handles a record that the peer lacks: sends it within the allowance, or else offers it.
     fn offer(&mut self, leaf: Leaf, digest: u64, slot: Slot) {
-        if self.syncing && self.is_free() {
+        if self.syncing && self.take_allowance() {
             self.repairs_for = Some(Purpose::Sync);
             self.repairs.push(slot);
         } else if self.offers.len() < if self.syncing { MAX_WANTS } else { MAX_SUSPECTS } {
             self.offers.push_back((leaf, digest));
         } else if self.syncing {
-            self.compare.insert(0); // another round, once these have been offered
+            self.compare.insert(0); // start another round after these have been offered
         }
     }
 
@@ -385,13 +393,13 @@ impl Exchange {
         if self.wants.len() < MAX_WANTS {
             self.wants.push_back((leaf, digest));
         } else {
-            self.compare.insert(0); // another round, once these have been asked for
+            self.compare.insert(0); // start another round after these have been requested
         }
     }
 
-    /// Goes on with a round for this purpose. A sync that nothing is left of is over: what a check
-    /// then finds must not pass for it.
-    fn note(&mut self, purpose: Purpose) {
+    /// Sets the purpose of the current round. A sync ends when nothing is queued, so that records
+    /// recovered by a later check are not attributed to it.
+    fn set_round(&mut self, purpose: Purpose) {
         self.syncing = purpose == Purpose::Sync || (self.syncing && self.has_output());
     }
 
@@ -400,7 +408,7 @@ impl Exchange {
     }
 }
 
-/// Takes the digests of `leaf` at the front of `queue`, at most a line of them.
+/// Removes the digests of `leaf` from the front of `queue`, at most as many as fit in a line.
 fn take_leaf(queue: &mut VecDeque<(Leaf, u64)>, leaf: Leaf, digests: &mut Vec<u64>) {
     digests.clear();
     while digests.len() < DIGESTS_PER_LINE {
@@ -412,19 +420,19 @@ fn take_leaf(queue: &mut VecDeque<(Leaf, u64)>, leaf: Leaf, digests: &mut Vec<u6
     }
 }
 
-fn holds(directory: &Directory, leaf: Leaf, wanted: u64) -> bool {
+fn is_stored(directory: &Directory, leaf: Leaf, wanted: u64) -> bool {
     let mut found = false;
     directory.for_leaf(leaf, |digest, _| found |= digest == wanted);
     found
 }
 
-/// A branch as a number among all branches, level by level.
+/// Returns the number of a branch, counted level by level.
 fn number(branch: Branch) -> usize {
     let before = ((1usize << (4 * u32::from(branch.level))) - 1) / (FANOUT - 1);
     before + usize::from(branch.index)
 }
 
-/// The branch of that number.
+/// Returns the branch with this number.
 fn branch(number: usize) -> Option<Branch> {
     (0..=LEAF_LEVEL).find_map(|level| {
         let before = ((1usize << (4 * u32::from(level))) - 1) / (FANOUT - 1);
@@ -437,9 +445,9 @@ mod tests {
     use super::*;
     use crate::herd::directory::{Keys, Rules};
 
-    /// Whoever sends its sums hears nothing where they are equal.
+    /// Equal sums are not answered.
     #[test]
-    fn silence_is_consent_and_what_differs_is_no_more_equal() {
+    fn no_answer_means_equal_until_a_difference_is_reported() {
         let rules = Rules { max_clock_offset: 0, max_clients: 10, client_ttl: 0 };
         let directory = Directory::new(rules, Keys { index: (1, 2), digest: (3, 4) });
         let flooding = SlotQueue::default();
@@ -448,7 +456,7 @@ mod tests {
             exchange.open(Purpose::Check);
             exchange.fill(&directory, &flooding, &mut Vec::new(), 10_000)
         };
-        assert!(open(&mut exchange), "its sums are among what it sends");
+        assert!(open(&mut exchange), "the sums of the root are sent");
         assert_eq!(exchange.is_equal(), None);
         exchange.not_contradicted();
         assert_eq!(exchange.is_equal(), Some(true));
@@ -472,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn branches_and_their_numbers() {
+    fn branches_map_to_numbers_and_back() {
         assert_eq!(branch(number(Branch::ROOT)), Some(Branch::ROOT));
         for level in 0..=LEAF_LEVEL {
             for index in [0, 1, (1u64 << (4 * level)) - 1] {

@@ -1,45 +1,47 @@
-//! The digest tree: 65,536 leaves, each the sum of the keyed hashes of its records, and four levels
-//! of sixteen above them.
+//! The digest tree: 65,536 leaves, each the sum of the keyed hashes of its records, below four
+//! inner levels with a fanout of 16. Comparing such trees is anti-entropy as in Demers et al.,
+//! "Epidemic algorithms for replicated database maintenance" (1987); the tree follows Merkle
+//! (1987), with sums in place of hashes of hashes, so that an update needs no other record.
 //!
-//! Of the inner levels only the middle one is kept, the others are summed when they are asked for:
-//! an update touches two sums, and a comparison walks over 2 KiB at the most.
+//! Only the leaves and one inner level are stored; other sums are computed on demand. An update
+//! changes two sums, and a comparison reads at most 2 KiB.
 
-/// The inner level whose sums are kept.
+/// The inner level whose sums are stored.
 const KEPT_LEVEL: u8 = 2;
 
-/// Children of an inner node of the tree.
+/// Number of children of an inner node.
 pub const FANOUT: usize = 16;
 
-/// Levels of inner nodes: the root is level 0, the leaves are level 4.
+/// Level of the leaves; the root is level 0.
 pub const LEAF_LEVEL: u8 = 4;
 
-/// A leaf: the clients whose herd-wide hash begins with these 16 bits.
+/// A leaf: the clients whose herd-wide hash starts with these 16 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Leaf(pub u16);
 
 impl Leaf {
-    /// How many leaves there are.
+    /// Number of leaves.
     pub const COUNT: usize = 1 << 16;
 
-    /// The leaf of a client with this hash.
+    /// Returns the leaf of a client with this hash.
     #[must_use]
     pub const fn of(client_hash: u64) -> Self {
         Self((client_hash >> 48) as u16)
     }
 
-    /// Its number.
+    /// Returns the leaf as an index.
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// A node of the tree: `level` 0..=4, and its number within the level.
+/// A node of the tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Branch {
-    /// 0 is the root, [`LEAF_LEVEL`] a leaf.
+    /// Level: 0 for the root, [`LEAF_LEVEL`] for a leaf.
     pub level: u8,
-    /// 0..16^level.
+    /// Index within the level, 0..16^level.
     pub index: u16,
 }
 
@@ -47,20 +49,20 @@ impl Branch {
     /// The root.
     pub const ROOT: Self = Self { level: 0, index: 0 };
 
-    /// The branch of these numbers, if there is one.
+    /// Returns the branch with this level and index, or `None` if they are out of range.
     #[must_use]
     pub fn new(level: u8, index: u64) -> Option<Self> {
         (level <= LEAF_LEVEL && index < 1 << (4 * u32::from(level)))
             .then_some(Self { level, index: index as u16 })
     }
 
-    /// Its `i`th child, 0..16.
+    /// Returns child `i`, 0..16.
     #[must_use]
     pub const fn child(self, i: usize) -> Self {
         Self { level: self.level + 1, index: self.index << 4 | i as u16 }
     }
 
-    /// The leaves below it, or itself.
+    /// Returns the range of leaves below this branch, or of itself if it is a leaf.
     #[must_use]
     pub fn leaves(self) -> core::ops::Range<usize> {
         let width = 1usize << (4 * u32::from(LEAF_LEVEL - self.level));
@@ -83,7 +85,7 @@ impl Default for Sums {
 }
 
 impl Sums {
-    /// One record's digest takes the place of another's; 0 stands for none.
+    /// Replaces the digest of a record in `leaf`; 0 stands for no record.
     pub fn replace(&mut self, leaf: Leaf, old: u64, new: u64) {
         let kept = leaf.index() >> (4 * (LEAF_LEVEL - KEPT_LEVEL));
         for sum in [&mut self.leaves[leaf.index()], &mut self.kept[kept]] {
@@ -91,13 +93,13 @@ impl Sums {
         }
     }
 
-    /// The sum of one leaf.
+    /// Returns the sum of one leaf.
     #[must_use]
     pub fn leaf(&self, leaf: Leaf) -> u64 {
         self.leaves[leaf.index()]
     }
 
-    /// The sum over `branch`.
+    /// Returns the sum over `branch`.
     #[must_use]
     pub fn of(&self, branch: Branch) -> u64 {
         let below = if branch.level > KEPT_LEVEL {
@@ -110,7 +112,7 @@ impl Sums {
         below.iter().fold(0, |sum, more| sum.wrapping_add(*more))
     }
 
-    /// The sums of the children of an inner `branch`.
+    /// Returns the sums of the children of an inner branch.
     #[must_use]
     pub fn children(&self, branch: Branch) -> [u64; FANOUT] {
         core::array::from_fn(|i| self.of(branch.child(i)))
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn only_real_branches() {
+    fn branches_out_of_range_are_rejected() {
         assert!(Branch::new(0, 1).is_none());
         assert!(Branch::new(1, 16).is_none());
         assert!(Branch::new(4, 1 << 16).is_none());

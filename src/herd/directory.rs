@@ -1,8 +1,8 @@
 //! The newest record of every client.
 //!
-//! Records live in numbered slots; an index finds a client's slot. The index is cut into shards by
-//! the herd-wide hash of the client, so that no growth of one table is long enough to notice, and
-//! so that anti-entropy can list one leaf of the digest tree without walking all clients.
+//! Records are stored in numbered slots, which an index maps client names to. The index is sharded
+//! by the herd-wide hash of the client, so that growing one table takes little time, and so that
+//! anti-entropy can list a leaf of the digest tree without scanning all clients.
 
 use core::cmp::Ordering;
 
@@ -18,57 +18,58 @@ use crate::protocol::location::Location;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
 
-/// Shards of the index. At 5,000,000 clients one holds about 1,200, and growing it takes tens of
-/// microseconds.
+/// Number of shards. With 5,000,000 clients, a shard has about 1,200 entries, and growing it takes
+/// tens of microseconds.
 const SHARDS: usize = 4096;
 
-/// Outdated candidates that are too few to start over for.
+/// Number of outdated candidates that is always tolerated before the heap is rebuilt.
 const OUTDATED: usize = 4096;
 
-/// Clients that are touched together: as many misses as a core has under way at once.
-pub const AHEAD: usize = 16;
+/// Number of clients that are prefetched together: about as many cache misses as a core can
+/// overlap.
+pub const PREFETCH_BATCH: usize = 16;
 
-/// The two keys of the directory's hashes.
+/// Keys of the hashes.
 #[derive(Clone, Copy)]
 pub struct Keys {
-    /// Of the local index: random in each process, so that nobody can aim at one bucket.
+    /// Key of the local index, random in each process to prevent collision attacks.
     pub index: (u64, u64),
-    /// Of the digests: the same in the whole herd, or two equal directories look different.
+    /// Key of the digests, identical on all nodes so that digests can be compared.
     pub digest: (u64, u64),
 }
 
-/// What makes two nodes decide alike about what to keep; checked in the handshake.
+/// The settings that determine which records are kept. The handshake checks that they agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// Δ of the order of records, in nanoseconds.
     pub max_clock_offset: Nanos,
-    /// The cap on clients.
+    /// Maximum number of clients.
     pub max_clients: u32,
-    /// How long after it was received a record expires, in nanoseconds; 0 = never.
+    /// Time from receipt until a record expires, in nanoseconds; 0 means never.
     pub client_ttl: Nanos,
 }
 
-/// Who says so.
+/// Where a record came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A client of this node, with an IAMAT.
+    /// An IAMAT of a client of this node.
     Client,
-    /// Another node, with its record.
+    /// A record of another node.
     Peer,
 }
 
-/// What became of a record that was offered.
+/// The outcome of [`Directory::offer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// It is the client's newest now, in this slot.
+    /// The record was newer and is now stored in this slot.
     News(Slot),
-    /// It is held already: the same line, or from a client the same location and time again.
+    /// It is already stored: the same line or, from a client, the same location and time.
     Repeat,
-    /// A newer record is held.
+    /// A newer record is stored.
     Stale,
-    /// It is older than all the clients that a full directory keeps.
+    /// Rejected: the directory is full and every stored record ranks higher.
     Full,
-    /// Its time to live is over.
+    /// Rejected: the record has expired.
     Expired,
 }
 
@@ -81,7 +82,7 @@ pub struct Directory {
     len: u32,
     sums: Sums,
     candidates: Candidates,
-    /// Where the sweep for expired records goes on.
+    /// The slot at which the sweep for expired records continues.
     sweep_at: Slot,
     /// Counters of removed clients.
     pub counters: Counters,
@@ -96,7 +97,7 @@ counters! {
 }
 
 impl Directory {
-    /// An empty directory.
+    /// Creates an empty directory.
     #[must_use]
     pub fn new(rules: Rules, keys: Keys) -> Self {
         Self {
@@ -112,37 +113,37 @@ impl Directory {
         }
     }
 
-    /// Clients held.
+    /// Returns the number of clients.
     #[must_use]
     pub const fn len(&self) -> u32 {
         self.len
     }
 
-    /// Whether no client is held.
+    /// Returns whether the directory is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// What nodes must agree on.
+    /// Returns the settings that nodes must agree on.
     #[must_use]
     pub const fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    /// One more than the highest slot ever in use.
+    /// Returns the number of slots ever used, which is one more than the highest slot.
     #[must_use]
     pub const fn slots(&self) -> Slot {
         self.slots.used()
     }
 
-    /// The digests of all records, summed leaf by leaf.
+    /// Returns the digest tree.
     #[must_use]
     pub const fn sums(&self) -> &Sums {
         &self.sums
     }
 
-    /// The AT line of `client`, without LF, unless it has expired at `now`.
+    /// Returns the AT line of `client`, without LF, unless it has expired at `now`.
     #[must_use]
     pub fn get(&self, client: &[u8], now: Nanos) -> Option<&[u8]> {
         let (client_hash, index_hash) = self.hashes(client);
@@ -150,20 +151,20 @@ impl Directory {
         (!self.has_expired(slot, now)).then(|| self.slots[slot].line())
     }
 
-    /// The AT line in `slot`, without LF; `None` when the slot is free.
+    /// Returns the AT line in `slot`, without LF, or `None` if the slot is free.
     #[must_use]
     pub fn line(&self, slot: Slot) -> Option<&[u8]> {
         self.slots.get(slot).map(Stored::line)
     }
 
-    /// Brings what is held of these clients, the first [`AHEAD`] of them, close to the processor.
-    /// Changes nothing.
+    /// Loads the data of these clients, at most [`PREFETCH_BATCH`] of them, into the processor
+    /// cache.
     ///
-    /// Clients come in no order, so each is a few misses of the cache, one behind the other, which
-    /// is most of what an update costs. What a pipeline of commands will need is known beforehand:
-    /// asked for together, the misses overlap.
-    pub fn touch<'c>(&self, clients: impl Iterator<Item = &'c [u8]>) {
-        let (mut hashes, mut slots) = ([(0, 0); AHEAD], [None; AHEAD]);
+    /// Clients arrive in random order, so each update incurs several dependent cache misses, which
+    /// dominate its cost. Since the clients of pipelined commands are known in advance, their
+    /// misses can overlap.
+    pub fn prefetch<'c>(&self, clients: impl Iterator<Item = &'c [u8]>) {
+        let (mut hashes, mut slots) = ([(0, 0); PREFETCH_BATCH], [None; PREFETCH_BATCH]);
         let mut count = 0;
         for (hash, client) in hashes.iter_mut().zip(clients) {
             *hash = self.hashes(client);
@@ -171,53 +172,53 @@ impl Directory {
             count += 1;
         }
         for (slot, &(client_hash, index_hash)) in slots.iter_mut().zip(&hashes[..count]) {
-            // The first that may be it, without looking: it nearly always is.
+            // The first entry with this hash, without comparing names: nearly always the right one.
             *slot = self.shards[shard_of(client_hash)].find(index_hash, |_| true).copied();
         }
         for slot in slots.into_iter().flatten() {
-            core::hint::black_box(self.slots[slot].touch());
+            core::hint::black_box(self.slots[slot].prefetch());
         }
     }
 
-    /// The record in `slot`, unless the slot is free or the record has expired at `now`.
+    /// Returns the record in `slot`, unless the slot is free or the record has expired at `now`.
     #[must_use]
     pub fn record(&self, slot: Slot, now: Nanos) -> Option<Record<'_>> {
         let record = self.slots.get(slot)?.record()?;
         (!self.is_expired(&record, now)).then_some(record)
     }
 
-    /// The slot of `client`, if it is held. Its record may have expired.
+    /// Returns the slot of `client`, if it is stored. Its record may have expired.
     #[must_use]
     pub fn slot(&self, client: &[u8]) -> Option<Slot> {
         let (client_hash, index_hash) = self.hashes(client);
         self.find(client_hash, index_hash, client)
     }
 
-    /// The name of the client in `slot`; `None` when the slot is free.
+    /// Returns the name of the client in `slot`, or `None` if the slot is free.
     #[must_use]
     pub fn client(&self, slot: Slot) -> Option<&[u8]> {
         self.slots.get(slot).map(Stored::client)
     }
 
-    /// Where the client in `slot` is; `None` when the slot is free.
+    /// Returns the location of the client in `slot`, or `None` if the slot is free.
     #[must_use]
     pub fn location(&self, slot: Slot) -> Option<Location<'_>> {
         self.slots.get(slot)?.location()
     }
 
-    /// Keeps `record` if it is news: newer, by the order of records, than what is held.
+    /// Stores `record` if it is newer than the stored one, by the order of records.
     ///
-    /// `now` is this node's wall clock and decides about expiry only: what is newer depends on the
-    /// two records alone.
+    /// `now` is the wall clock of this node. It only determines expiry; which record is newer
+    /// depends on the two records alone.
     pub fn offer(&mut self, record: &Record<'_>, source: Source, now: Nanos) -> Offer {
         if record.line.len() > MAX_RECORD || self.is_expired(record, now) {
             return Offer::Expired;
         }
         let (client_hash, index_hash) = self.hashes(record.client);
-        // Needed last, and asked for now: its miss of the cache overlaps with those of the search.
+        // Needed last but loaded now, so that its cache miss overlaps with those of the search.
         core::hint::black_box(self.sums.leaf(Leaf::of(client_hash)));
         let mut held = self.find(client_hash, index_hash, record.client);
-        // Whether the sweep has been here yet must not decide about anything.
+        // The outcome must not depend on whether the sweep has already removed this record.
         if let Some(slot) = held.filter(|&slot| self.has_expired(slot, now)) {
             self.remove(slot);
             self.counters.expired += 1;
@@ -226,7 +227,7 @@ impl Directory {
         if let Some(slot) = held {
             let held = &self.slots[slot];
             let repeat = match source {
-                Source::Client => held.said() == record.said(),
+                Source::Client => held.report() == record.report(),
                 Source::Peer => held.line() == record.line,
             };
             if repeat {
@@ -237,7 +238,7 @@ impl Directory {
             let is_newer = if decided {
                 time > held_time
             } else {
-                // What is stored has been parsed before.
+                // A stored line is always a valid record.
                 held.record().is_some_and(|held| {
                     record.cmp(&held, self.rules.max_clock_offset) == Ordering::Greater
                 })
@@ -255,8 +256,8 @@ impl Directory {
         Offer::News(slot)
     }
 
-    /// Forgets expired records among the next `budget` slots. Returns whether the sweep has come
-    /// to the end of the directory and starts over.
+    /// Removes expired records among the next `budget` slots. Returns whether the sweep has reached
+    /// the end of the directory and will start over.
     pub fn sweep(&mut self, now: Nanos, budget: u32) -> bool {
         if self.rules.client_ttl == 0 {
             return true;
@@ -276,7 +277,7 @@ impl Directory {
         false
     }
 
-    /// Calls `each` with digest and slot of every record in `leaf`, in no order.
+    /// Calls `each` with digest and slot of every record in `leaf`, in arbitrary order.
     pub fn for_leaf(&self, leaf: Leaf, mut each: impl FnMut(u64, Slot)) {
         for &slot in &self.shards[leaf.index() * SHARDS / Leaf::COUNT] {
             let stored = &self.slots[slot];
@@ -290,13 +291,13 @@ impl Directory {
         keyed_hash(self.keys.digest, client)
     }
 
-    /// The herd-wide hash of a client and the one of the local index.
+    /// Returns the herd-wide hash of a client and its hash in the local index.
     fn hashes(&self, client: &[u8]) -> (u64, u64) {
         let client_hash = self.client_hash(client);
         (client_hash, index_hash(self.keys.index, client_hash))
     }
 
-    /// See [`Stored::time`].
+    /// Returns the value for [`Stored::time`].
     fn time_alone(&self, record: &Record<'_>) -> i64 {
         if record.rank(self.rules.max_clock_offset) != record.time {
             return NO_TIME;
@@ -356,7 +357,8 @@ impl Directory {
         self.len -= 1;
     }
 
-    /// Evicts the least record to make room for `record`, unless `record` itself is the least.
+    /// Evicts the least record to make room for `record`. Returns false if `record` itself is the
+    /// least. Entries of the heap are lower bounds, see [`Candidates`].
     fn make_room(&mut self, record: &Record<'_>, client_hash: u64) -> bool {
         self.index_candidates_up_to(self.slots.used());
         let offered = self.candidate(record, client_hash, Slot::MAX);
@@ -371,30 +373,31 @@ impl Directory {
                     self.counters.evicted += 1;
                     return true;
                 }
-                // The client has moved on since; it stands higher now.
+                // The client has a newer record, which ranks higher.
                 Some(current) if current.client_hash == least.client_hash => {
                     self.candidates.pop();
                     self.candidates.push(current);
                 }
-                // The slot is free or another client's, which has an entry of its own.
+                // The slot is free or belongs to another client, which has its own entry.
                 _ => self.candidates.pop(),
             }
         }
         false
     }
 
-    /// Keeps the candidates ready before the cap is reached, a few slots at each insertion, so
-    /// that the first eviction does not have to look at every client at once.
+    /// Builds the heap of candidates before the limit is reached, a few slots per insertion, so
+    /// that the first eviction need not examine all clients at once.
     fn index_candidates(&mut self, inserted: Slot) {
         if u64::from(self.len) * 4 < u64::from(self.rules.max_clients) * 3 {
             if self.candidates.indexed > 0 {
-                // Many have expired. From here on slots are given to clients that are not entered.
+                // Many clients have expired. Slots are now reused by clients that are not in the
+                // heap.
                 self.candidates = Candidates::default();
             }
             return;
         }
         if self.candidates.len() > 2 * self.len as usize + OUTDATED {
-            self.candidates = Candidates::default(); // mostly outdated entries: start over
+            self.candidates = Candidates::default(); // mostly outdated entries: rebuild
         }
         if inserted < self.candidates.indexed
             && let Some(candidate) = self.candidate_in(inserted)
@@ -434,9 +437,9 @@ fn shard_of(client_hash: u64) -> usize {
     Leaf::of(client_hash).index() * SHARDS / Leaf::COUNT
 }
 
-/// Where a client is looked for in its shard. The herd-wide hash alone would do for honest clients;
-/// multiplied under a key that nobody else knows, clients cannot be named so that they meet, short
-/// of all 64 bits being equal.
+/// Returns the hash of a client within its shard. The herd-wide hash alone would suffice for honest
+/// clients. Multiplication by a secret key prevents names that are chosen to collide, unless all 64
+/// bits of the herd-wide hash are equal.
 fn index_hash((k0, k1): (u64, u64), client_hash: u64) -> u64 {
     let product = u128::from(client_hash ^ k0) * u128::from(k1 | 1);
     (product >> 64) as u64 ^ product as u64
@@ -475,7 +478,7 @@ mod tests {
         directory.offer(&Record::parse(line).unwrap(), source, 0)
     }
 
-    /// All lines, sorted: two directories are equal when these are.
+    /// Returns all lines, sorted, to compare directories.
     fn contents(directory: &Directory) -> Vec<Vec<u8>> {
         let mut lines: Vec<_> =
             (0..directory.slots()).filter_map(|s| directory.line(s)).map(<[u8]>::to_vec).collect();
@@ -484,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn newest_wins_and_repeats_change_nothing() {
+    fn the_newest_record_is_kept_and_repeats_change_nothing() {
         let mut d = directory(10, 0);
         let first = line("A", "k", 1, 100, 100);
         assert!(matches!(offer(&mut d, &first, Source::Client), Offer::News(_)));
@@ -499,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_words_told_to_two_nodes_have_one_winner() {
+    fn the_same_report_to_two_nodes_leaves_the_same_record_on_both() {
         let a = line("A", "k", 1, 100, 101);
         let b = line("B", "k", 1, 100, 102);
         let mut at_a = directory(10, 0);
@@ -519,7 +522,7 @@ mod tests {
         let record = Record::parse(&old).unwrap();
         assert!(matches!(d.offer(&record, Source::Peer, 160 * SECOND), Offer::News(_)));
         assert!(d.get(b"k", 160 * SECOND).is_some());
-        assert_eq!(d.get(b"k", 161 * SECOND), None, "expired before any sweep");
+        assert_eq!(d.get(b"k", 161 * SECOND), None, "expired before the sweep");
         assert!(!d.sweep(161 * SECOND, 1));
         assert_eq!((d.len(), d.counters.expired), (0, 1));
         assert_eq!(d.sums().of(Branch::ROOT), 0);
@@ -527,7 +530,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_leaves() {
+    fn the_records_of_a_leaf_add_up_to_its_sum() {
         let mut d = directory(1000, 0);
         for i in 0..500 {
             offer(&mut d, &line("A", &format!("client{i}"), 1, i, i), Source::Client);
@@ -548,13 +551,13 @@ mod tests {
     }
 
     proptest! {
-        /// The cap keeps the same clients whatever the order of arrival, and they are the top K.
+        /// A full directory keeps the top K clients, whatever the order of arrival.
         #[test]
         fn eviction_converges(
-            told in proptest::collection::vec((0u8..12, 0i64..40, 0u8..2), 1..60),
+            updates in proptest::collection::vec((0u8..12, 0i64..40, 0u8..2), 1..60),
             seed in any::<u64>(),
         ) {
-            let lines: Vec<_> = told.iter().map(|(client, time, server)| {
+            let lines: Vec<_> = updates.iter().map(|(client, time, server)| {
                 line(if *server == 0 { "A" } else { "B" }, &format!("c{client}"), 1, *time, time + 3)
             }).collect();
             let mut shuffled = lines.clone();
@@ -568,7 +571,7 @@ mod tests {
             for l in &shuffled { offer(&mut b, l, Source::Peer); }
             prop_assert_eq!(contents(&a), contents(&b));
             prop_assert!(a.len() <= 4);
-            // The least that is kept is not below the greatest that is not.
+            // No evicted record ranks above the least record that was kept.
             let kept = contents(&a);
             let rank = |l: &Vec<u8>| Record::parse(l).unwrap().rank(5 * SECOND);
             let least = kept.iter().map(rank).min().unwrap();

@@ -1,8 +1,8 @@
-//! Who goes when the directory is full.
+//! Eviction from a full directory.
 //!
-//! The clients kept are the top K by (order of records, client): a function of the records alone,
-//! so nodes that have seen the same records keep the same clients. Least-recently-used would not
-//! converge.
+//! The directory keeps the top K clients by (order of records, client). This is a function of the
+//! records alone, so nodes that have received the same records keep the same clients. Eviction of
+//! the least recently used client would not converge.
 
 use core::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -10,23 +10,23 @@ use std::collections::BinaryHeap;
 use super::slots::Slot;
 use crate::protocol::time::Nanos;
 
-/// A client as it stood when it was entered. Its record only ever moves up, so an entry is a lower
-/// bound; one that turns out to be outdated is entered again where it stands now.
+/// A client and its sort key when it was entered. Records are only replaced by newer ones, so an
+/// entry is a lower bound. An outdated entry is replaced when it reaches the top of the heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Candidate {
     /// `min(time, received + Δ)`.
     pub rank: Nanos,
-    /// The client's time.
+    /// Time given by the client.
     pub time: Nanos,
-    /// The receiving node's time.
+    /// Wall clock of the receiving node.
     pub received: Nanos,
-    /// Herd-wide hash of the client: the tie between clients, alike on all nodes.
+    /// Herd-wide hash of the client, the tie-breaker, which is identical on all nodes.
     pub client_hash: u64,
-    /// Where it is here.
+    /// Slot of the client on this node.
     pub slot: Slot,
 }
 
-/// A heap of candidates, least first. An update of a client does not touch it.
+/// A min-heap of candidates. Updates of clients do not modify it.
 #[derive(Default)]
 pub struct Candidates {
     heap: BinaryHeap<Reverse<Candidate>>,
@@ -35,30 +35,30 @@ pub struct Candidates {
 }
 
 impl Candidates {
-    /// Entries, outdated ones included.
+    /// Returns the number of entries, including outdated ones.
     #[must_use]
     pub fn len(&self) -> usize {
         self.heap.len()
     }
 
-    /// Whether there is no entry.
+    /// Returns whether there are no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.heap.is_empty()
     }
 
-    /// Enters a candidate.
+    /// Adds a candidate.
     pub fn push(&mut self, candidate: Candidate) {
         self.heap.push(Reverse(candidate));
     }
 
-    /// The least entry, outdated or not.
+    /// Returns the least entry, which may be outdated.
     #[must_use]
     pub fn least(&self) -> Option<Candidate> {
         self.heap.peek().map(|Reverse(candidate)| *candidate)
     }
 
-    /// Drops the least entry.
+    /// Removes the least entry.
     pub fn pop(&mut self) {
         self.heap.pop();
     }

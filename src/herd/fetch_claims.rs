@@ -1,8 +1,9 @@
-//! Of whom a node fetches what it lacks.
+//! Claims on leaves, which keep a node from fetching the same records from several neighbors.
 //!
-//! A node that comes back empty beside three neighbours lacks the same of all three. What it has
-//! asked one for it does not ask another for, until that one is done, gone or slow. Only asking is
-//! held back by this: a node answers whoever asks, so no two nodes can wait for each other.
+//! A node that returns empty lacks the same records compared with each neighbor. What it has
+//! requested from one, it does not request from another until the first is done, disconnected or
+//! slow. Claims only delay requests. Requests of others are always answered, so nodes cannot wait
+//! for each other.
 
 use core::ops::Range;
 use core::time::Duration;
@@ -20,34 +21,34 @@ pub const FETCH_PATIENCE: Duration = Duration::from_millis(500);
 /// and must not delay what a healthy one would send.
 pub const FETCH_LEAST: u32 = 1000;
 
-/// The leaf is not being fetched.
-const NOBODY: NodeId = NodeId::MAX;
+/// Marks a leaf that is not being fetched.
+const UNCLAIMED: NodeId = NodeId::MAX;
 
-/// Which leaves of the digest tree are being fetched, and of whom.
+/// The leaves of the digest tree that are being fetched, and from which neighbors.
 #[derive(Default)]
 pub struct Fetches {
-    /// By leaf; empty while there are no sources.
+    /// Claiming neighbor by leaf; empty while there are no sources.
     asked: Vec<NodeId>,
     sources: Vec<Source>,
 }
 
-/// A neighbour that has been asked.
+/// A neighbor from which records are being fetched.
 struct Source {
     node: NodeId,
-    /// Records that it has brought since it was last looked at.
+    /// New records that it has sent since the last check.
     brought: u32,
-    /// When it is looked at again.
+    /// Time of the next check.
     due: Duration,
 }
 
 impl Fetches {
-    /// Whether `node` may be asked for `leaves`: not if another is being asked for some of them.
+    /// Claims `leaves` for `node`. Returns false if another neighbor holds a claim on one of them.
     pub fn ask(&mut self, node: NodeId, leaves: Range<usize>, now: Duration) -> bool {
         if self.asked.is_empty() {
-            self.asked.resize(Leaf::COUNT, NOBODY);
+            self.asked.resize(Leaf::COUNT, UNCLAIMED);
         }
         let asked = &mut self.asked[leaves];
-        if asked.iter().any(|&of| of != NOBODY && of != node) {
+        if asked.iter().any(|&of| of != UNCLAIMED && of != node) {
             return false;
         }
         asked.fill(node);
@@ -57,14 +58,14 @@ impl Fetches {
         true
     }
 
-    /// `node` has brought a record that was news.
+    /// Records that `node` has sent a new record.
     pub fn brought(&mut self, node: NodeId) {
         if let Some(source) = self.sources.iter_mut().find(|source| source.node == node) {
             source.brought += 1;
         }
     }
 
-    /// Others may be asked for what `node` was. Returns whether it was asked for anything.
+    /// Releases the claims of `node`. Returns whether it had any.
     pub fn release(&mut self, node: NodeId) -> bool {
         let before = self.sources.len();
         self.sources.retain(|source| source.node != node);
@@ -75,19 +76,19 @@ impl Fetches {
             self.asked = Vec::new();
         }
         for of in self.asked.iter_mut().filter(|of| **of == node) {
-            *of = NOBODY;
+            *of = UNCLAIMED;
         }
         true
     }
 
-    /// When [`Fetches::handle_timeout`] wants to be called.
+    /// Returns when [`Fetches::handle_timeout`] must be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         self.sources.iter().map(|source| source.due).min()
     }
 
-    /// Releases whoever has brought little for a while: it is done, or slow, or stalled. Returns
-    /// whether that was anybody.
+    /// Releases the claims of neighbors that have sent few records since the last check: they are
+    /// done, slow or stalled. Returns whether there were any.
     pub fn handle_timeout(&mut self, now: Duration) -> bool {
         let is_over = |source: &&Source| source.due <= now && source.brought < FETCH_LEAST;
         let over: Vec<NodeId> =
@@ -107,19 +108,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_is_asked_at_a_time_until_it_brings_little() {
+    fn a_claim_lasts_until_its_holder_sends_few_records() {
         let mut fetches = Fetches::default();
         assert!(fetches.ask(1, 0..16, Duration::ZERO));
-        assert!(fetches.ask(1, 8..32, Duration::ZERO), "the same may be asked again");
+        assert!(fetches.ask(1, 8..32, Duration::ZERO), "the holder may extend its claim");
         assert!(!fetches.ask(2, 31..40, Duration::ZERO));
-        assert!(fetches.ask(2, 32..40, Duration::ZERO), "and another for what is left");
+        assert!(fetches.ask(2, 32..40, Duration::ZERO), "unclaimed leaves may be claimed");
         assert_eq!(fetches.poll_timeout(), Some(FETCH_PATIENCE));
         (0..FETCH_LEAST).for_each(|_| fetches.brought(1));
-        assert!(fetches.handle_timeout(FETCH_PATIENCE), "the other has brought nothing");
-        assert!(!fetches.ask(3, 31..40, FETCH_PATIENCE), "who brings much goes on");
+        assert!(fetches.handle_timeout(FETCH_PATIENCE), "2 has sent nothing");
+        assert!(!fetches.ask(3, 31..40, FETCH_PATIENCE), "1 has sent enough");
         assert!(fetches.ask(3, 32..40, FETCH_PATIENCE));
         assert!(fetches.release(3) && !fetches.release(3));
-        assert!(fetches.handle_timeout(2 * FETCH_PATIENCE), "it is done, or has stalled");
+        assert!(fetches.handle_timeout(2 * FETCH_PATIENCE), "1 is done or has stalled");
         assert_eq!(fetches.poll_timeout(), None);
         assert!(fetches.ask(2, 0..Leaf::COUNT, 2 * FETCH_PATIENCE));
     }

@@ -1,12 +1,13 @@
-//! How two nodes become linked: mutual challenge and response.
+//! The handshake of two nodes: mutual challenge-response authentication.
 //!
-//! The node that dials speaks first: `HERD <version> <from> <to> <boot> <nonce> <Δ> <max_clients>
-//! <client_ttl> <secret|open>`. The other answers with its own `HERD` line. Each side sees the
-//! other's settings and decides for itself, so a mismatch is told on both sides. What only the
-//! other sees, such as the certificate it was shown, it says instead: `REFUSED <why>`. With a shared
-//! secret the dialler then sends `PROOF <hmac>` and gets one back; both are HMAC-SHA256
-//! (RFC 2104) over the role of the speaker and both `HERD` lines, whose nonces are fresh: a
-//! recording of another handshake, or an answer reflected to its asker, proves nothing.
+//! The dialing node sends the first line: `HERD <version> <from> <to> <boot> <nonce> <Δ>
+//! <max_clients> <client_ttl> <secret|open>`. The other node answers with its own `HERD` line. Each
+//! side sees the settings of the other and decides for itself, so both sides log a mismatch. If the
+//! listener refuses for a reason that the dialer cannot see, such as a wrong certificate, it
+//! answers `REFUSED <reason>`. With a shared secret, the dialer then sends `PROOF <hmac>`, and the
+//! listener answers with its own. Each proof is an HMAC-SHA256 (RFC 2104) over the role of its
+//! sender and both `HERD` lines, which contain fresh nonces. Neither replaying another handshake
+//! nor reflecting a proof succeeds.
 
 use ring::hmac;
 
@@ -16,101 +17,102 @@ use super::routes::NodeId;
 use crate::protocol::{fields, next_field};
 use crate::text::hex;
 
-/// The version of what travels on a link. Another version is refused.
+/// Version of the link protocol. Any other version is refused.
 pub const VERSION: &[u8] = b"1";
 
-/// The word that a node's first line begins with.
+/// Keyword of the first line of a node.
 const HELLO: &[u8] = b"HERD";
 
-/// What the answer to it begins with where there will be no link for a reason that the dialler
-/// cannot see. It would take a `HERD` for a link.
+/// Keyword of an answer that refuses the link for a reason that the dialer cannot see.
 const REFUSED: &[u8] = b"REFUSED ";
 
-/// Longest line of a handshake in bytes: eight fields, the largest a name of 64 bytes.
+/// Maximum length of a handshake line in bytes. Names of 64 bytes are its longest fields.
 pub const MAX_HANDSHAKE_LINE: usize = 512;
 
-/// Random bytes in a nonce, as RFC 4086 §8 asks of keys.
+/// A nonce of 128 random bits, the size that RFC 4086 §8 recommends for keys.
 pub type Nonce = [u8; 16];
 
-/// What a node says of itself, the same in all its handshakes.
+/// The identity and settings of a node, which are the same in all its handshakes.
 pub struct Identity {
-    /// The names of all nodes, sorted; a [`NodeId`] is a place in this list.
+    /// Names of all nodes, sorted; a [`NodeId`] is an index into this list.
     pub names: Vec<Box<[u8]>>,
-    /// This node.
+    /// Id of this node.
     pub me: NodeId,
-    /// Its neighbours.
+    /// Ids of its neighbors.
     pub neighbours: Vec<NodeId>,
-    /// What must be the same in the whole herd.
+    /// Settings that must be identical on all nodes.
     pub rules: Rules,
     /// The shared secret, if the herd has one.
     pub secret: Option<hmac::Key>,
-    /// Whether links run over TLS only.
+    /// Whether links require TLS.
     pub tls: bool,
-    /// Different in every life of this node.
+    /// Boot id, which changes on every restart.
     pub boot: u64,
 }
 
 impl Identity {
-    /// The name of `node`.
+    /// Returns the name of `node`.
     #[must_use]
     pub fn name(&self, node: NodeId) -> &[u8] {
         &self.names[usize::from(node)]
     }
 
-    /// The node called `name`.
+    /// Returns the node named `name`.
     #[must_use]
     pub fn node(&self, name: &[u8]) -> Option<NodeId> {
         self.names.binary_search_by(|held| (**held).cmp(name)).ok().map(|at| at as NodeId)
     }
 }
 
-/// What the shell knows of the connection that a handshake runs on.
+/// Properties of the connection on which a handshake runs.
 #[derive(Clone, Debug, Default)]
 pub struct Transport {
     /// Whether both ends are on this machine.
     pub loopback: bool,
-    /// The nodes that the peer's certificate is for, where the link runs over TLS.
+    /// Names in the certificate of the peer, if the link uses TLS.
     pub certified: Option<Vec<Vec<u8>>>,
 }
 
-/// A handshake under way.
+/// A handshake in progress.
 pub struct Handshake {
-    /// The line this node sent, then the other's.
+    /// First line of this node.
     mine: Vec<u8>,
+    /// First line of the peer; empty until it has been received.
     theirs: Vec<u8>,
     dialled: bool,
-    /// Whom this node dialled, or who says to be calling.
+    /// The node that was dialed, or that the dialing peer claims to be.
     peer: NodeId,
     boot: u64,
     transport: Transport,
 }
 
-/// What became of a line of the handshake.
+/// The outcome of a handshake line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The other side has the word.
+    /// Another line of the peer is expected.
     Waiting,
-    /// The link stands.
+    /// The link is established.
     Established {
-        /// With whom.
+        /// The peer's node id.
         peer: NodeId,
-        /// In which of its lives.
+        /// Boot id of the peer process.
         boot: u64,
     },
-    /// It does not, for this reason. What was appended is still to be sent.
+    /// The link is refused for this reason. Appended output must still be sent.
     Refused(String),
 }
 
-/// What the first line of a connection was.
+/// The outcome of the first line of an accepted connection.
 pub enum Accepted {
-    /// No handshake of a neighbour: the connection is a client's. A reason, if it looked like one.
+    /// The connection is that of a client. If the line resembles a handshake, contains the reason
+    /// for not accepting it.
     Client(Option<String>),
-    /// A handshake that goes on.
+    /// A handshake of a neighbor.
     Peer(Box<Handshake>, Progress),
 }
 
 impl Handshake {
-    /// Begins the handshake of a connection that this node dialled. Appends what to send.
+    /// Starts the handshake on a connection that this node dialed. Appends output to `out`.
     #[must_use]
     pub fn dial(
         identity: &Identity,
@@ -125,7 +127,7 @@ impl Handshake {
         Self { mine, theirs: Vec::new(), dialled: true, peer, boot: 0, transport }
     }
 
-    /// Looks at the first line of a connection that somebody else dialled. Appends what to send.
+    /// Processes the first line of an accepted connection. Appends output to `out`.
     #[must_use]
     pub fn accept(
         identity: &Identity,
@@ -137,16 +139,16 @@ impl Handshake {
         let Some(hello_line) = Hello::parse(line) else { return Accepted::Client(None) };
         let stranger = |why: &str| {
             let name = String::from_utf8_lossy(hello_line.from).into_owned();
-            Accepted::Client(Some(format!("a peer that calls itself {name:?} {why}")))
+            Accepted::Client(Some(format!("a peer named {name:?} {why}")))
         };
         if hello_line.to != identity.name(identity.me) {
-            return stranger("dialled another node; its address for that node leads here");
+            return stranger("dialed a different node; its address of that node leads here");
         }
         let Some(peer) = identity.node(hello_line.from) else {
             return stranger("is not in this herd; add it to the configuration of this node");
         };
         if !identity.neighbours.contains(&peer) {
-            return stranger("is no neighbour of this node");
+            return stranger("is not a neighbor of this node");
         }
         let mine = hello(identity, peer, nonce);
         let handshake = Self {
@@ -172,32 +174,32 @@ impl Handshake {
         Accepted::Peer(Box::new(handshake), progress)
     }
 
-    /// With whom.
+    /// Returns the peer's node id.
     #[must_use]
     pub const fn peer(&self) -> NodeId {
         self.peer
     }
 
-    /// Whether this node dialled.
+    /// Returns whether this node dialed.
     #[must_use]
     pub const fn dialled(&self) -> bool {
         self.dialled
     }
 
-    /// Takes the next line. Appends what to send.
+    /// Processes the next line. Appends output to `out`.
     pub fn receive(&mut self, identity: &Identity, line: &[u8], out: &mut Vec<u8>) -> Progress {
         if self.theirs.is_empty() {
             return self.receive_hello(identity, line, out);
         }
         let Some(secret) = &identity.secret else {
-            return Progress::Refused("it spoke out of turn".to_owned());
+            return Progress::Refused("it sent an unexpected line".to_owned());
         };
         let proof =
             fields::<2>(line).filter(|[word, _]| word == b"PROOF").and_then(|f| unhex(f[1]));
         let expected = self.transcript(!self.dialled);
         // `verify` compares in constant time.
         if proof.is_none_or(|proof| hmac::verify(secret, &expected, &proof).is_err()) {
-            return Progress::Refused("its proof is wrong; it has another secret".to_owned());
+            return Progress::Refused("its proof is wrong; it has a different secret".to_owned());
         }
         if !self.dialled {
             self.push_proof(secret, out);
@@ -207,15 +209,12 @@ impl Handshake {
 
     fn receive_hello(&mut self, identity: &Identity, line: &[u8], out: &mut Vec<u8>) -> Progress {
         if let Some(why) = line.strip_prefix(REFUSED) {
-            return Progress::Refused(format!(
-                "it refuses this node and says of it: {}",
-                why.escape_ascii()
-            ));
+            return Progress::Refused(format!("it refused this node: {}", why.escape_ascii()));
         }
         let Some(hello_line) = Hello::parse(line) else {
             let line = String::from_utf8_lossy(&line[..line.len().min(64)]).into_owned();
             return Progress::Refused(format!(
-                "it does not take this node for a neighbour; it answered {line:?}"
+                "it does not accept this node as a neighbor; it answered {line:?}"
             ));
         };
         if hello_line.from != identity.name(self.peer)
@@ -245,11 +244,12 @@ impl Handshake {
         Progress::Established { peer: self.peer, boot: self.boot }
     }
 
-    /// What stands between this node and the sender of `hello_line`, as both see it.
+    /// Returns a mismatch of settings between this node and the sender of `hello_line`. Both sides
+    /// detect it.
     fn disagreement(identity: &Identity, hello_line: &Hello<'_>) -> Option<String> {
         if hello_line.version != VERSION {
             return Some(
-                "it speaks another version of the protocol; run the same release".to_owned(),
+                "it uses a different version of the link protocol; run the same release".to_owned(),
             );
         }
         let differ = |what: &str, theirs: i128, ours: i128| {
@@ -275,7 +275,7 @@ impl Handshake {
         None
     }
 
-    /// Why the connection that the handshake runs on is not to be trusted.
+    /// Returns why the connection on which the handshake runs is not trusted.
     fn distrust(&self, identity: &Identity) -> Option<&'static str> {
         let name = identity.name(self.peer);
         match &self.transport.certified {
@@ -297,7 +297,7 @@ impl Handshake {
         out.push(b'\n');
     }
 
-    /// What the dialler (or the other) proves to know the secret over.
+    /// Returns the message that a proof authenticates, for the proof of the dialer or the listener.
     fn transcript(&self, by_dialler: bool) -> Vec<u8> {
         let role: &[u8] = if by_dialler { b"dialler" } else { b"listener" };
         let (first, second) =
@@ -306,7 +306,7 @@ impl Handshake {
     }
 }
 
-/// The other side's first line.
+/// A parsed first line.
 struct Hello<'a> {
     version: &'a [u8],
     from: &'a [u8],
@@ -380,7 +380,7 @@ mod tests {
         }
     }
 
-    /// Runs a handshake from `a` to `b`, to what both came to and what travelled.
+    /// Runs a handshake from `a` to `b`. Returns the outcome of both and the bytes sent by `a`.
     fn run(
         a: &Identity,
         b: &Identity,
@@ -432,15 +432,15 @@ mod tests {
     }
 
     #[test]
-    fn another_secret_is_refused() {
+    fn a_different_secret_is_refused() {
         let (at_a, at_b, _) =
             run(&identity(0, Some(b"one")), &identity(1, Some(b"two")), [1, 2], &LOOPBACK);
-        refused(&at_b, "another secret");
-        assert_eq!(at_a, Progress::Waiting, "the dialler learns nothing it could use");
+        refused(&at_b, "different secret");
+        assert_eq!(at_a, Progress::Waiting, "the dialer receives no proof");
     }
 
     #[test]
-    fn a_missing_secret_and_other_settings_are_told_on_both_sides() {
+    fn both_sides_detect_a_missing_secret_and_different_settings() {
         let (at_a, at_b, _) = run(&identity(0, None), &identity(1, Some(b"x")), [1, 2], &LOOPBACK);
         refused(&at_a, "has a secret");
         refused(&at_b, "has a secret");
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replayed_handshake_proves_nothing() {
+    fn a_replayed_handshake_is_refused() {
         let (a, b) = (identity(0, Some(b"x")), identity(1, Some(b"x")));
         let (_, _, recorded) = run(&a, &b, [1, 2], &LOOPBACK);
         let lines: Vec<&[u8]> = recorded.split(|&byte| byte == b'\n').collect();
@@ -466,8 +466,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reflected_proof_proves_nothing() {
-        // A calls what claims to be B but only echoes: the proof of a dialler is not a listener's.
+    fn a_reflected_proof_is_refused() {
+        // A dials an attacker that reflects its lines: the proof of a dialer is not valid for a
+        // listener.
         let a = identity(0, Some(b"x"));
         let mut wire = Vec::new();
         let mut dialler = Handshake::dial(&a, 1, &[1; 16], LOOPBACK, &mut wire);
@@ -478,9 +479,9 @@ mod tests {
     }
 
     #[test]
-    fn strangers_stay_clients() {
+    fn connections_of_other_nodes_are_treated_as_clients() {
         let (a, b) = (identity(0, None), identity(1, None));
-        for (line, looked_like_one) in [
+        for (line, resembles_handshake) in [
             (b"IAMAT k +1-1 5".to_vec(), false),
             (b"HERD".to_vec(), false),
             (hello(&a, 2, &[1; 16]), true),
@@ -501,7 +502,7 @@ mod tests {
         ] {
             let mut out = Vec::new();
             match Handshake::accept(&b, &line, &[2; 16], LOOPBACK, &mut out) {
-                Accepted::Client(why) => assert_eq!(why.is_some(), looked_like_one, "{why:?}"),
+                Accepted::Client(why) => assert_eq!(why.is_some(), resembles_handshake, "{why:?}"),
                 Accepted::Peer(..) => panic!("{}", String::from_utf8_lossy(&line)),
             }
             assert!(out.is_empty());
@@ -509,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_secret_only_from_here() {
+    fn without_a_secret_or_tls_only_loopback_is_accepted() {
         let away = Transport { loopback: false, certified: None };
         let (at_a, at_b, _) = run(&identity(0, None), &identity(1, None), [1, 2], &away);
         refused(&at_a, "loopback only");
@@ -517,7 +518,7 @@ mod tests {
         let certified = Transport { loopback: false, certified: Some(vec![b"C".to_vec()]) };
         let (at_a, at_b, _) = run(&identity(0, None), &identity(1, None), [1, 2], &certified);
         refused(&at_b, "another name");
-        refused(&at_a, "says of it: its certificate is for another name");
+        refused(&at_a, "refused this node: its certificate is for another name");
         let certified =
             Transport { loopback: false, certified: Some(vec![b"A".to_vec(), b"B".to_vec()]) };
         let mut b = identity(1, None);
@@ -526,6 +527,6 @@ mod tests {
         assert_eq!(at_a, Progress::Established { peer: 1, boot: 101 });
         let (at_a, at_b, _) = run(&identity(0, None), &b, [1, 2], &LOOPBACK);
         refused(&at_b, "does not speak TLS");
-        refused(&at_a, "says of it: it does not speak TLS");
+        refused(&at_a, "refused this node: it does not speak TLS");
     }
 }

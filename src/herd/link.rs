@@ -1,4 +1,4 @@
-//! One edge of the topology, as this node sees it.
+//! The state of a link to one neighbor.
 
 use core::time::Duration;
 
@@ -9,7 +9,7 @@ use super::queue::{NumberSet, SlotQueue};
 use super::routes::NodeId;
 use crate::protocol::time::Nanos;
 
-/// The shell's name for a connection; the core only hands it back.
+/// The event loop's id of a connection, which the core only returns to it.
 pub type ConnectionId = u64;
 
 /// Time allowed for a neighbor to accept a TCP connection: one that is up does so within a round
@@ -19,91 +19,92 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time allowed for each handshake on a connection, that of TLS and that of the herd's protocol.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// First pause before a neighbour is dialled again; it doubles from there.
+/// Initial pause before a redial. It doubles with every failure.
 pub const REDIAL_MIN: Duration = Duration::from_millis(50);
 
-/// A link that stood this long was a good one: the next pause is the first again.
+/// A link that was up for this long resets the pause to [`REDIAL_MIN`].
 const STAYED_UP: Duration = Duration::from_secs(5);
 
-/// Two nodes that start together dial each other. Of two links younger than this, the one that the
-/// node with the lesser name dialled stays; an older one is taken to be dead at the other end.
+/// Nodes that start simultaneously dial each other. Of two links younger than this, the one dialed
+/// by the node with the lesser name is kept. An older link is assumed to be dead at the other end.
 ///
-/// An attempt that began before the other link stood may take this long to become one. Were it
-/// less, either end could keep the link that the other gives up.
+/// An attempt that started before the other link was established may take this long. With a shorter
+/// time, each end could keep the link that the other closes.
 pub const DIAL_RACE: Duration = DIAL_TIMEOUT.saturating_add(HANDSHAKE_TIMEOUT);
 
-/// An edge of the topology and what it takes to keep it linked.
+/// A neighbor and the state needed to keep it linked.
 pub struct Link {
-    /// The neighbour.
+    /// The neighbor.
     pub peer: NodeId,
-    /// Whether the neighbour is the seed's server: no handshake, bare AT lines, no digests.
+    /// Whether the neighbor is an original server: no handshake, bare AT lines, no digests.
     pub seed_compatible: bool,
-    /// The link, while it stands.
+    /// The established link, if any.
     pub up: Option<Up>,
-    /// Whether an attempt to reach the neighbour is under way.
+    /// Whether a dial is in progress.
     pub dialling: bool,
-    /// When to try next.
+    /// Time of the next dial.
     pub next_dial: Duration,
     pause: Duration,
 }
 
-/// A link that stands.
+/// An established link.
 pub struct Up {
     /// Its connection.
     pub connection: ConnectionId,
-    /// The life of the neighbour that it leads to.
+    /// Boot id of the peer process, which changes on every restart.
     pub boot: u64,
-    /// Whether this node dialled.
+    /// Whether this node dialed.
     pub dialled: bool,
-    /// Since when it stands.
+    /// When it was established.
     pub since: Duration,
-    /// When something last came.
+    /// When the last message was received.
     pub heard: Duration,
     /// When the next ping is due.
     pub ping_at: Duration,
-    /// A ping is due now.
+    /// Whether a ping is due.
     pub ping: bool,
-    /// Pings sent.
+    /// Number of pings sent, which is also the id of the last one.
     pub pings: u64,
-    /// How long the last answer to one took.
+    /// Round-trip time of the last answered ping.
     pub round_trip: Option<Duration>,
-    /// The sums of all records went to the peer behind this ping; it has not contradicted yet.
+    /// Id of the last ping sent before the sums of all records. A pong to a later ping shows that
+    /// the peer has compared them.
     pub sums_sent_at: Option<u64>,
-    /// The ping whose answer is waited for: its id, and the wall clock when it was sent.
+    /// The ping that awaits its pong: its id, and the wall clock when it was sent.
     pub pinged: Option<(u64, Nanos)>,
-    /// The ping of the peer that is to be answered.
+    /// The ping of the peer that must be answered.
     pub pong: Option<u64>,
-    /// Whether the peer's clock was found too far off.
+    /// Whether the clock offset of the peer exceeds the limit.
     pub clock_is_off: bool,
-    /// Nodes whose link state the peer is to be told.
+    /// Nodes whose link state is queued for the peer.
     pub tell: NumberSet,
-    /// Records the peer is to be told.
+    /// Records queued for the peer.
     pub flood: SlotQueue,
-    /// Anti-entropy.
+    /// State of anti-entropy.
     pub exchange: Exchange,
-    /// When this node opens the next check; `None`: the peer does.
+    /// When this node starts the next check; `None` if the peer starts checks.
     pub check_at: Option<Duration>,
-    /// The next record is one that anti-entropy brings.
+    /// Whether the next record received was sent by anti-entropy, and why.
     pub repair: Option<Purpose>,
 }
 
 impl Link {
-    /// A neighbour that is to be dialled at once.
+    /// Creates the state of a neighbor that is dialed at once.
     #[must_use]
     pub const fn new(peer: NodeId, seed_compatible: bool, now: Duration) -> Self {
         Self { peer, seed_compatible, up: None, dialling: false, next_dial: now, pause: REDIAL_MIN }
     }
 
-    /// The neighbour was not reached, or the link broke: try again later. `jitter` is 0..=255.
+    /// Schedules the next dial after a failed attempt or a lost link. `jitter` is 0..=255.
     pub fn back_off(&mut self, now: Duration, most: Duration, jitter: u8) {
         self.dialling = false;
-        // Between three quarters and all of the pause, so that neighbours do not dial in step.
+        // Between 75 % and 100 % of the pause, so that neighbors do not dial in lockstep.
         let pause = self.pause.mul_f64(1.0 - 0.25 * f64::from(jitter) / 256.0);
         self.next_dial = now + pause;
         self.pause = (self.pause * 2).min(most);
     }
 
-    /// The link broke. Whether it had stood for long decides about the next pause.
+    /// Takes the link down. Resets the redial pause if the link was up for [`STAYED_UP`].
     pub fn take_down(&mut self, now: Duration) -> Option<Up> {
         let up = self.up.take()?;
         if now.saturating_sub(up.since) >= STAYED_UP {
@@ -112,7 +113,7 @@ impl Link {
         Some(up)
     }
 
-    /// Queues `slot` for the peer, if it is linked.
+    /// Queues `slot` for the peer if it is linked.
     pub fn owe(&mut self, slot: Slot) {
         if let Some(up) = &mut self.up {
             up.flood.push(slot);
@@ -121,7 +122,7 @@ impl Link {
 }
 
 impl Up {
-    /// A link that has just been established.
+    /// Creates the state of a link that has just been established.
     #[must_use]
     pub fn new(connection: ConnectionId, boot: u64, dialled: bool, now: Duration) -> Self {
         Self {
@@ -146,7 +147,7 @@ impl Up {
         }
     }
 
-    /// Whether there is something to send.
+    /// Returns whether there is output to send.
     #[must_use]
     pub fn has_output(&self) -> bool {
         self.ping
@@ -162,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_to_a_cap_and_a_good_link_resets_them() {
+    fn pauses_double_up_to_a_limit_and_a_lasting_link_resets_them() {
         let most = Duration::from_millis(300);
         let mut link = Link::new(1, false, Duration::ZERO);
         let pauses: Vec<_> = (0..5)

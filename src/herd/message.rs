@@ -1,7 +1,7 @@
-//! What travels on a link between two nodes, one line a message.
+//! Messages between linked nodes, one per line.
 //!
-//! Records are AT lines as they are. Everything else begins with another word. Emitting and
-//! parsing stand side by side; [`Message::parse`] of what [`Message::emit`] appended is the same.
+//! Records are sent as AT lines; every other message starts with its own keyword. The `push_…`
+//! functions emit what [`Message::parse`] parses.
 
 use core::fmt;
 
@@ -12,28 +12,28 @@ use crate::protocol::next_field;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
 
-/// Digests in one line of a listing: enough for the words before them to weigh nothing, and a
-/// line still fits a packet or two.
+/// Maximum number of digests per line: enough to make the other fields negligible, while a line
+/// still fits into one or two packets.
 pub const DIGESTS_PER_LINE: usize = 100;
 
-// The longest message that is not a record: LINKS of a node with all the others for neighbours.
+// The longest message other than a record: LINKS of a node that is linked with all other nodes.
 const _: () = assert!((MAX_NODES + 1) * (MAX_NODE_NAME + 1) + 32 <= MAX_RECORD);
 
-/// Why an exchange of digests runs: what it brings is counted apart.
+/// The reason for a digest comparison. Records are counted separately for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// A link came up or the routes changed: differences are expected and fetched at once.
+    /// A link came up or routes changed: differences are expected and fetched at once.
     Sync,
-    /// The regular look: nothing should differ, and what does gets time to arrive by itself.
+    /// Periodic check: no difference is expected, and records in flight are given time to arrive.
     Check,
 }
 
-/// A list of record digests, as it stands in a line.
+/// A list of record digests in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Digests<'a>(&'a [u8]);
 
 impl<'a> Digests<'a> {
-    /// The digests. What is not a hexadecimal number was refused in parsing.
+    /// Returns the digests. Parsing has verified that all are hexadecimal numbers.
     pub fn iter(self) -> impl Iterator<Item = u64> + use<'a> {
         let mut rest = self.0;
         core::iter::from_fn(move || {
@@ -44,51 +44,51 @@ impl<'a> Digests<'a> {
     }
 }
 
-/// One line of a link.
+/// A line of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// A record, flooded.
+    /// A flooded record.
     Record(Record<'a>),
-    /// The next line is a record that this exchange brings.
+    /// Announces that the next line is a record sent by anti-entropy.
     Repair(Purpose),
-    /// Are you there? The id comes back.
+    /// Keepalive, answered by a pong with the same id.
     Ping(u64),
-    /// I am, and my wall clock says this.
+    /// Reply to a ping, with the wall clock of the sender.
     Pong(u64, Nanos),
-    /// A node's up links.
+    /// Link state: the established links of a node.
     Links {
-        /// Whose links.
+        /// Name of the node.
         origin: &'a [u8],
-        /// The higher one is the newer one.
+        /// Sequence number; a higher one is newer.
         sequence: u64,
-        /// Names of its neighbours, separated by spaces.
+        /// Names of its linked neighbors, separated by spaces.
         up: &'a [u8],
     },
     /// The sums of the children of a branch.
     Sums(Purpose, Branch, [u64; FANOUT]),
-    /// All digests of a leaf between two bounds, both included.
+    /// All digests of a leaf in an inclusive range.
     Listing {
-        /// Why.
+        /// Reason for the comparison.
         purpose: Purpose,
-        /// Which leaf.
+        /// The leaf.
         leaf: Leaf,
-        /// The least digest that would be listed.
+        /// Lower bound of the range.
         low: u64,
-        /// The greatest.
+        /// Upper bound of the range.
         high: u64,
-        /// What is there.
+        /// The digests in this range.
         digests: Digests<'a>,
     },
-    /// The sender holds these and saw that the receiver does not.
+    /// Records that the sender stores and the receiver does not.
     Offers(Leaf, Digests<'a>),
-    /// The sender asks for these.
+    /// Records that the sender requests.
     Wants(Purpose, Leaf, Digests<'a>),
-    /// The sender holds nothing below this branch and asks for everything.
+    /// Requests all records below this branch, of which the sender has none.
     Pull(Branch),
 }
 
 impl<'a> Message<'a> {
-    /// Parses a line without LF. `None`: not a message, the peer is not one of us.
+    /// Parses a line without LF. Returns `None` if it is not a valid message.
     #[must_use]
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         if line.starts_with(b"AT ") {
@@ -136,7 +136,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Appends `REPAIR`: a record follows.
+/// Appends `REPAIR`, which must be followed by a record.
 pub fn push_repair(out: &mut Vec<u8>, purpose: Purpose) {
     push(out, format_args!("REPAIR {}\n", letter(purpose)));
 }
@@ -146,7 +146,7 @@ pub fn push_ping(out: &mut Vec<u8>, id: u64) {
     push(out, format_args!("PING {id:x}\n"));
 }
 
-/// Appends `PONG`; `clock` is this node's wall clock.
+/// Appends `PONG`; `clock` is the wall clock of this node.
 pub fn push_pong(out: &mut Vec<u8>, id: u64, clock: Nanos) {
     push(out, format_args!("PONG {id:x} {clock}\n"));
 }
@@ -174,7 +174,7 @@ pub fn push_sums(out: &mut Vec<u8>, purpose: Purpose, branch: Branch, sums: &[u6
     push_digests(out, sums);
 }
 
-/// Appends `LISTING`; `digests` are all there are from `low` to `high`.
+/// Appends `LISTING`; `digests` must be all digests from `low` to `high`.
 pub fn push_listing(
     out: &mut Vec<u8>,
     purpose: Purpose,
@@ -211,7 +211,7 @@ fn push_digests(out: &mut Vec<u8>, digests: &[u64]) {
 }
 
 fn push(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
-    // Writing to a Vec cannot fail. This machinery is off the path of records.
+    // Writing to a Vec cannot fail. Formatting is not used for records.
     let _ = std::io::Write::write_fmt(out, text);
 }
 
@@ -247,7 +247,7 @@ fn digests(rest: &[u8]) -> Option<Digests<'_>> {
     Some(Digests(rest))
 }
 
-/// A hexadecimal number of at most 16 digits.
+/// Parses a hexadecimal number of at most 16 digits.
 #[must_use]
 pub fn hex(field: &[u8]) -> Option<u64> {
     if field.is_empty() || field.len() > 16 {
@@ -274,7 +274,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_emitted_parses(
+        fn emitted_messages_parse(
             id in any::<u64>(),
             clock in any::<i64>(),
             sync in any::<bool>(),
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_refused() {
+    fn invalid_messages_are_rejected() {
         for bad in [
             "",
             "IAMAT k +1-1 5",

@@ -1,9 +1,11 @@
-//! The herd: who holds which record, and how nodes bring it to one another. Pure.
+//! Replication: stores the newest record of every client and exchanges records with other nodes.
+//! Pure.
 //!
-//! [`Herd`] is the whole of it. In: [`Herd::hear`] for a client's IAMAT, [`Herd::receive`] for a
-//! line of a link, [`Herd::established`], [`Herd::closed`] and [`Herd::dial_failed`] for what
-//! became of connections, [`Herd::handle_timeout`] when [`Herd::poll_timeout`] says so. Out:
-//! [`Herd::fill`] for the bytes a link owes, [`Herd::poll_action`] for what the shell is to do.
+//! [`Herd`] is a state machine. Input: [`Herd::hear`] for an IAMAT of a client, [`Herd::receive`]
+//! for a line of a link, [`Herd::established`], [`Herd::closed`] and [`Herd::dial_failed`] for the
+//! state of connections, and [`Herd::handle_timeout`] at the time of [`Herd::poll_timeout`].
+//! Output: [`Herd::fill`] for the bytes to send on a link, and [`Herd::poll_action`] for
+//! connections to dial or close.
 
 pub mod anti_entropy;
 pub mod digest;
@@ -44,26 +46,26 @@ const SWEEP_SLOTS: u32 = 20_000;
 /// Pause between two sweeps: a directory of a million clients is examined in five seconds.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// An edge of this node: a place in [`Herd::links`].
+/// An edge of this node: an index into [`Herd::links`].
 pub type LinkId = usize;
 
-/// How patient links are.
+/// Times of links.
 #[derive(Clone, Debug)]
 pub struct Timing {
-    /// Between two pings.
+    /// Interval between pings.
     pub keepalive: Duration,
-    /// Silence after which a link is dead.
+    /// Silence after which a link is closed.
     pub timeout: Duration,
-    /// Longest pause between attempts to reach a neighbour.
+    /// Maximum pause between redials.
     pub redial_max: Duration,
-    /// Between two checks of digests on a link.
+    /// Interval between digest checks on a link.
     pub antientropy_interval: Duration,
 }
 
-/// What the shell is to do.
+/// An action that the event loop must perform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Connect to the neighbour of this link.
+    /// Dial the neighbor of this link.
     Dial(LinkId),
     /// Close this connection.
     Close(ConnectionId),
@@ -105,35 +107,35 @@ counters! {
     }
 }
 
-/// This node's part of the herd.
+/// The replication state of this node.
 pub struct Herd {
     identity: Identity,
     timing: Timing,
-    /// The records.
+    /// The stored records.
     pub directory: Directory,
     routes: Routes,
     links: Vec<Link>,
     fetches: Fetches,
     /// Slots that changed since [`Herd::poll_changed`] last returned them; `None` if not watched.
     watched: Option<SlotQueue>,
-    /// The link to a node, if it is a neighbour.
+    /// Link by node id, for neighbors.
     link_to: Vec<Option<LinkId>>,
     actions: VecDeque<Action>,
-    /// What has happened so far.
+    /// Counters of replication.
     pub counters: Counters,
-    /// Whether this node's links have changed since the herd was told of them.
+    /// Whether the links of this node have changed since they were last advertised.
     changed: bool,
-    /// When it may be told of them again.
+    /// When they may be advertised again.
     tell_at: Duration,
-    /// When expired records are looked for again.
+    /// Time of the next sweep for expired records.
     sweep_at: Duration,
     /// Jitter of redials.
     jitter: Rng,
 }
 
 impl Herd {
-    /// The herd as `identity` sees it. `seed_compatible` are those of its neighbours that are the
-    /// seed's servers. Everything is dialled at once.
+    /// Creates the state of the node `identity`, which dials all neighbors at once.
+    /// `seed_compatible` lists the neighbors that are original servers.
     #[must_use]
     pub fn new(
         identity: Identity,
@@ -170,37 +172,37 @@ impl Herd {
         }
     }
 
-    /// Who this node is.
+    /// Returns the identity of this node.
     #[must_use]
     pub const fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// This node's edges.
+    /// Returns the links to all neighbors.
     #[must_use]
     pub fn links(&self) -> &[Link] {
         &self.links
     }
 
-    /// Who is linked with whom.
+    /// Returns the graph of the herd.
     #[must_use]
     pub const fn routes(&self) -> &Routes {
         &self.routes
     }
 
-    /// The name of a link's neighbour.
+    /// Returns the name of the neighbor of a link.
     #[must_use]
     pub fn peer_name(&self, link: LinkId) -> &[u8] {
         self.identity.name(self.links[link].peer)
     }
 
-    /// The link to the node `peer`.
+    /// Returns the link to the node `peer`, if it is a neighbor.
     #[must_use]
     pub fn link_to(&self, peer: NodeId) -> Option<LinkId> {
         self.link_to[usize::from(peer)]
     }
 
-    /// A client of this node says where it is. News is flooded.
+    /// Applies an update received from a local client, and floods it if it is newer.
     pub fn hear(&mut self, record: &Record<'_>, now: Nanos) -> Offer {
         let offer = self.directory.offer(record, Source::Client, now);
         if let Offer::News(slot) = offer {
@@ -209,11 +211,11 @@ impl Herd {
         offer
     }
 
-    /// Takes a line of a link.
+    /// Processes a line received on a link.
     ///
     /// # Errors
     ///
-    /// What is wrong with it: the peer does not speak the protocol, and the shell closes the link.
+    /// A protocol error, which is the reason for which the link must be closed.
     pub fn receive(
         &mut self,
         link: LinkId,
@@ -224,11 +226,11 @@ impl Herd {
         message_log: &mut MessageLog,
     ) -> Result<(), &'static str> {
         let peer = self.links[link].peer;
-        // Another connection may have taken the place of this one a moment ago.
+        // Another connection may have replaced this one in the meantime.
         let up = self.links[link].up.as_mut().filter(|up| up.connection == connection);
         let Some(up) = up else { return Ok(()) };
         up.heard = now;
-        let message = Message::parse(line).ok_or("it sent a line that is no message")?;
+        let message = Message::parse(line).ok_or("it sent a line that is not a valid message")?;
         let repair = up.repair.take();
         match message {
             Message::Record(record) => {
@@ -283,7 +285,7 @@ impl Herd {
         }
     }
 
-    /// Takes a record from the neighbour of `link`; `repair` if anti-entropy brought it.
+    /// Applies a record received on `link`; `repair` is set if anti-entropy sent it.
     pub fn receive_record(
         &mut self,
         link: LinkId,
@@ -316,11 +318,11 @@ impl Herd {
         }
     }
 
-    /// Queues what is in `slot` for those who are to have it from this node.
+    /// Queues `slot` for the neighbors to which this node must forward it.
     ///
-    /// Along the tree of its origin, if the record came that way; to everybody but the sender, if
-    /// there is any doubt. Outside the trees, and always to get it, are servers of the seed and
-    /// neighbours that are linked and have not told the herd so yet.
+    /// A record that arrived along the tree of its origin is forwarded along that tree, and any
+    /// other record to all neighbors except the sender. Original servers, and neighbors that have
+    /// not advertised their link yet, are not part of any tree and receive every record.
     fn forward(&mut self, slot: Slot, origin: NodeId, from: Option<LinkId>, repaired: bool) {
         self.mark_changed(slot);
         let parent = from.map(|link| self.links[link].peer);
@@ -345,27 +347,28 @@ impl Herd {
     fn compare_clocks(&mut self, link: LinkId, id: u64, theirs: Nanos, clock: Nanos) {
         let Some(up) = &mut self.links[link].up else { return };
         let Some((pinged, sent)) = up.pinged else { return };
-        // Of pings that come together only the last is answered, which answers those before it.
+        // Only the last of several pings received together is answered, which answers all of them.
         if !(pinged..=up.pings).contains(&id) {
             return;
         }
         up.pinged = None;
-        // A clock that is set meanwhile makes it wrong once.
+        // Wrong once if the wall clock is stepped in between.
         up.round_trip = Some(Duration::from_nanos((clock - sent).max(0) as u64));
         if up.sums_sent_at.is_some_and(|ping| ping < id) {
             up.sums_sent_at = None;
             up.exchange.not_contradicted();
         }
-        // The peer's clock against ours half way between question and answer. Where between the two
-        // it was read is not known: behind a long queue that may be seconds.
+        // The offset assumes that the peer read its clock halfway between ping and pong. The real
+        // time is unknown within the round trip, which takes seconds if a long queue delays the
+        // ping.
         let offset = theirs - (sent + clock).div_euclid(2);
-        let in_doubt = (clock - sent).abs().div_euclid(2);
-        let is_off = offset.abs() - in_doubt > self.identity.rules.max_clock_offset / 2;
+        let uncertainty = (clock - sent).abs().div_euclid(2);
+        let is_off = offset.abs() - uncertainty > self.identity.rules.max_clock_offset / 2;
         if is_off && !up.clock_is_off {
             self.counters.clock_offset_warnings += 1;
             log::warn!(
                 "the clocks of {} and this node are {:.1} s apart, more than half of max_clock_offset; \
-                 set them right: beyond max_clock_offset a node answers IAMATs and stores nothing",
+                 synchronize them: beyond max_clock_offset, updates are answered but not stored",
                 self.identity.name(self.links[link].peer).escape_ascii(),
                 offset as f64 / 1e9
             );
@@ -383,7 +386,7 @@ impl Herd {
         mut names: &[u8],
         now: Duration,
     ) {
-        // Nodes that are not in this node's configuration are no part of its graph.
+        // Nodes that are not configured here are not part of the graph.
         let Some(origin) = self.identity.node(origin) else { return };
         if self.routes.knows(origin, sequence) {
             return;
@@ -405,7 +408,7 @@ impl Herd {
         }
     }
 
-    /// The links whose neighbours take part in all this.
+    /// Returns the established links to neighbors that implement the herd protocol.
     fn ups(&mut self) -> impl Iterator<Item = (LinkId, &mut Up)> {
         let links = self.links.iter_mut().enumerate();
         links.filter(|(_, link)| !link.seed_compatible).filter_map(|(at, link)| {
@@ -414,37 +417,41 @@ impl Herd {
         })
     }
 
-    /// Tells the link state of `origin` to all neighbours but one.
+    /// Queues the link state of `origin` for all neighbors except that of `but`.
     fn tell(&mut self, origin: NodeId, but: Option<LinkId>) {
         for (_, up) in self.ups().filter(|(at, _)| but != Some(*at)) {
             up.tell.insert(origin.into());
         }
     }
 
-    /// An edge is lost, and records may have been on their way through it: all links compare what
-    /// they have.
+    /// Starts a sync on all links, because an edge was lost that may have had records in flight.
     fn resync(&mut self) {
         for (_, up) in self.ups() {
             up.exchange.open(Purpose::Sync);
         }
     }
 
-    /// `peer` has gone: others may be asked for what it was.
+    /// Releases the fetch claims of `peer` after its connection has changed.
     fn release(&mut self, peer: NodeId) {
         if self.fetches.release(peer) {
             self.fetch_on();
         }
     }
 
-    /// Links that have left something to another compare again.
+    /// Resumes links that have left records to another link.
     fn fetch_on(&mut self) {
         for (_, up) in self.ups() {
             up.exchange.go_on();
         }
     }
 
-    /// A connection has become a link with `peer`. Returns the link, or `None` where the one that
-    /// stands already is the better one and this connection is to be closed.
+    /// Registers a connection whose handshake with `peer` has succeeded. Returns the link, or
+    /// `None` if the existing connection is kept and this one must be closed.
+    ///
+    /// If the peer has not restarted and both ends have dialed within [`DIAL_RACE`], the connection
+    /// dialed by the node with the lesser name is kept, so that both ends keep the same one. In all
+    /// other cases, the new connection replaces the old one: a peer only redials after it has given
+    /// the old one up.
     pub fn established(
         &mut self,
         connection: ConnectionId,
@@ -471,7 +478,7 @@ impl Herd {
         }
         let mut up = Up::new(connection, boot, dialled, now);
         if link.seed_compatible {
-            // It cannot say what it lacks, and ignores what it has.
+            // An original server cannot request records, and ignores those that it has.
             for slot in 0..self.directory.slots() {
                 up.flood.push(slot);
             }
@@ -493,16 +500,16 @@ impl Herd {
         Some(at)
     }
 
-    /// The connection of a link is gone.
+    /// Handles the loss of the connection of a link.
     pub fn closed(&mut self, at: LinkId, connection: ConnectionId, now: Duration) {
         let link = &mut self.links[at];
         if !link.up.as_ref().is_some_and(|up| up.connection == connection) {
-            return; // another connection has taken its place
+            return; // another connection has replaced it
         }
         self.lose(at, now);
     }
 
-    /// An attempt to reach the neighbour of `at` has failed, or its handshake was refused.
+    /// Handles a failed dial or a refused handshake.
     pub fn dial_failed(&mut self, at: LinkId, now: Duration) {
         let jitter = self.jitter.bits() as u8;
         self.links[at].back_off(now, self.timing.redial_max, jitter);
@@ -518,7 +525,7 @@ impl Herd {
         self.links_changed(now);
     }
 
-    /// This node's links have changed: the herd is to know.
+    /// Updates the graph after a change of the links of this node.
     fn links_changed(&mut self, now: Duration) {
         let up = self
             .links
@@ -533,7 +540,7 @@ impl Herd {
         self.tell_changes(now);
     }
 
-    /// Tells the herd of this node's links, unless it has been told a moment ago.
+    /// Advertises the links of this node, at most once per [`LINKS_PAUSE`].
     fn tell_changes(&mut self, now: Duration) {
         if self.changed && self.tell_at <= now {
             self.changed = false;
@@ -542,13 +549,14 @@ impl Herd {
         }
     }
 
-    /// Whether `link` has something to send.
+    /// Returns whether `link` has output to send.
     #[must_use]
     pub fn has_output(&self, link: LinkId) -> bool {
         self.links[link].up.as_ref().is_some_and(Up::has_output)
     }
 
-    /// Appends what `link` owes its peer to `out`, until `out` has `limit` bytes or a little more.
+    /// Appends output of `link` until `out` has at least `limit` bytes. Order: pong, ping, link
+    /// states, flooded records, anti-entropy.
     pub fn fill(
         &mut self,
         link: LinkId,
@@ -564,7 +572,8 @@ impl Herd {
         }
         if std::mem::take(&mut up.ping) {
             up.pings += 1;
-            // Where answers take longer than pings are apart, none would be to the last one.
+            // Measure from the oldest unanswered ping: if the round trip exceeds the ping interval,
+            // no pong would answer the last one.
             up.pinged.get_or_insert((up.pings, clock));
             push_ping(out, up.pings);
         }
@@ -574,7 +583,8 @@ impl Herd {
             let names = links.iter().map(|&node| self.identity.name(node));
             push_links(out, self.identity.name(node as NodeId), sequence, names);
         }
-        // Anti-entropy has a quarter for itself, or a stream of updates would starve it.
+        // A quarter of the output is reserved for anti-entropy, which updates would otherwise
+        // starve.
         let flood_limit = if up.exchange.has_output() { limit / 4 * 3 } else { limit };
         while out.len() < flood_limit {
             let Some(slot) = up.flood.pop() else { break };
@@ -606,7 +616,7 @@ impl Herd {
         }
     }
 
-    /// When [`Herd::handle_timeout`] wants to be called.
+    /// Returns when [`Herd::handle_timeout`] must be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Duration> {
         let of_link = |link: &Link| match &link.up {
@@ -629,7 +639,7 @@ impl Herd {
         links.chain(others.into_iter().flatten()).min()
     }
 
-    /// Does what is due. `clock` decides what has expired.
+    /// Performs what is due. `clock` is the wall clock, which determines expiry.
     pub fn handle_timeout(&mut self, now: Duration, clock: Nanos) {
         self.routes.handle_timeout(now);
         self.tell_changes(now);
@@ -656,7 +666,7 @@ impl Herd {
                 self.actions.push_back(Action::Close(up.connection));
                 self.counters.links_timed_out += 1;
                 log::warn!(
-                    "{} has been silent for {:?}; its link is closed and dialled again",
+                    "{} has been silent for {:?}; closing the link and redialing",
                     self.identity.name(link.peer).escape_ascii(),
                     self.timing.timeout
                 );
@@ -677,7 +687,7 @@ impl Herd {
         }
     }
 
-    /// The next thing the shell is to do. At most a few per link are ever waiting.
+    /// Returns the next action for the event loop. Only a few per link are ever queued.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
     }

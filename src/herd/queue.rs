@@ -1,41 +1,42 @@
-//! Which records a link still owes its peer.
+//! Queues of records and numbers to be sent to a peer.
 
 use std::collections::VecDeque;
 
 use super::slots::Slot;
 
-/// A first-in-first-out queue of slots, each in it at most once.
+/// A FIFO queue of slots that contains each slot at most once.
 ///
-/// It holds slots, not records: the value is read when it is sent, so a peer that does not read
-/// costs a few bytes per client however long it stalls, and then gets the newest (conflation). A
-/// slot that changes again keeps its place: moving it to the end would starve it.
+/// It stores slots rather than records, and the record is read when it is sent (conflation). A peer
+/// that stalls therefore costs a few bytes per client, for however long, and then receives the
+/// newest records. A slot that changes again keeps its position: moving it to the end would starve
+/// it.
 #[derive(Default)]
 pub struct SlotQueue {
     fifo: VecDeque<Slot>,
-    /// One bit per slot: is it in the queue?
+    /// One bit per slot that is in the queue.
     queued: Vec<u64>,
 }
 
 impl SlotQueue {
-    /// Slots waiting.
+    /// Returns the number of queued slots.
     #[must_use]
     pub fn len(&self) -> usize {
         self.fifo.len()
     }
 
-    /// Whether nothing waits.
+    /// Returns whether the queue is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.fifo.is_empty()
     }
 
-    /// Whether `slot` waits.
+    /// Returns whether `slot` is queued.
     #[must_use]
     pub fn contains(&self, slot: Slot) -> bool {
         self.queued.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
     }
 
-    /// Puts `slot` at the end, unless it waits already.
+    /// Appends `slot` unless it is already queued.
     pub fn push(&mut self, slot: Slot) {
         let word = slot as usize / 64;
         if word >= self.queued.len() {
@@ -48,23 +49,23 @@ impl SlotQueue {
         }
     }
 
-    /// Takes the slot that has waited longest.
+    /// Removes and returns the oldest slot.
     pub fn pop(&mut self) -> Option<Slot> {
         let slot = self.fifo.pop_front()?;
         self.queued[slot as usize / 64] &= !(1 << (slot % 64));
         if self.fifo.is_empty() && self.fifo.capacity() > 4096 {
-            self.fifo = VecDeque::new(); // a long stall is over; give its memory back
+            self.fifo = VecDeque::new(); // release the memory of a long stall
         }
         Some(slot)
     }
 
-    /// Forgets everything.
+    /// Removes all slots.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
 }
 
-/// A set of small numbers that is emptied in ascending order: bounded by its range, whatever comes.
+/// A bit set that is popped in ascending order. Its size is bounded by the largest number.
 #[derive(Default)]
 pub struct NumberSet {
     words: Vec<u64>,
@@ -74,7 +75,7 @@ pub struct NumberSet {
 }
 
 impl NumberSet {
-    /// Whether the set is empty.
+    /// Returns whether the set is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
@@ -94,7 +95,7 @@ impl NumberSet {
         }
     }
 
-    /// Takes the least number.
+    /// Removes and returns the least number.
     pub fn pop(&mut self) -> Option<usize> {
         if self.len == 0 {
             return None;
@@ -118,7 +119,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_slot_waits_once_and_keeps_its_place() {
+    fn a_slot_is_queued_once_and_keeps_its_position() {
         let mut queue = SlotQueue::default();
         for slot in [7, 900, 7, 3, 900] {
             queue.push(slot);
@@ -131,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_come_out_in_order(numbers in proptest::collection::vec(0usize..500, 0..50)) {
+        fn numbers_are_popped_in_ascending_order(numbers in proptest::collection::vec(0usize..500, 0..50)) {
             let mut set = NumberSet::default();
             for &n in &numbers { set.insert(n); }
             let mut expected = numbers;

@@ -1,8 +1,8 @@
-//! Where records lie in memory.
+//! Storage of records.
 //!
-//! A slot is a number and two lines of cache: an AT line, where the client stands in it, and its
-//! digest. Slots come in chunks that never move, so that growth copies nothing, and a slot that was
-//! freed is the next to be taken.
+//! A slot is two cache lines: an AT line, the position of the client name in it, and its digest.
+//! Slots are allocated in chunks that never move, so that growth copies nothing. Freed slots are
+//! reused first.
 
 use core::ops::{Index, IndexMut};
 
@@ -10,44 +10,44 @@ use crate::protocol::location::Location;
 use crate::protocol::next_field;
 use crate::protocol::record::Record;
 
-/// Where a record lives. Slots are reused: a number held across an eviction may name another
-/// client, which is harmless to a reader that wants "the newest record in this slot".
+/// The index of a stored record. Slots are reused, so a slot number kept across an eviction may
+/// refer to another client. Readers that send the newest record of a slot are not affected.
 pub type Slot = u32;
 
-/// The longest line a record may have: its parts are counted in 16 bits.
+/// Maximum length of a record in bytes, since its parts are measured in 16 bits.
 pub const MAX_RECORD: usize = u16::MAX as usize;
 
-/// Slots are allocated this many at a time.
+/// Number of slots per allocation.
 const CHUNK: usize = 4096;
 
-/// Longest line that lives in its slot. With it a slot is two lines of cache, and the common record
-/// (a name of thirty bytes, a difference of years, six decimals of a degree) fits.
+/// Longest line that is stored inline. It makes a slot two cache lines, and typical records fit (a
+/// name of thirty bytes, a clock difference of years, six decimals of a degree).
 const INLINE: usize = 103;
 
-/// All slots there are.
+/// All slots.
 #[derive(Default)]
 pub struct Slots {
     chunks: Vec<Box<[Stored]>>,
     free: Vec<Slot>,
-    /// Slots ever handed out.
+    /// Number of slots ever used.
     used: Slot,
 }
 
 impl Slots {
-    /// One more than the highest slot ever in use.
+    /// Returns the number of slots ever used, which is one more than the highest slot.
     #[must_use]
     pub const fn used(&self) -> Slot {
         self.used
     }
 
-    /// What is stored in `slot`; `None` when the slot is free.
+    /// Returns the content of `slot`, or `None` if it is free.
     #[must_use]
     pub fn get(&self, slot: Slot) -> Option<&Stored> {
         let stored = self.chunks.get(slot as usize / CHUNK)?.get(slot as usize % CHUNK)?;
         (stored.len > 0).then_some(stored)
     }
 
-    /// A free slot, which [`Stored::set`] is to fill.
+    /// Allocates a slot, which must be filled with [`Stored::set`].
     pub fn take(&mut self) -> Slot {
         self.free.pop().unwrap_or_else(|| {
             if self.used as usize == self.chunks.len() * CHUNK {
@@ -65,7 +65,7 @@ impl Slots {
     }
 }
 
-/// Of a slot that is known to have been taken.
+/// Access to a slot that has been allocated.
 impl Index<Slot> for Slots {
     type Output = Stored;
 
@@ -80,8 +80,7 @@ impl IndexMut<Slot> for Slots {
     }
 }
 
-/// What is in a slot. Aligned, so that it is found and read with two misses of the cache at the
-/// most.
+/// The content of a slot, aligned so that reading it causes at most two cache misses.
 #[derive(Clone)]
 #[repr(align(64))]
 pub struct Stored {
@@ -93,7 +92,7 @@ pub struct Stored {
     client_len: u16,
 }
 
-/// The bytes of a line.
+/// The storage of a line.
 #[derive(Clone)]
 enum Text {
     Inline([u8; INLINE]),
@@ -102,7 +101,7 @@ enum Text {
 
 const _: () = assert!(size_of::<Stored>() == 128);
 
-/// See [`Stored::time`].
+/// The value of [`Stored::time`] if time alone does not determine the rank.
 pub const NO_TIME: i64 = i64::MIN;
 
 impl Default for Stored {
@@ -113,20 +112,20 @@ impl Default for Stored {
 }
 
 impl Stored {
-    /// The digest of the line.
+    /// Returns the digest of the line.
     #[must_use]
     pub const fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// The client's time, where that alone is the record's rank: enough to tell nearly always which
-    /// of two records is newer, without reading the line again. [`NO_TIME`] elsewhere.
+    /// Returns the client's time if it equals the rank of the record, and [`NO_TIME`] otherwise. It
+    /// usually suffices to decide which of two records is newer without parsing the stored line.
     #[must_use]
     pub const fn time(&self) -> i64 {
         self.time
     }
 
-    /// The AT line, without LF.
+    /// Returns the AT line, without LF.
     #[must_use]
     pub fn line(&self) -> &[u8] {
         let text = match &self.text {
@@ -136,34 +135,34 @@ impl Stored {
         &text[..self.len.into()]
     }
 
-    /// The name of the client.
+    /// Returns the name of the client.
     #[must_use]
     pub fn client(&self) -> &[u8] {
         let at = usize::from(self.client_at);
         &self.line()[at..at + usize::from(self.client_len)]
     }
 
-    /// Location and time, as [`Record::said`].
+    /// Returns location and time, like [`Record::report`].
     #[must_use]
-    pub fn said(&self) -> &[u8] {
+    pub fn report(&self) -> &[u8] {
         &self.line()[usize::from(self.client_at) + usize::from(self.client_len)..]
     }
 
-    /// Where the client is.
+    /// Returns the location of the client.
     #[must_use]
     pub fn location(&self) -> Option<Location<'_>> {
-        Location::parse(next_field(self.said())?.0)
+        Location::parse(next_field(self.report())?.0)
     }
 
-    /// The line as a record.
+    /// Returns the line as a record.
     #[must_use]
     pub fn record(&self) -> Option<Record<'_>> {
         Record::known(self.line(), self.client_at.into(), self.client_len.into())
     }
 
-    /// Something of each of its two cache lines.
+    /// Reads from both cache lines, to load them.
     #[must_use]
-    pub fn touch(&self) -> u64 {
+    pub fn prefetch(&self) -> u64 {
         let text = match &self.text {
             Text::Inline(text) => text[0] ^ text[INLINE / 2] ^ text[INLINE - 1],
             Text::Long(_) => 0,
@@ -171,7 +170,7 @@ impl Stored {
         self.digest ^ u64::from(text)
     }
 
-    /// Stores a record of at most [`MAX_RECORD`] bytes. For `time` see [`Stored::time`].
+    /// Stores a record of at most [`MAX_RECORD`] bytes; see [`Stored::time`] for `time`.
     pub fn set(&mut self, record: &Record<'_>, time: i64, digest: u64) {
         let line = record.line;
         if line.len() > INLINE {

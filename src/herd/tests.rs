@@ -4,10 +4,10 @@ use crate::message_log::Format;
 use crate::protocol::time::SECOND;
 use crate::testing::{herd, identity};
 
-/// A neighbour that stalls as soon as it is linked has not told of the link when the graph comes to
-/// rest, so no tree leads to it. What is told meanwhile is still for it.
+/// A neighbor that stalls as soon as it is linked has not advertised the link when the graph
+/// settles, so no tree includes it. Updates in the meantime must still be queued for it.
 #[test]
-fn a_neighbour_that_has_not_told_of_its_link_is_not_left_out() {
+fn a_neighbor_that_has_not_advertised_its_link_receives_updates() {
     let mut herd = herd(identity(&["A", "B", "C"], 1, &[0, 2]));
     let mut message_log = MessageLog::new(false, Format::default(), "B");
     herd.established(10, 0, 7, true, Duration::ZERO);

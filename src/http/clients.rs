@@ -88,7 +88,7 @@ impl Listing {
     /// Appends the client in the current slot, if it is in the box.
     fn push_current(&mut self, directory: &Directory, now: Nanos, out: &mut Vec<u8>) {
         let Some(location) = directory.location(self.at) else { return };
-        if self.bounds.is_some_and(|bounds| !bounds.contain(Position::from(location))) {
+        if self.bounds.is_some_and(|bounds| !bounds.contains(Position::from(location))) {
             return;
         }
         let Some(record) = directory.record(self.at, now) else { return };

@@ -55,7 +55,7 @@ impl Filter {
 
     /// Returns whether `position` is in the box. Without a box every position is.
     pub fn contains(&self, position: Position) -> bool {
-        self.bounds.is_none_or(|bounds| bounds.contain(position))
+        self.bounds.is_none_or(|bounds| bounds.contains(position))
     }
 
     /// Returns whether the client of this name passes. `None` is the name of a slot that is free by

@@ -7,8 +7,9 @@ use crate::herd::digest::Branch;
 use crate::herd::handshake::VERSION;
 use crate::herd::link::Link;
 use crate::herd::routes::NodeId;
-use crate::node::{Node, Now};
+use crate::node::Node;
 use crate::places::Places;
+use crate::time::Now;
 
 /// The document that `/api/herd` returns. `--status` and the page read it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -130,8 +131,8 @@ impl Overview {
             node: name(identity.me),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: String::from_utf8_lossy(VERSION).into_owned(),
-            time: now.clock as f64 / 1e9,
-            uptime: now.elapsed.as_secs_f64(),
+            time: now.wall.nanos() as f64 / 1e9,
+            uptime: now.instant.uptime().as_secs_f64(),
             clients: directory.len(),
             digest: format!("{:016x}", directory.sums().of(Branch::ROOT)),
             connections: shell.connections(),
@@ -179,7 +180,7 @@ fn members(node: &Node) -> Vec<Member> {
 
 fn edge(node: &Node, link: &Link, now: &Now) -> Edge {
     let up = link.up.as_ref();
-    let ago = |then| now.elapsed.saturating_sub(then).as_secs_f64();
+    let ago = |then| now.instant.uptime().saturating_sub(then).as_secs_f64();
     Edge {
         peer: String::from_utf8_lossy(node.herd.identity().name(link.peer)).into_owned(),
         up: up.is_some(),
@@ -197,7 +198,7 @@ fn edge(node: &Node, link: &Link, now: &Now) -> Edge {
 fn is_available(places: &Places, now: &Now) -> bool {
     match places {
         Places::Offline(_) => true,
-        Places::Upstream(client) => !client.gauges(now.elapsed).breaker_open,
+        Places::Upstream(client) => !client.gauges(now.instant).breaker_open,
     }
 }
 

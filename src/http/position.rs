@@ -14,10 +14,10 @@ pub struct Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Southwest corner.
-    pub least: Position,
-    /// Northeast corner. If its longitude is less than that of `least`, the box crosses the
+    pub southwest: Position,
+    /// Northeast corner. If its longitude is less than that of `southwest`, the box crosses the
     /// antimeridian (RFC 7946, section 5.2).
-    pub greatest: Position,
+    pub northeast: Position,
 }
 
 impl Position {
@@ -38,8 +38,8 @@ impl From<Location<'_>> for Position {
 impl Bounds {
     /// Returns whether `position` is in the box. Edges are inside.
     #[must_use]
-    pub const fn contain(&self, position: Position) -> bool {
-        let (west, east) = (self.least.longitude, self.greatest.longitude);
+    pub const fn contains(&self, position: Position) -> bool {
+        let (west, east) = (self.southwest.longitude, self.northeast.longitude);
         let longitude = position.longitude;
         let between = if west <= east {
             west <= longitude && longitude <= east
@@ -47,8 +47,8 @@ impl Bounds {
             west <= longitude || longitude <= east
         };
         between
-            && self.least.latitude <= position.latitude
-            && position.latitude <= self.greatest.latitude
+            && self.southwest.latitude <= position.latitude
+            && position.latitude <= self.northeast.latitude
     }
 }
 
@@ -59,23 +59,23 @@ mod tests {
     #[test]
     fn boxes_include_their_edges_and_may_cross_the_antimeridian() {
         let bounds = |south, west, north, east| Bounds {
-            least: Position::new(south, west),
-            greatest: Position::new(north, east),
+            southwest: Position::new(south, west),
+            northeast: Position::new(north, east),
         };
         let at = Position::new;
         let plain = bounds(-10.0, -20.0, 10.0, 20.0);
         for (lat, lng) in [(0.0, 0.0), (10.0, 20.0), (-10.0, -20.0)] {
-            assert!(plain.contain(at(lat, lng)), "{lat} {lng}");
+            assert!(plain.contains(at(lat, lng)), "{lat} {lng}");
         }
         for (lat, lng) in [(10.000_000_1, 0.0), (0.0, -20.000_000_1), (-11.0, 0.0), (0.0, 180.0)] {
-            assert!(!plain.contain(at(lat, lng)), "{lat} {lng}");
+            assert!(!plain.contains(at(lat, lng)), "{lat} {lng}");
         }
         let fiji = bounds(-20.0, 177.0, -15.0, -178.0);
         for lng in [177.0, 179.9, 180.0, -180.0, -178.0] {
-            assert!(fiji.contain(at(-18.0, lng)), "{lng}");
+            assert!(fiji.contains(at(-18.0, lng)), "{lng}");
         }
         for lng in [176.9, 0.0, -177.9] {
-            assert!(!fiji.contain(at(-18.0, lng)), "{lng}");
+            assert!(!fiji.contains(at(-18.0, lng)), "{lng}");
         }
     }
 }

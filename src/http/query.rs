@@ -42,15 +42,17 @@ pub fn bounds(text: &[u8]) -> Option<Bounds> {
     }
     let [west, south, east, north] = numbers;
     let ordered = fields.next().is_none() && south <= north;
-    ordered
-        .then(|| Bounds { least: Position::new(south, west), greatest: Position::new(north, east) })
+    ordered.then(|| Bounds {
+        southwest: Position::new(south, west),
+        northeast: Position::new(north, east),
+    })
 }
 
 fn degrees(field: &[u8], max: u64) -> Option<f64> {
     let (negative, digits) = split_sign(field).unwrap_or((false, field));
     let decimal = Decimal::parse(digits)?;
     let degrees = decimal.to_f64(0);
-    decimal.cmp_whole(max).is_le().then_some(if negative { -degrees } else { degrees })
+    decimal.cmp_integer(max).is_le().then_some(if negative { -degrees } else { degrees })
 }
 
 #[cfg(test)]

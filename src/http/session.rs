@@ -12,13 +12,14 @@ use super::response::{Chunk, Length, NO_STORE, ResponseOptions, Status, media};
 use super::subscription::Subscription;
 use super::{Context, OutputSlice, Server};
 use crate::herd::link::ConnectionId;
-use crate::limits::CLIENT_BYTES_PER_TURN;
-use crate::node::{Next, Node, Now, Stall};
+use crate::node::CLIENT_BYTES_PER_TURN;
+use crate::node::{self, Blocked, Handled, Input, Next, Node};
 use crate::places::geo::Point;
 use crate::places::{Question, Ticket};
 use crate::protocol::command::{Command, MAX_RADIUS_KM, MAX_RESULTS, Whatsat};
 use crate::protocol::record::Record;
 use crate::text::percent::decode;
+use crate::time::Instant;
 
 /// The state machine of one connection. It answers one request after the other; pipelined requests
 /// wait in the input.
@@ -57,94 +58,101 @@ impl HttpSession {
         &self.label
     }
 
-    /// Returns whether a response is incomplete: it waits for places, or for the socket.
+    /// Returns true while a response is incomplete: it waits for places, or for the socket.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
         matches!(self.state, State::Places(..)) || self.is_streaming()
     }
 
-    /// Returns whether a body of finite length is being sent.
+    /// Returns true while a body of finite length is being sent.
     const fn is_streaming(&self) -> bool {
         matches!(self.state, State::Asset(..) | State::Listing(..))
     }
 
-    /// Returns whether the connection is subscribed to events. It sends no further requests, so a
-    /// half-close ends it.
-    #[must_use]
-    pub const fn is_subscribed(&self) -> bool {
-        matches!(self.state, State::Events(..))
+    /// Ends the session in good order: no further requests are answered, and
+    /// [`HttpSession::handle_input`] returns [`Next::ShutdownWhenFlushed`] once the current response
+    /// is complete.
+    pub const fn begin_shutdown(&mut self) {
+        self.ending = Some(Next::ShutdownWhenFlushed);
     }
 
-    /// Returns whether [`HttpSession::receive`] must not be called for now. `out` is the number of
-    /// bytes of responses that the socket has not taken.
-    #[must_use]
-    pub fn is_full(&self, http: &Server, out: usize) -> bool {
-        match &self.state {
-            State::Places(..) => true,
-            // Nothing is produced in advance, so that a slow reader costs one slice and receives
-            // the newest state.
-            State::Asset(..) | State::Listing(..) => out > 0,
-            State::Events(subscription, _) => out > 0 || !subscription.is_due(&http.events),
-            State::Idle => out >= http.settings.max_output,
-        }
-    }
-
-    /// The reason for not reading from the connection, if it is unsent output or a pending answer.
-    #[must_use]
-    pub const fn stall(&self, out: usize) -> Option<Stall> {
-        match &self.state {
-            State::Places(..) => Some(Stall::Whatsats),
-            _ if out > 0 => Some(Stall::Output),
-            _ => None,
-        }
-    }
-
-    /// Ends the connection from this side: no further requests are answered, but the current
-    /// response is completed.
-    pub const fn hang_up(&mut self) -> Next {
-        self.ending = Some(Next::HangUp);
-        if self.is_streaming() { Next::Wait } else { Next::HangUp }
-    }
-
-    /// Processes `input`, which begins with what was not consumed before; `end` says that nothing
-    /// follows it. Appends responses to `out`. Returns the number of bytes consumed.
-    pub fn receive(
+    /// Answers the requests in `input`, and continues the current response. Appends to `out` what
+    /// there is to send.
+    pub fn handle_input(
         &mut self,
         cx: &mut Context<'_>,
-        input: &[u8],
-        end: bool,
+        input: Input<'_>,
         out: &mut Vec<u8>,
-    ) -> (usize, Next) {
-        let mut at = 0;
-        let soft_limit = cx.http.settings.max_output.min(out.len() + CLIENT_BYTES_PER_TURN);
+    ) -> Handled {
+        let mut consumed = 0;
+        let next = self.run(cx, input, &mut consumed, out);
+        if matches!(next, Next::CloseWhenFlushed | Next::ShutdownWhenFlushed) {
+            consumed = input.bytes.len(); // further requests are dropped
+        }
+        Handled { consumed, next }
+    }
+
+    fn run(
+        &mut self,
+        cx: &mut Context<'_>,
+        input: Input<'_>,
+        consumed: &mut usize,
+        out: &mut Vec<u8>,
+    ) -> Next {
+        let start = out.len();
         loop {
+            let (rest, produced) = (&input.bytes[*consumed..], out.len() - start);
             if let Some(ending) = self.ending.filter(|_| !self.is_streaming()) {
-                return (input.len(), ending); // further requests are dropped
+                return ending;
             }
-            if out.len() >= soft_limit {
-                return (at, Next::Wait);
+            if let Some(blocked) = self.blocked(cx.http, input.unsent) {
+                return Next::Blocked(blocked);
+            }
+            if input.unsent + produced >= cx.http.settings.max_output {
+                return Next::Blocked(Blocked::Output);
+            }
+            if produced >= CLIENT_BYTES_PER_TURN {
+                return Next::Yielded;
             }
             match &mut self.state {
-                State::Idle if cx.http.work == 0 && at < input.len() => return (at, Next::Wait),
-                State::Idle => match Parsed::parse(&input[at..]) {
-                    Parsed::Partial if end => self.ending = Some(Next::Finish),
-                    Parsed::Partial => return (at, Next::Read),
+                State::Idle if cx.http.work == 0 && !rest.is_empty() => return Next::Yielded,
+                State::Idle => match Parsed::parse(rest) {
+                    Parsed::Partial if input.ended => self.ending = Some(Next::CloseWhenFlushed),
+                    Parsed::Partial => return Next::NeedInput,
                     Parsed::Rejected(Rejection { status, reason }) => {
                         self.send_error(cx.http, ResponseOptions::CLOSE, status, &reason, out);
                     }
                     Parsed::Complete(request, length) => {
                         self.respond(cx, &request, out);
-                        at += length;
+                        *consumed += length;
                     }
                 },
-                State::Places(..) => return (at, Next::Wait),
-                State::Events(..) if end => self.ending = Some(Next::Finish),
+                State::Events(..) if input.ended => self.ending = Some(Next::CloseWhenFlushed),
                 _ => {
                     if !self.stream(cx, out) {
-                        return (at, Next::Wait);
+                        let produced = out.len() - start;
+                        let blocked = self.blocked(cx.http, input.unsent + produced);
+                        // Not blocked: the work of this turn is used up.
+                        return blocked.map_or(Next::Yielded, Next::Blocked);
                     }
                 }
             }
+        }
+    }
+
+    /// The reason why the current response cannot continue, with `unsent` bytes on their way to the
+    /// socket. No slice is produced ahead of the socket, so that a slow reader costs one slice and
+    /// receives the newest state.
+    fn blocked(&self, http: &Server, unsent: usize) -> Option<Blocked> {
+        match &self.state {
+            State::Places(..) => Some(Blocked::Places),
+            State::Asset(..) | State::Listing(..) | State::Events(..) if unsent > 0 => {
+                Some(Blocked::Output)
+            }
+            State::Events(subscription, _) if !subscription.is_due(&http.events) => {
+                Some(Blocked::Events)
+            }
+            _ => None,
         }
     }
 
@@ -168,7 +176,7 @@ impl HttpSession {
             }
             State::Listing(listing, options) => {
                 let chunk = options.chunked.then(|| Chunk::begin(slice.out));
-                let ended = listing.advance(directory, now.clock, &mut slice);
+                let ended = listing.advance(directory, now.wall.nanos(), &mut slice);
                 if let Some(chunk) = chunk {
                     chunk.end(slice.out);
                     if ended {
@@ -198,7 +206,7 @@ impl HttpSession {
     fn complete(&mut self, options: ResponseOptions) {
         self.state = State::Idle;
         if !options.keep_alive {
-            self.ending = Some(Next::HangUp);
+            self.ending = Some(Next::ShutdownWhenFlushed);
         }
     }
 
@@ -341,7 +349,9 @@ impl HttpSession {
             return self.complete(options);
         }
         let last = request.last_event_id.or(last.as_deref());
-        let Some(start) = http.events.subscribe(self.id, last, &mut node.herd, now.elapsed) else {
+        let Some(start) =
+            http.events.subscribe(self.id, last, &mut node.herd, now.instant.uptime())
+        else {
             let reason = "too many subscribers; use another node";
             return self.send_error(http, options, Status::UNAVAILABLE, reason, out);
         };
@@ -365,7 +375,7 @@ impl HttpSession {
             None => (name, false),
         };
         let name = decode(name).filter(|_| !name.contains('/'));
-        let held = name.and_then(|name| node.herd.directory.get(&name, now.clock));
+        let held = name.and_then(|name| node.herd.directory.get(&name, now.wall.nanos()));
         let Some(record) = held.and_then(Record::parse) else {
             let reason = "there is no such client; its name must be percent-encoded";
             return self.send_error(http, options, Status::NOT_FOUND, reason, out);
@@ -375,7 +385,7 @@ impl HttpSession {
             return self.places(cx, request, center, options, out);
         }
         let mut body = Vec::new();
-        push_feature(&mut body, &record, now.clock);
+        push_feature(&mut body, &record, now.wall.nanos());
         body.push(b'\n');
         self.send(http, options, Status::OK, media::GEOJSON, &body, out);
     }
@@ -411,30 +421,30 @@ impl HttpSession {
         let question = Question { center, radius_m };
         node.counters.whatsat += 1;
         let mut body = Vec::new();
-        match node.ask(self.id, question, max_results, now.elapsed, &mut body) {
+        match node.ask(self.id, question, max_results, now.instant, &mut body) {
             Some(ticket) => self.state = State::Places(ticket, options),
             None => self.send(http, options, Status::OK, media::JSON, &body, out),
         }
     }
 
-    /// Sends the document for `ticket`, see [`Node::poll_answer`].
-    pub fn answer(&mut self, node: &Node, http: &mut Server, ticket: Ticket, out: &mut Vec<u8>) {
-        if let State::Places(waiting, options) = self.state
-            && waiting == ticket
+    /// Sends the places that a response waited for.
+    pub fn handle_answer(&mut self, http: &mut Server, answer: &node::Answer, out: &mut Vec<u8>) {
+        if let State::Places(ticket, options) = self.state
+            && ticket == answer.ticket
         {
-            self.send(http, options, Status::OK, media::JSON, node.document(), out);
+            self.send(http, options, Status::OK, media::JSON, &answer.document, out);
         }
     }
 
-    /// Releases everything the session holds. The connection is closed.
-    pub fn close(&mut self, node: &mut Node, http: &mut Server, now: &Now) {
+    /// Releases what the session holds, after its connection has closed.
+    pub fn handle_closed(&mut self, node: &mut Node, http: &mut Server, now: Instant) {
         http.connections -= 1;
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle | State::Asset(..) => {}
             State::Listing(..) => http.listings -= 1,
             State::Places(ticket, _) => node.cancel(ticket),
             State::Events(subscription, _) => {
-                http.events.unsubscribe(subscription.key(), now.elapsed);
+                http.events.unsubscribe(subscription.key(), now.uptime());
             }
         }
     }

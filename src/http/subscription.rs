@@ -6,8 +6,8 @@ use super::events::{Events, Start};
 use super::filter::Filter;
 use super::position::Position;
 use crate::herd::directory::Directory;
-use crate::node::Now;
 use crate::text::digits::push_digits;
+use crate::time::Now;
 
 /// A subscriber.
 pub struct Subscription {
@@ -117,7 +117,7 @@ impl Subscription {
                 &mut self.cursor,
                 &self.filter,
                 directory,
-                now.clock,
+                now.wall.nanos(),
                 &mut slice.half(),
             );
         }
@@ -166,7 +166,7 @@ impl Subscription {
             let Some(slot) = slot else { continue };
             let Some(position) = directory.location(slot).map(Position::from) else { continue };
             if self.filter.contains(position) {
-                let sent = push_client(slice.out, None, slot, directory, now.clock);
+                let sent = push_client(slice.out, None, slot, directory, now.wall.nanos());
                 events.counters.sent += u64::from(sent);
                 events.record_sent(slot, position, directory);
             }
@@ -183,7 +183,7 @@ impl Subscription {
         slice: &mut OutputSlice<'_>,
     ) -> Step {
         let Self { cursor, filter, .. } = self;
-        if events.deliver(cursor, filter, directory, now.clock, slice).is_err() {
+        if events.deliver(cursor, filter, directory, now.wall.nanos(), slice).is_err() {
             self.phase = Phase::Reset;
             return Step::Stop;
         }
@@ -199,7 +199,6 @@ impl Subscription {
 
 #[cfg(test)]
 mod tests {
-    use core::time::Duration;
 
     use super::*;
     use crate::herd::Herd;
@@ -220,8 +219,8 @@ mod tests {
         fn new(clients: usize) -> Self {
             let mut herd = herd(identity(&["Clark"], 0, &[]));
             let mut events = Events::new(7);
-            let now = Now { elapsed: Duration::ZERO, clock: 0 };
-            let start = events.subscribe(1, None, &mut herd, now.elapsed).unwrap();
+            let now = Now::default();
+            let start = events.subscribe(1, None, &mut herd, now.instant.uptime()).unwrap();
             let subscription = Subscription::new(&start, Filter::default(), &events);
             let mut fixture = Self { herd, events, now, subscription };
             for client in 0..clients {
@@ -242,9 +241,13 @@ mod tests {
                 for slot in 0..self.herd.directory.slots() {
                     self.herd.mark_changed(slot);
                 }
-                self.now.elapsed += EVENT_FLUSH;
+                self.now.instant += EVENT_FLUSH;
                 let mut work = usize::MAX;
-                assert!(self.events.handle_timeout(&mut self.herd, self.now.elapsed, &mut work));
+                assert!(self.events.handle_timeout(
+                    &mut self.herd,
+                    self.now.instant.uptime(),
+                    &mut work
+                ));
             }
         }
 

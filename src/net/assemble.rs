@@ -3,13 +3,20 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::time::Duration;
+
+use ring::hmac;
 
 use super::upstream::Upstream;
-use crate::config::{self, Config};
+use super::word;
+use crate::config::{Config, PlacesConfig, ProviderConfig};
+use crate::herd::directory::{Keys, Rules};
+use crate::herd::handshake::Identity;
+use crate::herd::routes::NodeId;
+use crate::herd::{Herd, Timing};
 use crate::http::{self, overview::Tiles};
 use crate::limits::Limits;
 use crate::places::Places;
-
 use crate::places::limits::MAX_PLACES_FILE_BYTES;
 use crate::places::offline::Offline;
 use crate::places::offline::places_file::{self, Format};
@@ -30,7 +37,7 @@ pub(super) fn places(config: &Config, seed: u64) -> io::Result<(Places, Option<U
         return Ok((client, Some(Upstream::new(server)?)));
     }
     let offline = match &config.places.provider {
-        config::Provider::Offline { file: Some(path) } => places_of_file(path).map_err(|why| {
+        ProviderConfig::Offline { file: Some(path) } => places_of_file(path).map_err(|why| {
             io::Error::other(format!("the places file {}: {why}", path.display()))
         })?,
         _ => Offline::gazetteer().map_err(io::Error::other)?,
@@ -63,14 +70,12 @@ pub(super) fn http_settings(config: &Config, limits: &Limits) -> http::Settings 
 
 /// Returns the settings of the provider's client, or `None` if no provider is queried over the
 /// network.
-fn client_settings(places: &config::Places, seed: u64) -> Result<Option<Settings>, KeyError> {
+fn client_settings(places: &PlacesConfig, seed: u64) -> Result<Option<Settings>, KeyError> {
     let (provider, server, key) = match &places.provider {
-        config::Provider::Offline { .. } => return Ok(None),
-        config::Provider::Google { key, server } => (Provider::Google, server, Some(key)),
-        config::Provider::GoogleLegacy { key, server } => {
-            (Provider::GoogleLegacy, server, Some(key))
-        }
-        config::Provider::Overpass { server } => (Provider::Overpass, server, None),
+        ProviderConfig::Offline { .. } => return Ok(None),
+        ProviderConfig::Google { key, server } => (Provider::Google, server, Some(key)),
+        ProviderConfig::GoogleLegacy { key, server } => (Provider::GoogleLegacy, server, Some(key)),
+        ProviderConfig::Overpass { server } => (Provider::Overpass, server, None),
     };
     let key = key.map(|key| ApiKey::parse(key.expose())).transpose()?;
     let (url, limits) = (server.url.clone(), places.limits.clone());
@@ -89,4 +94,59 @@ fn places_of_file(path: &Path) -> Result<Offline, String> {
     let format = Format::of(&path.to_string_lossy(), &bytes);
     let places = places_file::parse(&bytes, format).map_err(|error| error.to_string())?;
     Ok(Offline::own(places))
+}
+
+/// Returns the neighbors of `node` in the order of their names, which is the order of links.
+pub(super) fn sorted_neighbors(config: &Config, node: usize) -> Vec<usize> {
+    let mut neighbors = config.nodes[node].neighbors.clone();
+    neighbors.sort_by(|&a, &b| config.nodes[a].name.cmp(&config.nodes[b].name));
+    neighbors
+}
+
+/// Returns the herd as `node` sees it. `random` seeds the keys of the index and the boot id.
+pub(super) fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
+    let mut names: Vec<Box<[u8]>> =
+        config.nodes.iter().map(|node| node.name.as_bytes().into()).collect();
+    names.sort_unstable();
+    // Every name is in the list it was made from.
+    let id = |node: usize| {
+        let name = config.nodes[node].name.as_bytes();
+        names.binary_search_by(|held| (**held).cmp(name)).unwrap_or_default() as NodeId
+    };
+    let nanos = |duration: Duration| duration.as_nanos() as i128;
+    let neighbors = sorted_neighbors(config, node);
+    let seed_compatible: Vec<NodeId> =
+        neighbors.iter().filter(|&&n| config.nodes[n].seed_compatible).map(|&n| id(n)).collect();
+    let secret = config.peers.secret.as_ref();
+    let secret = secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose()));
+    // Digests are compared between nodes, so their key is the herd's. It is derived from the secret, so
+    // that outsiders cannot choose names that fall into one leaf; without a secret it is public.
+    let digest = secret.as_ref().map_or((0, 0), |secret| {
+        let tag = hmac::sign(secret, b"digest key");
+        let half =
+            |at: usize| tag.as_ref()[at..at + 8].iter().fold(0, |n, &b| n << 8 | u64::from(b));
+        (half(0), half(8))
+    });
+    let identity = Identity {
+        me: id(node),
+        neighbours: neighbors.iter().map(|&n| id(n)).collect(),
+        rules: Rules {
+            max_clock_offset: nanos(config.peers.max_clock_offset),
+            max_clients: config.limits.max_clients as u32,
+            client_ttl: config.limits.client_ttl.map_or(0, nanos),
+        },
+        secret,
+        tls: config.peers.tls.is_some(),
+        boot: word(random, 0),
+        names,
+    };
+    let peers = &config.peers.limits;
+    let timing = Timing {
+        keepalive: peers.keepalive,
+        timeout: peers.timeout,
+        redial_max: peers.redial_max,
+        antientropy_interval: peers.antientropy_interval,
+    };
+    let keys = Keys { index: (word(random, 8), word(random, 16)), digest };
+    Herd::new(identity, &seed_compatible, timing, keys, Duration::ZERO)
 }

@@ -1,8 +1,8 @@
-//! A connection: its socket, what was read and not consumed, what was not taken by the socket.
+//! A connection: socket, unconsumed input and unsent output.
 
-use core::time::Duration;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
 
 use mio::net::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
@@ -12,165 +12,190 @@ use super::session::Session;
 use super::tls::Tls;
 use crate::herd::LinkId;
 use crate::herd::link::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT};
-use crate::limits::{DRAIN_TIMEOUT, Limits, PROBATION};
-use crate::node::{Next, Stall};
+use crate::limits::Limits;
+use crate::net::limits::{DRAIN_TIMEOUT, PROBATION};
+use crate::node::Next;
+use crate::time::Instant;
 
-/// Where a connection is in its life.
+/// Capacity in bytes up to which an empty input buffer is kept: most partial lines fit, and an idle
+/// connection should hold little.
+const KEPT_INPUT: usize = 256;
+
+/// The stage of a connection.
 pub enum Stage {
-    /// This node dials the neighbour of the link; nothing is known yet.
-    Dialling(LinkId),
-    /// Something is said.
+    /// This node is connecting to the neighbor of the link.
+    Dialing(LinkId),
+    /// A session runs on it.
     Open(Session),
-    /// The node has said its last word and reads on for a moment. Nothing is executed.
+    /// The sending side is shut down. Input is read and discarded for a moment, so that unread bytes
+    /// do not turn into a reset that destroys the last reply.
     Draining,
 }
 
 /// How the bytes of a connection travel.
 pub enum Security {
-    /// As they are.
+    /// In the clear.
     Plain,
-    /// As they are, unless the first byte says otherwise: links of this herd run over TLS.
+    /// In the clear, unless the first byte is that of a TLS handshake.
     Unknown,
-    /// TLS whose handshake is under way.
-    Shaking(Box<Tls>),
+    /// TLS, with the handshake under way.
+    Handshaking(Box<Tls>),
     /// TLS.
     Tls(Box<Tls>),
+}
+
+/// How a connection counts against the limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// As a client.
+    Client,
+    /// The limit is reached, but it comes from the address of a neighbor that is not linked: its
+    /// first line shows whether it is that neighbor.
+    Probation,
+    /// The limit is reached, and the connection has been told so.
+    Refused,
+    /// Not at all: a link, or a connection that this node dialed.
+    Exempt,
+}
+
+/// What is known about the socket. Edge-triggered: a flag stays set until a call would block.
+#[expect(clippy::struct_excessive_bools, reason = "four independent facts about one socket")]
+pub struct Readiness {
+    /// A read may return something.
+    pub readable: bool,
+    /// A write may be taken.
+    pub writable: bool,
+    /// An event has reported that the peer half-closed: an end of the stream will be read.
+    pub read_closed: bool,
+    /// The end of the stream has been read.
+    pub ended: bool,
+}
+
+/// The times that the deadlines of a connection count from.
+pub struct Times {
+    /// The start of the stage or of the handshake.
+    pub since: Instant,
+    /// The start of the partial line at the end of the input.
+    pub line_since: Option<Instant>,
+    /// The last time that the socket took something of a backlog, or the start of the backlog.
+    pub stalled_since: Option<Instant>,
+    /// The last time that input was consumed or the backlog was sent.
+    pub active: Instant,
+    /// The timer that is set for the next deadline.
+    pub timer: Option<Instant>,
 }
 
 /// One socket of the loop.
 pub struct Connection {
     /// The socket.
     pub stream: TcpStream,
-    /// TLS on it.
+    /// How its bytes travel.
     pub security: Security,
-    /// Where it is in its life.
+    /// Its stage.
     pub stage: Stage,
-    /// The other end.
+    /// Address and port of the other end.
     pub address: SocketAddr,
-    /// Read, but not consumed: a partial line, or lines that must wait.
+    /// What is known about the socket.
+    pub readiness: Readiness,
+    /// Input that was read and not consumed: a partial line, or lines that must wait.
     pub input: Vec<u8>,
-    /// Replies that the socket did not take.
+    /// Output that the socket has not taken.
     pub output: Vec<u8>,
-    /// Bytes sent that are not counted yet.
+    /// Bytes sent and not yet added to the counters.
     pub sent: u64,
-    /// What the session said is next.
+    /// What the session needs next.
     pub next: Next,
-    /// The socket may have something to read. Edge-triggered: stays until a read would block.
-    pub readable: bool,
-    /// The socket may take something.
-    pub writable: bool,
-    /// An event said that the other end has ended its side: there is an end to be read.
-    pub read_closed: bool,
-    /// That end has been read.
-    pub ended: bool,
     /// Whether it is in the run queue.
     pub queued: bool,
-    /// Whether it is among those that wait for room.
+    /// Whether it waits for fewer WHATSATs to wait.
     pub starved: bool,
-    /// Why it is not read from, since the last time that it was.
-    pub stall: Option<Stall>,
-    /// Whether the connection counts as a client's.
-    pub counted: bool,
-    /// Whether it was refused, and is only being told so.
-    pub refusal: bool,
-    /// See the loop's tokens.
+    /// Whether being blocked has been counted since the connection was last read.
+    pub stall_counted: bool,
+    /// How it counts against the limits.
+    pub admission: Admission,
+    /// Tells it from others under the same key of the slab; see [`super::token`].
     pub generation: u32,
-    /// When the stage, or the partial line, began.
-    pub since: Duration,
-    /// When the socket last took something of a backlog, or the backlog began.
-    pub stalled_since: Option<Duration>,
-    /// When a partial line began.
-    pub line_since: Option<Duration>,
-    /// When something was last consumed, or the last of what was owed left.
-    pub active: Duration,
-    /// Why the node ends it, once it has made up its mind and still sends what is owed.
-    pub verdict: Option<&'static str>,
-    /// The reminder that is set.
-    pub reminder: Option<Duration>,
+    /// The times that its deadlines count from.
+    pub times: Times,
+    /// Why the node ends it, if the node does.
+    pub close_reason: Option<&'static str>,
 }
 
-/// What a connection has only so much time for.
+/// A time limit on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
-    /// A neighbour that is dialled takes the connection.
+    /// On connecting to a neighbor.
     Dial,
-    /// A handshake, that of TLS or that of the herd.
+    /// On the TLS handshake.
     TlsHandshake,
-    /// A handshake of the herd.
+    /// On the handshake of a link.
     Handshake,
-    /// A line that has begun ends.
+    /// On the arrival of the rest of a line.
     Line,
-    /// Something comes at all.
+    /// On silence.
     Idle,
-    /// The client reads its replies.
+    /// On the socket taking unsent replies.
     Write,
-    /// A connection over the limit says that it is a peer.
+    /// On a connection over the limit showing that it is a peer's.
     Probation,
-    /// What is unread is drained.
+    /// On draining.
     Drain,
 }
 
 impl Deadline {
-    /// Why a connection is closed that has missed it.
+    /// The close reason for the log.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::Dial => "it took no connection",
-            Self::TlsHandshake => "its TLS handshake took too long",
-            Self::Handshake => "its handshake took too long",
-            Self::Line => "its line took too long",
-            Self::Idle => "it was idle",
-            Self::Write => "it did not read its replies",
+            Self::Dial => "connect timeout",
+            Self::TlsHandshake => "TLS handshake timeout",
+            Self::Handshake => "handshake timeout",
+            Self::Line => "line timeout",
+            Self::Idle => "idle timeout",
+            Self::Write => "write timeout: the peer does not read its replies",
             Self::Probation => "too many connections",
             Self::Drain => "drained",
         }
     }
 }
 
-/// What came of a read.
-pub enum ReadOutcome {
-    /// Bytes.
-    Some(usize),
-    /// The other end has ended its side.
-    End,
-    /// Nothing for now.
-    Blocked,
-}
-
 impl Connection {
-    /// A connection around `stream`.
+    /// A connection around `stream`, which is registered and tried at once: what arrived before the
+    /// registration brings no edge, and a try costs little.
     #[must_use]
-    pub fn new(stream: TcpStream, stage: Stage, address: SocketAddr, now: Duration) -> Self {
+    pub fn new(stream: TcpStream, stage: Stage, address: SocketAddr, now: Instant) -> Self {
         Self {
             stream,
             security: Security::Plain,
             stage,
             address,
+            readiness: Readiness {
+                readable: true,
+                writable: true,
+                read_closed: false,
+                ended: false,
+            },
             input: Vec::new(),
             output: Vec::new(),
             sent: 0,
-            next: Next::Read,
-            // Register and try at once: what came before is no edge, and trying costs little.
-            readable: true,
-            writable: true,
-            read_closed: false,
-            ended: false,
+            next: Next::NeedInput,
             queued: false,
             starved: false,
-            stall: None,
-            counted: false,
-            refusal: false,
+            stall_counted: false,
+            admission: Admission::Exempt,
             generation: 0,
-            since: now,
-            stalled_since: None,
-            line_since: None,
-            active: now,
-            verdict: None,
-            reminder: None,
+            times: Times {
+                since: now,
+                line_since: None,
+                stalled_since: None,
+                active: now,
+                timer: None,
+            },
+            close_reason: None,
         }
     }
 
-    /// The link that runs on it.
+    /// The link that it carries.
     #[must_use]
     pub const fn link(&self) -> Option<LinkId> {
         match &self.stage {
@@ -179,119 +204,123 @@ impl Connection {
         }
     }
 
-    /// Whether something that has been said is still here, and not with the kernel.
+    /// Returns true if output is still buffered in user space.
     #[must_use]
-    pub fn owes(&self) -> bool {
+    pub fn has_unsent(&self) -> bool {
         let ciphertext = matches!(&self.security, Security::Tls(tls) if tls.wants_write());
         ciphertext || !self.output.is_empty()
     }
 
-    /// Whether all that it is to be told has been said, and is with the kernel.
+    /// Returns true if every reply has been produced and handed to the kernel.
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        !self.owes() && matches!(&self.stage, Stage::Open(session) if !session.is_waiting())
+        !self.has_unsent() && matches!(&self.stage, Stage::Open(session) if !session.is_waiting())
     }
 
-    /// Whether it is known to be a client's: neighbours have their turn whatever clients ask.
+    /// Returns true if it is known to be a client's. Neighbors are served however much clients ask.
     #[must_use]
     pub const fn is_client(&self) -> bool {
         matches!(&self.stage, Stage::Open(session) if session.is_client())
     }
 
-    /// Finds out whether the other end speaks TLS, and takes part in the handshake as far as it
-    /// goes now. Returns whether lines can be read; `names` are the nodes of the herd.
+    /// Detects TLS by the first byte, and takes part in the TLS handshake as far as it goes without
+    /// waiting. `names` are the nodes of the herd, which a certificate may name. Returns true once
+    /// lines can be read.
     ///
     /// # Errors
     ///
-    /// What the socket or TLS says.
+    /// A socket error, or a failed handshake.
     pub fn secure<'n>(
         &mut self,
         config: Option<&PeerTlsConfig>,
         names: impl Iterator<Item = &'n [u8]>,
-        now: Duration,
+        now: Instant,
     ) -> io::Result<bool> {
         if let (Security::Unknown, Some(config)) = (&self.security, config) {
             let mut first = [0];
             match self.stream.peek(&mut first) {
                 Ok(1) if first[0] == FIRST_BYTE => {
-                    self.security = Security::Shaking(Box::new(config.accept()?));
-                    self.since = now;
+                    self.security = Security::Handshaking(Box::new(config.accept()?));
+                    self.times.since = now;
                 }
                 Ok(_) => self.security = Security::Plain,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
+                    self.readiness.readable = false;
                     return Ok(false);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
-        let Security::Shaking(tls) = &mut self.security else { return Ok(true) };
-        match tls.shake(&mut self.stream) {
+        let Security::Handshaking(tls) = &mut self.security else { return Ok(true) };
+        match tls.handshake(&mut self.stream) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.readable = false;
+                self.readiness.readable = false;
                 return Ok(false);
             }
             other => other?,
         }
         if let Stage::Open(session) = &mut self.stage {
-            session.certify(certified(tls, names));
+            session.set_certified(certified(tls, names));
         }
-        if let Security::Shaking(tls) = std::mem::replace(&mut self.security, Security::Plain) {
+        if let Security::Handshaking(tls) = std::mem::replace(&mut self.security, Security::Plain) {
             self.security = Security::Tls(tls);
         }
-        self.readable = true; // what came with the handshake brings no edge
+        self.readiness.readable = true; // what came with the handshake brings no edge
         Ok(true)
     }
 
-    /// Reads into `buffer`.
+    /// Reads into `buffer` until it is full or the socket has nothing more. Returns the number of
+    /// bytes; the end of the stream is noted in [`Readiness::ended`].
     ///
     /// # Errors
     ///
-    /// What the socket says, but for "try again".
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<ReadOutcome> {
-        loop {
+    /// A socket error other than "would block", or a broken TLS stream.
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while self.readiness.readable && filled < buffer.len() {
+            let rest = &mut buffer[filled..];
             let read = match &mut self.security {
-                Security::Plain => self.stream.read(buffer),
-                Security::Tls(tls) => tls.read(&mut self.stream, buffer),
-                Security::Unknown | Security::Shaking(_) => Err(io::ErrorKind::WouldBlock.into()),
-            };
-            return match read {
-                Ok(0) => {
-                    (self.readable, self.ended) = (false, true);
-                    Ok(ReadOutcome::End)
+                Security::Plain => self.stream.read(rest),
+                Security::Tls(tls) => tls.read(&mut self.stream, rest),
+                Security::Unknown | Security::Handshaking(_) => {
+                    Err(io::ErrorKind::WouldBlock.into())
                 }
+            };
+            match read {
+                Ok(0) => (self.readiness.readable, self.readiness.ended) = (false, true),
                 Ok(read) => {
-                    // A short read has emptied the socket: another would only say so. An end
-                    // that came with the bytes brings no edge of its own, but its event said so.
-                    // TLS hands out what one record held, short or not.
+                    // A short read has emptied the socket: another would only say so. An end that
+                    // came with the bytes brings no edge of its own, but its event said so. TLS
+                    // returns what one record held, short or not.
                     let plain = matches!(self.security, Security::Plain);
-                    if plain && read < buffer.len() && !self.read_closed {
-                        self.readable = false;
+                    if plain && read < rest.len() && !self.readiness.read_closed {
+                        self.readiness.readable = false;
                     }
-                    Ok(ReadOutcome::Some(read))
+                    filled += read;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    Ok(ReadOutcome::Blocked)
+                    self.readiness.readable = false;
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // Lines end by themselves: an end that TLS did not announce cuts none short.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Lines delimit themselves: an end that TLS did not announce truncates none.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    (self.readable, self.ended) = (false, true);
-                    Ok(ReadOutcome::End)
+                    (self.readiness.readable, self.readiness.ended) = (false, true);
                 }
-                Err(error) => Err(error),
-            };
+                // What came before the error is executed first; the next read reports it again.
+                Err(_) if filled > 0 => break,
+                Err(error) => return Err(error),
+            }
         }
+        Ok(filled)
     }
 
-    /// Sends `bytes` behind what waits already; what the socket does not take is kept.
+    /// Sends `bytes` after the output that is still unsent. What the socket does not take is kept.
     ///
     /// # Errors
     ///
-    /// What the socket says, but for "try again".
-    pub fn send(&mut self, bytes: &[u8], now: Duration) -> io::Result<()> {
+    /// A socket error other than "would block".
+    pub fn send(&mut self, bytes: &[u8], now: Instant) -> io::Result<()> {
         if !self.output.is_empty() {
             self.output.extend_from_slice(bytes);
             return self.flush(now);
@@ -299,22 +328,22 @@ impl Connection {
         let sent = self.write(bytes)?;
         if sent < bytes.len() {
             self.output.extend_from_slice(&bytes[sent..]);
-            self.stalled_since = Some(now);
+            self.times.stalled_since = Some(now);
         }
         Ok(())
     }
 
-    /// Sends what waits.
+    /// Sends unsent output.
     ///
     /// # Errors
     ///
-    /// What the socket says, but for "try again".
-    pub fn flush(&mut self, now: Duration) -> io::Result<()> {
+    /// A socket error other than "would block".
+    pub fn flush(&mut self, now: Instant) -> io::Result<()> {
         if let Security::Tls(tls) = &mut self.security
             && tls.wants_write()
         {
             tls.flush(&mut self.stream)?;
-            self.writable &= !tls.wants_write();
+            self.readiness.writable &= !tls.wants_write();
         }
         if self.output.is_empty() {
             return Ok(());
@@ -322,22 +351,22 @@ impl Connection {
         let output = std::mem::take(&mut self.output);
         let sent = self.write(&output)?;
         if sent < output.len() {
-            if sent > 0 || self.stalled_since.is_none() {
-                self.stalled_since = Some(now);
+            if sent > 0 || self.times.stalled_since.is_none() {
+                self.times.stalled_since = Some(now);
             }
             self.output = output;
             self.output.drain(..sent);
         } else {
-            // The buffer goes: an idle connection holds none.
-            self.stalled_since = None;
-            self.active = now;
+            // Freed, not cleared: an idle connection holds no buffer.
+            self.times.stalled_since = None;
+            self.times.active = now;
         }
         Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
-        while sent < bytes.len() && self.writable {
+        while sent < bytes.len() && self.readiness.writable {
             let written = match &mut self.security {
                 Security::Tls(tls) => tls.write(&mut self.stream, &bytes[sent..]),
                 _ => self.stream.write(&bytes[sent..]),
@@ -345,7 +374,9 @@ impl Connection {
             match written {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(taken) => sent += taken,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.writable = false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readiness.writable = false
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -354,8 +385,8 @@ impl Connection {
         Ok(sent)
     }
 
-    /// Nothing more will be sent. An error means that the other end is gone, which the next read
-    /// tells as well.
+    /// Shuts down the sending side. An error means that the peer has gone, which the next read
+    /// reports as well.
     pub fn shut_down(&mut self) {
         if let Security::Tls(tls) = &mut self.security {
             tls.end(&mut self.stream);
@@ -363,65 +394,63 @@ impl Connection {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Keeps `rest`, what the session did not consume; `consumed` says whether it consumed
-    /// anything.
-    pub fn keep_input(&mut self, rest: &[u8], consumed: bool, now: Duration) {
+    /// Keeps the `rest` of the input that the session did not consume; `consumed` is true if it
+    /// consumed anything.
+    pub fn keep_input(&mut self, rest: &[u8], consumed: bool, now: Instant) {
         self.input.clear();
         self.input.extend_from_slice(rest);
-        if rest.is_empty() && self.input.capacity() > 256 {
+        if rest.is_empty() && self.input.capacity() > KEPT_INPUT {
             self.input = Vec::new();
         }
         // The time of a line runs from its first byte, and not while the node makes it wait.
-        if rest.is_empty() || self.next != Next::Read {
-            self.line_since = None;
-        } else if consumed || self.line_since.is_none() {
-            self.line_since = Some(now);
+        if rest.is_empty() || self.next != Next::NeedInput {
+            self.times.line_since = None;
+        } else if consumed || self.times.line_since.is_none() {
+            self.times.line_since = Some(now);
         }
     }
 
-    /// When the connection is to be closed if nothing happens, and why.
+    /// The next deadline and its kind.
     #[must_use]
-    pub fn deadline(&self, limits: &Limits) -> Option<(Duration, Deadline)> {
-        let mut first: Option<(Duration, Deadline)> = None;
-        let mut at = |when: Duration, what: Deadline| {
-            if first.is_none_or(|(earliest, _)| when < earliest) {
-                first = Some((when, what));
+    pub fn deadline(&self, limits: &Limits) -> Option<(Instant, Deadline)> {
+        let of_stage = match &self.stage {
+            Stage::Dialing(_) => Some((self.times.since + DIAL_TIMEOUT, Deadline::Dial)),
+            Stage::Draining => Some((self.times.since + DRAIN_TIMEOUT, Deadline::Drain)),
+            Stage::Open(_) if matches!(self.security, Security::Handshaking(_)) => {
+                Some((self.times.since + HANDSHAKE_TIMEOUT, Deadline::TlsHandshake))
             }
+            Stage::Open(session) if session.is_handshaking() => {
+                Some((self.times.since + HANDSHAKE_TIMEOUT, Deadline::Handshake))
+            }
+            Stage::Open(session) if session.link().is_some() => None,
+            Stage::Open(session) => self.deadline_of_client(session, limits),
         };
-        match &self.stage {
-            Stage::Dialling(_) => at(self.since + DIAL_TIMEOUT, Deadline::Dial),
-            Stage::Draining => at(self.since + DRAIN_TIMEOUT, Deadline::Drain),
-            Stage::Open(_) if matches!(self.security, Security::Shaking(_)) => {
-                at(self.since + HANDSHAKE_TIMEOUT, Deadline::TlsHandshake);
-            }
-            Stage::Open(session) if session.is_shaking() => {
-                at(self.since + HANDSHAKE_TIMEOUT, Deadline::Handshake);
-            }
-            Stage::Open(session) if session.link().is_some() => {}
-            Stage::Open(session) => {
-                if let Some(since) = self.line_since.filter(|_| self.next == Next::Read) {
-                    at(since + limits.line_timeout, Deadline::Line);
-                }
-                // A client that is not read from for now is not the one who is idle.
-                let waits = session.is_waiting() || self.next == Next::Wait;
-                let owes = waits || !self.output.is_empty();
-                if let Some(idle) = session.idle_timeout(limits).filter(|_| !owes) {
-                    at(self.active + idle, Deadline::Idle);
-                }
-                if self.refusal {
-                    at(self.since + PROBATION, Deadline::Probation);
-                }
-            }
-        }
-        if let Some(since) = self.stalled_since.filter(|_| self.link().is_none()) {
-            at(since + limits.write_timeout, Deadline::Write);
-        }
-        first
+        let unread = self.times.stalled_since.filter(|_| self.link().is_none());
+        let unread = unread.map(|since| (since + limits.write_timeout, Deadline::Write));
+        [of_stage, unread].into_iter().flatten().min_by_key(|(when, _)| *when)
+    }
+
+    fn deadline_of_client(
+        &self,
+        session: &Session,
+        limits: &Limits,
+    ) -> Option<(Instant, Deadline)> {
+        let line = self.times.line_since.filter(|_| self.next == Next::NeedInput);
+        let line = line.map(|since| (since + limits.line_timeout, Deadline::Line));
+        // A client that the node makes wait is not idle.
+        let waits = session.is_waiting()
+            || matches!(self.next, Next::Yielded | Next::Blocked(_))
+            || !self.output.is_empty();
+        let idle = session.idle_timeout(limits).filter(|_| !waits);
+        let idle = idle.map(|idle| (self.times.active + idle, Deadline::Idle));
+        let probation = (self.admission == Admission::Probation)
+            .then(|| (self.times.since + PROBATION, Deadline::Probation));
+        [line, idle, probation].into_iter().flatten().min_by_key(|(when, _)| *when)
     }
 }
 
-/// The options of a client's or peer's socket. One that cannot be set is no reason to refuse
-/// anybody; the kernel's own value stands.
+/// Sets the options of a client's or peer's socket. If one cannot be set, the kernel's own value
+/// remains: that is no reason to refuse a connection.
 pub fn set_options(
     socket: &SockRef<'_>,
     send_buffer: usize,

@@ -1,4 +1,4 @@
-//! Taking connections, with a way out when descriptors run out.
+//! Accepting connections, with a reserve descriptor for EMFILE.
 
 use std::fs::File;
 use std::io;
@@ -9,40 +9,41 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::connection::set_options;
-use crate::limits::{LISTEN_BACKLOG, Limits};
+use crate::limits::Limits;
+use crate::net::limits::LISTEN_BACKLOG;
 
 /// A listening socket.
 pub struct Listener {
     socket: TcpListener,
-    /// Connections may be waiting. Edge-triggered: stays until an accept would block.
+    /// Connections may be waiting. Edge-triggered: stays set until an accept would block.
     pub ready: bool,
-    /// A descriptor to give up when there is no other, so that a connection can be taken and
-    /// closed: left in the queue, it would wait for ever for an edge that does not come.
+    /// A descriptor that is given up when there is no other, so that a connection can be accepted and
+    /// closed. Left in the queue, it would wait indefinitely for an edge that does not come.
     spare: Option<File>,
 }
 
-/// What came of an accept.
+/// The result of an accept.
 pub enum Accept {
     /// A connection.
     Connection(TcpStream, SocketAddr),
-    /// None waits.
+    /// No connection is waiting.
     Empty,
-    /// Descriptors or memory have run out. `shed` says whether a connection was closed unheard.
+    /// Descriptors or memory have run out.
     Exhausted {
-        /// What the system says.
+        /// The error of the system call.
         error: io::Error,
-        /// Whether a connection was taken and closed.
+        /// Whether a connection was accepted and closed at once.
         shed: bool,
     },
 }
 
 impl Listener {
-    /// Listens on `address`. What is accepted has the options of a client's socket: Linux hands those
-    /// of the listener on, and the receive buffer bounds the window from the first packet (tcp(7)).
+    /// Listens on `address`. Accepted sockets have the options of a client's socket: on Linux they
+    /// inherit them, and the receive buffer bounds the window from the first packet (tcp(7)).
     ///
     /// # Errors
     ///
-    /// Where the address is taken or not this machine's.
+    /// If the address is in use or not of this machine.
     pub fn bind(
         address: SocketAddr,
         limits: &Limits,
@@ -50,7 +51,7 @@ impl Listener {
         token: Token,
     ) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-        socket.set_reuse_address(true)?; // a node that starts again finds its port in TIME_WAIT
+        socket.set_reuse_address(true)?; // after a restart the port may be in TIME_WAIT
         socket.set_nonblocking(true)?;
         let options = SockRef::from(&socket);
         set_options(&options, limits.send_buffer, limits.receive_buffer, limits.tcp_keepalive);
@@ -61,7 +62,7 @@ impl Listener {
         Ok(Self { socket, ready: true, spare: spare() })
     }
 
-    /// The next connection.
+    /// Accepts the next connection.
     pub fn accept(&mut self) -> Accept {
         loop {
             match self.socket.accept() {
@@ -72,7 +73,7 @@ impl Listener {
                         return Accept::Empty;
                     }
                     io::ErrorKind::Interrupted => {}
-                    _ if is_of_connection(&error) => {} // the next in the queue may be well
+                    _ if is_of_connection(&error) => {} // the next in the queue may be fine
                     _ => {
                         let shed = self.spare.take().is_some() && self.socket.accept().is_ok();
                         self.spare = spare();
@@ -84,8 +85,8 @@ impl Listener {
     }
 }
 
-/// Whether an accept failed for what has become of that one connection: it is gone, or the network
-/// said something of it that Linux passes on (accept(2), "Error handling").
+/// Returns true if an accept failed because of that one connection: it was reset, or Linux passes on
+/// a pending network error (accept(2), "Error handling").
 fn is_of_connection(error: &io::Error) -> bool {
     const EPROTO: i32 = 71;
     matches!(

@@ -1,7 +1,6 @@
 //! All counters and gauges of a node: `/metrics`, and the line that the log shows on SIGUSR1.
 
 use core::fmt::Write as _;
-use core::time::Duration;
 use std::fs;
 
 use super::counters::Counters;
@@ -11,9 +10,10 @@ use crate::counters::{Reading, Row, Sample, read};
 use crate::herd::{self, Herd, directory, link::Link};
 use crate::histogram::Histogram;
 use crate::http::{self, Server, Shell, events};
-use crate::node::{self, Node, Now};
+use crate::node::{self, Node};
 use crate::places::Places;
 use crate::places::upstream::{Client, Stats};
+use crate::time::{Instant, Now};
 
 /// Metrics of the event loop.
 pub struct LoopStats<'a> {
@@ -34,7 +34,7 @@ impl Shell for LoopStats<'_> {
         let labels = [("version", env!("CARGO_PKG_VERSION")), ("node", &name)];
         w.gauge("build_info", "Always 1; the labels name the version and the node.")
             .sample(&labels, 1_u64);
-        w.readings(&self.readings(node, http, now.elapsed));
+        w.readings(&self.readings(node, http, now.instant));
         peers(&node.herd, &mut w);
         w.histogram(
             "places_wait_seconds",
@@ -54,7 +54,7 @@ impl Shell for LoopStats<'_> {
 impl LoopStats<'_> {
     /// Formats all counters and gauges for the log, as `name=value` separated by spaces.
     #[must_use]
-    pub fn report(&self, node: &Node, http: &Server, now: Duration) -> String {
+    pub fn report(&self, node: &Node, http: &Server, now: Instant) -> String {
         let mut report = String::with_capacity(4096);
         for Reading { sample: Sample { family, labels, .. }, value } in
             self.readings(node, http, now)
@@ -68,7 +68,7 @@ impl LoopStats<'_> {
 
     /// Returns all counters, and the gauges that are a single number. Those of the places provider
     /// are left out if there is none.
-    fn readings(&self, node: &Node, http: &Server, now: Duration) -> Vec<Reading> {
+    fn readings(&self, node: &Node, http: &Server, now: Instant) -> Vec<Reading> {
         let directory = &node.herd.directory;
         let mut readings = connections(self.clients.saturating_sub(http.connections), http);
         readings.extend(read(Counters::TABLE, self.counters));
@@ -121,7 +121,7 @@ fn connections(clients: usize, http: &Server) -> Vec<Reading> {
     ]
 }
 
-fn places(client: &Client, now: Duration) -> impl Iterator<Item = Reading> {
+fn places(client: &Client, now: Instant) -> impl Iterator<Item = Reading> {
     let gauges = client.gauges(now);
     [
         ("places_breaker_open", "1 while the circuit breaker is open, else 0.", {

@@ -1,5 +1,5 @@
-//! TLS between nodes, mutually authenticated: each side shows a certificate of the herd's own
-//! authority, and is whom its certificate names.
+//! TLS between nodes, mutually authenticated: each side presents a certificate that the herd's own
+//! authority issued for its name.
 
 use std::io;
 use std::path::Path;
@@ -13,22 +13,22 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Server
 use super::tls::Tls;
 use crate::config::PeerTls;
 
-/// The first byte of every TLS connection: a handshake record (RFC 8446, section 5.1). No command
-/// begins with it.
+/// The first byte of every TLS connection: the type of a handshake record (RFC 8446, section 5.1).
+/// No command begins with it.
 pub const FIRST_BYTE: u8 = 0x16;
 
-/// What it takes to speak TLS with other nodes.
+/// Certificate, key and authority for TLS with other nodes.
 pub struct PeerTlsConfig {
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
 }
 
 impl PeerTlsConfig {
-    /// The certificate, key and authority of the node `name`.
+    /// Loads the files of the node `name`.
     ///
     /// # Errors
     ///
-    /// What is wrong with which file, and what to do.
+    /// If a file cannot be read or is not valid; the message names the file and the fix.
     pub fn load(files: &PeerTls, name: &str) -> io::Result<Self> {
         let (certificate, key) = (files.certificate_of(name), files.key_of(name));
         let chain = || certificates("certificate", &certificate);
@@ -63,11 +63,11 @@ impl PeerTlsConfig {
         Ok(Self { client: Arc::new(client), server: Arc::new(server) })
     }
 
-    /// The dialling side of a link with the node `name`, whose certificate must be for that name.
+    /// The dialing side of a link with the node `name`, whose certificate must be for that name.
     ///
     /// # Errors
     ///
-    /// Where the name cannot stand in a certificate.
+    /// If the name is not valid in a certificate.
     pub fn dial(&self, name: &[u8]) -> io::Result<Tls> {
         let name = server_name(name)?;
         let connection =
@@ -75,11 +75,11 @@ impl PeerTlsConfig {
         Ok(Tls::new(connection))
     }
 
-    /// The accepting side.
+    /// The accepting side of a link.
     ///
     /// # Errors
     ///
-    /// What TLS says; nothing is known to make it fail.
+    /// If rustls refuses the configuration, which [`PeerTlsConfig::load`] has validated.
     pub fn accept(&self) -> io::Result<Tls> {
         let connection =
             ServerConnection::new(Arc::clone(&self.server)).map_err(io::Error::other)?;
@@ -87,7 +87,7 @@ impl PeerTlsConfig {
     }
 }
 
-/// Which of `names` the certificate that the other side showed is for.
+/// The subset of `names` that the certificate of the other side is valid for.
 #[must_use]
 pub fn certified<'n>(tls: &Tls, names: impl Iterator<Item = &'n [u8]>) -> Vec<Vec<u8>> {
     let Some(certificate) = tls.peer_certificate() else { return Vec::new() };
@@ -103,7 +103,7 @@ fn server_name(name: &[u8]) -> io::Result<ServerName<'static>> {
     let text = String::from_utf8_lossy(name).into_owned();
     ServerName::try_from(text.clone()).map_err(|_| {
         io::Error::other(format!(
-            "{text:?} cannot stand in a certificate; rename the node to letters, digits and hyphens"
+            "{text:?} is not valid in a certificate; name the node with letters, digits and hyphens"
         ))
     })
 }
@@ -112,7 +112,7 @@ fn certificates(key: &str, path: &Path) -> io::Result<Vec<CertificateDer<'static
     let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
     let found = found.map_err(|error| located(key, path, &error.to_string()))?;
     if found.is_empty() {
-        return Err(located(key, path, "it holds no certificate"));
+        return Err(located(key, path, "contains no certificate"));
     }
     Ok(found)
 }

@@ -1,4 +1,4 @@
-//! Names to addresses, off the loop: the system's resolver blocks.
+//! Name resolution on threads of its own: the system's resolver blocks.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -9,43 +9,43 @@ use std::thread;
 use mio::Waker;
 
 use crate::endpoint::Host;
-use crate::limits::LOOKUPS_EACH;
+use crate::net::limits::LOOKUPS_EACH;
 
-/// What was looked up for whom.
+/// The result of a look-up.
 pub struct Answer<K> {
-    /// The asker's name for the question.
+    /// The key that the caller gave.
     pub key: K,
-    /// The addresses in the resolver's order, or what it said.
+    /// The addresses in the resolver's order, or its error.
     pub addresses: io::Result<Vec<SocketAddr>>,
 }
 
-/// The question that a thread is asked, and its answers.
+/// The channels to a resolver thread.
 struct Thread<K> {
     questions: SyncSender<(K, String, u16)>,
     answers: Receiver<Answer<K>>,
 }
 
-/// One thread that asks the system's resolver, started with the first name.
+/// A thread that calls the system's resolver. It is started for the first name.
 pub struct Resolver<K> {
     waker: Arc<Waker>,
-    /// Lookups that can wait.
+    /// Most look-ups that can be queued.
     most: usize,
     thread: Option<Thread<K>>,
 }
 
 impl<K: Send + 'static> Resolver<K> {
-    /// A resolver for so many `askers`, which wakes the loop by `waker` when it has an answer.
+    /// A resolver for this number of `callers`. It wakes the loop when it has an answer.
     #[must_use]
-    pub const fn new(waker: Arc<Waker>, askers: usize) -> Self {
-        Self { waker, most: LOOKUPS_EACH * askers, thread: None }
+    pub const fn new(waker: Arc<Waker>, callers: usize) -> Self {
+        Self { waker, most: LOOKUPS_EACH * callers, thread: None }
     }
 
-    /// The addresses of `host`, at once where it is an address; else they come with
-    /// [`Resolver::poll`].
+    /// Returns the address of `host` if it is one. Otherwise starts a look-up, whose result
+    /// [`Resolver::poll`] will return.
     ///
     /// # Errors
     ///
-    /// Where too many names are being looked up, or no thread can be had.
+    /// If too many names are being looked up, or no thread can be started.
     pub fn resolve(&mut self, key: K, host: &Host, port: u16) -> io::Result<Option<SocketAddr>> {
         let name = match host {
             Host::Address(address) => return Ok(Some(SocketAddr::new(*address, port))),
@@ -59,7 +59,7 @@ impl<K: Send + 'static> Resolver<K> {
         })
     }
 
-    /// The next answer, if there is one.
+    /// The next result.
     pub fn poll(&mut self) -> Option<Answer<K>> {
         self.thread.as_ref()?.answers.try_recv().ok()
     }
@@ -72,7 +72,7 @@ impl<K: Send + 'static> Resolver<K> {
             thread::Builder::new().name("resolver".to_owned()).spawn(move || {
                 for (key, name, port) in asked {
                     let addresses = (name.as_str(), port).to_socket_addrs().map(Iterator::collect);
-                    // The loop has ended: so does this thread.
+                    // The loop has ended.
                     if answer.send(Answer { key, addresses }).is_err() || waker.wake().is_err() {
                         return;
                     }

@@ -1,23 +1,23 @@
-//! What is spoken on a connection: the line protocol or HTTP. The loop treats both alike.
+//! The protocol on a connection: the line protocol or HTTP. The loop treats both alike.
 
 use crate::herd::LinkId;
 use crate::http::limits::IDLE_TIMEOUT;
-use crate::http::{self, Context, Server};
+use crate::http::{Context, HttpSession, Server};
 use crate::limits::Limits;
-use crate::node::{self, Next, Node, Now, Stall};
-use crate::places::Ticket;
+use crate::node::{Answer, Handled, Input, LineSession, Node};
+use crate::time::Instant;
 use core::time::Duration;
 
 /// The state machine of a connection.
 pub enum Session {
     /// A client or a peer.
-    Lines(node::LineSession),
+    Lines(LineSession),
     /// A browser or a tool.
-    Http(http::HttpSession),
+    Http(HttpSession),
 }
 
 impl Session {
-    /// The other end's address.
+    /// Address and port of the other end, for the log.
     #[must_use]
     pub fn label(&self) -> &[u8] {
         match self {
@@ -26,7 +26,7 @@ impl Session {
         }
     }
 
-    /// The link that runs on this connection.
+    /// The link that this connection carries.
     #[must_use]
     pub const fn link(&self) -> Option<LinkId> {
         match self {
@@ -35,7 +35,7 @@ impl Session {
         }
     }
 
-    /// Whether it is known to be a client's or a browser's.
+    /// Returns true if the connection is known to be a client's or a browser's.
     #[must_use]
     pub const fn is_client(&self) -> bool {
         match self {
@@ -44,25 +44,25 @@ impl Session {
         }
     }
 
-    /// Whether a handshake of peers is under way.
+    /// Returns true while the handshake of a link is under way.
     #[must_use]
-    pub const fn is_shaking(&self) -> bool {
+    pub const fn is_handshaking(&self) -> bool {
         match self {
-            Self::Lines(session) => session.is_shaking(),
+            Self::Lines(session) => session.is_handshaking(),
             Self::Http(_) => false,
         }
     }
 
-    /// The link that this node dialled and that is not there yet.
+    /// The link that this node is establishing on a connection that it dialed.
     #[must_use]
-    pub fn dialling(&self, node: &Node) -> Option<LinkId> {
+    pub fn dialing(&self, node: &Node) -> Option<LinkId> {
         match self {
-            Self::Lines(session) => session.dialling(node),
+            Self::Lines(session) => session.dialing(node),
             Self::Http(_) => None,
         }
     }
 
-    /// Whether replies wait for places.
+    /// Returns true while a reply waits for places, or for the socket to take the rest of it.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
         match self {
@@ -71,16 +71,16 @@ impl Session {
         }
     }
 
-    /// Whether the end of the other side is the end of all, because nothing but the node speaks.
+    /// The client that the first line of `input` is about; see [`LineSession::first_client`].
     #[must_use]
-    pub const fn only_listens(&self) -> bool {
+    pub fn first_client<'i>(&self, input: &'i [u8]) -> Option<&'i [u8]> {
         match self {
-            Self::Lines(_) => false,
-            Self::Http(session) => session.is_subscribed(),
+            Self::Lines(session) => session.first_client(input),
+            Self::Http(_) => None,
         }
     }
 
-    /// How long the other end may say nothing while nothing is owed.
+    /// The idle timeout, which runs while no reply is pending.
     #[must_use]
     pub fn idle_timeout(&self, limits: &Limits) -> Option<Duration> {
         match self {
@@ -91,86 +91,53 @@ impl Session {
         }
     }
 
-    /// Whether enough is owed for now. `out` are the bytes not taken by the socket.
-    #[must_use]
-    pub fn is_full(&self, node: &Node, http: &Server, out: usize) -> bool {
-        match self {
-            Self::Lines(session) => session.is_full(node, out),
-            Self::Http(session) => session.is_full(http, out),
-        }
-    }
-
-    /// Why the other end is not read from, where that is for what it is owed.
-    #[must_use]
-    pub fn stall(&self, node: &Node, out: usize) -> Option<Stall> {
-        match self {
-            Self::Lines(session) => session.stall(node, out),
-            Self::Http(session) => session.stall(out),
-        }
-    }
-
-    /// Whether a WHATSAT waits to be asked until fewer of all connections wait.
-    #[must_use]
-    pub fn is_starved(&self, node: &Node) -> bool {
-        match self {
-            Self::Lines(session) => session.is_starved(node),
-            Self::Http(_) => false,
-        }
-    }
-
-    /// The other end has shown a certificate for these nodes.
-    pub fn certify(&mut self, names: Vec<Vec<u8>>) {
+    /// Sets the node names that the peer's certificate is valid for.
+    pub fn set_certified(&mut self, names: Vec<Vec<u8>>) {
         if let Self::Lines(session) = self {
-            session.certify(names);
+            session.set_certified(names);
         }
     }
 
-    /// The node ends the connection: nothing more is executed, what is owed is still sent. Returns
-    /// what is next.
-    pub fn hang_up(&mut self) -> Next {
+    /// Ends the session in good order; appends to `out` what is sent for that.
+    pub fn begin_shutdown(&mut self, out: &mut Vec<u8>) {
         match self {
-            Self::Lines(session) => {
-                session.hang_up();
-                Next::HangUp
-            }
-            Self::Http(session) => session.hang_up(),
+            Self::Lines(session) => session.begin_shutdown(out),
+            Self::Http(session) => session.begin_shutdown(),
         }
     }
 
-    /// Takes `input` and appends to `out` what there is to send. Returns how much was consumed, and
-    /// what is next.
-    pub fn receive(
+    /// Executes `input` and appends to `out` what there is to send.
+    pub fn handle_input(
         &mut self,
         cx: &mut Context<'_>,
-        input: &[u8],
-        end: bool,
+        input: Input<'_>,
         out: &mut Vec<u8>,
-    ) -> (usize, Next) {
+    ) -> Handled {
         match self {
-            Self::Lines(session) => session.receive(cx.node, input, end, cx.now, out),
-            Self::Http(session) => session.receive(cx, input, end, out),
+            Self::Lines(session) => session.handle_input(cx.node, input, cx.now, out),
+            Self::Http(session) => session.handle_input(cx, input, out),
         }
     }
 
-    /// The document for `ticket` has come. Appends to `out` what may leave now.
-    pub fn answer(
+    /// Takes the places that a reply waited for. Appends to `out` what can be sent now.
+    pub fn handle_answer(
         &mut self,
         node: &mut Node,
         http: &mut Server,
-        ticket: Ticket,
+        answer: &Answer,
         out: &mut Vec<u8>,
     ) {
         match self {
-            Self::Lines(session) => session.answer(node, ticket, out),
-            Self::Http(session) => session.answer(node, http, ticket, out),
+            Self::Lines(session) => session.handle_answer(node, answer, out),
+            Self::Http(session) => session.handle_answer(http, answer, out),
         }
     }
 
-    /// The connection is gone.
-    pub fn close(&mut self, node: &mut Node, http: &mut Server, now: &Now) {
+    /// Releases what the session holds, after its connection has closed.
+    pub fn handle_closed(&mut self, node: &mut Node, http: &mut Server, now: Instant) {
         match self {
-            Self::Lines(session) => session.close(node, now),
-            Self::Http(session) => session.close(node, http, now),
+            Self::Lines(session) => session.handle_closed(node, now),
+            Self::Http(session) => session.handle_closed(node, http, now),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Signals, as something to read.
+//! Signals as readiness events.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -9,19 +9,19 @@ use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::{flag, low_level};
 
-/// What has been asked of the process since the last look.
+/// What signals have requested since the last call of [`Signals::take`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
-    /// SIGTERM or SIGINT: end in good order.
+    /// SIGTERM or SIGINT: shut down gracefully.
     pub stop: bool,
-    /// SIGHUP: open the log again.
+    /// SIGHUP: reopen the log.
     pub reopen_log: bool,
-    /// SIGUSR1: write the counters to the log.
+    /// SIGUSR1: log the counters.
     pub report: bool,
 }
 
-/// A flag per signal, and a pipe that wakes the loop to look at the flags. SIGPIPE is ignored by
-/// the Rust runtime: a closed socket is an error of the write.
+/// A flag per signal, and a pipe that wakes the loop to read the flags. The Rust runtime ignores
+/// SIGPIPE, so a write to a closed socket returns an error.
 pub struct Signals {
     stop: Arc<AtomicBool>,
     reopen_log: Arc<AtomicBool>,
@@ -30,11 +30,11 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes over the signals and registers with `registry`.
+    /// Installs the signal handlers and registers the pipe with `registry`.
     ///
     /// # Errors
     ///
-    /// Where no descriptor is to be had for the pipe.
+    /// If no descriptor is left for the pipe.
     pub fn register(registry: &Registry, token: Token) -> io::Result<Self> {
         let (wake, writer) = std::os::unix::net::UnixStream::pair()?;
         wake.set_nonblocking(true)?;
@@ -50,17 +50,17 @@ impl Signals {
             (SIGHUP, &signals.reopen_log),
             (SIGUSR1, &signals.report),
         ] {
-            // The flag first: whoever wakes finds it set.
+            // The flag first, so that it is set when the loop wakes.
             flag::register(signal, Arc::clone(asked))?;
             low_level::pipe::register(signal, writer.try_clone()?)?;
         }
-        // A log as large as files may be (ulimit -f) is an error of the write too, not the end.
+        // At the limit on file size (ulimit -f), a write returns an error instead of ending the node.
         flag::register(SIGXFSZ, Arc::default())?;
         registry.register(&mut signals.wake, token, Interest::READABLE)?;
         Ok(signals)
     }
 
-    /// What has been asked since the last call.
+    /// Returns and clears the requests.
     pub fn take(&mut self) -> Asked {
         let mut sink = [0; 64];
         while self.wake.read(&mut sink).is_ok_and(|read| read > 0) {}

@@ -1,43 +1,44 @@
 //! Deadlines of connections.
 
 use core::cmp::Reverse;
-use core::time::Duration;
 use std::collections::BinaryHeap;
 
 use mio::Token;
 
-/// A heap of deadlines. An entry is a reminder to look, not a promise that something is due: a
-/// deadline that moves later, or a connection that has gone, costs nothing until its entry is up.
+use crate::time::Instant;
+
+/// A heap of timers. A timer is a reminder to check, not a promise that something is due: a deadline
+/// that moves later, or a connection that closes, costs nothing until the timer fires.
 #[derive(Default)]
 pub struct Timers {
-    heap: BinaryHeap<Reverse<(Duration, usize)>>,
+    heap: BinaryHeap<Reverse<(Instant, usize)>>,
 }
 
 impl Timers {
-    /// Reminds of `token` at `when`.
-    pub fn set(&mut self, when: Duration, token: Token) {
+    /// Sets a timer for `token`.
+    pub fn set(&mut self, when: Instant, token: Token) {
         self.heap.push(Reverse((when, token.0)));
     }
 
-    /// Reminders, those of connections that have gone included.
+    /// The number of timers, those of closed connections included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.heap.len()
     }
 
-    /// Forgets reminders that `wanted` does not want.
-    pub fn retain(&mut self, wanted: impl Fn(Duration, Token) -> bool) {
-        self.heap.retain(|Reverse((when, token))| wanted(*when, Token(*token)));
+    /// Retains only the timers for which `keep` returns true.
+    pub fn retain(&mut self, keep: impl Fn(Instant, Token) -> bool) {
+        self.heap.retain(|Reverse((when, token))| keep(*when, Token(*token)));
     }
 
-    /// The next reminder.
+    /// The earliest timer.
     #[must_use]
-    pub fn next(&self) -> Option<Duration> {
+    pub fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((when, _))| *when)
     }
 
-    /// Takes a reminder that is up.
-    pub fn pop(&mut self, now: Duration) -> Option<(Duration, Token)> {
+    /// Takes a timer that has fired.
+    pub fn pop(&mut self, now: Instant) -> Option<(Instant, Token)> {
         if self.next()? > now {
             return None;
         }

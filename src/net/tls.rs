@@ -1,4 +1,4 @@
-//! TLS over a nonblocking socket, without ever waiting in it.
+//! TLS over a nonblocking socket.
 
 use std::io::{self, Read as _, Write as _};
 
@@ -6,35 +6,36 @@ use mio::net::TcpStream;
 use rustls::Connection;
 use rustls::pki_types::CertificateDer;
 
-/// The TLS side of a socket. Reading and writing look like a nonblocking socket's: "would block"
-/// means to come back at the next event, whichever direction TLS itself is waiting for.
+/// TLS on a socket. Reads and writes behave like those of a nonblocking socket: "would block" means to
+/// retry at the next event, whichever direction TLS itself waits for.
 pub struct Tls(Connection);
 
 impl Tls {
-    /// TLS as `connection` begins it.
+    /// TLS in the initial state of `connection`.
     #[must_use]
     pub fn new(connection: impl Into<Connection>) -> Self {
         Self(connection.into())
     }
 
-    /// The certificate that the other side has shown, once the handshake is done.
+    /// The certificate of the other side, once the handshake is complete.
     #[must_use]
     pub fn peer_certificate(&self) -> Option<&CertificateDer<'_>> {
         self.0.peer_certificates()?.first()
     }
 
-    /// Whether encrypted bytes wait for the socket.
+    /// Returns true if encrypted bytes wait for the socket.
     #[must_use]
     pub fn wants_write(&self) -> bool {
         self.0.wants_write()
     }
 
-    /// Reads plain text. 0 is the end that the other side announced; an end that it did not
-    /// announce is [`io::ErrorKind::UnexpectedEof`]: what came may be cut short.
+    /// Reads plaintext. Returns 0 after a `close_notify` alert.
     ///
     /// # Errors
     ///
-    /// What the socket says, "would block" included, and what is wrong with the TLS stream.
+    /// [`io::ErrorKind::UnexpectedEof`] if the stream ended without that alert, so that it may be
+    /// truncated; [`io::ErrorKind::InvalidData`] if it violates TLS; and the errors of the socket,
+    /// "would block" included.
     pub fn read(&mut self, socket: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.0.reader().read(buffer) {
@@ -45,12 +46,12 @@ impl Tls {
         }
     }
 
-    /// Takes part in the handshake as far as it goes without waiting.
+    /// Continues the handshake as far as it goes without waiting.
     ///
     /// # Errors
     ///
     /// As [`Tls::read`].
-    pub fn shake(&mut self, socket: &mut TcpStream) -> io::Result<()> {
+    pub fn handshake(&mut self, socket: &mut TcpStream) -> io::Result<()> {
         while self.0.is_handshaking() {
             self.flush(socket)?;
             if self.0.is_handshaking() && self.read_tls(socket)? == 0 {
@@ -60,11 +61,11 @@ impl Tls {
         self.flush(socket)
     }
 
-    /// Encrypts `bytes` as far as there is room, and sends. Returns how many were taken.
+    /// Encrypts and sends as much of `bytes` as there is room for. Returns the number of bytes taken.
     ///
     /// # Errors
     ///
-    /// As [`Tls::read`]; "would block" when nothing was taken.
+    /// As [`Tls::read`]; "would block" if nothing was taken.
     pub fn write(&mut self, socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
         let taken = self.0.writer().write(bytes)?;
         self.flush(socket)?;
@@ -74,11 +75,11 @@ impl Tls {
         Ok(taken)
     }
 
-    /// Sends encrypted bytes that wait, as many as the socket takes.
+    /// Sends as many of the encrypted bytes as the socket takes.
     ///
     /// # Errors
     ///
-    /// What the socket says, but for "would block".
+    /// A socket error other than "would block".
     pub fn flush(&mut self, socket: &mut TcpStream) -> io::Result<()> {
         while self.0.wants_write() {
             match self.0.write_tls(socket) {
@@ -92,10 +93,10 @@ impl Tls {
         Ok(())
     }
 
-    /// Announces the end of what this side sends.
+    /// Sends a `close_notify` alert.
     pub fn end(&mut self, socket: &mut TcpStream) {
         self.0.send_close_notify();
-        // The socket is closed in any case; whether the announcement left does not matter to us.
+        // The socket is closed in any case, so a failure to send the alert has no consequence here.
         let _ = self.flush(socket);
     }
 
@@ -107,7 +108,7 @@ impl Tls {
             }
         };
         if let Err(error) = self.0.process_new_packets() {
-            // The alert tells the other side why, if the socket still takes it.
+            // The alert gives the other side the reason, if the socket still takes it.
             let _ = self.flush(socket);
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }

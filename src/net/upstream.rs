@@ -1,9 +1,8 @@
-//! The sockets of the places client: resolving, connecting, TLS. What is asked, and on which
-//! connection, the client decides; see the call order in [`crate::places::upstream`].
+//! The sockets of the places client: name resolution, connecting, TLS. The client decides what is
+//! requested on which connection; see the call order in [`crate::places::upstream`].
 
 mod socket;
 
-use core::time::Duration;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -19,13 +18,14 @@ use rustls::{ClientConfig, RootCertStore};
 use slab::Slab;
 use socket::Socket;
 
-use crate::config::Server;
+use crate::config::ProviderServer;
 use crate::endpoint::{Host, Url};
-use crate::limits::{ATTEMPT_DELAY, MAX_ATTEMPTS, READ_CHUNK, UPSTREAM_READS_PER_TURN};
+use crate::net::limits::{ATTEMPT_DELAY, MAX_ATTEMPTS, READ_CHUNK, UPSTREAM_READS_PER_TURN};
 use crate::places::http::Eof;
 use crate::places::upstream::{Client, ConnId, TransportError};
+use crate::time::Instant;
 
-/// The bit that tells the tokens of these sockets from those of clients and peers.
+/// The bit that distinguishes the tokens of these sockets from those of clients and peers.
 const MARK: usize = 1 << (usize::BITS - 1);
 
 /// The sockets of the places client.
@@ -34,36 +34,44 @@ pub struct Upstream {
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     sockets: Slab<Box<Socket>>,
     generation: u32,
-    /// Connections that are being made.
+    /// Connections that are being established.
     connecting: HashMap<ConnId, Connecting>,
-    /// Connections that wait for the host's addresses. One question serves them all: the resolver
-    /// answers one after the other, and each would be later than the last.
-    nameless: Vec<ConnId>,
-    /// That question is under way.
+    /// Connections that wait for the host's addresses. One look-up serves them all: the resolver works
+    /// sequentially, so a look-up for each would make every connection later than the one before.
+    awaiting_dns: Vec<ConnId>,
+    /// Whether that look-up is under way.
     looking_up: bool,
-    /// Connections that did not come about: each next one begins at another address.
+    /// Connections that failed. Each next one starts with another address.
     failed: usize,
-    /// The socket of a connection that stands.
+    /// The sockets of established connections.
     open: HashMap<ConnId, Token>,
-    /// Sockets that had more to say than a turn allows.
-    again: VecDeque<Token>,
+    /// Sockets that had more input than a turn allows.
+    ready_queue: VecDeque<Token>,
     inbound: Vec<u8>,
     request: Vec<u8>,
 }
 
-/// A connection in the making: addresses are tried one after the other, each with a head start
-/// (RFC 8305, section 5). The race ends when TLS stands, not when TCP does: a kernel takes
-/// connections also for a server that is stuck, or that is the wrong one.
+/// A connection that is being established ("happy eyeballs", RFC 8305, section 5):
+///
+/// ```text
+/// address 1  |-- TCP -- TLS --…
+/// address 2        |-- TCP -- TLS --| won: the other attempts are dropped
+/// address 3              |-- TCP --…
+///            0     1     2   × ATTEMPT_DELAY, or at once after a failure
+/// ```
+///
+/// The race ends when a TLS handshake is complete, not a TCP connection: a kernel also accepts
+/// connections for a server that hangs or is the wrong one.
 struct Connecting {
     addresses: VecDeque<SocketAddr>,
-    /// When the next address is tried though the last attempt goes on.
-    next_at: Option<Duration>,
+    /// When the next address is tried while the last attempt is still under way.
+    next_at: Option<Instant>,
     attempts: Vec<Token>,
     trouble: Option<TransportError>,
 }
 
 impl Connecting {
-    /// An attempt has failed. What is told in the end is of the attempt that came furthest.
+    /// Records the failure of an attempt. The attempt that came furthest is reported in the end.
     fn note(&mut self, trouble: TransportError) {
         if !matches!(
             (&self.trouble, &trouble),
@@ -75,18 +83,19 @@ impl Connecting {
 }
 
 impl Upstream {
-    /// The sockets toward `server`.
+    /// The sockets for connections to `server`.
     ///
     /// # Errors
     ///
-    /// Where the extra authority cannot be read, or holds no certificate.
-    pub fn new(server: &Server) -> io::Result<Self> {
+    /// If `ca_file` cannot be read or contains no certificate.
+    pub fn new(server: &ProviderServer) -> io::Result<Self> {
         let url = server.url.clone();
         let tls = if url.tls {
             let name = match &url.host {
                 Host::Address(address) => ServerName::from(*address),
-                Host::Name(name) => ServerName::try_from(name.clone())
-                    .map_err(|_| io::Error::other(format!("{name} is no host name for TLS")))?,
+                Host::Name(name) => ServerName::try_from(name.clone()).map_err(|_| {
+                    io::Error::other(format!("{name} is not a valid host name for TLS"))
+                })?,
             };
             Some((Arc::new(tls_config(server.ca_file.as_deref())?), name))
         } else {
@@ -98,36 +107,36 @@ impl Upstream {
             sockets: Slab::new(),
             generation: 0,
             connecting: HashMap::new(),
-            nameless: Vec::new(),
+            awaiting_dns: Vec::new(),
             looking_up: false,
             failed: 0,
             open: HashMap::new(),
-            again: VecDeque::new(),
+            ready_queue: VecDeque::new(),
             inbound: vec![0; READ_CHUNK],
             request: Vec::new(),
         })
     }
 
-    /// Whether `token` is of one of these sockets.
+    /// Returns true if `token` is of one of these sockets.
     #[must_use]
     pub const fn owns(token: Token) -> bool {
         token.0 & MARK != 0
     }
 
-    /// Whether a turn should come at once.
+    /// Returns true if a turn should follow at once.
     #[must_use]
     pub fn has_more(&self) -> bool {
-        !self.again.is_empty()
+        !self.ready_queue.is_empty()
     }
 
-    /// When [`Upstream::handle_timeout`] wants to be called.
+    /// The next time to call [`Upstream::handle_timeout`].
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Duration> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         self.connecting.values().filter_map(|connecting| connecting.next_at).min()
     }
 
-    /// Gives the next address its turn where the last has taken too long.
-    pub fn handle_timeout(&mut self, registry: &Registry, client: &mut Client, now: Duration) {
+    /// Tries the next address if the last attempt takes long, and serves the sockets that are queued.
+    pub fn handle_timeout(&mut self, registry: &Registry, client: &mut Client, now: Instant) {
         let due = |(id, connecting): (&ConnId, &Connecting)| {
             connecting.next_at.is_some_and(|at| at <= now).then_some(*id)
         };
@@ -135,34 +144,34 @@ impl Upstream {
         for id in due {
             self.attempt(id, registry, client, now);
         }
-        for _ in 0..self.again.len() {
-            let Some(token) = self.again.pop_front() else { break };
+        for _ in 0..self.ready_queue.len() {
+            let Some(token) = self.ready_queue.pop_front() else { break };
             if let Some(socket) = self.get(token) {
-                socket.again = false;
+                socket.queued = false;
             }
             self.serve(token, registry, client, now);
         }
     }
 
-    /// Does what the client wants done with connections. What is to be looked up is handed to
-    /// `look_up`; its answer comes to [`Upstream::resolved`].
+    /// Opens, closes and writes to connections as the client asks. `look_up` returns an address that is
+    /// known, or starts a look-up whose result is passed to [`Upstream::resolved`].
     pub fn poll(
         &mut self,
         registry: &Registry,
         client: &mut Client,
-        now: Duration,
+        now: Instant,
         mut look_up: impl FnMut(&Host, u16) -> io::Result<Option<SocketAddr>>,
     ) {
-        // What fails at once may be wanted on another connection, and no event comes for it.
+        // After an immediate failure the client may want another connection, and no event comes.
         while self.poll_once(registry, client, now, &mut look_up) {}
     }
 
-    /// Returns whether there was anything to do.
+    /// Returns true if there was anything to do.
     fn poll_once(
         &mut self,
         registry: &Registry,
         client: &mut Client,
-        now: Duration,
+        now: Instant,
         look_up: &mut impl FnMut(&Host, u16) -> io::Result<Option<SocketAddr>>,
     ) -> bool {
         let mut busy = false;
@@ -173,14 +182,14 @@ impl Upstream {
         while let Some(id) = client.poll_connect() {
             busy = true;
             if self.looking_up {
-                self.nameless.push(id);
+                self.awaiting_dns.push(id);
                 continue;
             }
             match look_up(&self.url.host, self.url.port) {
                 Ok(Some(address)) => self.connect(id, vec![address], registry, client, now),
                 Ok(None) => {
                     self.looking_up = true;
-                    self.nameless.push(id);
+                    self.awaiting_dns.push(id);
                 }
                 Err(error) => {
                     client.handle_failed(id, &TransportError::Resolve(error.to_string()), now);
@@ -202,21 +211,21 @@ impl Upstream {
         busy
     }
 
-    /// The resolver's answer, for all connections that wait for it.
+    /// Takes the result of the look-up, for all connections that wait for it.
     pub fn resolved(
         &mut self,
         addresses: io::Result<Vec<SocketAddr>>,
         registry: &Registry,
         client: &mut Client,
-        now: Duration,
+        now: Instant,
     ) {
         let addresses = match addresses {
-            Ok(addresses) if addresses.is_empty() => Err("it has no address".to_owned()),
+            Ok(addresses) if addresses.is_empty() => Err("the name has no address".to_owned()),
             Ok(addresses) => Ok(alternate(&addresses)),
             Err(error) => Err(error.to_string()),
         };
         self.looking_up = false;
-        for id in std::mem::take(&mut self.nameless) {
+        for id in std::mem::take(&mut self.awaiting_dns) {
             match &addresses {
                 Ok(addresses) => self.connect(id, addresses.clone(), registry, client, now),
                 Err(why) => client.handle_failed(id, &TransportError::Resolve(why.clone()), now),
@@ -230,7 +239,7 @@ impl Upstream {
         mut addresses: Vec<SocketAddr>,
         registry: &Registry,
         client: &mut Client,
-        now: Duration,
+        now: Instant,
     ) {
         client.handle_resolved(id);
         let first = self.failed % addresses.len().max(1);
@@ -241,8 +250,8 @@ impl Upstream {
         self.attempt(id, registry, client, now);
     }
 
-    /// Tries the next address, and the one behind it where that fails at once.
-    fn attempt(&mut self, id: ConnId, registry: &Registry, client: &mut Client, now: Duration) {
+    /// Tries the next address, and the one after it if that fails at once.
+    fn attempt(&mut self, id: ConnId, registry: &Registry, client: &mut Client, now: Instant) {
         loop {
             let Some(connecting) = self.connecting.get_mut(&id) else { return };
             let Some(address) = connecting.addresses.pop_front() else {
@@ -281,19 +290,19 @@ impl Upstream {
         let entry = self.sockets.vacant_entry();
         let token = Token(MARK | (self.generation as usize) << 32 | entry.key());
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        // Requests are small and wanted now; where it cannot be set they still arrive.
+        // Requests are small and urgent. If the option cannot be set, they still arrive.
         let _ = stream.set_nodelay(true);
         entry.insert(Box::new(Socket::new(stream, self.generation, id)));
         Ok(token)
     }
 
-    /// Something may have become of a socket.
+    /// Handles an event of a socket.
     pub fn handle_event(
         &mut self,
         event: &Event,
         registry: &Registry,
         client: &mut Client,
-        now: Duration,
+        now: Instant,
     ) {
         let Some(socket) = self.get(event.token()) else { return };
         let over = event.is_error() || event.is_read_closed();
@@ -302,7 +311,7 @@ impl Upstream {
         self.serve(event.token(), registry, client, now);
     }
 
-    fn serve(&mut self, token: Token, registry: &Registry, client: &mut Client, now: Duration) {
+    fn serve(&mut self, token: Token, registry: &Registry, client: &mut Client, now: Instant) {
         let Some(socket) = self.get(token) else { return };
         let id = socket.connection;
         if !socket.connected {
@@ -323,7 +332,7 @@ impl Upstream {
                 Ok(true) => {
                     self.first_ready(token, id);
                     client.handle_connected(id, now);
-                    // What came of that is polled by the caller.
+                    // The caller polls the client afterwards.
                 }
                 Err(error) => {
                     let trouble = TransportError::Tls(error.to_string());
@@ -331,10 +340,10 @@ impl Upstream {
                 }
             }
         }
-        self.exchange(token, id, client, now);
+        self.transfer(token, id, client, now);
     }
 
-    /// Of several attempts one is first: the others are dropped.
+    /// Ends the race of attempts: the others are dropped.
     fn first_ready(&mut self, token: Token, id: ConnId) {
         if let Some(connecting) = self.connecting.remove(&id) {
             for other in connecting.attempts {
@@ -353,7 +362,7 @@ impl Upstream {
         trouble: TransportError,
         registry: &Registry,
         client: &mut Client,
-        now: Duration,
+        now: Instant,
     ) {
         self.drop_socket(token);
         if let Some(connecting) = self.connecting.get_mut(&id) {
@@ -363,8 +372,8 @@ impl Upstream {
         }
     }
 
-    /// Sends requests and hands responses to the client.
-    fn exchange(&mut self, token: Token, id: ConnId, client: &mut Client, now: Duration) {
+    /// Sends requests, and passes responses to the client.
+    fn transfer(&mut self, token: Token, id: ConnId, client: &mut Client, now: Instant) {
         let Self { sockets, inbound, .. } = self;
         let Some(socket) = sockets.get_mut(key(token)) else { return };
         if let Err(error) = socket.send() {
@@ -408,14 +417,14 @@ impl Upstream {
                 },
             }
         }
-        if !std::mem::replace(&mut socket.again, true) {
-            self.again.push_back(token);
+        if !std::mem::replace(&mut socket.queued, true) {
+            self.ready_queue.push_back(token);
         }
     }
 
-    /// The client has no use for a connection.
+    /// Closes a connection that the client does not need.
     fn close(&mut self, id: ConnId) {
-        self.nameless.retain(|&nameless| nameless != id);
+        self.awaiting_dns.retain(|&waiting| waiting != id);
         if let Some(connecting) = self.connecting.remove(&id) {
             self.failed = self.failed.wrapping_add(1);
             for token in connecting.attempts {
@@ -450,7 +459,8 @@ const fn key(token: Token) -> usize {
     token.0 & u32::MAX as usize
 }
 
-/// Addresses of the two families in turn, the resolver's first one first (RFC 8305, section 4).
+/// The addresses, alternating between the two families, beginning with the resolver's first (RFC 8305,
+/// section 4).
 fn alternate(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (mut one, mut other): (VecDeque<_>, VecDeque<_>) =
@@ -463,8 +473,9 @@ fn alternate(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     order
 }
 
-/// Mozilla's authorities, and those of `ca_file`. Certificates are always verified; there is no
-/// switch. Sessions are resumed (RFC 8446, section 2.2) from rustls's bounded memory of tickets.
+/// TLS with Mozilla's certificate authorities and those of `ca_file`. Certificates are always
+/// verified; no setting turns that off. Sessions are resumed (RFC 8446, section 2.2) from rustls's
+/// bounded store of tickets.
 fn tls_config(ca_file: Option<&Path>) -> io::Result<ClientConfig> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = ca_file {
@@ -483,7 +494,7 @@ fn tls_config(ca_file: Option<&Path>) -> io::Result<ClientConfig> {
             found += 1;
         }
         if found == 0 {
-            return Err(located("it holds no certificate".to_owned()));
+            return Err(located("contains no certificate".to_owned()));
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -500,6 +511,7 @@ fn tls_config(ca_file: Option<&Path>) -> io::Result<ClientConfig> {
 mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::TcpListener;
+    use std::time::Duration;
 
     use mio::{Events, Poll};
 
@@ -510,14 +522,14 @@ mod tests {
     use crate::places::upstream::Settings;
     use crate::places::{Question, Ticket};
 
-    const NOW: Duration = Duration::ZERO;
+    const NOW: Instant = Instant::START;
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"elements\":[]}";
 
-    /// The next events, which must come.
+    /// Waits for the next events.
     fn wait(poll: &mut Poll) -> Events {
         let mut events = Events::with_capacity(8);
         poll.poll(&mut events, Some(Duration::from_secs(10))).unwrap();
-        assert!(!events.is_empty(), "nothing happens");
+        assert!(!events.is_empty(), "no event within 10 s");
         events
     }
 
@@ -526,13 +538,14 @@ mod tests {
         client.ask(Ticket(ticket), question, 5, NOW, &mut Vec::new());
     }
 
-    /// No event comes for a connection that has failed while it was written to: what becomes of
-    /// its request is decided in the same turn.
+    /// No event follows when a connection fails during a write, so its request is retried in the same
+    /// turn.
     #[test]
     fn a_request_that_cannot_be_written_goes_elsewhere_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let mut upstream = Upstream::new(&Server { url: url.clone(), ca_file: None }).unwrap();
+        let mut upstream =
+            Upstream::new(&ProviderServer { url: url.clone(), ca_file: None }).unwrap();
         let limits = PlacesLimits::default();
         let provider = Provider::Overpass;
         let mut client = Client::new(Settings { provider, url, key: None, limits, seed: 0 });
@@ -553,13 +566,13 @@ mod tests {
             client.poll_answer(&mut Vec::new());
             if client.stats().requests == 1 && served.is_none() {
                 let mut stream = listener.accept().unwrap().0;
-                stream.read_exact(&mut [0]).unwrap(); // nobody answers before being asked
+                stream.read_exact(&mut [0]).unwrap(); // respond to a request, not to a connection
                 stream.write_all(ANSWER).unwrap();
                 served = Some(stream);
             }
         }
 
-        // A reset that has arrived, and that nobody has looked at yet.
+        // A reset that has arrived and has not been read yet.
         let served = served.unwrap();
         socket2::SockRef::from(&served).set_linger(Some(Duration::ZERO)).unwrap();
         drop(served);
@@ -567,11 +580,11 @@ mod tests {
         ask(&mut client, 2, 20.0);
         upstream.poll(poll.registry(), &mut client, NOW, look_up);
         assert_eq!(client.stats().retries, 1);
-        assert_eq!(upstream.connecting.len(), 1, "nobody makes the second connection");
+        assert_eq!(upstream.connecting.len(), 1, "a second connection is being established");
     }
 
     #[test]
-    fn families_take_turns() {
+    fn address_families_alternate() {
         let addresses: Vec<SocketAddr> =
             ["[::1]:1", "[::2]:1", "[::3]:1", "10.0.0.1:1", "10.0.0.2:1"]
                 .iter()

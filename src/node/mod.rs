@@ -1,8 +1,16 @@
-//! A node: the herd, the places and what clients are told of them. Pure.
+//! A node: the herd, the places, and the sessions of its connections. Pure.
 //!
-//! The shell owns sockets and clocks. It keeps a [`LineSession`] per connection, hands it the bytes
-//! that came and gets the bytes to send appended to a buffer; it asks [`Node::poll_answer`] for
-//! replies that had to wait, and [`Node::herd`] for what links owe and what is to be dialled.
+//! The shell owns sockets and clocks. It keeps a [`LineSession`] per connection and, in this order
+//! in each turn:
+//!
+//! 1. calls [`LineSession::handle_input`] with what was received; replies are appended to a buffer;
+//! 2. handles every [`Node::poll_event`], which names the connections that became links;
+//! 3. sends the replies;
+//! 4. passes each [`Node::poll_answer`] to the session that waits for it;
+//! 5. drives [`Node::herd`] for what links send and which neighbors are dialed.
+//!
+//! A session that has closed is reported with [`LineSession::handle_closed`]; no event and no answer
+//! names its connection afterwards.
 
 mod legacy;
 mod replies;
@@ -10,33 +18,32 @@ mod session;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use core::time::Duration;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use ring::hmac;
 
-pub use session::{Caller, LineSession, Next, Stall};
+pub use session::{Blocked, Handled, Input, LineSession, Next, PeerInfo};
 
 use crate::counters::counters;
-use crate::herd::Herd;
+use crate::herd::directory::PREFETCH_BATCH;
 use crate::herd::handshake::Nonce;
 use crate::herd::link::ConnectionId;
+use crate::herd::{Herd, LinkId};
 use crate::histogram::Histogram;
 use crate::limits::Limits;
 use crate::message_log::MessageLog;
 use crate::places::document::{Status, write_failure};
 use crate::places::{Asked, Places, Question, Ticket};
 use crate::protocol::record::Record;
-use crate::protocol::time::Nanos;
+use crate::time::{Instant, Now};
 
-/// What both clocks say, read once for all that one event brings.
-#[derive(Clone, Copy, Debug)]
-pub struct Now {
-    /// Since the node started; never goes back.
-    pub elapsed: Duration,
-    /// Nanoseconds since the epoch; may be set.
-    pub clock: Nanos,
-}
+/// Budget of one client per turn, in bytes of commands and replies; one reply may exceed it. This is
+/// enough for a pipeline of 256 IAMATs with long names or twenty of the longest WHATSATs, which is
+/// some hundreds of microseconds of work. Commands count because an empty line has no reply.
+pub const CLIENT_BYTES_PER_TURN: usize = 128 * 1024;
+
+/// Clients whose records, 128 bytes each, fit the processor's own cache: prefetching gains nothing.
+const FITS_THE_CACHE: u32 = 4096;
 
 counters! {
     /// Monotonic counters of client commands and peer handshakes since start-up.
@@ -79,13 +86,77 @@ counters! {
     }
 }
 
+/// What happened on a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The first line of an accepted connection has begun the handshake of a link.
+    HandshakeStarted {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// The connection has become a link. It no longer counts as a client's.
+    Linked {
+        /// The connection.
+        connection: ConnectionId,
+        /// The link that it carries.
+        link: LinkId,
+    },
+    /// A first line looked like a neighbor's and is not. The connection is treated as a client's.
+    NotANeighbor {
+        /// Address and port of the other end.
+        label: Box<[u8]>,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A handshake was refused by one of the two nodes.
+    HandshakeFailed {
+        /// Address and port of the other end.
+        label: Box<[u8]>,
+        /// The neighbor's name.
+        peer: Box<[u8]>,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// A handshake has succeeded for a neighbor that is linked by a connection that is preferred.
+    AlreadyLinked {
+        /// Address and port of the other end.
+        label: Box<[u8]>,
+        /// The neighbor's name.
+        peer: Box<[u8]>,
+    },
+    /// A peer has violated the protocol; its link is closed.
+    LinkFailed {
+        /// Address and port of the other end.
+        label: Box<[u8]>,
+        /// The neighbor's name.
+        peer: Box<[u8]>,
+        /// The violation.
+        reason: String,
+    },
+    /// A line of a peer exceeds the limit; its connection is closed.
+    PeerLineTooLong {
+        /// Address and port of the other end.
+        label: Box<[u8]>,
+    },
+}
+
+/// Places that a reply has waited for.
+pub struct Answer {
+    /// The connection that waits.
+    pub connection: ConnectionId,
+    /// The question.
+    pub ticket: Ticket,
+    /// The JSON document.
+    pub document: Vec<u8>,
+}
+
 /// The core of a node.
 pub struct Node {
-    /// Its part of the herd.
+    /// This node's part of the herd.
     pub herd: Herd,
-    /// Who knows what is near.
+    /// The source of places.
     pub places: Places,
-    /// The messages that are to be logged.
+    /// Messages for the log.
     pub message_log: MessageLog,
     /// Monotonic counters since start-up.
     pub counters: Counters,
@@ -94,23 +165,23 @@ pub struct Node {
     name: Box<[u8]>,
     limits: Limits,
     nonces: Nonces,
-    newcomers: Newcomers,
-    /// WHATSATs that wait for places, and the connection each belongs to.
+    new_clients: NewClientLimiter,
+    /// WHATSATs that wait for places.
     waiting: HashMap<Ticket, Waiting>,
     next_ticket: u64,
-    /// A document that has come, on its way into a session.
-    document: Vec<u8>,
+    /// At most two for each connection served since the last [`Node::poll_event`].
+    events: VecDeque<Event>,
 }
 
 impl Node {
-    /// A node around its `herd`. `seed` is random and secret: nonces come from it.
+    /// A node around its `herd`. `nonce_key` is random and secret.
     #[must_use]
     pub fn new(
         herd: Herd,
         places: Places,
         message_log: MessageLog,
         limits: Limits,
-        seed: &[u8; 32],
+        nonce_key: &[u8; 32],
     ) -> Self {
         let identity = herd.identity();
         Self {
@@ -121,70 +192,67 @@ impl Node {
             counters: Counters::default(),
             places_wait: Histogram::default(),
             limits,
-            nonces: Nonces { key: hmac::Key::new(hmac::HMAC_SHA256, seed), count: 0 },
-            newcomers: Newcomers::default(),
+            nonces: Nonces { key: hmac::Key::new(hmac::HMAC_SHA256, nonce_key), count: 0 },
+            new_clients: NewClientLimiter::default(),
             waiting: HashMap::new(),
             next_ticket: 0,
-            document: Vec::new(),
+            events: VecDeque::new(),
         }
     }
 
-    /// Its name.
+    /// The node's name.
     #[must_use]
     pub fn name(&self) -> &[u8] {
         &self.name
     }
 
-    /// What clients may ask.
+    /// The limits on clients.
     #[must_use]
     pub const fn limits(&self) -> &Limits {
         &self.limits
     }
 
-    /// A reply that had to wait: whose, and which. Its document is with the node until
-    /// [`LineSession::answer`] takes it.
-    pub fn poll_answer(&mut self, now: Duration) -> Option<(ConnectionId, Ticket)> {
+    /// The next event of a connection.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The next reply that no longer waits, for [`LineSession::handle_answer`].
+    pub fn poll_answer(&mut self, now: Instant) -> Option<Answer> {
         loop {
-            self.document.clear();
-            let ticket = self.places.poll_answer(&mut self.document)?;
+            let mut document = Vec::new();
+            let ticket = self.places.poll_answer(&mut document)?;
             if let Some(Waiting { connection, since }) = self.waiting.remove(&ticket) {
-                self.places_wait.observe(now.saturating_sub(since));
-                return Some((connection, ticket));
+                self.places_wait.observe(now.since(since));
+                return Some(Answer { connection, ticket, document });
             }
         }
     }
 
-    /// Gives up waiting for one reply: its document says that the node is stopping. To be taken
-    /// like what [`Node::poll_answer`] returns.
-    pub fn give_up(&mut self) -> Option<(ConnectionId, Ticket)> {
+    /// Gives up waiting for one reply, and returns a document that says that the node is stopping.
+    pub fn give_up(&mut self) -> Option<Answer> {
         let (&ticket, &Waiting { connection, .. }) = self.waiting.iter().next()?;
         self.cancel(ticket);
-        self.document.clear();
+        let mut document = Vec::new();
         let message = "this node is stopping; ask again, or ask another one";
-        write_failure(&mut self.document, Status::UnknownError, message);
-        Some((connection, ticket))
+        write_failure(&mut document, Status::UnknownError, message);
+        Some(Answer { connection, ticket, document })
     }
 
-    /// Whether as many WHATSATs of all connections wait as may.
+    /// Returns true if as many WHATSATs of all connections wait for places as are allowed to.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
         self.waiting.len() >= self.limits.max_pending_whatsat
     }
 
-    /// Whether connections that wait for room may go on.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        !self.is_crowded()
-    }
-
-    /// Asks for places. A document that is known at once is appended to `out`; otherwise the ticket
-    /// that comes back waits, and [`Node::poll_answer`] will name `connection` with it.
+    /// Asks for places. Appends the document to `out` if it is known at once. Otherwise returns the
+    /// ticket that [`Node::poll_answer`] will return for `connection`.
     pub fn ask(
         &mut self,
         connection: ConnectionId,
         question: Question,
         max_results: u8,
-        now: Duration,
+        now: Instant,
         out: &mut Vec<u8>,
     ) -> Option<Ticket> {
         let ticket = Ticket(self.next_ticket);
@@ -198,35 +266,45 @@ impl Node {
         }
     }
 
-    /// The document that [`Node::poll_answer`] has brought.
-    #[must_use]
-    pub fn document(&self) -> &[u8] {
-        &self.document
-    }
-
-    /// Nobody waits for the answer to `ticket` any more.
+    /// Drops the interest in the answer to `ticket`.
     pub fn cancel(&mut self, ticket: Ticket) {
         self.waiting.remove(&ticket);
         self.places.cancel(ticket);
     }
+
+    /// Returns true if prefetching records pays.
+    #[must_use]
+    pub fn prefetches(&self) -> bool {
+        self.herd.directory.len() >= FITS_THE_CACHE
+    }
+
+    /// Brings the records of `clients` into the processor's cache, [`PREFETCH_BATCH`] at a time, so
+    /// that their cache misses overlap. Changes nothing.
+    pub fn prefetch<'c>(&self, clients: impl Iterator<Item = &'c [u8]>) {
+        let mut clients = clients.peekable();
+        while clients.peek().is_some() {
+            self.herd.directory.prefetch(clients.by_ref().take(PREFETCH_BATCH));
+        }
+    }
 }
 
-/// Who waits for places, and since when.
+/// A WHATSAT that waits for places.
 struct Waiting {
     connection: ConnectionId,
-    since: Duration,
+    since: Instant,
 }
 
-/// How many clients that were not known each address has brought in this second. At most one
-/// entry per address that is connected.
+/// Limits the number of new clients that each address may add per second. Holds at most one entry
+/// per address that is connected.
 #[derive(Default)]
-struct Newcomers {
+struct NewClientLimiter {
     second: u64,
-    brought: HashMap<u64, u32>,
+    added: HashMap<u64, u32>,
 }
 
-impl Newcomers {
-    /// Whether `address` may bring the client of `record`, of at most `most` new ones a second.
+impl NewClientLimiter {
+    /// Returns true if the client of `record` is known, or `address` has added fewer than `most` new
+    /// ones in this second.
     fn admit(
         &mut self,
         herd: &Herd,
@@ -235,23 +313,24 @@ impl Newcomers {
         most: u32,
         now: &Now,
     ) -> bool {
-        if herd.directory.get(record.client, now.clock).is_some() {
+        if herd.directory.get(record.client, now.wall.nanos()).is_some() {
             return true;
         }
-        if self.second != now.elapsed.as_secs() {
-            self.second = now.elapsed.as_secs();
-            self.brought.clear();
+        let second = now.instant.uptime().as_secs();
+        if self.second != second {
+            self.second = second;
+            self.added.clear();
         }
-        let brought = self.brought.entry(address).or_default();
-        if *brought >= most {
+        let added = self.added.entry(address).or_default();
+        if *added >= most {
             return false;
         }
-        *brought += 1;
+        *added += 1;
         true
     }
 }
 
-/// Numbers used once: an HMAC of a counter under a random key is not to be told from random.
+/// Numbers used once: an HMAC of a counter under a random key is indistinguishable from random.
 struct Nonces {
     key: hmac::Key,
     count: u64,

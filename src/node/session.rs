@@ -1,568 +1,408 @@
-//! One connection: what it is, what came in, what is owed.
+//! One connection of the line protocol: its role, its input, and the replies it is owed.
 
+mod commands;
+mod peer;
+
+use super::CLIENT_BYTES_PER_TURN;
 use super::replies::Replies;
-use super::{Node, Now, legacy};
+use super::{Answer, Event, Node, legacy};
 use crate::herd::LinkId;
-use crate::herd::directory::{AHEAD, MAX_RECORD, Offer};
-use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress, Transport};
+use crate::herd::directory::{MAX_RECORD, PREFETCH_BATCH};
+use crate::herd::handshake::{Handshake, MAX_HANDSHAKE_LINE, Transport};
 use crate::herd::link::ConnectionId;
-use crate::limits::CLIENT_BYTES_PER_TURN;
-use crate::places::geo::Point;
-use crate::places::{Question, Ticket};
-use crate::protocol::command::{Command, Iamat, Whatsat, client_of, is_http_request_line};
+use crate::protocol::command::client_of;
 use crate::protocol::framing::{Framed, Framing};
-use crate::protocol::record::Record;
-use crate::protocol::reply::{TOO_MANY_CONNECTIONS, push_overlong, push_unknown};
-use crate::protocol::{next_field, trim};
+use crate::protocol::next_field;
+use crate::protocol::reply::TOO_MANY_CONNECTIONS;
+use crate::time::{Instant, Now};
 
-/// Clients whose records, 128 bytes each, fit the processor's own cache: no need to look ahead.
-const FITS_THE_CACHE: u32 = 4096;
-
-/// How the first line of a peer begins.
+/// The first bytes of a peer's first line.
 const HELLO: &[u8] = b"HERD ";
 
-/// What is next for a connection.
+/// The input of a session.
+#[derive(Clone, Copy)]
+pub struct Input<'i> {
+    /// What was not consumed before, and what came after it.
+    pub bytes: &'i [u8],
+    /// The peer has half-closed the connection: nothing comes after `bytes`.
+    pub ended: bool,
+    /// Bytes of earlier replies that the socket has not taken yet.
+    pub unsent: usize,
+}
+
+/// What a session did with its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handled {
+    /// Bytes consumed. The rest is offered again, in front of what comes after it.
+    pub consumed: usize,
+    /// What the session needs next.
+    pub next: Next,
+}
+
+/// What a session needs before it can go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Bring more bytes.
-    Read,
-    /// Not now. Call again with what was not consumed: in the next turn if the session is not full,
-    /// for then it has only been given its share of this one; otherwise when output has left or an
-    /// answer has come.
-    Wait,
-    /// The client has ended its side: close when everything owed is answered and sent.
-    Finish,
-    /// The node ends the connection: send what is owed, shut down the sending side, drain, close.
-    HangUp,
+    /// More input.
+    NeedInput,
+    /// Another turn: it has used up its share of this one.
+    Yielded,
+    /// Something that has to happen first. The connection is not read meanwhile.
+    Blocked(Blocked),
+    /// The peer has half-closed and every reply is complete: close once all is sent.
+    CloseWhenFlushed,
+    /// The node ends the connection: send what is left, shut down the sending side, drain, close.
+    ShutdownWhenFlushed,
 }
 
-/// Why a client is not read from for a while.
+/// What a blocked session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stall {
-    /// It is owed too many bytes.
+pub enum Blocked {
+    /// The socket to take what is to be sent.
     Output,
-    /// Too many WHATSATs wait for places, its own or those of all.
-    Whatsats,
+    /// The places of a WHATSAT of this connection.
+    Places,
+    /// Fewer WHATSATs of all connections to wait for places.
+    Crowded,
+    /// The next event of a subscription.
+    Events,
 }
 
-/// Who has opened a connection.
+/// What the shell knows about the other end of an accepted connection.
 #[derive(Default)]
-pub struct Caller {
-    /// Their address and port, for the log.
+pub struct PeerInfo {
+    /// Address and port, for the log.
     pub label: Box<[u8]>,
-    /// A number that stands for their address, the same for all their connections.
-    pub address: u64,
-    /// What the shell knows of the connection.
+    /// A number derived from the address, the same for all its connections.
+    pub address_key: u64,
+    /// How the bytes travel.
     pub transport: Transport,
-    /// The link to a seed-compatible neighbour at that address.
-    pub seed: Option<LinkId>,
-    /// There is no room for another client: it is heard only to find out whether it is a peer.
+    /// The link to a seed-compatible neighbor at this address.
+    pub legacy: Option<LinkId>,
+    /// The limit on connections is reached: the connection is kept only until its first line shows
+    /// whether it is a peer's.
     pub over_limit: bool,
 }
 
-/// The state machine of one connection. Its role is fixed by the first line: a client never
-/// becomes a peer later, and a link never serves a client.
+/// The state machine of one connection.
+///
+/// The first line fixes the role: a client never becomes a peer later, and a link never serves
+/// IAMAT or WHATSAT. The shell calls [`LineSession::handle_input`] whenever input has arrived or the
+/// reason of the last [`Next`] has gone, [`LineSession::handle_answer`] for each answer of
+/// [`Node::poll_answer`] that names this connection, and [`LineSession::handle_closed`] last.
 pub struct LineSession {
     id: ConnectionId,
-    /// The other end's address, for the log.
     label: Box<[u8]>,
-    /// See [`Caller::address`].
-    address: u64,
-    /// See [`Caller::over_limit`].
+    address_key: u64,
     over_limit: bool,
     framing: Framing,
     role: Role,
     replies: Replies,
-    /// The next command is a WHATSAT, and too many wait already in all.
-    starved: bool,
-    ending: Option<Next>,
+    /// The next command is a WHATSAT, and too many wait in all.
+    crowded: bool,
+    ending: Option<Ending>,
 }
 
 enum Role {
-    /// Nobody has spoken yet. The link is that of [`Caller::seed`].
+    /// No line received yet: a client or a neighbor. The link is [`PeerInfo::legacy`].
     New(Transport, Option<LinkId>),
     Client,
-    Shaking(Box<Handshake>),
+    Handshaking(Box<Handshake>),
     Linked(LinkId),
-    /// A client at the address of a seed-compatible neighbour: its bare AT lines are taken.
-    SeedServer(LinkId),
-    /// This node dialled a seed-compatible neighbour: what it says is not listened to.
-    SeedLink(LinkId),
+    /// Accepted from the address of a seed-compatible neighbor: bare AT lines are taken, everything
+    /// else is a client's.
+    LegacyPeer(LinkId),
+    /// Dialed to a seed-compatible neighbor: what it sends is ignored.
+    LegacyLink(LinkId),
+}
+
+/// Why nothing more is executed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// The peer has half-closed.
+    Close,
+    /// The node ends the connection.
+    Shutdown,
 }
 
 impl LineSession {
-    /// A connection that somebody else opened.
+    /// A session for an accepted connection.
     #[must_use]
-    pub fn accepted(node: &Node, id: ConnectionId, caller: Caller) -> Self {
-        let role = Role::New(caller.transport, caller.seed);
-        let max_line = node.limits.max_line.max(MAX_HANDSHAKE_LINE);
-        let mut session = Self::new(id, caller.label, max_line, role);
-        session.address = caller.address;
-        session.over_limit = caller.over_limit;
+    pub fn accepted(id: ConnectionId, peer: PeerInfo) -> Self {
+        let role = Role::New(peer.transport, peer.legacy);
+        let mut session = Self::new(id, peer.label, MAX_HANDSHAKE_LINE, role);
+        session.address_key = peer.address_key;
+        session.over_limit = peer.over_limit;
         session
     }
 
-    /// A connection that this node dialled for `link`, and that stands. Appends what to send.
+    /// A session for a connection that this node dialed for `link`. Appends the first line to send.
     #[must_use]
-    pub fn dialled(
+    pub fn dialed(
         node: &mut Node,
         id: ConnectionId,
         label: Box<[u8]>,
         link: LinkId,
         transport: Transport,
-        now: &Now,
+        now: Instant,
         out: &mut Vec<u8>,
     ) -> Self {
-        let (peer, seed) = {
+        let (peer, legacy) = {
             let link = &node.herd.links()[link];
             (link.peer, link.seed_compatible)
         };
-        if seed {
-            node.herd.established(id, peer, 0, true, now.elapsed);
-            return Self::new(id, label, MAX_RECORD, Role::SeedLink(link));
+        if legacy {
+            node.herd.established(id, peer, 0, true, now.uptime());
+            node.events.push_back(Event::Linked { connection: id, link });
+            return Self::new(id, label, MAX_RECORD, Role::LegacyLink(link));
         }
         let nonce = node.nonces.next();
-        let shaking = Handshake::dial(node.herd.identity(), peer, &nonce, transport, out);
-        Self::new(id, label, MAX_HANDSHAKE_LINE, Role::Shaking(Box::new(shaking)))
+        let handshake = Handshake::dial(node.herd.identity(), peer, &nonce, transport, out);
+        Self::new(id, label, MAX_HANDSHAKE_LINE, Role::Handshaking(Box::new(handshake)))
     }
 
     fn new(id: ConnectionId, label: Box<[u8]>, max_line: usize, role: Role) -> Self {
         Self {
             id,
             label,
-            address: 0,
+            address_key: 0,
             over_limit: false,
             framing: Framing::new(max_line),
             role,
             replies: Replies::default(),
-            starved: false,
+            crowded: false,
             ending: None,
         }
     }
 
-    /// The other end has shown a certificate for these nodes.
-    pub fn certify(&mut self, names: Vec<Vec<u8>>) {
+    /// Sets the node names that the peer's certificate is valid for. Has no effect after the first
+    /// line.
+    pub fn set_certified(&mut self, names: Vec<Vec<u8>>) {
         if let Role::New(transport, _) = &mut self.role {
             transport.certified = Some(names);
         }
     }
 
-    /// The other end's address.
+    /// Address and port of the other end, for the log.
     #[must_use]
     pub fn label(&self) -> &[u8] {
         &self.label
     }
 
-    /// The link that runs on this connection.
+    /// The link that this connection carries.
     #[must_use]
     pub const fn link(&self) -> Option<LinkId> {
         match self.role {
-            Role::Linked(link) | Role::SeedLink(link) => Some(link),
+            Role::Linked(link) | Role::LegacyLink(link) => Some(link),
             _ => None,
         }
     }
 
-    /// Whether it is known to be a client's. One from the address of a seed-compatible neighbour may
-    /// be that neighbour's.
+    /// Returns true once the first line has shown that this is a client. A connection from the
+    /// address of a seed-compatible neighbor may be that neighbor's.
     #[must_use]
     pub const fn is_client(&self) -> bool {
         matches!(self.role, Role::Client)
     }
 
-    /// Whether a handshake is under way.
+    /// Returns true while the handshake of a link is under way.
     #[must_use]
-    pub const fn is_shaking(&self) -> bool {
-        matches!(self.role, Role::Shaking(_))
+    pub const fn is_handshaking(&self) -> bool {
+        matches!(self.role, Role::Handshaking(_))
     }
 
-    /// The link that this node dialled and that is not there yet.
+    /// The link that this node is establishing on a connection that it dialed.
     #[must_use]
-    pub fn dialling(&self, node: &Node) -> Option<LinkId> {
+    pub fn dialing(&self, node: &Node) -> Option<LinkId> {
         match &self.role {
-            Role::Shaking(shaking) if shaking.dialled() => node.herd.link_to(shaking.peer()),
+            Role::Handshaking(handshake) if handshake.dialled() => {
+                node.herd.link_to(handshake.peer())
+            }
             _ => None,
         }
     }
 
-    /// Whether replies wait for places.
+    /// Returns true while replies wait for places.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
         self.replies.waiting() > 0
     }
 
-    /// Takes `input`: what was not consumed before and what came after it. With `end`, nothing
-    /// comes after it. Appends replies to `out`. Returns how much was consumed.
-    pub fn receive(
+    /// The client of the first line of `input`, if it is a command that looks one up. The shell
+    /// prefetches the records of all ready connections together.
+    #[must_use]
+    pub fn first_client<'i>(&self, input: &'i [u8]) -> Option<&'i [u8]> {
+        match self.role {
+            Role::Client => client_of(&input[..memchr::memchr(b'\n', input)?]),
+            _ => None,
+        }
+    }
+
+    /// Executes the lines of `input` and appends replies to `out`.
+    ///
+    /// One function serves whole reads, single bytes and back-pressure: what is not consumed is
+    /// offered again. A call ends when the input is used up, the session has had its share of the
+    /// turn, or it is blocked.
+    pub fn handle_input(
         &mut self,
         node: &mut Node,
-        input: &[u8],
-        end: bool,
+        input: Input<'_>,
         now: &Now,
         out: &mut Vec<u8>,
-    ) -> (usize, Next) {
-        let mut at = 0;
-        let mut touched = 0;
+    ) -> Handled {
         let share = match self.role {
-            // Who has only just come is heard at once, whatever others ask, but one line.
+            // A new connection is served at once whatever others ask, but for one line only.
             Role::New(..) => 1,
-            Role::Client | Role::SeedServer(_) => CLIENT_BYTES_PER_TURN,
-            Role::Shaking(_) | Role::Linked(_) | Role::SeedLink(_) => usize::MAX,
+            Role::Client | Role::LegacyPeer(_) => CLIENT_BYTES_PER_TURN,
+            Role::Handshaking(_) | Role::Linked(_) | Role::LegacyLink(_) => usize::MAX,
         };
-        let share = share.saturating_add(out.len() + self.replies.held());
+        let (start, held) = (out.len(), self.replies.held());
+        let (mut at, mut prefetched) = (0, 0);
         loop {
+            let rest = &input.bytes[at..];
             if let Some(ending) = self.ending {
-                return (input.len(), ending); // nothing more is executed
+                return Handled { consumed: input.bytes.len(), next: self.next_of(ending) };
             }
-            let had_its_share = at < input.len() && at + out.len() + self.replies.held() >= share;
-            if had_its_share || self.is_full(node, out.len()) {
-                return (at, Next::Wait);
+            let produced = out.len() - start;
+            if let Some(blocked) = self.blocked(node, input.unsent + produced) {
+                return Handled { consumed: at, next: Next::Blocked(blocked) };
             }
-            if at >= touched {
-                touched = at + touch(node, &input[at..]);
+            if !rest.is_empty() && at + produced + self.replies.held() - held >= share {
+                return Handled { consumed: at, next: Next::Yielded };
             }
-            // A client's last line needs no LF. A link that breaks within a line must not have half
-            // a record believed.
-            let is_link = matches!(self.role, Role::Shaking(_) | Role::Linked(_));
-            let last = end && !is_link;
-            let framed = self.framing.next(&input[at..], last);
-            match self.for_a_client(node, framed, &input[at..]) {
-                Framed::Line(line, _) if self.starves(node, line) => return (at, Next::Wait),
+            if at >= prefetched {
+                prefetched = at + prefetch(node, rest);
+            }
+            if matches!(self.role, Role::New(..)) {
+                self.framing.set_max_line(first_line_limit(node, rest));
+            }
+            // A client's last line needs no LF. On a link, half a record must not be believed.
+            let is_link = matches!(self.role, Role::Handshaking(_) | Role::Linked(_));
+            match self.framing.next(rest, input.ended && !is_link) {
+                Framed::Line(line, _) if self.is_crowded_by(node, line) => {
+                    return Handled { consumed: at, next: Next::Blocked(Blocked::Crowded) };
+                }
                 Framed::Line(line, taken) => {
                     at += taken;
-                    self.line(node, line, now, out);
+                    self.on_line(node, line, now, out);
                 }
-                Framed::Overlong(_) if self.is_on_probation() => self.refuse(out),
-                Framed::Overlong(line) => {
-                    self.overlong(node, line, out);
-                    self.ending = Some(Next::HangUp);
-                }
-                Framed::Partial if end && self.is_on_probation() => self.refuse(out),
-                Framed::Partial if end => self.ending = Some(Next::Finish),
-                Framed::Partial => return (at, Next::Read),
+                Framed::Overlong(line) => self.on_overlong(node, line, out),
+                Framed::Partial if input.ended && self.is_on_probation() => self.refuse(out),
+                Framed::Partial if input.ended => self.ending = Some(Ending::Close),
+                Framed::Partial => return Handled { consumed: at, next: Next::NeedInput },
             }
         }
     }
 
-    /// Whether it is one connection too many and has not said that it is a peer's.
+    /// Completes the reply that waits for `answer` and appends to `out` what can be sent now.
+    pub fn handle_answer(&mut self, node: &mut Node, answer: &Answer, out: &mut Vec<u8>) {
+        if let Some(reply) = self.replies.complete(answer.ticket, &answer.document) {
+            node.message_log.line(&[&self.label, b" > ", reply]);
+        }
+        self.replies.release(out);
+    }
+
+    /// Releases what the session holds in `node`, after its connection has closed.
+    pub fn handle_closed(&mut self, node: &mut Node, now: Instant) {
+        for ticket in self.replies.cancel() {
+            node.cancel(ticket);
+        }
+        match &self.role {
+            Role::Linked(link) | Role::LegacyLink(link) => {
+                node.herd.closed(*link, self.id, now.uptime());
+            }
+            _ => {
+                if let Some(link) = self.dialing(node) {
+                    node.herd.dial_failed(link, now.uptime());
+                }
+            }
+        }
+    }
+
+    /// Ends the session in good order: nothing more is executed, and
+    /// [`LineSession::handle_input`] returns [`Next::ShutdownWhenFlushed`] once every reply is
+    /// complete. A connection on probation is told that it is refused.
+    pub fn begin_shutdown(&mut self, out: &mut Vec<u8>) {
+        if self.ending.is_none() && self.is_on_probation() {
+            return self.refuse(out);
+        }
+        self.ending = Some(Ending::Shutdown);
+    }
+
+    /// What comes next when nothing more is executed.
+    fn next_of(&self, ending: Ending) -> Next {
+        match ending {
+            _ if self.is_waiting() => Next::Blocked(Blocked::Places),
+            Ending::Close => Next::CloseWhenFlushed,
+            Ending::Shutdown => Next::ShutdownWhenFlushed,
+        }
+    }
+
+    /// Why the connection is not read now, with `unsent` bytes on their way to the socket.
+    ///
+    /// Never on a link: a peer's lines have no replies, and two peers that both stopped reading
+    /// because of unsent output would wait for each other.
+    fn blocked(&self, node: &Node, unsent: usize) -> Option<Blocked> {
+        if self.link().is_some() {
+            None
+        } else if unsent + self.replies.held() >= node.limits.max_output_buffer {
+            Some(Blocked::Output)
+        } else if self.replies.waiting() >= node.limits.max_pending_whatsat_per_connection {
+            Some(Blocked::Places)
+        } else if self.crowded && node.is_crowded() {
+            Some(Blocked::Crowded)
+        } else {
+            None
+        }
+    }
+
+    /// Notes whether `line` is a WHATSAT for which there is no room. Other commands need none.
+    fn is_crowded_by(&mut self, node: &Node, line: &[u8]) -> bool {
+        self.crowded = node.is_crowded()
+            && self.link().is_none()
+            && next_field(line).is_some_and(|(word, _)| word == b"WHATSAT");
+        self.crowded
+    }
+
+    /// Returns true for a connection over the limit that has not shown that it is a peer's.
     const fn is_on_probation(&self) -> bool {
         self.over_limit && matches!(self.role, Role::New(..))
     }
 
     fn refuse(&mut self, out: &mut Vec<u8>) {
         out.extend_from_slice(TOO_MANY_CONNECTIONS);
-        self.ending = Some(Next::HangUp);
+        self.ending = Some(Ending::Shutdown);
     }
 
-    /// A first line may be longer than a client's if it is a peer's: then it begins with `HERD`.
-    fn for_a_client<'i>(&self, node: &Node, framed: Framed<'i>, input: &'i [u8]) -> Framed<'i> {
-        if !matches!(self.role, Role::New(..)) || input.starts_with(HELLO) {
-            return framed;
-        }
-        match framed {
-            Framed::Line(line, _) if line.len() > node.limits.max_line => Framed::Overlong(line),
-            Framed::Partial if input.len() > node.limits.max_line => Framed::Overlong(input),
-            other => other,
-        }
-    }
-
-    /// Whether enough is owed for now. `out` are the bytes of replies not taken by the socket.
-    ///
-    /// Never for a link: what a peer says has no replies, and two peers that both stopped reading
-    /// because they owe each other much would wait for each other.
-    #[must_use]
-    pub fn is_full(&self, node: &Node, out: usize) -> bool {
-        self.stall(node, out).is_some()
-    }
-
-    /// As [`LineSession::is_full`], with the reason.
-    #[must_use]
-    pub fn stall(&self, node: &Node, out: usize) -> Option<Stall> {
-        if self.link().is_some() {
-            None
-        } else if out + self.replies.held() >= node.limits.max_output_buffer {
-            Some(Stall::Output)
-        } else if self.replies.waiting() >= node.limits.max_pending_whatsat_per_connection
-            || self.is_starved(node)
-        {
-            Some(Stall::Whatsats)
-        } else {
-            None
-        }
-    }
-
-    /// Whether a WHATSAT of this connection waits to be asked until fewer of all connections wait.
-    #[must_use]
-    pub fn is_starved(&self, node: &Node) -> bool {
-        self.starved && node.is_crowded()
-    }
-
-    /// Whether `line` is a WHATSAT for which there is no room now. Other commands need none.
-    fn starves(&mut self, node: &Node, line: &[u8]) -> bool {
-        self.starved = node.is_crowded()
-            && self.link().is_none()
-            && next_field(line).is_some_and(|(word, _)| word == b"WHATSAT");
-        self.starved
-    }
-
-    /// The node ends the connection: nothing more is executed, what is owed is still sent.
-    pub fn hang_up(&mut self) {
-        self.ending = Some(Next::HangUp);
-    }
-
-    fn line(&mut self, node: &mut Node, line: &[u8], now: &Now, out: &mut Vec<u8>) {
-        match &mut self.role {
-            Role::New(..) => self.first_line(node, line, now, out),
-            Role::Client => self.command(node, line, now, out),
-            Role::Linked(link) => {
-                let Node { herd, message_log, .. } = node;
-                if let Err(why) =
-                    herd.receive(*link, self.id, line, now.elapsed, now.clock, message_log)
-                {
-                    node.counters.link_errors += 1;
-                    let name = herd.peer_name(*link).escape_ascii();
-                    log::warn!("{name} ({}): {why}; the link is closed", self.label.escape_ascii());
-                    self.ending = Some(Next::HangUp);
-                }
-            }
-            Role::SeedLink(_) => {}
-            Role::SeedServer(link) => {
-                let link = *link;
+    fn on_line(&mut self, node: &mut Node, line: &[u8], now: &Now, out: &mut Vec<u8>) {
+        match self.role {
+            Role::Client => self.on_command(node, line, now, out),
+            Role::Linked(link) => self.on_link_line(node, link, line, now),
+            Role::New(..) => self.on_first_line(node, line, now, out),
+            Role::Handshaking(_) => self.on_handshake_line(node, line, now, out),
+            Role::LegacyLink(_) => {}
+            Role::LegacyPeer(link) => {
                 if !legacy::take_record(node, link, line, now) {
-                    self.command(node, line, now, out);
-                }
-            }
-            Role::Shaking(shaking) => {
-                let progress = shaking.receive(node.herd.identity(), line, out);
-                self.shaken(node, progress, now);
-            }
-        }
-    }
-
-    fn first_line(&mut self, node: &mut Node, line: &[u8], now: &Now, out: &mut Vec<u8>) {
-        let Role::New(transport, seed) = std::mem::replace(&mut self.role, Role::Client) else {
-            return;
-        };
-        self.framing.set_max_line(node.limits.max_line);
-        if line.starts_with(HELLO) {
-            let nonce = node.nonces.next();
-            match Handshake::accept(node.herd.identity(), line, &nonce, transport, out) {
-                Accepted::Peer(shaking, progress) => {
-                    self.role = Role::Shaking(shaking);
-                    self.framing.set_max_line(MAX_HANDSHAKE_LINE);
-                    return self.shaken(node, progress, now);
-                }
-                Accepted::Client(Some(why)) => {
-                    node.counters.handshakes_refused += 1;
-                    log::warn!("{}: {why}; it is treated as a client", self.label.escape_ascii());
-                }
-                Accepted::Client(None) => {}
-            }
-            if line.len() > node.limits.max_line && !self.over_limit {
-                self.overlong(node, line, out);
-                self.ending = Some(Next::HangUp);
-                return;
-            }
-        }
-        if self.over_limit {
-            return self.refuse(out);
-        }
-        if is_http_request_line(line) {
-            node.counters.http_requests += 1;
-            self.unknown(node, line, out);
-            self.ending = Some(Next::HangUp);
-            return;
-        }
-        if let Some(link) = seed {
-            self.role = Role::SeedServer(link);
-        }
-        self.line(node, line, now, out);
-    }
-
-    fn shaken(&mut self, node: &mut Node, progress: Progress, now: &Now) {
-        let Role::Shaking(shaking) = &self.role else { return };
-        let (peer, dialled) = (shaking.peer(), shaking.dialled());
-        match progress {
-            Progress::Waiting => {}
-            Progress::Established { peer, boot } => {
-                let link = node.herd.established(self.id, peer, boot, dialled, now.elapsed);
-                let name = node.herd.identity().name(peer).escape_ascii();
-                if let Some(link) = link {
-                    let name = name.to_string();
-                    node.message_log.line(&[&self.label, b" linked with ", name.as_bytes()]);
-                    self.role = Role::Linked(link);
-                    // Not what this node allows its clients: another may allow its own more.
-                    self.framing.set_max_line(MAX_RECORD);
-                } else {
-                    log::debug!("{}: {name} is linked already", self.label.escape_ascii());
-                    self.ending = Some(Next::HangUp);
-                }
-            }
-            Progress::Refused(why) => {
-                node.counters.handshakes_refused += 1;
-                let name = node.herd.identity().name(peer).escape_ascii();
-                log::warn!("{} is not linked ({}): {why}", name, self.label.escape_ascii());
-                self.ending = Some(Next::HangUp);
-            }
-        }
-    }
-
-    fn command(&mut self, node: &mut Node, line: &[u8], now: &Now, out: &mut Vec<u8>) {
-        match Command::parse(line) {
-            Command::Iamat(iamat) => self.iamat(node, line, &iamat, now, out),
-            Command::Whatsat(whatsat) => self.whatsat(node, line, &whatsat, now, out),
-            Command::Unknown => self.unknown(node, line, out),
-        }
-    }
-
-    fn iamat(
-        &mut self,
-        node: &mut Node,
-        line: &[u8],
-        iamat: &Iamat<'_>,
-        now: &Now,
-        out: &mut Vec<u8>,
-    ) {
-        let reply = self.replies.sink(out);
-        let start = reply.len();
-        Record::emit(reply, &node.name, iamat, now.clock);
-        let record = Record::emitted(&reply[start..], &node.name, iamat, now.clock);
-        let newcomer_refused = node.limits.new_clients_per_second_per_address.is_some_and(|most| {
-            !node.newcomers.admit(&node.herd, &record, self.address, most, now)
-        });
-        let offer = if newcomer_refused { Offer::Full } else { node.herd.hear(&record, now.clock) };
-        let counters = &mut node.counters;
-        counters.iamat += 1;
-        let (count, note): (_, &[u8]) = match offer {
-            Offer::News(_) => (&mut counters.iamat_stored, b""),
-            Offer::Repeat => (&mut counters.iamat_repeat, b" (repeat, not stored)"),
-            Offer::Stale => (&mut counters.iamat_stale, b" (stale, not stored)"),
-            Offer::Full if newcomer_refused => {
-                (&mut counters.newcomers_refused, b" (over a limit on clients, not stored)")
-            }
-            Offer::Full => {
-                (&mut counters.iamat_over_cap, b" (over a limit on clients, not stored)")
-            }
-            Offer::Expired => (&mut counters.iamat_expired, b" (expired, not stored)"),
-        };
-        *count += 1;
-        if node.message_log.enabled() {
-            node.message_log.line(&[&self.label, b" < ", trim(line)]);
-            node.message_log.line(&[&self.label, b" > ", record.line, note]);
-        }
-        reply.push(b'\n');
-        let length = reply.len() - start;
-        self.replies.appended(length);
-    }
-
-    fn whatsat(
-        &mut self,
-        node: &mut Node,
-        line: &[u8],
-        whatsat: &Whatsat<'_>,
-        now: &Now,
-        out: &mut Vec<u8>,
-    ) {
-        let Some(held) = node.herd.directory.get(whatsat.client, now.clock) else {
-            return self.unknown(node, line, out);
-        };
-        let Some(location) = Record::parse(held).and_then(|record| record.location()) else {
-            return self.unknown(node, line, out);
-        };
-        node.counters.whatsat += 1;
-        node.message_log.line(&[&self.label, b" < ", trim(line)]);
-        let center = Point { lat: location.latitude(), lng: location.longitude() };
-        let question = Question { center, radius_m: whatsat.radius_m };
-        let reply = self.replies.sink(out);
-        let start = reply.len();
-        reply.extend_from_slice(held);
-        reply.push(b'\n');
-        match node.ask(self.id, question, whatsat.max_results, now.elapsed, reply) {
-            None => {
-                reply.extend_from_slice(b"\n\n");
-                let length = reply.len() - start;
-                if node.message_log.enabled() {
-                    node.message_log.line(&[&self.label, b" > ", &reply[start..]]);
-                }
-                self.replies.appended(length);
-            }
-            Some(ticket) => {
-                let at_line = reply.split_off(start);
-                self.replies.wait(ticket, at_line);
-            }
-        }
-    }
-
-    fn unknown(&mut self, node: &mut Node, line: &[u8], out: &mut Vec<u8>) {
-        let line = trim(line);
-        if line.is_empty() {
-            return;
-        }
-        node.counters.unknown += 1;
-        let reply = self.replies.sink(out);
-        push_unknown(reply, line);
-        self.replies.appended(line.len() + 3);
-        node.message_log.line(&[&self.label, b" < ", line]);
-        node.message_log.line(&[&self.label, b" > ? ", line]);
-    }
-
-    fn overlong(&mut self, node: &mut Node, line: &[u8], out: &mut Vec<u8>) {
-        node.counters.overlong += 1;
-        if matches!(self.role, Role::New(..) | Role::Client | Role::SeedServer(_)) {
-            let reply = self.replies.sink(out);
-            let start = reply.len();
-            push_overlong(reply, line);
-            node.message_log.line(&[
-                &self.label,
-                b" < ",
-                &line[..line.len().min(64)],
-                b"... (too long)",
-            ]);
-            node.message_log.line(&[&self.label, b" > ", trim(&reply[start..])]);
-            let length = reply.len() - start;
-            self.replies.appended(length);
-        } else {
-            let counters = &mut node.counters;
-            match self.role {
-                Role::Shaking(_) => counters.handshakes_refused += 1,
-                _ => counters.link_errors += 1,
-            }
-            log::warn!("{}: a line of a peer is too long; closed", self.label.escape_ascii());
-        }
-    }
-
-    /// The document for `ticket` has come, see [`Node::poll_answer`]. Appends to `out` what may
-    /// leave now.
-    pub fn answer(&mut self, node: &mut Node, ticket: Ticket, out: &mut Vec<u8>) {
-        if let Some(reply) = self.replies.complete(ticket, &node.document) {
-            node.message_log.line(&[&self.label, b" > ", reply]);
-        }
-        self.replies.release(out);
-    }
-
-    /// The connection is gone: nobody waits for its answers any more, and its link is down.
-    pub fn close(&mut self, node: &mut Node, now: &Now) {
-        for ticket in self.replies.cancel() {
-            node.cancel(ticket);
-        }
-        match &self.role {
-            Role::Linked(link) | Role::SeedLink(link) => {
-                node.herd.closed(*link, self.id, now.elapsed);
-            }
-            _ => {
-                if let Some(link) = self.dialling(node) {
-                    node.herd.dial_failed(link, now.elapsed);
+                    self.on_command(node, line, now, out);
                 }
             }
         }
     }
 }
 
-/// Has the directory look ahead at the clients of the next lines of `input`, if there are several.
-/// Returns how many bytes these lines are.
-fn touch(node: &Node, input: &[u8]) -> usize {
-    let directory = &node.herd.directory;
+/// Longest first line: a peer's begins with `HERD` and may be longer than a client's.
+fn first_line_limit(node: &Node, input: &[u8]) -> usize {
+    if input.starts_with(HELLO) {
+        node.limits.max_line.max(MAX_HANDSHAKE_LINE)
+    } else {
+        node.limits.max_line
+    }
+}
+
+/// Prefetches the records of the next lines of `input` if there are several. Returns the length of
+/// these lines.
+fn prefetch(node: &Node, input: &[u8]) -> usize {
     let is_one = || memchr::memchr(b'\n', input).is_none_or(|at| at + 1 == input.len());
-    if directory.len() < FITS_THE_CACHE || is_one() {
+    if !node.prefetches() || is_one() {
         return input.len();
     }
     let mut end = 0;
@@ -571,6 +411,6 @@ fn touch(node: &Node, input: &[u8]) -> usize {
         end = at + 1;
         line
     });
-    directory.touch(lines.take(AHEAD).filter_map(client_of));
+    node.herd.directory.prefetch(lines.take(PREFETCH_BATCH).filter_map(client_of));
     if end == 0 { input.len() } else { end }
 }

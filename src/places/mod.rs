@@ -12,12 +12,12 @@ pub mod providers;
 mod question;
 pub mod upstream;
 
-use core::time::Duration;
-
 use offline::Offline;
 pub use question::Question;
 use upstream::Client;
 pub use upstream::{Asked, Ticket};
+
+use crate::time::Instant;
 
 /// The configured source of places.
 pub enum Places {
@@ -35,7 +35,7 @@ impl Places {
         ticket: Ticket,
         question: Question,
         max_results: u8,
-        now: Duration,
+        now: Instant,
         out: &mut Vec<u8>,
     ) -> Asked {
         match self {

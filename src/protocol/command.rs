@@ -1,4 +1,4 @@
-//! What a client asks.
+//! Commands of clients: IAMAT and WHATSAT.
 
 use core::cmp::Ordering;
 
@@ -7,49 +7,49 @@ use super::location::Location;
 use super::time::{Nanos, parse_time};
 use super::{fields, is_space, next_field};
 
-/// The largest radius of a WHATSAT, in kilometres.
+/// Maximum radius of a WHATSAT in kilometers.
 pub const MAX_RADIUS_KM: u64 = 50;
 
-/// The largest bound on results of a WHATSAT.
+/// Maximum number of results that a WHATSAT may request.
 pub const MAX_RESULTS: u8 = 20;
 
-/// One line of a client, parsed. Everything borrowed is the client's own bytes.
+/// A parsed line of a client. Borrowed fields are views of the line.
 #[derive(Clone, Copy, Debug)]
 pub enum Command<'a> {
-    /// The client says where it is.
+    /// A location report of a client.
     Iamat(Iamat<'a>),
-    /// Somebody asks what is near a client.
+    /// A query for the location of a client and the places near it.
     Whatsat(Whatsat<'a>),
-    /// Anything else.
+    /// Any other line.
     Unknown,
 }
 
-/// `IAMAT <client> <location> <time>`, valid.
+/// A valid `IAMAT <client> <location> <time>`.
 #[derive(Clone, Copy, Debug)]
 pub struct Iamat<'a> {
-    /// The client's name: any non-empty run of bytes without white space.
+    /// Client name: a non-empty sequence of bytes without white space.
     pub client: &'a [u8],
-    /// The location as the client wrote it.
+    /// Location, verbatim.
     pub location: &'a [u8],
-    /// The time as the client wrote it.
+    /// Time, verbatim.
     pub time: &'a [u8],
     /// `time` in nanoseconds since the epoch.
     pub time_nanos: Nanos,
 }
 
-/// `WHATSAT <client> <radius_km> <max_results>`, valid but for the client being known.
+/// A valid `WHATSAT <client> <radius_km> <max_results>`. The client may be unknown.
 #[derive(Clone, Copy, Debug)]
 pub struct Whatsat<'a> {
-    /// Whose surroundings.
+    /// Client name.
     pub client: &'a [u8],
-    /// Metres, 0..=50,000: the client's kilometres, with the point moved in its digits.
+    /// Radius in meters, 0..=50,000, converted from kilometers by shifting the decimal point.
     pub radius_m: f64,
-    /// How many results at most, 0..=20.
+    /// Maximum number of results, 0..=20.
     pub max_results: u8,
 }
 
 impl<'a> Command<'a> {
-    /// Parses a line without its LF. White space at either end is ignored.
+    /// Parses a line without its LF. Leading and trailing white space is ignored.
     #[must_use]
     pub fn parse(line: &'a [u8]) -> Self {
         let parsed = match fields::<4>(line) {
@@ -61,7 +61,7 @@ impl<'a> Command<'a> {
     }
 }
 
-/// The client that a line is about, if it is about one: an IAMAT, a WHATSAT or an AT, valid or not.
+/// Returns the client name in a line that has the form of an IAMAT, WHATSAT or AT, even if invalid.
 #[must_use]
 pub fn client_of(line: &[u8]) -> Option<&[u8]> {
     let (word, mut rest) = next_field(line)?;
@@ -80,21 +80,23 @@ fn iamat<'a>(client: &'a [u8], location: &'a [u8], time: &'a [u8]) -> Option<Com
 
 fn whatsat<'a>(client: &'a [u8], radius: &'a [u8], bound: &'a [u8]) -> Option<Command<'a>> {
     let radius = Decimal::parse(radius.strip_prefix(b"+").unwrap_or(radius))?;
-    if radius.cmp_whole(MAX_RADIUS_KM) == Ordering::Greater {
+    if radius.cmp_integer(MAX_RADIUS_KM) == Ordering::Greater {
         return None;
     }
     let bound = bound.strip_prefix(b"+").unwrap_or(bound);
-    // A whole number is a decimal without a point.
+    // An integer is a decimal without a point.
     if !bound.iter().all(u8::is_ascii_digit) {
         return None;
     }
     let bound = Decimal::parse(bound)?;
-    let max_results = (0..=MAX_RESULTS).find(|&n| bound.cmp_whole(n.into()) == Ordering::Equal)?;
+    let max_results =
+        (0..=MAX_RESULTS).find(|&n| bound.cmp_integer(n.into()) == Ordering::Equal)?;
     Some(Command::Whatsat(Whatsat { client, radius_m: radius.to_f64(3), max_results }))
 }
 
-/// Whether `line` is an HTTP request line (RFC 9112 §3): a method token, a target, `HTTP/d.d`. As
-/// the first line of a connection it means that a browser was talked into driving the node.
+/// Returns whether `line` is an HTTP request line (RFC 9112 §3): method token, target, `HTTP/d.d`.
+/// As the first line of a connection, it indicates cross-protocol request forgery through a
+/// browser.
 #[must_use]
 pub fn is_http_request_line(line: &[u8]) -> bool {
     let Some([method, _target, version]) = fields::<3>(line) else { return false };
@@ -103,7 +105,7 @@ pub fn is_http_request_line(line: &[u8]) -> bool {
     version && method.iter().all(|&b| is_token(b))
 }
 
-/// RFC 9110 §5.6.2, `tchar`.
+/// Returns whether `byte` is a `tchar` of RFC 9110 §5.6.2.
 fn is_token(byte: u8) -> bool {
     debug_assert!(!is_space(byte));
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
@@ -170,11 +172,11 @@ mod tests {
 
     #[test]
     fn values() {
-        let Command::Whatsat(asked) = Command::parse(b"WHATSAT kiwi +10.5 020") else {
+        let Command::Whatsat(whatsat) = Command::parse(b"WHATSAT kiwi +10.5 020") else {
             panic!("not a WHATSAT")
         };
-        assert_eq!((asked.client, asked.max_results), (&b"kiwi"[..], 20));
-        assert!((asked.radius_m - 10_500.0).abs() < 1e-12);
+        assert_eq!((whatsat.client, whatsat.max_results), (&b"kiwi"[..], 20));
+        assert!((whatsat.radius_m - 10_500.0).abs() < 1e-12);
     }
 
     #[test]

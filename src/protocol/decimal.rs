@@ -1,29 +1,29 @@
-//! Decimals compared exactly: no float ever decides what the protocol accepts.
+//! Decimals that are compared exactly, so that no rounding decides what the protocol accepts.
 
 use core::cmp::Ordering;
 
 use super::{EACH, word_at};
 
-/// An unsigned decimal, `digits [ . [digits] ]` or `. digits`: a view of the client's bytes.
+/// An unsigned decimal, `digits [ . [digits] ]` or `. digits`, as a view of the input.
 #[derive(Clone, Copy, Debug)]
 pub struct Decimal<'a> {
     /// Digits before the point.
-    whole: &'a [u8],
-    /// What they are worth; [`u64::MAX`] stands for everything that large.
+    integer: &'a [u8],
+    /// Their value, saturated at [`u64::MAX`].
     value: u64,
-    /// Digits behind the point. What they are worth is looked at where it matters.
+    /// Digits after the point, evaluated only when needed.
     fraction: &'a [u8],
 }
 
 impl<'a> Decimal<'a> {
-    /// The decimal that is all of `bytes`. No sign, exponent, underscore or comma.
+    /// Parses all of `bytes`. Signs, exponents, underscores and commas are not accepted.
     #[must_use]
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (decimal, end) = Self::parse_at(bytes, 0)?;
         (end == bytes.len()).then_some(decimal)
     }
 
-    /// The longest decimal in `bytes` from `at` on, and where it ends.
+    /// Parses the longest decimal that starts at `at`, and returns it with the position of its end.
     #[must_use]
     #[inline]
     pub fn parse_at(bytes: &'a [u8], at: usize) -> Option<(Self, usize)> {
@@ -33,46 +33,46 @@ impl<'a> Decimal<'a> {
             Some(b'.') => (point + 1, skip_digits(bytes, point + 1)),
             _ => (point, point),
         };
-        let (whole, fraction) = (bytes.get(at..point)?, bytes.get(start..end)?);
-        (count + fraction.len() > 0).then_some((Self { whole, value, fraction }, end))
+        let (integer, fraction) = (bytes.get(at..point)?, bytes.get(start..end)?);
+        (count + fraction.len() > 0).then_some((Self { integer, value, fraction }, end))
     }
 
-    /// How this value compares with a whole number below [`u64::MAX`], exactly, however many
-    /// digits it has.
+    /// Compares the value with an integer below [`u64::MAX`], exactly for any number of digits.
     #[must_use]
-    pub fn cmp_whole(&self, bound: u64) -> Ordering {
+    pub fn cmp_integer(&self, bound: u64) -> Ordering {
         match self.value.cmp(&bound) {
             Ordering::Equal if self.fraction.iter().any(|&b| b != b'0') => Ordering::Greater,
             other => other,
         }
     }
 
-    /// The value in billionths; digits past the ninth decimal are ignored. `None` where the whole
-    /// part is 10^18 or more: callers bound the value first.
+    /// Returns the value in billionths, truncated after the ninth decimal, or `None` if it is 10^18
+    /// or more.
     #[must_use]
     pub fn billionths(&self) -> Option<i128> {
         if self.value >= 10u64.pow(18) {
             return None;
         }
-        let counted = &self.fraction[..self.fraction.len().min(9)];
-        let fraction = nine_digits(counted) * POWERS_OF_TEN[9 - counted.len()];
-        // Until the year 2500 that is a 64-bit product.
+        let decimals = &self.fraction[..self.fraction.len().min(9)];
+        let fraction = up_to_nine_digits(decimals) * POWERS_OF_TEN[9 - decimals.len()];
+        // For times until the year 2500, the product fits in 64 bits.
         Some(match self.value.checked_mul(1_000_000_000).and_then(|v| v.checked_add(fraction)) {
             Some(small) => i128::from(small),
             None => i128::from(self.value) * 1_000_000_000 + i128::from(fraction),
         })
     }
 
-    /// The value times 10^`power`, for geometry. The nearest float for up to 15 digits: two floats
-    /// that are exact are divided once (Clinger 1990). Digits past the 18th are ignored.
+    /// Returns the value times 10^`power`, for geometry. The result is correctly rounded for up to
+    /// 15 digits, because both operands of the single division are exact (Clinger 1990). Digits
+    /// after the 18th are ignored.
     #[must_use]
     pub fn to_f64(&self, power: i32) -> f64 {
         let mut mantissa = 0u64;
         let mut exponent = power;
-        let zeros = self.whole.iter().take_while(|&&b| b == b'0').count();
-        let whole = self.whole[zeros..].iter().take(18);
-        let kept = self.fraction.len().min(18 - whole.len());
-        for digit in whole.chain(&self.fraction[..kept]) {
+        let zeros = self.integer.iter().take_while(|&&b| b == b'0').count();
+        let integer = self.integer[zeros..].iter().take(18);
+        let kept = self.fraction.len().min(18 - integer.len());
+        for digit in integer.chain(&self.fraction[..kept]) {
             mantissa = mantissa * 10 + u64::from(digit - b'0');
         }
         exponent -= kept as i32;
@@ -84,7 +84,7 @@ impl<'a> Decimal<'a> {
     }
 }
 
-/// A sign and what is behind it; `true` is minus.
+/// Splits a sign off. Returns whether it is a minus, and the bytes after it.
 #[must_use]
 pub fn split_sign(bytes: &[u8]) -> Option<(bool, &[u8])> {
     match bytes.split_first() {
@@ -97,8 +97,8 @@ pub fn split_sign(bytes: &[u8]) -> Option<(bool, &[u8])> {
 const POWERS_OF_TEN: [u64; 10] =
     [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
-/// How many digits stand in `bytes` from `at` on, and what they are worth: [`u64::MAX`] for that and
-/// more. Looks at eight bytes at a time.
+/// Returns the number of digits from `at` on and their value, saturated at [`u64::MAX`]. Processes
+/// eight bytes at a time.
 fn digits(bytes: &[u8], at: usize) -> (usize, u64) {
     let mut value = 0u64;
     let mut count = 0;
@@ -108,11 +108,11 @@ fn digits(bytes: &[u8], at: usize) -> (usize, u64) {
         if found == 0 {
             return (count, value);
         }
-        let worth = eight_digits(word << (8 * (8 - found)));
+        let chunk = eight_digits(word << (8 * (8 - found)));
         value = if count == 0 {
-            worth
+            chunk
         } else {
-            value.saturating_mul(POWERS_OF_TEN[found]).saturating_add(worth)
+            value.saturating_mul(POWERS_OF_TEN[found]).saturating_add(chunk)
         };
         count += found;
         if found < 8 {
@@ -121,8 +121,8 @@ fn digits(bytes: &[u8], at: usize) -> (usize, u64) {
     }
 }
 
-/// What `digits` are worth, nine of them at the most.
-fn nine_digits(digits: &[u8]) -> u64 {
+/// Returns the value of up to nine digits.
+fn up_to_nine_digits(digits: &[u8]) -> u64 {
     let (eight, rest) = match digits.split_first_chunk() {
         Some((eight, rest)) => (eight_digits(u64::from_le_bytes(*eight) ^ ZEROS), rest),
         None => (0, digits),
@@ -130,7 +130,7 @@ fn nine_digits(digits: &[u8]) -> u64 {
     rest.iter().fold(eight, |value, digit| value * 10 + u64::from(digit & 0xf))
 }
 
-/// Where the digits end that stand in `bytes` from `at` on.
+/// Returns the position after the digits that start at `at`.
 fn skip_digits(bytes: &[u8], mut at: usize) -> usize {
     loop {
         let found = leading_digits(word_at(bytes, at) ^ ZEROS);
@@ -141,18 +141,19 @@ fn skip_digits(bytes: &[u8], mut at: usize) -> usize {
     }
 }
 
-/// Eight times the digit 0: with exclusive or, it makes digits 0..=9.
+/// Eight ASCII zeros: XOR with this maps digits to 0..=9.
 const ZEROS: u64 = EACH * 0x30;
 
-/// How many of the lowest bytes of a word are digits, as 0..=9.
+/// Returns the number of leading bytes of a word that are digits, given the word XOR [`ZEROS`].
 const fn leading_digits(word: u64) -> usize {
-    // The lowest bit set marks the first byte that is none; what it carries is above it.
+    // The lowest bit set marks the first byte that is not a digit. Carries only affect higher
+    // bytes.
     let others = (word.wrapping_add(EACH * 0x76) | word) & (EACH * 0x80);
     others.trailing_zeros() as usize / 8
 }
 
-/// What eight digits are worth, one a byte, the first in the lowest: pairs are put together, then
-/// pairs of pairs, then both halves.
+/// Returns the value of eight digits, the most significant in the lowest byte. Combines pairs, then
+/// pairs of pairs, then both halves (Lemire, "Quickly parsing eight digits", 2018).
 const fn eight_digits(word: u64) -> u64 {
     let pairs = (word.wrapping_mul((10 << 8) + 1) >> 8) & 0x00ff_00ff_00ff_00ff;
     let fours = (pairs.wrapping_mul((100 << 16) + 1) >> 16) & 0x0000_ffff_0000_ffff;
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn bounds_are_exact() {
-        let cmp = |text: &str| Decimal::parse(text.as_bytes()).unwrap().cmp_whole(50);
+        let cmp = |text: &str| Decimal::parse(text.as_bytes()).unwrap().cmp_integer(50);
         assert_eq!(cmp("50"), Ordering::Equal);
         assert_eq!(cmp("0050.000"), Ordering::Equal);
         assert_eq!(cmp("50.0000000000000001"), Ordering::Greater);
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn billionths_ignore_what_is_past_the_ninth() {
+    fn billionths_are_truncated_after_the_ninth_decimal() {
         let value = |text: &str| Decimal::parse(text.as_bytes()).unwrap().billionths();
         assert_eq!(value("1.9999999999"), Some(1_999_999_999));
         assert_eq!(value(".5"), Some(500_000_000));
@@ -196,22 +197,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn digits_are_counted_and_worth_what_they_say(text in "[0-9]{0,22}[ -~]{0,10}", at in 0usize..9) {
+        fn digits_are_counted_and_evaluated(text in "[0-9]{0,22}[ -~]{0,10}", at in 0usize..9) {
             let at = at.min(text.len());
             let expected: String = text[at..].chars().take_while(char::is_ascii_digit).collect();
-            let worth = if expected.is_empty() { 0 } else { expected.parse().unwrap_or(u64::MAX) };
-            prop_assert_eq!(digits(text.as_bytes(), at), (expected.len(), worth));
+            let value = if expected.is_empty() { 0 } else { expected.parse().unwrap_or(u64::MAX) };
+            prop_assert_eq!(digits(text.as_bytes(), at), (expected.len(), value));
             prop_assert_eq!(skip_digits(text.as_bytes(), at), at + expected.len());
         }
 
         #[test]
         fn agrees_with_integers(whole in 0u64..u64::MAX, bound in 0u64..u64::MAX) {
             let text = whole.to_string();
-            prop_assert_eq!(Decimal::parse(text.as_bytes()).unwrap().cmp_whole(bound), whole.cmp(&bound));
+            prop_assert_eq!(Decimal::parse(text.as_bytes()).unwrap().cmp_integer(bound), whole.cmp(&bound));
         }
 
         #[test]
-        fn float_is_the_text(whole in 0u32..1000, fraction in "[0-9]{0,12}", power in 0i32..4) {
+        fn floats_are_correctly_rounded(whole in 0u32..1000, fraction in "[0-9]{0,12}", power in 0i32..4) {
             let text = format!("{whole}.{fraction}");
             let ours = Decimal::parse(text.as_bytes()).unwrap().to_f64(power);
             let std: f64 = format!("{text}e{power}").parse().unwrap();
@@ -219,7 +220,7 @@ mod tests {
         }
 
         #[test]
-        fn float_of_many_digits_is_near(whole in 0u32..1000, fraction in "[0-9]{13,30}") {
+        fn floats_of_many_digits_are_accurate(whole in 0u32..1000, fraction in "[0-9]{13,30}") {
             let text = format!("{whole}.{fraction}");
             let ours = Decimal::parse(text.as_bytes()).unwrap().to_f64(0);
             let std: f64 = text.parse().unwrap();

@@ -1,39 +1,39 @@
-//! Lines out of a byte stream.
+//! Splitting a byte stream into lines.
 
-/// What stands at the start of the input.
+/// The start of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framed<'a> {
-    /// A whole line without its LF, and how many bytes it takes with it.
+    /// A complete line without its LF, and the number of bytes that it consumes.
     Line(&'a [u8], usize),
-    /// A line longer than the limit: as much of it as the input holds. Nothing behind it is read.
+    /// A line longer than the limit, as far as it has been received. Nothing after it is processed.
     Overlong(&'a [u8]),
-    /// No end of line yet: come back with these bytes and more.
+    /// An incomplete line: call again with these bytes and more.
     Partial,
 }
 
-/// Finds the ends of lines. It holds no bytes: the caller keeps what was not consumed and offers
-/// it again with what came after, so the only memory is the caller's, at most `max_line` bytes.
+/// Finds line ends. The caller buffers unconsumed input, at most `max_line` bytes, and passes it
+/// again together with the bytes that follow.
 #[derive(Clone, Debug)]
 pub struct Framing {
     max_line: usize,
-    /// How far the partial line was searched, so that a line that drips in is searched once.
+    /// Length of the partial line that has been searched, so that no byte is searched twice.
     searched: usize,
 }
 
 impl Framing {
-    /// `max_line`: bytes before LF that a line may have.
+    /// Creates a framer with a limit of `max_line` bytes per line, not counting LF.
     #[must_use]
     pub const fn new(max_line: usize) -> Self {
         Self { max_line, searched: 0 }
     }
 
-    /// Another limit from here on: a link's lines are longer than a client's.
+    /// Changes the limit: lines of links may be longer than those of clients.
     pub const fn set_max_line(&mut self, max_line: usize) {
         self.max_line = max_line;
     }
 
-    /// The line at the start of `input`. With `end`, the stream has ended behind `input`, and a
-    /// last line needs no LF.
+    /// Returns the line at the start of `input`. If `end` is true, the stream ends after `input`,
+    /// and the last line may lack its LF.
     #[must_use]
     pub fn next<'a>(&mut self, input: &'a [u8], end: bool) -> Framed<'a> {
         let searched = self.searched.min(input.len());
@@ -68,7 +68,7 @@ mod tests {
         Overlong(Vec<u8>),
     }
 
-    /// Feeds `chunks` as a connection would: unconsumed bytes are kept and offered again.
+    /// Feeds `chunks` like a connection does: unconsumed bytes are kept and passed again.
     fn run(max_line: usize, chunks: &[&[u8]]) -> Vec<Seen> {
         let mut framing = Framing::new(max_line);
         let mut seen = Vec::new();
@@ -107,16 +107,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_split_gives_the_same_lines(
+        fn any_split_yields_the_same_lines(
             input in proptest::collection::vec(prop_oneof![3 => Just(b'a'), 1 => Just(b'\n'), 1 => any::<u8>()], 0..40),
         ) {
-            let whole = run(6, &[&input]);
+            let expected = run(6, &[&input]);
             for cut in 0..=input.len() {
-                prop_assert_eq!(&run(6, &[&input[..cut], &input[cut..]]), &whole);
+                prop_assert_eq!(&run(6, &[&input[..cut], &input[cut..]]), &expected);
             }
             let bytes: Vec<&[u8]> = input.chunks(1).collect();
             if !bytes.is_empty() {
-                prop_assert_eq!(&run(6, &bytes), &whole);
+                prop_assert_eq!(&run(6, &bytes), &expected);
             }
         }
     }

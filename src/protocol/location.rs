@@ -1,4 +1,4 @@
-//! Where a client is: `±latitude±longitude` in degrees, as ISO 6709 writes it.
+//! Locations: `±latitude±longitude` in decimal degrees (ISO 6709).
 
 use core::cmp::Ordering;
 
@@ -14,8 +14,8 @@ pub struct Location<'a> {
 }
 
 impl<'a> Location<'a> {
-    /// All of `field`: sign, degrees, sign, degrees, and an optional `/` at the end (ISO 6709's
-    /// terminator). No altitude, no degrees-minutes form.
+    /// Parses a complete field: sign, degrees, sign, degrees, and an optional `/`, the terminator
+    /// of ISO 6709. Altitude and the degrees-minutes form are not supported.
     #[must_use]
     pub fn parse(field: &'a [u8]) -> Option<Self> {
         let sign = |at: usize| match field.get(at)? {
@@ -28,18 +28,18 @@ impl<'a> Location<'a> {
         let west = sign(end)?;
         let (longitude, end) = Decimal::parse_at(field, end + 1)?;
         let ended = matches!(field.get(end..), Some(b"" | b"/"));
-        let in_range = latitude.cmp_whole(90) != Ordering::Greater
-            && longitude.cmp_whole(180) != Ordering::Greater;
+        let in_range = latitude.cmp_integer(90) != Ordering::Greater
+            && longitude.cmp_integer(180) != Ordering::Greater;
         (ended && in_range).then_some(Self { south, latitude, west, longitude })
     }
 
-    /// Degrees north of the equator, −90..=90.
+    /// Latitude in degrees, −90..=90, positive north of the equator.
     #[must_use]
     pub fn latitude(&self) -> f64 {
         signed(self.south, self.latitude.to_f64(0))
     }
 
-    /// Degrees east of Greenwich, −180..=180.
+    /// Longitude in degrees, −180..=180, positive east of Greenwich.
     #[must_use]
     pub fn longitude(&self) -> f64 {
         signed(self.west, self.longitude.to_f64(0))
@@ -47,7 +47,7 @@ impl<'a> Location<'a> {
 }
 
 fn signed(negative: bool, value: f64) -> f64 {
-    // Zero has no side: "-0" must not print as −0 in a request.
+    // "-0" must not be printed as −0 in a request to a provider.
     if negative && value != 0.0 { -value } else { value }
 }
 

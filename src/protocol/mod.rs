@@ -1,7 +1,7 @@
-//! The wire contract: lines, commands, records. Pure, and unaware of everything above it.
+//! The wire protocol: framing, commands, records. Pure, and independent of all other modules.
 //!
-//! Bytes come in, borrowed views of the same bytes come out; replies are appended to the caller's
-//! buffer. Nothing here allocates.
+//! Parsers return borrowed views of their input, and replies are appended to the caller's buffer.
+//! Nothing else is allocated.
 
 pub mod command;
 pub mod decimal;
@@ -11,15 +11,15 @@ pub mod record;
 pub mod reply;
 pub mod time;
 
-/// White space of the protocol: exactly SP, TAB, CR, LF, FF and VT. Every other byte, NBSP and
-/// 0x1c–0x1f included, is an ordinary one.
+/// Returns whether `byte` is white space in the protocol: SP, TAB, CR, LF, FF or VT. All other
+/// bytes, including NBSP and 0x1c–0x1f, are ordinary bytes.
 #[must_use]
 pub const fn is_space(byte: u8) -> bool {
     const SPACES: u64 = 1 << b' ' | 1 << b'\t' | 1 << b'\r' | 1 << b'\n' | 1 << 0x0c | 1 << 0x0b;
     byte <= b' ' && SPACES >> byte & 1 == 1
 }
 
-/// `bytes` without the white space at either end.
+/// Returns `bytes` without leading and trailing white space.
 #[must_use]
 pub fn trim(bytes: &[u8]) -> &[u8] {
     let Some(start) = bytes.iter().position(|&b| !is_space(b)) else { return &[] };
@@ -27,7 +27,7 @@ pub fn trim(bytes: &[u8]) -> &[u8] {
     &bytes[start..end]
 }
 
-/// The next field of `rest` and what is behind it, or `None` when only white space is left.
+/// Returns the next field of `rest` and the bytes after it, or `None` if only white space is left.
 #[must_use]
 pub fn next_field(rest: &[u8]) -> Option<(&[u8], &[u8])> {
     let start = rest.iter().position(|&byte| !is_space(byte))?;
@@ -35,38 +35,39 @@ pub fn next_field(rest: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&rest[start..end], &rest[end..]))
 }
 
-/// One in each byte of a word.
+/// A word with the value 1 in each byte.
 const EACH: u64 = u64::from_ne_bytes([1; 8]);
 
-/// The eight bytes from `at` on, the first of them lowest; zeros stand for what is behind the end.
-/// Most of a line is read a word at a time.
+/// Loads eight bytes from `at` in little-endian order, padded with zeros beyond the end. Lines are
+/// scanned a word at a time.
 fn word_at(bytes: &[u8], at: usize) -> u64 {
     let rest = bytes.get(at..).unwrap_or_default();
     if let Some(word) = rest.first_chunk() {
         return u64::from_le_bytes(*word);
     }
     match bytes.last_chunk() {
-        // What is wanted are its last bytes.
+        // The last bytes of this word are those from `at` on.
         Some(last) => {
-            let unwanted = 8 * (8 - rest.len() as u32);
-            u64::from_le_bytes(*last).checked_shr(unwanted).unwrap_or(0)
+            let shift = 8 * (8 - rest.len() as u32);
+            u64::from_le_bytes(*last).checked_shr(shift).unwrap_or(0)
         }
         None => rest.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)),
     }
 }
 
-/// The bytes of a word that may be white space, by their highest bit: all below 0x21, and now and
-/// then a `!` behind one of them.
+/// Marks the bytes of a word that may be white space by their highest bit: all bytes below 0x21,
+/// and sometimes a `!` that follows one. (The `hasless` macro of Bit Twiddling Hacks, S. E.
+/// Anderson.)
 const fn may_be_space(word: u64) -> u64 {
     word.wrapping_sub(EACH * 0x21) & !word & (EACH * 0x80)
 }
 
-/// Where the first white space from `at` on is, or the length where there is none.
+/// Returns the position of the first white space from `at` on, or the length if there is none.
 fn find_space(bytes: &[u8], at: usize) -> usize {
     spaces(bytes, at).next().unwrap_or(bytes.len())
 }
 
-/// Where white space is, from `at` on.
+/// Returns the positions of all white space from `at` on.
 fn spaces(bytes: &[u8], mut at: usize) -> impl Iterator<Item = usize> {
     let mut marked = may_be_space(word_at(bytes, at));
     core::iter::from_fn(move || {
@@ -78,16 +79,16 @@ fn spaces(bytes: &[u8], mut at: usize) -> impl Iterator<Item = usize> {
                 }
                 marked = may_be_space(word_at(bytes, at));
             }
-            let place = at + marked.trailing_zeros() as usize / 8;
+            let position = at + marked.trailing_zeros() as usize / 8;
             marked &= marked - 1;
-            if is_space(*bytes.get(place)?) {
-                return Some(place);
+            if is_space(*bytes.get(position)?) {
+                return Some(position);
             }
         }
     })
 }
 
-/// Exactly `N` fields, or `None` when `line` holds fewer or more.
+/// Splits `line` into exactly `N` fields. Returns `None` if it has fewer or more.
 #[must_use]
 pub fn fields<const N: usize>(line: &[u8]) -> Option<[&[u8]; N]> {
     let mut found = [&line[..0]; N];
@@ -127,7 +128,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn white_space_is_found_wherever_it_is(
+        fn white_space_is_found_at_any_position(
             bytes in proptest::collection::vec(prop_oneof![Just(b'a'), Just(0x1c), Just(b' '), any::<u8>()], 0..40),
         ) {
             for at in 0..=bytes.len() {
@@ -147,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn fields_are_what_stands_between_white_space(
+        fn fields_are_separated_by_white_space(
             line in proptest::collection::vec(
                 prop_oneof![3 => Just(b'a'), 3 => Just(b' '), 1 => Just(b'!'), 1 => any::<u8>()], 0..40),
         ) {
@@ -155,10 +156,10 @@ mod tests {
                 line.split(|&b| is_space(b)).filter(|field| !field.is_empty()).collect();
             let mut found = Vec::new();
             let mut rest = &line[..];
-            while let Some((field, behind)) = next_field(rest) {
+            while let Some((field, after)) = next_field(rest) {
                 prop_assert!(!field.is_empty());
                 found.push(field);
-                rest = behind;
+                rest = after;
             }
             prop_assert_eq!(&found, &expected);
             prop_assert_eq!(fields::<3>(&line).map(|it| it.to_vec()), Some(expected).filter(|it| it.len() == 3));

@@ -1,4 +1,4 @@
-//! A record is its AT line. Emitting and parsing stand beside each other: `parse(emit(x)) == x`.
+//! Records, which are stored as their AT lines. `parse(emit(x)) == x`.
 
 use core::cmp::Ordering;
 
@@ -7,25 +7,25 @@ use super::location::Location;
 use super::next_field;
 use super::time::{Nanos, parse_difference, parse_time, push_difference};
 
-/// Where the parts of a record stand in its line.
+/// A parsed record: views of its AT line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record<'a> {
-    /// The AT line without LF, exactly as it is stored and sent.
+    /// AT line without LF, exactly as stored and sent.
     pub line: &'a [u8],
-    /// The node that received the IAMAT.
+    /// Name of the node that received the IAMAT.
     pub server: &'a [u8],
-    /// Where the client's name begins in `line`.
+    /// Position of the client name in `line`.
     pub client_at: usize,
-    /// The client's name.
+    /// Client name.
     pub client: &'a [u8],
-    /// The client's time.
+    /// Time given by the client.
     pub time: Nanos,
-    /// What the receiving node's clock said: time plus difference.
+    /// Wall clock of the receiving node when the IAMAT arrived: `time` plus the clock difference.
     pub received: Nanos,
 }
 
 impl<'a> Record<'a> {
-    /// Appends the AT line (no LF) with which `server` answers `iamat` at `received` to `out`.
+    /// Appends the AT line, without LF, with which `server` answers `iamat` received at `received`.
     pub fn emit(out: &mut Vec<u8>, server: &[u8], iamat: &Iamat<'_>, received: Nanos) {
         out.extend_from_slice(b"AT ");
         out.extend_from_slice(server);
@@ -38,7 +38,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// The record that [`Record::emit`] appended as `line`, without parsing it again.
+    /// Returns the record that [`Record::emit`] appended as `line`, without parsing it.
     #[must_use]
     pub fn emitted(
         line: &'a [u8],
@@ -46,8 +46,8 @@ impl<'a> Record<'a> {
         iamat: &Iamat<'_>,
         received: Nanos,
     ) -> Record<'a> {
-        let behind_client = iamat.location.len() + iamat.time.len() + 2;
-        let client_at = line.len() - behind_client - iamat.client.len();
+        let after_client = iamat.location.len() + iamat.time.len() + 2;
+        let client_at = line.len() - after_client - iamat.client.len();
         Record {
             line,
             server: &line[3..3 + server.len()],
@@ -58,8 +58,8 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// The record in a line that was parsed before, whose client stands at `client_at`: only what
-    /// the order of records needs is read again. `None` for a line that never was a record.
+    /// Returns the record of a stored line whose client name is at `client_at`. Parses only the
+    /// fields that determine the order of records. Returns `None` if the line is not a record.
     #[must_use]
     pub fn known(line: &'a [u8], client_at: usize, client_len: usize) -> Option<Self> {
         let (server, _) = next_field(line.get(3..)?)?;
@@ -71,7 +71,8 @@ impl<'a> Record<'a> {
         Some(Self { line, server, client_at, client, time, received })
     }
 
-    /// Parses an AT line (no LF) as a peer sends it: single spaces, nothing at either end.
+    /// Parses an AT line, without LF, in the form that peers send: single spaces, no white space at
+    /// either end.
     #[must_use]
     pub fn parse(line: &'a [u8]) -> Option<Self> {
         let field = |rest: &'a [u8]| next_field(rest.strip_prefix(b" ")?);
@@ -81,7 +82,7 @@ impl<'a> Record<'a> {
         let client_at = line.len() - rest.len() - client.len();
         let (location, rest) = field(rest)?;
         let (time, rest) = field(rest)?;
-        // The fields and five single spaces account for every byte, or the form is another.
+        // The fields and five single spaces must account for every byte.
         let fields = server.len() + difference.len() + client.len() + location.len() + time.len();
         if !rest.is_empty() || fields + "AT".len() + 5 != line.len() {
             return None;
@@ -92,22 +93,22 @@ impl<'a> Record<'a> {
         Some(Self { line, server, client_at, client, time, received })
     }
 
-    /// Location and time as the client wrote them: what makes an IAMAT an exact repeat.
+    /// Returns location and time, verbatim. An IAMAT that repeats both is an exact repeat.
     #[must_use]
-    pub fn said(&self) -> &'a [u8] {
+    pub fn report(&self) -> &'a [u8] {
         &self.line[self.client_at + self.client.len()..]
     }
 
-    /// Where the client is.
+    /// Returns the location of the client.
     #[must_use]
     pub fn location(&self) -> Option<Location<'a>> {
-        Location::parse(next_field(self.said())?.0)
+        Location::parse(next_field(self.report())?.0)
     }
 
     /// The order of records: `key = (min(time, received + Δ), time, received, server, line)`.
     ///
-    /// `max_clock_offset` is Δ. A total order that depends on nothing but the two lines, so every
-    /// node decides alike and merging is a maximum: commutative, associative, idempotent.
+    /// `max_clock_offset` is Δ. This is a total order that depends only on the two lines. All nodes
+    /// therefore agree, and merging is a maximum: commutative, associative and idempotent.
     #[must_use]
     pub fn cmp(&self, other: &Record<'_>, max_clock_offset: Nanos) -> Ordering {
         let rank = |record: &Record<'_>| record.rank(max_clock_offset);
@@ -119,8 +120,8 @@ impl<'a> Record<'a> {
             .then_with(|| self.line.cmp(other.line))
     }
 
-    /// The first part of the key: the client's time, but never further ahead of the node that
-    /// received it than `max_clock_offset`.
+    /// Returns the first part of the key: the client's time, limited to `max_clock_offset` ahead of
+    /// the clock of the receiving node.
     #[must_use]
     pub fn rank(&self, max_clock_offset: Nanos) -> Nanos {
         self.time.min(self.received + max_clock_offset)
@@ -140,7 +141,7 @@ mod tests {
         let Command::Iamat(iamat) = Command::parse(line.as_bytes()) else { panic!("{line}") };
         let mut out = Vec::new();
         Record::emit(&mut out, server.as_bytes(), &iamat, received);
-        let parsed = Record::parse(&out).expect("what is emitted parses");
+        let parsed = Record::parse(&out).expect("emitted lines are valid");
         assert_eq!(parsed, Record::emitted(&out, server.as_bytes(), &iamat, received));
         let known = Record::known(&out, parsed.client_at, parsed.client.len());
         assert_eq!(known, Some(parsed));
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_of_the_contract() {
+    fn the_at_line_of_the_specification() {
         let line = emit(
             "Clark",
             "IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.959498503",
@@ -160,7 +161,7 @@ mod tests {
         let record = Record::parse(&line).unwrap();
         assert_eq!(record.client, b"kiwi.cs.ucla.edu");
         assert_eq!(record.received, 1_621_464_828_223_371_889);
-        assert_eq!(record.said(), b" +34.068930-118.445127 1621464827.959498503");
+        assert_eq!(record.report(), b" +34.068930-118.445127 1621464827.959498503");
     }
 
     #[test]
@@ -184,8 +185,8 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_ran_ahead_is_heard_again() {
-        // Its clock was a day ahead; five seconds after it is set right it wins again.
+    fn a_client_whose_clock_ran_ahead_recovers() {
+        // The clock was a day ahead; five seconds after its correction, updates are newer again.
         let ahead = emit("Clark", "IAMAT k +1-1 186400", 100_000 * SECOND);
         let soon = emit("Clark", "IAMAT k +2-2 100004", 100_004 * SECOND);
         let later = emit("Clark", "IAMAT k +3-3 100006", 100_006 * SECOND);

@@ -1,33 +1,32 @@
-//! POSIX seconds as exact nanoseconds.
+//! POSIX times as exact nanoseconds.
 
 use core::cmp::Ordering;
 
 use super::decimal::{Decimal, split_sign};
 use crate::text::digits::put_digits;
 
-/// Nanoseconds since the POSIX epoch, or between two instants. A time the protocol accepts needs
-/// 69 bits, so this is an `i128`.
+/// Nanoseconds since the POSIX epoch, or between two times. Valid times need 69 bits.
 pub type Nanos = i128;
 
-/// Nanoseconds in a second.
+/// Nanoseconds per second.
 pub const SECOND: Nanos = 1_000_000_000;
 
-/// The largest |time| a client may name, in seconds: 9999-12-31T23:59:59Z.
+/// Maximum absolute value of a client time in seconds: 9999-12-31T23:59:59Z.
 pub const MAX_SECONDS: u64 = 253_402_300_799;
 
-/// A client's time: a decimal with an optional sign, |time| ≤ [`MAX_SECONDS`] compared exactly.
-/// Digits past the ninth decimal do not count.
+/// Parses a client time: a decimal with an optional sign and an absolute value of at most
+/// [`MAX_SECONDS`], compared exactly. The result is truncated after the ninth decimal.
 #[must_use]
 pub fn parse_time(field: &[u8]) -> Option<Nanos> {
     let (negative, digits) = split_sign(field).unwrap_or((false, field));
     let decimal = Decimal::parse(digits)?;
-    if decimal.cmp_whole(MAX_SECONDS) == Ordering::Greater {
+    if decimal.cmp_integer(MAX_SECONDS) == Ordering::Greater {
         return None;
     }
     decimal.billionths().map(|nanos| if negative { -nanos } else { nanos })
 }
 
-/// A difference as it stands in an AT line: sign and decimal, at most 18 digits of whole seconds.
+/// Parses the clock difference of an AT line: a sign and a decimal below 10^18 seconds.
 #[must_use]
 pub fn parse_difference(field: &[u8]) -> Option<Nanos> {
     let (negative, digits) = split_sign(field)?;
@@ -35,17 +34,17 @@ pub fn parse_difference(field: &[u8]) -> Option<Nanos> {
     Some(if negative { -nanos } else { nanos })
 }
 
-/// Appends a difference: always a sign, always nine decimals.
+/// Appends a clock difference with a sign and nine decimals.
 pub fn push_difference(out: &mut Vec<u8>, difference: Nanos) {
     let magnitude = difference.unsigned_abs();
-    // Two 64-bit divisions instead of 128-bit ones: they are the costliest step of a reply.
+    // 64-bit divisions when possible, since 128-bit divisions would dominate the cost of a reply.
     let (seconds, nanos) = if let Ok(small) = u64::try_from(magnitude) {
         (small / 1_000_000_000, small % 1_000_000_000)
     } else {
         let seconds = magnitude / 1_000_000_000;
         ((seconds) as u64, (magnitude % 1_000_000_000) as u64)
     };
-    // Put together at its end first, then appended at once.
+    // Fill the buffer from its end, so that it is appended in one piece.
     let mut digits = [b'0'; 32];
     let end = digits.len() - 10;
     put_digits(&mut digits[end + 1..], nanos);

@@ -136,7 +136,7 @@ fn accepting_pauses_while_the_system_is_out_of_resources_and_resumes() {
         assert_bytes(&machine.herd.client("Solo").ask(b"hello"), b"? hello\n");
     }
     assert!(machine.herd.counter("Solo", "accept_pauses_total") >= 3);
-    machine.herd.wait_for_log("Solo", &["could not be taken", "ulimit -n"]);
+    machine.herd.wait_for_log("Solo", &["cannot accept a connection", "ulimit -n"]);
 }
 
 /// When the process has no free descriptors, it does not spin and keeps its links. New connections
@@ -154,7 +154,7 @@ fn without_free_descriptors_the_node_stays_idle_and_keeps_its_links() {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64;
     rlimit::prlimit(pid as i32, Resource::NOFILE, Some((open, open)), None).unwrap();
     let waiting: Vec<Client> = (0..10).map(|_| herd.client("Left")).collect();
-    herd.wait_for_log("Left", &["could not be taken", "open files"]);
+    herd.wait_for_log("Left", &["cannot accept a connection", "open files"]);
 
     let (start, before) = (Instant::now(), herd.cpu_time("Left"));
     let pauses = herd.counter("Left", "accept_pauses_total");
@@ -197,7 +197,10 @@ fn clients_cannot_use_reserved_descriptors() {
     herd.set_host("Left", Ipv4Addr::LOCALHOST, &limited, "");
     herd.start("Left");
     // 300 - 100, minus 128 for connections that are being refused.
-    herd.wait_for_log("Left", &["may open 300 files", "limits.max_connections is 72 instead of"]);
+    herd.wait_for_log(
+        "Left",
+        &["the limit on open files is 300", "limits.max_connections is lowered to 72 from"],
+    );
     let mut clients: Vec<Client> = Vec::new();
     eventually("the node is full", DEADLINE, || {
         let mut client = herd.client("Left"); // a connection that has just closed may still be counted

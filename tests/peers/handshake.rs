@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use proxy_herd::herd::link::HANDSHAKE_TIMEOUT;
-use proxy_herd::limits::MAX_PROBATIONS;
+use proxy_herd::net::limits::MAX_PROBATIONS;
 
 use crate::common::{DEADLINE, Herd, assert_bytes, eventually, find, refused, show};
 use crate::peer::{Peer, hello, proof, with_fake_neighbor};
@@ -45,7 +45,7 @@ fn nodes_with_the_same_secret_link_whether_from_a_file_or_the_environment() {
 #[test]
 fn without_a_secret_the_log_states_that_only_loopback_peers_are_accepted() {
     let herd = Herd::solo();
-    herd.wait_for_log("Solo", &["no secret is set", "loopback only", "HERD_SECRET"]);
+    herd.wait_for_log("Solo", &["no secret is set", "loopback addresses only", "HERD_SECRET"]);
 }
 
 /// Each side logs the reason.
@@ -166,9 +166,9 @@ fn a_handshake_under_any_other_name_is_treated_as_a_client() {
         let (herd, _listener) = with_fake_neighbor(secret, "");
         for (count, (from, to, why)) in [
             ("Nobody", "A", "is not in this herd"),
-            ("Far", "A", "is no neighbour of this node"),
-            ("A", "A", "is no neighbour of this node"),
-            ("False", "Far", "dialled another node"),
+            ("Far", "A", "is not a neighbor of this node"),
+            ("A", "A", "is not a neighbor of this node"),
+            ("False", "Far", "dialed a different node"),
         ]
         .into_iter()
         .enumerate()
@@ -211,7 +211,7 @@ fn a_command_on_a_link_closes_it() {
         let received = peer.rest();
         let has = |word: &[u8]| received.split(|&b| b == b'\n').any(|line| line.starts_with(word));
         assert!(!has(b"?") && !has(b"AT False") && !has(b"{"), "{}", show(&received));
-        herd.wait_for_log("A", &["False", "no message", "the link is closed"]);
+        herd.wait_for_log("A", &["False", "not a valid message", "link closed"]);
         assert!(!stores(&herd, "evil"));
     }
 }
@@ -237,7 +237,7 @@ fn a_handshake_has_a_deadline_and_a_small_buffer() {
     peer.line();
     assert_bytes(&peer.rest(), b"");
     assert!(start.elapsed() >= Duration::from_secs(1), "the handshake was closed too early");
-    herd.wait_for_log("A", &["its handshake took too long"]);
+    herd.wait_for_log("A", &["handshake timeout"]);
     assert_eq!(herd.counter("A", r#"timeouts_total{deadline="handshake"}"#), 1);
 
     let mut peer = Peer::dial(&herd);
@@ -245,7 +245,7 @@ fn a_handshake_has_a_deadline_and_a_small_buffer() {
     peer.line();
     peer.send(&[&vec![b'x'; 4 << 20]]);
     peer.rest();
-    herd.wait_for_log("A", &["a line of a peer is too long"]);
+    herd.wait_for_log("A", &["a line from a peer is too long"]);
     // The node still serves clients.
     assert_bytes(&herd.client("A").ask(b"hello"), &refused(b"hello"));
 }

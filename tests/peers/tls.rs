@@ -129,7 +129,7 @@ fn a_node_with_tls_sends_no_plaintext() {
     let _ = (&stream).read_to_end(&mut received); // until the node gives up
     assert_eq!(received.first(), Some(&0x16), "{}", show(&received));
     assert!(find(&received, b"HERD").is_none());
-    herd.wait_for_log("Left", &["WARNING", "Right is not reached"]);
+    herd.wait_for_log("Left", &["WARNING", "cannot reach Right"]);
     assert_eq!(herd.counter("Left", "links_established_total"), 0);
 }
 
@@ -139,10 +139,10 @@ fn a_certificate_of_a_different_ca_is_refused_and_both_sides_log_the_reason() {
     let others = create_certificates(&herd, "others", &["Right"]);
     herd.set_host("Right", Ipv4Addr::LOCALHOST, &[], &peers(&others, "Right", &certificates));
     herd.start("Left"); // sees Right as unreachable first, and then with a wrong certificate
-    herd.wait_for_log("Left", &["WARNING", "Right is not reached", "refused"]);
+    herd.wait_for_log("Left", &["WARNING", "cannot reach Right", "refused"]);
     herd.start("Right");
-    herd.wait_for_log("Left", &["WARNING", "Right is not reached", "invalid peer certificate"]);
-    herd.wait_for_log("Right", &["WARNING", "Left is not reached", "received fatal alert"]);
+    herd.wait_for_log("Left", &["WARNING", "cannot reach Right", "invalid peer certificate"]);
+    herd.wait_for_log("Right", &["WARNING", "cannot reach Left", "received fatal alert"]);
     assert_not_linked(&herd);
 }
 

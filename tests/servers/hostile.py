@@ -1,39 +1,38 @@
 #!/usr/bin/env python3
-"""A server that misbehaves as it is told, for tests of a TLS and HTTP client.
+"""A server that misbehaves on demand, for tests of a TLS and HTTP client.
 
     tests/servers/hostile.py --certs DIR --at body --then close
 
-It listens on a free port of 127.0.0.1, prints one line, and ends by itself after --max-seconds:
+It listens on a free port of 127.0.0.1, prints one line, and exits after --max-seconds:
 
     ready url=https://localhost:PORT port=PORT
 
-Every connection goes the way of a real one, up to the point named by --at. There --then happens:
-`stall` (say no more, but stay), `close` (end the stream, without close_notify) or `reset` (TCP RST,
-by SO_LINGER 0). The points, in the order of the exchange:
+Every connection proceeds normally up to the point given by --at. There the fault given by --then
+occurs: `stall` (send nothing more), `close` (end the stream without a close_notify) or `reset` (TCP
+RST, by SO_LINGER 0). The points, in the order of the exchange:
 
-    connect      the TCP handshake itself does not complete: the listen queue is full
-    accept       the connection completes, in the kernel's queue; nobody accepts it
+    connect      the TCP handshake does not complete, because the listen queue is full
+    accept       the connection is established by the kernel, but never accepted
     hello        the ClientHello is read, nothing is sent
-    wire:N       N bytes of what goes over the wire are sent: of the TLS handshake, then of records
-    handshake    the TLS handshake is complete, nothing of the request is read
+    wire:N       N bytes are sent on the wire, of the TLS handshake and then of records
+    handshake    the TLS handshake is complete, the request is not read
     request      the request is read, nothing is sent
     response:N   N bytes of the response, before encryption, are sent
     head         the head of the response is sent
     body         the head and half of the body are sent
     end          the response is sent
-    never        no fault, for what the other options do
+    never        no fault; for use with other options
 
-`connect` and `accept` can only stall. Without TLS (--plain), wire and response count the same bytes
-and `handshake` is when the connection is accepted.
+`connect` and `accept` can only stall. Without TLS (--plain), `wire` and `response` count the same
+bytes, and `handshake` is the point after the connection is accepted.
 
-A response is one of the files given with --response, byte for byte, in turn; without any, an empty
-answer of Google's. The bytes are sent in pieces of --record bytes of response (each a TLS record)
-and of --segment bytes of wire (each a TCP segment); 1 is byte-at-a-time, and with --seed the sizes
-are random, up to those, and the same for the same seed.
+The responses are the files given with --response, byte for byte, in rotation; by default, an empty
+document of Google's. They are sent in TLS records of --record bytes and TCP segments of --segment
+bytes. With --seed the sizes are random, up to those, and reproducible.
 
-With --plain --blurt it is a server that does not speak TLS to a client that does.
+With --plain --blurt it responds to a TLS client in plain text.
 
-The library behind it is Python's ssl over memory buffers, so that the wire can be cut anywhere.
+It uses Python's ssl module over memory buffers, so that the wire can be interrupted at any byte.
 """
 
 from __future__ import annotations
@@ -51,8 +50,8 @@ import time
 from pathlib import Path
 from typing import Iterator, List, Optional, Union
 
-MAX_CONNECTIONS = 256  # threads, one each
-MAX_HEAD = 65_536  # bytes of a request's head
+MAX_CONNECTIONS = 256  # one thread each
+MAX_HEAD = 65_536  # bytes of the head of a request
 MAX_REQUEST = 1 << 20
 READ = 16_384
 CERTIFICATES = ("server", "expired", "wrong-host", "self-signed", "untrusted")
@@ -77,15 +76,15 @@ DEFAULT_RESPONSE = (
 
 
 class Reached(Exception):
-    """The point of the fault."""
+    """The exchange has reached the point of the fault."""
 
 
 class Gone(Exception):
-    """The client hung up, or broke off."""
+    """The client closed the connection."""
 
 
 class Wire:
-    """The bytes that leave: counted, cut into segments, and stopped at the point of the fault."""
+    """The raw connection. Counts output, splits it into segments, and stops it at the fault."""
 
     def __init__(self, connection: socket.socket, plan: "Plan", limit: Optional[int]) -> None:
         self.connection = connection
@@ -131,7 +130,7 @@ class PlainChannel:
         self.wire.send(data)
 
     def close_notify(self) -> None:
-        """There is nothing to say."""
+        """Does nothing: there is no close_notify without TLS."""
 
 
 class TlsChannel:
@@ -155,15 +154,15 @@ class TlsChannel:
         self.drive(lambda: self.tls.write(data))
 
     def close_notify(self) -> None:
-        """Says close_notify, and does not wait for the other side's."""
+        """Sends a close_notify, without waiting for that of the client."""
         try:
             self.tls.unwrap()
         except ssl.SSLError:
-            pass  # it wants to read the answer
+            pass  # it would wait for that of the client
         self.flush()
 
     def drive(self, step):
-        """Takes a step of TLS, as many bytes in and out as it needs."""
+        """Executes a TLS operation, with the required input and output."""
         while True:
             try:
                 result = step()
@@ -187,7 +186,7 @@ Channel = Union[PlainChannel, TlsChannel]
 
 
 class Plan:
-    """What happens to each connection, in numbers."""
+    """The fault, and the responses."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -207,16 +206,16 @@ class Plan:
             return self.responses[(self.served - 1) % len(self.responses)]
 
     def cut(self, response: bytes) -> Optional[int]:
-        """How many bytes of the response go before the fault, or None for all of them."""
+        """Returns the number of bytes of the response before the fault, or None for all of them."""
         head = response.find(b"\r\n\r\n") + 4
         if head < 4:
-            head = len(response)  # a canned response without a head's end is all head
+            head = len(response)  # a response without the end of a head is all head
         if self.point == "response":
             return self.count
         return {"head": head, "body": head + (len(response) - head) // 2}.get(self.point)
 
     def pieces(self, data: bytes, size: int) -> Iterator[bytes]:
-        """The data in pieces of that size, or random ones up to it; 0 is one piece."""
+        """Splits the data into pieces of this size, or random sizes up to it; 0 means one piece."""
         at = 0
         while at < len(data):
             step = size or len(data)
@@ -228,7 +227,7 @@ class Plan:
 
 
 class Session:
-    """One connection: an exchange that goes well until the plan says otherwise."""
+    """One connection: a normal exchange up to the fault."""
 
     def __init__(self, number: int, connection: socket.socket, plan: Plan) -> None:
         self.number = number
@@ -274,7 +273,7 @@ class Session:
                 return
 
     def hello(self) -> None:
-        """Waits for the client's first bytes without taking them from the TLS library's input."""
+        """Waits for the first bytes of the client without consuming them."""
         try:
             if not self.connection.recv(1, socket.MSG_PEEK):
                 raise Gone
@@ -285,7 +284,7 @@ class Session:
         response = self.plan.next_response()
         self.reach("request")
         cut = self.plan.cut(response) if self.due() else None
-        self.event("response", bytes=len(response[:cut]))  # who has it can read of it
+        self.event("response", bytes=len(response[:cut]))  # before the client can receive it
         for piece in self.plan.pieces(response[:cut], self.plan.options.record):
             channel.write(piece)
         if cut is not None:
@@ -293,7 +292,7 @@ class Session:
         self.reach("end")
 
     def read_request(self, channel: Channel, data: bytes) -> bytes:
-        """Reads one request, head and body. Returns what came after it."""
+        """Reads one request, head and body. Returns the input after it."""
         while b"\r\n\r\n" not in data and not (data and self.plan.options.blurt):
             if len(data) > MAX_HEAD:
                 raise Gone
@@ -312,14 +311,14 @@ class Session:
         return self.faulty and self.requests > self.plan.options.skip_requests
 
     def reach(self, point: str, before=lambda: None) -> None:
-        """The fault, if this is its point and its turn. The points before a request have no turn."""
+        """Raises Reached at the point of the fault, unless this connection or request is skipped."""
         early = point in ("hello", "handshake")
         if self.plan.point == point and (self.faulty if early else self.due()):
             before()
             raise Reached
 
     def stall(self) -> None:
-        """Holds the connection, silently, until the client hangs up."""
+        """Keeps the connection open, without output, until the client closes it."""
         try:
             while True:
                 self.wire.receive()
@@ -328,7 +327,7 @@ class Session:
             self.connection.close()
 
     def close(self) -> None:
-        """Ends the stream. What the client still sends is read, or else the end would be a reset."""
+        """Ends the stream. Drains the input, because unread input would cause a reset."""
         try:
             self.connection.shutdown(socket.SHUT_WR)
             self.connection.settimeout(1)
@@ -363,8 +362,8 @@ def context(options: argparse.Namespace) -> ssl.SSLContext:
 
 
 def fill_queue(listener: socket.socket) -> List[socket.socket]:
-    """Fills the listen queue from within: from then on a connection attempt gets no answer (Linux
-    drops its SYN). Returns the connections that have to be kept."""
+    """Fills the listen queue, after which Linux drops the SYN of a connection attempt. Returns the
+    connections, which must be kept open."""
     fillers = []
     for _ in range(16):
         filler = socket.socket(listener.family)
@@ -378,7 +377,7 @@ def fill_queue(listener: socket.socket) -> List[socket.socket]:
 
 
 def start(options: argparse.Namespace) -> "Started":
-    """Listens, and serves in threads of its own."""
+    """Starts a server in background threads."""
     plan = Plan(options)
     backlog = 0 if options.at == "connect" else MAX_CONNECTIONS
     listener = socket.create_server(("127.0.0.1", options.port), backlog=backlog)
@@ -389,17 +388,17 @@ def start(options: argparse.Namespace) -> "Started":
 
 
 class Started:
-    """A server that is ready on `port`."""
+    """A running server on `port`."""
 
     def __init__(self, port: int, sockets: List[socket.socket]) -> None:
         self.port = port
         self.sockets = sockets
 
     def stop(self) -> None:
-        """No more connections. The ones there are go on."""
+        """Stops accepting connections. Existing ones continue."""
         for one in self.sockets:
             try:
-                one.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts
+                one.shutdown(socket.SHUT_RDWR)  # wakes the accepting thread
             except OSError:
                 pass  # never connected
             one.close()
@@ -410,14 +409,14 @@ def listening(listener: socket.socket) -> bool:
 
 
 def serve(listener: socket.socket, plan: Plan) -> None:
-    """Accepts until the listener is closed. A connection above the bound is closed at once."""
-    places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+    """Accepts connections until the listener is closed. Connections over the limit are closed."""
+    slots = threading.BoundedSemaphore(MAX_CONNECTIONS)
 
     def attend(session: Session) -> None:
         try:
             session.run()
         finally:
-            places.release()
+            slots.release()
 
     number = 0
     while True:
@@ -426,9 +425,9 @@ def serve(listener: socket.socket, plan: Plan) -> None:
         except OSError:
             if listener.fileno() < 0 or not listening(listener):
                 return
-            time.sleep(0.05)  # out of descriptors: some will come back
+            time.sleep(0.05)  # out of descriptors, for the moment
             continue
-        if not places.acquire(blocking=False):
+        if not slots.acquire(blocking=False):
             connection.close()
             continue
         number += 1
@@ -451,70 +450,72 @@ def arguments(words: Optional[List[str]] = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--certs", help="directory that scripts/mint_certs.py DIR --hostile has filled"
+        "--certs", help="directory of certificates from scripts/mint_certs.py DIR --hostile"
     )
     parser.add_argument(
-        "--certificate", choices=CERTIFICATES, default="server", help="which one to show (server)"
+        "--certificate", choices=CERTIFICATES, default="server", help="certificate to present (server)"
     )
     parser.add_argument(
         "--tls", choices=("any", "1.2"), default="any", help="versions offered (1.2 and 1.3)"
     )
     parser.add_argument("--plain", action="store_true", help="HTTP without TLS")
-    parser.add_argument("--port", type=int, default=0, help="0, the default, takes a free one")
+    parser.add_argument("--port", type=int, default=0, help="port; 0 = any free port (0)")
     parser.add_argument(
-        "--at", type=point, default="never", metavar="POINT", help="where the fault is (never)"
+        "--at", type=point, default="never", metavar="POINT", help="point of the fault (never)"
     )
     parser.add_argument(
         "--then", choices=("stall", "close", "reset"), default="stall", help="the fault (stall)"
     )
-    parser.add_argument("--skip", type=int, default=0, help="the first N connections go well (0)")
+    parser.add_argument(
+        "--skip", type=int, default=0, help="number of connections without the fault (0)"
+    )
     parser.add_argument(
         "--skip-requests",
         type=int,
         default=0,
-        help="the first N requests of each connection go well (0)",
+        help="number of requests per connection without the fault (0)",
     )
     parser.add_argument(
-        "--response", action="append", default=[], metavar="FILE", help="what to answer; repeatable"
+        "--response", action="append", default=[], metavar="FILE", help="response to send; repeatable"
     )
     parser.add_argument(
-        "--blurt", action="store_true", help="answer the first bytes, whatever they are"
+        "--blurt", action="store_true", help="respond to the first bytes, whatever they are"
     )
     parser.add_argument(
-        "--record", type=int, default=0, help="bytes of response in a TLS record (0 = all)"
+        "--record", type=int, default=0, help="bytes of the response per TLS record (0 = all)"
     )
     parser.add_argument(
-        "--segment", type=int, default=0, help="bytes of wire in a TCP segment (0 = all)"
+        "--segment", type=int, default=0, help="bytes per TCP segment (0 = all)"
     )
-    parser.add_argument("--seed", type=int, help="random sizes, up to --record and --segment")
-    parser.add_argument("--pause-ms", type=float, default=0, help="between segments (0)")
+    parser.add_argument("--seed", type=int, help="use random sizes up to --record and --segment")
+    parser.add_argument("--pause-ms", type=float, default=0, help="pause between segments (0)")
     parser.add_argument(
         "--after",
         choices=("keep", "close"),
         default="keep",
-        help="after a response: keep the connection, or end it",
+        help="keep or close the connection after a response",
     )
     parser.add_argument(
         "--requests-per-connection",
         type=int,
         default=0,
-        help="ends the connection properly after N (0 = never)",
+        help="close the connection after N requests (0 = never)",
     )
     parser.add_argument(
-        "--events", action="store_true", help="a JSON line on standard output for each event"
+        "--events", action="store_true", help="print each event as a line of JSON"
     )
     parser.add_argument(
-        "--max-seconds", type=float, default=60, help="ends by itself after that (60)"
+        "--max-seconds", type=float, default=60, help="exit after this time (60)"
     )
     options = parser.parse_args(words)
     if options.plain == bool(options.certs):
         parser.error(
-            "needs --certs DIR (scripts/mint_certs.py DIR --hostile fills it), or else --plain"
+            "requires --certs DIR (scripts/mint_certs.py DIR --hostile creates it), or --plain"
         )
     if options.at in ("connect", "accept") and options.then != "stall":
         parser.error(f"--at {options.at}: can only stall")
     if options.max_seconds <= 0:
-        parser.error("--max-seconds has to be above 0: a forgotten server ends by itself")
+        parser.error("--max-seconds must be positive, so that an abandoned server exits")
     return options
 
 

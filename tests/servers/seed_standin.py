@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""A stand-in for the original Python server, as a neighbour of real nodes in the tests.
+"""A stand-in for the original Python server, as a neighbor of real nodes in tests.
 
-Usage: seed_standin.py NAME PORT [NEIGHBOUR_PORT...]
+Usage: seed_standin.py NAME PORT [NEIGHBOR_PORT...]
 
-It behaves as the original does where a neighbour can tell, on loopback, and no better:
+To its neighbors it behaves exactly like the original, on loopback:
 
-- Every connection is alike. There is no handshake: an AT line is taken from whoever sends it.
-- IAMAT is answered with an AT line, and the update goes to all neighbours.
-- AT is taken without a reply, and goes to all neighbours as it came, the sender included.
-- An update is taken and sent on only if its time, read as a float, is newer than the one that is
-  held. What has been seen ends with the process: there is no catching up.
-- To send an update to a neighbour it opens a connection, writes one bare AT line and closes. A
-  neighbour that is not there has missed it.
-- Everything else gets "? " and the line, WHATSAT too: this stand-in knows no places.
+- There is no handshake: an AT line is accepted on any connection.
+- It answers an IAMAT with an AT line, and forwards the update to all neighbors.
+- It does not answer an AT line, and forwards it unchanged to all neighbors, including the sender.
+- It stores and forwards an update only if its time, parsed as a float, is newer than the stored one.
+  The state is lost when the process ends, and there is no recovery.
+- To forward an update, it opens a connection, writes one AT line and closes. An unreachable neighbor
+  misses the update.
+- It answers everything else with "? " and the line, including WHATSAT: it has no places.
 """
 
 from __future__ import annotations
@@ -23,53 +23,53 @@ import time
 
 
 class Server:
-    """One server of the seed: the newest AT line of each client and where it sends news."""
+    """The original server: the newest time of each client, and the neighbors to forward updates to."""
 
-    def __init__(self, name: str, neighbours: list[int]):
+    def __init__(self, name: str, neighbors: list[int]):
         self.name = name
-        self.neighbours = neighbours
+        self.neighbors = neighbors
         self.times: dict[str, float] = {}
-        self.sending: set[asyncio.Task] = set()  # or the tasks could be collected half done
+        self.sending: set[asyncio.Task] = set()  # keeps the tasks from being garbage-collected
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, to its end."""
+        """Serves one connection."""
         try:
             while line := await reader.readline():
                 writer.write(self.answer(line.decode("latin-1").strip()).encode("latin-1"))
                 await writer.drain()
         except (ConnectionError, ValueError):
-            pass  # it is gone, or its line is longer than asyncio takes
+            pass  # closed, or the line is too long for asyncio
         finally:
             writer.close()
 
     def answer(self, line: str) -> str:
-        """What a line is answered with; nothing for an update of another server."""
+        """Returns the reply to a line; an empty string for an update of another server."""
         now = time.time()
         match line.split():
             case ["IAMAT", client, location, stamp] if is_number(stamp):
                 difference = now - float(stamp)
                 update = f"AT {self.name} {difference:+.9f} {client} {location} {stamp}"
-                self.offer(client, float(stamp), update)
+                self.apply(client, float(stamp), update)
                 return update + "\n"
             case ["AT", _, _, client, _, stamp] if is_number(stamp):
-                self.offer(client, float(stamp), line)
+                self.apply(client, float(stamp), line)
                 return ""
             case []:
                 return ""
         return f"? {line}\n"
 
-    def offer(self, client: str, stamp: float, update: str) -> None:
-        """Takes an update and sends it on, if it is newer."""
+    def apply(self, client: str, stamp: float, update: str) -> None:
+        """Stores an update and forwards it, if it is newer."""
         if stamp <= self.times.get(client, float("-inf")):
             return
         self.times[client] = stamp
-        for port in self.neighbours:
+        for port in self.neighbors:
             task = asyncio.create_task(self.send(port, update))
             self.sending.add(task)
             task.add_done_callback(self.sending.discard)
 
     async def send(self, port: int, update: str) -> None:
-        """One update to one neighbour, on a connection of its own."""
+        """Sends an update to a neighbor on its own connection."""
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(f"{update}\n".encode("latin-1"))
@@ -77,11 +77,11 @@ class Server:
             writer.close()
             await writer.wait_closed()
         except OSError:
-            pass  # it has missed it
+            pass  # it misses the update
 
 
 def is_number(text: str) -> bool:
-    """Whether Python reads it as a float, as the original asks."""
+    """Returns true if Python can parse the text as a float, like the original."""
     try:
         float(text)
     except ValueError:
@@ -91,8 +91,8 @@ def is_number(text: str) -> bool:
 
 async def main() -> None:
     """Serves until it is killed."""
-    name, port, *neighbours = sys.argv[1:]
-    server = Server(name, [int(neighbour) for neighbour in neighbours])
+    name, port, *neighbors = sys.argv[1:]
+    server = Server(name, [int(neighbor) for neighbor in neighbors])
     listener = await asyncio.start_server(server.serve, "127.0.0.1", int(port))
     await listener.serve_forever()
 

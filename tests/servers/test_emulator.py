@@ -1,4 +1,4 @@
-"""emulator.py: the three services as documented, the modes, the counts, and the load it has to bear."""
+"""Tests of emulator.py: the three services, the modes, the statistics, and the load."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support import EMULATOR, PATIENCE, Client, Server, certificates, trusting
 KEY = "EMULATOR_KEY"
 MASK = "places.displayName,places.shortFormattedAddress,places.location"
 UCLA = (34.06893, -118.445127)
-NEMO = (-48.8767, -123.3933)  # where there is nothing
+NEMO = (-48.8767, -123.3933)  # where there are no places
 AGENT = "proxy-herd-tests/1 (https://example.invalid/contact)"
 NEW, LEGACY, OVERPASS = (
     "/v1/places:searchNearby",
@@ -30,8 +30,8 @@ NEW, LEGACY, OVERPASS = (
 )
 
 
-def metres(a, b) -> float:
-    """Great-circle distance by vectors, on purpose not the emulator's own formula."""
+def meters(a, b) -> float:
+    """Returns the great-circle distance by vectors, independently of the formula of the emulator."""
     u, v = (
         (math.cos(y) * math.cos(x), math.cos(y) * math.sin(x), math.sin(y))
         for y, x in ((math.radians(p[0]), math.radians(p[1])) for p in (a, b))
@@ -46,13 +46,13 @@ def circle(lat=UCLA[0], lng=UCLA[1], radius=5000.0, **more) -> dict:
 
 
 class Case(unittest.TestCase):
-    """A test that asks an emulator."""
+    """A test with an emulator."""
 
     tls = False
     server: Server
 
     def start(self, *options, tls: bool = False) -> None:
-        """An emulator for this test alone; `setUpClass` starts one that a whole class asks."""
+        """Starts an emulator for this test only; `setUpClass` starts one for a class."""
         keys = ("--cert", certificates() / "server.pem", "--key", certificates() / "server.key")
         self.server = Server(self.addCleanup, EMULATOR, *(keys if tls else ["--plain"]), *options)
         self.tls = tls
@@ -102,7 +102,7 @@ class NearbySearchNew(Case):
     def setUpClass(cls) -> None:
         cls.server = Server(cls.addClassCleanup, EMULATOR, "--plain")
 
-    def test_finds_places_within_the_circle_with_the_fields_asked_for(self) -> None:
+    def test_places_are_within_the_circle_and_have_the_requested_fields(self) -> None:
         status, document = self.search(circle(maxResultCount=20, rankPreference="DISTANCE"))
         self.assertEqual(status, 200)
         places = document["places"]
@@ -112,25 +112,25 @@ class NearbySearchNew(Case):
             self.assertEqual(set(place), {"displayName", "shortFormattedAddress", "location"})
             self.assertIn("emulated", place["displayName"]["text"].lower())
             distances.append(
-                metres(UCLA, (place["location"]["latitude"], place["location"]["longitude"]))
+                meters(UCLA, (place["location"]["latitude"], place["location"]["longitude"]))
             )
         self.assertEqual(distances, sorted(distances))
         self.assertLessEqual(distances[-1], 5000)
         self.assertIn("Boelter Hall (emulated)", [place["displayName"]["text"] for place in places])
 
-    def test_the_circle_ends_at_its_radius(self) -> None:
-        distance = metres(UCLA, (34.0692, -118.4430))
+    def test_the_radius_is_exact(self) -> None:
+        distance = meters(UCLA, (34.0692, -118.4430))
         for radius, inside in ((distance - 0.5, False), (distance + 0.5, True)):
             found = json.dumps(self.search(circle(radius=radius), "places.displayName")[1])
             self.assertEqual("Boelter Hall" in found, inside)
 
-    def test_ranks_by_popularity_unless_told_otherwise(self) -> None:
+    def test_the_default_order_is_popularity(self) -> None:
         near = self.search(circle(rankPreference="DISTANCE"), "places.id")[1]
         popular = self.search(circle(), "places.id")[1]
         self.assertNotEqual(near, popular)
         self.assertEqual(popular, self.search(circle(rankPreference="POPULARITY"), "places.id")[1])
 
-    def test_the_mask_may_go_deeper_or_be_all(self) -> None:
+    def test_the_mask_may_be_nested_or_a_wildcard(self) -> None:
         one = self.search(circle(maxResultCount=1), "places.displayName.text,places.id")[1][
             "places"
         ][0]
@@ -154,14 +154,14 @@ class NearbySearchNew(Case):
         status, _, data = self.ask("POST", path, circle(maxResultCount=2))
         self.assertEqual((status, len(json.loads(data)["places"])), (200, 2))
 
-    def test_nothing_found_is_an_empty_object(self) -> None:
+    def test_no_results_are_an_empty_object(self) -> None:
         self.assertEqual(self.search(circle(*NEMO, radius=50_000.0)), (200, {}))
 
-    def test_the_antimeridian_and_the_pole_are_no_edges(self) -> None:
-        for centre in ((-16.8, 180.0), (-16.8, -180.0)):
-            document = self.search(circle(*centre, radius=1500.0, rankPreference="DISTANCE"))[1]
+    def test_circles_may_cross_the_antimeridian_and_a_pole(self) -> None:
+        for center in ((-16.8, 180.0), (-16.8, -180.0)):
+            document = self.search(circle(*center, radius=1500.0, rankPreference="DISTANCE"))[1]
             names = {place["displayName"]["text"] for place in document["places"]}
-            self.assertEqual(len([name for name in names if "180th meridian" in name]), 2, centre)
+            self.assertEqual(len([name for name in names if "180th meridian" in name]), 2, center)
             longitudes = [place["location"]["longitude"] for place in document["places"]]
             self.assertGreater(
                 min(sum(lng > 0 for lng in longitudes), sum(lng < 0 for lng in longitudes)), 3
@@ -169,23 +169,23 @@ class NearbySearchNew(Case):
         pole = self.search(circle(-89.999, 77.0, radius=500.0))[1]["places"]
         self.assertIn("South Pole", json.dumps(pole))
 
-    def test_maxresultcount_is_20_where_it_is_not_set(self) -> None:
+    def test_the_default_of_maxresultcount_is_20(self) -> None:
         self.assertEqual(len(self.search(circle(), "places.id")[1]["places"]), 20)
         self.assertEqual(len(self.search(circle(maxResultCount=7), "places.id")[1]["places"]), 7)
 
-    def test_keys_are_refused_as_google_refuses_them(self) -> None:
+    def test_invalid_keys_are_rejected_like_by_google(self) -> None:
         status, document = self.search(circle(), key=None)
         self.assertEqual((status, document["error"]["status"]), (403, "PERMISSION_DENIED"))
         status, document = self.search(circle(), key="wrong", mask=None)
         self.assertEqual((status, document["error"]["code"]), (400, 400))
         self.assertEqual(document["error"]["details"][0]["reason"], "API_KEY_INVALID")
 
-    def test_a_missing_mask_is_refused(self) -> None:
+    def test_a_missing_mask_is_rejected(self) -> None:
         status, document = self.search(circle(), mask=None)
         self.assertEqual((status, document["error"]["status"]), (400, "INVALID_ARGUMENT"))
         self.assertIn("FieldMask is a required parameter", document["error"]["message"])
 
-    def test_bad_requests_are_refused(self) -> None:
+    def test_invalid_requests_are_rejected(self) -> None:
         bodies = {
             "no body": b"",
             "no JSON": b"{",
@@ -193,7 +193,7 @@ class NearbySearchNew(Case):
             "NaN": b'{"maxResultCount": NaN}',
             "no circle": {},
             "null circle": {"locationRestriction": None},
-            "no centre": {"locationRestriction": {"circle": {"radius": 1.0}}},
+            "no center": {"locationRestriction": {"circle": {"radius": 1.0}}},
             "no radius": {
                 "locationRestriction": {"circle": {"center": {"latitude": 1, "longitude": 2}}}
             },
@@ -227,7 +227,7 @@ class NearbySearchNew(Case):
             with self.subTest(mask=mask):
                 self.assertEqual(self.search(circle(), mask)[0], 400)
 
-    def test_the_edges_of_the_ranges_are_good(self) -> None:
+    def test_the_limits_of_ranges_are_accepted(self) -> None:
         for body in (
             circle(90.0, 180.0, 50_000.0),
             circle(-90.0, -180.0, 0.1),
@@ -240,7 +240,7 @@ class NearbySearchNew(Case):
         ):
             self.assertEqual(self.search(body)[0], 200, body)
 
-    def test_only_post_is_there(self) -> None:
+    def test_only_post_is_supported(self) -> None:
         self.assertEqual(self.ask("GET", NEW)[0], 404)
         self.assertEqual(self.ask("POST", "/v1/places:searchNowhere", b"")[0], 404)
 
@@ -259,7 +259,7 @@ class NearbySearchLegacy(Case):
     def near(self, **more):
         return self.legacy(**{"key": KEY, "location": "%f,%f" % UCLA, "radius": 5000, **more})
 
-    def test_finds_places_in_the_old_shape(self) -> None:
+    def test_places_have_the_legacy_format(self) -> None:
         status, document = self.near()
         self.assertEqual(
             (status, document["status"], document["html_attributions"]), (200, "OK", [])
@@ -268,9 +268,9 @@ class NearbySearchLegacy(Case):
         for result in document["results"]:
             self.assertTrue(result["name"] and result["vicinity"] and result["place_id"])
             location = result["geometry"]["location"]
-            self.assertLessEqual(metres(UCLA, (location["lat"], location["lng"])), 5000)
+            self.assertLessEqual(meters(UCLA, (location["lat"], location["lng"])), 5000)
 
-    def test_pages_follow_one_another(self) -> None:
+    def test_results_are_paginated(self) -> None:
         first = self.near()[1]
         second = self.legacy(key=KEY, pagetoken=first["next_page_token"])[1]
         third = self.legacy(key=KEY, pagetoken=second["next_page_token"])[1]
@@ -279,11 +279,11 @@ class NearbySearchLegacy(Case):
         self.assertNotIn("next_page_token", third)
         self.assertEqual(self.legacy(key=KEY, pagetoken="x")[1]["status"], "INVALID_REQUEST")
 
-    def test_nothing_found(self) -> None:
+    def test_no_results_are_zero_results(self) -> None:
         document = self.near(location="%f,%f" % NEMO)[1]
         self.assertEqual((document["status"], document["results"]), ("ZERO_RESULTS", []))
 
-    def test_refusals_come_with_status_200(self) -> None:
+    def test_most_errors_have_http_status_200(self) -> None:
         cases = {
             "REQUEST_DENIED": [{"key": ""}, {"key": "wrong"}],
             "INVALID_REQUEST": [
@@ -303,7 +303,7 @@ class NearbySearchLegacy(Case):
                     self.assertEqual((http_status, document["status"]), (200, status))
                     self.assertEqual(document["results"], [])
 
-    def test_a_radius_above_the_bound_is_cut(self) -> None:
+    def test_the_radius_is_limited(self) -> None:
         self.assertEqual(self.near(radius=1_000_000)[1]["status"], "OK")
 
 
@@ -319,21 +319,21 @@ class Overpass(Case):
         self.assertEqual((status, headers.get_content_type()), (200, "application/json"), data)
         return json.loads(data)["elements"]
 
-    def test_finds_nodes_and_outlines(self) -> None:
+    def test_nodes_and_ways_are_found(self) -> None:
         found = self.elements(f'[out:json][timeout:5];nwr["name"]{self.AROUND};out center;')
         self.assertEqual({element["type"] for element in found}, {"node", "way"})
         for element in found:
             at = element if element["type"] == "node" else element["center"]
-            self.assertLessEqual(metres(UCLA, (at["lat"], at["lon"])), 2000)
+            self.assertLessEqual(meters(UCLA, (at["lat"], at["lon"])), 2000)
             self.assertTrue(element["tags"]["name"])
         keys = [(element["type"], element["id"]) for element in found]
         self.assertEqual(keys, sorted(keys), "in the order of the ids, not of distance")
 
-    def test_an_outline_has_no_position_unless_one_asks(self) -> None:
+    def test_a_way_has_no_position_without_center(self) -> None:
         for element in self.elements(f"[out:json];way{self.AROUND};out body;"):
             self.assertFalse({"lat", "lon", "center", "bounds"} & set(element))
 
-    def test_limits_verbosity_and_tags(self) -> None:
+    def test_limit_verbosity_and_tags_are_supported(self) -> None:
         ask = self.elements
         self.assertEqual(len(ask(f"[out:json];node{self.AROUND};out 5;")), 5)
         self.assertEqual(set(ask(f"[out:json];node{self.AROUND};out ids 1;")[0]), {"type", "id"})
@@ -356,23 +356,23 @@ class Overpass(Case):
             ask(f"[out:json];node[amenity]{self.AROUND};out;")
         ), everything)  # fmt: skip
 
-    def test_a_search_that_widens_stops_when_it_has_enough(self) -> None:
+    def test_conditions_widen_a_search_until_it_has_enough_results(self) -> None:
         near, far = (f"node(around:{radius},%f,%f);" % UCLA for radius in (1500, 4000))
         few, many = (self.elements(f"[out:json];{query}out;") for query in (near, far))
         self.assertTrue(0 < len(few) < len(many))
         for count, expected in ((len(few), few), (len(few) + 1, many)):
             query = f"[out:json];{near}if(count(nodes)<{count}){{{far}}};out;"
             self.assertEqual(self.elements(query), expected)
-        # What is printed before the search widens comes first, and comes again.
+        # Elements that are printed before the search widens are printed again.
         query = f"[out:json];{near}if(count(nodes)<%d){{out body;{far}}};out;"
         self.assertEqual(self.elements(query % len(few)), few)
         self.assertEqual(self.elements(query % (len(few) + 1)), few + many)
-        # A condition that does not hold leaves the set as it was, and is read all the same.
+        # The statements of a false condition are parsed, but not executed.
         kept = f"[out:json];{near}if (count(ways) > 0) {{{far}}};out;"
         self.assertEqual(self.elements(kept), few)
         self.assertEqual(self.overpass(f"[out:json];{near}if(count(nodes)<0){{town;}};out;")[0], 400)
 
-    def test_the_query_may_come_in_three_ways(self) -> None:
+    def test_the_query_may_be_sent_in_three_ways(self) -> None:
         query = f"[out:json];node{self.AROUND};out 3;"
         headers = {"User-Agent": AGENT}
         by_form = self.overpass(query)
@@ -383,10 +383,10 @@ class Overpass(Case):
         self.assertEqual(by_form[2], by_url[2])
         self.assertEqual(by_form[2], by_body[2])
 
-    def test_without_json_it_is_xml(self) -> None:
+    def test_the_default_format_is_xml(self) -> None:
         self.assertIn("xml", self.overpass(f"node{self.AROUND};out;")[1]["Content-Type"])
 
-    def test_errors_are_pages(self) -> None:
+    def test_errors_are_html_pages(self) -> None:
         for query in ("", "out", "node;out;", f"[out:json];town{self.AROUND};out;", f"[out:json];node{self.AROUND}",
                       "[out:json];node(around:x,1,2);out;", "[out:json];node(around:1,91,2);out;"):  # fmt: skip
             with self.subTest(query):
@@ -394,12 +394,12 @@ class Overpass(Case):
                 self.assertEqual((status, headers.get_content_type()), (400, "text/html"))
                 self.assertIn(b"parse error", data)
 
-    def test_a_client_has_to_say_who_it_is(self) -> None:
+    def test_a_distinctive_user_agent_is_required(self) -> None:
         query = f"[out:json];node{self.AROUND};out 1;"
         for agent in ("", "curl/8", "python-requests/2"):
             self.assertEqual(self.overpass(query, agent)[0], 406, agent)
 
-    def test_queries_wait_for_one_of_two_slots(self) -> None:
+    def test_queries_wait_for_a_slot(self) -> None:
         self.server.control("mode?latency_ms=100&requests=6", "POST")
         query = f"[out:json];node{self.AROUND};out 1;"
         began = time.monotonic()
@@ -411,8 +411,8 @@ class Overpass(Case):
         self.assertIn(b"2 slots available now", status)
 
 
-class Behaviour(Case):
-    def test_framings(self) -> None:
+class Behavior(Case):
+    def test_every_framing_is_supported(self) -> None:
         self.start()
         whole = self.ask("GET", f"{LEGACY}?key={KEY}&location=34,-118&radius=9000")[2]
         for framing, header in (
@@ -428,7 +428,7 @@ class Behaviour(Case):
                 self.assertIn(header, headers)
                 self.assertEqual(body, whole)
 
-    def test_gzip_only_for_those_who_ask(self) -> None:
+    def test_gzip_is_used_only_on_request(self) -> None:
         self.start()
         _, headers, plain = self.ask("GET", f"{LEGACY}?key={KEY}")
         self.assertNotIn("Content-Encoding", headers)
@@ -437,7 +437,7 @@ class Behaviour(Case):
         )
         self.assertEqual((headers["Content-Encoding"], gzip.decompress(packed)), ("gzip", plain))
 
-    def test_failures_have_the_services_own_bodies(self) -> None:
+    def test_failures_have_the_bodies_of_the_services(self) -> None:
         self.start("--overpass-slots", 0)
         new = {400: "INVALID_ARGUMENT", 403: "PERMISSION_DENIED", 429: "RESOURCE_EXHAUSTED", 500: "INTERNAL",
                503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}  # fmt: skip
@@ -458,7 +458,7 @@ class Behaviour(Case):
                     got, headers, _ = self.ask("GET", LEGACY)
                     self.assertEqual((got, headers.get_content_type()), (code, "text/html"))
                 got, _, data = self.overpass("[out:json];node(around:1,1,1);out;")
-                if code == 500:  # has begun to answer when it fails
+                if code == 500:  # fails after the start of its response
                     self.assertEqual((got, json.loads(data)["elements"]), (200, []))
                     self.assertIn("timed out", json.loads(data)["remark"])
                 else:
@@ -467,13 +467,13 @@ class Behaviour(Case):
         got, headers, _ = self.ask("POST", NEW, circle())
         self.assertEqual((got, headers.get_content_type()), (200, "text/html"))
 
-    def test_a_mode_can_be_for_some_requests_only(self) -> None:
+    def test_a_mode_may_apply_to_a_number_of_requests(self) -> None:
         self.start()
         self.server.control("mode?mode=fail-503&requests=2", "POST")
         self.assertEqual([self.search(circle())[0] for _ in range(4)], [503, 503, 200, 200])
         self.assertEqual(self.server.control("mode")["mode"], "ok")
 
-    def test_an_unknown_mode_is_refused(self) -> None:
+    def test_an_unknown_mode_is_rejected(self) -> None:
         self.start()
         for query in (
             "mode=slow",
@@ -488,7 +488,7 @@ class Behaviour(Case):
             refused.exception.close()
         self.assertEqual(self.server.control("mode")["mode"], "ok")
 
-    def test_resets_and_truncations(self) -> None:
+    def test_connections_are_reset_and_truncated(self) -> None:
         request = f"GET {LEGACY}?key={KEY}&location=34,-118&radius=9000 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         for tls in (False, True):
             self.start("--framing", "length", tls=tls)
@@ -506,7 +506,7 @@ class Behaviour(Case):
                     body = client.text.partition(b"\r\n\r\n")[2]
                     self.assertEqual(len(body), share and whole // share)
 
-    def test_a_dropped_connection_is_stale_and_a_closed_one_announced(self) -> None:
+    def test_drop_closes_without_notice_and_close_announces_it(self) -> None:
         self.start(tls=True)
         for mode, announced in (("drop", False), ("close", True)):
             with self.subTest(mode):
@@ -537,7 +537,7 @@ class Behaviour(Case):
             self.assertLess(time.monotonic(), end, "did not happen in time")
             time.sleep(0.01)
 
-    def test_a_client_that_hangs_up_releases_a_stall(self) -> None:
+    def test_a_stall_ends_when_the_client_closes(self) -> None:
         self.start("--mode", "stall", tls=True)
         connection = self.connect()
         connection.request("GET", LEGACY)
@@ -546,7 +546,7 @@ class Behaviour(Case):
         connection.close()
         self.wait_until(lambda: not self.server.control("stats")["connections"]["open"])
 
-    def test_stats_count_requests_connections_and_questions(self) -> None:
+    def test_statistics_include_requests_connections_and_questions(self) -> None:
         self.start(tls=True)
         connection = self.connect()
         for radius in (100.0, 200.0, 100.0):
@@ -588,19 +588,19 @@ class Behaviour(Case):
                         )
                         while secured.recv(4096):
                             pass
-                        session = secured.session  # of TLS 1.3, the tickets came with the answer
+                        session = secured.session  # in TLS 1.3, tickets arrive with the response
                         secured.close()
                 tls = self.server.control("stats")["tls"]
                 self.assertEqual((tls["handshakes"], tls["resumed"]), (2, 1))
                 self.assertEqual(tls["versions"], {f"TLSv{version}": 2})
 
-    def test_a_client_that_does_not_trust_it_is_counted(self) -> None:
+    def test_failed_handshakes_are_counted(self) -> None:
         self.start(tls=True)
         with self.assertRaises(ssl.SSLCertVerificationError):
             self.ask("GET", "/", connection=self.connect(ssl.create_default_context()))
         self.wait_until(lambda: self.server.control("stats")["tls"]["failed"] == 1)
 
-    def test_64_connections_at_once(self) -> None:
+    def test_64_connections_are_served_at_once(self) -> None:
         self.start("--latency-ms", 500, tls=True)
         rounds, width = 2, 64
         together = threading.Barrier(width, action=lambda: began.append(time.monotonic()))
@@ -626,7 +626,7 @@ class Behaviour(Case):
         self.assertEqual(stats["connections"]["max_open"], width)
         self.assertEqual(stats["requests"]["distinct"], rounds * width)
 
-    def test_what_is_held_is_answered_once_another_mode_is_ordered(self) -> None:
+    def test_held_requests_are_answered_when_the_mode_changes(self) -> None:
         self.start("--mode", "hold", tls=True)
         width = 8
         with concurrent.futures.ThreadPoolExecutor(width) as pool:
@@ -641,7 +641,7 @@ class Behaviour(Case):
         self.assertEqual(requests["by_status"], {"200": width})
         self.assertEqual((requests["in_flight"], requests["max_in_flight"]["total"]), ({}, width))
 
-    def test_an_answer_is_counted_before_it_is_there(self) -> None:
+    def test_a_response_is_counted_before_it_arrives(self) -> None:
         self.start()
         connection = self.connect()
         for count in range(1, 101):
@@ -649,7 +649,7 @@ class Behaviour(Case):
             requests = self.server.control("stats")["requests"]
             self.assertEqual((requests["by_status"], requests["in_flight"]), ({"200": count}, {}))
 
-    def test_a_stall_that_has_not_begun_ends_too_when_the_mode_changes(self) -> None:
+    def test_a_mode_change_also_ends_a_stall_that_has_not_started(self) -> None:
         self.start()
         self.server.control("mode?mode=stall&latency_ms=500", "POST")
         connection = self.connect()
@@ -659,11 +659,11 @@ class Behaviour(Case):
         with self.assertRaises(http.client.RemoteDisconnected):
             connection.getresponse()
 
-    def test_both_address_families(self) -> None:
+    def test_both_address_families_are_supported(self) -> None:
         try:
             socket.create_server(("::1", 0), family=socket.AF_INET6).close()
         except OSError:
-            return  # a machine without IPv6 has nothing to test here
+            return  # there is nothing to test on a machine without IPv6
         self.start("--host", "127.0.0.1", "--host", "::1", tls=True)
         for host in ("127.0.0.1", "::1"):
             connection = http.client.HTTPSConnection(
@@ -672,21 +672,21 @@ class Behaviour(Case):
             self.addCleanup(connection.close)
             self.assertEqual(self.ask("GET", LEGACY, connection=connection)[0], 200, host)
 
-    def test_requests_are_bounded(self) -> None:
+    def test_requests_have_limits(self) -> None:
         self.start()
         self.assertEqual(self.ask("POST", NEW, b"x" * 65_537)[0], 413)
         connection = self.connect()
         connection.request("POST", NEW, iter([b"{}"]), encode_chunked=True)
         self.assertEqual(connection.getresponse().status, 411)
 
-    def test_sigterm_ends_it_quietly_whatever_is_under_way(self) -> None:
+    def test_sigterm_stops_it_during_requests(self) -> None:
         self.start("--mode", "stall", tls=True)
         connection = self.connect()
         connection.request("GET", LEGACY)
         self.wait_until(lambda: self.server.control("stats")["requests"]["in_flight"])
         self.assertEqual(self.server.end(), (0, "", ""))
 
-    def test_own_places(self) -> None:
+    def test_places_can_be_read_from_a_file(self) -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
             file.write('[{"name": "Depot", "lat": 1.0, "lng": 2.0}]')
             file.flush()
@@ -694,7 +694,7 @@ class Behaviour(Case):
         document = self.legacy(key=KEY, location="1,2", radius=50_000)[1]
         self.assertEqual([result["name"] for result in document["results"]], ["Depot"])
 
-    def test_what_cannot_be_started_says_why(self) -> None:
+    def test_errors_at_start_are_reported(self) -> None:
         for options in (
             (),
             ("--plain", "--data", "/nowhere.json"),

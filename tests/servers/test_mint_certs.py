@@ -1,4 +1,4 @@
-"""mint_certs.py: what it mints, what it keeps, what it refuses to do."""
+"""Tests of mint_certs.py."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class MintCerts(unittest.TestCase):
         self.assertEqual(done.returncode, int(fails), done.stderr)
         return done.stderr if fails else done.stdout
 
-    def test_server_certificate_is_for_this_machine_only(self) -> None:
+    def test_the_server_certificate_is_valid_for_localhost_only(self) -> None:
         ca, server = certificates() / "ca.pem", certificates() / "server.pem"
         for check in (
             ["-verify_hostname", "localhost"],
@@ -49,13 +49,13 @@ class MintCerts(unittest.TestCase):
         self.assertFalse(verifies(ca, server, "-verify_hostname", "places.googleapis.com"))
         self.assertIn("P-256", text_of(server))
 
-    def test_only_the_owner_can_read_a_key(self) -> None:
+    def test_keys_are_readable_by_their_owner_only(self) -> None:
         keys = list(certificates().rglob("*.key"))
         self.assertEqual(len(keys), 7)
         for key in keys:
             self.assertEqual(stat.S_IMODE(key.stat().st_mode), 0o600, key)
 
-    def test_hostile_certificates_are_wrong_in_one_way_each(self) -> None:
+    def test_hostile_certificates_have_one_defect_each(self) -> None:
         ca, bad = certificates() / "ca.pem", certificates() / "hostile"
         here = ["-verify_hostname", "localhost"]
         self.assertFalse(verifies(ca, bad / "expired.pem", *here))
@@ -72,18 +72,18 @@ class MintCerts(unittest.TestCase):
         ).splitlines()
         self.assertEqual(subject.partition("=")[2], issuer.partition("=")[2])
 
-    def test_what_is_there_is_kept(self) -> None:
+    def test_existing_certificates_are_kept(self) -> None:
         self.mint()
         before = {file: file.read_bytes() for file in self.directory.iterdir()}
-        said = self.mint()
+        output = self.mint()
         self.assertEqual({file: file.read_bytes() for file in self.directory.iterdir()}, before)
-        self.assertEqual(said.count("kept"), 2)
+        self.assertEqual(output.count("kept"), 2)
         self.mint("--new-ca")
         ca = self.directory / "ca.pem"
         self.assertNotEqual(ca.read_bytes(), before[ca])
-        self.assertTrue(verifies(ca, self.directory / "server.pem"), "the new CA signs anew")
+        self.assertTrue(verifies(ca, self.directory / "server.pem"), "the certificate is not signed by the new CA")
 
-    def test_a_certificate_that_ends_soon_is_minted_again(self) -> None:
+    def test_a_certificate_that_expires_soon_is_replaced(self) -> None:
         self.mint("--days", "3")
         before = (self.directory / "server.pem").read_bytes()
         self.mint()
@@ -97,19 +97,19 @@ class MintCerts(unittest.TestCase):
         ]
         self.assertEqual(end[0], end[1])
 
-    def test_half_a_ca_is_not_overwritten(self) -> None:
+    def test_an_incomplete_ca_is_not_overwritten(self) -> None:
         self.mint()
         before = (self.directory / "ca.pem").read_bytes()
         (self.directory / "ca.key").unlink()
-        said = self.mint(fails=True)
-        self.assertIn("--new-ca", said)
+        output = self.mint(fails=True)
+        self.assertIn("--new-ca", output)
         self.assertEqual((self.directory / "ca.pem").read_bytes(), before)
 
-    def test_a_ca_that_ends_is_not_replaced_silently(self) -> None:
+    def test_an_expiring_ca_is_not_replaced_silently(self) -> None:
         self.mint("--ca-days", "3")
         self.assertIn("--new-ca", self.mint(fails=True))
 
-    def test_herd_certificates_are_for_both_ends_of_a_link(self) -> None:
+    def test_herd_certificates_are_valid_for_both_ends_of_a_link(self) -> None:
         self.mint("--herd", "Bailey", "Bona")
         ca = self.directory / "ca.pem"
         for name in ("Bailey", "Bona"):
@@ -125,7 +125,7 @@ class MintCerts(unittest.TestCase):
         self.assertFalse(verifies(ca, self.directory / "Bona.pem", "-verify_hostname", "Bailey"))
         self.assertFalse((self.directory / "server.pem").exists())
 
-    def test_herd_names_come_from_a_configuration(self) -> None:
+    def test_node_names_are_read_from_a_configuration(self) -> None:
         config = self.directory.parent / "config.yml"
         forms = {
             "flow": "api_key: x\nports: {Bailey: 10099, Bona: 10044,\n  Clark: 1} # three\nneighbors:\n  Bailey: [Bona]\n",
@@ -139,13 +139,13 @@ class MintCerts(unittest.TestCase):
                 names = {file.stem for file in self.directory.glob("*.key")}
                 self.assertEqual(names, {"ca", "Bailey", "Bona", "Clark"})
 
-    def test_names_that_no_certificate_can_carry_are_refused(self) -> None:
+    def test_invalid_names_are_rejected(self) -> None:
         for names in (["a b"], ["../x"], ["Bona", "bona"], ["ca"], ["x,DNS:evil"], ["nowhere.yml"]):
             with self.subTest(names):
                 self.assertIn("mint_certs: ", self.mint("--herd", *names, fails=True))
                 self.assertFalse(self.directory.exists())
 
-    def test_without_openssl_it_says_what_to_do(self) -> None:
+    def test_a_missing_openssl_is_reported_with_advice(self) -> None:
         code = "import runpy, shutil, sys; shutil.which = lambda _: None; sys.argv = sys.argv[1:];"
         done = run(
             "-c", code + "runpy.run_path(sys.argv[0], run_name='__main__')", MINT, self.directory

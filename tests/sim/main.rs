@@ -15,7 +15,6 @@
 mod every_order;
 mod network;
 mod oracle;
-mod rules;
 mod schedule;
 mod trace;
 mod world;

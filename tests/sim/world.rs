@@ -16,10 +16,11 @@ use proxy_herd::herd::routes::{LINKS_PAUSE, NodeId, SETTLE};
 use proxy_herd::herd::{Action, Counters, Herd, LinkId};
 use proxy_herd::limits::Limits;
 use proxy_herd::message_log::{Format, MessageLog};
-use proxy_herd::node::{LineSession, Next, Node, Now};
+use proxy_herd::node::{Handled, Input, LineSession, Next, Node};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
 use proxy_herd::protocol::time::{Nanos, SECOND};
+use proxy_herd::time::{Instant, Now, Wall};
 use ring::hmac;
 use siphasher::sip::SipHasher13;
 
@@ -33,7 +34,7 @@ use proxy_herd::rng::Rng;
 const EPOCH: Nanos = 1_700_000_000;
 
 /// The herd-wide key of digests in all worlds.
-pub const DIGEST_KEY: (u64, u64) = (0x5eed, 0x00d1_6e57);
+const DIGEST_KEY: (u64, u64) = (0x5eed, 0x00d1_6e57);
 
 /// A message that is not a record, and what `fill` may exceed its limit by.
 const LONGEST_MESSAGE: usize = 4500;
@@ -90,16 +91,6 @@ pub struct Host {
     changes: u64,
     /// Links made and lost, likewise.
     pub relinks: u64,
-    graph: Graph,
-}
-
-/// What a node knows of the graph of the herd.
-#[derive(Default)]
-struct Graph {
-    /// Sum of the sequence numbers of all link states.
-    sequences: u64,
-    states: Vec<Vec<NodeId>>,
-    changed_at: Time,
 }
 
 /// How the end of a schedule is gone about.
@@ -223,7 +214,6 @@ impl World {
                 writer: None,
                 changes: 0,
                 relinks: 0,
-                graph: Graph::default(),
             });
         }
         world
@@ -360,13 +350,15 @@ impl World {
         let host = &mut self.hosts[node];
         let (Some(core), Some(writer)) = (&mut host.node, &mut host.writer) else { return None };
         let stored_before = core.counters.iamat_stored;
-        let held = core.herd.directory.get(self.schedule.clients[client].as_bytes(), now.clock);
+        let held =
+            core.herd.directory.get(self.schedule.clients[client].as_bytes(), now.wall.nanos());
         let said = &line[..line.len() - 1];
         // Location and time are the last two fields of both lines.
         let repeat = held.is_some_and(|held| last_two(held) == last_two(said));
         let mut reply = Vec::new();
-        let (taken, _) = writer.receive(core, &line[..cut], false, &now, &mut reply);
-        writer.receive(core, &line[taken..], false, &now, &mut reply);
+        let more = |bytes| Input { bytes, ended: false, unsent: 0 };
+        let handled = writer.handle_input(core, more(&line[..cut]), &now, &mut reply);
+        writer.handle_input(core, more(&line[handled.consumed..]), &now, &mut reply);
         let stored = core.counters.iamat_stored > stored_before;
         self.report.updates += 1;
         let Some(reply) = reply.strip_suffix(b"\n").filter(|reply| reply.starts_with(b"AT "))
@@ -378,7 +370,7 @@ impl World {
             let news = if stored { "" } else { " (not stored)" };
             format!("n{node:02} is told {}{news}", reply.escape_ascii())
         });
-        let clock = now.clock;
+        let clock = now.wall.nanos();
         let told = Told { client, repeat, time, node, clock, line: reply, stored };
         let record = match self.oracle.told(&told) {
             Ok(record) => record,
@@ -496,12 +488,11 @@ impl World {
         let node = Node::new(herd, places(), message_log, limits, &seed);
         let transport = Transport { loopback: true, certified: None };
         let writer = LineSession::accepted(
-            &node,
             u64::MAX,
-            proxy_herd::node::Caller {
+            proxy_herd::node::PeerInfo {
                 label: b"client"[..].into(),
                 transport,
-                ..proxy_herd::node::Caller::default()
+                ..proxy_herd::node::PeerInfo::default()
             },
         );
         let host = &mut self.hosts[at];
@@ -510,7 +501,6 @@ impl World {
         host.powered = true;
         host.started = self.now;
         host.changes = 0;
-        host.graph = Graph { changed_at: self.now, ..Graph::default() };
         self.turn(at);
     }
 
@@ -600,7 +590,7 @@ impl World {
             Phase::Converging => {
                 let remaining = self.schedule.remaining();
                 let nodes: Vec<(usize, Nanos)> =
-                    remaining.into_iter().map(|at| (at, self.clocks(at).clock)).collect();
+                    remaining.into_iter().map(|at| (at, self.clocks(at).wall.nanos())).collect();
                 match self.oracle.converged(&nodes) {
                     Ok(()) => {
                         self.trace.line(self.now, || "all nodes are equal".to_owned());
@@ -670,30 +660,11 @@ impl World {
         hop * 20 * self.schedule.diameter as Time
     }
 
-    /// Everything rests: no connection is left that is not a link, clocks that are off are known,
-    /// and every node knows the true graph.
+    /// Everything rests: no connection is left that is not a link, and who is off is known.
     fn look_at_rest(&mut self) {
-        let mut graph = vec![Vec::new(); self.schedule.nodes];
-        for (a, b) in self.schedule.remaining_edges() {
-            graph[a].push(b as NodeId);
-            graph[b].push(a as NodeId);
-        }
-        graph.iter_mut().for_each(|neighbors| neighbors.sort_unstable());
-        let graph_is_certain = !self.schedule.restarts();
         for at in self.schedule.remaining() {
             let host = &self.hosts[at];
             let Some(node) = &host.node else { continue };
-            // The states of two nodes that died together stay; no tree leads to either of them.
-            let known = node.herd.routes().edges();
-            let wrong = |&node: &usize| known[node] != graph[node];
-            if let Some(wrong) = self.schedule.remaining().into_iter().find(wrong)
-                && graph_is_certain
-            {
-                let (known, links) = (&known[wrong], &graph[wrong]);
-                return self.fail(format!(
-                    "n{at:02} believes that n{wrong:02} is linked with {known:?}, not {links:?}"
-                ));
-            }
             let links = node.herd.links().iter().filter(|link| link.up.is_some()).count();
             let is_link = |&&wire: &&usize| {
                 let end = &self.wires[wire].ends[self.end_of(wire, at)];
@@ -779,8 +750,8 @@ impl World {
     fn clocks(&self, at: usize) -> Now {
         let host = &self.hosts[at];
         Now {
-            elapsed: Duration::from_nanos(self.now - host.started),
-            clock: EPOCH * SECOND + Nanos::from(self.now) + host.clock_offset,
+            instant: Instant::at(Duration::from_nanos(self.now - host.started)),
+            wall: Wall(EPOCH * SECOND + Nanos::from(self.now) + host.clock_offset),
         }
     }
 
@@ -796,8 +767,8 @@ impl World {
         let now = self.clocks(at);
         for _ in 0..1000 {
             let Some(node) = &mut self.hosts[at].node else { return };
-            if node.herd.poll_timeout().is_some_and(|due| due <= now.elapsed) {
-                node.herd.handle_timeout(now.elapsed, now.clock);
+            if node.herd.poll_timeout().is_some_and(|due| due <= now.instant.uptime()) {
+                node.herd.handle_timeout(now.instant.uptime(), now.wall.nanos());
             }
             let Some(action) = node.herd.poll_action() else {
                 if !self.flush_links(at) {
@@ -849,33 +820,14 @@ impl World {
             host.relinks = relinks;
             self.last_relink = self.now;
         }
-        if let Err(why) = host.graph.look(node, self.now) {
-            return self.fail(format!("n{at:02}: {why}"));
-        }
-        if let Some(peer) = self.forgotten_dial(at) {
-            return self.fail(format!("n{at:02} believes that it is dialing n{peer:02}"));
-        }
-        let host = &mut self.hosts[at];
-        let Some(node) = &mut host.node else { return };
         if changes != host.changes {
             host.changes = changes;
-            if let Err(why) = self.oracle.look(at, &node.herd.directory, now.clock) {
+            if let Err(why) = self.oracle.look(at, &node.herd.directory, now.wall.nanos()) {
                 self.fail(format!("n{at:02}: {why}"));
                 return;
             }
         }
         self.wake(at, due);
-    }
-
-    /// A neighbor that a node believes it is dialing, although no attempt is under way.
-    fn forgotten_dial(&self, at: usize) -> Option<usize> {
-        let host = &self.hosts[at];
-        let links = host.node.as_ref()?.herd.links().iter().filter(|link| link.dialling);
-        links.map(|link| usize::from(link.peer)).find(|&peer| {
-            !host.wires.iter().map(|&wire| &self.wires[wire].ends).any(|[dialer, listener]| {
-                dialer.host == at && listener.host == peer && dialer.is_open()
-            })
-        })
     }
 
     /// The node has a turn then, if not before.
@@ -903,20 +855,19 @@ impl World {
         if let Some(until) = self.held_up(dialler, listener) {
             return self.at(until, Event::Syn(wire));
         }
-        let Some(node) = &self.hosts[listener].node else {
+        if self.hosts[listener].node.is_none() {
             if self.hosts[listener].powered {
                 self.push(wire, 0, Packet::Reset);
             }
             return;
-        };
+        }
         let transport = Transport { loopback: true, certified: None };
         let session = LineSession::accepted(
-            node,
             wire as u64,
-            proxy_herd::node::Caller {
+            proxy_herd::node::PeerInfo {
                 label: b"peer"[..].into(),
                 transport,
-                ..proxy_herd::node::Caller::default()
+                ..proxy_herd::node::PeerInfo::default()
             },
         );
         self.wires[wire].ends[1].session = Some(session);
@@ -944,7 +895,8 @@ impl World {
         };
         let transport = Transport { loopback: true, certified: None };
         let label = b"peer"[..].into();
-        *session = Some(LineSession::dialled(node, wire as u64, label, link, transport, &now, out));
+        *session =
+            Some(LineSession::dialed(node, wire as u64, label, link, transport, now.instant, out));
         self.shake(wire, 0);
         self.send(wire, 0);
         self.turn(dialler);
@@ -967,11 +919,11 @@ impl World {
             let now = self.clocks(host);
             if let Some(node) = &mut self.hosts[host].node {
                 self.trace.line(self.now, || format!("n{host:02} gives n{other:02} up"));
-                node.herd.dial_failed(link, now.elapsed);
+                node.herd.dial_failed(link, now.instant.uptime());
                 self.hosts[host].wires.retain(|&held| held != wire);
                 self.turn(host);
             }
-        } else if this.session.as_ref().is_some_and(LineSession::is_shaking) {
+        } else if this.session.as_ref().is_some_and(LineSession::is_handshaking) {
             self.close(wire, end, Packet::Fin);
             self.turn(host);
         }
@@ -1037,16 +989,17 @@ impl World {
         if this.ending {
             return;
         }
-        let (taken, next) = session.receive(node, &this.input, this.eof, &now, &mut this.out);
-        this.input.drain(..taken);
-        this.waiting = next == Next::Wait;
-        if next == Next::Read && this.input.len() > LONGEST_MESSAGE {
+        let input = Input { bytes: &this.input, ended: this.eof, unsent: this.out.len() };
+        let Handled { consumed, next } = session.handle_input(node, input, &now, &mut this.out);
+        this.input.drain(..consumed);
+        this.waiting = matches!(next, Next::Yielded | Next::Blocked(_));
+        if next == Next::NeedInput && this.input.len() > LONGEST_MESSAGE {
             let why = format!("n{host:02} keeps {} bytes of wire {wire}", this.input.len());
             return self.fail(why);
         }
         match next {
-            Next::Read | Next::Wait => {}
-            Next::Finish | Next::HangUp => {
+            Next::NeedInput | Next::Yielded | Next::Blocked(_) => {}
+            Next::CloseWhenFlushed | Next::ShutdownWhenFlushed => {
                 if session.link().is_some() {
                     return self.close(wire, end, Packet::Fin);
                 }
@@ -1081,7 +1034,7 @@ impl World {
             let Node { herd, message_log, .. } = node;
             let this = &mut self.wires[wire].ends[end];
             if this.out.is_empty() && herd.has_output(link) {
-                herd.fill(link, now.clock, &mut this.out, limit, message_log);
+                herd.fill(link, now.wall.nanos(), &mut this.out, limit, message_log);
             }
             let herd = &self.hosts[at].node.as_ref().map(|node| &node.herd);
             let slots = herd.map_or(0, |herd| herd.directory.slots() as usize);
@@ -1172,39 +1125,15 @@ impl World {
         let session = this.forget();
         let Some(node) = &mut self.hosts[host].node else { return };
         if let Some(link) = dialling {
-            node.herd.dial_failed(link, now.elapsed);
+            node.herd.dial_failed(link, now.instant.uptime());
         }
         if let Some(mut session) = session {
-            session.close(node, &now);
+            session.handle_closed(node, now.instant);
         }
     }
 
     fn end_of(&self, wire: usize, host: usize) -> usize {
         usize::from(self.wires[wire].ends[0].host != host)
-    }
-}
-
-impl Graph {
-    /// Looks at what `node` knows now. Trees must not be used until a second after the last change:
-    /// until then other nodes may still compute from the former graph.
-    fn look(&mut self, node: &Node, now: Time) -> Result<(), String> {
-        let routes = node.herd.routes();
-        let nodes = 0..node.herd.identity().names.len() as NodeId;
-        let sequences =
-            nodes.clone().fold(0u64, |sum, node| sum.wrapping_add(routes.state(node).0));
-        if sequences != self.sequences {
-            self.sequences = sequences;
-            let states: Vec<_> = nodes.map(|node| routes.state(node).1.to_vec()).collect();
-            if states != self.states {
-                (self.states, self.changed_at) = (states, now);
-            }
-        }
-        let uses_trees = node.herd.links().iter().any(|link| routes.has_edge(link.peer));
-        if uses_trees && now < self.changed_at + SECONDS {
-            let since = seconds(now - self.changed_at);
-            return Err(format!("trees are in use {since} after a change of the graph"));
-        }
-        Ok(())
     }
 }
 

@@ -5,15 +5,15 @@ use super::*;
 #[test]
 fn the_environment_takes_precedence_over_a_file_and_a_file_over_the_value() {
     let yaml = format!("{PAIR}api_key: from-value\napi_key_file: key.txt\n");
-    let folder = Folder::with(&[("herd.yml", yaml.as_bytes()), ("key.txt", b"from-file\r\n")]);
+    let directory = TempDir::with(&[("herd.yml", yaml.as_bytes()), ("key.txt", b"from-file\r\n")]);
     let env = &[("GOOGLE_PLACES_API_KEY", "from-environment")];
-    assert_eq!(key(&folder.load(env).unwrap()).unwrap(), b"from-environment");
-    assert_eq!(key(&folder.load(&[]).unwrap()).unwrap(), b"from-file");
+    assert_eq!(key(&directory.load(env).unwrap()).unwrap(), b"from-environment");
+    assert_eq!(key(&directory.load(&[]).unwrap()).unwrap(), b"from-file");
     assert_eq!(key(&pair("api_key: from-value")).unwrap(), b"from-value");
 
     let yaml = format!("{PAIR}peers: {{secret_file: secret}}\n");
-    let folder = Folder::with(&[("herd.yml", yaml.as_bytes()), ("secret", b"\x00\xff\n")]);
-    let secret = |environment| folder.load(environment).unwrap().peers.secret.unwrap();
+    let directory = TempDir::with(&[("herd.yml", yaml.as_bytes()), ("secret", b"\x00\xff\n")]);
+    let secret = |environment| directory.load(environment).unwrap().peers.secret.unwrap();
     assert_eq!(secret(&[]).expose(), b"\x00\xff");
     assert_eq!(secret(&[("HERD_SECRET", "hush")]).expose(), b"hush");
 }
@@ -61,16 +61,16 @@ fn files_are_relative_to_the_configuration() {
         "{PAIR}places: {{provider: overpass, ca_file: ca.pem}}\n\
          peers: {{tls: {{certificate: ca.pem, key: ca.pem, ca: ca.pem}}}}\n"
     );
-    let folder = Folder::with(&[("herd.yml", yaml.as_bytes()), ("ca.pem", b"-")]);
-    let config = folder.load(&[]).unwrap();
-    let pem = folder.0.join("ca.pem");
+    let directory = TempDir::with(&[("herd.yml", yaml.as_bytes()), ("ca.pem", b"-")]);
+    let config = directory.load(&[]).unwrap();
+    let pem = directory.0.join("ca.pem");
     assert_eq!(config.places.provider.server().unwrap().ca_file.as_ref(), Some(&pem));
     assert_eq!(config.peers.tls.unwrap().key_of("Bona"), pem);
 
     let yaml = format!("{PAIR}places: {{file: own.csv}}\n");
-    let folder = Folder::with(&[("herd.yml", yaml.as_bytes()), ("own.csv", b"-")]);
-    match folder.load(&[]).unwrap().places.provider {
-        Provider::Offline { file } => assert_eq!(file, Some(folder.0.join("own.csv"))),
+    let directory = TempDir::with(&[("herd.yml", yaml.as_bytes()), ("own.csv", b"-")]);
+    match directory.load(&[]).unwrap().places.provider {
+        ProviderConfig::Offline { file } => assert_eq!(file, Some(directory.0.join("own.csv"))),
         other => panic!("{other:?}"),
     }
 }
@@ -92,13 +92,13 @@ fn unusable_files_are_rejected() {
         ("api_key_file: lines\n", "`api_key_file`: contains a space, a line break or another character that is not valid in a key; copy the key again".to_owned()),
     ] {
         let yaml = format!("{PAIR}{lines}");
-        let folder = Folder::with(&[
+        let directory = TempDir::with(&[
             ("herd.yml", yaml.as_bytes()),
             ("empty", b"\n"),
             ("large", &[b'x'; 4097]),
             ("lines", b"canary\nX-Header: x\n"),
         ]);
-        let actual = folder.load(&[]).unwrap_err();
+        let actual = directory.load(&[]).unwrap_err();
         assert_eq!(actual, format!("herd.yml:3: field {error}"), "{lines:?}");
         assert!(!actual.contains("canary"));
     }

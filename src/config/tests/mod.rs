@@ -77,25 +77,27 @@ fn neighbors(config: &Config) -> Vec<&[usize]> {
 
 fn key(config: &Config) -> Option<&[u8]> {
     match &config.places.provider {
-        Provider::Google { key, .. } | Provider::GoogleLegacy { key, .. } => Some(key.expose()),
-        Provider::Offline { .. } | Provider::Overpass { .. } => None,
+        ProviderConfig::Google { key, .. } | ProviderConfig::GoogleLegacy { key, .. } => {
+            Some(key.expose())
+        }
+        ProviderConfig::Offline { .. } | ProviderConfig::Overpass { .. } => None,
     }
 }
 
 /// A temporary directory with a configuration and the files that it refers to.
-struct Folder(PathBuf);
+struct TempDir(PathBuf);
 
-impl Folder {
+impl TempDir {
     fn with(files: &[(&str, &[u8])]) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder =
+        let directory =
             Self(std::env::temp_dir().join(format!("herd-config-{}-{number}", std::process::id())));
-        fs::create_dir(&folder.0).unwrap();
+        fs::create_dir(&directory.0).unwrap();
         for (name, content) in files {
-            fs::write(folder.0.join(name), content).unwrap();
+            fs::write(directory.0.join(name), content).unwrap();
         }
-        folder
+        directory
     }
 
     fn load(&self, environment: &[(&str, &str)]) -> Result<Config, String> {
@@ -106,7 +108,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TempDir {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -129,7 +131,7 @@ fn the_original_configuration_loads_unchanged() {
     assert_eq!(neighbors(&config), [&[1, 2][..], &[0, 2, 3], &[0, 1, 4], &[1, 4], &[2, 3]]);
     assert!(config.nodes.iter().all(|node| node.listen == Host::LOOPBACK));
     assert!(config.nodes.iter().all(|node| node.dial == Host::LOOPBACK && !node.seed_compatible));
-    assert!(matches!(config.places.provider, Provider::Offline { file: None }), "no key");
+    assert!(matches!(config.places.provider, ProviderConfig::Offline { file: None }), "no key");
     assert_eq!(config.benchmark.num_clients, 5);
     assert_eq!(config.benchmark.test_duration, Duration::from_secs(5));
     assert_eq!(config.benchmark.timeout, Duration::from_secs(2));
@@ -230,31 +232,31 @@ fn malformed_files_are_rejected() {
 
 #[test]
 fn an_unreadable_configuration_is_an_error() {
-    let folder = Folder::with(&[]);
+    let directory = TempDir::with(&[]);
     assert_eq!(
-        folder.load(&[]).unwrap_err(),
+        directory.load(&[]).unwrap_err(),
         "herd.yml: does not exist; specify the configuration with -c FILE"
     );
-    let folder = Folder::with(&[("herd.yml", b"ports: {A: 1}\n\n# caf\xe9\n")]);
+    let directory = TempDir::with(&[("herd.yml", b"ports: {A: 1}\n\n# caf\xe9\n")]);
     assert_eq!(
-        folder.load(&[]).unwrap_err(),
+        directory.load(&[]).unwrap_err(),
         "herd.yml:3: is not valid UTF-8; save the file in that encoding"
     );
     let mut largest = b"ports: {A: 1}\n#".to_vec();
     largest.resize(MAX_CONFIG_BYTES, b'x');
-    let folder = Folder::with(&[("herd.yml", &largest)]);
-    assert_eq!(folder.load(&[]).unwrap().nodes.len(), 1);
+    let directory = TempDir::with(&[("herd.yml", &largest)]);
+    assert_eq!(directory.load(&[]).unwrap().nodes.len(), 1);
     largest.push(b'x');
-    let folder = Folder::with(&[("herd.yml", &largest)]);
+    let directory = TempDir::with(&[("herd.yml", &largest)]);
     assert_eq!(
-        folder.load(&[]).unwrap_err(),
+        directory.load(&[]).unwrap_err(),
         "herd.yml: is larger than 1048576 bytes, too large for a configuration; \
          specify the configuration with -c FILE"
     );
-    let folder = Folder::with(&[]);
-    fs::create_dir(folder.0.join("herd.yml")).unwrap();
+    let directory = TempDir::with(&[]);
+    fs::create_dir(directory.0.join("herd.yml")).unwrap();
     assert_eq!(
-        folder.load(&[]).unwrap_err(),
+        directory.load(&[]).unwrap_err(),
         "herd.yml: cannot be read: is a directory; specify the configuration with -c FILE"
     );
 }

@@ -162,7 +162,7 @@ fn a_disconnected_topology_causes_a_warning() {
 fn hosts_are_read_and_invalid_ones_are_rejected() {
     let hosts = |lines: &str| {
         let config = pair(lines);
-        let Node { listen, dial, .. } = &config.nodes[0];
+        let NodeConfig { listen, dial, .. } = &config.nodes[0];
         (listen.to_string(), dial.to_string())
     };
     let both = |host: &str| (host.to_owned(), host.to_owned());

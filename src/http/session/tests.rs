@@ -7,8 +7,9 @@ use crate::http::limits::{WORK_PER_RESPONSE, WORK_PER_TURN};
 use crate::http::{Settings, Shell};
 use crate::limits::Limits;
 use crate::node::tests::node;
+use crate::time::{Now, Wall};
 
-const NOW: Now = Now { elapsed: Duration::from_secs(3), clock: 0 };
+const NOW: Now = Now { instant: Instant::at(Duration::from_secs(3)), wall: Wall(0) };
 
 /// An event loop that reports nothing.
 struct Silent;
@@ -38,10 +39,10 @@ impl Browser {
         Self { node, http, session }
     }
 
-    fn receive(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Next) {
+    fn handle(&mut self, bytes: &[u8], unsent: usize, out: &mut Vec<u8>) -> Handled {
         let Self { node, http, session } = self;
         let mut cx = Context { node, http, shell: &Silent, now: &NOW };
-        session.receive(&mut cx, input, false, out)
+        session.handle_input(&mut cx, Input { bytes, ended: false, unsent }, out)
     }
 }
 
@@ -59,17 +60,16 @@ fn responses_spend_the_work_of_a_turn_and_half_of_it_is_reserved_for_waiting_con
     for target in ["HEAD /metrics", "GET /healthz", "HEAD /api/herd", "HEAD /land.json"] {
         let mut browser = Browser::new();
         let mut input = request(target).repeat(3 * half);
-        for next in [Next::Wait, Next::Wait, Next::Read] {
-            if next == Next::Wait {
+        for next in [Next::Yielded, Next::Yielded, Next::NeedInput] {
+            if next == Next::Yielded {
                 browser.http.begin_turn();
             } else {
                 browser.http.begin_queue();
             }
             let mut out = Vec::new();
-            let (consumed, is) = browser.receive(&input, &mut out);
-            assert_eq!((responses(&out), is), (half, next), "{target}");
-            assert!(!browser.session.is_full(&browser.http, 0), "it continues in the next turn");
-            input.drain(..consumed);
+            let handled = browser.handle(&input, 0, &mut out);
+            assert_eq!((responses(&out), handled.next), (half, next), "{target}");
+            input.drain(..handled.consumed);
         }
         assert!(input.is_empty());
     }
@@ -86,22 +86,28 @@ fn a_body_is_produced_as_the_socket_takes_it_and_is_completed_during_shutdown() 
         browser.http.work = work;
         let (mut input, mut out) =
             ([request(target), request("GET /healthz")].concat(), Vec::new());
-        let (consumed, next) = browser.receive(&input, &mut out);
-        input.drain(..consumed);
-        assert_eq!(next, Next::Wait, "{target}");
-        assert!(browser.session.is_full(&browser.http, 1), "one byte is unsent");
-        assert!(!browser.session.is_full(&browser.http, 0) && browser.session.is_waiting());
-        assert_eq!(browser.session.hang_up(), Next::Wait, "the rest must be sent");
-        let mut next = Next::Wait;
-        while next == Next::Wait {
+        let handled = browser.handle(&input, 0, &mut out);
+        input.drain(..handled.consumed);
+        assert_eq!(handled.next, Next::Blocked(Blocked::Output), "{target}");
+        assert!(browser.session.is_waiting());
+        browser.http.begin_turn();
+        let mut none = Vec::new();
+        let handled = browser.handle(&input, 1, &mut none);
+        assert_eq!(handled, Handled { consumed: 0, next: Next::Blocked(Blocked::Output) });
+        assert!(none.is_empty(), "nothing is produced while one byte is unsent");
+        browser.session.begin_shutdown();
+        let next = loop {
             browser.http.begin_turn();
             let mut slice = Vec::new(); // the socket takes each slice
-            let (consumed, is) = browser.receive(&input, &mut slice);
+            let handled = browser.handle(&input, 0, &mut slice);
             out.extend(slice);
-            input.drain(..consumed);
-            next = is;
-        }
-        assert_eq!((next, responses(&out)), (Next::HangUp, 1), "the next request is dropped");
+            input.drain(..handled.consumed);
+            if !matches!(handled.next, Next::Blocked(Blocked::Output) | Next::Yielded) {
+                break handled.next;
+            }
+        };
+        let expected = (Next::ShutdownWhenFlushed, 1);
+        assert_eq!((next, responses(&out)), expected, "the next request is dropped");
         let end: &[u8] = match ASSETS.iter().find(|asset| target.ends_with(asset.path)) {
             Some(land) => land.bytes,
             None => b"\n],\"held\":1,\"next\":null}\n\r\n0\r\n\r\n",

@@ -1,188 +1,220 @@
-//! Taking connections, and refusing those there is no room for.
+//! Accepting connections, and refusing those over a limit.
 
-use crate::herd::LinkId;
-use crate::herd::handshake::Transport;
-use crate::http;
-use crate::limits::{ACCEPT_RETRY, MAX_PROBATIONS, MAX_REFUSALS};
-use crate::net::connection::{Connection, Deadline, Security, Stage};
-use crate::net::listener::Accept;
-use crate::net::session::Session;
-use crate::node::{Caller, LineSession, Now};
-use crate::protocol::reply::TOO_MANY_CONNECTIONS;
-use mio::Token;
-use mio::net::TcpStream;
-use std::hash::BuildHasher as _;
+use std::collections::VecDeque;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{EventLoop, Serves};
+use mio::Token;
+use mio::net::TcpStream;
+
+use super::EventLoop;
+use crate::herd::LinkId;
+use crate::herd::handshake::Transport;
+use crate::http::HttpSession;
+use crate::net::connection::{Admission, Connection, Deadline, Security, Stage};
+use crate::net::limits::ACCEPT_RETRY;
+use crate::net::listener::Accept;
+use crate::net::session::Session;
+use crate::net::token::id_of;
+use crate::node::{LineSession, PeerInfo};
+use crate::protocol::reply::TOO_MANY_CONNECTIONS;
+use crate::time::Now;
+
+/// The purpose of a listener.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ListenerKind {
+    /// Clients and peers.
+    Lines,
+    /// Browsers and tools.
+    Http,
+}
 
 impl EventLoop {
-    pub(super) fn accept(&mut self, now: &Now) {
-        if self.accept_at.is_some_and(|at| at > now.elapsed) {
-            return;
-        }
-        self.accept_at = None;
-        for at in 0..self.listeners.len() {
-            self.accept_from(at, now);
+    /// Notes that connections may be waiting at the listeners of this kind.
+    pub(super) fn handle_listener_event(&mut self, kind: ListenerKind) {
+        for (_, listener) in self.listeners.iter_mut().filter(|(it, _)| *it == kind) {
+            listener.ready = true;
         }
     }
 
-    fn accept_from(&mut self, at: usize, now: &Now) {
+    /// Accepts connections, and serves them at once: what they sent with the connection brings no
+    /// event of its own.
+    pub(super) fn accept(&mut self, now: &Now) {
+        if self.accept_at.is_some_and(|at| at > now.instant) {
+            return;
+        }
+        self.accept_at = None;
+        let mut accepted = VecDeque::new();
+        for at in 0..self.listeners.len() {
+            self.accept_from(at, &mut accepted, now);
+        }
+        for token in self.serve(accepted, now) {
+            self.enqueue(token);
+        }
+    }
+
+    fn accept_from(&mut self, at: usize, accepted: &mut VecDeque<Token>, now: &Now) {
         for _ in 0..self.limits.accepts_per_turn {
-            let Some((serves, listener)) =
+            let Some((kind, listener)) =
                 self.listeners.get_mut(at).filter(|(_, listener)| listener.ready)
             else {
                 return;
             };
-            let serves = *serves;
+            let kind = *kind;
             match listener.accept() {
-                Accept::Connection(stream, address) => self.accepted(stream, address, serves, now),
+                Accept::Connection(stream, address) => {
+                    accepted.extend(self.accepted(stream, address, kind, now));
+                }
                 Accept::Empty => return,
                 Accept::Exhausted { error, shed } => {
-                    self.counters.shed += u64::from(shed);
-                    self.counters.accept_errors += 1;
-                    self.counters.accept_pauses += 1;
+                    let counters = &mut self.telemetry.counters;
+                    counters.shed += u64::from(shed);
+                    counters.accept_errors += 1;
+                    counters.accept_pauses += 1;
                     log::warn!(
-                        "a connection could not be taken: {error}; accepting goes on when one has \
+                        "cannot accept a connection: {error}; accepting resumes when one has \
                          closed. Raise the limit on open files (ulimit -n) or lower \
                          limits.max_connections"
                     );
-                    self.accept_at = Some(now.elapsed + ACCEPT_RETRY);
+                    self.accept_at = Some(now.instant + ACCEPT_RETRY);
                     return;
                 }
             }
         }
     }
 
-    fn accepted(&mut self, stream: TcpStream, address: SocketAddr, serves: Serves, now: &Now) {
-        self.counters.accepted += 1;
-        let here = self.clients_at.get(&address.ip().to_canonical()).copied().unwrap_or(0);
-        let crowded =
-            self.limits.max_connections_per_address.is_some_and(|most| here as usize >= most);
-        let over_limit = crowded || self.clients >= self.limits.max_connections;
-        // A neighbour is let in however many clients there are. It says at once that it is one.
-        let may_be_peer = || serves == Serves::Lines && self.awaits_peer_at(address.ip());
+    /// Takes a new connection into the loop, unless it is refused.
+    fn accepted(
+        &mut self,
+        stream: TcpStream,
+        address: SocketAddr,
+        kind: ListenerKind,
+        now: &Now,
+    ) -> Option<Token> {
+        self.telemetry.counters.accepted += 1;
+        let over_limit = self.admissions.is_full(address.ip(), &self.limits);
+        // A neighbor is let in however many clients there are, and says at once that it is one.
+        let may_be_peer = || kind == ListenerKind::Lines && self.awaits_peer_at(address.ip());
         if over_limit && !may_be_peer() {
-            return self.refuse(stream, address, serves, now);
+            self.refuse(stream, address, kind, now);
+            return None;
         }
-        let mut connection = Connection::new(stream, Stage::Draining, address, now.elapsed);
-        connection.counted = !over_limit;
-        connection.refusal = over_limit;
-        connection.verdict = over_limit.then_some("too many connections");
-        if self.peer_tls.is_some() && serves == Serves::Lines {
-            connection.security = Security::Unknown;
-        }
-        let token = match self.insert(connection) {
+        let admission = if over_limit { Admission::Probation } else { Admission::Client };
+        let inserted = self.insert(|this, token| {
+            let session = this.session(token, address, kind, over_limit);
+            let mut connection =
+                Connection::new(stream, Stage::Open(session), address, now.instant);
+            connection.admission = admission;
+            if this.peer_tls.is_some() && kind == ListenerKind::Lines {
+                connection.security = Security::Unknown;
+            }
+            connection
+        });
+        let token = match inserted {
             Ok(token) => token,
             Err(error) => {
-                self.counters.accept_errors += 1;
-                return log::warn!("{address} could not be served: {error}");
+                self.telemetry.counters.accept_errors += 1;
+                log::warn!("cannot serve the connection from {address}: {error}");
+                return None;
             }
         };
-        if over_limit {
-            self.put_on_probation(token, now);
-        } else {
-            self.clients += 1;
-            if self.limits.max_connections_per_address.is_some() {
-                *self.clients_at.entry(address.ip().to_canonical()).or_default() += 1;
-            }
+        self.admissions.enter(admission, address.ip(), &self.limits);
+        if let Some(oldest) = over_limit.then(|| self.admissions.put_on_probation(token)).flatten()
+        {
+            self.end_probation(oldest, now);
         }
-        let session = self.session(token, address, serves, over_limit);
-        if let Session::Lines(session) = &session {
-            self.node.message_log.line(&[session.label(), b" opened"]);
+        if kind == ListenerKind::Lines {
+            let label = address.to_string();
+            self.node.message_log.line(&[label.as_bytes(), b" opened"]);
         }
-        self.write_log(now.elapsed); // before what diagnostics have to say of it
-        if let Some(connection) = self.get(token) {
-            connection.stage = Stage::Open(session);
-        }
-        self.serve(token, now);
+        self.write_log(now.instant); // before diagnostics about this connection
+        Some(token)
     }
 
-    /// Whoever is to understand what comes on a new connection.
+    /// The state machine for a new connection.
     fn session(
         &mut self,
         token: Token,
         address: SocketAddr,
-        serves: Serves,
+        kind: ListenerKind,
         over_limit: bool,
     ) -> Session {
-        let id = token.0 as u64;
+        let id = id_of(token);
         let label = address.to_string().into_bytes().into_boxed_slice();
-        if serves == Serves::Http {
-            return Session::Http(http::HttpSession::accepted(&mut self.http, id, label));
+        if kind == ListenerKind::Http {
+            return Session::Http(HttpSession::accepted(&mut self.http, id, label));
         }
         let ip = address.ip().to_canonical();
-        let caller = Caller {
+        let peer = PeerInfo {
             label,
-            address: self.address_keys.hash_one(ip),
+            address_key: self.admissions.address_key(ip),
             transport: Transport { loopback: ip.is_loopback(), certified: None },
-            seed: self.seed_at(address.ip()),
+            legacy: self.legacy_at(ip),
             over_limit,
         };
-        Session::Lines(LineSession::accepted(&self.node, id, caller))
+        Session::Lines(LineSession::accepted(id, peer))
     }
 
-    /// The link to a seed-compatible neighbour at this address.
-    pub(super) fn seed_at(&self, address: IpAddr) -> Option<LinkId> {
-        let links = self.node.herd.links().iter().enumerate();
+    /// The link to a seed-compatible neighbor at this address.
+    fn legacy_at(&self, address: IpAddr) -> Option<LinkId> {
+        let links = self.node.herd.links().iter().zip(&self.neighbors).enumerate();
         links
-            .filter(|(_, link)| link.seed_compatible)
-            .find_map(|(at, _)| self.neighbours[at].is_at(address).then_some(at))
+            .filter(|(_, (link, neighbor))| link.seed_compatible && neighbor.is_at(address))
+            .map(|(at, _)| at)
+            .next()
     }
 
-    /// Whether a neighbour at this address is not linked.
-    pub(super) fn awaits_peer_at(&self, address: IpAddr) -> bool {
-        let links = self.node.herd.links().iter().enumerate();
-        links
-            .filter(|(_, link)| link.up.is_none())
-            .any(|(at, _)| self.neighbours[at].is_at(address))
+    /// Returns true if a neighbor at this address is not linked.
+    fn awaits_peer_at(&self, address: IpAddr) -> bool {
+        let links = self.node.herd.links().iter().zip(&self.neighbors);
+        links.into_iter().any(|(link, neighbor)| link.up.is_none() && neighbor.is_at(address))
     }
 
-    /// Hears a connection over a limit for a moment. Where too many are heard, the oldest has had
-    /// its time.
-    fn put_on_probation(&mut self, token: Token, now: &Now) {
-        self.refusals += 1;
-        self.probations.push_back(token);
-        if self.probations.len() > MAX_PROBATIONS
-            && let Some(oldest) = self.probations.pop_front()
-            && self.get(oldest).is_some_and(|it| it.refusal && matches!(it.stage, Stage::Open(_)))
-        {
-            self.expire(oldest, Deadline::Probation, now);
-            if self.refusals > MAX_PROBATIONS + MAX_REFUSALS {
-                self.close(oldest, now, Deadline::Probation.reason()); // without draining
+    /// Ends the probation of the oldest connection, to make room for a newer one.
+    fn end_probation(&mut self, token: Token, now: &Now) {
+        let is_on_probation = |it: &Connection| {
+            it.admission == Admission::Probation && matches!(it.stage, Stage::Open(_))
+        };
+        if self.get(token).is_some_and(|connection| is_on_probation(connection)) {
+            self.expire(token, Deadline::Probation, now);
+            if self.admissions.is_overrun() {
+                self.close(token, now, Deadline::Probation.reason()); // without draining
             }
         }
     }
 
-    /// Tells a connection over a limit so, and closes it.
-    fn refuse(&mut self, stream: TcpStream, address: SocketAddr, serves: Serves, now: &Now) {
-        self.tell_refusal(address);
-        let mut connection = Connection::new(stream, Stage::Draining, address, now.elapsed);
-        let refusal = match serves {
-            Serves::Lines => TOO_MANY_CONNECTIONS.to_vec(),
-            Serves::Http => self.http.refusal("too many connections; see limits.max_connections"),
+    /// Tells a connection over a limit that it is refused, and closes it.
+    fn refuse(&mut self, stream: TcpStream, address: SocketAddr, kind: ListenerKind, now: &Now) {
+        self.log_refusal(address);
+        let mut connection = Connection::new(stream, Stage::Draining, address, now.instant);
+        let refusal = match kind {
+            ListenerKind::Lines => TOO_MANY_CONNECTIONS.to_vec(),
+            ListenerKind::Http => {
+                self.http.refusal("too many connections; see limits.max_connections")
+            }
         };
-        // That much fits into every socket that is there.
-        if connection.send(&refusal, now.elapsed).is_err() {
+        // The buffer of a new socket has room for that.
+        if connection.send(&refusal, now.instant).is_err() {
             return;
         }
         connection.shut_down();
-        if self.refusals >= MAX_REFUSALS {
-            return; // closed at once: what it sent already may cost it the line
+        if self.admissions.is_flooded() {
+            return; // closed at once: unread input may turn into a reset that destroys the line
         }
-        connection.refusal = true;
-        if let Ok(token) = self.insert(connection) {
-            self.refusals += 1;
-            self.serve(token, now);
+        connection.admission = Admission::Refused;
+        let inserted: io::Result<Token> = self.insert(|_, _| connection);
+        if let Ok(token) = inserted {
+            self.admissions.enter(Admission::Refused, address.ip(), &self.limits);
+            self.discard_input(token, now);
         }
     }
 
-    pub(super) fn tell_refusal(&mut self, address: SocketAddr) {
-        self.counters.refused += 1;
+    pub(super) fn log_refusal(&mut self, address: SocketAddr) {
+        self.telemetry.counters.refused += 1;
         log::warn!(
-            "{address} is refused: {} clients are connected; see limits.max_connections and \
-             limits.max_connections_per_address",
-            self.clients
+            "connection from {address} refused: {} clients are connected; see \
+             limits.max_connections and limits.max_connections_per_address",
+            self.admissions.clients()
         );
     }
 }

@@ -1,172 +1,210 @@
-//! Links: dialling neighbours, and sending what the herd owes them.
+//! Links: dialing neighbors, and sending what the herd has for them.
 
-use crate::herd::handshake::Transport;
-use crate::herd::{Action, LinkId};
-use crate::limits::{LINK_BUFFER, LINK_BYTES_PER_TURN};
-use crate::net::connection::{Connection, Security, Stage};
-use crate::net::session::Session;
-use crate::node::{LineSession, Now};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
 use mio::Token;
 use mio::net::TcpStream;
-use std::io;
-use std::net::SocketAddr;
+use socket2::SockRef;
 
-use super::{EventLoop, Fate, become_link, key, send};
+use super::EventLoop;
+use crate::endpoint::Host;
+use crate::herd::Action;
+use crate::herd::LinkId;
+use crate::herd::handshake::Transport;
+use crate::limits::Limits;
+use crate::net::connect::is_connected;
+use crate::net::connection::{Connection, Security, Stage, set_options};
+use crate::net::limits::{LINK_BUFFER, LINK_BYTES_PER_TURN};
+use crate::net::session::Session;
+use crate::net::token::{id_of, key, token_of};
+use crate::node::LineSession;
+use crate::time::Now;
+
+/// How a neighbor is reached.
+pub struct Neighbor {
+    host: Host,
+    port: u16,
+    /// Its addresses by the last look-up.
+    addresses: Vec<SocketAddr>,
+    attempts: usize,
+    /// The reason for its absence that was logged last.
+    pub(super) reported: Option<Box<str>>,
+}
+
+impl Neighbor {
+    /// A neighbor at `host`.
+    #[must_use]
+    pub fn new(host: Host, port: u16) -> Self {
+        let addresses = match host {
+            Host::Address(address) => vec![SocketAddr::new(address, port)],
+            Host::Name(_) => Vec::new(),
+        };
+        Self { host, port, addresses, attempts: 0, reported: None }
+    }
+
+    /// Returns true if it is known to have this address.
+    pub(super) fn is_at(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.addresses.iter().any(|known| known.ip().to_canonical() == address)
+    }
+}
 
 impl EventLoop {
+    /// Does what the herd asks for: dial, close.
     pub(super) fn handle_actions(&mut self, now: &Now) {
         while let Some(action) = self.node.herd.poll_action() {
             match action {
-                Action::Close(id) => {
-                    self.close(Token(id as usize), now, "the herd has no use for it");
+                Action::Close(connection) => {
+                    self.close(token_of(connection), now, "superseded by another connection");
                 }
                 Action::Dial(_) if self.stop_at.is_some() => {}
                 Action::Dial(link) => {
-                    let neighbour = &self.neighbours[link];
-                    let (host, port) = (neighbour.host.clone(), neighbour.port);
+                    let neighbor = &self.neighbors[link];
+                    let (host, port) = (neighbor.host.clone(), neighbor.port);
                     match self.resolver.resolve(link, &host, port) {
                         Ok(Some(address)) => self.dial(link, address, now),
-                        Ok(None) => {} // its addresses come later
-                        Err(error) => self.dial_failed(link, now, &error.to_string()),
+                        Ok(None) => {} // the look-up is under way
+                        Err(error) => self.on_dial_failed(link, now, &error.to_string()),
                     }
                 }
             }
         }
     }
 
+    /// Dials the neighbors whose names have been looked up.
     pub(super) fn handle_lookups(&mut self, now: &Now) {
         while let Some(answer) = self.resolver.poll() {
             let link = answer.key;
             match answer.addresses {
                 _ if self.stop_at.is_some() => {}
                 Ok(addresses) if !addresses.is_empty() => {
-                    let neighbour = &mut self.neighbours[link];
-                    // Each attempt another of its addresses.
-                    let address = addresses[neighbour.attempts % addresses.len()];
-                    neighbour.attempts += 1;
-                    neighbour.addresses = addresses;
+                    let neighbor = &mut self.neighbors[link];
+                    // Another address in each attempt.
+                    let address = addresses[neighbor.attempts % addresses.len()];
+                    neighbor.attempts += 1;
+                    neighbor.addresses = addresses;
                     self.dial(link, address, now);
                 }
-                Ok(_) => self.dial_failed(link, now, "its name has no address"),
+                Ok(_) => self.on_dial_failed(link, now, "the name has no address"),
                 Err(error) => {
-                    let why = format!("its name is not found: {error}");
-                    self.dial_failed(link, now, &why);
+                    let reason = format!("the name cannot be resolved: {error}");
+                    self.on_dial_failed(link, now, &reason);
                 }
             }
         }
     }
 
-    pub(super) fn dial(&mut self, link: LinkId, address: SocketAddr, now: &Now) {
+    fn dial(&mut self, link: LinkId, address: SocketAddr, now: &Now) {
         let inserted = TcpStream::connect(address).and_then(|stream| {
             let mut connection =
-                Connection::new(stream, Stage::Dialling(link), address, now.elapsed);
-            connection.writable = false;
-            self.insert(connection)
+                Connection::new(stream, Stage::Dialing(link), address, now.instant);
+            connection.readiness.writable = false;
+            self.insert(|_, _| connection)
         });
         match inserted {
-            Ok(token) => self.remind(token),
-            Err(error) => self.dial_failed(link, now, &error.to_string()),
+            Ok(token) => self.set_timer(token),
+            Err(error) => self.on_dial_failed(link, now, &error.to_string()),
         }
     }
 
-    pub(super) fn dial_failed(&mut self, link: LinkId, now: &Now, why: &str) {
+    /// Informs the herd that a neighbor was not reached.
+    pub(super) fn on_dial_failed(&mut self, link: LinkId, now: &Now, reason: &str) {
         if self.stop_at.is_some() {
             return;
         }
-        self.counters.dials_failed += 1;
-        self.tell_absence(link, why);
-        self.node.herd.dial_failed(link, now.elapsed);
+        self.telemetry.counters.dials_failed += 1;
+        self.log_unreachable(link, reason);
+        self.node.herd.dial_failed(link, now.instant.uptime());
     }
 
-    /// Says that a neighbour is not reached, once for each reason until it has been linked.
-    pub(super) fn tell_absence(&mut self, link: LinkId, why: &str) {
-        let neighbour = &mut self.neighbours[link];
-        if neighbour.told.as_deref() != Some(why) {
-            neighbour.told = Some(why.into());
+    /// Logs that a neighbor cannot be reached, once for each reason until it has been linked.
+    pub(super) fn log_unreachable(&mut self, link: LinkId, reason: &str) {
+        let neighbor = &mut self.neighbors[link];
+        if neighbor.reported.as_deref() != Some(reason) {
+            neighbor.reported = Some(reason.into());
             let name = self.node.herd.peer_name(link).escape_ascii();
             log::warn!(
-                "{name} is not reached at {}:{}: {why}; it is tried again until it is",
-                neighbour.host,
-                neighbour.port
+                "cannot reach {name} at {}:{}: {reason}; retrying until it is linked",
+                neighbor.host,
+                neighbor.port
             );
         }
     }
 
-    /// Readiness says that something has become of an attempt, not what.
-    pub(super) fn finish_dial(&mut self, token: Token, now: &Now) -> io::Result<Fate> {
-        let Self { connections, node, outbound, neighbours, limits, peer_tls, link_buffer, .. } =
-            self;
-        let Some(connection) = connections.get_mut(key(token).0) else { return Ok(Fate::Keep) };
-        let Stage::Dialling(link) = connection.stage else { return Ok(Fate::Keep) };
-        if let Some(error) = connection.stream.take_error()? {
-            return Err(error);
+    /// Starts the session on a connection that this node dialed, once it is connected.
+    pub(super) fn finish_dial(&mut self, token: Token, now: &Now) -> io::Result<()> {
+        let Self { connections, node, peer_tls, .. } = self;
+        let Some(connection) = connections.get_mut(key(token).0) else { return Ok(()) };
+        let Stage::Dialing(link) = connection.stage else { return Ok(()) };
+        if !is_connected(&connection.stream)? {
+            return Ok(());
         }
-        match connection.stream.peer_addr() {
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(Fate::Keep),
-            other => other?,
-        };
-        let local = connection.stream.local_addr()?;
-        if local == connection.address {
-            // A port that nobody listens on, and that the kernel gave to this very connection.
-            return Err(io::ErrorKind::ConnectionRefused.into());
+        connection.readiness.writable = true;
+        connection.readiness.readable = true;
+        let of_link = &node.herd.links()[link];
+        let (peer, legacy) = (node.herd.peer_name(link), of_link.seed_compatible);
+        if let (Some(config), Security::Plain, false) = (peer_tls, &connection.security, legacy) {
+            connection.security = Security::Handshaking(Box::new(config.dial(peer)?));
         }
-        connection.writable = true;
-        connection.readable = true;
-        let (peer, seed) = (node.herd.peer_name(link), node.herd.links()[link].seed_compatible);
-        if let (Some(config), Security::Plain, false) = (peer_tls, &connection.security, seed) {
-            connection.security = Security::Shaking(Box::new(config.dial(peer)?));
+        if !connection.secure(None, std::iter::empty(), now.instant)? {
+            return Ok(());
         }
-        if !connection.secure(None, std::iter::empty(), now.elapsed)? {
-            return Ok(Fate::Keep);
-        }
-        // Its certificate was checked against its name.
+        // rustls has checked the certificate against this name.
         let is_tls = matches!(connection.security, Security::Tls(_));
         let certified = is_tls.then(|| vec![peer.to_vec()]);
-        connection.since = now.elapsed;
+        connection.times.since = now.instant;
         let loopback = connection.address.ip().to_canonical().is_loopback();
         let transport = Transport { loopback, certified };
         let label = connection.address.to_string().into_bytes().into_boxed_slice();
+        let (id, mut hello) = (id_of(token), Vec::new());
         let session =
-            LineSession::dialled(node, token.0 as u64, label, link, transport, now, outbound);
-        if session.link().is_some() {
-            neighbours[link].told = None; // the seed's servers know no handshake
-        }
+            LineSession::dialed(node, id, label, link, transport, now.instant, &mut hello);
         connection.stage = Stage::Open(Session::Lines(session));
-        become_link(connection, limits, *link_buffer);
-        send(connection, outbound, now)?;
-        self.exchange(token, now)
+        become_link(connection, &self.limits, self.link_buffer);
+        connection.send(&hello, now.instant)?;
+        self.read(token, now)
     }
 
-    /// Sends what links owe, once a turn: what several clients said leaves in one write.
+    /// Sends what links have to send, once per turn: the updates of several clients leave in one
+    /// write.
     pub(super) fn flush_links(&mut self, now: &Now) {
         for link in 0..self.node.herd.links().len() {
             if !self.node.herd.has_output(link) {
                 continue;
             }
             let Some(up) = &self.node.herd.links()[link].up else { continue };
-            let token = Token(up.connection as usize);
-            let Self { connections, node, outbound, link_buffer, .. } = self;
+            let token = token_of(up.connection);
+            let Self { connections, node, batch, link_buffer, .. } = self;
             let Some(connection) = connections.get_mut(key(token).0) else { continue };
+            let limit = LINK_BUFFER.min(*link_buffer / 4);
             let mut sent = 0;
             let mut result = Ok(());
-            // A peer that does not read is owed slots, not bytes: no more is put together.
+            // While a peer does not read, slots are queued for it, and no bytes are produced.
             while result.is_ok()
                 && connection.output.is_empty()
                 && sent < LINK_BYTES_PER_TURN
                 && node.herd.has_output(link)
             {
-                let limit = LINK_BUFFER.min(*link_buffer / 4);
-                node.herd.fill(link, now.clock, outbound, limit, &mut node.message_log);
-                sent += outbound.len();
-                result = send(connection, outbound, now);
+                let out = &mut batch.outbound;
+                node.herd.fill(link, now.wall.nanos(), out, limit, &mut node.message_log);
+                sent += out.len();
+                result = connection.send(out, now.instant);
+                out.clear();
             }
             let more = connection.output.is_empty() && node.herd.has_output(link);
             if let Err(error) = result {
-                let why = error.to_string();
-                self.close(token, now, &why);
+                self.close(token, now, &error.to_string());
             } else if more {
                 self.enqueue(token); // the next turn comes at once
             }
         }
     }
+}
+
+/// Gives a socket the buffers of a link: it carries the updates of many clients.
+pub(super) fn become_link(connection: &Connection, limits: &Limits, link_buffer: usize) {
+    // The kernel doubles what it is asked for; a quarter each leaves room for what is in user space.
+    let socket = SockRef::from(&connection.stream);
+    set_options(&socket, link_buffer / 4, link_buffer / 4, limits.tcp_keepalive);
 }

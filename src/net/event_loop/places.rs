@@ -1,54 +1,59 @@
-//! Moving the places client along, and its answers to those who wait.
+//! Places: driving the client of a provider, and passing its answers on.
 
-use crate::net::connection::Stage;
-use crate::node::Now;
-use crate::places::Ticket;
 use mio::Token;
 
-use super::{EventLoop, key, send};
+use super::EventLoop;
+use crate::net::connection::Stage;
+use crate::net::token::{key, token_of};
+use crate::node::Answer;
+use crate::time::Now;
 
 impl EventLoop {
-    /// Moves the places client along, and hands out what it has for clients.
-    pub(super) fn ask_places(&mut self, now: &Now) {
+    /// Drives the places client, and passes on its answers.
+    pub(super) fn handle_places(&mut self, now: &Now) {
         let Self { poll, node, upstream, places_resolver: resolver, .. } = self;
         if let (Some(upstream), Some(client)) = (upstream, node.places.upstream()) {
             let registry = poll.registry();
             while let Some(answer) = resolver.poll() {
-                upstream.resolved(answer.addresses, registry, client, now.elapsed);
+                upstream.resolved(answer.addresses, registry, client, now.instant);
             }
-            client.handle_timeout(now.elapsed);
-            upstream.handle_timeout(registry, client, now.elapsed);
+            client.handle_timeout(now.instant);
+            upstream.handle_timeout(registry, client, now.instant);
             upstream
-                .poll(registry, client, now.elapsed, |host, port| resolver.resolve((), host, port));
+                .poll(registry, client, now.instant, |host, port| resolver.resolve((), host, port));
         }
-        while let Some((id, ticket)) = self.node.poll_answer(now.elapsed) {
-            self.answer(Token(id as usize), ticket, now);
+        while let Some(answer) = self.node.poll_answer(now.instant) {
+            self.handle_answer(&answer, now);
         }
     }
 
-    /// Hands the document that the node holds to the connection it is for, which goes on in the next
-    /// turn: many answers at once must not be many shares of this one.
-    pub(super) fn answer(&mut self, token: Token, ticket: Ticket, now: &Now) {
-        let Self { connections, node, http, outbound, .. } = self;
+    /// Passes an answer to the connection that waits for it. Its session runs again in the next
+    /// turn: many answers at once must not be as many shares of this one.
+    pub(super) fn handle_answer(&mut self, answer: &Answer, now: &Now) {
+        let token: Token = token_of(answer.connection);
+        let Self { connections, node, http, batch, .. } = self;
         let connection = connections
             .get_mut(key(token).0)
             .filter(|connection| connection.generation == key(token).1);
         let Some(connection) = connection else { return };
         let Stage::Open(session) = &mut connection.stage else { return };
-        session.answer(node, http, ticket, outbound);
-        connection.active = now.elapsed;
-        match send(connection, outbound, now) {
+        let out = &mut batch.outbound;
+        session.handle_answer(node, http, answer, out);
+        connection.times.active = now.instant;
+        let sent = connection.send(out, now.instant);
+        out.clear();
+        match sent {
             Ok(()) => self.enqueue(token),
             Err(error) => self.close(token, now, &error.to_string()),
         }
     }
 
-    /// Lets connections go on that waited until fewer WHATSATs wait.
-    pub(super) fn feed_the_starved(&mut self) {
-        if !self.node.has_room() {
+    /// Resumes the connections that waited until fewer WHATSATs wait.
+    pub(super) fn resume_starved(&mut self) {
+        if self.node.is_crowded() {
             return;
         }
-        while let Some(token) = self.starved.pop_front() {
+        while let Some(token) = self.run.pop_starved() {
             if let Some(connection) = self.get(token) {
                 connection.starved = false;
                 self.enqueue(token);

@@ -1,69 +1,79 @@
-//! The end in good order.
+//! Graceful shutdown.
 
-use crate::limits::{GIVE_UP_BEFORE_END, SHUTDOWN_TIMEOUT};
-use crate::net::connection::{Connection, Stage};
-use crate::net::tell_supervisor;
-use crate::node::Now;
-use mio::Token;
 use sd_notify::NotifyState;
 
 use super::EventLoop;
+use crate::net::connection::{Connection, Stage};
+use crate::net::limits::{GIVE_UP_BEFORE_END, SHUTDOWN_TIMEOUT};
+use crate::net::notify_supervisor;
+use crate::time::Now;
+
+/// The close reason of all connections at the end of the node.
+const STOPPING: &str = "the node is stopping";
 
 impl EventLoop {
-    /// Ends in good order: nobody new, no command more, what is owed is still sent.
+    /// Begins the shutdown: no new connection and no further command; pending replies are sent.
     pub(super) fn stop(&mut self, now: &Now) {
-        log::info!("stopping: {} clients are connected", self.clients);
-        tell_supervisor(NotifyState::Stopping);
+        log::info!("stopping: {} clients are connected", self.admissions.clients());
+        notify_supervisor(NotifyState::Stopping);
         self.listeners.clear();
         self.accept_at = None;
-        self.stop_at = Some(now.elapsed + SHUTDOWN_TIMEOUT);
+        self.stop_at = Some(now.instant + SHUTDOWN_TIMEOUT);
         for token in self.tokens() {
             let Some(connection) = self.get(token) else { continue };
-            let settled = connection.is_settled();
-            match &mut connection.stage {
-                Stage::Dialling(_) => self.close(token, now, "the node is stopping"),
-                Stage::Open(session) if session.link().is_none() => {
-                    let silent = !connection.readable && connection.input.is_empty();
-                    if silent && settled {
-                        // Nothing is owed and nothing unread could turn into a reset.
-                        self.close(token, now, "the node is stopping");
-                        continue;
-                    }
-                    connection.next = session.hang_up();
-                    connection.verdict = Some("the node is stopping");
-                    self.enqueue(token);
-                }
-                Stage::Open(_) | Stage::Draining => {}
+            // Nothing is pending, and no unread input could turn into a reset.
+            let is_silent = connection.is_settled()
+                && !connection.readiness.readable
+                && connection.input.is_empty();
+            match &connection.stage {
+                Stage::Dialing(_) => self.close(token, now, STOPPING),
+                Stage::Open(session) if session.link().is_some() => {}
+                Stage::Open(_) if is_silent => self.close(token, now, STOPPING),
+                Stage::Open(_) => self.begin_shutdown(token, STOPPING, now),
+                Stage::Draining => {}
             }
         }
     }
 
-    /// Whether everything owed has left, or the time for it is over.
-    pub(super) fn is_over(&mut self, now: &Now) -> bool {
-        if self.stop_at.is_some_and(|at| at <= now.elapsed + GIVE_UP_BEFORE_END) {
-            while let Some((id, ticket)) = self.node.give_up() {
-                self.answer(Token(id as usize), ticket, now);
+    /// Returns true once everything has been sent, or the time for it has passed.
+    pub(super) fn shutdown_complete(&mut self, now: &Now) -> bool {
+        let Some(stop_at) = self.stop_at else { return false };
+        if stop_at <= now.instant + GIVE_UP_BEFORE_END {
+            while let Some(answer) = self.node.give_up() {
+                self.handle_answer(&answer, now);
             }
         }
-        if self.stop_at.is_some_and(|at| at <= now.elapsed) {
+        if stop_at <= now.instant {
             return true;
         }
-        let owes = |connection: &Connection| match &connection.stage {
-            Stage::Open(session) => session.link().is_none() || connection.owes(),
+        let is_pending = |connection: &Connection| match &connection.stage {
+            Stage::Open(session) => session.link().is_none() || connection.has_unsent(),
             _ => false,
         };
-        let links = 0..self.node.herd.links().len();
-        if self.connections.iter().any(|(_, connection)| owes(connection))
-            || links.into_iter().any(|link| self.node.herd.has_output(link))
+        let mut links = 0..self.node.herd.links().len();
+        if self.connections.iter().any(|(_, connection)| is_pending(connection))
+            || links.any(|link| self.node.herd.has_output(link))
         {
             return false;
         }
-        // Clients have been answered and peers told: links may go.
+        // Clients have their replies and peers the updates: links may close.
         for token in self.tokens() {
-            if self.get(token).is_some_and(|connection| connection.link().is_some()) {
-                self.drain(token, now, "the node is stopping");
+            if let Some(connection) = self.get(token).filter(|it| it.link().is_some()) {
+                connection.close_reason = Some(STOPPING);
+                self.drain(token, now);
             }
         }
         self.connections.is_empty()
+    }
+
+    /// Closes everything at the end of the node, and writes the log.
+    pub(super) fn finish(&mut self) {
+        let now = self.clock.now();
+        for token in self.tokens() {
+            self.close(token, &now, "the node has stopped");
+        }
+        self.write_log(now.instant);
+        self.report(now.instant);
+        log::logger().flush();
     }
 }

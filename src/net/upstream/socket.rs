@@ -1,4 +1,4 @@
-//! One socket toward a provider: TCP, then TLS where there is to be any, then bytes.
+//! A socket connected to a provider: TCP, then TLS if the URL says so, then bytes.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
@@ -7,33 +7,34 @@ use mio::net::TcpStream;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
+use crate::net::connect::is_connected;
 use crate::net::tls::Tls;
 use crate::places::upstream::ConnId;
 
-/// A socket, from dialling to its end.
+/// A socket, from the start of the connect.
 pub struct Socket {
     stream: TcpStream,
     tls: Option<Tls>,
-    /// Tells it from others that had its place before.
+    /// Distinguishes it from earlier sockets with the same key.
     pub generation: u32,
-    /// What it is a connection, or an attempt at one, of.
+    /// The connection that it is, or is an attempt to establish.
     pub connection: ConnId,
-    /// TCP stands.
+    /// Whether TCP is connected.
     pub connected: bool,
-    /// TLS stands too, if there is any.
+    /// Whether the TLS handshake, if there is one, is complete as well.
     pub ready: bool,
-    /// What is to be sent.
+    /// Bytes to be sent.
     pub output: Vec<u8>,
-    /// It may have something to say.
+    /// A read may return something.
     pub readable: bool,
-    /// It may take something.
+    /// A write may be taken.
     pub writable: bool,
-    /// Whether it is among those that had more to say.
-    pub again: bool,
+    /// Whether it is queued for the next turn.
+    pub queued: bool,
 }
 
 impl Socket {
-    /// A socket that has just been dialled.
+    /// A socket whose connect has just been started.
     pub const fn new(stream: TcpStream, generation: u32, connection: ConnId) -> Self {
         Self {
             stream,
@@ -45,33 +46,20 @@ impl Socket {
             output: Vec::new(),
             readable: false,
             writable: false,
-            again: false,
+            queued: false,
         }
     }
 
-    /// Whether TCP stands: readiness says that something happened, not what.
+    /// Returns true once TCP is connected.
     pub fn finish_connect(&mut self) -> io::Result<bool> {
         if !self.writable && !self.readable {
             return Ok(false);
         }
-        if let Some(error) = self.stream.take_error()? {
-            return Err(error);
-        }
-        match self.stream.peer_addr() {
-            Ok(address) if self.stream.local_addr()? == address => {
-                // Nobody listens; the kernel gave the very port to this connection.
-                Err(io::ErrorKind::ConnectionRefused.into())
-            }
-            Ok(_) => {
-                self.connected = true;
-                Ok(true)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(false),
-            Err(error) => Err(error),
-        }
+        self.connected = is_connected(&self.stream)?;
+        Ok(self.connected)
     }
 
-    /// Whether TLS stands, or there is to be none.
+    /// Continues the TLS handshake. Returns true once it is complete, or if `tls` is `None`.
     pub fn finish_handshake(
         &mut self,
         tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
@@ -85,8 +73,8 @@ impl Socket {
                     none.insert(Tls::new(connection))
                 }
             };
-            match tls.shake(&mut self.stream) {
-                // Bytes behind the handshake may have come with it.
+            match tls.handshake(&mut self.stream) {
+                // Bytes after the handshake may have arrived with it.
                 Ok(()) => self.readable = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
@@ -96,7 +84,7 @@ impl Socket {
         Ok(true)
     }
 
-    /// Reads what has come. Returns how many bytes; 0 is a clean end.
+    /// Reads input. Returns the number of bytes; 0 is a clean end of the stream.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.tls {
             Some(tls) => tls.read(&mut self.stream, buffer),
@@ -125,7 +113,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Tells the other end that nothing more comes, as far as the socket takes it now.
+    /// Announces the end of this side's stream, if the socket takes it.
     pub fn end(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.end(&mut self.stream);

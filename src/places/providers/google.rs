@@ -122,7 +122,7 @@ struct Attribution<'a> {
 
 impl Place<'_> {
     /// Returns the place as a result of the older Nearby Search, in JSON; `None` if it has no name,
-    /// because nobody could look for it.
+    /// because it could not be searched for.
     fn into_result(self) -> Option<String> {
         let name = self.display_name?.text?.0;
         if name.is_empty() {

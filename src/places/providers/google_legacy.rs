@@ -27,7 +27,7 @@ pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut V
     request.end();
 }
 
-/// Reads the response. The listing is Google's document itself, indented anew: its members keep
+/// Reads the response. The listing is Google's document itself, with new indentation: its members keep
 /// their order, and its numbers their digits.
 pub(super) fn read(target: Target<'_>, response: &Response) -> Result<Listing, Failure> {
     let unexpected = || target.unexpected_document();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::failure::{Blame, Failure};
 use crate::places::limits::{BREAKER_MAX_PAUSE, BREAKER_MIN_PAUSE, BREAKER_THRESHOLD};
 use crate::rng::Rng;
+use crate::time::Instant;
 
 /// Closed until a number of consecutive failures, then open for a pause, then half-open: one
 /// question is admitted as a probe. Pauses double, with jitter, so that the nodes of a herd do not
@@ -21,7 +22,7 @@ pub(super) struct Breaker {
 #[derive(Debug)]
 enum State {
     Closed { failures: u32 },
-    Open { until: Duration, failure: Arc<Failure> },
+    Open { until: Instant, failure: Arc<Failure> },
     HalfOpen { failure: Arc<Failure> },
 }
 
@@ -41,7 +42,7 @@ impl Breaker {
     }
 
     /// Admits a question, or returns the failure to answer it with.
-    pub(super) fn admit(&mut self, now: Duration) -> Result<Role, Arc<Failure>> {
+    pub(super) fn admit(&mut self, now: Instant) -> Result<Role, Arc<Failure>> {
         match &self.state {
             State::Closed { .. } => Ok(Role::Regular),
             State::Open { until, failure } if *until <= now => {
@@ -64,7 +65,7 @@ impl Breaker {
         &mut self,
         cause: &Failure,
         role: Role,
-        now: Duration,
+        now: Instant,
     ) -> Option<Arc<Failure>> {
         let retry_after = match cause.blame {
             Blame::Provider { retry_after } => retry_after,
@@ -99,13 +100,13 @@ impl Breaker {
     /// Reports that the probe was abandoned without an outcome: the next question is the probe.
     pub(super) fn probe_lost(&mut self) {
         if let State::HalfOpen { failure } = &self.state {
-            self.state = State::Open { until: Duration::ZERO, failure: failure.clone() };
+            self.state = State::Open { until: Instant::START, failure: failure.clone() };
         }
     }
 
     /// Returns true during a pause. At its end the breaker counts as closed even before the probe:
     /// a load balancer that waits for this before it sends questions would wait indefinitely.
-    pub(super) fn is_open(&self, now: Duration) -> bool {
+    pub(super) fn is_open(&self, now: Instant) -> bool {
         matches!(self.state, State::Open { until, .. } if until > now)
     }
 
@@ -130,12 +131,12 @@ mod tests {
         }
     }
 
-    fn secs(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
+    fn secs(seconds: u64) -> Instant {
+        Instant::at(Duration::from_secs(seconds))
     }
 
     /// Opens a breaker at `now`.
-    fn opened(now: Duration) -> Breaker {
+    fn opened(now: Instant) -> Breaker {
         let mut breaker = Breaker::new(7);
         for i in 1..=BREAKER_THRESHOLD {
             let opened = breaker.failed(&failure(None), Role::Regular, now).is_some();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::time::Instant;
+
 /// The number of hours for which requests are counted. It is one more than a day has, so that it
 /// covers any period of 24 hours.
 const HOURS: usize = 25;
@@ -21,7 +23,7 @@ const HOUR: Duration = Duration::from_hours(1);
 pub(super) struct Budget {
     per_second: Option<u32>,
     per_day: Option<u32>,
-    full_at: Duration,
+    full_at: Instant,
     hours: [u32; HOURS],
     hour: u64,
     today: u32,
@@ -53,12 +55,12 @@ impl Exhausted {
 impl Budget {
     /// Creates budgets; `None` is unlimited.
     pub(super) fn new(per_second: Option<u32>, per_day: Option<u32>) -> Self {
-        Self { per_second, per_day, full_at: Duration::ZERO, hours: [0; HOURS], hour: 0, today: 0 }
+        Self { per_second, per_day, full_at: Instant::START, hours: [0; HOURS], hour: 0, today: 0 }
     }
 
     /// Checks that the budgets cover one more request after `waiting` others that were admitted
     /// but not sent yet.
-    pub(super) fn check(&mut self, waiting: usize, now: Duration) -> Result<(), Exhausted> {
+    pub(super) fn check(&mut self, waiting: usize, now: Instant) -> Result<(), Exhausted> {
         self.roll(now);
         let wanted = u32::try_from(waiting).unwrap_or(u32::MAX).saturating_add(1);
         if self.per_day.is_some_and(|max| self.today.saturating_add(wanted) > max) {
@@ -75,7 +77,7 @@ impl Budget {
     }
 
     /// Takes one request from the budgets, if they cover it.
-    pub(super) fn take(&mut self, now: Duration) -> Result<(), Exhausted> {
+    pub(super) fn take(&mut self, now: Instant) -> Result<(), Exhausted> {
         self.check(0, now)?;
         if let Some(rate) = self.per_second {
             self.full_at = self.full_at.max(now) + tokens(1, rate);
@@ -87,8 +89,8 @@ impl Budget {
     }
 
     /// Drops the hours that are more than a day old.
-    fn roll(&mut self, now: Duration) {
-        let hour = now.as_secs() / HOUR.as_secs();
+    fn roll(&mut self, now: Instant) {
+        let hour = now.uptime().as_secs() / HOUR.as_secs();
         while self.hour < hour {
             if hour - self.hour > HOURS as u64 {
                 self.hour = hour - HOURS as u64;
@@ -116,8 +118,8 @@ mod tests {
 
     use super::*;
 
-    fn at(seconds: f64) -> Duration {
-        Duration::from_secs_f64(seconds)
+    fn at(seconds: f64) -> Instant {
+        Instant::at(Duration::from_secs_f64(seconds))
     }
 
     #[test]
@@ -165,8 +167,8 @@ mod tests {
             max in 1u32..40,
         ) {
             let mut budget = Budget::new(None, Some(max));
-            let mut now = Duration::ZERO;
-            let mut made: Vec<Duration> = Vec::new();
+            let mut now = Instant::START;
+            let mut made: Vec<Instant> = Vec::new();
             for (pause, tries) in steps {
                 now += Duration::from_secs(pause);
                 for _ in 0..tries {

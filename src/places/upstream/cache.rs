@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::listing::Listing;
 use crate::places::limits::MAX_CACHE_BYTES;
 use crate::places::question::Key;
+use crate::time::Instant;
 
 /// Listings by question. All have the same time to live, so the oldest is the next to expire. The
 /// numbers of entries and of bytes are bounded; the oldest entries are evicted first.
@@ -23,7 +24,7 @@ pub(super) struct Cache {
 #[derive(Debug)]
 struct Entry {
     listing: Arc<Listing>,
-    expires: Duration,
+    expires: Instant,
 }
 
 impl Cache {
@@ -40,12 +41,12 @@ impl Cache {
     }
 
     /// Returns the listing for a question, unless it is unknown or has expired.
-    pub(super) fn get(&self, key: Key, now: Duration) -> Option<&Arc<Listing>> {
+    pub(super) fn get(&self, key: Key, now: Instant) -> Option<&Arc<Listing>> {
         self.entries.get(&key).filter(|entry| now < entry.expires).map(|entry| &entry.listing)
     }
 
     /// Stores a listing.
-    pub(super) fn insert(&mut self, key: Key, listing: Arc<Listing>, now: Duration) {
+    pub(super) fn insert(&mut self, key: Key, listing: Arc<Listing>, now: Instant) {
         if self.max_entries == 0 {
             return;
         }
@@ -59,12 +60,12 @@ impl Cache {
 
     /// Removes expired entries: the terms of a provider limit how long its data may be stored, not
     /// only how long it may be used.
-    pub(super) fn expire(&mut self, now: Duration) {
+    pub(super) fn expire(&mut self, now: Instant) {
         while self.next_expiry().is_some_and(|at| at <= now) && self.remove_oldest() {}
     }
 
     /// The time at which the next entry expires.
-    pub(super) fn next_expiry(&self) -> Option<Duration> {
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
         let oldest = self.order.front()?;
         self.entries.get(oldest).map(|entry| entry.expires)
     }

@@ -1,11 +1,11 @@
 //! Flights: distinct questions in progress, and their waiters (single-flight request coalescing).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::Ticket;
 use super::breaker::Role;
 use crate::places::question::{Key, Question};
+use crate::time::Instant;
 
 /// The identifier of a flight. Flights are numbered in the order in which they start, which is also
 /// the order of their deadlines.
@@ -17,7 +17,7 @@ pub(super) struct FlightId(u64);
 pub(super) struct Flight {
     pub(super) question: Question,
     /// The time at which it fails.
-    pub(super) deadline: Duration,
+    pub(super) deadline: Instant,
     pub(super) role: Role,
     /// True if the request was already sent once, on a connection that turned out to be stale.
     pub(super) retried: bool,
@@ -30,7 +30,7 @@ pub(super) struct Waiter {
     pub(super) max_results: u8,
     /// The time by which it must be answered. It is later than that of the flight if the ticket
     /// joined a flight in progress.
-    pub(super) deadline: Duration,
+    pub(super) deadline: Instant,
 }
 
 /// All flights, queued or on a connection, and their waiters.
@@ -41,7 +41,7 @@ pub(super) struct Flights {
     queue: BTreeSet<FlightId>,
     waiters: BTreeMap<Ticket, (FlightId, Waiter)>,
     by_flight: BTreeSet<(FlightId, Ticket)>,
-    by_deadline: BTreeSet<(Duration, Ticket)>,
+    by_deadline: BTreeSet<(Instant, Ticket)>,
     last: u64,
 }
 
@@ -103,7 +103,7 @@ impl Flights {
     }
 
     /// The flight with the earliest deadline.
-    pub(super) fn next_deadline(&self) -> Option<(FlightId, Duration)> {
+    pub(super) fn next_deadline(&self) -> Option<(FlightId, Instant)> {
         self.by_id.first_key_value().map(|(&id, flight)| (id, flight.deadline))
     }
 
@@ -133,7 +133,7 @@ impl Flights {
     }
 
     /// The earliest deadline of a waiter, and its ticket.
-    pub(super) fn next_wait(&self) -> Option<(Duration, Ticket)> {
+    pub(super) fn next_wait(&self) -> Option<(Instant, Ticket)> {
         self.by_deadline.first().copied()
     }
 
@@ -143,7 +143,7 @@ impl Flights {
     }
 
     /// Detaches the waiters of a flight whose own deadline has not passed.
-    pub(super) fn detach(&mut self, id: FlightId, now: Duration) -> Vec<Waiter> {
+    pub(super) fn detach(&mut self, id: FlightId, now: Instant) -> Vec<Waiter> {
         let waiting = self.by_flight.range((id, Ticket(0))..).take_while(|(of, _)| *of == id);
         let has_time_left = |ticket: &Ticket| {
             self.waiters.get(ticket).is_some_and(|(_, waiter)| waiter.deadline > now)

@@ -50,7 +50,6 @@ mod tests;
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use breaker::{Breaker, Role};
 use budget::Budget;
@@ -65,6 +64,7 @@ use super::document::Status;
 use super::http::{Eof, Exchange, Progress, Response};
 use super::limits::{CONNECT_DEADLINE, IDLE_TIMEOUT, MAX_WAITERS};
 use super::question::Question;
+use crate::time::Instant;
 
 pub use failure::TransportError;
 pub use key::{ApiKey, KeyError};
@@ -137,7 +137,7 @@ impl Client {
         ticket: Ticket,
         question: Question,
         max_results: u8,
-        now: Duration,
+        now: Instant,
         out: &mut Vec<u8>,
     ) -> Asked {
         self.cancel(ticket);
@@ -220,7 +220,7 @@ impl Client {
     }
 
     /// The time at which [`handle_timeout`](Self::handle_timeout) is due.
-    pub fn poll_timeout(&self) -> Option<Duration> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         let flight = self.flights.next_deadline().map(|(_, deadline)| deadline);
         let wait = self.flights.next_wait().map(|(deadline, _)| deadline);
         let next = [flight, wait, self.pool.next_timeout(), self.cache.next_expiry()];
@@ -236,7 +236,7 @@ impl Client {
     }
 
     /// Reports that a connection is established, including TLS.
-    pub fn handle_connected(&mut self, id: ConnId, now: Duration) {
+    pub fn handle_connected(&mut self, id: ConnId, now: Instant) {
         if !matches!(self.pool.get_mut(id), Some(Conn::Connecting { .. })) {
             return;
         }
@@ -249,7 +249,7 @@ impl Client {
     }
 
     /// Reports bytes received on a connection, after decryption.
-    pub fn handle_input(&mut self, id: ConnId, data: &[u8], now: Duration) {
+    pub fn handle_input(&mut self, id: ConnId, data: &[u8], now: Instant) {
         if data.is_empty() {
             return;
         }
@@ -271,7 +271,7 @@ impl Client {
     }
 
     /// Reports that the peer has closed a connection.
-    pub fn handle_eof(&mut self, id: ConnId, eof: Eof, now: Duration) {
+    pub fn handle_eof(&mut self, id: ConnId, eof: Eof, now: Instant) {
         if let Some(Conn::Busy(assignment)) = self.pool.get_mut(id)
             && assignment.exchange.started()
             && let Ok(response) = assignment.exchange.handle_eof(eof)
@@ -285,13 +285,13 @@ impl Client {
     }
 
     /// Reports that a connection could not be established, or failed.
-    pub fn handle_failed(&mut self, id: ConnId, error: &TransportError, now: Duration) {
+    pub fn handle_failed(&mut self, id: ConnId, error: &TransportError, now: Instant) {
         self.lost(id, RequestError::Transport(error), now);
         self.pump(now);
     }
 
     /// Handles the timeouts that are due; see [`poll_timeout`](Self::poll_timeout).
-    pub fn handle_timeout(&mut self, now: Duration) {
+    pub fn handle_timeout(&mut self, now: Instant) {
         while let Some((flight, deadline)) = self.flights.next_deadline()
             && deadline <= now
         {
@@ -319,7 +319,7 @@ impl Client {
     }
 
     /// The current state.
-    pub fn gauges(&self, now: Duration) -> Gauges {
+    pub fn gauges(&self, now: Instant) -> Gauges {
         Gauges {
             in_flight: self.pool.busy(),
             queued: self.flights.queued(),
@@ -332,7 +332,7 @@ impl Client {
     }
 
     /// Returns the flight for a question: that of an identical question, or a new one in the queue.
-    fn admit(&mut self, question: Question, now: Duration) -> Result<FlightId, Arc<Failure>> {
+    fn admit(&mut self, question: Question, now: Instant) -> Result<FlightId, Arc<Failure>> {
         if self.flights.waiting() >= MAX_WAITERS {
             return Err(self.refuse(TOO_MANY_WAIT));
         }
@@ -370,7 +370,7 @@ impl Client {
     }
 
     /// Assigns queued flights to connections, and opens connections for the others.
-    fn pump(&mut self, now: Duration) {
+    fn pump(&mut self, now: Instant) {
         while let Some(flight) = self.flights.oldest_queued_first_try()
             && let Some(conn) = self.pool.idle()
         {
@@ -390,7 +390,7 @@ impl Client {
     }
 
     /// Sends the request of a queued flight on an idle connection.
-    fn dispatch(&mut self, id: FlightId, conn: ConnId, history: History, now: Duration) {
+    fn dispatch(&mut self, id: FlightId, conn: ConnId, history: History, now: Instant) {
         self.flights.dispatch(id);
         if let Err(budget) = self.budget.take(now) {
             self.finish(id, Err(over_limit(budget.message())), now);
@@ -406,7 +406,7 @@ impl Client {
     }
 
     /// Handles a complete response on a connection that is still open.
-    fn responded(&mut self, id: ConnId, response: &Response, now: Duration) {
+    fn responded(&mut self, id: ConnId, response: &Response, now: Instant) {
         let idle = Conn::Idle { until: now + IDLE_TIMEOUT };
         let Some(Conn::Busy(assignment)) = self.pool.replace(id, idle) else { return };
         if !response.reusable || !assignment.request.is_empty() {
@@ -417,7 +417,7 @@ impl Client {
     }
 
     /// Completes an assignment with its response.
-    fn settle(&mut self, assignment: &Assignment, response: &Response, now: Duration) {
+    fn settle(&mut self, assignment: &Assignment, response: &Response, now: Instant) {
         // A server may send a 408 when it closes an idle connection. It is not the response to a
         // request that was under way at that moment (RFC 9110, section 15.5.9).
         if response.status == 408 && assignment.history == History::Reused {
@@ -437,7 +437,7 @@ impl Client {
     }
 
     /// Closes a connection.
-    fn close(&mut self, id: ConnId, error: RequestError<'_>, now: Duration) {
+    fn close(&mut self, id: ConnId, error: RequestError<'_>, now: Instant) {
         match self.connects.iter().position(|&connect| connect == id) {
             // The shell does not know it yet.
             Some(at) => drop(self.connects.remove(at)),
@@ -447,7 +447,7 @@ impl Client {
     }
 
     /// Removes a connection, and handles the loss of its request.
-    fn lost(&mut self, id: ConnId, error: RequestError<'_>, now: Duration) {
+    fn lost(&mut self, id: ConnId, error: RequestError<'_>, now: Instant) {
         match self.pool.remove(id) {
             Some(Conn::Busy(assignment))
                 if assignment.history == History::Reused && !assignment.exchange.started() =>
@@ -478,7 +478,7 @@ impl Client {
     }
 
     /// Fails a flight at its deadline. Tickets that joined later and have time left get another one.
-    fn flight_timed_out(&mut self, id: FlightId, now: Duration) {
+    fn flight_timed_out(&mut self, id: FlightId, now: Instant) {
         let Some(question) = self.flights.get(id).map(|flight| flight.question) else { return };
         let late = self.target().no_response(self.reason_for_timeout(id));
         if let Some(conn) = self.pool.carrying(id) {
@@ -524,7 +524,7 @@ impl Client {
     }
 
     /// Ends a flight with its result.
-    fn finish(&mut self, id: FlightId, result: Result<Listing, Failure>, now: Duration) {
+    fn finish(&mut self, id: FlightId, result: Result<Listing, Failure>, now: Instant) {
         let Some((flight, waiters)) = self.flights.end(id) else { return };
         match result {
             Ok(listing) => {
@@ -547,7 +547,7 @@ impl Client {
     }
 
     /// Reports a failure to the circuit breaker. If it opens, all queued flights fail.
-    fn failed(&mut self, cause: &Failure, role: Role, now: Duration) {
+    fn failed(&mut self, cause: &Failure, role: Role, now: Instant) {
         let Some(failure) = self.breaker.failed(cause, role, now) else { return };
         self.stats.breaker_openings += 1;
         while let Some(id) = self.flights.oldest_queued()

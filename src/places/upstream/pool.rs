@@ -1,9 +1,8 @@
 //! The pool of connections to the provider: a fixed number of slots.
 
-use std::time::Duration;
-
 use super::flights::FlightId;
 use crate::places::http::Exchange;
+use crate::time::Instant;
 
 /// The identifier of a connection. A slot is reused after its connection is closed, but with another
 /// generation, so that a late event for a closed connection is not attributed to its successor.
@@ -25,12 +24,12 @@ pub(super) enum Conn {
     /// The shell resolves the host name, connects and performs the TLS handshake.
     Connecting {
         /// The time at which the attempt fails.
-        deadline: Duration,
+        deadline: Instant,
         /// True once the addresses of the host are known.
         resolved: bool,
     },
     /// It is available.
-    Idle { until: Duration },
+    Idle { until: Instant },
     /// A request is in flight.
     Busy(Box<Assignment>),
 }
@@ -90,7 +89,7 @@ impl Pool {
     }
 
     /// Starts a connection, if there is a free slot.
-    pub(super) fn connect(&mut self, deadline: Duration) -> Option<ConnId> {
+    pub(super) fn connect(&mut self, deadline: Instant) -> Option<ConnId> {
         let slot = self.slots.iter().position(|slot| slot.conn.is_none())?;
         let free = &mut self.slots[slot];
         free.generation = free.generation.wrapping_add(1);
@@ -159,19 +158,19 @@ impl Pool {
     }
 
     /// The next time at which a connection that is not busy must be closed.
-    pub(super) fn next_timeout(&self) -> Option<Duration> {
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
         self.iter().filter_map(|(_, conn)| timeout(conn)).min()
     }
 
     /// Returns a connection that is not busy and whose time is up.
-    pub(super) fn timed_out(&self, now: Duration) -> Option<ConnId> {
+    pub(super) fn timed_out(&self, now: Instant) -> Option<ConnId> {
         let is_up = |conn: &Conn| timeout(conn).is_some_and(|at| at <= now);
         self.iter().find(|(_, conn)| is_up(conn)).map(|(id, _)| id)
     }
 }
 
 /// The time at which a connection must be closed. For a busy one, the deadline of its flight applies.
-fn timeout(conn: &Conn) -> Option<Duration> {
+fn timeout(conn: &Conn) -> Option<Instant> {
     match conn {
         Conn::Connecting { deadline: at, .. } | Conn::Idle { until: at } => Some(*at),
         Conn::Busy(_) => None,

@@ -90,7 +90,7 @@ fn any_limits() -> impl Strategy<Value = PlacesLimits> {
 struct Model {
     shell: Shell,
     limits: PlacesLimits,
-    waiting: BTreeMap<u64, (u32, u8, Duration)>,
+    waiting: BTreeMap<u64, (u32, u8, Instant)>,
     canceled: BTreeSet<u64>,
     /// Places for which a complete response was sent.
     served: BTreeSet<u32>,

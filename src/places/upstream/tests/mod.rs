@@ -5,6 +5,7 @@ mod any_order;
 mod scenarios;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::*;
 use crate::limits::PlacesLimits;
@@ -16,6 +17,10 @@ const CANARY: &str = "canary-Key-0123";
 
 fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
+}
+
+fn at(ms: u64) -> Instant {
+    Instant::at(Duration::from_millis(ms))
 }
 
 /// One millisecond less.
@@ -52,7 +57,7 @@ fn bad_question() -> String {
 /// The shell. It does what the client requests, and records it.
 struct Shell {
     client: Client,
-    now: Duration,
+    now: Instant,
     /// Connections being established.
     connecting: Vec<ConnId>,
     /// Connections that are established.
@@ -60,9 +65,9 @@ struct Shell {
     /// The place of the question that a connection carries.
     asked: BTreeMap<ConnId, u32>,
     requests: Vec<u32>,
-    requested_at: Vec<Duration>,
+    requested_at: Vec<Instant>,
     answers: BTreeMap<u64, String>,
-    answered_at: BTreeMap<u64, Duration>,
+    answered_at: BTreeMap<u64, Instant>,
     next_ticket: u64,
     /// True if the host name is resolved immediately.
     has_address: bool,
@@ -79,7 +84,7 @@ impl Shell {
         };
         Self {
             client: Client::new(settings),
-            now: ms(1_000_000),
+            now: at(1_000_000),
             connecting: Vec::new(),
             open: Vec::new(),
             asked: BTreeMap::new(),

@@ -120,19 +120,19 @@ fn the_cache_is_bounded() {
     // An expired answer is not used, even if it has not been removed yet.
     let mut cache = Cache::new(Some(ms(10)), 1);
     let listing = Arc::new(Listing::build([], [], [], None).unwrap());
-    cache.insert(question(1).key(), listing, ms(1));
-    assert!(cache.get(question(1).key(), ms(10)).is_some());
-    assert!(cache.get(question(1).key(), ms(11)).is_none());
+    cache.insert(question(1).key(), listing, at(1));
+    assert!(cache.get(question(1).key(), at(10)).is_some());
+    assert!(cache.get(question(1).key(), at(11)).is_none());
     let mut cache = Cache::new(cache_ttl, 1_000_000);
     let big = "x".repeat(500_000);
     let result = format!("\"{big}\"");
     for place in 1..300 {
         let listing = Listing::build([], [result.as_str()], [], None).unwrap();
-        cache.insert(question(place).key(), Arc::new(listing), ms(1));
+        cache.insert(question(place).key(), Arc::new(listing), at(1));
         assert!(cache.bytes() <= crate::places::limits::MAX_CACHE_BYTES);
     }
     assert!(cache.len() > 100);
-    cache.expire(ms(3_600_001));
+    cache.expire(at(3_600_001));
     assert_eq!((cache.len(), cache.bytes()), (0, 0));
 }
 

@@ -1,0 +1,75 @@
+//! The buffers of the phases of a turn.
+
+use core::ops::Range;
+
+use mio::Token;
+
+use crate::limits::Limits;
+use crate::net::limits::BATCH_BYTES;
+
+/// Connections that are served together: their input, and the replies to it.
+///
+/// One buffer of each kind serves all connections, so an idle connection holds none, and a command
+/// in steady state allocates nothing.
+#[derive(Default)]
+pub struct Batch {
+    /// Input of all entries, one after the other.
+    pub inbound: Vec<u8>,
+    /// Replies of the entries that have been executed and not been sent.
+    pub outbound: Vec<u8>,
+    /// The connections, in the order in which they are executed.
+    pub entries: Vec<Entry>,
+    /// Bytes of `inbound` in use.
+    used: usize,
+    /// Most bytes that one connection needs.
+    most: usize,
+}
+
+/// One connection of a batch.
+pub struct Entry {
+    /// The connection.
+    pub token: Token,
+    /// Its input in [`Batch::inbound`]; `None` if there is nothing to execute.
+    pub input: Option<Range<usize>>,
+    /// Its replies in [`Batch::outbound`].
+    pub output: Range<usize>,
+}
+
+impl Batch {
+    /// An empty batch. `most` is the most bytes of input that one connection needs.
+    #[must_use]
+    pub fn new(limits: &Limits, link: usize) -> Self {
+        let most = limits.max_input_buffer.max(link);
+        Self { inbound: vec![0; most.max(BATCH_BYTES)], most, ..Self::default() }
+    }
+
+    /// Returns true if another connection may find no room, and the batch has to be executed first.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.inbound.len() - self.used < self.most
+    }
+
+    /// The part of `inbound` that is free.
+    pub fn free(&mut self) -> &mut [u8] {
+        &mut self.inbound[self.used..]
+    }
+
+    /// Adds a connection whose input is the first `length` bytes of [`Batch::free`].
+    pub fn push(&mut self, token: Token, length: usize) {
+        let end = self.used + length;
+        self.entries.push(Entry { token, input: Some(self.used..end), output: 0..0 });
+        self.used = end;
+    }
+
+    /// Adds a connection that has nothing to execute.
+    pub fn push_idle(&mut self, token: Token) {
+        self.entries.push(Entry { token, input: None, output: 0..0 });
+    }
+
+    /// Empties the batch.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.outbound.clear();
+        self.used = 0;
+    }
+}

@@ -1,0 +1,173 @@
+//! The end of connections: deadlines, draining, closing.
+
+use mio::Token;
+
+use super::EventLoop;
+use crate::herd::LinkId;
+use crate::net::connection::{Admission, Deadline, Security, Stage};
+use crate::net::limits::{DISCARD_BYTES_PER_TURN, EVENTS_PER_TURN};
+use crate::net::session::Session;
+use crate::net::token::key;
+use crate::node::Next;
+use crate::time::Now;
+
+/// Bytes that one read of a draining connection discards.
+const DISCARD_CHUNK: usize = 16 * 1024;
+
+impl EventLoop {
+    /// Ends a connection in good order: nothing more is executed, and what is due is still sent.
+    /// It happens in the next turn.
+    pub(super) fn begin_shutdown(&mut self, token: Token, reason: &'static str, now: &Now) {
+        let mut out = Vec::new();
+        let Some(connection) = self.get(token) else { return };
+        let Stage::Open(session) = &mut connection.stage else { return };
+        session.begin_shutdown(&mut out);
+        connection.close_reason = Some(reason);
+        connection.next = Next::Yielded; // so that the session is asked what comes next
+        match connection.send(&out, now.instant) {
+            Ok(()) => self.enqueue(token),
+            Err(error) => self.close(token, now, &error.to_string()),
+        }
+    }
+
+    /// Shuts down the sending side, after the last reply, and discards input from then on.
+    pub(super) fn drain(&mut self, token: Token, now: &Now) {
+        let Some(connection) = self.connections.get_mut(key(token).0) else { return };
+        let on_probation = connection.admission == Admission::Probation;
+        let default =
+            if on_probation { Deadline::Probation.reason() } else { "closed by this node" };
+        let reason = connection.close_reason.unwrap_or(default);
+        connection.shut_down();
+        connection.times.since = now.instant;
+        connection.input = Vec::new();
+        if on_probation {
+            connection.admission = Admission::Refused; // it turned out not to be a peer's
+        }
+        let address = connection.address;
+        if let Stage::Open(mut session) = std::mem::replace(&mut connection.stage, Stage::Draining)
+        {
+            self.on_closed(&mut session, now, reason);
+            if on_probation {
+                self.log_refusal(address);
+            }
+        }
+        self.discard_input(token, now);
+    }
+
+    /// Discards what a draining connection receives, and closes it at its end.
+    pub(super) fn discard_input(&mut self, token: Token, now: &Now) {
+        let Some(connection) = self.connections.get_mut(key(token).0) else { return };
+        let mut discarded = [0; DISCARD_CHUNK];
+        for _ in 0..DISCARD_BYTES_PER_TURN / DISCARD_CHUNK {
+            match connection.read(&mut discarded) {
+                Err(error) => return self.close(token, now, &error.to_string()),
+                Ok(_) if connection.readiness.ended => {
+                    return self.close(token, now, Deadline::Drain.reason());
+                }
+                Ok(_) if !connection.readiness.readable => return self.set_timer(token),
+                Ok(_) => {}
+            }
+        }
+        self.enqueue(token);
+        self.set_timer(token);
+    }
+
+    /// Closes a connection at once. `reason` goes to the log.
+    pub(super) fn close(&mut self, token: Token, now: &Now, reason: &str) {
+        if self.get(token).is_none() {
+            return;
+        }
+        let connection = self.connections.remove(key(token).0);
+        self.telemetry.counters.sent_bytes += connection.sent;
+        match connection.stage {
+            Stage::Open(mut session) => {
+                let dialing = session.dialing(&self.node);
+                self.on_closed(&mut session, now, reason);
+                // A neighbor may close it because another connection has become the link.
+                let is_up = |link: LinkId| self.node.herd.links()[link].up.is_some();
+                if let Some(link) = dialing.filter(|&link| !is_up(link) && self.stop_at.is_none()) {
+                    self.log_unreachable(link, reason);
+                }
+            }
+            Stage::Dialing(link) => self.on_dial_failed(link, now, reason),
+            Stage::Draining => {}
+        }
+        self.admissions.leave(connection.admission, connection.address.ip());
+        // A descriptor is free: an accept that failed for want of one may succeed.
+        if let Some(at) = &mut self.accept_at {
+            *at = now.instant;
+        }
+    }
+
+    /// Informs the session that its connection has closed, and logs it. HTTP connections are not
+    /// logged: a browser opens a handful for each page.
+    fn on_closed(&mut self, session: &mut Session, now: &Now, reason: &str) {
+        let Self { node, http, .. } = self;
+        let peer = session.link().map(|link| node.herd.peer_name(link).to_vec());
+        session.handle_closed(node, http, now.instant);
+        match peer {
+            Some(peer) => {
+                let closed =
+                    [session.label(), b" closed, the link with ", &peer, b": ", reason.as_bytes()];
+                node.message_log.line(&closed);
+            }
+            None if matches!(session, Session::Http(_)) => {}
+            None => node.message_log.line(&[session.label(), b" closed: ", reason.as_bytes()]),
+        }
+    }
+
+    /// Sets a timer for the next deadline of a connection, unless an earlier one is set.
+    pub(super) fn set_timer(&mut self, token: Token) {
+        let limits = &self.limits;
+        let Some(connection) = self.connections.get_mut(key(token).0) else { return };
+        if let Some((when, _)) = connection.deadline(limits)
+            && connection.times.timer.is_none_or(|timer| when < timer)
+        {
+            connection.times.timer = Some(when);
+            self.timers.set(when, token);
+        }
+        if self.timers.len() > 2 * self.connections.len() + EVENTS_PER_TURN {
+            // Most are of connections that have closed.
+            let connections = &self.connections;
+            self.timers.retain(|when, token| {
+                connections.get(key(token).0).is_some_and(|connection| {
+                    connection.generation == key(token).1 && connection.times.timer == Some(when)
+                })
+            });
+        }
+    }
+
+    /// Handles the deadlines that have passed.
+    pub(super) fn handle_deadlines(&mut self, now: &Now) {
+        while let Some((when, token)) = self.timers.pop(now.instant) {
+            let Some(connection) = self.get(token) else { continue };
+            if connection.times.timer != Some(when) {
+                continue; // an earlier one took its place
+            }
+            connection.times.timer = None;
+            match self.connections[key(token).0].deadline(&self.limits) {
+                Some((due, deadline)) if due <= now.instant => self.expire(token, deadline, now),
+                _ => self.set_timer(token),
+            }
+        }
+    }
+
+    /// Ends a connection that has missed `deadline`. Replies are still sent to a client that reads.
+    pub(super) fn expire(&mut self, token: Token, deadline: Deadline, now: &Now) {
+        self.telemetry.counters.count_deadline(deadline);
+        let Some(connection) = self.get(token) else { return };
+        let stalled = connection.times.stalled_since.is_some();
+        let handshaking = matches!(connection.security, Security::Handshaking(_));
+        match &connection.stage {
+            Stage::Open(session)
+                if session.link().is_none()
+                    && !session.is_handshaking()
+                    && !stalled
+                    && !handshaking =>
+            {
+                self.begin_shutdown(token, deadline.reason(), now);
+            }
+            _ => self.close(token, now, deadline.reason()),
+        }
+    }
+}

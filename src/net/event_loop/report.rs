@@ -1,0 +1,94 @@
+//! The log of the loop: messages, diagnostics and counters.
+
+use super::EventLoop;
+use crate::histogram::Histogram;
+use crate::net::counters::Counters;
+use crate::net::diagnostics::COUNTERS;
+use crate::net::limits::LOG_FLUSH;
+use crate::net::log_file::Log;
+use crate::net::metrics::LoopStats;
+use crate::node::Event;
+use crate::time::Instant;
+
+/// What the loop counts and measures about itself.
+pub(super) struct Telemetry {
+    pub counters: Counters,
+    /// The durations of turns, without the wait for events.
+    pub turns: Histogram,
+    /// The start of the current turn, after the wait.
+    pub woken: Option<Instant>,
+    pub log: Log,
+    /// When buffered lines have to be written.
+    pub log_flush_at: Option<Instant>,
+}
+
+impl Telemetry {
+    pub fn new(log: Log) -> Self {
+        Self {
+            counters: Counters::default(),
+            turns: Histogram::default(),
+            woken: None,
+            log,
+            log_flush_at: None,
+        }
+    }
+
+    /// What the loop reports about itself. `clients` are the open connections.
+    pub const fn stats(&self, clients: usize) -> LoopStats<'_> {
+        LoopStats { counters: &self.counters, clients, turns: &self.turns, log: &self.log }
+    }
+}
+
+impl EventLoop {
+    /// Moves messages to the log file's buffer, and writes the buffer when it is due.
+    pub(super) fn write_log(&mut self, now: Instant) {
+        let Self { node, telemetry, .. } = self;
+        let lines = node.message_log.lines();
+        if !lines.is_empty() {
+            telemetry.log.append(lines);
+            node.message_log.clear();
+        }
+        match telemetry.log_flush_at {
+            Some(at) if at <= now => {
+                log::logger().flush();
+                telemetry.log_flush_at = telemetry.log.is_dirty().then_some(now + LOG_FLUSH);
+            }
+            None if telemetry.log.is_dirty() => telemetry.log_flush_at = Some(now + LOG_FLUSH),
+            _ => {}
+        }
+    }
+
+    /// Logs all counters.
+    pub(super) fn report(&self, now: Instant) {
+        let stats = self.telemetry.stats(self.admissions.clients());
+        let report = stats.report(&self.node, &self.http, now);
+        log::info!(target: COUNTERS, "counters: {report}");
+    }
+}
+
+/// Logs what a session reported.
+pub(super) fn log_event(event: &Event) {
+    match event {
+        Event::HandshakeStarted { .. } | Event::Linked { .. } => {}
+        Event::NotANeighbor { label, reason } => {
+            log::warn!("{}: {reason}; treated as a client", label.escape_ascii());
+        }
+        Event::HandshakeFailed { label, peer, reason } => {
+            let (peer, label) = (peer.escape_ascii(), label.escape_ascii());
+            log::warn!("{peer} is not linked ({label}): {reason}");
+        }
+        Event::AlreadyLinked { label, peer } => {
+            log::debug!("{}: {} is already linked", label.escape_ascii(), peer.escape_ascii());
+        }
+        Event::LinkFailed { label, peer, reason } => {
+            let (peer, label) = (peer.escape_ascii(), label.escape_ascii());
+            log::warn!("{peer} ({label}): {reason}; link closed");
+        }
+        Event::PeerLineTooLong { label } => {
+            log::warn!(
+                "{}: a line from a peer is too long; connection closed",
+                label.escape_ascii()
+            );
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Connections of neighbors: the first line, the handshake, and the lines of a link.
+
+use super::{Ending, HELLO, LineSession, Role};
+use crate::herd::LinkId;
+use crate::herd::directory::MAX_RECORD;
+use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress};
+use crate::node::{Event, Node};
+use crate::protocol::command::is_http_request_line;
+use crate::time::Now;
+
+impl LineSession {
+    /// Fixes the role of an accepted connection.
+    pub(super) fn on_first_line(
+        &mut self,
+        node: &mut Node,
+        line: &[u8],
+        now: &Now,
+        out: &mut Vec<u8>,
+    ) {
+        let Role::New(transport, legacy) = std::mem::replace(&mut self.role, Role::Client) else {
+            return;
+        };
+        self.framing.set_max_line(node.limits.max_line);
+        if line.starts_with(HELLO) {
+            let nonce = node.nonces.next();
+            match Handshake::accept(node.herd.identity(), line, &nonce, transport, out) {
+                Accepted::Peer(handshake, progress) => {
+                    self.role = Role::Handshaking(handshake);
+                    self.framing.set_max_line(MAX_HANDSHAKE_LINE);
+                    node.events.push_back(Event::HandshakeStarted { connection: self.id });
+                    return self.on_handshake(node, progress, now);
+                }
+                Accepted::Client(Some(reason)) => {
+                    node.counters.handshakes_refused += 1;
+                    let label = self.label.clone();
+                    node.events.push_back(Event::NotANeighbor { label, reason });
+                }
+                Accepted::Client(None) => {}
+            }
+            if line.len() > node.limits.max_line && !self.over_limit {
+                return self.on_overlong(node, line, out);
+            }
+        }
+        if self.over_limit {
+            return self.refuse(out);
+        }
+        if is_http_request_line(line) {
+            node.counters.http_requests += 1;
+            self.on_unknown(node, line, out);
+            self.ending = Some(Ending::Shutdown);
+            return;
+        }
+        if let Some(link) = legacy {
+            self.role = Role::LegacyPeer(link);
+        }
+        self.on_line(node, line, now, out);
+    }
+
+    pub(super) fn on_handshake_line(
+        &mut self,
+        node: &mut Node,
+        line: &[u8],
+        now: &Now,
+        out: &mut Vec<u8>,
+    ) {
+        if let Role::Handshaking(handshake) = &mut self.role {
+            let progress = handshake.receive(node.herd.identity(), line, out);
+            self.on_handshake(node, progress, now);
+        }
+    }
+
+    fn on_handshake(&mut self, node: &mut Node, progress: Progress, now: &Now) {
+        let Role::Handshaking(handshake) = &self.role else { return };
+        let peer = handshake.peer();
+        let dialed = handshake.dialled();
+        let name = node.herd.identity().name(peer).to_vec().into_boxed_slice();
+        let label = || self.label.clone();
+        match progress {
+            Progress::Waiting => {}
+            Progress::Established { boot, .. } => {
+                let now = now.instant.uptime();
+                let Some(link) = node.herd.established(self.id, peer, boot, dialed, now) else {
+                    node.events.push_back(Event::AlreadyLinked { label: label(), peer: name });
+                    self.ending = Some(Ending::Shutdown);
+                    return;
+                };
+                let name = name.escape_ascii().to_string();
+                node.message_log.line(&[&self.label, b" linked with ", name.as_bytes()]);
+                self.role = Role::Linked(link);
+                // Not the limit for clients: another node may allow its own clients more.
+                self.framing.set_max_line(MAX_RECORD);
+                node.events.push_back(Event::Linked { connection: self.id, link });
+            }
+            Progress::Refused(reason) => {
+                let event = Event::HandshakeFailed { label: label(), peer: name, reason };
+                node.events.push_back(event);
+                node.counters.handshakes_refused += 1;
+                self.ending = Some(Ending::Shutdown);
+            }
+        }
+    }
+
+    pub(super) fn on_link_line(&mut self, node: &mut Node, link: LinkId, line: &[u8], now: &Now) {
+        let Node { herd, message_log, .. } = node;
+        if let Err(error) =
+            herd.receive(link, self.id, line, now.instant.uptime(), now.wall.nanos(), message_log)
+        {
+            node.counters.link_errors += 1;
+            let peer = node.herd.peer_name(link).into();
+            let label = self.label.clone();
+            node.events.push_back(Event::LinkFailed { label, peer, reason: error.to_string() });
+            self.ending = Some(Ending::Shutdown);
+        }
+    }
+}

@@ -192,8 +192,8 @@ impl World {
         let herd = &mut self.hosts[node].herd;
         let mut line = Vec::new();
         let server = herd.identity().name(node as NodeId).to_vec();
-        Record::emit(&mut line, &server, &iamat, clock);
-        herd.hear(&Record::emitted(&line, &server, &iamat, clock), clock);
+        let record = Record::emit(&mut line, &server, &iamat, clock);
+        herd.hear(&record, clock);
         self.updates.push(Update { sent_at: self.now, copies: 0, arrivals: vec![self.now] });
         self.turn(node);
     }

@@ -106,10 +106,9 @@ fn round_trip(server: &[u8], iamat: &Iamat<'_>, received: Nanos) {
     LINE.with_borrow_mut(|line| {
         line.clear();
         line.extend_from_slice(b"before");
-        Record::emit(line, server, iamat, received);
-        let line = line.strip_prefix(b"before").expect("what was there is left alone");
-        let record = Record::parse(line).expect("what is printed parses");
-        assert_eq!(record, Record::emitted(line, server, iamat, received));
+        let record = Record::emit(line, server, iamat, received);
+        assert_eq!(Record::parse(record.line), Some(record), "what is printed parses");
+        let line = record.line;
         assert_eq!(Some(record), Record::known(line, record.client_at, record.client.len()));
         assert_eq!((record.server, record.client), (server, iamat.client));
         assert_eq!((record.time, record.received), (iamat.time_nanos, received));

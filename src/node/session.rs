@@ -255,7 +255,11 @@ impl LineSession {
             Role::Client | Role::LegacyPeer(_) => CLIENT_BYTES_PER_TURN,
             Role::Handshaking(_) | Role::Linked(_) | Role::LegacyLink(_) => usize::MAX,
         };
-        let (start, held) = (out.len(), self.replies.held());
+        if matches!(self.role, Role::New(..)) {
+            self.framing.set_max_line(first_line_limit(node, input.bytes));
+        }
+        let start = out.len();
+        let share = share.saturating_add(self.replies.held());
         let (mut at, mut prefetched) = (0, 0);
         loop {
             let rest = &input.bytes[at..];
@@ -266,14 +270,11 @@ impl LineSession {
             if let Some(blocked) = self.blocked(node, input.unsent + produced) {
                 return Handled { consumed: at, next: Next::Blocked(blocked) };
             }
-            if !rest.is_empty() && at + produced + self.replies.held() - held >= share {
+            if !rest.is_empty() && at + produced + self.replies.held() >= share {
                 return Handled { consumed: at, next: Next::Yielded };
             }
             if at >= prefetched {
                 prefetched = at + prefetch(node, rest);
-            }
-            if matches!(self.role, Role::New(..)) {
-                self.framing.set_max_line(first_line_limit(node, rest));
             }
             // A client's last line needs no LF. On a link, half a record must not be believed.
             let is_link = matches!(self.role, Role::Handshaking(_) | Role::Linked(_));

@@ -26,28 +26,25 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// Appends the AT line, without LF, with which `server` answers `iamat` received at `received`.
-    pub fn emit(out: &mut Vec<u8>, server: &[u8], iamat: &Iamat<'_>, received: Nanos) {
-        out.extend_from_slice(b"AT ");
-        out.extend_from_slice(server);
-        out.push(b' ');
-        push_difference(out, received - iamat.time_nanos);
-        out.reserve(iamat.client.len() + iamat.location.len() + iamat.time.len() + 4);
-        for field in [iamat.client, iamat.location, iamat.time] {
-            out.push(b' ');
-            out.extend_from_slice(field);
-        }
-    }
-
-    /// Returns the record that [`Record::emit`] appended as `line`, without parsing it.
-    #[must_use]
-    pub fn emitted(
-        line: &'a [u8],
+    /// Returns its record.
+    pub fn emit(
+        out: &'a mut Vec<u8>,
         server: &[u8],
         iamat: &Iamat<'_>,
         received: Nanos,
     ) -> Record<'a> {
-        let after_client = iamat.location.len() + iamat.time.len() + 2;
-        let client_at = line.len() - after_client - iamat.client.len();
+        let start = out.len();
+        out.extend_from_slice(b"AT ");
+        out.extend_from_slice(server);
+        push_difference(out, received - iamat.time_nanos);
+        let client_at = out.len() - start;
+        out.reserve(iamat.client.len() + iamat.location.len() + iamat.time.len() + 3);
+        out.extend_from_slice(iamat.client);
+        for field in [iamat.location, iamat.time] {
+            out.push(b' ');
+            out.extend_from_slice(field);
+        }
+        let line = &out[start..];
         Record {
             line,
             server: &line[3..3 + server.len()],
@@ -140,11 +137,10 @@ mod tests {
     fn emit(server: &str, line: &str, received: Nanos) -> Vec<u8> {
         let Command::Iamat(iamat) = Command::parse(line.as_bytes()) else { panic!("{line}") };
         let mut out = Vec::new();
-        Record::emit(&mut out, server.as_bytes(), &iamat, received);
-        let parsed = Record::parse(&out).expect("emitted lines are valid");
-        assert_eq!(parsed, Record::emitted(&out, server.as_bytes(), &iamat, received));
-        let known = Record::known(&out, parsed.client_at, parsed.client.len());
-        assert_eq!(known, Some(parsed));
+        let emitted = Record::emit(&mut out, server.as_bytes(), &iamat, received);
+        assert_eq!(Record::parse(emitted.line), Some(emitted));
+        let known = Record::known(emitted.line, emitted.client_at, emitted.client.len());
+        assert_eq!(known, Some(emitted));
         out
     }
 

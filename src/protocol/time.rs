@@ -34,7 +34,8 @@ pub fn parse_difference(field: &[u8]) -> Option<Nanos> {
     Some(if negative { -nanos } else { nanos })
 }
 
-/// Appends a clock difference with a sign and nine decimals.
+/// Appends a clock difference as a field of an AT line, with a space on either side. It always has a
+/// sign and nine decimals.
 pub fn push_difference(out: &mut Vec<u8>, difference: Nanos) {
     let magnitude = difference.unsigned_abs();
     // 64-bit divisions when possible, since 128-bit divisions would dominate the cost of a reply.
@@ -42,16 +43,18 @@ pub fn push_difference(out: &mut Vec<u8>, difference: Nanos) {
         (small / 1_000_000_000, small % 1_000_000_000)
     } else {
         let seconds = magnitude / 1_000_000_000;
-        ((seconds) as u64, (magnitude % 1_000_000_000) as u64)
+        (seconds as u64, (magnitude % 1_000_000_000) as u64)
     };
     // Fill the buffer from its end, so that it is appended in one piece.
-    let mut digits = [b'0'; 32];
-    let end = digits.len() - 10;
-    put_digits(&mut digits[end + 1..], nanos);
-    digits[end] = b'.';
-    let start = put_digits(&mut digits[..end], seconds).min(end - 1);
-    digits[start - 1] = if difference < 0 { b'-' } else { b'+' };
-    out.extend_from_slice(&digits[start - 1..]);
+    let mut field = [b'0'; 34];
+    let (point, last) = (field.len() - 11, field.len() - 1);
+    put_digits(&mut field[point + 1..last], nanos);
+    field[point] = b'.';
+    let start = put_digits(&mut field[..point], seconds).min(point - 1);
+    field[start - 2] = b' ';
+    field[start - 1] = if difference < 0 { b'-' } else { b'+' };
+    field[last] = b' ';
+    out.extend_from_slice(&field[start - 2..]);
 }
 
 #[cfg(test)]
@@ -86,7 +89,7 @@ mod tests {
         let text = |nanos| {
             let mut out = Vec::new();
             push_difference(&mut out, nanos);
-            String::from_utf8(out).unwrap()
+            String::from_utf8(out.trim_ascii().to_vec()).unwrap()
         };
         assert_eq!(text(263_873_386), "+0.263873386");
         assert_eq!(text(-2 * SECOND), "-2.000000000");
@@ -100,7 +103,7 @@ mod tests {
         fn a_difference_reads_back(nanos in -600_000_000_000i128 * SECOND..600_000_000_000 * SECOND) {
             let mut out = Vec::new();
             push_difference(&mut out, nanos);
-            prop_assert_eq!(parse_difference(&out), Some(nanos));
+            prop_assert_eq!(parse_difference(out.trim_ascii()), Some(nanos));
         }
     }
 }

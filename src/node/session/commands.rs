@@ -38,8 +38,7 @@ impl LineSession {
         out: &mut Vec<u8>,
     ) {
         let mut reply = self.replies.sink(out);
-        Record::emit(&mut reply, &node.name, iamat, now.wall.nanos());
-        let record = Record::emitted(reply.reply(), &node.name, iamat, now.wall.nanos());
+        let record = Record::emit(&mut reply, &node.name, iamat, now.wall.nanos());
         let refused = node.limits.new_clients_per_second_per_address.is_some_and(|most| {
             !node.new_clients.admit(&node.herd, &record, self.address_key, most, now)
         });

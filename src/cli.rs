@@ -1,8 +1,9 @@
 //! The command line of proxy-herd.
 
-mod output;
+mod program;
 mod status;
 mod summary;
+mod table;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 
 use getopts::Options;
 
-pub use output::{CommandError, EXIT_FAILURE, EXIT_USAGE, print, print_error};
+pub use program::{CommandError, EXIT_FAILURE, Program, print};
 pub use summary::summary;
 
 use crate::config::suggest::did_you_mean;
@@ -21,14 +22,13 @@ use crate::limits;
 /// Path of the configuration unless `-c` is given, relative to the working directory.
 pub const DEFAULT_CONFIG: &str = "conf/config.yml";
 
-const PROGRAM: &str = "proxy-herd";
-
-const BRIEF: &str = "\
+const PROGRAM: Program = Program {
+    name: "proxy-herd",
+    usage: "\
 Usage: proxy-herd [-c FILE] NAME
        proxy-herd [-c FILE] --check
-       proxy-herd [-c FILE] --status [NAME...]";
-
-const ABOUT: &str = "
+       proxy-herd [-c FILE] --status [NAME...]",
+    about: "
 NAME is a node of the configuration. It runs until SIGTERM or SIGINT.
 
 Environment:
@@ -40,7 +40,8 @@ Exit status:
     0   success
     1   error (invalid configuration, port in use, ...), or --status found a problem
     2   invalid command line
-";
+",
+};
 
 /// Runs `proxy-herd` with `arguments`, which exclude the program name.
 ///
@@ -53,29 +54,21 @@ pub fn main<E: fmt::Display>(
     serve: impl FnOnce(&Config, usize) -> Result<(), E>,
 ) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
-    let outcome = match Invocation::parse(&arguments, environment) {
-        Ok(Invocation::Print(text)) => print(&text),
-        Ok(Invocation::Check(config)) => {
+    let invocation = Invocation::parse(&arguments, environment);
+    let outcome = invocation.and_then(|invocation| match invocation {
+        Invocation::Print(text) => print(&text),
+        Invocation::Check(config) => {
             warn(&config.warnings);
-            check(&config).map_err(CommandError::failure).and_then(|warnings| {
-                warn(&warnings);
-                print(&summary(&config))
-            })
+            warn(&check(&config).map_err(CommandError::failure)?);
+            print(&summary(&config))
         }
-        Ok(Invocation::Status(config, nodes)) => print_status(&config, &nodes),
-        Ok(Invocation::Serve(config, node)) => {
+        Invocation::Status(config, nodes) => print_status(&config, &nodes),
+        Invocation::Serve(config, node) => {
             warn(&config.warnings);
             serve(&config, node).map_err(CommandError::failure)
         }
-        Err(error) => Err(error),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(CommandError { exit_code, message }) => {
-            print_error(PROGRAM, &message);
-            ExitCode::from(exit_code)
-        }
-    }
+    });
+    PROGRAM.exit(outcome.map(|()| ExitCode::SUCCESS))
 }
 
 /// The action that a command line requests. Nodes are indices in [`Config::nodes`].
@@ -93,11 +86,8 @@ impl Invocation {
             let config = Config::load(Path::new(config_path(arguments)), environment).ok();
             usage_error(fail, config.as_ref())
         })?;
-        if matches.opt_present("help") {
-            return Ok(Self::Print(options.usage(BRIEF) + ABOUT));
-        }
-        if matches.opt_present("version") {
-            return Ok(Self::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION"))));
+        if let Some(text) = PROGRAM.information(&options, &matches) {
+            return Ok(Self::Print(text));
         }
         if matches.opt_present("limits") {
             return Ok(Self::Print(limits::markdown()));
@@ -166,10 +156,11 @@ fn config_path(arguments: &[OsString]) -> &str {
 
 /// Creates the error of an invalid command line: the problem, the usage and the names of the nodes.
 fn usage_error(problem: impl fmt::Display, config: Option<&Config>) -> CommandError {
-    let Some(config) = config else { return CommandError::usage(problem, BRIEF, PROGRAM) };
-    let names = config.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>();
-    let nodes = format!("Nodes of {}: {}", config.source.display(), names.join(", "));
-    CommandError::usage(problem, &format!("{BRIEF}\n{nodes}"), PROGRAM)
+    let nodes = config.map_or_else(String::new, |config| {
+        let names = config.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>();
+        format!("Nodes of {}: {}\n", config.source.display(), names.join(", "))
+    });
+    PROGRAM.usage_error(problem, &nodes)
 }
 
 /// Returns the message that there is no node `name`, with a suggestion.
@@ -189,6 +180,6 @@ fn print_status(config: &Config, nodes: &[usize]) -> Result<(), CommandError> {
 
 fn warn(warnings: &[String]) {
     for warning in warnings {
-        print_error(PROGRAM, &format!("warning: {warning}"));
+        PROGRAM.print_error(&format!("warning: {warning}"));
     }
 }

@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::cli::{CommandError, EXIT_FAILURE, print, print_error};
+use crate::cli::{CommandError, EXIT_FAILURE, print};
 use load::LoadGenerator;
 use plan::{Invocation, OutputFormat, PROGRAM, Plan};
 use report::Report;
@@ -51,10 +51,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> ExitCode {
             Ok(if failed { ExitCode::from(EXIT_FAILURE) } else { ExitCode::SUCCESS })
         }
     });
-    outcome.unwrap_or_else(|CommandError { exit_code, message }| {
-        print_error(PROGRAM, &message);
-        ExitCode::from(exit_code)
-    })
+    PROGRAM.exit(outcome)
 }
 
 fn measure(plan: &Plan) -> io::Result<Report> {

@@ -15,18 +15,17 @@ use super::limits::{
     OPEN_LOOP_PIPELINE,
 };
 use super::wire::{Protocol, Wire};
-use crate::cli::{CommandError, DEFAULT_CONFIG, no_such_node};
+use crate::cli::{CommandError, DEFAULT_CONFIG, Program, no_such_node};
 use crate::config::{BenchmarkConfig, Config, no_secrets};
 use crate::protocol::command::{Command, MAX_RADIUS_KM, MAX_RESULTS};
 
-/// Name of the program, as its messages show it.
-pub const PROGRAM: &str = "herd-bench";
-
-const BRIEF: &str = "\
+/// The program with its help texts.
+pub const PROGRAM: Program = Program {
+    name: "herd-bench",
+    usage: "\
 Usage: herd-bench [-c FILE] [OPTIONS] [NAME…]
-       herd-bench --protocol PROTOCOL [OPTIONS] HOST:PORT…";
-
-const ABOUT: &str = "
+       herd-bench --protocol PROTOCOL [OPTIONS] HOST:PORT…",
+    about: "
 NAME is a node of the configuration; by default, all nodes are driven.
 Every reply is checked; wrong, missing and late replies count as errors.
 
@@ -34,7 +33,8 @@ Exit status:
     0   success
     1   some replies were wrong, or an error occurred
     2   invalid command line
-";
+",
+};
 
 /// A server to be measured.
 #[derive(Debug, Clone)]
@@ -118,11 +118,8 @@ impl Invocation {
     pub fn parse(arguments: &[OsString]) -> Result<Self, CommandError> {
         let options = options();
         let matches = options.parse(arguments).map_err(usage_error)?;
-        if matches.opt_present("help") {
-            return Ok(Self::Print(options.usage(BRIEF) + ABOUT));
-        }
-        if matches.opt_present("version") {
-            return Ok(Self::Print(format!("{PROGRAM} {}\n", env!("CARGO_PKG_VERSION"))));
+        if let Some(text) = PROGRAM.information(&options, &matches) {
+            return Ok(Self::Print(text));
         }
         let protocol = protocol(&matches)?;
         // Servers of other protocols need no configuration, so only -c makes one required.
@@ -196,7 +193,7 @@ fn options() -> Options {
 
 /// Creates the error of an invalid command line: the problem and the usage.
 fn usage_error(problem: impl fmt::Display) -> CommandError {
-    CommandError::usage(problem, BRIEF, PROGRAM)
+    PROGRAM.usage_error(problem, "")
 }
 
 fn protocol(matches: &Matches) -> Result<Protocol, CommandError> {

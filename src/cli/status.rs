@@ -5,7 +5,7 @@ use std::net::{TcpStream, ToSocketAddrs as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::output::table;
+use super::table::table;
 use crate::config::Config;
 use crate::http::overview::Overview;
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::output::table;
+use super::table::table;
 use crate::config::{Config, ProviderConfig};
 use crate::limits::{Limits, PeerLimits, PlacesLimits, Setting};
 use crate::message_log::level_name;

@@ -159,15 +159,15 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 
 /// Checks the answers to a WHATSAT when the provider sends `wire`.
 fn answer(provider: Provider, wire: &[u8]) {
-    let whole = ask(provider, wire, [wire.len()].into_iter());
-    assert_eq!(ask(provider, wire, cuts(wire)), whole);
-    let status = check(provider, &whole);
+    let complete = ask(provider, wire, [wire.len()].into_iter());
+    assert_eq!(ask(provider, wire, cuts(wire)), complete);
+    let status = check(provider, &complete);
     for end in cuts(wire).take(4).filter(|&end| end < wire.len()) {
         let part = ask(provider, &wire[..end], [end].into_iter());
         let is_failure = !matches!(check(provider, &part).as_str(), "OK" | "ZERO_RESULTS");
         let is_failure_of_all = !matches!(status.as_str(), "OK" | "ZERO_RESULTS");
         assert!(
-            part == whole || is_failure || is_failure_of_all,
+            part == complete || is_failure || is_failure_of_all,
             "a truncated response was accepted"
         );
     }

@@ -322,7 +322,7 @@ pub(super) fn interim() -> Vec<Case> {
         Want::Bad(HttpError::SwitchingProtocols),
     ));
     cases.push(case(
-        "a body behind 100",
+        "a body after 100",
         format!("HTTP/1.1 100 x\r\nContent-Length: 5\r\n\r\nhello{last}"),
         End::Open,
         Want::Bad(HttpError::NotHttp),

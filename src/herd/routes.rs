@@ -345,10 +345,16 @@ mod tests {
 
     #[test]
     fn an_edge_needs_both_ends() {
-        let mut routes = Routes::new(0, 2, Duration::ZERO);
-        routes.set_mine(vec![1], Duration::ZERO);
-        routes.handle_timeout(SETTLE);
-        assert!(routes.tree(1).is_none());
+        for (mine, theirs) in [(vec![1], vec![]), (vec![], vec![0])] {
+            let mut routes = Routes::new(0, 2, Duration::ZERO);
+            routes.set_mine(mine, Duration::ZERO);
+            routes.hear(1, 1, theirs, Duration::ZERO);
+            routes.handle_timeout(SETTLE);
+            assert!(!routes.has_edge(1));
+            assert!(routes.tree(0).unwrap().children.is_empty());
+            assert!(routes.tree(1).is_none());
+            assert!(routes.edges().iter().all(Vec::is_empty));
+        }
     }
 
     #[test]

@@ -225,6 +225,15 @@ impl Schedule {
         self.diameter as Time * (self.network.latency.1 + self.network.jitter)
     }
 
+    /// Whether a node starts again after it has died.
+    ///
+    /// The graph is not compared then: a node that starts again may send a link state with a sequence
+    /// number that it has used before. Nodes that know the former state keep it, and the herd may
+    /// disagree about the graph until the links of that node change again.
+    pub fn restarts(&self) -> bool {
+        self.steps.iter().any(|(_, step)| matches!(step, Step::Start { .. }))
+    }
+
     /// Whether there are more clients than a node may hold.
     pub fn is_capped(&self) -> bool {
         (self.rules.max_clients as usize) < self.clients.len()

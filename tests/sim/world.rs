@@ -34,7 +34,7 @@ use proxy_herd::rng::Rng;
 const EPOCH: Nanos = 1_700_000_000;
 
 /// The herd-wide key of digests in all worlds.
-const DIGEST_KEY: (u64, u64) = (0x5eed, 0x00d1_6e57);
+pub const DIGEST_KEY: (u64, u64) = (0x5eed, 0x00d1_6e57);
 
 /// A message that is not a record, and what `fill` may exceed its limit by.
 const LONGEST_MESSAGE: usize = 4500;
@@ -91,6 +91,16 @@ pub struct Host {
     changes: u64,
     /// Links made and lost, likewise.
     pub relinks: u64,
+    graph: Graph,
+}
+
+/// What a node knows of the graph of the herd.
+#[derive(Default)]
+struct Graph {
+    /// Sum of the sequence numbers of all link states.
+    sequences: u64,
+    states: Vec<Vec<NodeId>>,
+    changed_at: Time,
 }
 
 /// How the end of a schedule is gone about.
@@ -214,6 +224,7 @@ impl World {
                 writer: None,
                 changes: 0,
                 relinks: 0,
+                graph: Graph::default(),
             });
         }
         world
@@ -501,6 +512,7 @@ impl World {
         host.powered = true;
         host.started = self.now;
         host.changes = 0;
+        host.graph = Graph { changed_at: self.now, ..Graph::default() };
         self.turn(at);
     }
 
@@ -660,11 +672,30 @@ impl World {
         hop * 20 * self.schedule.diameter as Time
     }
 
-    /// Everything rests: no connection is left that is not a link, and who is off is known.
+    /// Everything rests: no connection is left that is not a link, clocks that are off are known,
+    /// and every node knows the true graph.
     fn look_at_rest(&mut self) {
+        let mut graph = vec![Vec::new(); self.schedule.nodes];
+        for (a, b) in self.schedule.remaining_edges() {
+            graph[a].push(b as NodeId);
+            graph[b].push(a as NodeId);
+        }
+        graph.iter_mut().for_each(|neighbors| neighbors.sort_unstable());
+        let graph_is_certain = !self.schedule.restarts();
         for at in self.schedule.remaining() {
             let host = &self.hosts[at];
             let Some(node) = &host.node else { continue };
+            // The states of two nodes that died together stay; no tree leads to either of them.
+            let known = node.herd.routes().edges();
+            let wrong = |&node: &usize| known[node] != graph[node];
+            if let Some(wrong) = self.schedule.remaining().into_iter().find(wrong)
+                && graph_is_certain
+            {
+                let (known, links) = (&known[wrong], &graph[wrong]);
+                return self.fail(format!(
+                    "n{at:02} believes that n{wrong:02} is linked with {known:?}, not {links:?}"
+                ));
+            }
             let links = node.herd.links().iter().filter(|link| link.up.is_some()).count();
             let is_link = |&&wire: &&usize| {
                 let end = &self.wires[wire].ends[self.end_of(wire, at)];
@@ -820,6 +851,14 @@ impl World {
             host.relinks = relinks;
             self.last_relink = self.now;
         }
+        if let Err(why) = host.graph.look(node, self.now) {
+            return self.fail(format!("n{at:02}: {why}"));
+        }
+        if let Some(peer) = self.forgotten_dial(at) {
+            return self.fail(format!("n{at:02} believes that it is dialing n{peer:02}"));
+        }
+        let host = &mut self.hosts[at];
+        let Some(node) = &mut host.node else { return };
         if changes != host.changes {
             host.changes = changes;
             if let Err(why) = self.oracle.look(at, &node.herd.directory, now.wall.nanos()) {
@@ -828,6 +867,17 @@ impl World {
             }
         }
         self.wake(at, due);
+    }
+
+    /// A neighbor that a node believes it is dialing, although no attempt is under way.
+    fn forgotten_dial(&self, at: usize) -> Option<usize> {
+        let host = &self.hosts[at];
+        let links = host.node.as_ref()?.herd.links().iter().filter(|link| link.dialling);
+        links.map(|link| usize::from(link.peer)).find(|&peer| {
+            !host.wires.iter().map(|&wire| &self.wires[wire].ends).any(|[dialer, listener]| {
+                dialer.host == at && listener.host == peer && dialer.is_open()
+            })
+        })
     }
 
     /// The node has a turn then, if not before.
@@ -1134,6 +1184,30 @@ impl World {
 
     fn end_of(&self, wire: usize, host: usize) -> usize {
         usize::from(self.wires[wire].ends[0].host != host)
+    }
+}
+
+impl Graph {
+    /// Looks at what `node` knows now. Trees must not be used until a second after the last change:
+    /// until then other nodes may still compute from the former graph.
+    fn look(&mut self, node: &Node, now: Time) -> Result<(), String> {
+        let routes = node.herd.routes();
+        let nodes = 0..node.herd.identity().names.len() as NodeId;
+        let sequences =
+            nodes.clone().fold(0u64, |sum, node| sum.wrapping_add(routes.state(node).0));
+        if sequences != self.sequences {
+            self.sequences = sequences;
+            let states: Vec<_> = nodes.map(|node| routes.state(node).1.to_vec()).collect();
+            if states != self.states {
+                (self.states, self.changed_at) = (states, now);
+            }
+        }
+        let uses_trees = node.herd.links().iter().any(|link| routes.has_edge(link.peer));
+        if uses_trees && now < self.changed_at + SECONDS {
+            let since = seconds(now - self.changed_at);
+            return Err(format!("trees are in use {since} after a change of the graph"));
+        }
+        Ok(())
     }
 }
 

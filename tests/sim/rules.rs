@@ -1,0 +1,402 @@
+//! Single rules of flooding, links and anti-entropy, each on one or two cores that are driven by
+//! hand. A schedule would reach these cases too, but the herd as a whole makes up for the mistake.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proxy_herd::herd::anti_entropy::{FETCH_FREELY, GRACE};
+use proxy_herd::herd::digest::Leaf;
+use proxy_herd::herd::directory::Keys;
+use proxy_herd::herd::link::REDIAL_MIN;
+use proxy_herd::herd::routes::NodeId;
+use proxy_herd::herd::{Action, Herd};
+use proxy_herd::message_log::{Format, MessageLog};
+use proxy_herd::protocol::record::Record;
+use proxy_herd::protocol::time::{Nanos, SECOND};
+use proxy_herd::testing::{KEYS, identity, timing};
+
+use crate::world::{DIGEST_KEY, herd_hash};
+
+/// Trees are used again this long after the last change of the graph.
+const SETTLE: Duration = Duration::from_secs(1);
+
+const WALL: Nanos = 10 * SECOND;
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// One core. Its neighbors are what the test says they are.
+struct Core {
+    herd: Herd,
+    message_log: MessageLog,
+    now: Duration,
+}
+
+impl Core {
+    /// Node `me` of the herd A, B, C, D.
+    fn new(me: NodeId, neighbors: &[NodeId], seed_compatible: &[NodeId]) -> Self {
+        let identity = identity(&["A", "B", "C", "D"], me, neighbors);
+        let keys = Keys { digest: DIGEST_KEY, ..KEYS };
+        Self {
+            herd: Herd::new(identity, seed_compatible, timing(), keys, Duration::ZERO),
+            message_log: MessageLog::new(false, Format::default(), "core"),
+            now: Duration::ZERO,
+        }
+    }
+
+    fn connection(peer: NodeId) -> u64 {
+        100 + u64::from(peer)
+    }
+
+    fn link_up(&mut self, peer: NodeId, dialed: bool) {
+        let boot = 7 + u64::from(peer);
+        self.herd.established(Self::connection(peer), peer, boot, dialed, self.now);
+    }
+
+    fn link_down(&mut self, peer: NodeId) {
+        let link = self.herd.link_to(peer).unwrap();
+        self.herd.closed(link, Self::connection(peer), self.now);
+    }
+
+    fn dial_failed(&mut self, peer: NodeId) {
+        let link = self.herd.link_to(peer).unwrap();
+        self.herd.dial_failed(link, self.now);
+    }
+
+    /// An update of `client` from a client of this node. Returns its AT line.
+    fn update(&mut self, client: &str) -> String {
+        let identity = self.herd.identity();
+        let name = identity.name(identity.me).escape_ascii().to_string();
+        self.store(&name, client)
+    }
+
+    /// Stores and floods a record of `client` that `server` received. Returns its AT line.
+    fn store(&mut self, server: &str, client: &str) -> String {
+        let line = format!("AT {server} +0.000000000 {client} +1-1 5");
+        self.herd.hear(&Record::parse(line.as_bytes()).unwrap(), WALL);
+        line
+    }
+
+    fn receive(&mut self, peer: NodeId, line: &str) {
+        let link = self.herd.link_to(peer).unwrap();
+        let Self { herd, message_log, now } = self;
+        let connection = Self::connection(peer);
+        herd.receive(link, connection, line.as_bytes(), *now, WALL, message_log).unwrap();
+    }
+
+    /// The lines that one turn with room for `limit` bytes sends to `peer`.
+    fn turn(&mut self, peer: NodeId, limit: usize) -> Vec<String> {
+        let link = self.herd.link_to(peer).unwrap();
+        let mut out = Vec::new();
+        self.herd.fill(link, WALL, &mut out, limit, &mut self.message_log);
+        String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// Everything that is queued for `peer`.
+    fn sent(&mut self, peer: NodeId) -> Vec<String> {
+        let link = self.herd.link_to(peer).unwrap();
+        let mut lines = Vec::new();
+        while self.herd.has_output(link) {
+            lines.extend(self.turn(peer, 4096));
+        }
+        lines
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.herd.handle_timeout(self.now, WALL);
+    }
+
+    fn actions(&mut self) -> Vec<Action> {
+        std::iter::from_fn(|| self.herd.poll_action()).collect()
+    }
+
+    fn holds(&self, client: &str) -> bool {
+        self.herd.directory.get(client.as_bytes(), WALL).is_some()
+    }
+}
+
+/// B in the herd whose edges are A–B, A–C, B–C and B–D, with all trees in use.
+fn b_in_a_settled_herd() -> Core {
+    let mut b = Core::new(1, &[0, 2, 3], &[]);
+    for peer in [0, 2, 3] {
+        b.link_up(peer, true);
+    }
+    b.receive(0, "LINKS A 2 B C");
+    b.receive(2, "LINKS C 2 A B");
+    b.receive(3, "LINKS D 2 B");
+    b.pass(SETTLE);
+    for peer in [0, 2, 3] {
+        b.sent(peer);
+    }
+    b
+}
+
+/// Two linked cores, A and B, after the sync that a new link begins with.
+fn a_and_b() -> [Core; 2] {
+    let mut cores = [Core::new(0, &[1], &[]), Core::new(1, &[0], &[])];
+    link(&mut cores);
+    cores
+}
+
+fn link(cores: &mut [Core; 2]) {
+    for (me, core) in cores.iter_mut().enumerate() {
+        core.link_up(1 - me as NodeId, me == 0);
+    }
+    exchange(cores);
+}
+
+/// Delivers everything until neither core has anything to send. No time passes.
+fn exchange(cores: &mut [Core; 2]) {
+    loop {
+        let mut quiet = true;
+        for me in 0..2 {
+            for line in cores[me].sent(1 - me as NodeId) {
+                cores[1 - me].receive(me as NodeId, &line);
+                quiet = false;
+            }
+        }
+        if quiet {
+            return;
+        }
+    }
+}
+
+/// Lets both cores run for `time`, with nothing in the way.
+fn run(cores: &mut [Core; 2], time: Duration) {
+    for _ in 0..time.as_millis() / 100 {
+        for core in &mut *cores {
+            core.pass(100 * MILLISECOND);
+        }
+        exchange(cores);
+    }
+}
+
+/// Groups of at least `size` clients that share a leaf of the digest tree.
+fn leaf_mates(size: usize) -> Vec<Vec<String>> {
+    let mut leaves: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+    for i in 0..20_000 {
+        let client = format!("c{i}");
+        leaves.entry(Leaf::of(herd_hash(client.as_bytes())).0).or_default().push(client);
+    }
+    leaves.into_values().filter(|clients| clients.len() >= size).collect()
+}
+
+fn leaf_of(client: &str) -> u16 {
+    Leaf::of(herd_hash(client.as_bytes())).0
+}
+
+// Flooding
+
+#[test]
+fn a_seed_compatible_neighbor_receives_records_while_trees_are_in_use() {
+    let mut b = Core::new(1, &[0, 2], &[2]);
+    b.link_up(0, true);
+    b.link_up(2, true);
+    b.receive(0, "LINKS A 2 B");
+    b.pass(SETTLE);
+    assert!(b.herd.routes().has_edge(0), "trees are in use");
+    b.sent(0);
+    let own = b.update("own");
+    assert_eq!(b.sent(2), [own.clone()]);
+    assert_eq!(b.sent(0), [own]);
+    let forwarded = "AT A +0.000000000 forwarded +1-1 5";
+    b.receive(0, forwarded);
+    assert_eq!(b.sent(2), [forwarded]);
+}
+
+#[test]
+fn a_flooded_record_follows_its_tree_and_a_repaired_one_goes_to_every_neighbor() {
+    let mut b = b_in_a_settled_herd();
+    let flooded = "AT A +0.000000000 flooded +1-1 5";
+    b.receive(0, flooded);
+    assert_eq!([b.sent(0), b.sent(2), b.sent(3)], [vec![], vec![], vec![flooded.to_owned()]]);
+    let repaired = "AT A +0.000000000 repaired +1-1 5";
+    b.receive(0, "REPAIR C");
+    b.receive(0, repaired);
+    assert_eq!(b.sent(0), [""; 0]);
+    for peer in [2, 3] {
+        assert_eq!(b.sent(peer), [repaired], "C is not below B in A's tree, but may lack it too");
+    }
+}
+
+#[test]
+fn a_link_state_is_forwarded_to_the_other_neighbors() {
+    let mut b = b_in_a_settled_herd();
+    b.receive(0, "LINKS A 3 C");
+    assert!(!b.sent(0).contains(&"LINKS A 3 C".to_owned()));
+    for peer in [2, 3] {
+        assert!(b.sent(peer).contains(&"LINKS A 3 C".to_owned()));
+    }
+}
+
+#[test]
+fn every_change_of_the_graph_restarts_the_settling_time() {
+    let mut b = b_in_a_settled_herd();
+    b.receive(0, "LINKS A 3 B");
+    b.pass(SETTLE * 3 / 4);
+    b.receive(2, "LINKS C 3 B");
+    b.pass(SETTLE / 2);
+    assert!(!b.herd.routes().has_edge(0), "half a settling time after the second change");
+    b.pass(SETTLE / 2);
+    assert!(b.herd.routes().has_edge(0));
+}
+
+// Links
+
+#[test]
+fn any_line_keeps_a_link_alive() {
+    let timeout = timing().timeout;
+    let mut b = Core::new(1, &[0], &[]);
+    b.link_up(0, false);
+    for i in 0..8 {
+        b.pass(timeout / 2);
+        b.receive(0, &format!("AT A +0.000000000 c{i} +1-1 5"));
+    }
+    assert_eq!(b.actions(), []);
+    b.pass(timeout - MILLISECOND);
+    assert_eq!(b.actions(), []);
+    b.pass(MILLISECOND);
+    assert_eq!(b.actions(), [Action::Close(Core::connection(0))]);
+}
+
+#[test]
+fn a_ping_is_answered_before_queued_records() {
+    let [mut a, mut b] = a_and_b();
+    (0..100).for_each(|i| drop(b.update(&format!("c{i}"))));
+    a.pass(timing().keepalive);
+    for line in a.sent(1) {
+        b.receive(0, &line);
+    }
+    let lines = b.turn(0, 500);
+    assert!(lines[0].starts_with("PONG "), "{lines:?}");
+    assert!(lines.len() < 100, "one turn is not enough for the records");
+}
+
+#[test]
+fn a_lost_link_is_dialed_again() {
+    for dialed in [true, false] {
+        let mut b = Core::new(1, &[0], &[]);
+        b.pass(Duration::ZERO);
+        assert_eq!(b.actions(), [Action::Dial(0)]);
+        if !dialed {
+            b.dial_failed(0);
+        }
+        b.link_up(0, dialed);
+        b.link_down(0);
+        let mut pause = REDIAL_MIN * 2;
+        for _ in 0..3 {
+            b.pass(pause);
+            assert_eq!(b.actions(), [Action::Dial(0)], "dialed: {dialed}");
+            b.dial_failed(0);
+            pause *= 2;
+        }
+    }
+}
+
+// Anti-entropy
+
+#[test]
+fn anti_entropy_keeps_its_share_while_records_flood() {
+    let mut a = Core::new(0, &[1], &[]);
+    a.link_up(1, true);
+    (0..1000).for_each(|i| drop(a.update(&format!("c{i}"))));
+    let lines = a.turn(1, 2000);
+    let records = lines.iter().filter(|line| line.starts_with("AT ")).count();
+    assert!(lines.iter().any(|line| line.starts_with("SUMS ")), "{lines:?}");
+    assert!((10..1000).contains(&records), "{records} records");
+}
+
+#[test]
+fn a_check_counts_what_it_recovers_as_repairs() {
+    for (sender, receiver) in [(0, 1), (1, 0)] {
+        let mut cores = a_and_b();
+        run(&mut cores, 2 * SETTLE);
+        cores[sender].update("lost");
+        let lost = cores[sender].sent(receiver as NodeId);
+        assert!(lost.iter().any(|line| line.starts_with("AT ")));
+        run(&mut cores, timing().antientropy_interval + 2 * GRACE);
+        assert!(cores[receiver].holds("lost"));
+        let counters = cores[receiver].herd.counters;
+        assert_eq!((counters.antientropy_repairs, counters.link_sync_records), (1, 0));
+    }
+}
+
+#[test]
+fn a_sync_fetches_at_once_whatever_differs() {
+    let leaves = leaf_mates(2);
+    assert!(leaves.len() > 2 * FETCH_FREELY as usize, "more than is sent unasked");
+    for more in 0..2 {
+        let mut cores = [Core::new(0, &[1], &[]), Core::new(1, &[0], &[])];
+        for clients in &leaves {
+            // The leaf is empty on neither side, so its digests are listed and compared.
+            cores[1 - more].store("D", &clients[0]);
+            clients.iter().for_each(|client| drop(cores[more].store("D", client)));
+        }
+        link(&mut cores);
+        for client in leaves.iter().flatten() {
+            assert!(cores[1 - more].holds(client), "{client} would have come later");
+        }
+        for core in &cores {
+            assert_eq!(core.herd.counters.antientropy_repairs, 0);
+        }
+    }
+}
+
+#[test]
+fn only_the_wanted_records_of_a_leaf_are_sent() {
+    let clients = leaf_mates(3).swap_remove(0);
+    let [_, mut b] = a_and_b();
+    let lines: Vec<String> = clients.iter().map(|client| b.update(client)).collect();
+    b.sent(0);
+    let (leaf, digest) = (leaf_of(&clients[1]), herd_hash(lines[1].as_bytes()));
+    b.receive(0, &format!("WANTS S {leaf:x} {digest:x}"));
+    assert_eq!(b.sent(0), ["REPAIR S", &lines[1]]);
+}
+
+#[test]
+fn a_listing_of_a_range_says_nothing_about_the_rest_of_its_leaf() {
+    let clients = leaf_mates(3).swap_remove(0);
+    let [_, mut b] = a_and_b();
+    let mut digests: Vec<u64> =
+        clients.iter().map(|client| herd_hash(b.update(client).as_bytes())).collect();
+    b.sent(0);
+    digests.sort_unstable();
+    let (leaf, low) = (leaf_of(&clients[0]), digests[0] + 1);
+    b.receive(0, &format!("LISTING C {leaf:x} {low:x} {:x}", digests[1]));
+    assert_eq!(b.sent(0), [format!("OFFERS {leaf:x} {:x}", digests[1])]);
+}
+
+#[test]
+fn a_lost_link_frees_what_was_requested_through_it() {
+    let mut b = Core::new(1, &[0, 2], &[]);
+    b.link_up(0, true);
+    b.link_up(2, true);
+    let all = format!("SUMS S 0 0 {}", ["1"; 16].join(" "));
+    let pulls = |lines: Vec<String>| lines.iter().filter(|line| line.starts_with("PULL ")).count();
+    for (peer, requested) in [(0, 16), (2, 0)] {
+        b.receive(peer, &all);
+        assert_eq!(pulls(b.sent(peer)), requested, "A is asked for everything, C for nothing");
+    }
+    b.link_down(0);
+    assert!(b.sent(2).iter().any(|line| line.starts_with("SUMS S 0 0 ")), "C is compared again");
+    b.receive(2, &all);
+    assert_eq!(pulls(b.sent(2)), 16);
+}
+
+#[test]
+fn one_turn_sends_a_bounded_part_of_a_requested_branch() {
+    let [mut a, mut b] = a_and_b();
+    let clients = 20_000;
+    for i in 0..clients {
+        b.update(&format!("c{i}"));
+    }
+    a.link_down(1);
+    b.link_down(0);
+    a.link_up(1, true);
+    b.link_up(0, false);
+    b.sent(0);
+    b.receive(0, "PULL 0 0");
+    let records = |lines: Vec<String>| lines.iter().filter(|line| line.starts_with("AT ")).count();
+    let first = records(b.turn(0, usize::MAX));
+    assert!(first <= 1000, "{first} records in one turn");
+    assert_eq!(first + records(b.sent(0)), clients);
+}

@@ -284,28 +284,30 @@ fn a_configuration_can_be_read_from_a_pipe() {
     assert!(out.starts_with("/dev/stdin: 1 node, 0 edges\n"), "{out}");
 }
 
-/// The manual pages describe exactly the options that `--help` lists.
+/// The manual pages and docs/cli.md describe exactly the options that `--help` lists.
 #[test]
-fn manual_pages_describe_all_options() {
-    for (program, page) in [
-        (env!("CARGO_BIN_EXE_proxy-herd"), include_str!("../packaging/man/proxy-herd.1")),
-        (env!("CARGO_BIN_EXE_herd-bench"), include_str!("../packaging/man/herd-bench.1")),
+fn the_documentation_describes_all_options() {
+    let guide = include_str!("../docs/cli.md");
+    let (node, bench) = guide.split_once("\n## herd-bench\n").unwrap();
+    for (program, page, guide) in [
+        (env!("CARGO_BIN_EXE_proxy-herd"), include_str!("../packaging/man/proxy-herd.1"), node),
+        (env!("CARGO_BIN_EXE_herd-bench"), include_str!("../packaging/man/herd-bench.1"), bench),
     ] {
         let help = Command::new(program).arg("--help").output().unwrap();
         let help = String::from_utf8(help.stdout).unwrap();
-        let options = |text: &str| -> BTreeSet<String> {
-            let words = text.split(|c: char| !(c == '-' || c.is_ascii_lowercase()));
-            words
-                .filter(|word| word.starts_with("--") && word.len() > 2)
-                .map(str::to_owned)
-                .collect()
-        };
-        // Only lines that begin with an option describe one.
-        let begins_with_option = |line: &&str| line.trim_start().starts_with('-');
-        let lines: Vec<&str> = help.lines().filter(begins_with_option).collect();
-        let headings =
-            page.lines().filter(|line| line.starts_with(".B") && line.contains("\\-\\-"));
-        let headings: Vec<String> = headings.map(|line| line.replace('\\', "")).collect();
-        assert_eq!(options(&headings.join("\n")), options(&lines.join("\n")), "{page}");
+        let expected = options(&help, |line| line.trim_start().starts_with('-'));
+        let page = page.replace('\\', "");
+        assert_eq!(options(&page, |line| line.starts_with(".B")), expected, "{page}");
+        assert_eq!(options(guide, |line| line.starts_with("| `-")), expected, "docs/cli.md");
     }
+}
+
+/// Returns the long options in the lines that describe one.
+fn options(text: &str, describes: fn(&str) -> bool) -> BTreeSet<String> {
+    let lines = text.lines().filter(|line| describes(line));
+    lines
+        .flat_map(|line| line.split(|c: char| !(c == '-' || c.is_ascii_lowercase())))
+        .filter(|word| word.starts_with("--") && word.len() > 2)
+        .map(str::to_owned)
+        .collect()
 }

@@ -2,7 +2,8 @@
 //!
 //! The document is first parsed without types, and each value is converted when it is accessed.
 //! Values of the wrong type, unknown keys and duplicate keys are therefore reported with the path of
-//! their field, which a derived deserializer does not provide.
+//! their field and its line, which a derived deserializer does not provide. (With
+//! `serde_path_to_error` it would provide the path, but not the line.)
 
 use std::fmt;
 use std::ops::RangeInclusive;

@@ -35,7 +35,7 @@ pub struct TileServer {
 }
 
 impl HttpConfig {
-    const KEYS: &[&str] = &["ports", "listen", "hosts", "cors_origin", "tiles"];
+    pub(super) const KEYS: &[&str] = &["ports", "listen", "hosts", "cors_origin", "tiles"];
 
     /// Reads the section; `None` if it is absent or empty.
     pub(super) fn read(file: &Section, nodes: &[NodeConfig]) -> Result<Option<Self>, Error> {

@@ -129,25 +129,27 @@ impl Config {
     }
 }
 
+const KEYS: &[&str] = &[
+    "api_key",
+    "api_key_file",
+    "ports",
+    "hosts",
+    "neighbors",
+    "places",
+    "limits",
+    "logging",
+    "peers",
+    "http",
+    "benchmark",
+];
+
 fn read(
     source: &Path,
     directory: &Path,
     root: &Field,
     environment: Environment,
 ) -> Result<Config, Error> {
-    let file = root.section(&[
-        "api_key",
-        "api_key_file",
-        "ports",
-        "hosts",
-        "neighbors",
-        "places",
-        "limits",
-        "logging",
-        "peers",
-        "http",
-        "benchmark",
-    ])?;
+    let file = root.section(KEYS)?;
     let limits_section = file.section("limits", &keys_with(Limits::TABLE, &[]))?;
     let places_section = file.section("places", &PlacesConfig::keys())?;
     let peers_section = file.section("peers", &PeersConfig::keys())?;
@@ -187,8 +189,10 @@ impl Default for BenchmarkConfig {
 }
 
 impl BenchmarkConfig {
+    const KEYS: &[&str] = &["num_clients", "test_duration", "timeout"];
+
     fn read(file: &Section) -> Result<Self, Error> {
-        let section = file.section("benchmark", &["num_clients", "test_duration", "timeout"])?;
+        let section = file.section("benchmark", Self::KEYS)?;
         let clients = |number| (1..=1_000_000).contains(&number);
         let mut benchmark = Self::default();
         if let Some(field) = section.get("num_clients") {

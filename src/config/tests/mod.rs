@@ -311,3 +311,27 @@ fn commented_settings_of_the_shipped_file_are_the_defaults() {
         );
     }
 }
+
+#[test]
+fn the_documentation_describes_every_key() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let text = fs::read_to_string(path).unwrap();
+    let sections = [
+        ("places", PlacesConfig::keys()),
+        ("limits", keys_with(Limits::TABLE, &[])),
+        ("logging", LoggingConfig::KEYS.to_vec()),
+        ("peers", PeersConfig::keys()),
+        ("http", HttpConfig::KEYS.to_vec()),
+        ("benchmark", BenchmarkConfig::KEYS.to_vec()),
+    ];
+    for key in KEYS {
+        match sections.iter().find(|(section, _)| section == key) {
+            Some((section, keys)) => {
+                let undocumented =
+                    keys.iter().find(|key| !text.contains(&format!("\n| `{section}.{key}` |")));
+                assert_eq!(undocumented, None, "in section {section}");
+            }
+            None => assert!(text.contains(&format!("\n| `{key}` |")), "{key}"),
+        }
+    }
+}

@@ -67,7 +67,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["http", "config", "message_log", "limits"]),
-    ("bench", &["text", "rng", "cli", "protocol", "config", "limits"]),
+    ("bench", &["text", "rng", "cli", "protocol", "config"]),
 ];
 
 /// The modules that are pure functions of their input.

@@ -84,7 +84,7 @@ fn client_settings(places: &PlacesConfig, seed: u64) -> Result<Option<Settings>,
 
 fn places_of_file(path: &Path) -> Result<Offline, String> {
     let mut bytes = Vec::new();
-    // One byte more than allowed, so that a file that is too large is noticed without reading it.
+    // One byte more than allowed, so that an oversized file is detected without reading all of it.
     let read = File::open(path)
         .and_then(|file| file.take(MAX_PLACES_FILE_BYTES as u64 + 1).read_to_end(&mut bytes));
     read.map_err(|error| format!("cannot be read: {error}; correct `places.file`"))?;

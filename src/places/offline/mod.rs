@@ -6,7 +6,8 @@ pub mod places_file;
 
 use super::document::{Place, Writer};
 use super::geo::Point;
-use gazetteer::{ATTRIBUTIONS, Damaged, Gazetteer};
+pub use gazetteer::Damaged;
+use gazetteer::{ATTRIBUTIONS, Gazetteer};
 use index::Hit;
 use places_file::OwnPlaces;
 

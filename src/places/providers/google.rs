@@ -121,8 +121,8 @@ struct Attribution<'a> {
 }
 
 impl Place<'_> {
-    /// Returns the place as a result of the older Nearby Search, in JSON; `None` if it has no name,
-    /// because it could not be searched for.
+    /// Returns the place as a result of the older Nearby Search, in JSON. A place without a name is
+    /// useless to a person, so it yields `None`.
     fn into_result(self) -> Option<String> {
         let name = self.display_name?.text?.0;
         if name.is_empty() {

@@ -22,7 +22,8 @@ use crate::places::upstream::listing::Listing;
 use crate::places::upstream::target::Target;
 use crate::text::percent::push_encoded;
 
-/// The tags that make a node a place that people look for; their values are the types of the place. <https://wiki.openstreetmap.org/wiki/Map_features>
+/// The tags that make a node a place that people look for. Their values are the types of the place.
+/// <https://wiki.openstreetmap.org/wiki/Map_features>
 const KINDS: [&str; 11] = [
     "amenity",
     "shop",

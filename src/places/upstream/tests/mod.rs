@@ -2,6 +2,8 @@
 //! only when the test advances it.
 
 mod any_order;
+mod breaker;
+mod connections;
 mod scenarios;
 
 use std::collections::BTreeMap;

@@ -4,9 +4,9 @@
 # Usage: scripts/build_page.sh [--check]
 #
 # The output is committed, so that building the node requires cargo alone. Builds are reproducible;
-# --check compares a build with the committed files and writes nothing. Requires node 20.11 or newer, npm
-# and, the first time, access to the npm registry. Exits with 1 if --check finds a difference, and with 3
-# if npm cannot install the packages of web/package-lock.json.
+# --check compares a build with the committed files and writes nothing. Requires node 20.11 or newer,
+# npm and, the first time, access to the npm registry. Exits with 1 if --check finds a difference,
+# and with 3 if npm cannot install the packages of web/package-lock.json.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh

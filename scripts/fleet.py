@@ -107,10 +107,16 @@ async def run(arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("nodes", nargs="+", metavar="HOST:PORT")
-    parser.add_argument("--vehicles", type=int, default=200, metavar="N")
-    parser.add_argument("--speed", type=float, default=20, metavar="FACTOR")
-    parser.add_argument("--seconds", type=float, default=math.inf, metavar="S")
+    parser.add_argument("nodes", nargs="+", metavar="HOST:PORT", help="address of a node")
+    parser.add_argument(
+        "--vehicles", type=int, default=200, metavar="N", help="number of vehicles (default: 200)"
+    )
+    parser.add_argument(
+        "--speed", type=float, default=20, metavar="FACTOR", help="multiple of 50 km/h (default: 20)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, metavar="S", help="duration (default: unlimited)"
+    )
     try:
         asyncio.run(run(parser.parse_args()))
     except KeyboardInterrupt:

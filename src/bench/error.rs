@@ -1,6 +1,6 @@
 //! Kinds of errors that the benchmark detects, and their counters.
 
-/// What went wrong with a request or a connection.
+/// A failure of a request or a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
     /// No reply arrived within the timeout, or the connection ended before it.

@@ -26,7 +26,7 @@ enum State {
     Failed,
 }
 
-/// What a reply completes.
+/// The effect of a reply.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Completion {
     /// A request, successfully or with an error.

@@ -66,12 +66,12 @@ impl Phase {
         Self { pacing, pipeline, start, length, total, sent: 0 }
     }
 
-    /// When no more requests are due.
+    /// Returns the time from which no more requests are due.
     fn end(&self) -> u64 {
         self.length.map_or(u64::MAX, |length| self.start + length.as_nanos() as u64)
     }
 
-    /// When the next request of an open loop is due; `u64::MAX` if there is none.
+    /// Returns the time of the next request of an open loop, or `u64::MAX` if there is none.
     fn next_due(&self) -> u64 {
         match self.pacing {
             Pacing::OpenLoop(rate) if self.sent < self.total => {

@@ -47,7 +47,7 @@ pub struct ServerUnderTest {
     pub prefix: Vec<u8>,
 }
 
-/// How the sending of requests is paced.
+/// The pacing of requests.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pacing {
     /// Each connection sends a request when a reply has arrived.
@@ -94,7 +94,7 @@ pub struct Plan {
     pub probes: Option<f64>,
     /// Processes whose CPU time is measured; if empty, those that listen on the servers' ports.
     pub pids: Vec<u32>,
-    /// Whether to poll for events without ever sleeping.
+    /// Poll for events without sleeping.
     pub busy_poll: bool,
     /// Format of the report.
     pub format: OutputFormat,

@@ -44,7 +44,7 @@ pub struct PropagationResults {
     pub errors: ErrorCounts,
 }
 
-/// What a reply means for the node that sent it.
+/// The next step for a node that has replied.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NextStep {
     /// The node has the record, or the reply is not about it.
@@ -119,7 +119,7 @@ impl Prober {
         self.round.is_some() || self.connections.iter().any(|it| !it.in_flight.is_empty())
     }
 
-    /// When the next round is due; `now` during a round, which is spent polling.
+    /// Returns the time of the next round, or `now` during a round, which is spent polling.
     pub fn next(&self, now: u64) -> u64 {
         if self.round.is_some() { now } else { self.next_round }
     }

@@ -56,8 +56,7 @@ pub struct Request {
     /// Timestamp of an IAMAT, or the timestamp of the oldest location that a WHATSAT may return. In
     /// nanoseconds since the Unix epoch.
     pub time: u64,
-    /// When the request was scheduled to be sent, in nanoseconds of the benchmark's clock. Latency
-    /// counts from here.
+    /// Scheduled send time in nanoseconds of the benchmark's clock, from which latency is measured.
     pub due: u64,
     payload: Payload,
 }

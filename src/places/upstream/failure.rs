@@ -66,7 +66,7 @@ pub(in crate::places) enum ProviderError {
 pub struct Failure {
     /// One of the three statuses that report a failure.
     pub status: Status,
-    /// What happened and what to do about it, for the operator. It never contains the API key.
+    /// Cause and remedy, for the operator. Never contains the API key.
     pub message: String,
     /// The cause, for the circuit breaker.
     pub blame: Blame,

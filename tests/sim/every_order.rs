@@ -1,9 +1,9 @@
 //! Every order of events in a small herd: three nodes in a line, three updates, and an edge that is
 //! cut and linked again, at every point.
 //!
-//! A node is a function of what it was given, in that order. Orders in which each node was given
-//! the same lead to the same state, so each state is gone on from once, and the orders that lead
-//! through it are counted, not run.
+//! The state of a node is a function of its inputs, in their order. All orders in which each node has
+//! the same inputs lead to the same state, so each state is explored once, and the orders that pass
+//! through it are counted without being run.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,36 +24,39 @@ const EDGES: [(usize, usize); 2] = [(0, 1), (1, 2)];
 /// The edge that is cut.
 const CUT: usize = 0;
 
-/// What is told, and to whom. The third is as new as the second; the order of nodes decides.
-const TOLD: [(usize, &[u8]); 3] = [
+/// The updates: the node that receives each, and the record. The third has the same time as the
+/// second, so that the order of nodes decides.
+const UPDATES: [(usize, &[u8]); 3] = [
     (0, b"AT n00 +0.000000000 k +1-1 5"),
     (2, b"AT n02 +0.000000000 k +2-2 6"),
     (1, b"AT n01 +0.000000000 k +3-3 6"),
 ];
-const NEWEST: &[u8] = TOLD[1].1;
+const NEWEST: &[u8] = UPDATES[1].1;
 
 const CLOCK: Nanos = 6 * SECOND;
 
-/// When the orders begin: the trees are in use.
+/// The start of all orders. The trees are in use then.
 const BEGIN: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Act {
-    /// One of [`TOLD`].
-    Tell(usize),
+    /// One of [`UPDATES`].
+    Update(usize),
     /// The next packet arrives at this end of this edge.
     Deliver(usize, usize),
     Cut,
-    /// This end of the edge sees that it is cut.
+    /// This end of the edge detects the cut.
     Notice(usize),
     Relink,
 }
 
-/// All that a future depends on: what each node was given, what is told, what became of the edge.
+/// Everything that the future depends on: the inputs of each node, the updates so far, and the state
+/// of the edge.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
-    given: [u64; NODES],
-    told: [bool; TOLD.len()],
+    /// Per node, a hash of its inputs.
+    inputs: [u64; NODES],
+    updated: [bool; UPDATES.len()],
     cut: bool,
     noticed: [bool; 2],
     relinked: bool,
@@ -67,10 +70,10 @@ struct Small {
     key: Key,
 }
 
-/// What the search has come to.
+/// The state of the search.
 #[derive(Default)]
 struct Search {
-    /// Orders from each state to an end.
+    /// Number of orders from each state to an end.
     orders: HashMap<Key, u128>,
     path: Vec<Act>,
     failure: Option<String>,
@@ -81,9 +84,9 @@ impl Small {
         let herds = (0..NODES).map(|me| {
             let ends = |&(a, b): &(usize, usize)| (a == me).then_some(b).or((b == me).then_some(a));
             let names: Vec<_> = (0..NODES).map(name).collect();
-            let neighbours: Vec<_> =
+            let neighbors: Vec<_> =
                 EDGES.iter().filter_map(ends).map(|peer| peer as NodeId).collect();
-            let mut identity = identity(&names, me as NodeId, &neighbours);
+            let mut identity = identity(&names, me as NodeId, &neighbors);
             identity.boot = me as u64 + 1;
             let never = Duration::from_hours(24);
             let timing = Timing {
@@ -95,8 +98,8 @@ impl Small {
             Herd::new(identity, &[], timing, KEYS, Duration::ZERO)
         });
         let key = Key {
-            given: [0; NODES],
-            told: [false; TOLD.len()],
+            inputs: [0; NODES],
+            updated: [false; UPDATES.len()],
             cut: false,
             noticed: [false; 2],
             relinked: false,
@@ -107,11 +110,11 @@ impl Small {
         for edge in 0..EDGES.len() {
             small.establish(edge, Duration::ZERO);
         }
-        small.rest(Duration::ZERO, BEGIN);
+        small.run(Duration::ZERO, BEGIN);
         small
     }
 
-    /// The number of the connection of an edge.
+    /// The id of the connection of an edge.
     fn connection(&self, edge: usize) -> u64 {
         edge as u64 + if edge == CUT && self.key.relinked { 10 } else { 0 }
     }
@@ -129,12 +132,12 @@ impl Small {
         if end == 0 { EDGES[edge].0 } else { EDGES[edge].1 }
     }
 
-    /// What all nodes owe is sent, in one packet a link; what goes into the cut edge is lost.
+    /// Sends the output of all nodes, in one packet per link. Packets into the cut edge are lost.
     fn flush(&mut self) {
         for edge in 0..EDGES.len() {
             for end in 0..2 {
                 let (me, peer) = (Self::end(edge, end), Self::end(edge, 1 - end));
-                let link = self.herds[me].link_to(peer as NodeId).expect("they are neighbours");
+                let link = self.herds[me].link_to(peer as NodeId).expect("they are neighbors");
                 let mut packet = Vec::new();
                 while self.herds[me].has_output(link) {
                     self.herds[me].fill(
@@ -156,18 +159,19 @@ impl Small {
     fn deliver(&mut self, edge: usize, end: usize, now: Duration) {
         let Some(packet) = self.pipes[edge][end].pop_front() else { return };
         let (me, peer) = (Self::end(edge, end), Self::end(edge, 1 - end));
-        let link = self.herds[me].link_to(peer as NodeId).expect("they are neighbours");
+        let link = self.herds[me].link_to(peer as NodeId).expect("they are neighbors");
         let connection = self.connection(edge);
-        for line in packet.strip_suffix(b"\n").expect("whole lines are sent").split(|&b| b == b'\n')
+        for line in
+            packet.strip_suffix(b"\n").expect("complete lines are sent").split(|&b| b == b'\n')
         {
             self.herds[me]
                 .receive(link, connection, line, now, CLOCK, &mut self.message_log)
-                .expect("what nodes say is in order");
+                .expect("the messages are valid");
         }
     }
 
-    /// Time passes with nothing in the way.
-    fn rest(&mut self, from: Duration, until: Duration) {
+    /// Lets time pass without faults.
+    fn run(&mut self, from: Duration, until: Duration) {
         let mut now = from;
         while now <= until {
             for herd in &mut self.herds {
@@ -186,8 +190,9 @@ impl Small {
     }
 
     fn acts(&self) -> Vec<Act> {
-        let Key { told, cut, noticed, relinked, .. } = self.key;
-        let mut acts: Vec<Act> = (0..TOLD.len()).filter(|&i| !told[i]).map(Act::Tell).collect();
+        let Key { updated, cut, noticed, relinked, .. } = self.key;
+        let mut acts: Vec<Act> =
+            (0..UPDATES.len()).filter(|&i| !updated[i]).map(Act::Update).collect();
         let ways = (0..EDGES.len()).flat_map(|edge| [(edge, 0), (edge, 1)]);
         acts.extend(
             ways.filter(|&(edge, end)| !self.pipes[edge][end].is_empty())
@@ -199,23 +204,23 @@ impl Small {
         acts
     }
 
-    /// The state that `act` leads to.
+    /// The state after `act`.
     fn key_after(&self, act: Act) -> Key {
         let mut key = self.key;
-        let mut give = |node: usize, what: &[u8]| {
+        let mut input = |node: usize, what: &[u8]| {
             let mut hasher = DefaultHasher::new();
-            (key.given[node], what).hash(&mut hasher);
-            key.given[node] = hasher.finish();
+            (key.inputs[node], what).hash(&mut hasher);
+            key.inputs[node] = hasher.finish();
         };
         match act {
-            Act::Tell(i) => give(TOLD[i].0, TOLD[i].1),
-            Act::Deliver(edge, end) => give(Self::end(edge, end), &self.pipes[edge][end][0]),
+            Act::Update(i) => input(UPDATES[i].0, UPDATES[i].1),
+            Act::Deliver(edge, end) => input(Self::end(edge, end), &self.pipes[edge][end][0]),
             Act::Cut => {}
-            Act::Notice(end) => give(Self::end(CUT, end), b"cut"),
-            Act::Relink => (0..2).for_each(|end| give(Self::end(CUT, end), b"linked")),
+            Act::Notice(end) => input(Self::end(CUT, end), b"cut"),
+            Act::Relink => (0..2).for_each(|end| input(Self::end(CUT, end), b"linked")),
         }
         match act {
-            Act::Tell(i) => key.told[i] = true,
+            Act::Update(i) => key.updated[i] = true,
             Act::Deliver(..) => {}
             Act::Cut => key.cut = true,
             Act::Notice(end) => key.noticed[end] = true,
@@ -227,15 +232,15 @@ impl Small {
     fn act(&mut self, act: Act) {
         let key = self.key_after(act);
         match act {
-            Act::Tell(i) => {
-                let record = Record::parse(TOLD[i].1).expect("it is a record");
-                self.herds[TOLD[i].0].hear(&record, CLOCK);
+            Act::Update(i) => {
+                let record = Record::parse(UPDATES[i].1).expect("the record is valid");
+                self.herds[UPDATES[i].0].hear(&record, CLOCK);
             }
             Act::Deliver(edge, end) => self.deliver(edge, end, BEGIN),
             Act::Cut => self.pipes[CUT].iter_mut().for_each(VecDeque::clear),
             Act::Notice(end) => {
                 let (me, peer) = (Self::end(CUT, end), Self::end(CUT, 1 - end));
-                let link = self.herds[me].link_to(peer as NodeId).expect("they are neighbours");
+                let link = self.herds[me].link_to(peer as NodeId).expect("they are neighbors");
                 let connection = self.connection(CUT);
                 self.herds[me].closed(link, connection, BEGIN);
             }
@@ -248,9 +253,9 @@ impl Small {
         self.flush();
     }
 
-    /// Nothing more happens: all hold the newest.
-    fn judge(mut self) -> Result<(), String> {
-        self.rest(BEGIN, BEGIN + Duration::from_secs(1));
+    /// Checks that all nodes hold the newest record after the last event.
+    fn check(mut self) -> Result<(), String> {
+        self.run(BEGIN, BEGIN + Duration::from_secs(1));
         for (node, herd) in self.herds.iter().enumerate() {
             let held = herd.directory.get(b"k", CLOCK).unwrap_or_default();
             if held != NEWEST {
@@ -262,12 +267,12 @@ impl Small {
 }
 
 impl Search {
-    /// Goes on from `small`, to the number of orders from there.
+    /// Explores all orders from the state of `live`. Returns their number.
     fn explore(&mut self, mut live: Option<Small>) -> u128 {
         let Some(small) = &live else { return 0 };
         let (key, acts) = (small.key, small.acts());
         if acts.is_empty() {
-            if let Some(Err(why)) = live.map(Small::judge) {
+            if let Some(Err(why)) = live.map(Small::check) {
                 self.failure.get_or_insert(why);
             }
             return 1;
@@ -282,25 +287,26 @@ impl Search {
                 orders += known;
                 continue;
             }
-            // The first to go on takes the herd as it is, the others need one of their own.
-            let mut there = live.take().unwrap_or_else(|| self.again());
-            there.act(act);
+            // The first event continues with the herd as it is; the others need a copy.
+            let mut next = live.take().unwrap_or_else(|| self.rebuild());
+            next.act(act);
             self.path.push(act);
-            orders += self.explore(Some(there));
+            orders += self.explore(Some(next));
             self.path.pop();
         }
         self.orders.insert(key, orders);
         orders
     }
 
-    fn again(&self) -> Small {
+    /// Builds a herd in the current state.
+    fn rebuild(&self) -> Small {
         let mut small = Small::new();
         self.path.iter().for_each(|&act| small.act(act));
         small
     }
 }
 
-/// Tries every order, to how many there are and in how many states.
+/// Tries every order. Returns the number of orders and of states.
 fn search() -> Result<(u128, usize), String> {
     let mut search = Search::default();
     let orders = search.explore(Some(Small::new()));

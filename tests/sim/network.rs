@@ -1,4 +1,4 @@
-//! Connections between simulated machines: bytes in order, late, cut anywhere, or gone.
+//! Connections between simulated machines: bytes arrive in order, late, split anywhere, or never.
 
 use std::collections::VecDeque;
 
@@ -8,60 +8,60 @@ use proxy_herd::node::LineSession;
 use crate::schedule::Time;
 use proxy_herd::rng::Rng;
 
-/// One connection and its two ends. Its number is the [`proxy_herd::herd::link::ConnectionId`] of
+/// A connection and its two ends. Its index is the [`proxy_herd::herd::link::ConnectionId`] of
 /// both.
 pub struct Wire {
     pub ends: [End; 2],
     /// `pipes[i]` leads to `ends[i]`.
     pub pipes: [Pipe; 2],
-    /// All that is sent from now on vanishes.
+    /// Everything sent from now on is lost.
     pub black: bool,
 }
 
-/// What a node holds for a connection.
+/// One end of a connection.
 pub struct End {
     pub host: usize,
-    /// This end dials for that link and has not got through yet.
+    /// The link that this end dials for, until the connection is established.
     pub dialling: Option<LinkId>,
     pub session: Option<LineSession>,
-    /// Received and not consumed.
+    /// Received, but not consumed.
     pub input: Vec<u8>,
-    /// To be sent and not taken by the network yet.
+    /// Not yet accepted by the network.
     pub out: Vec<u8>,
-    /// The other end has finished.
+    /// The other end has closed its side.
     pub eof: bool,
-    /// The session takes nothing until output has left.
+    /// The session accepts no input until output has been sent.
     pub waiting: bool,
-    /// Closed as soon as `out` is empty.
+    /// Closed once `out` is empty.
     pub ending: bool,
 }
 
-/// One direction.
+/// One direction of a connection.
 #[derive(Default)]
 pub struct Pipe {
     pub packets: VecDeque<(Time, Packet)>,
     /// Bytes in `packets`.
     pub bytes: usize,
-    /// When the last packet arrives: none overtakes it.
+    /// Arrival of the last packet. Later packets do not overtake it.
     pub last: Time,
-    /// The sender waits for room.
+    /// The sender waits until there is room.
     pub full: bool,
-    /// Bytes that are sent from now on vanish: none may follow a gap.
+    /// Bytes sent from now on are lost, because bytes before them were.
     pub broken: bool,
 }
 
 #[derive(Debug)]
 pub enum Packet {
     Bytes(Vec<u8>),
-    /// The sender has finished.
+    /// The sender has closed its side.
     Fin,
-    /// The sender knows no such connection any more.
+    /// The sender no longer knows the connection.
     Reset,
 }
 
 impl Wire {
-    pub fn new(dialler: usize, link: LinkId, listener: usize) -> Self {
-        let mut ends = [dialler, listener].map(|host| End {
+    pub fn new(dialer: usize, link: LinkId, listener: usize) -> Self {
+        let mut ends = [dialer, listener].map(|host| End {
             host,
             dialling: None,
             session: None,
@@ -77,12 +77,12 @@ impl Wire {
 }
 
 impl End {
-    /// Whether this end knows of the connection.
+    /// Whether this end of the connection is open.
     pub const fn is_open(&self) -> bool {
         self.session.is_some() || self.dialling.is_some()
     }
 
-    /// Forgets the connection.
+    /// Drops the state of this end.
     pub fn forget(&mut self) -> Option<LineSession> {
         self.dialling = None;
         (self.input, self.out) = (Vec::new(), Vec::new());
@@ -103,7 +103,7 @@ impl Pipe {
         self.last
     }
 
-    /// The next packet that has arrived at `now`.
+    /// Removes the next packet that has arrived at `now`.
     pub fn pop(&mut self, now: Time) -> Option<Packet> {
         if self.packets.front()?.0 > now {
             return None;
@@ -115,7 +115,7 @@ impl Pipe {
         Some(packet)
     }
 
-    /// Of what is on its way only a part arrives.
+    /// Drops a random part of the end of what is in transit.
     pub fn cut_short(&mut self, rng: &mut Rng) {
         self.packets.truncate(rng.index(self.packets.len() + 1));
         if let Some((_, Packet::Bytes(bytes))) = self.packets.back_mut() {

@@ -1,5 +1,5 @@
-//! What must be true, decided without the code that is under test: the order of records, who keeps
-//! what, and when all are done.
+//! The expected state, computed without the code under test: the order of records, what each node
+//! keeps, and whether the herd has converged.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,10 +9,10 @@ use proxy_herd::protocol::time::Nanos;
 
 use crate::world::herd_hash;
 
-/// A number of a record that was stored by the node that received it.
+/// Index of a record that the node which received it has stored.
 pub type RecordId = usize;
 
-/// A record as the oracle knows it: from what was told to whom and when, never from its line.
+/// A record as the oracle knows it: from the update that was sent, never from the AT line.
 #[derive(Clone, Debug)]
 pub struct Fact {
     pub client: usize,
@@ -26,25 +26,25 @@ pub struct Oracle {
     hashes: Vec<u64>,
     pub facts: Vec<Fact>,
     by_line: HashMap<Vec<u8>, RecordId>,
-    /// What each node held when it was last looked at, by client.
+    /// Per node and client, the record that it held when it was last observed.
     pub views: Vec<Vec<Option<RecordId>>>,
-    /// The best that each node has held of each client in this life.
+    /// Per node and client, the best record that it has held since it started.
     best: Vec<Vec<Option<RecordId>>>,
-    /// What some node held when the faults were over.
+    /// Per client, the best record that any node held at the end of the faults.
     at_quiet: Vec<Option<RecordId>>,
 }
 
-/// Something a client told a node.
-pub struct Told<'a> {
+/// An update that a node has answered.
+pub struct Answered<'a> {
     pub client: usize,
-    /// Exactly the location and time it told before.
+    /// Location and time are those of the stored record.
     pub repeat: bool,
     pub time: Nanos,
     pub node: usize,
     pub clock: Nanos,
     /// The reply, without LF.
     pub line: &'a [u8],
-    /// Whether the node says that it stored it.
+    /// Whether the node reports that it stored the record.
     pub stored: bool,
 }
 
@@ -61,67 +61,75 @@ impl Oracle {
         }
     }
 
-    /// The node starts over with nothing.
+    /// The node has lost everything.
     pub fn forget(&mut self, node: usize) {
         self.views[node].fill(None);
         self.best[node].fill(None);
     }
 
-    /// A reply was given. Whether the record was stored must follow from the contract.
-    pub fn told(&mut self, told: &Told<'_>) -> Result<Option<RecordId>, String> {
-        let rank = told.time.min(told.clock + self.rules.max_clock_offset);
+    /// Checks whether a node stored an update if and only if it should have.
+    pub fn answered(&mut self, update: &Answered<'_>) -> Result<Option<RecordId>, String> {
+        let rank = update.time.min(update.clock + self.rules.max_clock_offset);
         let fact = Fact {
-            client: told.client,
-            key: (rank, told.time, told.clock, told.node, told.line.to_vec()),
-            digest: herd_hash(told.line),
+            client: update.client,
+            key: (rank, update.time, update.clock, update.node, update.line.to_vec()),
+            digest: herd_hash(update.line),
         };
-        let held =
-            self.views[told.node][told.client].filter(|&held| !self.is_expired(held, told.clock));
+        let held = self.views[update.node][update.client]
+            .filter(|&held| !self.is_expired(held, update.clock));
         let expected = match held {
-            Some(_) if told.repeat => false,
+            Some(_) if update.repeat => false,
             Some(held) => fact.key > self.facts[held].key,
-            None => !self.is_crowded_out(told.node, &fact),
+            None => !self.ranks_too_low(update.node, &fact),
         };
-        if told.stored != expected {
+        if update.stored != expected {
             return Err(format!(
-                "{} was {}stored, but held was {}",
-                told.line.escape_ascii(),
-                if told.stored { "" } else { "not " },
+                "{} was {}stored; the stored record was {}",
+                update.line.escape_ascii(),
+                if update.stored { "" } else { "not " },
                 held.map_or("nothing".to_owned(), |held| self.show(held)),
             ));
         }
-        if !told.stored {
+        if !update.stored {
             return Ok(None);
         }
         let id = self.facts.len();
-        self.by_line.insert(told.line.to_vec(), id);
+        self.by_line.insert(update.line.to_vec(), id);
         self.facts.push(fact);
         Ok(Some(id))
     }
 
-    /// Looks at what a node holds now, at `clock`: S2 and S3.
-    pub fn look(&mut self, node: usize, directory: &Directory, clock: Nanos) -> Result<(), String> {
+    /// Checks what a node holds at wall time `clock`: properties S2 and S3.
+    pub fn observe(
+        &mut self,
+        node: usize,
+        directory: &Directory,
+        clock: Nanos,
+    ) -> Result<(), String> {
         let mut view = vec![None; self.hashes.len()];
         let mut clients = 0;
         for line in (0..directory.slots()).filter_map(|slot| directory.line(slot)) {
             let Some(&id) = self.by_line.get(line) else {
-                return Err(format!("S3: nobody accepted {}", line.escape_ascii()));
+                return Err(format!("S3: no node accepted {}", line.escape_ascii()));
             };
             if view[self.facts[id].client].replace(id).is_some() {
-                return Err(format!("a client twice: {}", line.escape_ascii()));
+                return Err(format!("two records of one client: {}", line.escape_ascii()));
             }
             clients += 1;
         }
         if directory.len() != clients || clients > self.rules.max_clients {
-            return Err(format!("{clients} clients, it says {}", directory.len()));
+            return Err(format!(
+                "{clients} clients are stored, but it reports {}",
+                directory.len()
+            ));
         }
-        self.add_up(directory, &view)?;
+        self.check_sums(directory, &view)?;
         for client in 0..view.len() {
             self.compare(node, client, &view, clock)?;
             let Some(now) = view[client] else { continue };
             self.best[node][client] = Some(now);
             if self.rules.client_ttl > 0 && self.at_quiet[client] != Some(now) {
-                // What has taken its place may expire: then the older one is not missed.
+                // The newer record may expire; the older one is not expected then.
                 let older = |&id: &RecordId| self.facts[id].key < self.facts[now].key;
                 self.at_quiet[client] = self.at_quiet[client].filter(|id| !older(id));
             }
@@ -130,8 +138,8 @@ impl Oracle {
         Ok(())
     }
 
-    /// The sums of digests are those of what is held, or comparisons see what is not there.
-    fn add_up(&self, directory: &Directory, view: &[Option<RecordId>]) -> Result<(), String> {
+    /// Checks that the digest sums are those of the records that are stored.
+    fn check_sums(&self, directory: &Directory, view: &[Option<RecordId>]) -> Result<(), String> {
         let mut leaves: BTreeMap<u16, u64> = BTreeMap::new();
         for &id in view.iter().flatten() {
             let fact = &self.facts[id];
@@ -145,7 +153,7 @@ impl Oracle {
         if sums.of(Branch::ROOT) == total && leaves.iter().all(leaf_adds_up) {
             Ok(())
         } else {
-            Err("the sums of digests are not those of the records".to_owned())
+            Err("the digest sums do not match the records".to_owned())
         }
     }
 
@@ -160,10 +168,10 @@ impl Oracle {
             && view[client] != self.views[node][client]
             && self.is_expired(now, clock)
         {
-            return Err(format!("{} had expired already", self.show(now)));
+            return Err(format!("{} was stored after it had expired", self.show(now)));
         }
         let before = match view[client] {
-            // With expiry a client may be forgotten and heard of again by an older record.
+            // With expiry, a client may be dropped and then stored again from an older record.
             Some(_) if self.rules.client_ttl > 0 => self.views[node][client],
             Some(_) => self.best[node][client],
             None => self.views[node][client],
@@ -171,18 +179,20 @@ impl Oracle {
         let Some(before) = before else { return Ok(()) };
         match view[client] {
             _ if self.is_expired(before, clock) => Ok(()),
-            Some(now) if self.facts[now].key < self.facts[before].key => {
-                Err(format!("S2: {} went back to {}", self.show(before), self.show(now)))
-            }
+            Some(now) if self.facts[now].key < self.facts[before].key => Err(format!(
+                "S2: {} was replaced by the older {}",
+                self.show(before),
+                self.show(now)
+            )),
             Some(_) => Ok(()),
             None if self.is_evicted(before, view) => Ok(()),
-            None => Err(format!("S2: {} is gone", self.show(before))),
+            None => Err(format!("S2: {} was dropped", self.show(before))),
         }
     }
 
-    /// The faults are over: what `nodes` hold must not be lost from here on.
+    /// The faults are over: records that any node holds must not be lost from now on.
     pub fn quiet(&mut self) {
-        // With a cap and expiry a record may be crowded out by others that expire before it.
+        // With a cap and expiry, a record may be evicted in favor of others that expire before it.
         let capped = (self.rules.max_clients as usize) < self.hashes.len();
         if !(capped && self.rules.client_ttl > 0) {
             self.at_quiet = self.best_of_all(|_| true);
@@ -193,7 +203,7 @@ impl Oracle {
     pub fn converged(&self, nodes: &[(usize, Nanos)]) -> Result<(), String> {
         let alive = |id: RecordId| !nodes.iter().any(|&(_, clock)| self.is_expired(id, clock));
         let mut kept: Vec<RecordId> = self.best_of_all(alive).into_iter().flatten().collect();
-        kept.sort_by_key(|&id| core::cmp::Reverse(self.standing(&self.facts[id])));
+        kept.sort_by_key(|&id| core::cmp::Reverse(self.eviction_rank(&self.facts[id])));
         kept.truncate(self.rules.max_clients as usize);
         let kept: BTreeSet<RecordId> = kept.into_iter().collect();
         for &(node, _) in nodes {
@@ -210,7 +220,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// Whether `node` holds this record or a newer one, or had good reason to drop it.
+    /// Whether `node` holds this record or a newer one.
     pub fn has(&self, node: usize, id: RecordId) -> bool {
         let held = self.views[node][self.facts[id].client];
         held.is_some_and(|held| self.facts[held].key >= self.facts[id].key)
@@ -220,8 +230,8 @@ impl Oracle {
         self.facts[id].key.4.escape_ascii().to_string()
     }
 
-    /// The newest of each client that any node holds, or held when the faults were over, of those
-    /// that count.
+    /// Per client, the best of the records that any node holds, or held at the end of the faults, and
+    /// for which `counts` is true.
     fn best_of_all(&self, counts: impl Fn(RecordId) -> bool) -> Vec<Option<RecordId>> {
         (0..self.hashes.len())
             .map(|client| {
@@ -233,8 +243,8 @@ impl Oracle {
             .collect()
     }
 
-    /// Where a client stands among those of which only so many are kept.
-    fn standing(&self, fact: &Fact) -> (Nanos, Nanos, Nanos, u64) {
+    /// The rank of a client for eviction. The lowest is evicted first.
+    fn eviction_rank(&self, fact: &Fact) -> (Nanos, Nanos, Nanos, u64) {
         let (rank, time, received, ..) = fact.key;
         (rank, time, received, self.hashes[fact.client])
     }
@@ -244,23 +254,23 @@ impl Oracle {
         ttl > 0 && clock - self.facts[id].key.2 > ttl
     }
 
-    fn is_crowded_out(&self, node: usize, fact: &Fact) -> bool {
-        // What it holds of this very client has expired and makes room.
+    fn ranks_too_low(&self, node: usize, fact: &Fact) -> bool {
+        // The record of this client has expired and makes room.
         let others = self.views[node].iter().flatten().copied();
         let held: Vec<RecordId> =
             others.filter(|&id| self.facts[id].client != fact.client).collect();
         held.len() >= self.rules.max_clients as usize
-            && held.iter().all(|&id| self.standing(&self.facts[id]) > self.standing(fact))
+            && held.iter().all(|&id| self.eviction_rank(&self.facts[id]) > self.eviction_rank(fact))
     }
 
     fn is_evicted(&self, id: RecordId, view: &[Option<RecordId>]) -> bool {
-        let standing = self.standing(&self.facts[id]);
+        let rank = self.eviction_rank(&self.facts[id]);
         let mut held = view.iter().flatten();
-        // Where records expire as well, there may be room again since.
+        // If records expire, there may be room again.
         let full = view.iter().flatten().count() == self.rules.max_clients as usize;
         if self.rules.client_ttl > 0 {
             return view.len() > self.rules.max_clients as usize;
         }
-        full && held.all(|&other| self.standing(&self.facts[other]) > standing)
+        full && held.all(|&other| self.eviction_rank(&self.facts[other]) > rank)
     }
 }

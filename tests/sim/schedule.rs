@@ -1,4 +1,4 @@
-//! What happens in a simulated world: all of it drawn from one seed before anything runs.
+//! The schedule of a simulated world, drawn from one seed before anything runs.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -13,22 +13,22 @@ use crate::world::herd_hash;
 use proxy_herd::rng::Rng;
 use proxy_herd::testing::topology::{Edge, Shape, diameter};
 
-/// Nanoseconds of virtual time since the world began.
+/// Nanoseconds of virtual time since the start of the world.
 pub type Time = u64;
 
 pub const MILLISECOND: Time = 1_000_000;
 pub const SECONDS: Time = 1000 * MILLISECOND;
 
-/// A world and what will be done to it.
+/// A world and the events in it.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     pub seed: u64,
     pub shape: Shape,
     pub nodes: usize,
     pub edges: Vec<Edge>,
-    /// The most hops between two nodes that are left when the faults are over.
+    /// Largest number of hops between two nodes that remain after the faults.
     pub diameter: usize,
-    /// Edges that are cut and nodes that die for good: the others must agree without them.
+    /// Edges that are cut and nodes that die for good. The remaining nodes must agree without them.
     pub cut_for_good: Vec<Edge>,
     pub dead_for_good: Vec<usize>,
     pub rules: Rules,
@@ -37,76 +37,75 @@ pub struct Schedule {
     pub max_line: usize,
     pub network: Network,
     pub clients: Vec<String>,
-    /// How far each node's wall clock is off at first.
+    /// Initial error of each node's wall clock.
     pub clocks: Vec<Nanos>,
-    /// Whether anything breaks: what must hold without faults is checked when nothing does.
+    /// No faults: properties that hold only without faults are checked.
     pub calm: bool,
     pub steps: Vec<(Time, Step)>,
-    /// When the last fault is over and everything is healed.
+    /// The end of the last fault.
     pub quiet_at: Time,
-    /// When the last update is told, if that is later.
-    pub told_at: Time,
+    /// The last step, if it is later: updates may follow the last fault.
+    pub last_step_at: Time,
 }
 
-/// What the network is like.
+/// Properties of the network.
 #[derive(Clone, Debug)]
 pub struct Network {
-    /// One-way delay of an edge: each draws its own from this range, near and far edges alike.
+    /// Range from which each edge draws its one-way delay.
     pub latency: (Time, Time),
-    /// Added to it, from 0 to this, anew for every packet; a connection still keeps its order.
+    /// Largest additional delay of a packet. The packets of a connection are never reordered.
     pub jitter: Time,
     pub cut: Cut,
-    /// Most bytes on their way in one direction of a connection.
+    /// Maximum number of bytes in transit in one direction of a connection.
     pub window: usize,
-    /// Most bytes that a node prepares for a peer beyond the window.
+    /// Maximum number of bytes that a node has ready for a peer beyond the window.
     pub send_limit: usize,
 }
 
-/// Where the bytes of a connection are cut into packets.
+/// The positions at which the bytes of a connection are split into packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     Nowhere,
     Anywhere,
 }
 
-/// Something that is done to the world.
+/// An event that the schedule causes.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// A client tells a node where it is.
+    /// A client sends an IAMAT to a node.
     Update { node: usize, client: usize, when: When },
-    /// The node dies. If `silent`, its machine does: nobody is told. It may stay dead whatever
-    /// comes.
+    /// The node dies. If `silent`, its machine fails, so that connections are not reset.
     Kill { node: usize, silent: bool, for_good: bool },
-    /// It comes back empty.
+    /// The node starts empty.
     Start { node: usize },
-    /// The link of an edge breaks. An end that is spared does not notice. `orderly`: by a relay
-    /// between the two, which ends both sides as if all had been said.
+    /// The link of an edge breaks. The end `spared` does not notice. `orderly`: a relay between the
+    /// two nodes closes both connections as if the other node had finished.
     Reset { edge: usize, spared: Option<bool>, orderly: bool },
-    /// From now on all that is sent on the edge's connection vanishes.
+    /// Everything sent on the edge's connection from now on is lost.
     Blackhole { edge: usize },
-    /// Nothing passes from the first to the second of these nodes for a while.
+    /// Nothing passes from the first to the second node of each pair.
     Block { ways: Vec<(usize, usize)>, until: Time },
-    /// The node does nothing for a while.
+    /// The node is stopped.
     Freeze { node: usize, until: Time },
-    /// The node's wall clock is set.
+    /// The node's wall clock jumps.
     Clock { node: usize, offset: Nanos },
 }
 
-/// What time a client claims.
+/// The time in an IAMAT.
 #[derive(Clone, Copy, Debug)]
 pub enum When {
-    /// The true time and this.
+    /// The true time plus this.
     Off(Nanos),
     /// This time.
     At(Nanos),
-    /// The time it said last, from another place.
-    Again,
-    /// Exactly what it said last.
+    /// The time of the client's last IAMAT, with another location.
+    SameTime,
+    /// The client's last IAMAT again.
     Repeat,
 }
 
-/// Which faults a schedule has. Each schedule has a few kinds only (swarm testing, Groce et al.
-/// 2012): what one kind hides, another seed shows.
+/// The kinds of faults. Each schedule has only a few of them (swarm testing, Groce et al. 2012),
+/// because one kind can mask another.
 const FAULTS: [Fault; 7] = [
     Fault::Kill,
     Fault::Reset,
@@ -135,8 +134,8 @@ impl fmt::Display for Schedule {
         writeln!(f, "seed {seed}: {nodes} nodes, {shape:?}, edges {edges:?}, calm: {calm}")?;
         writeln!(f, "{rules:?}\n{timing:?}\n{network:?}")?;
         writeln!(f, "secret: {secret}, max_line: {max_line}, clocks: {clocks:?}")?;
-        writeln!(f, "for good cut {cut_for_good:?}, dead {dead_for_good:?}")?;
-        write!(f, "quiet from {} s", self.quiet_at as f64 / 1e9)?;
+        writeln!(f, "for good: cut {cut_for_good:?}, dead {dead_for_good:?}")?;
+        write!(f, "faults end at {} s", self.quiet_at as f64 / 1e9)?;
         for (at, step) in &self.steps {
             write!(f, "\n  {:.6} {step:?}", *at as f64 / 1e9)?;
         }
@@ -151,25 +150,28 @@ impl Schedule {
         let (shape, nodes) = size(rng);
         let edges = shape.edges(nodes, rng);
         let calm = rng.percent(30);
-        let (cut_for_good, dead_for_good) =
-            if !calm && rng.percent(25) { losses(nodes, &edges, rng) } else { Default::default() };
+        let (cut_for_good, dead_for_good) = if !calm && rng.percent(25) {
+            permanent_losses(nodes, &edges, rng)
+        } else {
+            Default::default()
+        };
         let diameter = remaining_diameter(nodes, &edges, &cut_for_good, &dead_for_good)
-            .expect("what is lost for good leaves the others connected");
-        // More is told of a few clients than the links can carry.
+            .expect("the remaining nodes are connected");
+        // A few clients send more updates than the links can carry.
         let hot = nodes <= 10 && rng.percent(if calm { 20 } else { 10 });
-        // Something is always on its way.
+        // Records are in transit at all times.
         let busy = !hot && nodes <= 10 && rng.percent(if calm { 25 } else { 5 });
         let network = network(calm, hot, diameter, rng);
         let crowded = rng.percent(3) && nodes < 8 && !hot;
         let clients = clients(crowded, hot, busy, rng);
         let rules = rules(calm, hot, clients.len(), rng);
         let timing = timing(calm, &network, &rules, rng);
-        // Nodes whose clocks differ differ about what has expired, and so about what a cap leaves.
+        // Nodes with different clocks disagree about what has expired, and so about whom a cap evicts.
         let expiring = rules.client_ttl > 0;
         let capped = (rules.max_clients as usize) < clients.len();
-        let skewed = rng.percent(60) && !(expiring && (calm || capped));
+        let clocks_differ = rng.percent(60) && !(expiring && (calm || capped));
         let longest = if rng.percent(30) { 12_000 } else { 3000 };
-        let clocks = (0..nodes).map(|_| if skewed { clock(rng) } else { 0 }).collect();
+        let clocks = (0..nodes).map(|_| if clocks_differ { clock(rng) } else { 0 }).collect();
         let mut schedule = Self {
             seed,
             shape,
@@ -188,30 +190,30 @@ impl Schedule {
             calm,
             steps: Vec::new(),
             quiet_at: rng.range(300, longest) * MILLISECOND,
-            told_at: 0,
+            last_step_at: 0,
         };
         schedule.updates(crowded, rng);
         if hot {
             schedule.burst(rng);
         }
         if busy {
-            schedule.bustle(rng);
+            schedule.steady_updates(rng);
         }
         if !calm {
             schedule.faults(rng);
-            schedule.for_good(rng);
+            schedule.permanent_faults(rng);
         }
-        schedule.steps.sort_by_key(|(at, _)| *at); // stable: what was drawn first comes first
-        schedule.told_at = schedule.steps.last().map_or(0, |(at, _)| *at);
+        schedule.steps.sort_by_key(|(at, _)| *at); // stable: drawn first, executed first
+        schedule.last_step_at = schedule.steps.last().map_or(0, |(at, _)| *at);
         schedule
     }
 
-    /// The nodes that are there when the faults are over.
+    /// The nodes that run after the faults.
     pub fn remaining(&self) -> Vec<usize> {
         (0..self.nodes).filter(|node| !self.dead_for_good.contains(node)).collect()
     }
 
-    /// The edges that are.
+    /// The edges between them that are not cut.
     pub fn remaining_edges(&self) -> impl Iterator<Item = Edge> {
         let dead = |node| self.dead_for_good.contains(&node);
         self.edges
@@ -220,7 +222,7 @@ impl Schedule {
             .filter(move |edge| !self.cut_for_good.contains(edge) && !dead(edge.0) && !dead(edge.1))
     }
 
-    /// The longest a record needs from one end of the herd to the other when nothing is in its way.
+    /// The longest time that a record takes through the whole herd if no queue delays it.
     pub fn flood_time(&self) -> Time {
         self.diameter as Time * (self.network.latency.1 + self.network.jitter)
     }
@@ -234,38 +236,38 @@ impl Schedule {
         self.steps.iter().any(|(_, step)| matches!(step, Step::Start { .. }))
     }
 
-    /// Whether there are more clients than a node may hold.
+    /// Whether there are more clients than a node may store.
     pub fn is_capped(&self) -> bool {
         (self.rules.max_clients as usize) < self.clients.len()
     }
 
     fn updates(&mut self, crowded: bool, rng: &mut Rng) {
         if crowded {
-            // Both sides of every later comparison hold much in one leaf.
+            // Both sides of every later comparison hold many records in one leaf.
             let node = rng.index(self.nodes);
             for client in 0..self.clients.len() {
                 self.steps.push((0, Step::Update { node, client, when: When::Off(0) }));
             }
         }
-        let poisoned = rng.percent(25);
+        let wrong_times = rng.percent(25);
         let count = if rng.percent(10) { rng.range(40, 200) } else { rng.range(1, 30) };
-        // Some are told while the herd comes together again.
+        // Some updates are sent while the herd recovers.
         let latest = self.quiet_at + if rng.percent(30) { SECONDS } else { 0 };
         for _ in 0..count {
             let at = rng.below(latest);
             let (node, client) = (rng.index(self.nodes), rng.index(self.clients.len()));
-            let when = when(poisoned, rng);
+            let when = when(wrong_times, rng);
             self.steps.push((at, Step::Update { node, client, when }));
             if rng.percent(15) {
-                // The same words to another node, at the same moment or a little later.
+                // The same update to another node, at the same moment or a little later.
                 let (node, at) = (rng.index(self.nodes), at + rng.below(50) * MILLISECOND);
-                let when = if rng.percent(50) { When::Repeat } else { When::Again };
+                let when = if rng.percent(50) { When::Repeat } else { When::SameTime };
                 self.steps.push((at.min(latest - 1), Step::Update { node, client, when }));
             }
         }
     }
 
-    /// One client moves faster than its records can leave, and the others keep the links busy.
+    /// One client moves faster than its records can be sent, and the others keep the links busy.
     fn burst(&mut self, rng: &mut Rng) {
         let node = rng.index(self.nodes);
         let pause = rng.range(1, 3) * MILLISECOND;
@@ -281,7 +283,7 @@ impl Schedule {
     }
 
     /// All clients move all the time.
-    fn bustle(&mut self, rng: &mut Rng) {
+    fn steady_updates(&mut self, rng: &mut Rng) {
         let pause = rng.range(3, 15) * MILLISECOND;
         let mut at = 0;
         while at < self.quiet_at.min(2500 * MILLISECOND) {
@@ -291,8 +293,8 @@ impl Schedule {
         }
     }
 
-    /// What is lost for good is lost at some time before the other faults are over.
-    fn for_good(&mut self, rng: &mut Rng) {
+    /// Cuts edges and kills nodes for good, at some time before the end of the other faults.
+    fn permanent_faults(&mut self, rng: &mut Rng) {
         for (a, b) in self.cut_for_good.clone() {
             let ways = vec![(a, b), (b, a)];
             self.steps.push((rng.below(self.quiet_at), Step::Block { ways, until: Time::MAX }));
@@ -372,8 +374,8 @@ fn size(rng: &mut Rng) -> (Shape, usize) {
     (rng.pick(&Shape::ANY_SIZE), nodes as usize)
 }
 
-/// Draws what is lost for good: one thing after another, as long as the others stay connected.
-fn losses(nodes: usize, edges: &[Edge], rng: &mut Rng) -> (Vec<Edge>, Vec<usize>) {
+/// Draws the edges and nodes that are lost for good, such that the others stay connected.
+fn permanent_losses(nodes: usize, edges: &[Edge], rng: &mut Rng) -> (Vec<Edge>, Vec<usize>) {
     let (mut cut, mut dead) = (Vec::new(), Vec::new());
     for _ in 0..rng.range(1, 4) {
         let (mut more_cut, mut more_dead) = (cut.clone(), dead.clone());
@@ -398,7 +400,7 @@ fn remaining_diameter(nodes: usize, edges: &[Edge], cut: &[Edge], dead: &[usize]
 }
 
 fn timing(calm: bool, network: &Network, rules: &Rules, rng: &mut Rng) -> Timing {
-    // Silence may last for a keepalive, a way there and back, and a delay on top.
+    // A healthy peer may be silent for a keepalive interval, a round trip and a delay.
     let slow = network.latency.1 + network.jitter > 100 * MILLISECOND;
     let keepalive = if slow { 1000 } else { rng.pick(&[200, 500, 1000]) };
     Timing {
@@ -406,11 +408,11 @@ fn timing(calm: bool, network: &Network, rules: &Rules, rng: &mut Rng) -> Timing
         timeout: Duration::from_millis(keepalive * rng.range(4, 6)),
         redial_max: Duration::from_millis(rng.pick(&[100, 500, 2000])),
         antientropy_interval: Duration::from_secs(if calm {
-            rng.pick(&[1, 1, 2, 10]) // what is looked at often must still find nothing
+            rng.pick(&[1, 1, 2, 10]) // frequent checks must find nothing either
         } else if rules.client_ttl > 0 {
             rng.pick(&[1, 2, 10])
         } else {
-            // A regular check must not be needed for convergence, so often there is none.
+            // Convergence must not depend on regular checks, so there are often none.
             rng.pick(&[1, 2, 10, 3600, 3600, 3600])
         }),
     }
@@ -421,14 +423,14 @@ fn network(calm: bool, hot: bool, diameter: usize, rng: &mut Rng) -> Network {
     let mut latency = (rng.range(slowest / 50, slowest), slowest);
     let mut jitter = if rng.percent(60) { rng.below(slowest * 3 / 5) } else { 0 };
     if calm {
-        // A check takes for lost what needs longer than its grace of a second: that counts as a
+        // A record that takes longer than the grace period of a check counts as lost, which would be a
         // fault.
         let most = 300 * MILLISECOND / diameter as Time;
         latency = (latency.0.min(most / 2), latency.1.min(most / 2));
         jitter = jitter.min(most / 2);
     }
     if calm && hot {
-        // With what waits before it, a record is still everywhere within that grace.
+        // A record still reaches every node within the grace period, in spite of the queues.
         latency.1 = latency.1.min(12 * MILLISECOND / diameter as Time);
         latency.0 = latency.1 / 2;
         jitter = jitter.min(latency.1 / 2);
@@ -439,7 +441,7 @@ fn network(calm: bool, hot: bool, diameter: usize, rng: &mut Rng) -> Network {
         jitter,
         cut: if rng.percent(60) { Cut::Anywhere } else { Cut::Nowhere },
         window: if narrow {
-            // So slow that a handshake of a few hundred bytes takes seconds is no link at all.
+            // On a slower link, a handshake of a few hundred bytes would take seconds.
             let least = 5 * (latency.1 + jitter) / MILLISECOND;
             rng.range(60, if hot { 250 } else { 600 }).max(least) as usize
         } else {
@@ -456,7 +458,7 @@ fn network(calm: bool, hot: bool, diameter: usize, rng: &mut Rng) -> Network {
 }
 
 fn rules(calm: bool, hot: bool, clients: usize, rng: &mut Rng) -> Rules {
-    // How old what is held may be is checked where nothing but the links decides about it.
+    // The latency of records is checked only if nothing but the links determines it.
     let capped = !hot && rng.percent(25);
     let expiring = !hot && rng.percent(25) && !(calm && capped);
     Rules {
@@ -466,19 +468,19 @@ fn rules(calm: bool, hot: bool, clients: usize, rng: &mut Rng) -> Rules {
     }
 }
 
-/// How far a clock is off: a little, more than Δ, a day.
+/// The error of a clock: small, larger than Δ, or up to a day.
 fn clock(rng: &mut Rng) -> Nanos {
     let most = rng.pick(&[0, 1, 10, 100, 86_400]);
     let offset = Nanos::from(rng.range(0, most * 1_000_000_000));
     if rng.percent(50) { offset } else { -offset }
 }
 
-fn when(poisoned: bool, rng: &mut Rng) -> When {
+fn when(wrong_times: bool, rng: &mut Rng) -> When {
     let seconds = |s: i64| Nanos::from(s) * SECOND;
     match rng.below(100) {
-        0..8 => When::Again,
+        0..8 => When::SameTime,
         8..16 => When::Repeat,
-        16..40 if poisoned => rng.pick(&[
+        16..40 if wrong_times => rng.pick(&[
             When::At(seconds(253_402_300_799)),
             When::At(seconds(-253_402_300_799)),
             When::At(0),
@@ -506,8 +508,8 @@ fn clients(crowded: bool, hot: bool, busy: bool, rng: &mut Rng) -> Vec<String> {
     (0..count).map(|i| format!("c{i}")).collect()
 }
 
-/// Clients that share a leaf of the digest tree, more than a line of a listing holds. In the field
-/// that takes millions of clients.
+/// Clients that share a leaf of the digest tree, more than one line of a listing holds. With other
+/// names that takes millions of clients.
 fn one_leaf() -> &'static [String] {
     static NAMES: OnceLock<Vec<String>> = OnceLock::new();
     NAMES.get_or_init(|| {

@@ -1,8 +1,8 @@
-//! What a world did, for people: kept only when a seed is replayed.
+//! A readable trace of a world, kept only when a seed is replayed.
 
 use crate::schedule::Time;
 
-/// Lines, or nothing and at no cost.
+/// The lines of a trace, or nothing, at no cost.
 pub struct Trace(Option<Vec<String>>);
 
 impl Trace {

@@ -1,7 +1,7 @@
-//! The simulated world: nodes, wires, one clock, one source of chance.
+//! The simulated world: nodes, wires, one clock, one random number generator.
 //!
-//! Each node is the real core, driven with bytes and instants as the shell drives it. What the
-//! shell does is in [`World::turn`] and below it; what the world does to it, in [`World::step`].
+//! Each node is the real core, driven with bytes and instants as the event loop drives it. The part of
+//! the event loop starts at [`World::turn`]; the schedule acts on the world in [`World::step`].
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -25,24 +25,24 @@ use ring::hmac;
 use siphasher::sip::SipHasher13;
 
 use crate::network::{End, Packet, Wire};
-use crate::oracle::{Oracle, RecordId, Told};
+use crate::oracle::{Answered, Oracle, RecordId};
 use crate::schedule::{Cut, MILLISECOND, SECONDS, Schedule, Step, Time, When};
 use crate::trace::Trace;
 use proxy_herd::rng::Rng;
 
-/// When virtual time begins, in seconds since the epoch.
+/// The start of virtual time, in seconds since the Unix epoch.
 const EPOCH: Nanos = 1_700_000_000;
 
-/// The herd-wide key of digests in all worlds.
+/// The digest key of all herds.
 pub const DIGEST_KEY: (u64, u64) = (0x5eed, 0x00d1_6e57);
 
-/// A message that is not a record, and what `fill` may exceed its limit by.
+/// The length of the longest message that is not a record; output may exceed its limit by that.
 const LONGEST_MESSAGE: usize = 4500;
 
-/// More events than any schedule needs: a world that goes on has a loop in it.
+/// More events than any schedule needs. A world that exceeds them does not terminate.
 const MOST_EVENTS: u64 = 10_000_000;
 
-/// The hash of a client that decides its leaf, and ties in eviction; and the digest of a record.
+/// The keyed hash: of a client, for its leaf and for ties in eviction; of an AT line, its digest.
 pub fn herd_hash(bytes: &[u8]) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(DIGEST_KEY.0, DIGEST_KEY.1);
     hasher.write(bytes);
@@ -53,22 +53,22 @@ pub fn herd_hash(bytes: &[u8]) -> u64 {
 enum Event {
     /// A step of the schedule.
     Step(usize),
-    /// The faults are over.
+    /// The end of the faults.
     Quiet,
     /// A connection attempt reaches the other machine.
     Syn(usize),
-    /// And its answer comes back.
+    /// The answer to a connection attempt arrives.
     SynAck(usize),
-    /// Something reaches this end of a wire.
+    /// A packet reaches this end of a wire.
     Arrive(usize, usize),
-    /// The handshake of this end must be over.
+    /// The deadline of the handshake of this end.
     Deadline(usize, usize),
-    /// A node's timer.
+    /// A node's timer fires.
     Timer(usize),
-    /// A record must be on all nodes.
+    /// All nodes must hold the record.
     Due(RecordId),
-    /// Time to ask the oracle whether all is well again.
-    Ask,
+    /// The oracle decides whether the herd has recovered.
+    Poll,
 }
 
 /// A machine and the node that runs on it.
@@ -76,20 +76,20 @@ pub struct Host {
     pub node: Option<Node>,
     /// Dead for good.
     gone: bool,
-    /// Edges of its node.
+    /// Number of edges of its node.
     degree: u64,
-    /// Powered: answers what belongs to no connection with a reset.
+    /// The machine runs: packets for unknown connections are answered with a reset.
     powered: bool,
     started: Time,
     pub clock_offset: Nanos,
     frozen_until: Time,
     wires: Vec<usize>,
-    /// When a timer is due to fire.
+    /// When the timer fires.
     timer: Time,
     writer: Option<LineSession>,
-    /// Sum of the counters that move when the directory changes, when it was last looked at.
+    /// Sum of the counters that count changes of the directory, at the last observation.
     changes: u64,
-    /// Links made and lost, likewise.
+    /// Number of links established and lost, at the last observation.
     pub relinks: u64,
     graph: Graph,
 }
@@ -103,16 +103,16 @@ struct Graph {
     changed_at: Time,
 }
 
-/// How the end of a schedule is gone about.
+/// The phases of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Faults,
     Converging,
-    /// All are equal; now the links and routes are to come to rest.
+    /// All nodes hold the same; links and routes must come to rest.
     Settling {
         since: Time,
     },
-    /// An update was told at this moment, and all have sent so many records and repairs before.
+    /// An update was sent. `floods` and `repairs` are the sums of those counters before it.
     Probing {
         until: Time,
         floods: u64,
@@ -122,15 +122,15 @@ enum Phase {
     Done,
 }
 
-/// What a schedule that held came to.
+/// Statistics of a run that passed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Report {
     pub events: u64,
     pub updates: u64,
     pub repairs: u64,
-    /// From the end of the faults until all nodes were equal.
+    /// Time from the end of the faults until all nodes held the same.
     pub converged_after: Time,
-    /// How much of what the bound allows that was, in percent.
+    /// That time in percent of its bound.
     pub bound_used_percent: u64,
     pub probes: u64,
 }
@@ -148,18 +148,18 @@ pub struct World {
     order: u64,
     /// One-way delay of each edge, by its nodes in ascending order.
     delays: BTreeMap<(usize, usize), Time>,
-    /// Until when nothing passes from one node to another.
+    /// Per pair of nodes, the time until which nothing passes from the first to the second.
     blocked: BTreeMap<(usize, usize), Time>,
     phase: Phase,
     last_relink: Time,
-    /// Location and time that each client told last.
-    words: Vec<Option<(String, Nanos)>>,
+    /// Location and time of each client's last update.
+    last_updates: Vec<Option<(String, Nanos)>>,
     places: u32,
     probes_left: u32,
     failure: Option<String>,
 }
 
-/// Runs the schedule of a seed to its end.
+/// Runs the schedule of `seed`.
 pub fn run(seed: u64) -> Result<Report, String> {
     World::new(Schedule::new(seed), Trace::off()).run()
 }
@@ -202,7 +202,7 @@ impl World {
             blocked: BTreeMap::new(),
             phase: Phase::Faults,
             last_relink: 0,
-            words: vec![None; schedule.clients.len()],
+            last_updates: vec![None; schedule.clients.len()],
             places: 0,
             probes_left: 2,
             failure: None,
@@ -230,7 +230,7 @@ impl World {
         world
     }
 
-    /// Runs the world to the end of its schedule and on until all is well again.
+    /// Runs the schedule, and then on until the herd has recovered.
     pub fn run(&mut self) -> Result<Report, String> {
         let schedule = &self.schedule;
         self.trace.line(0, || schedule.to_string());
@@ -247,7 +247,7 @@ impl World {
             self.report.events += 1;
             self.handle(event);
             if self.report.events > MOST_EVENTS {
-                self.fail("it does not come to rest".to_owned());
+                self.fail("the world does not come to rest".to_owned());
             }
         }
         self.report.repairs = self.repairs();
@@ -287,11 +287,11 @@ impl World {
                 }
             }
             Event::Due(record) => self.due(record),
-            Event::Ask => self.ask(),
+            Event::Poll => self.poll(),
         }
     }
 
-    // What is done to the world.
+    // The schedule
 
     fn step(&mut self, step: &Step) {
         match *step {
@@ -306,7 +306,8 @@ impl World {
             Step::Reset { edge, spared, orderly } => self.reset(edge, spared, orderly),
             Step::Blackhole { edge } => {
                 if let Some(wire) = self.wire_of(edge) {
-                    self.trace.line(self.now, || format!("wire {wire} leads nowhere from now on"));
+                    self.trace
+                        .line(self.now, || format!("wire {wire} loses everything from now on"));
                     self.wires[wire].black = true;
                 }
             }
@@ -318,44 +319,46 @@ impl World {
                 }
             }
             Step::Freeze { node, until } => {
-                self.trace.line(self.now, || format!("n{node:02} freezes to {}", seconds(until)));
+                self.trace
+                    .line(self.now, || format!("n{node:02} is stopped until {}", seconds(until)));
                 let host = &mut self.hosts[node];
                 host.frozen_until = until.max(host.frozen_until);
                 self.wake(node, until);
             }
             Step::Clock { node, offset } => {
-                self.trace.line(self.now, || format!("n{node:02} sets its clock {offset} ns off"));
+                self.trace
+                    .line(self.now, || format!("the clock of n{node:02} is off by {offset} ns"));
                 self.hosts[node].clock_offset = offset;
             }
         }
     }
 
-    /// A client tells a node where it is. Returns the record, if it was news.
+    /// Sends an update to a node. Returns the record if the node stored it.
     pub fn update(&mut self, node: usize, client: usize, when: When) -> Option<RecordId> {
         if self.hosts[node].node.is_none() || self.is_frozen(node) {
             return None;
         }
-        let told_before = self.words[client].clone();
+        let previous = self.last_updates[client].clone();
         let true_time = EPOCH * SECOND + Nanos::from(self.now);
-        let (place, time) = match (when, told_before) {
-            (When::Repeat, Some(words)) => words,
-            (When::Again, Some((_, time))) | (When::At(time), _) => (self.place(), time),
-            (When::Off(off), _) => (self.place(), true_time + off),
-            (When::Again | When::Repeat, None) => (self.place(), true_time),
+        let (place, time) = match (when, previous) {
+            (When::Repeat, Some(previous)) => previous,
+            (When::SameTime, Some((_, time))) | (When::At(time), _) => (self.next_place(), time),
+            (When::Off(off), _) => (self.next_place(), true_time + off),
+            (When::SameTime | When::Repeat, None) => (self.next_place(), true_time),
         };
-        self.words[client] = Some((place.clone(), time));
+        self.last_updates[client] = Some((place.clone(), time));
         let name = &self.schedule.clients[client];
         let line = format!("IAMAT {name} {place} {}\n", decimal(time));
-        self.tell(node, client, time, line.as_bytes())
+        self.submit(node, client, time, line.as_bytes())
     }
 
-    /// Another place each time, so that every record is another.
-    fn place(&mut self) -> String {
+    /// Returns a new location each time, so that no two records are equal.
+    fn next_place(&mut self) -> String {
         self.places += 1;
         format!("+34.{:06}-118.445127", self.places)
     }
 
-    fn tell(&mut self, node: usize, client: usize, time: Nanos, line: &[u8]) -> Option<RecordId> {
+    fn submit(&mut self, node: usize, client: usize, time: Nanos, line: &[u8]) -> Option<RecordId> {
         let now = self.clocks(node);
         let cut = self.rng.index(line.len() + 1);
         let host = &mut self.hosts[node];
@@ -363,9 +366,9 @@ impl World {
         let stored_before = core.counters.iamat_stored;
         let held =
             core.herd.directory.get(self.schedule.clients[client].as_bytes(), now.wall.nanos());
-        let said = &line[..line.len() - 1];
+        let command = &line[..line.len() - 1];
         // Location and time are the last two fields of both lines.
-        let repeat = held.is_some_and(|held| last_two(held) == last_two(said));
+        let repeat = held.is_some_and(|held| last_two(held) == last_two(command));
         let mut reply = Vec::new();
         let more = |bytes| Input { bytes, ended: false, unsent: 0 };
         let handled = writer.handle_input(core, more(&line[..cut]), &now, &mut reply);
@@ -378,27 +381,27 @@ impl World {
             return None;
         };
         self.trace.line(self.now, || {
-            let news = if stored { "" } else { " (not stored)" };
-            format!("n{node:02} is told {}{news}", reply.escape_ascii())
+            let note = if stored { "" } else { " (not stored)" };
+            format!("n{node:02} replies {}{note}", reply.escape_ascii())
         });
         let clock = now.wall.nanos();
-        let told = Told { client, repeat, time, node, clock, line: reply, stored };
-        let record = match self.oracle.told(&told) {
+        let update = Answered { client, repeat, time, node, clock, line: reply, stored };
+        let record = match self.oracle.answered(&update) {
             Ok(record) => record,
             Err(why) => {
                 self.fail(why);
                 None
             }
         };
-        let at_once = self.is_calm_now();
+        let is_calm = self.is_calm_now();
         self.turn(node);
-        if let Some(record) = record.filter(|_| at_once) {
+        if let Some(record) = record.filter(|_| is_calm) {
             self.at(self.now + self.busy_flood_time() + MILLISECOND, Event::Due(record));
         }
         record
     }
 
-    /// Whether a record that is told now must reach everybody with no delay but the network's.
+    /// Whether a record that is stored now must reach all nodes with no delay but that of the network.
     fn is_calm_now(&self) -> bool {
         let rules = &self.schedule.rules;
         let latest = self.schedule.network.latency.1 + self.schedule.network.jitter;
@@ -409,9 +412,8 @@ impl World {
             && self.is_linked()
     }
 
-    /// Whether both ends of every edge are linked, by the same connection, and it carries bytes.
-    ///
-    /// What is cut for good must be known to be.
+    /// Whether both ends of every remaining edge are linked by the same working connection, and no end
+    /// of an edge that is cut for good is.
     fn is_linked(&self) -> bool {
         let remaining: Vec<_> = self.schedule.remaining_edges().collect();
         self.schedule.edges.iter().all(|&(a, b)| {
@@ -424,7 +426,7 @@ impl World {
         })
     }
 
-    /// The connection by which a node thinks that it is linked with another.
+    /// The connection that a node's link to another node runs on.
     fn link(&self, at: usize, peer: usize) -> Option<usize> {
         let herd = &self.hosts[at].node.as_ref()?.herd;
         let up = herd.links()[herd.link_to(peer as NodeId)?].up.as_ref()?;
@@ -435,7 +437,7 @@ impl World {
         for node in self.schedule.remaining() {
             if !self.oracle.has(node, record) {
                 let record = self.oracle.show(record);
-                return self.fail(format!("L1: {record} has not come to n{node:02}"));
+                return self.fail(format!("L1: {record} has not reached n{node:02}"));
             }
         }
     }
@@ -445,7 +447,7 @@ impl World {
             return;
         }
         self.trace.line(self.now, || {
-            format!("n{at:02} is killed{}", if silent { " with its machine" } else { "" })
+            format!("n{at:02} is killed{}", if silent { " and its machine fails" } else { "" })
         });
         self.hosts[at].powered = !silent;
         self.hosts[at].writer = None;
@@ -535,54 +537,53 @@ impl World {
         }
     }
 
-    /// The connection that an edge is linked by, as one of its ends sees it.
+    /// The connection that the link of an edge runs on, as one of its ends knows it.
     fn wire_of(&self, edge: usize) -> Option<usize> {
         let (a, b) = self.schedule.edges[edge];
         self.link(a, b).or_else(|| self.link(b, a))
     }
 
-    /// The last fault is over: everything is powered and lets everything through.
+    /// Ends all faults: every machine runs and every edge that is not cut for good works.
     fn quiet(&mut self) {
         self.trace.line(self.now, || "the faults are over".to_owned());
         self.blocked.retain(|_, until| *until == Time::MAX);
         for host in 0..self.hosts.len() {
             self.start(host);
             if self.schedule.rules.client_ttl > 0 && !self.schedule.calm {
-                // While clocks differ nodes disagree about what has expired, and so about who is
-                // kept of the others.
+                // Nodes with different clocks disagree about what has expired, and so about whom a
+                // cap evicts.
                 self.hosts[host].clock_offset = 0;
             }
         }
         self.oracle.quiet();
         self.phase = Phase::Converging;
-        self.at(self.now, Event::Ask);
+        self.at(self.now, Event::Poll);
     }
 
-    /// The bound of L2: a reconnect and an exchange of digests.
+    /// The bound of property L2: a reconnect and an exchange of digests.
     fn convergence_bound(&self) -> Time {
         let Schedule { timing, network, .. } = &self.schedule;
         let millis = |duration: Duration| duration.as_nanos() as Time;
-        // A dead link is noticed, redialled, an attempt may fail in a handshake.
+        // A dead link is detected and dialed again, and an attempt may fail in the handshake.
         let reconnect = millis(timing.timeout)
             + millis(DIAL_TIMEOUT + HANDSHAKE_TIMEOUT)
             + millis(timing.redial_max)
             + 4 * self.schedule.flood_time();
-        // The longest way of an exchange: down four levels, listing, asking, bringing, and on to
-        // the far end of the herd.
+        // The longest exchange: down four levels, a listing, a request, the records, and their flood
+        // to the far end of the herd.
         let hops = 12 + self.schedule.diameter as Time;
         let mut exchange = 2 * hops * (network.latency.1 + network.jitter);
         if self.schedule.rules.client_ttl > 0 {
-            // What a clock that was wrong called expired is only brought by the next check.
+            // Records that a wrong clock let expire are recovered by the next check only.
             exchange += millis(timing.antientropy_interval + GRACE);
             let ttl = self.schedule.rules.client_ttl as Time;
             if ttl <= 10 * SECONDS {
-                // What replaced an older record where a clock was wrong, and expires now, leaves
-                // nothing there; the next check brings the older one from those who kept it.
+                // A record may have replaced an older one on a node with a wrong clock and expire now.
+                // The next check recovers the older one from the nodes that kept it.
                 exchange += ttl + millis(timing.antientropy_interval + GRACE);
             }
             if self.schedule.is_capped() {
-                // And a place that an expired record leaves is not free at the same moment
-                // everywhere.
+                // An expired record does not make room on all nodes at the same moment.
                 exchange += self.schedule.rules.client_ttl as Time;
             }
         }
@@ -590,22 +591,22 @@ impl World {
         let per_second =
             network.window as Time * SECONDS / (network.latency.1 + network.jitter).max(1);
         let transfer = volume * SECONDS / per_second.max(1);
-        // And something may have been told a moment ago.
-        let told = self.schedule.told_at.saturating_sub(self.schedule.quiet_at);
-        reconnect + exchange + 4 * transfer + SECONDS + told
+        // Updates may follow the last fault.
+        let updates = self.schedule.last_step_at.saturating_sub(self.schedule.quiet_at);
+        reconnect + exchange + 4 * transfer + SECONDS + updates
     }
 
-    fn ask(&mut self) {
+    fn poll(&mut self) {
         let since = self.now - self.schedule.quiet_at;
         match self.phase {
-            Phase::Converging if self.now <= self.schedule.told_at => {}
+            Phase::Converging if self.now <= self.schedule.last_step_at => {}
             Phase::Converging => {
                 let remaining = self.schedule.remaining();
                 let nodes: Vec<(usize, Nanos)> =
                     remaining.into_iter().map(|at| (at, self.clocks(at).wall.nanos())).collect();
                 match self.oracle.converged(&nodes) {
                     Ok(()) => {
-                        self.trace.line(self.now, || "all nodes are equal".to_owned());
+                        self.trace.line(self.now, || "all nodes hold the same".to_owned());
                         self.report.converged_after = since;
                         self.report.bound_used_percent = since * 100 / self.convergence_bound();
                         self.phase = Phase::Settling { since: self.now };
@@ -620,24 +621,24 @@ impl World {
             Phase::Probing { until, .. } if self.now >= until => self.judge_probe(),
             Phase::Probing { .. } | Phase::Faults | Phase::Done => {}
         }
-        self.at(self.now + 50 * MILLISECOND, Event::Ask);
+        self.at(self.now + 50 * MILLISECOND, Event::Poll);
     }
 
-    /// Waits until links and routes rest, then tells an update that is counted.
+    /// Waits until links and routes are at rest, then sends an update whose messages are counted.
     fn settle(&mut self, since: Time) {
         let timing = &self.schedule.timing;
-        // The herd may be told of the last change a pause after it.
+        // A link state may be advertised a pause after the last change.
         let settle = (SETTLE + LINKS_PAUSE).as_nanos() as Time
             + 3 * (self.schedule.flood_time() + self.narrow_delay())
             + 50 * MILLISECOND;
         let reconnect = timing.timeout + DIAL_TIMEOUT + HANDSHAKE_TIMEOUT + timing.redial_max;
-        // What was held up until the faults were over may be news of links as well.
+        // Link states may have been delayed until the end of the faults.
         let moved = self.last_relink.max(self.schedule.quiet_at);
         if self.now < moved + settle || !self.is_linked() {
             let relinked = self.schedule.quiet_at + reconnect.as_nanos() as Time;
             if self.now > since.max(relinked) + 2 * settle {
                 let linked = self.is_linked();
-                self.fail(format!("links do not come to rest, all linked: {linked}"));
+                self.fail(format!("links do not come to rest; all linked: {linked}"));
             }
             return;
         }
@@ -647,7 +648,7 @@ impl World {
         if self.probes_left == 0 {
             let ping = timing.keepalive.as_nanos() as Time;
             if self.now > moved + 2 * ping + self.clock_tolerance() {
-                self.look_at_rest();
+                self.check_at_rest();
                 self.phase = Phase::Done;
             }
             return;
@@ -659,11 +660,11 @@ impl World {
         let until = self.now + self.schedule.flood_time() + self.narrow_delay() + MILLISECOND;
         if let Some(record) = self.update(node, client, When::Off(0)) {
             self.phase = Phase::Probing { until, floods, repairs, record };
-            self.at(until, Event::Ask);
+            self.at(until, Event::Poll);
         }
     }
 
-    /// What a small window adds to the time a record takes.
+    /// The additional delay of a record caused by a small window.
     fn narrow_delay(&self) -> Time {
         if self.schedule.network.window >= 4096 {
             return 0;
@@ -672,9 +673,9 @@ impl World {
         hop * 20 * self.schedule.diameter as Time
     }
 
-    /// Everything rests: no connection is left that is not a link, clocks that are off are known,
-    /// and every node knows the true graph.
-    fn look_at_rest(&mut self) {
+    /// Checks a herd at rest: every connection is a link, wrong clocks have been detected, and every
+    /// node knows the true graph.
+    fn check_at_rest(&mut self) {
         let mut graph = vec![Vec::new(); self.schedule.nodes];
         for (a, b) in self.schedule.remaining_edges() {
             graph[a].push(b as NodeId);
@@ -685,7 +686,7 @@ impl World {
         for at in self.schedule.remaining() {
             let host = &self.hosts[at];
             let Some(node) = &host.node else { continue };
-            // The states of two nodes that died together stay; no tree leads to either of them.
+            // The link states of two nodes that died together stay. No tree leads to these nodes.
             let known = node.herd.routes().edges();
             let wrong = |&node: &usize| known[node] != graph[node];
             if let Some(wrong) = self.schedule.remaining().into_iter().find(wrong)
@@ -713,24 +714,25 @@ impl World {
                 let wrong = if up.clock_is_off { off < most - about } else { off > most + about };
                 if wrong {
                     let peer = link.peer;
-                    let thinks = up.clock_is_off;
-                    let why =
-                        format!("n{at:02} and n{peer:02} are {off} ns apart, it is said: {thinks}");
+                    let reported = up.clock_is_off;
+                    let why = format!(
+                        "the clocks of n{at:02} and n{peer:02} differ by {off} ns, reported: {reported}"
+                    );
                     return self.fail(why);
                 }
             }
         }
     }
 
-    /// How wrong a node may be about another's clock: as long as an answer takes.
+    /// The error of a node's estimate of another clock: up to a round trip.
     fn clock_tolerance(&self) -> Time {
         let way = self.schedule.network.latency.1 + self.schedule.network.jitter;
         2 * way + 2 * self.narrow_delay() + 10 * MILLISECOND
     }
 
-    /// The longest that a record takes to be everywhere while nothing fails: L1. At each hop it may
-    /// wait for what has been put together for the peer already, for every other client, and for
-    /// what is not a record.
+    /// The bound of property L1: the time until all nodes hold a record if nothing fails. At each hop,
+    /// it may wait for the output that is ready already, for a record of every other client, and for
+    /// other messages.
     fn busy_flood_time(&self) -> Time {
         let Schedule { network, clients, .. } = &self.schedule;
         if network.window >= 4096 {
@@ -742,7 +744,7 @@ impl World {
         self.schedule.flood_time() * windows
     }
 
-    /// The update is everywhere, came to each node once, and not by repair.
+    /// Checks that the update reached every node, each once, and none by a repair.
     fn judge_probe(&mut self) {
         let Phase::Probing { floods, repairs, record, .. } = self.phase else { return };
         self.report.probes += 1;
@@ -753,7 +755,7 @@ impl World {
         }
         let (sent, repaired) = (self.floods() - floods, self.repairs() - repairs);
         let expected = self.schedule.remaining().len() as u64 - 1;
-        // A record may expire on its way.
+        // The record may expire in transit.
         let lasts = rules.client_ttl == 0 || rules.client_ttl > Nanos::from(10 * SECONDS);
         if sent != expected && lasts {
             self.fail(format!("an update was sent {sent} times, not {expected}"));
@@ -775,9 +777,9 @@ impl World {
         self.counters().map(|counters| counters.antientropy_repairs).sum()
     }
 
-    // What a node's shell does.
+    // The event loop
 
-    /// What the clocks of a node show.
+    /// The time on a node.
     fn clocks(&self, at: usize) -> Now {
         let host = &self.hosts[at];
         Now {
@@ -790,7 +792,7 @@ impl World {
         self.hosts[at].frozen_until > self.now
     }
 
-    /// One turn of a node's event loop, after its input has been handed to it.
+    /// One turn of a node's event loop, after its input.
     pub fn turn(&mut self, at: usize) {
         if self.is_frozen(at) {
             return self.wake(at, self.hosts[at].frozen_until);
@@ -803,7 +805,7 @@ impl World {
             }
             let Some(action) = node.herd.poll_action() else {
                 if !self.flush_links(at) {
-                    return self.rest(at);
+                    return self.end_turn(at);
                 }
                 continue;
             };
@@ -815,18 +817,18 @@ impl World {
                 }
             }
         }
-        self.fail(format!("n{at:02} has always something more to do"));
+        self.fail(format!("a turn of n{at:02} does not end"));
     }
 
-    /// What is left to do when all else is done: timers, and the oracle's look.
-    fn rest(&mut self, at: usize) {
+    /// Ends a turn: checks the node and sets its timer.
+    fn end_turn(&mut self, at: usize) {
         let now = self.clocks(at);
         let host = &mut self.hosts[at];
         let Some(node) = &mut host.node else { return };
         let due =
             node.herd.poll_timeout().map_or(Time::MAX, |due| host.started + due.as_nanos() as Time);
         if due <= self.now {
-            let why = format!("n{at:02} wants to be called again at once");
+            let why = format!("a timer of n{at:02} is due again at once");
             return self.fail(why);
         }
         let herd = &node.herd.counters;
@@ -839,7 +841,8 @@ impl World {
             changes - node.herd.directory.counters.expired - node.counters.iamat_stored;
         let most = node.counters.iamat_stored * host.degree + news_of_peers * (host.degree - 1);
         if herd.floods_sent > most {
-            let why = format!("n{at:02} sent {} records, {most} at most", herd.floods_sent);
+            let why =
+                format!("n{at:02} sent {} records, expected at most {most}", herd.floods_sent);
             return self.fail(why);
         }
         if self.schedule.calm && herd.links_established > 2 * host.degree {
@@ -851,7 +854,7 @@ impl World {
             host.relinks = relinks;
             self.last_relink = self.now;
         }
-        if let Err(why) = host.graph.look(node, self.now) {
+        if let Err(why) = host.graph.observe(node, self.now) {
             return self.fail(format!("n{at:02}: {why}"));
         }
         if let Some(peer) = self.forgotten_dial(at) {
@@ -861,7 +864,7 @@ impl World {
         let Some(node) = &mut host.node else { return };
         if changes != host.changes {
             host.changes = changes;
-            if let Err(why) = self.oracle.look(at, &node.herd.directory, now.wall.nanos()) {
+            if let Err(why) = self.oracle.observe(at, &node.herd.directory, now.wall.nanos()) {
                 self.fail(format!("n{at:02}: {why}"));
                 return;
             }
@@ -880,7 +883,7 @@ impl World {
         })
     }
 
-    /// The node has a turn then, if not before.
+    /// Schedules a turn of the node at `due`, unless it has one before.
     fn wake(&mut self, at: usize, due: Time) {
         if due < self.hosts[at].timer {
             self.hosts[at].timer = due;
@@ -901,8 +904,8 @@ impl World {
     }
 
     fn syn(&mut self, wire: usize) {
-        let [dialler, listener] = [0, 1].map(|end| self.wires[wire].ends[end].host);
-        if let Some(until) = self.held_up(dialler, listener) {
+        let [dialer, listener] = [0, 1].map(|end| self.wires[wire].ends[end].host);
+        if let Some(until) = self.blocked_until(dialer, listener) {
             return self.at(until, Event::Syn(wire));
         }
         if self.hosts[listener].node.is_none() {
@@ -922,38 +925,38 @@ impl World {
         );
         self.wires[wire].ends[1].session = Some(session);
         self.hosts[listener].wires.push(wire);
-        let delay = self.delay(listener, dialler);
+        let delay = self.delay(listener, dialer);
         self.at(self.now + delay, Event::SynAck(wire));
-        self.shake(wire, 1);
+        self.limit_handshake(wire, 1);
     }
 
-    /// The handshake of this end must be over in time.
-    fn shake(&mut self, wire: usize, end: usize) {
+    /// Sets the deadline of the handshake of this end.
+    fn limit_handshake(&mut self, wire: usize, end: usize) {
         self.at(self.now + HANDSHAKE_TIMEOUT.as_nanos() as Time, Event::Deadline(wire, end));
     }
 
     fn syn_ack(&mut self, wire: usize) {
-        let [dialler, listener] = [0, 1].map(|end| self.wires[wire].ends[end].host);
-        if let Some(until) = self.held_up(listener, dialler) {
+        let [dialer, listener] = [0, 1].map(|end| self.wires[wire].ends[end].host);
+        if let Some(until) = self.blocked_until(listener, dialer) {
             return self.at(until, Event::SynAck(wire));
         }
-        let now = self.clocks(dialler);
+        let now = self.clocks(dialer);
         let End { dialling, out, session, .. } = &mut self.wires[wire].ends[0];
-        let (Some(link), Some(node)) = (dialling.take(), &mut self.hosts[dialler].node) else {
-            // Whoever dialled has given up.
+        let (Some(link), Some(node)) = (dialling.take(), &mut self.hosts[dialer].node) else {
+            // The dialer has given up.
             return self.push(wire, 1, Packet::Reset);
         };
         let transport = Transport { loopback: true, certified: None };
         let label = b"peer"[..].into();
         *session =
             Some(LineSession::dialed(node, wire as u64, label, link, transport, now.instant, out));
-        self.shake(wire, 0);
+        self.limit_handshake(wire, 0);
         self.send(wire, 0);
-        self.turn(dialler);
+        self.turn(dialer);
     }
 
-    /// Until when something from one node cannot reach the other, if it cannot.
-    fn held_up(&self, from: usize, to: usize) -> Option<Time> {
+    /// The time until which packets from one node do not reach the other, if they do not now.
+    fn blocked_until(&self, from: usize, to: usize) -> Option<Time> {
         let blocked = self.blocked.get(&(from, to)).copied().unwrap_or(0);
         let until = blocked.max(self.hosts[to].frozen_until);
         (until > self.now).then_some(until)
@@ -961,14 +964,14 @@ impl World {
 
     fn deadline(&mut self, wire: usize, end: usize) {
         let [host, other] = [end, 1 - end].map(|end| self.wires[wire].ends[end].host);
-        if let Some(until) = self.held_up(host, host) {
+        if let Some(until) = self.blocked_until(host, host) {
             return self.at(until, Event::Deadline(wire, end));
         }
         let this = &mut self.wires[wire].ends[end];
         if let Some(link) = this.dialling.take() {
             let now = self.clocks(host);
             if let Some(node) = &mut self.hosts[host].node {
-                self.trace.line(self.now, || format!("n{host:02} gives n{other:02} up"));
+                self.trace.line(self.now, || format!("n{host:02} stops dialing n{other:02}"));
                 node.herd.dial_failed(link, now.instant.uptime());
                 self.hosts[host].wires.retain(|&held| held != wire);
                 self.turn(host);
@@ -979,19 +982,19 @@ impl World {
         }
     }
 
-    /// Something has reached an end of a wire: it is read, and the node has its turn.
+    /// Reads what has reached an end of a wire, and runs a turn of the node.
     pub fn arrive(&mut self, wire: usize, end: usize) {
         let [to, from] = [end, 1 - end].map(|end| self.wires[wire].ends[end].host);
         if self.wires[wire].black {
-            self.wires[wire].pipes[end].packets.clear(); // never acknowledged: `bytes` stays
+            self.wires[wire].pipes[end].packets.clear(); // `bytes` stays: they are never acknowledged
             return;
         }
-        if let Some(until) = self.held_up(from, to) {
+        if let Some(until) = self.blocked_until(from, to) {
             return self.at(until, Event::Arrive(wire, end));
         }
         while !self.wires[wire].ends[end].waiting {
             let Some(packet) = self.wires[wire].pipes[end].pop(self.now) else { break };
-            self.take(wire, end, packet);
+            self.handle_packet(wire, end, packet);
         }
         self.turn(to);
         if std::mem::take(&mut self.wires[wire].pipes[end].full) && !self.is_frozen(from) {
@@ -1002,13 +1005,13 @@ impl World {
         }
     }
 
-    /// One packet reaches an end of a wire.
-    pub fn take(&mut self, wire: usize, end: usize, packet: Packet) {
+    /// Handles a packet that has reached an end of a wire.
+    pub fn handle_packet(&mut self, wire: usize, end: usize, packet: Packet) {
         let host = self.wires[wire].ends[end].host;
         let this = &mut self.wires[wire].ends[end];
         if let Packet::Bytes(bytes) = &packet {
             self.trace.line(self.now, || {
-                format!("n{host:02} gets {} on wire {wire}", bytes.escape_ascii())
+                format!("n{host:02} reads {} from wire {wire}", bytes.escape_ascii())
             });
         } else {
             self.trace.line(self.now, || format!("n{host:02} sees {packet:?} on wire {wire}"));
@@ -1027,7 +1030,7 @@ impl World {
         self.read(wire, end);
     }
 
-    /// Hands a session what has come.
+    /// Passes the input to the session.
     fn read(&mut self, wire: usize, end: usize) {
         let this = &mut self.wires[wire].ends[end];
         let host = this.host;
@@ -1044,7 +1047,7 @@ impl World {
         this.input.drain(..consumed);
         this.waiting = matches!(next, Next::Yielded | Next::Blocked(_));
         if next == Next::NeedInput && this.input.len() > LONGEST_MESSAGE {
-            let why = format!("n{host:02} keeps {} bytes of wire {wire}", this.input.len());
+            let why = format!("n{host:02} keeps {} unread bytes of wire {wire}", this.input.len());
             return self.fail(why);
         }
         match next {
@@ -1059,7 +1062,7 @@ impl World {
         self.send(wire, end);
     }
 
-    /// Sends what all links of a node owe. Returns whether something came of it that is to be done.
+    /// Sends the output of all links of a node. Returns whether that caused more work.
     fn flush_links(&mut self, at: usize) -> bool {
         let links = self.hosts[at].node.as_ref().map_or(0, |node| node.herd.links().len());
         let mut more = false;
@@ -1093,13 +1096,13 @@ impl World {
             let owed = this.out.len();
             if queued > slots || owed > limit + LONGEST_MESSAGE {
                 self.fail(format!(
-                    "n{at:02} owes {owed} bytes and {queued} records of {slots} on wire {wire}"
+                    "n{at:02} has {owed} bytes and {queued} records of {slots} queued for wire {wire}"
                 ));
                 return false;
             }
             let owes_more = up.is_some_and(proxy_herd::herd::link::Up::has_output);
             if !self.send(wire, end) {
-                return false; // the network takes no more for now
+                return false; // the network accepts no more for now
             }
             let this = &mut self.wires[wire].ends[end];
             if this.waiting {
@@ -1112,11 +1115,11 @@ impl World {
                 return false;
             }
         }
-        self.fail(format!("n{at:02} fills wire {wire} without an end"));
+        self.fail(format!("the output of n{at:02} for wire {wire} does not end"));
         false
     }
 
-    /// Gives the network what it takes. Returns whether that was everything.
+    /// Passes output to the network. Returns whether it accepted all of it.
     fn send(&mut self, wire: usize, end: usize) -> bool {
         let Schedule { network, .. } = &self.schedule;
         let (window, cut) = (network.window, network.cut);
@@ -1142,7 +1145,7 @@ impl World {
         all
     }
 
-    /// Puts a packet on its way to an end.
+    /// Sends a packet to an end of a wire.
     fn push(&mut self, wire: usize, to: usize, packet: Packet) {
         let [receiver, sender] = [to, 1 - to].map(|end| self.wires[wire].ends[end].host);
         let mut at = self.now + self.delay(sender, receiver);
@@ -1157,7 +1160,7 @@ impl World {
         self.delays.get(&(a.min(b), a.max(b))).copied().unwrap_or(MILLISECOND)
     }
 
-    /// A node closes a connection of its own accord.
+    /// Closes a connection on the initiative of the node.
     fn close(&mut self, wire: usize, end: usize, last: Packet) {
         if self.wires[wire].ends[end].is_open() {
             self.forget(wire, end);
@@ -1165,7 +1168,7 @@ impl World {
         }
     }
 
-    /// A connection is over for this end.
+    /// Ends a connection for this end.
     fn forget(&mut self, wire: usize, end: usize) {
         let host = self.wires[wire].ends[end].host;
         let now = self.clocks(host);
@@ -1188,9 +1191,9 @@ impl World {
 }
 
 impl Graph {
-    /// Looks at what `node` knows now. Trees must not be used until a second after the last change:
-    /// until then other nodes may still compute from the former graph.
-    fn look(&mut self, node: &Node, now: Time) -> Result<(), String> {
+    /// Checks the graph that `node` knows. Trees must not be used until a second after its last change,
+    /// because other nodes may still use the previous graph.
+    fn observe(&mut self, node: &Node, now: Time) -> Result<(), String> {
         let routes = node.herd.routes();
         let nodes = 0..node.herd.identity().names.len() as NodeId;
         let sequences =
@@ -1211,12 +1214,12 @@ impl Graph {
     }
 }
 
-/// Nobody asks for places here.
+/// The gazetteer. No client requests places.
 fn places() -> Places {
-    Places::Offline(Offline::gazetteer().expect("the gazetteer is sound"))
+    Places::Offline(Offline::gazetteer().expect("the gazetteer is valid"))
 }
 
-/// The name of a node: in the order of numbers.
+/// The name of a node. Names sort like numbers.
 pub fn name(node: usize) -> Vec<u8> {
     format!("n{node:02}").into_bytes()
 }
@@ -1226,13 +1229,13 @@ fn last_two(line: &[u8]) -> Vec<&[u8]> {
     fields[fields.len() - 2..].to_vec()
 }
 
-/// Nanoseconds as a client writes seconds.
+/// Seconds in the format of clients.
 fn decimal(nanos: Nanos) -> String {
     let (sign, nanos) = if nanos < 0 { ("-", -nanos) } else { ("", nanos) };
     format!("{sign}{}.{:09}", nanos / SECOND, nanos % SECOND)
 }
 
-/// Virtual time for people.
+/// Virtual time in a readable format.
 pub fn seconds(time: Time) -> String {
     format!("{:.6} s", time as f64 / 1e9)
 }

@@ -32,7 +32,7 @@ pub enum Stage {
     Draining,
 }
 
-/// How the bytes of a connection travel.
+/// The encryption of a connection.
 pub enum Security {
     /// In the clear.
     Plain,
@@ -44,7 +44,7 @@ pub enum Security {
     Tls(Box<Tls>),
 }
 
-/// How a connection counts against the limits.
+/// The limit that a connection counts against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
     /// As a client.
@@ -58,7 +58,7 @@ pub enum Admission {
     Exempt,
 }
 
-/// What is known about the socket. Edge-triggered: a flag stays set until a call would block.
+/// Facts about the socket. Edge-triggered: a flag stays set until a call would block.
 #[expect(clippy::struct_excessive_bools, reason = "four independent facts about one socket")]
 pub struct Readiness {
     /// A read may return something.
@@ -89,13 +89,13 @@ pub struct Times {
 pub struct Connection {
     /// The socket.
     pub stream: TcpStream,
-    /// How its bytes travel.
+    /// Its encryption.
     pub security: Security,
     /// Its stage.
     pub stage: Stage,
     /// Address and port of the other end.
     pub address: SocketAddr,
-    /// What is known about the socket.
+    /// Facts about the socket.
     pub readiness: Readiness,
     /// Input that was read and not consumed: a partial line, or lines that must wait.
     pub input: Vec<u8>,
@@ -103,21 +103,21 @@ pub struct Connection {
     pub output: Vec<u8>,
     /// Bytes sent and not yet added to the counters.
     pub sent: u64,
-    /// What the session needs next.
+    /// The need of the session, as of its last call.
     pub next: Next,
-    /// Whether it is in the run queue.
+    /// True while it is in the run queue.
     pub queued: bool,
-    /// Whether it waits for fewer WHATSATs to wait.
+    /// True while it waits for room for its WHATSAT.
     pub starved: bool,
-    /// Whether being blocked has been counted since the connection was last read.
+    /// True if being blocked has been counted since the connection was last read.
     pub stall_counted: bool,
-    /// How it counts against the limits.
+    /// The limit that it counts against.
     pub admission: Admission,
     /// Tells it from others under the same key of the slab; see [`super::token`].
     pub generation: u32,
     /// The times that its deadlines count from.
     pub times: Times,
-    /// Why the node ends it, if the node does.
+    /// The reason for the log, if the node ends the connection.
     pub close_reason: Option<&'static str>,
 }
 

@@ -74,7 +74,7 @@ pub struct EventLoop {
     http: Server,
     limits: Limits,
     listeners: Vec<(ListenerKind, Listener)>,
-    /// When to accept again after descriptors ran out.
+    /// The time to accept again after descriptors ran out.
     accept_at: Option<Instant>,
     signals: Signals,
     resolver: Resolver<LinkId>,
@@ -94,11 +94,11 @@ pub struct EventLoop {
     batch: Batch,
     timers: Timers,
     telemetry: Telemetry,
-    /// When the shutdown ends, if it has begun.
+    /// The end of the shutdown, if it has begun.
     stop_at: Option<Instant>,
 }
 
-/// What this node connects to, and how.
+/// Everything that this node connects to.
 pub struct Outbound {
     /// The neighbors, one for each link of the herd.
     pub neighbors: Vec<Neighbor>,

@@ -32,7 +32,7 @@ pub enum Accept {
     Exhausted {
         /// The error of the system call.
         error: io::Error,
-        /// Whether a connection was accepted and closed at once.
+        /// True if a connection was accepted and closed at once.
         shed: bool,
     },
 }

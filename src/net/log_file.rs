@@ -38,12 +38,12 @@ pub(super) struct LogFile {
     buffer: Vec<u8>,
     /// Bytes lost since the last note of a loss in the file.
     lost: u64,
-    /// Whether the file ends within a line whose rest was lost.
+    /// True if the file ends within a line whose rest was lost.
     torn: bool,
-    /// Whether the failure has been reported on standard error.
+    /// True if the failure has been reported on standard error.
     reported: bool,
     retry_at: Instant,
-    /// Whether a failed rotation has been reported on standard error.
+    /// True if a failed rotation has been reported on standard error.
     stuck: bool,
     /// Diagnostic lines suppressed and not yet summed up in the log.
     pub(super) suppressed: u64,

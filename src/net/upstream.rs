@@ -39,7 +39,7 @@ pub struct Upstream {
     /// Connections that wait for the host's addresses. One look-up serves them all: the resolver works
     /// sequentially, so a look-up for each would make every connection later than the one before.
     awaiting_dns: Vec<ConnId>,
-    /// Whether that look-up is under way.
+    /// True while that look-up is under way.
     looking_up: bool,
     /// Connections that failed. Each next one starts with another address.
     failed: usize,
@@ -64,7 +64,7 @@ pub struct Upstream {
 /// connections for a server that hangs or is the wrong one.
 struct Connecting {
     addresses: VecDeque<SocketAddr>,
-    /// When the next address is tried while the last attempt is still under way.
+    /// The time to try the next address while the last attempt is still under way.
     next_at: Option<Instant>,
     attempts: Vec<Token>,
     trouble: Option<TransportError>,

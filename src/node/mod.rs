@@ -86,7 +86,7 @@ counters! {
     }
 }
 
-/// What happened on a connection.
+/// An event on a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The first line of an accepted connection has begun the handshake of a link.
@@ -105,7 +105,7 @@ pub enum Event {
     NotANeighbor {
         /// Address and port of the other end.
         label: Box<[u8]>,
-        /// What is wrong and what to do.
+        /// The mismatch and its fix.
         reason: String,
     },
     /// A handshake was refused by one of the two nodes.
@@ -114,7 +114,7 @@ pub enum Event {
         label: Box<[u8]>,
         /// The neighbor's name.
         peer: Box<[u8]>,
-        /// What is wrong and what to do.
+        /// The mismatch and its fix.
         reason: String,
     },
     /// A handshake has succeeded for a neighbor that is linked by a connection that is preferred.

@@ -22,7 +22,7 @@ const HELLO: &[u8] = b"HERD ";
 /// The input of a session.
 #[derive(Clone, Copy)]
 pub struct Input<'i> {
-    /// What was not consumed before, and what came after it.
+    /// The bytes that were not consumed before, and those received since.
     pub bytes: &'i [u8],
     /// The peer has half-closed the connection: nothing comes after `bytes`.
     pub ended: bool,
@@ -30,16 +30,16 @@ pub struct Input<'i> {
     pub unsent: usize,
 }
 
-/// What a session did with its input.
+/// The result of handling input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handled {
     /// Bytes consumed. The rest is offered again, in front of what comes after it.
     pub consumed: usize,
-    /// What the session needs next.
+    /// The need of the session.
     pub next: Next,
 }
 
-/// What a session needs before it can go on.
+/// The need of a session before it can continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// More input.
@@ -54,7 +54,7 @@ pub enum Next {
     ShutdownWhenFlushed,
 }
 
-/// What a blocked session waits for.
+/// The condition that a blocked session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocked {
     /// The socket to take what is to be sent.
@@ -67,14 +67,14 @@ pub enum Blocked {
     Events,
 }
 
-/// What the shell knows about the other end of an accepted connection.
+/// Facts about the other end of an accepted connection.
 #[derive(Default)]
 pub struct PeerInfo {
     /// Address and port, for the log.
     pub label: Box<[u8]>,
     /// A number derived from the address, the same for all its connections.
     pub address_key: u64,
-    /// How the bytes travel.
+    /// Loopback or not, and the certificate.
     pub transport: Transport,
     /// The link to a seed-compatible neighbor at this address.
     pub legacy: Option<LinkId>,
@@ -115,7 +115,7 @@ enum Role {
     LegacyLink(LinkId),
 }
 
-/// Why nothing more is executed.
+/// The reason for executing nothing more.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
     /// The peer has half-closed.
@@ -329,7 +329,7 @@ impl LineSession {
         self.ending = Some(Ending::Shutdown);
     }
 
-    /// What comes next when nothing more is executed.
+    /// The need of a session that executes nothing more.
     fn next_of(&self, ending: Ending) -> Next {
         match ending {
             _ if self.is_waiting() => Next::Blocked(Blocked::Places),
@@ -338,7 +338,7 @@ impl LineSession {
         }
     }
 
-    /// Why the connection is not read now, with `unsent` bytes on their way to the socket.
+    /// The reason not to read from the connection now, with `unsent` bytes on their way to the socket.
     ///
     /// Never on a link: a peer's lines have no replies, and two peers that both stopped reading
     /// because of unsent output would wait for each other.

@@ -21,7 +21,7 @@ use crate::net::token::{id_of, key, token_of};
 use crate::node::LineSession;
 use crate::time::Now;
 
-/// How a neighbor is reached.
+/// The addresses of a neighbor, and the attempts to reach it.
 pub struct Neighbor {
     host: Host,
     port: u16,

@@ -10,7 +10,7 @@ use crate::net::metrics::LoopStats;
 use crate::node::Event;
 use crate::time::Instant;
 
-/// What the loop counts and measures about itself.
+/// Counters, measurements and log of the loop.
 pub(super) struct Telemetry {
     pub counters: Counters,
     /// The durations of turns, without the wait for events.
@@ -18,7 +18,7 @@ pub(super) struct Telemetry {
     /// The start of the current turn, after the wait.
     pub woken: Option<Instant>,
     pub log: Log,
-    /// When buffered lines have to be written.
+    /// The latest time to write the buffered lines.
     pub log_flush_at: Option<Instant>,
 }
 
@@ -33,7 +33,7 @@ impl Telemetry {
         }
     }
 
-    /// What the loop reports about itself. `clients` are the open connections.
+    /// The statistics for `/metrics` and the counters line. `clients` are the open connections.
     pub const fn stats(&self, clients: usize) -> LoopStats<'_> {
         LoopStats { counters: &self.counters, clients, turns: &self.turns, log: &self.log }
     }

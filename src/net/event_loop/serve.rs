@@ -15,7 +15,7 @@ use crate::net::token::{key, token_of};
 use crate::node::{self, Blocked, Input, Next};
 use crate::time::Now;
 
-/// What to do with a connection that has been served.
+/// The fate of a connection that has been served.
 pub(super) enum Disposition {
     Keep,
     /// Everything is sent and nothing more comes.

@@ -19,9 +19,9 @@ pub struct Socket {
     pub generation: u32,
     /// The connection that it is, or is an attempt to establish.
     pub connection: ConnId,
-    /// Whether TCP is connected.
+    /// True once TCP is connected.
     pub connected: bool,
-    /// Whether the TLS handshake, if there is one, is complete as well.
+    /// True once the TLS handshake, if there is one, is complete as well.
     pub ready: bool,
     /// Bytes to be sent.
     pub output: Vec<u8>,
@@ -29,7 +29,7 @@ pub struct Socket {
     pub readable: bool,
     /// A write may be taken.
     pub writable: bool,
-    /// Whether it is queued for the next turn.
+    /// True while it is queued for the next turn.
     pub queued: bool,
 }
 

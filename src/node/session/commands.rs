@@ -1,4 +1,4 @@
-//! What clients send: IAMAT, WHATSAT, and everything else.
+//! The commands of clients: IAMAT, WHATSAT, and everything else.
 
 use super::{Ending, LineSession, Role};
 use crate::herd::directory::Offer;

@@ -372,7 +372,7 @@ fn links_and_closed_connections_are_logged_with_the_reason() {
     let ended = clients.pop().unwrap();
     let label = ended.address();
     assert_bytes(&ended.exchange(b""), b"");
-    herd.wait_for_log("Left", &[&format!(" {label} closed: "), "closed by peer"]);
+    herd.wait_for_log("Left", &[&format!(" {label} closed: "), "by the peer"]);
 
     herd.kill("Right");
     herd.wait_for_log("Left", &["closed, the link with Right: "]);

@@ -9,7 +9,7 @@ use mio::event::Event;
 use super::batch::{Batch, Entry};
 use super::{EventLoop, become_link};
 use crate::http::Context;
-use crate::net::connection::{Admission, Connection, Security, Stage};
+use crate::net::connection::{Admission, Security, Stage};
 use crate::net::limits::{BATCH_BYTES, LOG_BUFFER, READ_CHUNK, TURN_BYTES};
 use crate::net::token::{key, token_of};
 use crate::node::{self, Blocked, Input, Next};
@@ -238,7 +238,7 @@ impl EventLoop {
                 if output.is_empty() { Ok(()) } else { connection.send(output, now.instant) };
             match sent.map(|()| self.settle(entry.token)) {
                 Ok(Disposition::Keep) => self.set_timer(entry.token),
-                Ok(Disposition::Close) => self.close(entry.token, now, "closed by peer"),
+                Ok(Disposition::Close) => self.close(entry.token, now, "by the peer"),
                 Ok(Disposition::Drain) => self.drain(entry.token, now),
                 Err(error) => {
                     self.telemetry.counters.connection_errors += 1;
@@ -257,32 +257,31 @@ impl EventLoop {
         let counters = &mut telemetry.counters;
         counters.sent_bytes += std::mem::take(&mut connection.sent);
         let unsent = connection.has_unsent();
-        let count_stall = |connection: &mut Connection, counter: &mut u64| {
-            *counter += u64::from(!std::mem::replace(&mut connection.stall_counted, true));
-        };
-        match connection.next {
+        let goes_on = match connection.next {
             Next::CloseWhenFlushed if !unsent => return Disposition::Close,
             Next::ShutdownWhenFlushed if !unsent => return Disposition::Drain,
-            Next::CloseWhenFlushed | Next::ShutdownWhenFlushed => {}
-            Next::NeedInput if connection.readiness.readable => run.push(connection, token),
-            Next::NeedInput => {}
-            Next::Yielded => run.push(connection, token),
             // The subscriber has half-closed; neither side sends anything more.
             Next::Blocked(Blocked::Events) if connection.readiness.read_closed => {
                 return Disposition::Close;
             }
-            Next::Blocked(Blocked::Events) => {}
-            Next::Blocked(Blocked::Output) if unsent => {
-                count_stall(connection, &mut counters.output_stalls);
-            }
-            Next::Blocked(Blocked::Output) => run.push(connection, token),
-            Next::Blocked(Blocked::Places) => {
-                count_stall(connection, &mut counters.whatsat_stalls);
-            }
-            Next::Blocked(Blocked::Crowded) => {
-                count_stall(connection, &mut counters.whatsat_stalls);
-                run.starve(connection, token);
-            }
+            Next::NeedInput => connection.readiness.readable,
+            Next::Yielded => true,
+            // The socket has taken everything at once.
+            Next::Blocked(Blocked::Output) => !unsent,
+            Next::Blocked(_) | Next::CloseWhenFlushed | Next::ShutdownWhenFlushed => false,
+        };
+        let stalls = match connection.next {
+            Next::Blocked(Blocked::Output) if unsent => Some(&mut counters.output_stalls),
+            Next::Blocked(Blocked::Places | Blocked::Crowded) => Some(&mut counters.whatsat_stalls),
+            _ => None,
+        };
+        if let Some(stalls) = stalls {
+            *stalls += u64::from(!std::mem::replace(&mut connection.stall_counted, true));
+        }
+        if goes_on {
+            run.push(connection, token);
+        } else if connection.next == Next::Blocked(Blocked::Crowded) {
+            run.starve(connection, token);
         }
         Disposition::Keep
     }

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Runs the simulator for long: whole herds under one virtual clock and a network that fails.
+# Runs many schedules of the simulator: whole herds under a virtual clock and a network with faults.
 #
 # Usage: scripts/sim.sh [SCHEDULES [FIRST]]
 #
-# SCHEDULES seeds (200000) from FIRST (0) on, on all processors, with optimisation and every check
-# on. A seed that fails is named with what went wrong, and this shows how it came to that:
-#   SIM_SEED=n cargo test --profile sim --test sim schedules -- --nocapture
+# Runs SCHEDULES seeds (200000), starting at seed FIRST (0), on all processors, optimized and with all
+# checks enabled. Failing seeds are printed with the reason; after ten of them the run ends. To replay
+# the schedule of seed N with a trace of its events:
+#   SIM_SEED=N cargo test --test sim schedules -- --nocapture
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh
@@ -16,8 +17,8 @@ case ${1-} in
 esac
 schedules=${1:-200000}
 first=${2:-0}
-[[ $schedules =~ ^[1-9][0-9]*$ ]] || { say "how many schedules? $schedules is no whole number above 0" && exit 2; }
-[[ $first =~ ^[0-9]+$ ]] || { say "from which seed? $first is no whole number" && exit 2; }
+[[ $schedules =~ ^[1-9][0-9]*$ ]] || { say "SCHEDULES must be an integer above 0, not $schedules" && exit 2; }
+[[ $first =~ ^[0-9]+$ ]] || { say "FIRST must be an integer, not $first" && exit 2; }
 
 unset SIM_SEED
 SIM_SCHEDULES=$schedules SIM_FIRST=$first \

@@ -3,10 +3,11 @@
 #
 # Usage: scripts/test.sh
 #
-# Formatting, lints, cargo test, the sessions with nc and telnet, the scripts that start and stop a
-# herd, the tests of the test servers, the page in a browser, and the types of the fuzz targets. What a
-# missing tool keeps from being tested is said at the end. Needs cargo and a C compiler; python3 with
-# openssl, nc, telnet, node with npm, and chromium for the rest.
+# Runs formatting, lints, cargo test, sessions with nc and telnet, the scripts that start and stop a
+# herd, the tests of the test servers and the page in a browser, and checks that the mutants apply and
+# the fuzz targets compile. Needs cargo and a C compiler, and for some of the tests python3, openssl,
+# nc, telnet, node with npm, and chromium. Tests that were skipped because a tool is missing are listed
+# at the end.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh
@@ -15,20 +16,20 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 case ${1-} in
 "") ;;
 -h | --help) print_usage && exit 0 ;;
-*) say "there is nothing to be said to it; single tests run with cargo test NAME" && exit 2 ;;
+*) say "takes no arguments; run a single test with: cargo test NAME" && exit 2 ;;
 esac
 
 skipped=()
 step() { printf '\n== %s (%s s so far)\n' "$*" "$SECONDS"; }
-have() { # have WHAT COMMAND…: whether all commands are there; else WHAT is skipped
+have() { # have WHAT COMMAND…: succeeds if all commands exist; otherwise WHAT is skipped
     local what=$1 command
     shift
     for command in "$@"; do
-        command -v "$command" >/dev/null || { skipped+=("$what: there is no $command") && return 1; }
+        command -v "$command" >/dev/null || { skipped+=("$what: $command is missing") && return 1; }
     done
 }
 
-page_is_built() { # whether the page is what its sources build, as far as that can be told here
+page_is_built() { # succeeds if the page is up to date with its sources; fails if that cannot be checked
     local status=0
     if ! node --input-type=module -e 'process.exit(import.meta.dirname ? 0 : 1)'; then
         skipped+=("the page in a browser: node is older than 20.11") && return 1
@@ -38,7 +39,7 @@ page_is_built() { # whether the page is what its sources build, as far as that c
     [ "$status" -eq 0 ] || exit "$status"
 }
 
-# Settings of the person who runs the tests are not the tests'.
+# The tests must not depend on the user's environment.
 unset GOOGLE_PLACES_API_KEY HERD_SECRET RUST_LOG
 
 step "cargo fmt"
@@ -51,12 +52,12 @@ cargo clippy --locked --all-targets -- -D warnings
 step "cargo test"
 cargo test --locked
 
-# What /metrics says is read by one of these, or by the test itself alone.
+# The test of /metrics uses one of these parsers if it finds it.
 if ! python3 -c 'import prometheus_client' 2>/dev/null && ! command -v promtool >/dev/null; then
-    skipped+=("metrics by another's parser: there is neither promtool nor prometheus_client")
+    skipped+=("metrics with an independent parser: promtool and prometheus_client are missing")
 fi
 
-# The chaos test says itself on which network it runs.
+# The chaos test itself reports on which network it runs.
 have "chaos in network namespaces" unshare ip nft tc || true
 
 if [ -f tests/nc_telnet.sh ] && have "sessions with nc and telnet" nc telnet; then
@@ -81,7 +82,10 @@ if have "the page in a browser" node npm chromium; then
     fi
 fi
 
-step "types of the fuzz targets"
+step "mutants: every patch applies"
+scripts/mutants.sh --check
+
+step "fuzz targets compile"
 cargo clippy --locked --manifest-path fuzz/Cargo.toml --no-default-features \
     --target-dir "${CARGO_TARGET_DIR:-target}" -- -D warnings
 

@@ -161,6 +161,19 @@ mod tests {
     }
 
     #[test]
+    fn no_reply_overtakes_however_long_the_queue_is() {
+        let (mut replies, mut out) = (Replies::default(), Vec::new());
+        replies.wait(Ticket(1), b"AT;".to_vec());
+        for _ in 0..100 {
+            replies.sink(&mut out).extend_from_slice(&[b'x'; 1000]);
+        }
+        assert_eq!((out.len(), replies.held()), (0, 100_003));
+        replies.complete(Ticket(1), b"places");
+        replies.release(&mut out);
+        assert!(out.starts_with(b"AT;places\n\nxx"));
+    }
+
+    #[test]
     fn a_reply_can_be_taken_back() {
         let (mut replies, mut out) = (Replies::default(), b"first;".to_vec());
         let mut sink = replies.sink(&mut out);

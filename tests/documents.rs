@@ -21,11 +21,11 @@ fn every_dependency_is_documented_and_counted() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     let (_, section) = manifest.split_once("\n[dependencies]\n").unwrap();
     let (section, _) = section.split_once("\n[").unwrap();
-    let names: Vec<&str> = section.lines().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
+    let names: Vec<&str> =
+        section.lines().filter_map(|line| Some(line.split_once(" = ")?.0)).collect();
     let document = fs::read_to_string(root().join("docs/dependencies.md")).unwrap();
-    let words: BTreeSet<&str> = document
-        .split(|c: char| !(c.is_alphanumeric() || "-_".contains(c)))
-        .collect();
+    let words: BTreeSet<&str> =
+        document.split(|c: char| !(c.is_alphanumeric() || "-_".contains(c))).collect();
     let missing: Vec<&&str> = names.iter().filter(|name| !words.contains(*name)).collect();
     assert!(missing.is_empty(), "docs/dependencies.md does not mention {missing:?}");
     let count = format!("{} that `Cargo.toml` names", names.len());
@@ -96,7 +96,8 @@ fn broken_links(path: &Path) -> Vec<String> {
             continue;
         }
         let (file, heading) = target.split_once('#').unwrap_or((target, ""));
-        let linked = if file.is_empty() { path.to_owned() } else { path.parent().unwrap().join(file) };
+        let linked =
+            if file.is_empty() { path.to_owned() } else { path.parent().unwrap().join(file) };
         if !linked.exists() {
             broken.push(format!("{}: {target} does not exist", path.display()));
         } else if !heading.is_empty() && linked.extension().is_some_and(|it| it == "md") {
@@ -120,7 +121,10 @@ fn links(text: &str) -> Vec<&str> {
 
 fn headings(text: &str) -> BTreeSet<String> {
     let lines = text.split("```").step_by(2).flat_map(str::lines);
-    lines.filter(|line| line.starts_with('#')).map(|line| anchor(line.trim_start_matches('#').trim())).collect()
+    lines
+        .filter(|line| line.starts_with('#'))
+        .map(|line| anchor(line.trim_start_matches('#').trim()))
+        .collect()
 }
 
 /// The anchor of a heading, as GitHub forms it.

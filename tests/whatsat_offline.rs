@@ -234,11 +234,11 @@ fn whatsat_with_the_wrong_number_of_fields_or_an_unknown_client_is_rejected() {
         "WHATSAT kiwi 10 5 5",
         "WHATSAT kiwi kiwi 10 5",
         "WHATSATkiwi 10 5",
-        "WHATSAT nobody 10 5",
+        "WHATSAT unknown 10 5",
         "WHATSAT Kiwi 10 5",
         "WHATSAT kiw 10 5",
         "WHATSAT kiwi\0 10 5",
-        "WHATSAT nobody 0 0",
+        "WHATSAT unknown 0 0",
     ] {
         assert_bytes(&client.ask(command.as_bytes()), &refused(command.as_bytes()));
     }

@@ -165,7 +165,7 @@ fn a_handshake_under_any_other_name_is_treated_as_a_client() {
     for secret in [None, Some(SECRET)] {
         let (herd, _listener) = with_fake_neighbor(secret, "");
         for (count, (from, to, why)) in [
-            ("Nobody", "A", "is not in this herd"),
+            ("Unknown", "A", "is not in this herd"),
             ("Far", "A", "is not a neighbor of this node"),
             ("A", "A", "is not a neighbor of this node"),
             ("False", "Far", "dialed a different node"),

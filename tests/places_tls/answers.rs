@@ -28,7 +28,7 @@ fn ask(client: &mut Client, at: &[u8], radius_km: f64, max: usize) -> Vec<String
     let reply = client.whatsat("kiwi", &radius_km.to_string(), &max.to_string());
     assert_bytes(&reply.at, at);
     // Exactly two LFs: the next reply follows immediately.
-    assert_bytes(&client.ask(b"WHATSAT nobody 1 1"), &refused(b"WHATSAT nobody 1 1"));
+    assert_bytes(&client.ask(b"WHATSAT unknown 1 1"), &refused(b"WHATSAT unknown 1 1"));
     let expected = if reply.results().is_empty() { "ZERO_RESULTS" } else { "OK" };
     assert_eq!(reply.status(), expected, "{}", reply.document);
     assert!(reply.document.get("error_message").is_none(), "{}", reply.document);

@@ -479,7 +479,7 @@ class Behavior(Case):
             "mode=slow",
             "latency_ms=-1",
             "latency_ms=60001",
-            "colour=red",
+            "color=red",
             "framing=morse",
         ):
             with self.subTest(query), self.assertRaises(urllib.error.HTTPError) as refused:

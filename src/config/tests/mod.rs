@@ -204,8 +204,8 @@ fn malformed_files_are_rejected() {
             "3: field `ports`: is already set on line 1; remove one of the two",
         ),
         (
-            "ports: {A: 1}\n\nneighbours: {}\n",
-            "3: field `neighbours`: is unknown; did you mean `neighbors`?",
+            "ports: {A: 1}\n\nneighbers: {}\n",
+            "3: field `neighbers`: is unknown; did you mean `neighbors`?",
         ),
         (
             "ports: {A: 1}\nweb: {}\n",

@@ -172,10 +172,10 @@ impl Client {
     /// Cancels a question. A request in flight continues, for the cache and for other tickets.
     pub fn cancel(&mut self, ticket: Ticket) {
         if let Some((id, _)) = self.flights.leave(ticket) {
-            self.stats.cancelled += 1;
+            self.stats.canceled += 1;
             self.abandon(id);
         } else if let Some(at) = self.ready.iter().position(|(ready, ..)| *ready == ticket) {
-            self.stats.cancelled += 1;
+            self.stats.canceled += 1;
             self.ready.remove(at);
         }
     }

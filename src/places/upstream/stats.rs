@@ -12,7 +12,7 @@ counters! {
                 "Questions answered with `OVER_QUERY_LIMIT`.",
             request_denied (status = "request_denied"): "Questions answered with `REQUEST_DENIED`.",
             unknown_error (status = "unknown_error"): "Questions answered with `UNKNOWN_ERROR`.",
-            cancelled (status = "cancelled"): "Questions canceled while they waited.",
+            canceled (status = "cancelled"): "Questions canceled while they waited.",
         }
         places_refused_total:
             "Questions refused because a budget or queue of this node was used up." {

@@ -235,7 +235,7 @@ impl Model {
         assert_eq!(stats.requests as usize, self.shell.requests.len());
         let done =
             stats.answered + stats.over_query_limit + stats.request_denied + stats.unknown_error;
-        assert_eq!(stats.questions, done + stats.cancelled + self.waiting.len() as u64);
+        assert_eq!(stats.questions, done + stats.canceled + self.waiting.len() as u64);
     }
 }
 

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Makes the same mistakes in each of the servers and tells when they come to light: in the check
-that the language itself brings (cargo check, py_compile, node --check), or when herd-bench drives
-the server, or not at all.
+"""Makes the same mistake in servers written in three languages and reports when it is detected: by the
+check of the language itself (cargo check, py_compile, node --check), by herd-bench under load, or not.
+
+These mistakes are not mutants of tests/mutants: those are patches of the node that a Rust test must
+catch, whereas these compare what the languages detect, in servers that are not part of the node.
 
 Usage: docs/report/mistakes.py        after scripts/bench.sh --report or cargo build --release
 """
@@ -19,7 +21,7 @@ ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT / "scripts/benchmarks"))
 from servers import RELEASE, comparable, drive  # noqa: E402
 
-# Each mistake: what is replaced by what, in the server of each language.
+# For each mistake, the text to replace and its replacement, in the server of each language.
 MISTAKES = {
     "misspelled name on a rarely taken path": {
         "thread_server.rs": ("push_unknown(out, trim(line))", "push_unknown(out, trim(lime))"),
@@ -59,18 +61,18 @@ proxy-herd = {{ path = "{root}" }}
 
 
 def changed(folder, file, old, new):
-    """A copy of the servers with one mistake in it."""
+    """Copies the servers to `folder` with one mistake. Returns the file with the mistake."""
     shutil.copytree(HERE, folder, dirs_exist_ok=True)
     text = (folder / file).read_text()
     file = folder / file
     if old not in text:
-        raise SystemExit(f"{file.name} does not hold {old!r} any more; correct this script")
+        raise SystemExit(f"{file.name} no longer contains {old!r}; update this script")
     file.write_text(text.replace(old, new, 1))
     return file
 
 
-def complaint(file):
-    """What the language's own check says; nothing if it lets the server pass."""
+def check_errors(file):
+    """Returns the errors that the check of the language reports, or an empty string."""
     if file.suffix == ".rs":
         package = file.parent / "package"
         (package / "src").mkdir(parents=True)
@@ -87,7 +89,7 @@ def complaint(file):
 
 
 def serves(file):
-    """Whether herd-bench has nothing to complain of."""
+    """Returns whether herd-bench finds no error in the replies."""
     command = {
         "node_server.js": ["node", file],
         "protocol.py": [sys.executable, file.parent / "asyncio_server.py"],
@@ -102,20 +104,20 @@ def serves(file):
 
 
 def main():
-    # A mistake tells nothing unless the server is right without it.
+    # The servers must be correct without mistakes.
     for file in ("thread_server.rs", "node_server.js", "protocol.py", "thread_server.py"):
         with tempfile.TemporaryDirectory() as folder:
             path = changed(Path(folder), file, "", "")
-            if complaint(path) or not (file.endswith(".rs") or serves(path)):
-                raise SystemExit(f"{file} does not pass as it is")
+            if check_errors(path) or not (file.endswith(".rs") or serves(path)):
+                raise SystemExit(f"{file} fails without any mistake")
     print("| mistake | Rust | Python | Node.js |\n| --- | --- | --- | --- |")
     for mistake, by_file in MISTAKES.items():
         found = {}
         for file, (old, new) in by_file.items():
             with tempfile.TemporaryDirectory() as folder:
                 path = changed(Path(folder), file, old, new)
-                if said := complaint(path):
-                    when = f"by the check ({said})"
+                if errors := check_errors(path):
+                    when = f"by the check ({errors})"
                 elif file.endswith(".rs"):
                     when = "not by the check"
                 else:

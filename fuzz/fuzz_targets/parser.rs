@@ -1,11 +1,11 @@
-//! Line framing and commands. The input is what a client sends.
+//! Line framing, commands and records. The input is what a client or a peer sends.
 //!
-//! - However the input is cut into reads, the same lines come out, and they are its lines.
-//! - What is held for a partial line never exceeds the limit, nor does a line.
-//! - A line is the command that the contract says it is, with the same values, or none.
-//! - A record that is printed parses, and is the same then.
+//! - The lines do not depend on how the input is split into reads.
+//! - Neither a line nor what is kept of a partial line exceeds the limit.
+//! - Commands, their values and records agree with a second parser, written independently.
+//! - A record that is printed parses to the same record.
 //!
-//! It allocates nothing, so that it runs some hundred thousand times a second.
+//! The target does not allocate, so that it runs more than a hundred thousand times per second.
 
 #![no_main]
 
@@ -20,7 +20,7 @@ use proxy_herd::protocol::time::{Nanos, SECOND};
 use proxy_herd::protocol::trim;
 use proxy_herd_fuzz::cuts;
 
-/// Short, so that inputs of a few hundred bytes reach it.
+/// Short, so that inputs of a few hundred bytes exceed it.
 const MAX_LINE: usize = 96;
 
 fuzz_target!(|input: &[u8]| {
@@ -33,14 +33,14 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-/// The lines of `input` by the standard library: LF ends a line, the end of the stream the last.
+/// The lines of `input`. LF ends a line, and the end of the stream ends the last one.
 fn lines(input: &[u8]) -> impl Iterator<Item = &[u8]> {
     input
         .split_inclusive(|&byte| byte == b'\n')
         .map(|line| line.strip_suffix(b"\n").unwrap_or(line))
 }
 
-/// Reads `input` as a connection does: what is not consumed is offered again with the next read.
+/// Frames `input` like a connection, which passes unconsumed bytes again with the next read.
 fn frame(input: &[u8], reads: impl Iterator<Item = usize>) {
     let mut framing = Framing::new(MAX_LINE);
     let mut expected = lines(input);
@@ -57,21 +57,21 @@ fn frame(input: &[u8], reads: impl Iterator<Item = usize>) {
                     assert!(taken == line.len() + 1 || ends_here);
                 }
                 Framed::Overlong(line) => {
-                    assert!(expected.next().is_some_and(|whole| whole.starts_with(line)));
-                    // It is told at once, not after more has been held.
+                    assert!(expected.next().is_some_and(|all| all.starts_with(line)));
+                    // It is reported as soon as the limit is exceeded.
                     assert!(line.len() > MAX_LINE && before.saturating_sub(consumed) <= MAX_LINE);
                     return;
                 }
                 Framed::Partial => break,
             }
         }
-        assert!(read - consumed <= MAX_LINE, "{} bytes are held", read - consumed);
+        assert!(read - consumed <= MAX_LINE, "{} bytes are kept", read - consumed);
     }
     assert_eq!(consumed, input.len(), "bytes are left at the end of the stream");
     assert_eq!(expected.next(), None);
 }
 
-/// A command is what the contract says.
+/// Compares a command with the second parser.
 fn command(line: &[u8]) {
     let parsed = Command::parse(line);
     match (expected_command(line), parsed) {
@@ -82,23 +82,23 @@ fn command(line: &[u8]) {
                 round_trip(b"Clark", &iamat, received);
             }
         }
-        (Some(Expected::Whatsat(client, metres, bound)), Command::Whatsat(whatsat)) => {
+        (Some(Expected::Whatsat(client, meters, bound)), Command::Whatsat(whatsat)) => {
             let Whatsat { radius_m, max_results, .. } = whatsat;
             assert_eq!((whatsat.client, u64::from(max_results)), (client, bound));
-            assert!((0.0..=50_000.0).contains(&radius_m) && (radius_m - metres).abs() < 1e-6);
+            assert!((0.0..=50_000.0).contains(&radius_m) && (radius_m - meters).abs() < 1e-6);
         }
         (None, Command::Unknown) => {}
         (_, parsed) => panic!("{parsed:?}"),
     }
-    // Costs nothing when there is none.
+    // Most lines have none; comparing them again would take time.
     let trimmed = trim(line);
     if trimmed.len() < line.len() {
         let kind = |line| std::mem::discriminant(&Command::parse(line));
-        assert_eq!(kind(trimmed), kind(line), "white space at either end counts");
+        assert_eq!(kind(trimmed), kind(line), "white space at either end matters");
     }
 }
 
-/// Prints a record, and parses what was printed.
+/// Prints a record and parses it again.
 fn round_trip(server: &[u8], iamat: &Iamat<'_>, received: Nanos) {
     thread_local! {
         static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -107,7 +107,7 @@ fn round_trip(server: &[u8], iamat: &Iamat<'_>, received: Nanos) {
         line.clear();
         line.extend_from_slice(b"before");
         let record = Record::emit(line, server, iamat, received);
-        assert_eq!(Record::parse(record.line), Some(record), "what is printed parses");
+        assert_eq!(Record::parse(record.line), Some(record), "a printed record parses");
         let line = record.line;
         assert_eq!(Some(record), Record::known(line, record.client_at, record.client.len()));
         assert_eq!((record.server, record.client), (server, iamat.client));
@@ -116,24 +116,24 @@ fn round_trip(server: &[u8], iamat: &Iamat<'_>, received: Nanos) {
     });
 }
 
-/// A line as a peer sends it: if it is a record, printing it again loses nothing of it.
+/// Compares a record of a peer with the second parser, and prints it again.
 fn record(line: &[u8]) {
     let expected = expected_record(line);
     let Some(record) = Record::parse(line) else { return assert!(expected.is_none()) };
-    let (server, received, iamat) = expected.expect("no record by the contract");
+    let (server, received, iamat) = expected.expect("the second parser rejects the record");
     assert_eq!((record.line, record.server, record.client), (line, server, iamat.client));
     assert_eq!((record.time, record.received), (iamat.time_nanos, received));
-    let mut said = record.report().split(|&byte| byte == b' ');
-    assert_eq!([said.next(), said.next()], [Some(&b""[..]), Some(iamat.location)]);
-    assert_eq!([said.next(), said.next()], [Some(iamat.time), None]);
+    let mut fields = record.report().split(|&byte| byte == b' ');
+    assert_eq!([fields.next(), fields.next()], [Some(&b""[..]), Some(iamat.location)]);
+    assert_eq!([fields.next(), fields.next()], [Some(iamat.time), None]);
     round_trip(server, &iamat, received);
 }
 
-// The contract once more, the long way round.
+// The second parser
 
 enum Expected<'a> {
     Iamat(&'a [u8], &'a [u8], &'a [u8]),
-    /// Client, metres, bound.
+    /// Client, radius in meters, maximum number of results.
     Whatsat(&'a [u8], f64, u64),
 }
 
@@ -151,17 +151,17 @@ fn expected_command(line: &[u8]) -> Option<Expected<'_>> {
         b"WHATSAT" => {
             let radius = third.strip_prefix(b"+").unwrap_or(third);
             let bound = fourth.strip_prefix(b"+").unwrap_or(fourth);
-            let is_whole = bound.iter().all(u8::is_ascii_digit);
-            (is_whole && is_at_most(radius, b"50") && is_at_most(bound, b"20")).then(|| {
-                let kilometres: f64 = str::from_utf8(radius).unwrap().parse().unwrap();
-                Expected::Whatsat(client, kilometres * 1000.0, value(bound))
+            let is_integer = bound.iter().all(u8::is_ascii_digit);
+            (is_integer && is_at_most(radius, b"50") && is_at_most(bound, b"20")).then(|| {
+                let kilometers: f64 = str::from_utf8(radius).unwrap().parse().unwrap();
+                Expected::Whatsat(client, kilometers * 1000.0, value(bound))
             })
         }
         _ => None,
     }
 }
 
-/// Server, received, and the IAMAT of a record.
+/// Server, time of receipt, and the IAMAT of a record.
 fn expected_record(line: &[u8]) -> Option<(&[u8], Nanos, Iamat<'_>)> {
     let mut fields = line.split(|&byte| byte == b' ');
     let mut field = || {
@@ -201,35 +201,35 @@ fn unsigned(field: &[u8]) -> &[u8] {
 }
 
 fn is_decimal(field: &[u8]) -> bool {
-    let (whole, fraction) = parts(field);
-    let mut digits = whole.iter().chain(fraction);
-    digits.all(u8::is_ascii_digit) && whole.len() + fraction.len() > 0
+    let (integer, fraction) = parts(field);
+    let mut digits = integer.iter().chain(fraction);
+    digits.all(u8::is_ascii_digit) && integer.len() + fraction.len() > 0
 }
 
-/// Whether it is a decimal of at most `bound`.
+/// Whether the field is a decimal of at most `bound`.
 fn is_at_most(field: &[u8], bound: &[u8]) -> bool {
-    let (whole, fraction) = parts(field);
-    let order = compare(whole, bound);
+    let (integer, fraction) = parts(field);
+    let order = compare(integer, bound);
     is_decimal(field) && (order.is_lt() || order.is_eq() && fraction.iter().all(|&it| it == b'0'))
 }
 
-/// Compares whole numbers as a child does, by their digits.
+/// Compares integers by their digits.
 fn compare(number: &[u8], bound: &[u8]) -> Ordering {
     let zeros = number.iter().take_while(|&&digit| digit == b'0').count();
     let number = &number[zeros..];
     number.len().cmp(&bound.len()).then_with(|| number.cmp(bound))
 }
 
-/// What is before and behind the point.
+/// The digits before and after the decimal point.
 fn parts(field: &[u8]) -> (&[u8], &[u8]) {
     let point = field.iter().position(|&byte| byte == b'.');
     point.map_or((field, &[]), |at| (&field[..at], &field[at + 1..]))
 }
 
-/// A signed decimal that is known to be one, in billionths.
+/// The value of a valid signed decimal, in billionths.
 fn nanos(field: &[u8]) -> Nanos {
-    let (whole, fraction) = parts(unsigned(field));
-    let mut nanos = Nanos::from(value(whole));
+    let (integer, fraction) = parts(unsigned(field));
+    let mut nanos = Nanos::from(value(integer));
     for at in 0..9 {
         nanos = nanos * 10 + fraction.get(at).map_or(0, |digit| Nanos::from(digit - b'0'));
     }

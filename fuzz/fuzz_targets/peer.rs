@@ -1,15 +1,15 @@
-//! A connection between two nodes, from its first byte: the handshake, and what travels behind it.
+//! A connection between two nodes, from its first byte: the handshake and the messages after it.
 //!
-//! The first byte of the input says who dials, who has which secret, and over what the connection
-//! runs. The rest are lines of the other end. Where one begins with `!`, the other end says what
-//! an honest neighbour says here; pairs of bytes behind the `!` say where to change it, and how.
+//! The first byte of the input selects which end dials, which end has which secret, and whether the
+//! connection is local. The rest are lines of the other end. A line that begins with `!` stands for
+//! what an honest neighbor sends at this point; pairs of bytes after the `!` select bytes of it to
+//! change.
 //!
-//! - However the lines are cut into reads, the outcome is the same.
-//! - Who does not prove the secret, over the very hellos that were sent, is never linked; nor is
-//!   who has other settings, or none of the rights.
-//! - Whatever a peer says, the directory and the queues are as they should be, and what the node
-//!   says back are messages.
-//! - Who is no peer is told what a client is told.
+//! - The outcome does not depend on how the lines are split into reads.
+//! - No link is established without proof of the secret over exactly the first lines that were sent,
+//!   with different settings, or from a remote address without a secret.
+//! - Directory and queues are consistent after any input, and the node sends valid messages only.
+//! - A connection that is not a peer's gets the replies of a client.
 
 #![no_main]
 
@@ -34,20 +34,20 @@ const MAX_LINE: usize = 128;
 const NOW: Now =
     Now { instant: Instant::at(Duration::from_secs(1)), wall: Wall(1_621_464_828_223_371_889) };
 
-/// Bytes that one call of `fill` is allowed, and what it may exceed them by.
+/// The limit on the output of one turn, and what a message may exceed it by.
 const FILL: usize = 4096;
 const LONGEST_MESSAGE: usize = 4500;
 
 const RULES: Rules = Rules { max_clock_offset: 5 * SECOND, max_clients: 4, client_ttl: 0 };
 
-/// How the two ends are set up.
+/// The configuration of both ends.
 #[derive(Clone, Copy)]
 struct Setting {
-    /// The link that the node dials; `None`: the other end dials.
+    /// The link that the node dials, or `None` if the other end dials.
     dials: Option<LinkId>,
     /// Whether the node has a secret.
     secret: bool,
-    /// The other end's secret and settings are other ones.
+    /// The other end has a different secret or different settings.
     stranger: bool,
     loopback: bool,
 }
@@ -59,7 +59,7 @@ impl Setting {
         Self { dials: bit(0).then_some(link), secret: bit(1), stranger: bit(2), loopback: !bit(3) }
     }
 
-    /// The neighbour that an honest other end is.
+    /// The link to the node that an honest other end is.
     fn peer(self) -> LinkId {
         self.dials.unwrap_or(0)
     }
@@ -69,15 +69,15 @@ impl Setting {
     }
 }
 
-/// What became of it.
+/// The observable outcome of a connection.
 #[derive(Debug, PartialEq)]
 struct Outcome {
-    said: Vec<u8>,
+    sent: Vec<u8>,
     message_log: Vec<u8>,
     link: Option<LinkId>,
     next: Next,
-    /// What the link owed in the end.
-    owed: Vec<u8>,
+    /// The output of the link at the end.
+    output: Vec<u8>,
 }
 
 fuzz_target!(|input: &[u8]| {
@@ -86,21 +86,21 @@ fuzz_target!(|input: &[u8]| {
     let mut node = End::new(setting);
     let mut other = Other::new(setting);
     let (mut stream, mut left) = (Vec::new(), script);
-    // One line a read, so that the other end can answer what the node said.
+    // One line per read, so that the other end can answer what the node sent.
     while !left.is_empty() {
         let end = left.iter().position(|&byte| byte == b'\n').map_or(left.len(), |at| at + 1);
-        let (line, behind) = left.split_at(end);
-        left = behind;
-        other.hear(&node.said);
+        let (line, rest) = left.split_at(end);
+        left = rest;
+        other.read(&node.sent);
         let from = stream.len();
-        other.speak(line, &mut stream);
+        other.send(line, &mut stream);
         node.read(&stream[from..], left.is_empty());
     }
     let outcome = node.finish(stream.is_empty());
     if outcome.link.is_some() {
-        other.may_link(&stream);
+        other.check_link(&stream);
     } else if !stream.starts_with(b"HERD ") && setting.dials.is_none() {
-        replies(&outcome.said);
+        replies(&outcome.sent);
     }
     let again = |reads: &mut dyn Iterator<Item = usize>| {
         let (mut node, mut at) = (End::new(setting), 0);
@@ -110,14 +110,16 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(node.finish(stream.is_empty()), outcome);
     };
     again(&mut cuts(&stream));
-    // A link that breaks within a line must not have half of it believed. A first line, which a
-    // hello is, needs no LF.
-    let whole = stream.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-    if outcome.link.is_some() && (1..stream.len()).contains(&whole) {
+    // A line that is cut short when a link breaks must be ignored. The first line needs no LF.
+    let complete = stream.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+    if outcome.link.is_some() && (1..stream.len()).contains(&complete) {
         let mut node = End::new(setting);
-        node.read(&stream[..whole], true);
+        node.read(&stream[..complete], true);
         let without = node.finish(false);
-        assert_eq!((&without.message_log, &without.owed), (&outcome.message_log, &outcome.owed));
+        assert_eq!(
+            (&without.message_log, &without.output),
+            (&outcome.message_log, &outcome.output)
+        );
     }
     if stream.len() < 100 {
         again(&mut (1..=stream.len()));
@@ -129,7 +131,7 @@ struct End {
     node: Node,
     session: LineSession,
     held: Vec<u8>,
-    said: Vec<u8>,
+    sent: Vec<u8>,
     next: Next,
 }
 
@@ -139,14 +141,14 @@ impl End {
         let limits = Limits { max_line: MAX_LINE, ..Limits::default() };
         let mut node = node::node(node::identity(ME, secret, RULES), &[], node::offline(), limits);
         let label: Box<[u8]> = (*b"127.0.0.1:9").into();
-        let (mut said, transport) = (Vec::new(), setting.transport());
+        let (mut sent, transport) = (Vec::new(), setting.transport());
         let session = match setting.dials {
             Some(link) => {
-                LineSession::dialed(&mut node, 7, label, link, transport, NOW.instant, &mut said)
+                LineSession::dialed(&mut node, 7, label, link, transport, NOW.instant, &mut sent)
             }
             None => LineSession::accepted(7, PeerInfo { label, transport, ..PeerInfo::default() }),
         };
-        Self { node, session, held: Vec::new(), said, next: Next::NeedInput }
+        Self { node, session, held: Vec::new(), sent, next: Next::NeedInput }
     }
 
     fn read(&mut self, bytes: &[u8], end: bool) {
@@ -157,17 +159,17 @@ impl End {
             let Handled { consumed, next } =
                 self.session.handle_input(&mut self.node, input, &NOW, &mut out);
             self.held.drain(..consumed);
-            self.said.extend_from_slice(&out);
+            self.sent.extend_from_slice(&out);
             self.next = next;
             match next {
-                // Its output has been taken, or it has had its share of a turn: it goes on.
+                // Its output has been sent, or its share of a turn is used up: continue.
                 Next::Yielded | Next::Blocked(_) => {
-                    assert!(consumed > 0 || !out.is_empty(), "it waits for nothing")
+                    assert!(consumed > 0 || !out.is_empty(), "it makes no progress")
                 }
                 Next::NeedInput => {
                     let most =
                         if self.session.link().is_some() { MAX_RECORD } else { MAX_HANDSHAKE_LINE };
-                    assert!(!end && self.held.len() <= most, "{} bytes are held", self.held.len());
+                    assert!(!end && self.held.len() <= most, "{} bytes are kept", self.held.len());
                     return;
                 }
                 Next::CloseWhenFlushed | Next::ShutdownWhenFlushed => {
@@ -182,22 +184,22 @@ impl End {
             self.read(b"", true);
         }
         let message_log = self.node.message_log.lines().to_vec();
-        let (link, mut owed) = (self.session.link(), Vec::new());
+        let (link, mut output) = (self.session.link(), Vec::new());
         if let Some(link) = link {
-            self.drain(link, &mut owed);
-            // Suspects are asked for now.
+            self.drain(link, &mut output);
+            // Missing records are requested now.
             self.node.herd.handle_timeout(NOW.instant.uptime() + GRACE, NOW.wall.nanos());
-            self.drain(link, &mut owed);
+            self.drain(link, &mut output);
         }
         node::check(&mut self.node);
         self.session.handle_closed(&mut self.node, NOW.instant);
         node::check(&mut self.node);
-        Outcome { said: self.said, message_log, link, next: self.next, owed }
+        Outcome { sent: self.sent, message_log, link, next: self.next, output }
     }
 
-    /// Sends all that the link owes.
-    fn drain(&mut self, link: LinkId, owed: &mut Vec<u8>) {
-        // A turn looks at a few hundred of 65,536 leaves when all are wanted.
+    /// Sends all output of the link.
+    fn drain(&mut self, link: LinkId, output: &mut Vec<u8>) {
+        // One turn reads a few hundred of the 65,536 leaves.
         for _ in 0..1000 {
             if !self.node.herd.has_output(link) {
                 break;
@@ -207,24 +209,26 @@ impl End {
             herd.fill(link, NOW.wall.nanos(), &mut out, FILL, message_log);
             assert!(out.len() <= FILL + LONGEST_MESSAGE);
             for line in out.split_inclusive(|&byte| byte == b'\n') {
-                let line = line.strip_suffix(b"\n").expect("whole lines");
+                let line = line.strip_suffix(b"\n").expect("complete lines");
                 assert!(Message::parse(line).is_some(), "{}", line.escape_ascii());
             }
-            owed.append(&mut out);
+            output.append(&mut out);
         }
-        assert!(!self.node.herd.has_output(link), "it never ends");
+        assert!(!self.node.herd.has_output(link), "the output does not end");
     }
 }
 
-/// An honest neighbour, whose words may be changed on their way.
+/// An honest neighbor, whose lines may be changed in transit.
 struct Other {
     setting: Setting,
     identity: proxy_herd::herd::handshake::Identity,
     handshake: Option<Handshake>,
-    heard: usize,
-    /// What it says, line by line with LF.
-    says: Vec<u8>,
-    spoken: usize,
+    /// Bytes of the node's output that it has read.
+    read: usize,
+    /// The lines that it sends, each with LF.
+    lines: Vec<u8>,
+    /// Bytes of `lines` that it has sent.
+    sent: usize,
 }
 
 impl Other {
@@ -239,40 +243,40 @@ impl Other {
             rules.max_clients += 1;
         }
         let identity = node::identity(NEIGHBOURS[setting.peer()], secret, rules);
-        let mut says = Vec::new();
+        let mut lines = Vec::new();
         let handshake = setting
             .dials
             .is_none()
-            .then(|| Handshake::dial(&identity, ME, &[9; 16], setting.transport(), &mut says));
-        Self { setting, identity, handshake, heard: 0, says, spoken: 0 }
+            .then(|| Handshake::dial(&identity, ME, &[9; 16], setting.transport(), &mut lines));
+        Self { setting, identity, handshake, read: 0, lines, sent: 0 }
     }
 
-    /// Hears what the node has said so far.
-    fn hear(&mut self, said: &[u8]) {
-        while let Some(length) = said[self.heard..].iter().position(|&byte| byte == b'\n') {
-            let line = &said[self.heard..][..length];
-            self.heard += length + 1;
+    /// Reads what the node has sent so far.
+    fn read(&mut self, sent: &[u8]) {
+        while let Some(length) = sent[self.read..].iter().position(|&byte| byte == b'\n') {
+            let line = &sent[self.read..][..length];
+            self.read += length + 1;
             if let Some(handshake) = &mut self.handshake {
-                handshake.receive(&self.identity, line, &mut self.says);
+                handshake.receive(&self.identity, line, &mut self.lines);
                 continue;
             }
             let transport = self.setting.transport();
             let accepted =
-                Handshake::accept(&self.identity, line, &[9; 16], transport, &mut self.says);
-            let Accepted::Peer(handshake, _) = accepted else { panic!("the node is a neighbour") };
+                Handshake::accept(&self.identity, line, &[9; 16], transport, &mut self.lines);
+            let Accepted::Peer(handshake, _) = accepted else { panic!("the node is a neighbor") };
             self.handshake = Some(*handshake);
         }
     }
 
     /// Appends what `line` of the script stands for.
-    fn speak(&mut self, line: &[u8], stream: &mut Vec<u8>) {
-        let honest = &self.says[self.spoken..];
+    fn send(&mut self, line: &[u8], stream: &mut Vec<u8>) {
+        let honest = &self.lines[self.sent..];
         let length = honest.iter().position(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         match line.strip_prefix(b"!") {
             Some(changes) if length > 0 => {
                 let from = stream.len();
                 stream.extend_from_slice(&honest[..length]);
-                self.spoken += length;
+                self.sent += length;
                 for change in changes.trim_ascii_end().chunks_exact(2) {
                     stream[from + usize::from(change[0]) % length] ^= change[1];
                 }
@@ -281,27 +285,27 @@ impl Other {
         }
     }
 
-    /// A link stands: it must have been this neighbour, in its own words.
-    fn may_link(&self, stream: &[u8]) {
+    /// Checks that an established link is with this neighbor, and that its lines arrived unchanged.
+    fn check_link(&self, stream: &[u8]) {
         let Setting { secret, stranger, loopback, .. } = self.setting;
-        assert!(secret || loopback, "from afar without a secret");
-        let mut spoken = stream.split(|&byte| byte == b'\n');
-        let mut honest = self.says.split(|&byte| byte == b'\n');
-        let mut both = || (spoken.next().unwrap_or_default(), honest.next().unwrap_or_default());
+        assert!(secret || loopback, "a remote link without a secret");
+        let mut received = stream.split(|&byte| byte == b'\n');
+        let mut honest = self.lines.split(|&byte| byte == b'\n');
+        let mut both = || (received.next().unwrap_or_default(), honest.next().unwrap_or_default());
         let (hello, proof) = (both(), both());
         if secret {
-            assert!(!stranger, "with another secret");
-            assert_eq!(hello.0, hello.1, "over another hello");
-            // Hexadecimal digits have two forms, and white space has six.
+            assert!(!stranger, "a link with a different secret");
+            assert_eq!(hello.0, hello.1, "a link after a changed first line");
+            // Hexadecimal digits may be of either case, and white space is any of six bytes.
             let fields = |line| fields(line).map(<[u8]>::to_ascii_uppercase).collect::<Vec<_>>();
-            assert_eq!(fields(proof.0), fields(proof.1), "without proof");
+            assert_eq!(fields(proof.0), fields(proof.1), "a link without proof");
         } else {
             let hello = [hello.0, hello.1].map(|line| fields(line).collect::<Vec<_>>());
             let number = |field: &[u8]| u64::from_str_radix(str::from_utf8(field).unwrap(), 16);
             let ours = node::identity(NEIGHBOURS[self.setting.peer()], None, RULES).rules;
             let [word, version, from, to, _boot, _nonce, offset, clients, ttl, open] = hello[0][..]
             else {
-                panic!("no hello")
+                panic!("the first line is not a HERD line")
             };
             assert_eq!([word, version, to, open], [&b"HERD"[..], b"1", b"Clark", b"open"]);
             let neighbours = NEIGHBOURS.map(|it| node::NAMES[usize::from(it)].as_bytes());
@@ -322,10 +326,10 @@ fn fields(mut line: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Every line of what a client is told begins as a reply does.
-fn replies(said: &[u8]) {
+/// Checks that every line sent to a client begins like a reply.
+fn replies(sent: &[u8]) {
     let mut inside = false;
-    for line in said.split_inclusive(|&byte| byte == b'\n') {
+    for line in sent.split_inclusive(|&byte| byte == b'\n') {
         match line {
             b"{\n" if !inside => inside = true,
             b"}\n" if inside => inside = false,
@@ -333,5 +337,5 @@ fn replies(said: &[u8]) {
             _ => assert!(line.starts_with(b"? ") || line.starts_with(b"AT ") || line == b"\n"),
         }
     }
-    assert!(!inside && (said.is_empty() || said.ends_with(b"\n")));
+    assert!(!inside && (sent.is_empty() || sent.ends_with(b"\n")));
 }

@@ -1,13 +1,13 @@
-//! The core of a node as a whole, event by event. The input is a list of events: what clients and
-//! peers say and in which pieces it arrives, links that come and go, answers of a provider, time
-//! that passes and clocks that jump.
+//! The whole core of a node, event by event. The input is a list of events: lines of clients and peers
+//! and the pieces in which they arrive, links that are established and lost, answers of a provider,
+//! time that passes and clocks that jump.
 //!
 //! After each event:
 //!
-//! - The node holds what a model of the contract holds, and indexes and sums are those of that.
-//! - Each command has had its reply or will have it, byte for byte, in the order of the commands.
-//! - News is owed to neighbours, but not to the one it came from; what is no news, to nobody.
-//! - Queues and buffers are within their bounds, and no timer is due that has just been served.
+//! - The node holds what a model holds, and its index and digest sums match the records.
+//! - The replies to all commands are exact and in order.
+//! - A new record is queued for the neighbors, but not for its sender. No other record is queued.
+//! - Queues and buffers are within their limits, and no timer is left overdue.
 
 #![no_main]
 
@@ -36,14 +36,14 @@ use proxy_herd::time::{Instant, Now, Wall};
 use proxy_herd_fuzz::model::{Fact, Model};
 use proxy_herd_fuzz::node::{self, ME, NAMES, NEIGHBOURS, hash, leaf};
 
-/// More than the directory takes.
+/// More clients than the directory holds.
 const CLIENTS: [&str; 5] = ["a", "bb", "kiwi.cs.ucla.edu", "\u{a0}", "d"];
 const MAX_CLIENTS: u32 = 3;
 
 const LOCATIONS: [&str; 4] = ["+34.068930-118.445127", "+12-118/", "-90.0+180", "+.5-0"];
 
-/// The neighbour that is a server of the seed.
-const SEED: LinkId = 0;
+/// The link to the neighbor that runs the original server.
+const LEGACY: LinkId = 0;
 
 const LIMITS: fn() -> Limits = || Limits {
     max_line: 96,
@@ -56,7 +56,7 @@ const LIMITS: fn() -> Limits = || Limits {
 /// Longer than any reply here.
 const LONGEST_REPLY: usize = 1000;
 
-/// A line full of digests, and the answers to pings in front of it.
+/// A full line of digests, and the pong before it.
 const LONGEST_MESSAGE: usize = 17 * DIGESTS_PER_LINE + 200;
 
 fuzz_target!(|input: &[u8]| {
@@ -79,7 +79,7 @@ impl Events<'_> {
         Some(first)
     }
 
-    /// A number below `bound`; 0 when the input is over.
+    /// A number below `bound`, or 0 at the end of the input.
     fn below(&mut self, bound: usize) -> usize {
         self.next().map_or(0, |byte| usize::from(byte) % bound)
     }
@@ -89,21 +89,21 @@ impl Events<'_> {
     }
 }
 
-/// What a client says in one line.
+/// A line of a client.
 enum Command {
     Iamat(Fact),
-    /// Client, whether anything is asked for, and the line.
+    /// Client and line.
     Whatsat(&'static str, String),
     Unknown(&'static str),
     Http,
     TooLong,
 }
 
-/// What it must be told.
+/// An expected reply.
 #[derive(Debug)]
-enum Owed {
+enum Reply {
     Text(Vec<u8>),
-    /// This line, and a document.
+    /// This line and a document.
     Places(String),
 }
 
@@ -111,24 +111,25 @@ enum Owed {
 struct User {
     id: u64,
     session: LineSession,
-    /// Sent and not taken by the node; the first `arrived` of it have come.
+    /// Sent, but not consumed by the node. The first `arrived` bytes have arrived.
     sent: Vec<u8>,
     arrived: usize,
-    /// Bytes that the node has taken.
-    taken: usize,
-    /// The end of the last command that was executed.
+    /// Number of bytes that the node has consumed.
+    consumed: usize,
+    /// The end of the last executed command.
     executed: usize,
-    /// Commands in `sent`, and where each ends in all that was sent.
+    /// Commands in `sent`, each with its end among all bytes sent.
     commands: VecDeque<(usize, Command)>,
     begun: bool,
-    /// The node has said its last word.
+    /// The node executes nothing more.
     over: bool,
     out: Vec<u8>,
-    told: Vec<u8>,
-    owed: VecDeque<Owed>,
+    /// Received, but not compared with `expected` yet.
+    received: Vec<u8>,
+    expected: VecDeque<Reply>,
 }
 
-/// A connection of a neighbour.
+/// A connection of a neighbor.
 struct Peer {
     id: u64,
     session: LineSession,
@@ -145,7 +146,7 @@ struct World {
     connecting: Vec<ConnId>,
     connected: Vec<ConnId>,
     last_id: u64,
-    /// Links that have come and gone, and when that last changed.
+    /// Number of links established and lost, and the time of the last change.
     changes: (u64, Duration),
 }
 
@@ -156,7 +157,7 @@ impl World {
         let places = if setting & 2 == 2 { upstream() } else { node::offline() };
         let rules = Rules { max_clock_offset: 5 * SECOND, max_clients: MAX_CLIENTS, client_ttl };
         let identity = node::identity(ME, None, rules);
-        let node = node::node(identity, &[NEIGHBOURS[SEED]], places, LIMITS());
+        let node = node::node(identity, &[NEIGHBOURS[LEGACY]], places, LIMITS());
         let now = Now { instant: Instant::START, wall: Wall(1_621_464_828_223_371_889) };
         let mut world = Self {
             model: Model { rules, held: Vec::new() },
@@ -179,7 +180,7 @@ impl World {
 
     fn step(&mut self, event: u8, events: &mut Events<'_>) {
         match event % 16 {
-            0..3 => self.say(events),
+            0..3 => self.send(events),
             3 | 4 => {
                 let user = events.below(self.users.len());
                 let bytes = events.of(&[1000, 1, 7, 40, 80]);
@@ -192,12 +193,12 @@ impl World {
             }
             6 => self.leave(events),
             7 => self.accept(events),
-            8 => self.dialled(events),
+            8 => self.finish_dial(events),
             9 | 10 => self.record(events),
             11 => self.message(events),
             12 => self.fill(events),
             13 => {
-                if let Some(peer) = self.a_peer(events) {
+                if let Some(peer) = self.pick_peer(events) {
                     self.close(peer);
                 }
             }
@@ -207,7 +208,7 @@ impl World {
         self.poll();
     }
 
-    // clients
+    // Clients
 
     fn user(&mut self) -> User {
         self.last_id += 1;
@@ -217,18 +218,18 @@ impl World {
             session,
             sent: Vec::new(),
             arrived: 0,
-            taken: 0,
+            consumed: 0,
             executed: 0,
             commands: VecDeque::new(),
             begun: false,
             over: false,
             out: Vec::new(),
-            told: Vec::new(),
-            owed: VecDeque::new(),
+            received: Vec::new(),
+            expected: VecDeque::new(),
         }
     }
 
-    fn say(&mut self, events: &mut Events<'_>) {
+    fn send(&mut self, events: &mut Events<'_>) {
         let user = events.below(self.users.len());
         let client = events.of(&CLIENTS);
         let (line, command) = match events.below(8) {
@@ -264,10 +265,10 @@ impl World {
         }
         user.sent.extend_from_slice(line.as_bytes());
         user.sent.push(b'\n');
-        user.commands.push_back((user.taken + user.sent.len(), command));
+        user.commands.push_back((user.consumed + user.sent.len(), command));
     }
 
-    /// What a client may say now, to a node.
+    /// A random update that a node may receive from a client now.
     fn fact(&self, client: &'static str, server: usize, events: &mut Events<'_>) -> Fact {
         let seconds =
             self.now.wall.nanos() / SECOND + events.of(&[0, -1, 1, -3, 3, 6, -30, -90, 1000]);
@@ -284,7 +285,7 @@ impl World {
     }
 
     fn deliver(&mut self, at: usize, bytes: usize, end: bool) -> Next {
-        let before = self.owed();
+        let before = self.queued();
         let mut news = Vec::new();
         let Self { node, users, now, .. } = self;
         let user = &mut users[at];
@@ -294,14 +295,14 @@ impl World {
         let Handled { consumed, next } = user.session.handle_input(node, input, now, &mut user.out);
         let (taken, took_all) = (consumed, consumed == user.arrived);
         user.sent.drain(..taken);
-        (user.arrived, user.taken) = (user.arrived - taken, user.taken + taken);
-        // A line that is too long is answered before its end has come.
+        (user.arrived, user.consumed) = (user.arrived - taken, user.consumed + taken);
+        // A line that is too long is answered before its end arrives.
         let waits = next == Next::Blocked(Blocked::Places);
         let is_over = next == Next::ShutdownWhenFlushed || (waits && took_all);
         let early = |command: &Command, from: usize, all: usize| {
             matches!(command, Command::TooLong) && is_over && all > from
         };
-        let all = user.taken;
+        let all = user.consumed;
         while let Some((end, command)) = user.commands.front()
             && (*end <= all || early(command, user.executed, all))
         {
@@ -311,54 +312,54 @@ impl World {
                 news.extend(execute(&mut self.model, user, command, now.wall.nanos()));
             }
         }
-        // A session that is over may still wait for places.
+        // A session that executes nothing more may still wait for places.
         assert!(user.over == (next == Next::ShutdownWhenFlushed) || (user.over && waits));
         let partial = user.arrived <= LIMITS().max_line;
-        assert!(next != Next::NeedInput || partial, "{} bytes are held", user.arrived);
-        self.flooded(&before, &news, None);
+        assert!(next != Next::NeedInput || partial, "{} bytes are kept", user.arrived);
+        self.check_flood(&before, &news, None);
         next
     }
 
-    /// The socket takes some of what a client is told.
+    /// The client receives part of the output and compares it with the expected replies.
     fn take(&mut self, at: usize, bytes: usize) {
         let user = &mut self.users[at];
         let bytes = bytes.min(user.out.len());
-        user.told.extend(user.out.drain(..bytes));
-        while let Some(owed) = user.owed.front() {
-            let whole = match owed {
-                Owed::Text(text) => {
-                    let common = text.len().min(user.told.len());
+        user.received.extend(user.out.drain(..bytes));
+        while let Some(reply) = user.expected.front() {
+            let complete = match reply {
+                Reply::Text(text) => {
+                    let common = text.len().min(user.received.len());
                     assert_eq!(
-                        user.told[..common].escape_ascii().to_string(),
+                        user.received[..common].escape_ascii().to_string(),
                         text[..common].escape_ascii().to_string()
                     );
                     (common == text.len()).then_some(common)
                 }
-                Owed::Places(line) => {
-                    let end = user.told.windows(2).position(|it| it == b"\n\n");
+                Reply::Places(line) => {
+                    let end = user.received.windows(2).position(|it| it == b"\n\n");
                     end.map(|end| {
-                        let reply = str::from_utf8(&user.told[..end]).expect("UTF-8");
-                        let (first, document) = reply.split_once('\n').expect("a document");
+                        let text = str::from_utf8(&user.received[..end]).expect("UTF-8");
+                        let (first, document) = text.split_once('\n').expect("a document");
                         assert_eq!(first, line);
                         assert!(document.starts_with("{\n  \"") && document.ends_with("\"\n}"));
                         end + 2
                     })
                 }
             };
-            let Some(whole) = whole else { return };
-            user.told.drain(..whole);
-            user.owed.pop_front();
+            let Some(length) = complete else { return };
+            user.received.drain(..length);
+            user.expected.pop_front();
         }
-        assert!(user.told.is_empty(), "{}", user.told.escape_ascii());
+        assert!(user.received.is_empty(), "{}", user.received.escape_ascii());
     }
 
-    /// A client goes, and another comes.
+    /// A client disconnects, and another connects.
     fn leave(&mut self, events: &mut Events<'_>) {
         let at = events.below(self.users.len());
         match events.below(3) {
-            // In the middle of everything.
+            // It closes the connection at once.
             0 => {}
-            // Having ended its side: then all that it said is answered.
+            // It closes its side, and everything that it sent is answered.
             how => {
                 let user = &mut self.users[at];
                 if how == 1 && user.arrived < user.sent.len() {
@@ -375,39 +376,39 @@ impl World {
         old.session.handle_closed(&mut self.node, self.now.instant);
     }
 
-    /// What a client that has ended its side is still told.
+    /// Delivers everything that a client has sent, and receives all replies.
     fn answer_all(&mut self, at: usize) {
-        // A turn answers a command at least, or passes a deadline.
+        // Each turn answers at least one command, or passes a deadline.
         for _ in 0..500 {
             let next = self.deliver(at, usize::MAX, true);
             self.take(at, usize::MAX);
             if matches!(next, Next::CloseWhenFlushed | Next::ShutdownWhenFlushed)
                 && !self.users[at].session.is_waiting()
             {
-                assert!(self.users[at].owed.is_empty(), "{:?}", self.users[at].owed);
+                assert!(self.users[at].expected.is_empty(), "{:?}", self.users[at].expected);
                 return;
             }
-            let goes_on = matches!(next, Next::Yielded | Next::Blocked(_));
-            if !goes_on || self.users[at].session.is_waiting() || self.node_is_crowded() {
+            let may_continue = matches!(next, Next::Yielded | Next::Blocked(_));
+            if !may_continue || self.users[at].session.is_waiting() || self.node_is_crowded() {
                 self.advance(Duration::from_secs(1));
             }
             self.poll();
         }
-        panic!("it is not answered");
+        panic!("the client is not answered");
     }
 
     fn node_is_crowded(&self) -> bool {
         self.node.is_crowded()
     }
 
-    // peers
+    // Peers
 
-    fn a_peer(&self, events: &mut Events<'_>) -> Option<usize> {
+    fn pick_peer(&self, events: &mut Events<'_>) -> Option<usize> {
         let at = events.below(self.peers.len().max(1));
         (at < self.peers.len()).then_some(at)
     }
 
-    /// The line with which a neighbour begins, or answers.
+    /// The first line of a neighbor.
     fn hello(&self, link: LinkId, boot: usize) -> Vec<u8> {
         let Rules { max_clock_offset, max_clients, client_ttl } = self.model.rules;
         let name = NAMES[usize::from(NEIGHBOURS[link])];
@@ -418,26 +419,26 @@ impl World {
         .into_bytes()
     }
 
-    /// A neighbour dials.
+    /// A neighbor connects.
     fn accept(&mut self, events: &mut Events<'_>) {
         self.last_id += 1;
         let (link, boot) = (events.below(NEIGHBOURS.len()), events.below(2));
         let transport = Transport { loopback: true, certified: None };
-        let seed = (link == SEED).then_some(SEED);
-        let caller = PeerInfo { transport, legacy: seed, ..PeerInfo::default() };
+        let legacy = (link == LEGACY).then_some(LEGACY);
+        let caller = PeerInfo { transport, legacy, ..PeerInfo::default() };
         let session = LineSession::accepted(self.last_id, caller);
         let mut peer = Peer { id: self.last_id, session, link };
-        if link == SEED {
-            self.peers.push(peer); // it says nothing before its first record
+        if link == LEGACY {
+            self.peers.push(peer); // it sends nothing before its first record
         } else {
             let hello = self.hello(link, boot);
-            let next = self.tell(&mut peer, &hello);
-            self.shaken(peer, next);
+            let next = self.receive(&mut peer, &hello);
+            self.finish_handshake(peer, next);
         }
     }
 
-    /// What becomes of a connection that the node wanted.
-    fn dialled(&mut self, events: &mut Events<'_>) {
+    /// A connection attempt of the node succeeds or fails.
+    fn finish_dial(&mut self, events: &mut Events<'_>) {
         let at = events.below(self.dials.len().max(1));
         if at >= self.dials.len() {
             return;
@@ -454,8 +455,8 @@ impl World {
         let session =
             LineSession::dialed(node, id, label, link, transport, self.now.instant, &mut out);
         let mut peer = Peer { id, session, link };
-        if link == SEED {
-            assert!(out.is_empty() && peer.session.link() == Some(SEED));
+        if link == LEGACY {
+            assert!(out.is_empty() && peer.session.link() == Some(LEGACY));
             return self.peers.push(peer);
         }
         assert!(out.starts_with(b"HERD 1 Clark ") && peer.session.is_handshaking());
@@ -463,24 +464,24 @@ impl World {
             1 => [b"? ", &out[..]].concat(),
             boot => self.hello(link, boot - 2),
         };
-        let next = self.tell(&mut peer, &answer);
+        let next = self.receive(&mut peer, &answer);
         assert!(outcome != 1 || next == Next::ShutdownWhenFlushed);
-        self.shaken(peer, next);
+        self.finish_handshake(peer, next);
     }
 
-    fn shaken(&mut self, mut peer: Peer, next: Next) {
+    fn finish_handshake(&mut self, mut peer: Peer, next: Next) {
         match next {
             Next::NeedInput => {
                 assert_eq!(peer.session.link(), Some(peer.link));
                 self.peers.push(peer);
             }
-            // Refused, or one too many.
+            // Refused, or superseded by another connection.
             _ => peer.session.handle_closed(&mut self.node, self.now.instant),
         }
     }
 
-    /// A peer says something, in one read.
-    fn tell(&mut self, peer: &mut Peer, lines: &[u8]) -> Next {
+    /// Lines of a peer arrive in one read.
+    fn receive(&mut self, peer: &mut Peer, lines: &[u8]) -> Next {
         let mut out = Vec::new();
         let input = Input { bytes: lines, ended: false, unsent: 0 };
         let Handled { consumed, next } =
@@ -492,32 +493,32 @@ impl World {
     }
 
     fn record(&mut self, events: &mut Events<'_>) {
-        let Some(at) = self.a_peer(events) else { return };
+        let Some(at) = self.pick_peer(events) else { return };
         let (client, server) = (events.of(&CLIENTS), events.below(NAMES.len()));
         let mut fact = self.fact(client, server, events);
         fact.received += events.of(&[0, -SECOND, SECOND, -1, -70 * SECOND, 3600 * SECOND]);
         let repair = events.below(4);
         let mut lines = Vec::new();
-        if repair == 1 && self.peers[at].link != SEED {
+        if repair == 1 && self.peers[at].link != LEGACY {
             push_repair(&mut lines, events.of(&[Purpose::Sync, Purpose::Check]));
         }
         lines.extend_from_slice(fact.line().as_bytes());
         lines.push(b'\n');
-        // A connection that this node dialled to the seed's server is not listened to.
+        // Input on a connection that this node dialed to the original server is ignored.
         let link = self.peers[at].link;
-        let is_heard = link != SEED || self.peers[at].session.link().is_none();
-        let before = self.owed();
+        let is_read = link != LEGACY || self.peers[at].session.link().is_none();
+        let before = self.queued();
         let mut peer = self.peers.swap_remove(at);
-        let next = self.tell(&mut peer, &lines);
+        let next = self.receive(&mut peer, &lines);
         self.peers.push(peer);
         assert_eq!(next, Next::NeedInput);
-        let news = is_heard && self.model.offer(&fact, Source::Peer, self.now.wall.nanos());
+        let news = is_read && self.model.offer(&fact, Source::Peer, self.now.wall.nanos());
         let news = if news { &[fact][..] } else { &[] };
-        self.flooded(&before, news, Some(link));
+        self.check_flood(&before, news, Some(link));
     }
 
-    /// The slots that each link owes, where it is up.
-    fn owed(&self) -> Vec<Option<Vec<u32>>> {
+    /// Per established link, the slots in its queue.
+    fn queued(&self) -> Vec<Option<Vec<u32>>> {
         let slots = || 0..MAX_CLIENTS;
         let links = self.node.herd.links().iter();
         links
@@ -528,33 +529,39 @@ impl World {
             .collect()
     }
 
-    /// Whether `news` is owed to whom it must be, and nothing else.
-    fn flooded(&self, before: &[Option<Vec<u32>>], news: &[Fact], from: Option<LinkId>) {
+    /// Checks that `news`, and nothing else, was queued for the right neighbors.
+    fn check_flood(&self, before: &[Option<Vec<u32>>], news: &[Fact], from: Option<LinkId>) {
         let directory = &self.node.herd.directory;
         let slot_of = |fact: &Fact| {
             let line = fact.line();
             (0..MAX_CLIENTS).find(|&slot| directory.line(slot) == Some(line.as_bytes()))
         };
-        // Later news may have taken the place of earlier.
+        // A later record may have replaced an earlier one.
         let slots: Vec<u32> = news.iter().filter_map(slot_of).collect();
         let unsettled = self.now.instant.uptime() < self.changes.1 + SETTLE;
-        for (link, (before, after)) in before.iter().zip(self.owed()).enumerate() {
+        for (link, (before, after)) in before.iter().zip(self.queued()).enumerate() {
             let (Some(before), Some(after)) = (before, after) else { continue };
             let new = after.iter().filter(|slot| !before.contains(slot));
             if from == Some(link) {
-                assert_eq!(new.count(), 0, "it goes back");
+                assert_eq!(new.count(), 0, "a record is sent back to its sender");
                 continue;
             }
-            assert!(new.into_iter().all(|slot| slots.contains(slot)), "it is no news");
-            if unsettled || link == SEED {
-                assert!(slots.iter().all(|slot| after.contains(slot)), "it is not flooded");
+            assert!(
+                new.into_iter().all(|slot| slots.contains(slot)),
+                "a record that is not new is queued"
+            );
+            if unsettled || link == LEGACY {
+                assert!(
+                    slots.iter().all(|slot| after.contains(slot)),
+                    "a new record is not queued"
+                );
             }
         }
     }
 
     fn message(&mut self, events: &mut Events<'_>) {
-        let Some(at) = self.a_peer(events) else { return };
-        if self.peers[at].link == SEED {
+        let Some(at) = self.pick_peer(events) else { return };
+        if self.peers[at].link == LEGACY {
             return;
         }
         let mut line = Vec::new();
@@ -591,11 +598,11 @@ impl World {
             8 => push_pull(&mut line, branch),
             _ => line.extend_from_slice(b"IAMAT a +1-1 5\n"),
         }
-        let before = self.owed();
+        let before = self.queued();
         let mut peer = self.peers.swap_remove(at);
-        let next = self.tell(&mut peer, &line);
+        let next = self.receive(&mut peer, &line);
         self.peers.push(peer);
-        self.flooded(&before, &[], None);
+        self.check_flood(&before, &[], None);
         if next == Next::ShutdownWhenFlushed {
             assert_eq!(kind, 9);
             self.close(self.peers.len() - 1);
@@ -603,14 +610,14 @@ impl World {
     }
 
     fn fill(&mut self, events: &mut Events<'_>) {
-        let Some(at) = self.a_peer(events) else { return };
+        let Some(at) = self.pick_peer(events) else { return };
         let Some(link) = self.peers[at].session.link() else { return };
         let (limit, mut out) = (events.of(&[4096, 100, 300]), Vec::new());
         let Node { herd, message_log, .. } = &mut self.node;
         herd.fill(link, self.now.wall.nanos(), &mut out, limit, message_log);
         assert!(out.len() <= limit + LONGEST_MESSAGE, "{} bytes", out.len());
         for line in out.split_inclusive(|&byte| byte == b'\n') {
-            let line = line.strip_suffix(b"\n").expect("whole lines");
+            let line = line.strip_suffix(b"\n").expect("complete lines");
             let is_held =
                 |line: &[u8]| self.model.held.iter().any(|it| it.line().as_bytes() == line);
             match Message::parse(line) {
@@ -626,7 +633,7 @@ impl World {
         peer.session.handle_closed(&mut self.node, self.now.instant);
     }
 
-    // everything else
+    // Time, provider and checks
 
     fn pass(&mut self, events: &mut Events<'_>) {
         if events.below(2) == 0 {
@@ -645,14 +652,14 @@ impl World {
         let Self { node, now, .. } = self;
         node.herd.handle_timeout(now.instant.uptime(), now.wall.nanos());
         let is_later = |due: Option<Duration>| due.is_none_or(|due| due > now.instant.uptime());
-        assert!(is_later(node.herd.poll_timeout()), "a timer that is never served");
+        assert!(is_later(node.herd.poll_timeout()), "a timer is left overdue");
         if let Some(client) = node.places.upstream() {
             client.handle_timeout(now.instant);
             let due = client.poll_timeout().map(Instant::uptime);
-            assert!(is_later(due), "a timer that is never served");
+            assert!(is_later(due), "a timer is left overdue");
         }
         self.note_changes();
-        // Whatever has expired may have gone.
+        // Expired records may have been removed.
         let held: Vec<&[u8]> = self.lines().collect();
         let gone = |fact: &Fact| !held.contains(&fact.line().as_bytes());
         let (gone, kept) = self.model.held.iter().cloned().partition::<Vec<_>, _>(gone);
@@ -692,23 +699,23 @@ impl World {
         }
     }
 
-    /// Does what the core asks for.
+    /// Executes the actions of the core.
     fn poll(&mut self) {
-        let mut asked = 0;
+        let mut actions = 0;
         while let Some(action) = self.node.herd.poll_action() {
-            asked += 1;
+            actions += 1;
             match action {
                 Action::Dial(link) => {
-                    assert!(!self.dials.contains(&link), "it is being dialled");
+                    assert!(!self.dials.contains(&link), "the neighbor is being dialed already");
                     self.dials.push(link);
                 }
                 Action::Close(id) => {
                     let at = self.peers.iter().position(|peer| peer.id == id);
-                    self.close(at.expect("a connection that is there"));
+                    self.close(at.expect("the connection exists"));
                 }
             }
         }
-        assert!(asked <= 3 * NEIGHBOURS.len());
+        assert!(actions <= 3 * NEIGHBOURS.len());
         self.note_changes();
         if let Some(client) = self.node.places.upstream() {
             while let Some(id) = client.poll_close() {
@@ -723,7 +730,8 @@ impl World {
         while self.node.poll_event().is_some() {}
         while let Some(answer) = self.node.poll_answer(self.now.instant) {
             let id = answer.connection;
-            let user = self.users.iter_mut().find(|user| user.id == id).expect("a user asked");
+            let user =
+                self.users.iter_mut().find(|user| user.id == id).expect("the client is connected");
             user.session.handle_answer(&mut self.node, &answer, &mut user.out);
         }
     }
@@ -741,7 +749,7 @@ impl World {
         }
         assert_eq!(self.lines().count(), self.model.held.len());
         for user in &self.users {
-            // Replies that waited may leave with those that did not.
+            // Replies that waited may be sent together with others.
             let waited = (LIMITS().max_pending_whatsat_per_connection + 1) * LONGEST_REPLY;
             assert!(user.out.len() <= LIMITS().max_output_buffer + waited, "{}", user.out.len());
         }
@@ -750,7 +758,7 @@ impl World {
         }
     }
 
-    /// Notes when links came and went: trees are not used for a while then.
+    /// Notes changes of links: trees are not used for a while after them.
     fn note_changes(&mut self) {
         let counters = &self.node.herd.counters;
         let changes = counters.links_established + counters.links_lost;
@@ -771,20 +779,20 @@ impl World {
     }
 }
 
-/// What a command does to the model, and what is owed for it. Returns news.
+/// Executes a command on the model and queues the expected reply. Returns the record if it is new.
 fn execute(model: &mut Model, user: &mut User, command: Command, clock: Nanos) -> Option<Fact> {
     let mut news = None;
     let first = !std::mem::replace(&mut user.begun, true);
-    let unknown = |text: &[u8]| Owed::Text([b"? ", text, b"\n"].concat());
-    user.owed.extend(match command {
+    let unknown = |text: &[u8]| Reply::Text([b"? ", text, b"\n"].concat());
+    user.expected.extend(match command {
         Command::Iamat(fact) => {
             let fact = Fact { received: clock, ..fact };
-            let reply = Owed::Text((fact.line() + "\n").into_bytes());
+            let reply = Reply::Text((fact.line() + "\n").into_bytes());
             news = model.offer(&fact, Source::Client, clock).then_some(fact);
             Some(reply)
         }
         Command::Whatsat(client, line) => Some(match model.get(client, clock) {
-            Some(fact) => Owed::Places(fact.line()),
+            Some(fact) => Reply::Places(fact.line()),
             None => unknown(line.as_bytes()),
         }),
         Command::Unknown(text) => {

@@ -9,7 +9,9 @@
 
 use std::time::{Duration, Instant};
 
+use proxy_herd::herd::Origin;
 use proxy_herd::herd::handshake::Transport;
+use proxy_herd::ids::{ConnectionId, LinkId};
 use proxy_herd::limits::Limits;
 use proxy_herd::message_log::{Format, MessageLog};
 use proxy_herd::node::{Handled, Input, LineSession, Node, PeerInfo};
@@ -90,13 +92,14 @@ impl HotPath {
     fn new(kind: &str) -> Self {
         let mut node = node(kind == "logged");
         for peer in [0, 2] {
-            node.herd.established(peer.into(), peer, 1, true, NOW.instant.uptime());
+            let connected = testing::connected(peer.into(), peer, 1, Origin::Dialed);
+            node.herd.handle_connected(connected, NOW.instant);
         }
         let caller = PeerInfo {
             transport: Transport { loopback: true, certified: None },
             ..PeerInfo::default()
         };
-        let session = LineSession::accepted(7, caller);
+        let session = LineSession::accepted(ConnectionId(7), caller);
         let input = if kind == "flood" { Workload::Neighbor } else { Workload::Client };
         Self { node, session, input, out: Vec::new() }
     }
@@ -111,7 +114,7 @@ impl HotPath {
                 let Node { herd, message_log, .. } = &mut *node;
                 let line = &lines[start..end];
                 let received =
-                    herd.receive(0, 0, line, NOW.instant.uptime(), NOW.wall.nanos(), message_log);
+                    herd.handle_line(LinkId(0), ConnectionId(0), line, &NOW, message_log);
                 assert_eq!(received, Ok(()));
                 start = end + 1;
             }
@@ -124,9 +127,9 @@ impl HotPath {
                 at += consumed;
             }
         }
-        for link in 0..2 {
+        for link in [0, 1].map(LinkId) {
             let Node { herd, message_log, .. } = &mut *node;
-            herd.fill(link, NOW.wall.nanos(), out, usize::MAX, message_log);
+            herd.poll_transmit(link, NOW.wall, out, usize::MAX, message_log);
         }
         node.message_log.clear();
         let written = out.len();

@@ -7,14 +7,13 @@
 
 pub mod topology;
 
-use core::time::Duration;
-
 use crate::herd::directory::{Keys, Rules};
 use crate::herd::handshake::Identity;
-use crate::herd::routes::NodeId;
-use crate::herd::{Herd, Timing};
+use crate::herd::{Connected, Herd, Origin, Timing};
+use crate::ids::{BootId, ConnectionId, NodeId};
 use crate::limits::{Limits, PeerLimits};
 use crate::protocol::time::SECOND;
+use crate::time::Instant;
 
 /// Fixed keys of both hashes, so that runs are reproducible. The index key is taken from the digits
 /// of pi: with a small multiplier, the index hashes in a shard would share the high bits that the
@@ -24,11 +23,11 @@ pub const KEYS: Keys =
 
 /// Node `me` of the herd `names`, with default limits, without secret or TLS.
 #[must_use]
-pub fn identity(names: &[impl AsRef<[u8]>], me: NodeId, neighbors: &[NodeId]) -> Identity {
+pub fn identity(names: &[impl AsRef<[u8]>], me: u16, neighbors: &[u16]) -> Identity {
     Identity {
         names: names.iter().map(|name| name.as_ref().into()).collect(),
-        me,
-        neighbours: neighbors.to_vec(),
+        me: NodeId(me),
+        neighbors: neighbors.iter().map(|&node| NodeId(node)).collect(),
         rules: Rules {
             max_clock_offset: 5 * SECOND,
             max_clients: Limits::default().max_clients as u32,
@@ -36,14 +35,21 @@ pub fn identity(names: &[impl AsRef<[u8]>], me: NodeId, neighbors: &[NodeId]) ->
         },
         secret: None,
         tls: false,
-        boot: 100 + u64::from(me),
+        boot: BootId(100 + u64::from(me)),
     }
 }
 
 /// The herd state of a node that has just started, with default timing.
 #[must_use]
 pub fn herd(identity: Identity) -> Herd {
-    Herd::new(identity, &[], timing(), KEYS, Duration::ZERO)
+    Herd::new(identity, &[], timing(), KEYS, Instant::START)
+}
+
+/// A connection to `peer` whose handshake has succeeded.
+#[must_use]
+pub const fn connected(connection: u64, peer: u16, boot: u64, origin: Origin) -> Connected {
+    let (connection, peer, boot) = (ConnectionId(connection), NodeId(peer), BootId(boot));
+    Connected { connection, peer, boot, origin }
 }
 
 /// The default timing of links.

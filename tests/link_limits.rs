@@ -9,9 +9,13 @@
 
 use std::time::Duration;
 
-use proxy_herd::herd::{Action, Herd, Timing};
-use proxy_herd::message_log::{Format, MessageLog};
-use proxy_herd::testing::{KEYS, identity};
+use proxy_herd::herd::{Action, CloseReason, Herd, Origin, Timing};
+use proxy_herd::ids::{ConnectionId, LinkId};
+use proxy_herd::testing::{KEYS, connected, identity};
+use proxy_herd::time::{Instant, Now, Wall};
+
+/// The only link of each node.
+const LINK: LinkId = LinkId(0);
 
 const TIMING: Timing = Timing {
     keepalive: Duration::from_millis(400),
@@ -24,35 +28,39 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+/// The time `ms` after the start; the wall clock does not matter here.
+fn at(ms: u64) -> Now {
+    Now { instant: Instant::at(Duration::from_millis(ms)), wall: Wall(0) }
+}
+
 /// Node `me` of two neighbors.
 fn herd(me: u16, timing: Timing) -> Herd {
-    Herd::new(identity(&["A", "B"], me, &[1 - me]), &[], timing, KEYS, Duration::ZERO)
+    Herd::new(identity(&["A", "B"], me, &[1 - me]), &[], timing, KEYS, Instant::START)
 }
 
 /// Two neighbors whose link has just been established.
 fn linked(timing: &Timing) -> [Herd; 2] {
     let mut herds = [0, 1].map(|me| herd(me, timing.clone()));
-    herds[0].established(1, 1, 101, true, Duration::ZERO);
-    herds[1].established(1, 0, 100, false, Duration::ZERO);
+    herds[0].handle_connected(connected(1, 1, 101, Origin::Dialed), Instant::START);
+    herds[1].handle_connected(connected(1, 0, 100, Origin::Accepted), Instant::START);
     herds
 }
 
 /// Transfers lines between the nodes until neither has output at `now`, and returns them.
-fn transfer(herds: &mut [Herd; 2], now: Duration) -> Vec<String> {
-    let mut message_log = MessageLog::new(false, Format::default(), "A");
+fn transfer(herds: &mut [Herd; 2], now: &Now) -> Vec<String> {
     let mut lines = Vec::new();
     loop {
         let before = lines.len();
         for end in [0, 1] {
             let mut bytes = Vec::new();
-            herds[end].handle_timeout(now, 0);
-            herds[end].fill(0, 0, &mut bytes, 1 << 20, &mut message_log);
+            herds[end].handle_timeout(now);
+            herds[end].poll_transmit(LINK, now.wall, &mut bytes, 1 << 20, &mut ());
             for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
-                herds[1 - end].receive(0, 1, line, now, 0, &mut message_log).unwrap();
+                herds[1 - end].handle_line(LINK, ConnectionId(1), line, now, &mut ()).unwrap();
                 lines.push(String::from_utf8(line.to_vec()).unwrap());
             }
         }
-        if lines.len() == before && herds.iter().all(|herd| !herd.has_output(0)) {
+        if lines.len() == before && herds.iter().all(|herd| !herd.has_output(LINK)) {
             return lines;
         }
     }
@@ -61,9 +69,9 @@ fn transfer(herds: &mut [Herd; 2], now: Duration) -> Vec<String> {
 /// The times in ms, in steps of 10 ms until `end`, at which a line that begins with `word` is sent.
 fn times(herds: &mut [Herd; 2], word: &str, end: Duration) -> Vec<u64> {
     let mut times = Vec::new();
-    for at in (0..end.as_millis() as u64).step_by(10) {
-        if transfer(herds, ms(at)).iter().any(|line| line.starts_with(word)) {
-            times.push(at);
+    for time in (0..end.as_millis() as u64).step_by(10) {
+        if transfer(herds, &at(time)).iter().any(|line| line.starts_with(word)) {
+            times.push(time);
         }
     }
     times
@@ -87,10 +95,13 @@ fn digests_are_compared_once_per_interval() {
 #[test]
 fn the_link_to_a_silent_peer_times_out() {
     let [mut herd, _] = linked(&Timing { timeout: ms(5_000), ..TIMING });
-    herd.handle_timeout(ms(4_999), 0);
+    herd.handle_timeout(&at(4_999));
     assert_eq!(herd.poll_action(), None);
-    herd.handle_timeout(ms(5_000), 0);
-    assert_eq!(herd.poll_action(), Some(Action::Close(1)));
+    herd.handle_timeout(&at(5_000));
+    assert_eq!(
+        herd.poll_action(),
+        Some(Action::Close { connection: ConnectionId(1), reason: CloseReason::KeepaliveTimeout })
+    );
     assert_eq!(herd.counters.links_timed_out, 1);
 }
 
@@ -98,11 +109,11 @@ fn the_link_to_a_silent_peer_times_out() {
 fn the_pause_between_redials_is_at_most_redial_max() {
     let mut herd = herd(0, TIMING);
     let mut dials = Vec::new();
-    for at in 0..5_000 {
-        herd.handle_timeout(ms(at), 0);
-        if herd.poll_action() == Some(Action::Dial(0)) {
-            dials.push(at);
-            herd.dial_failed(0, ms(at));
+    for time in 0..5_000 {
+        herd.handle_timeout(&at(time));
+        if herd.poll_action() == Some(Action::Dial(LINK)) {
+            dials.push(time);
+            herd.handle_dial_failed(LINK, at(time).instant);
         }
     }
     let gaps: Vec<u64> = dials.windows(2).map(|pair| pair[1] - pair[0]).collect();

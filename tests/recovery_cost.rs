@@ -15,17 +15,17 @@ use std::time::{Duration, Instant};
 use proxy_herd::herd::anti_entropy::FETCH_FREELY;
 use proxy_herd::herd::directory::Source;
 use proxy_herd::herd::fetch_claims::FETCH_PATIENCE;
-use proxy_herd::herd::routes::NodeId;
-use proxy_herd::herd::{Herd, LinkId};
-use proxy_herd::message_log::{Format, MessageLog};
+use proxy_herd::herd::{Herd, Origin};
+use proxy_herd::ids::{BootId, LinkId};
 use proxy_herd::net::limits::LINK_BUFFER;
 use proxy_herd::protocol::command::Command;
 use proxy_herd::protocol::record::Record;
-use proxy_herd::protocol::time::{Nanos, SECOND};
-use proxy_herd::testing::{herd, identity};
+use proxy_herd::protocol::time::SECOND;
+use proxy_herd::testing::{connected, herd, identity};
+use proxy_herd::time::{self, Now, Wall};
 
 /// The wall clock of all nodes, which stands still.
-const CLOCK: Nanos = 1_700_000_000 * SECOND;
+const CLOCK: Wall = Wall(1_700_000_000 * SECOND);
 
 /// Bytes on the link of a record sent by anti-entropy: two lines.
 const RECORD: u64 = 95;
@@ -37,8 +37,7 @@ fn clients() -> u32 {
 /// Node 0 and its neighbors, which are not linked with each other.
 struct Star {
     nodes: Vec<Herd>,
-    now: Duration,
-    message_log: MessageLog,
+    now: time::Instant,
     /// Bytes from and to node 0.
     sent: u64,
     received: u64,
@@ -49,11 +48,11 @@ struct Star {
 }
 
 fn node(me: usize, nodes: usize, boot: u64) -> Herd {
-    let neighbors: Vec<NodeId> = if me == 0 { (1..nodes as NodeId).collect() } else { vec![0] };
+    let neighbors: Vec<u16> = if me == 0 { (1..nodes as u16).collect() } else { vec![0] };
     let names: Vec<String> = (0..nodes).map(|node| format!("N{node}")).collect();
-    let mut identity = identity(&names, me as NodeId, &neighbors);
+    let mut identity = identity(&names, me as u16, &neighbors);
     identity.rules.max_clients = 10_000_000; // none of RECOVERY_CLIENTS is evicted
-    identity.boot = boot;
+    identity.boot = BootId(boot);
     herd(identity)
 }
 
@@ -62,22 +61,21 @@ fn line(node: &[u8], client: u32, time: i64) -> Vec<u8> {
     let text = format!("IAMAT vehicle-{client:07}.fleet.example +34.068930-118.445127 {time}");
     let Command::Iamat(iamat) = Command::parse(text.as_bytes()) else { panic!("{text}") };
     let mut line = Vec::new();
-    Record::emit(&mut line, node, &iamat, CLOCK);
+    Record::emit(&mut line, node, &iamat, CLOCK.nanos());
     line
 }
 
 /// Stores the record of a client with this time in a node.
 fn store(herd: &mut Herd, client: u32, time: i64) {
     let line = line(b"N0", client, time);
-    herd.directory.offer(&Record::parse(&line).unwrap(), Source::Peer, CLOCK);
+    herd.directory.apply(&Record::parse(&line).unwrap(), Source::Peer, CLOCK);
 }
 
 impl Star {
     fn new(nodes: usize) -> Self {
         Self {
             nodes: (0..nodes).map(|me| node(me, nodes, me as u64 + 1)).collect(),
-            now: Duration::ZERO,
-            message_log: MessageLog::new(false, Format::default(), "N0"),
+            now: time::Instant::START,
             sent: 0,
             received: 0,
             fetched: 0,
@@ -92,19 +90,23 @@ impl Star {
     }
 
     fn link_leaf(&mut self, leaf: usize) {
-        let connection = self.now.as_nanos() as u64 + 1;
-        let boot = |nodes: &Vec<Herd>, node: usize| nodes[node].identity().boot;
+        let connection = self.now.uptime().as_nanos() as u64 + 1;
+        let boot = |nodes: &Vec<Herd>, node: usize| nodes[node].identity().boot.0;
         let (of_hub, of_leaf) = (boot(&self.nodes, 0), boot(&self.nodes, leaf));
-        self.nodes[0].established(connection, leaf as NodeId, of_leaf, true, self.now).unwrap();
-        self.nodes[leaf].established(connection, 0, of_hub, false, self.now).unwrap();
+        self.nodes[0]
+            .handle_connected(connected(connection, leaf as u16, of_leaf, Origin::Dialed), self.now)
+            .unwrap();
+        self.nodes[leaf]
+            .handle_connected(connected(connection, 0, of_hub, Origin::Accepted), self.now)
+            .unwrap();
     }
 
     fn unlink(&mut self) {
         for node in 0..self.nodes.len() {
-            for link in 0..self.nodes[node].links().len() {
-                if let Some(up) = &self.nodes[node].links()[link].up {
+            for link in (0..self.nodes[node].links().len()).map(LinkId) {
+                if let Some(up) = &self.nodes[node].link(link).up {
                     let connection = up.connection;
-                    self.nodes[node].closed(link, connection, self.now);
+                    self.nodes[node].handle_disconnected(link, connection, self.now);
                 }
             }
         }
@@ -133,31 +135,32 @@ impl Star {
         self.now += Duration::from_millis(1);
         let mut moved = 0;
         for leaf in 1..self.nodes.len() {
-            let there = self.carry((0, leaf - 1), (leaf, 0));
-            let back = self.carry((leaf, 0), (0, leaf - 1));
+            let there = self.carry((0, LinkId(leaf - 1)), (leaf, LinkId(0)));
+            let back = self.carry((leaf, LinkId(0)), (0, LinkId(leaf - 1)));
             self.sent += there;
             self.received += back;
             moved += there + back;
         }
         for node in &mut self.nodes {
-            node.handle_timeout(self.now, CLOCK);
+            node.handle_timeout(&Now { instant: self.now, wall: CLOCK });
             while node.poll_action().is_some() {}
         }
         moved
     }
 
     fn carry(&mut self, from: (usize, LinkId), to: (usize, LinkId)) -> u64 {
-        let Self { nodes, message_log, now, slow, fetched, .. } = self;
+        let Self { nodes, slow, fetched, .. } = self;
+        let now = Now { instant: self.now, wall: CLOCK };
         let limit =
             slow.filter(|(node, _)| *node == from.0).map_or(LINK_BUFFER, |(_, bytes)| bytes);
         let mut bytes = Vec::new();
-        nodes[from.0].fill(from.1, CLOCK, &mut bytes, limit, message_log);
-        let Some(up) = &nodes[to.0].links()[to.1].up else { return 0 };
+        nodes[from.0].poll_transmit(from.1, CLOCK, &mut bytes, limit, &mut ());
+        let Some(up) = &nodes[to.0].link(to.1).up else { return 0 };
         let connection = up.connection;
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
             let line = line.strip_suffix(b"\n").unwrap();
             *fetched += u64::from(to.0 == 0 && line.starts_with(b"REPAIR "));
-            nodes[to.0].receive(to.1, connection, line, *now, CLOCK, message_log).unwrap();
+            nodes[to.0].handle_line(to.1, connection, line, &now, &mut ()).unwrap();
         }
         bytes.len() as u64
     }
@@ -267,7 +270,7 @@ fn a_fetch_continues_when_a_neighbor_stalls() {
             star.step();
             assert!(star.now < since + 2 * FETCH_PATIENCE + Duration::from_secs(1));
         }
-        assert!(star.nodes[0].links()[0].up.is_some(), "the link has timed out");
+        assert!(star.nodes[0].link(LinkId(0)).up.is_some(), "the link has timed out");
     }
 }
 
@@ -285,7 +288,7 @@ fn without_faults_no_record_is_repaired_under_load() {
             let name = format!("N{node}");
             let line =
                 line(name.as_bytes(), update * 7_919 % 20_000, 1_600_000_000 + i64::from(update));
-            star.nodes[node].hear(&Record::parse(&line).unwrap(), CLOCK);
+            star.nodes[node].apply_local_update(&Record::parse(&line).unwrap(), CLOCK);
         }
         star.step();
     }

@@ -9,14 +9,16 @@
 
 use std::time::Duration;
 
+use proxy_herd::herd::Origin;
 use proxy_herd::herd::handshake::Transport;
 use proxy_herd::herd::link::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT};
+use proxy_herd::ids::{ConnectionId, LinkId};
 use proxy_herd::limits::Limits;
 use proxy_herd::message_log::{Format, MessageLog};
 use proxy_herd::node::{Handled, Input, LineSession, Next, Node, PeerInfo};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
-use proxy_herd::testing::{herd, identity};
+use proxy_herd::testing::{connected, herd, identity};
 use proxy_herd::time::{Instant, Now, Wall};
 
 /// Input after which more may come.
@@ -57,9 +59,16 @@ impl Wire {
     fn dial(nodes: &mut [Node; 2], id: u64, now: Now) -> Self {
         let [dialler, _] = nodes;
         let mut hello = Vec::new();
-        let dialled =
-            LineSession::dialed(dialler, id, b"a"[..].into(), 0, LOOPBACK, now.instant, &mut hello);
-        let accepted = LineSession::accepted(id, caller(b"b"));
+        let dialled = LineSession::dialed(
+            dialler,
+            ConnectionId(id),
+            b"a"[..].into(),
+            LinkId(0),
+            LOOPBACK,
+            now.instant,
+            &mut hello,
+        );
+        let accepted = LineSession::accepted(ConnectionId(id), caller(b"b"));
         Self { ends: [dialled, accepted], on_the_way: [Vec::new(), hello] }
     }
 
@@ -81,14 +90,9 @@ impl Wire {
             for end in [0, 1] {
                 let Node { herd, message_log, .. } = &mut nodes[end];
                 if let Some(link) = self.ends[end].link() {
-                    herd.handle_timeout(now.instant.uptime(), now.wall.nanos());
-                    herd.fill(
-                        link,
-                        now.wall.nanos(),
-                        &mut self.on_the_way[1 - end],
-                        1 << 20,
-                        message_log,
-                    );
+                    herd.handle_timeout(&now);
+                    let out = &mut self.on_the_way[1 - end];
+                    herd.poll_transmit(link, now.wall, out, 1 << 20, message_log);
                 }
             }
             // A turn may only look through leaves, and send nothing.
@@ -115,7 +119,7 @@ fn linked(limits: &Limits) -> ([Node; 2], Wire) {
 }
 
 fn tell(node: &mut Node, line: &str) {
-    let mut client = LineSession::accepted(9, caller(b"c"));
+    let mut client = LineSession::accepted(ConnectionId(9), caller(b"c"));
     let mut reply = Vec::new();
     let input = Input { ended: true, ..more(line.as_bytes()) };
     client.handle_input(node, input, &START, &mut reply);
@@ -129,7 +133,7 @@ fn a_link_that_breaks_within_a_record_brings_no_half_of_it() {
     let input = Input { ended: true, ..more(half) };
     let handled = wire.ends[1].handle_input(&mut nodes[1], input, &START, &mut Vec::new());
     assert_eq!(handled.next, Next::CloseWhenFlushed);
-    assert_eq!(nodes[1].herd.directory.get(b"k", 0), None);
+    assert_eq!(nodes[1].herd.directory.get(b"k", Wall(0)), None);
 }
 
 #[test]
@@ -171,24 +175,17 @@ fn the_link_states_of_a_large_herd_are_told_a_buffer_at_a_time() {
     let names: Vec<String> = (0..100).map(|i| format!("{i:060}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let Node { mut herd, mut message_log, .. } = node(&names, 0, Limits::default());
-    herd.established(1, 1, 7, true, START.instant.uptime());
-    herd.established(2, 2, 7, true, START.instant.uptime());
+    herd.handle_connected(connected(1, 1, 7, Origin::Dialed), START.instant);
+    herd.handle_connected(connected(2, 2, 7, Origin::Dialed), START.instant);
     for origin in &names[1..] {
         let line = format!("LINKS {origin} 1 {}", names.join(" "));
-        herd.receive(
-            0,
-            1,
-            line.as_bytes(),
-            START.instant.uptime(),
-            START.wall.nanos(),
-            &mut message_log,
-        )
-        .unwrap();
+        herd.handle_line(LinkId(0), ConnectionId(1), line.as_bytes(), &START, &mut message_log)
+            .unwrap();
     }
     let mut out = Vec::new();
-    herd.fill(1, START.wall.nanos(), &mut out, 16_384, &mut message_log);
+    herd.poll_transmit(LinkId(1), START.wall, &mut out, 16_384, &mut message_log);
     assert!(out.len() < 2 * 16_384, "{} bytes", out.len());
-    assert!(herd.has_output(1), "the rest is still to come");
+    assert!(herd.has_output(LinkId(1)), "the rest is still to come");
 }
 
 #[test]
@@ -201,11 +198,12 @@ fn links_that_come_up_together_are_told_together() {
     for turn in 0..200 {
         let now = at(millisecond * turn);
         if turn < 49 {
-            herd.established(turn.into(), turn as u16 + 1, 7, true, now.instant.uptime());
+            let connected = connected(turn.into(), turn as u16 + 1, 7, Origin::Dialed);
+            herd.handle_connected(connected, now.instant);
         }
-        herd.handle_timeout(now.instant.uptime(), now.wall.nanos());
-        for link in 0..49 {
-            herd.fill(link, now.wall.nanos(), &mut told, usize::MAX, &mut message_log);
+        herd.handle_timeout(&now);
+        for link in (0..49).map(LinkId) {
+            herd.poll_transmit(link, now.wall, &mut told, usize::MAX, &mut message_log);
         }
     }
     let told = told.split(|&b| b == b'\n').filter(|line| line.starts_with(b"LINKS n00 ")).count();
@@ -227,7 +225,7 @@ fn of_two_dials_at_once_one_link_stays_however_slow_the_handshakes() {
     second.deliver(&mut nodes, 0, at(slow)); // B hears from A what it dialled for
     nodes.reverse();
     first.deliver(&mut nodes, 0, at(slow));
-    let connection = |node: &Node| node.herd.links()[0].up.as_ref().map(|up| up.connection);
+    let connection = |node: &Node| node.herd.links()[0].up.as_ref().map(|up| up.connection.0);
     assert_eq!(connection(&nodes[0]), Some(1), "A keeps what it dialled");
     assert_eq!(connection(&nodes[1]), Some(1), "and so does B");
 }

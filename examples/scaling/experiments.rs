@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use proxy_herd::herd::routes::{NodeId, Routes, SETTLE};
+use proxy_herd::herd::routes::{Routes, SETTLE};
+use proxy_herd::ids::NodeId;
+use proxy_herd::time;
 
 use crate::graphs::Family;
 use crate::world::{Count, MILLISECOND, Time, Traffic, Update, World};
@@ -326,12 +328,12 @@ pub fn routes_cost(family: Family, nodes: usize) -> RoutesCost {
     let mut all = Vec::new();
     let (mut settle, mut tree) = (Duration::MAX, Duration::MAX);
     for me in 0..50 {
-        let mut routes = routes_of(&states, me as NodeId);
+        let mut routes = routes_of(&states, NodeId(me));
         let start = Instant::now();
-        routes.handle_timeout(SETTLE);
+        routes.handle_timeout(time::Instant::at(SETTLE));
         settle = settle.min(start.elapsed());
         let start = cpu_time();
-        for origin in 0..nodes as NodeId {
+        for origin in (0..nodes as u16).map(NodeId) {
             assert!(routes.tree(origin).is_some());
         }
         tree = tree.min(cpu_time().saturating_sub(start) / nodes as u32);
@@ -347,10 +349,10 @@ pub fn tree_messages(family: Family, nodes: usize) -> usize {
     let states = states(&graph(family, nodes).0, nodes);
     let mut messages = 0;
     let mut reached = 0;
-    for me in 0..nodes as NodeId {
+    for me in (0..nodes as u16).map(NodeId) {
         let mut routes = routes_of(&states, me);
-        routes.handle_timeout(SETTLE);
-        for origin in 0..nodes as NodeId {
+        routes.handle_timeout(time::Instant::at(SETTLE));
+        for origin in (0..nodes as u16).map(NodeId) {
             let tree = routes.tree(origin).expect("all nodes are reachable");
             messages += tree.children.len();
             reached += usize::from(tree.parent.is_some());
@@ -365,20 +367,20 @@ pub fn tree_messages(family: Family, nodes: usize) -> usize {
 fn states(edges: &[Edge], nodes: usize) -> Vec<Vec<NodeId>> {
     let mut up = vec![Vec::new(); nodes];
     for &(a, b) in edges {
-        up[a].push(b as NodeId);
-        up[b].push(a as NodeId);
+        up[a].push(NodeId(b as u16));
+        up[b].push(NodeId(a as u16));
     }
     up
 }
 
 /// The routes of a node that knows all links.
 fn routes_of(states: &[Vec<NodeId>], me: NodeId) -> Routes {
-    let mut routes = Routes::new(me, states.len(), Duration::ZERO);
-    for (node, up) in (0..).zip(states) {
+    let mut routes = Routes::new(me, states.len(), time::Instant::START);
+    for (node, up) in (0..).map(NodeId).zip(states) {
         if node == me {
-            routes.set_mine(up.clone(), Duration::ZERO);
+            routes.set_own_links(up.clone(), time::Instant::START);
         } else {
-            routes.hear(node, 1, up.clone(), Duration::ZERO);
+            routes.apply_link_state(node, 1, up.clone(), time::Instant::START);
         }
     }
     routes

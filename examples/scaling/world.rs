@@ -10,9 +10,8 @@ use std::ops::Sub;
 use std::time::Duration;
 
 use proxy_herd::herd::message::{Message, Purpose};
-use proxy_herd::herd::routes::NodeId;
-use proxy_herd::herd::{Action, Counters, Herd, LinkId};
-use proxy_herd::message_log::{Format, MessageLog};
+use proxy_herd::herd::{Action, Connected, Counters, Herd, Origin};
+use proxy_herd::ids::{BootId, ConnectionId, LinkId, NodeId};
 use proxy_herd::net::limits::LINK_BUFFER;
 use proxy_herd::protocol::command::Command;
 use proxy_herd::protocol::record::Record;
@@ -20,6 +19,7 @@ use proxy_herd::protocol::time::{Nanos, SECOND};
 
 use proxy_herd::testing;
 use proxy_herd::testing::topology::Edge;
+use proxy_herd::time::{Instant, Now, Wall};
 
 /// Virtual time since the herd was started, in nanoseconds.
 pub type Time = u64;
@@ -34,14 +34,14 @@ enum Event {
     Arrive {
         node: usize,
         link: LinkId,
-        connection: u64,
+        connection: ConnectionId,
         bytes: Vec<u8>,
     },
     /// One end of an edge learns that its connection is closed.
     Closed {
         node: usize,
         link: LinkId,
-        connection: u64,
+        connection: ConnectionId,
     },
     /// An attempt of `dialer` to connect an edge has succeeded or failed.
     Dialed {
@@ -111,7 +111,6 @@ pub struct World {
     events: BinaryHeap<Reverse<(Time, u64, Event)>>,
     order: u64,
     connections: u64,
-    message_log: MessageLog,
 }
 
 impl World {
@@ -136,7 +135,6 @@ impl World {
             events: BinaryHeap::new(),
             order: 0,
             connections: 0,
-            message_log: MessageLog::new(false, Format::default(), ""),
         };
         let mut ends: Vec<Vec<(usize, usize)>> = vec![Vec::new(); nodes];
         for (edge, &(a, b)) in edges.iter().enumerate() {
@@ -145,7 +143,7 @@ impl World {
         }
         for (me, mut ends) in ends.into_iter().enumerate() {
             ends.sort_unstable();
-            let neighbors: Vec<_> = ends.iter().map(|&(peer, _)| peer as NodeId).collect();
+            let neighbors: Vec<_> = ends.iter().map(|&(peer, _)| peer as u16).collect();
             let herd = herd(me, nodes, &neighbors);
             world.hosts.push(Host {
                 herd,
@@ -188,12 +186,12 @@ impl World {
             self.now % 1_000_000_000
         );
         let Command::Iamat(iamat) = Command::parse(command.as_bytes()) else { panic!("{command}") };
-        let clock = self.clock();
+        let wall = self.now().wall;
         let herd = &mut self.hosts[node].herd;
         let mut line = Vec::new();
-        let server = herd.identity().name(node as NodeId).to_vec();
-        let record = Record::emit(&mut line, &server, &iamat, clock);
-        herd.hear(&record, clock);
+        let server = herd.identity().name(NodeId(node as u16)).to_vec();
+        let record = Record::emit(&mut line, &server, &iamat, wall.nanos());
+        herd.apply_local_update(&record, wall);
         self.updates.push(Update { sent_at: self.now, copies: 0, arrivals: vec![self.now] });
         self.turn(node);
     }
@@ -203,7 +201,7 @@ impl World {
         self.lines[edge].cut_until = until;
         for node in self.lines[edge].ends {
             let link = self.link(node, edge);
-            if let Some(up) = &self.hosts[node].herd.links()[link].up {
+            if let Some(up) = &self.hosts[node].herd.link(link).up {
                 let connection = up.connection;
                 self.at(self.now, Event::Closed { node, link, connection });
             }
@@ -242,11 +240,12 @@ impl World {
     fn link(&self, node: usize, edge: usize) -> LinkId {
         let [a, b] = self.lines[edge].ends;
         let peer = if a == node { b } else { a };
-        self.hosts[node].herd.link_to(peer as NodeId).expect("each edge of a node has a link")
+        self.hosts[node].herd.link_to(NodeId(peer as u16)).expect("each edge of a node has a link")
     }
 
-    fn clock(&self) -> Nanos {
-        EPOCH * SECOND + Nanos::from(self.now)
+    fn now(&self) -> Now {
+        let wall = Wall(EPOCH * SECOND + Nanos::from(self.now));
+        Now { instant: Instant::at(Duration::from_nanos(self.now)), wall }
     }
 
     fn at(&mut self, at: Time, event: Event) {
@@ -255,7 +254,7 @@ impl World {
     }
 
     fn handle(&mut self, event: Event, awake: &mut BTreeSet<usize>) {
-        let now = Duration::from_nanos(self.now);
+        let now = self.now().instant;
         match event {
             Event::Arrive { node, link, connection, bytes } => {
                 awake.insert(node);
@@ -263,7 +262,7 @@ impl World {
             }
             Event::Closed { node, link, connection } => {
                 awake.insert(node);
-                self.hosts[node].herd.closed(link, connection, now);
+                self.hosts[node].herd.handle_disconnected(link, connection, now);
             }
             Event::Dialed { edge, dialer } => {
                 let linked = self.lines[edge].cut_until <= self.now && !self.lines[edge].silent;
@@ -273,13 +272,15 @@ impl World {
                     awake.insert(node);
                     let link = self.link(node, edge);
                     let herd = &mut self.hosts[node].herd;
-                    if herd.links()[link].dialling && !(linked && node == dialer) {
-                        herd.dial_failed(link, now);
+                    if herd.link(link).is_dialing() && !(linked && node == dialer) {
+                        herd.handle_dial_failed(link, now);
                     }
                     if linked {
-                        let peer = herd.links()[link].peer;
-                        let boot = u64::from(peer);
-                        herd.established(self.connections, peer, boot, node == dialer, now);
+                        let peer = herd.link(link).peer;
+                        let boot = BootId(peer.0.into());
+                        let connection = ConnectionId(self.connections);
+                        let origin = if node == dialer { Origin::Dialed } else { Origin::Accepted };
+                        herd.handle_connected(Connected { connection, peer, boot, origin }, now);
                     }
                 }
             }
@@ -291,16 +292,16 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, node: usize, link: LinkId, connection: u64, bytes: &[u8]) {
-        let (now, clock) = (Duration::from_nanos(self.now), self.clock());
+    fn arrive(&mut self, node: usize, link: LinkId, connection: ConnectionId, bytes: &[u8]) {
+        let now = self.now();
         for line in bytes.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
             let herd = &mut self.hosts[node].herd;
             // Bytes in flight are lost with their connection.
-            if herd.links()[link].up.as_ref().is_none_or(|up| up.connection != connection) {
+            if herd.link(link).up.as_ref().is_none_or(|up| up.connection != connection) {
                 return;
             }
             let before = new_records(&herd.counters);
-            herd.receive(link, connection, line, now, clock, &mut self.message_log)
+            herd.handle_line(link, connection, line, &now, &mut ())
                 .expect("messages between nodes are valid");
             if let Some(update) = update_of(line) {
                 let update = &mut self.updates[update];
@@ -314,22 +315,23 @@ impl World {
 
     /// One turn of a node's loop after its input.
     fn turn(&mut self, node: usize) {
-        let (now, clock) = (Duration::from_nanos(self.now), self.clock());
+        let now = self.now();
         loop {
             let herd = &mut self.hosts[node].herd;
-            if herd.poll_timeout().is_some_and(|due| due <= now) {
-                herd.handle_timeout(now, clock);
+            if herd.poll_timeout().is_some_and(|due| due <= now.instant) {
+                herd.handle_timeout(&now);
             }
             while let Some(action) = self.hosts[node].herd.poll_action() {
                 self.act(node, &action);
             }
-            for link in 0..self.hosts[node].edges.len() {
+            for link in (0..self.hosts[node].edges.len()).map(LinkId) {
                 while self.hosts[node].herd.has_output(link) {
-                    self.send(node, link, clock);
+                    self.send(node, link, now.wall);
                 }
             }
             let host = &mut self.hosts[node];
-            let due = host.herd.poll_timeout().map_or(Time::MAX, |due| due.as_nanos() as Time);
+            let due =
+                host.herd.poll_timeout().map_or(Time::MAX, |due| due.uptime().as_nanos() as Time);
             if due > self.now {
                 if host.timer <= self.now || due < host.timer {
                     host.timer = due;
@@ -343,21 +345,21 @@ impl World {
     fn act(&mut self, node: usize, action: &Action) {
         match *action {
             Action::Dial(link) => {
-                let edge = self.hosts[node].edges[link];
+                let edge = self.hosts[node].edges[link.index()];
                 let line = &mut self.lines[edge];
                 if !std::mem::replace(&mut line.dialing, true) {
                     let at = self.now + 4 * line.delay;
                     self.at(at, Event::Dialed { edge, dialer: node });
                 }
             }
-            Action::Close(connection) => {
+            Action::Close { connection, .. } => {
                 // The peer notices unless the edge drops everything.
-                for link in 0..self.hosts[node].edges.len() {
-                    let line = &self.lines[self.hosts[node].edges[link]];
+                for link in (0..self.hosts[node].edges.len()).map(LinkId) {
+                    let line = &self.lines[self.hosts[node].edges[link.index()]];
                     let peer = line.ends[usize::from(line.ends[0] == node)];
-                    let edge = self.hosts[node].edges[link];
+                    let edge = self.hosts[node].edges[link.index()];
                     let theirs = self.link(peer, edge);
-                    let up = self.hosts[peer].herd.links()[theirs].up.as_ref();
+                    let up = self.hosts[peer].herd.link(theirs).up.as_ref();
                     if !line.silent && up.is_some_and(|up| up.connection == connection) {
                         let at = self.now + line.delay;
                         self.at(at, Event::Closed { node: peer, link: theirs, connection });
@@ -367,14 +369,14 @@ impl World {
         }
     }
 
-    fn send(&mut self, node: usize, link: LinkId, clock: Nanos) {
+    fn send(&mut self, node: usize, link: LinkId, wall: Wall) {
         let mut bytes = Vec::new();
         let host = &mut self.hosts[node];
-        let Some(up) = &host.herd.links()[link].up else { return };
+        let Some(up) = &host.herd.link(link).up else { return };
         let connection = up.connection;
-        host.herd.fill(link, clock, &mut bytes, LINK_BUFFER, &mut self.message_log);
-        host.records[link] += self.traffic.count(&bytes);
-        let edge = host.edges[link];
+        host.herd.poll_transmit(link, wall, &mut bytes, LINK_BUFFER, &mut ());
+        host.records[link.index()] += self.traffic.count(&bytes);
+        let edge = host.edges[link.index()];
         let line = &self.lines[edge];
         if line.silent {
             return;
@@ -443,10 +445,10 @@ impl Sub for Traffic {
 }
 
 /// A node with default settings.
-fn herd(me: usize, nodes: usize, neighbors: &[NodeId]) -> Herd {
+fn herd(me: usize, nodes: usize, neighbors: &[u16]) -> Herd {
     let names: Vec<String> = (0..nodes).map(|node| format!("n{node:04}")).collect();
-    let mut identity = testing::identity(&names, me as NodeId, neighbors);
-    identity.boot = me as u64;
+    let mut identity = testing::identity(&names, me as u16, neighbors);
+    identity.boot = BootId(me as u64);
     testing::herd(identity)
 }
 

@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
+use proxy_herd::herd::Action;
 use proxy_herd::herd::digest::{Branch, FANOUT, LEAF_LEVEL};
 use proxy_herd::herd::directory::{Rules, Source};
 use proxy_herd::herd::handshake::Transport;
@@ -23,7 +24,7 @@ use proxy_herd::herd::message::{
     push_pong, push_pull, push_repair, push_sums, push_wants,
 };
 use proxy_herd::herd::routes::SETTLE;
-use proxy_herd::herd::{Action, LinkId};
+use proxy_herd::ids::{ConnectionId, LinkId, NodeId, Slot};
 use proxy_herd::limits::{Limits, PlacesLimits};
 use proxy_herd::node::{Blocked, Handled, Input, LineSession, Next, Node, PeerInfo};
 use proxy_herd::places::Places;
@@ -43,7 +44,7 @@ const MAX_CLIENTS: u32 = 3;
 const LOCATIONS: [&str; 4] = ["+34.068930-118.445127", "+12-118/", "-90.0+180", "+.5-0"];
 
 /// The link to the neighbor that runs the original server.
-const LEGACY: LinkId = 0;
+const LEGACY: LinkId = LinkId(0);
 
 const LIMITS: fn() -> Limits = || Limits {
     max_line: 96,
@@ -147,7 +148,7 @@ struct World {
     connected: Vec<ConnId>,
     last_id: u64,
     /// Number of links established and lost, and the time of the last change.
-    changes: (u64, Duration),
+    changes: (u64, Instant),
 }
 
 impl World {
@@ -157,7 +158,7 @@ impl World {
         let places = if setting & 2 == 2 { upstream() } else { node::offline() };
         let rules = Rules { max_clock_offset: 5 * SECOND, max_clients: MAX_CLIENTS, client_ttl };
         let identity = node::identity(ME, None, rules);
-        let node = node::node(identity, &[NEIGHBOURS[LEGACY]], places, LIMITS());
+        let node = node::node(identity, &[NodeId(NEIGHBOURS[LEGACY.index()])], places, LIMITS());
         let now = Now { instant: Instant::START, wall: Wall(1_621_464_828_223_371_889) };
         let mut world = Self {
             model: Model { rules, held: Vec::new() },
@@ -169,7 +170,7 @@ impl World {
             connecting: Vec::new(),
             connected: Vec::new(),
             last_id: 0,
-            changes: (0, Duration::ZERO),
+            changes: (0, Instant::START),
         };
         for _ in 0..2 {
             let user = world.user();
@@ -212,7 +213,7 @@ impl World {
 
     fn user(&mut self) -> User {
         self.last_id += 1;
-        let session = LineSession::accepted(self.last_id, PeerInfo::default());
+        let session = LineSession::accepted(ConnectionId(self.last_id), PeerInfo::default());
         User {
             id: self.last_id,
             session,
@@ -411,7 +412,7 @@ impl World {
     /// The first line of a neighbor.
     fn hello(&self, link: LinkId, boot: usize) -> Vec<u8> {
         let Rules { max_clock_offset, max_clients, client_ttl } = self.model.rules;
-        let name = NAMES[usize::from(NEIGHBOURS[link])];
+        let name = NAMES[usize::from(NEIGHBOURS[link.index()])];
         let nonce = "00112233445566778899aabbccddeeff";
         format!(
             "HERD 1 {name} Clark {boot} {nonce} {max_clock_offset:x} {max_clients:x} {client_ttl:x} open\n"
@@ -422,11 +423,11 @@ impl World {
     /// A neighbor connects.
     fn accept(&mut self, events: &mut Events<'_>) {
         self.last_id += 1;
-        let (link, boot) = (events.below(NEIGHBOURS.len()), events.below(2));
+        let (link, boot) = (LinkId(events.below(NEIGHBOURS.len())), events.below(2));
         let transport = Transport { loopback: true, certified: None };
         let legacy = (link == LEGACY).then_some(LEGACY);
         let caller = PeerInfo { transport, legacy, ..PeerInfo::default() };
-        let session = LineSession::accepted(self.last_id, caller);
+        let session = LineSession::accepted(ConnectionId(self.last_id), caller);
         let mut peer = Peer { id: self.last_id, session, link };
         if link == LEGACY {
             self.peers.push(peer); // it sends nothing before its first record
@@ -446,14 +447,21 @@ impl World {
         let link = self.dials.swap_remove(at);
         let outcome = events.below(4);
         if outcome == 0 {
-            return self.node.herd.dial_failed(link, self.now.instant.uptime());
+            return self.node.herd.handle_dial_failed(link, self.now.instant);
         }
         self.last_id += 1;
         let (id, transport) = (self.last_id, Transport { loopback: true, certified: None });
         let (label, mut out) = (Box::default(), Vec::new());
         let node = &mut self.node;
-        let session =
-            LineSession::dialed(node, id, label, link, transport, self.now.instant, &mut out);
+        let session = LineSession::dialed(
+            node,
+            ConnectionId(id),
+            label,
+            link,
+            transport,
+            self.now.instant,
+            &mut out,
+        );
         let mut peer = Peer { id, session, link };
         if link == LEGACY {
             assert!(out.is_empty() && peer.session.link() == Some(LEGACY));
@@ -524,7 +532,7 @@ impl World {
         links
             .map(|link| {
                 let flood = &link.up.as_ref()?.flood;
-                Some(slots().filter(|&slot| flood.contains(slot)).collect())
+                Some(slots().filter(|&slot| flood.contains(Slot(slot))).collect())
             })
             .collect()
     }
@@ -534,15 +542,15 @@ impl World {
         let directory = &self.node.herd.directory;
         let slot_of = |fact: &Fact| {
             let line = fact.line();
-            (0..MAX_CLIENTS).find(|&slot| directory.line(slot) == Some(line.as_bytes()))
+            (0..MAX_CLIENTS).find(|&slot| directory.line(Slot(slot)) == Some(line.as_bytes()))
         };
         // A later record may have replaced an earlier one.
         let slots: Vec<u32> = news.iter().filter_map(slot_of).collect();
-        let unsettled = self.now.instant.uptime() < self.changes.1 + SETTLE;
+        let unsettled = self.now.instant < self.changes.1 + SETTLE;
         for (link, (before, after)) in before.iter().zip(self.queued()).enumerate() {
             let (Some(before), Some(after)) = (before, after) else { continue };
             let new = after.iter().filter(|slot| !before.contains(slot));
-            if from == Some(link) {
+            if from == Some(LinkId(link)) {
                 assert_eq!(new.count(), 0, "a record is sent back to its sender");
                 continue;
             }
@@ -550,7 +558,7 @@ impl World {
                 new.into_iter().all(|slot| slots.contains(slot)),
                 "a record that is not new is queued"
             );
-            if unsettled || link == LEGACY {
+            if unsettled || LinkId(link) == LEGACY {
                 assert!(
                     slots.iter().all(|slot| after.contains(slot)),
                     "a new record is not queued"
@@ -579,7 +587,7 @@ impl World {
             1 => push_pong(
                 &mut line,
                 events.below(3) as u64,
-                self.now.wall.nanos() + events.of(&[0, 9 * SECOND]),
+                Wall(self.now.wall.nanos() + events.of(&[0, 9 * SECOND])),
             ),
             2 => {
                 let (origin, sequence) = (events.of(&NAMES), events.below(200) as u64);
@@ -614,7 +622,7 @@ impl World {
         let Some(link) = self.peers[at].session.link() else { return };
         let (limit, mut out) = (events.of(&[4096, 100, 300]), Vec::new());
         let Node { herd, message_log, .. } = &mut self.node;
-        herd.fill(link, self.now.wall.nanos(), &mut out, limit, message_log);
+        herd.poll_transmit(link, self.now.wall, &mut out, limit, message_log);
         assert!(out.len() <= limit + LONGEST_MESSAGE, "{} bytes", out.len());
         for line in out.split_inclusive(|&byte| byte == b'\n') {
             let line = line.strip_suffix(b"\n").expect("complete lines");
@@ -650,12 +658,12 @@ impl World {
         self.now.instant += by;
         self.now.wall.0 += by.as_nanos() as Nanos;
         let Self { node, now, .. } = self;
-        node.herd.handle_timeout(now.instant.uptime(), now.wall.nanos());
-        let is_later = |due: Option<Duration>| due.is_none_or(|due| due > now.instant.uptime());
+        node.herd.handle_timeout(now);
+        let is_later = |due: Option<Instant>| due.is_none_or(|due| due > now.instant);
         assert!(is_later(node.herd.poll_timeout()), "a timer is left overdue");
         if let Some(client) = node.places.upstream() {
             client.handle_timeout(now.instant);
-            let due = client.poll_timeout().map(Instant::uptime);
+            let due = client.poll_timeout();
             assert!(is_later(due), "a timer is left overdue");
         }
         self.note_changes();
@@ -709,7 +717,7 @@ impl World {
                     assert!(!self.dials.contains(&link), "the neighbor is being dialed already");
                     self.dials.push(link);
                 }
-                Action::Close(id) => {
+                Action::Close { connection: ConnectionId(id), .. } => {
                     let at = self.peers.iter().position(|peer| peer.id == id);
                     self.close(at.expect("the connection exists"));
                 }
@@ -730,15 +738,18 @@ impl World {
         while self.node.poll_event().is_some() {}
         while let Some(answer) = self.node.poll_answer(self.now.instant) {
             let id = answer.connection;
-            let user =
-                self.users.iter_mut().find(|user| user.id == id).expect("the client is connected");
+            let user = self
+                .users
+                .iter_mut()
+                .find(|user| ConnectionId(user.id) == id)
+                .expect("the client is connected");
             user.session.handle_answer(&mut self.node, &answer, &mut user.out);
         }
     }
 
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
         let directory = &self.node.herd.directory;
-        (0..directory.slots()).filter_map(|slot| directory.line(slot))
+        (0..directory.slots()).map(Slot).filter_map(|slot| directory.line(slot))
     }
 
     fn check(&mut self) {
@@ -763,7 +774,7 @@ impl World {
         let counters = &self.node.herd.counters;
         let changes = counters.links_established + counters.links_lost;
         if changes != self.changes.0 {
-            self.changes = (changes, self.now.instant.uptime());
+            self.changes = (changes, self.now.instant);
         }
     }
 

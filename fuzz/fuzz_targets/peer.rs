@@ -16,11 +16,11 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use proxy_herd::herd::LinkId;
 use proxy_herd::herd::anti_entropy::GRACE;
 use proxy_herd::herd::directory::{MAX_RECORD, Rules};
 use proxy_herd::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Transport};
 use proxy_herd::herd::message::Message;
+use proxy_herd::ids::{ConnectionId, LinkId, NodeId};
 use proxy_herd::limits::Limits;
 use proxy_herd::node::{Handled, Input, LineSession, Next, Node, PeerInfo};
 use proxy_herd::protocol::next_field;
@@ -44,7 +44,7 @@ const RULES: Rules = Rules { max_clock_offset: 5 * SECOND, max_clients: 4, clien
 #[derive(Clone, Copy)]
 struct Setting {
     /// The link that the node dials, or `None` if the other end dials.
-    dials: Option<LinkId>,
+    dials: Option<usize>,
     /// Whether the node has a secret.
     secret: bool,
     /// The other end has a different secret or different settings.
@@ -60,7 +60,7 @@ impl Setting {
     }
 
     /// The link to the node that an honest other end is.
-    fn peer(self) -> LinkId {
+    fn peer(self) -> usize {
         self.dials.unwrap_or(0)
     }
 
@@ -144,9 +144,13 @@ impl End {
         let (mut sent, transport) = (Vec::new(), setting.transport());
         let session = match setting.dials {
             Some(link) => {
-                LineSession::dialed(&mut node, 7, label, link, transport, NOW.instant, &mut sent)
+                let (id, link) = (ConnectionId(7), LinkId(link));
+                LineSession::dialed(&mut node, id, label, link, transport, NOW.instant, &mut sent)
             }
-            None => LineSession::accepted(7, PeerInfo { label, transport, ..PeerInfo::default() }),
+            None => LineSession::accepted(
+                ConnectionId(7),
+                PeerInfo { label, transport, ..PeerInfo::default() },
+            ),
         };
         Self { node, session, held: Vec::new(), sent, next: Next::NeedInput }
     }
@@ -188,7 +192,8 @@ impl End {
         if let Some(link) = link {
             self.drain(link, &mut output);
             // Missing records are requested now.
-            self.node.herd.handle_timeout(NOW.instant.uptime() + GRACE, NOW.wall.nanos());
+            let later = Now { instant: NOW.instant + GRACE, ..NOW };
+            self.node.herd.handle_timeout(&later);
             self.drain(link, &mut output);
         }
         node::check(&mut self.node);
@@ -206,7 +211,7 @@ impl End {
             }
             let mut out = Vec::new();
             let Node { herd, message_log, .. } = &mut self.node;
-            herd.fill(link, NOW.wall.nanos(), &mut out, FILL, message_log);
+            herd.poll_transmit(link, NOW.wall, &mut out, FILL, message_log);
             assert!(out.len() <= FILL + LONGEST_MESSAGE);
             for line in out.split_inclusive(|&byte| byte == b'\n') {
                 let line = line.strip_suffix(b"\n").expect("complete lines");
@@ -244,10 +249,9 @@ impl Other {
         }
         let identity = node::identity(NEIGHBOURS[setting.peer()], secret, rules);
         let mut lines = Vec::new();
-        let handshake = setting
-            .dials
-            .is_none()
-            .then(|| Handshake::dial(&identity, ME, &[9; 16], setting.transport(), &mut lines));
+        let handshake = setting.dials.is_none().then(|| {
+            Handshake::dial(&identity, NodeId(ME), &[9; 16], setting.transport(), &mut lines)
+        });
         Self { setting, identity, handshake, read: 0, lines, sent: 0 }
     }
 
@@ -257,7 +261,7 @@ impl Other {
             let line = &sent[self.read..][..length];
             self.read += length + 1;
             if let Some(handshake) = &mut self.handshake {
-                handshake.receive(&self.identity, line, &mut self.lines);
+                handshake.handle_line(&self.identity, line, &mut self.lines);
                 continue;
             }
             let transport = self.setting.transport();

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
-use std::time::Duration;
 
 use proxy_herd::herd::Herd;
 use proxy_herd::herd::digest::{Branch, LEAF_LEVEL, Leaf};
 use proxy_herd::herd::directory::{Directory, Rules};
 use proxy_herd::herd::handshake::Identity;
 use proxy_herd::herd::queue::SlotQueue;
-use proxy_herd::herd::routes::NodeId;
+use proxy_herd::ids::{BootId, NodeId, Slot};
 use proxy_herd::limits::Limits;
 use proxy_herd::message_log::{self, MessageLog};
 use proxy_herd::node::Node;
@@ -18,6 +17,7 @@ use proxy_herd::places::offline::Offline;
 use proxy_herd::places::offline::places_file::{self, Format};
 use proxy_herd::protocol::record::Record;
 use proxy_herd::testing::{self, KEYS};
+use proxy_herd::time::{Instant, Wall};
 use ring::hmac;
 use siphasher::sip::SipHasher13;
 
@@ -25,18 +25,18 @@ use siphasher::sip::SipHasher13;
 pub const NAMES: [&str; 5] = ["Bailey", "Bona", "Campbell", "Clark", "Jaquez"];
 
 /// Clark.
-pub const ME: NodeId = 3;
+pub const ME: u16 = 3;
 
 /// Some with a lesser name and one with a greater: who dials matters.
-pub const NEIGHBOURS: [NodeId; 3] = [0, 1, 4];
+pub const NEIGHBOURS: [u16; 3] = [0, 1, 4];
 
 /// Who a node is.
-pub fn identity(me: NodeId, secret: Option<&[u8]>, rules: Rules) -> Identity {
-    let neighbors: &[NodeId] = if me == ME { &NEIGHBOURS } else { &[ME] };
+pub fn identity(me: u16, secret: Option<&[u8]>, rules: Rules) -> Identity {
+    let neighbors: &[u16] = if me == ME { &NEIGHBOURS } else { &[ME] };
     Identity {
         rules,
         secret: secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret)),
-        boot: u64::from(me) + 1,
+        boot: BootId(u64::from(me) + 1),
         ..testing::identity(&NAMES, me, neighbors)
     }
 }
@@ -48,7 +48,7 @@ pub fn node(
     places: Places,
     limits: Limits,
 ) -> Node {
-    let herd = Herd::new(identity, seed_compatible, testing::timing(), KEYS, Duration::ZERO);
+    let herd = Herd::new(identity, seed_compatible, testing::timing(), KEYS, Instant::START);
     let message_log = MessageLog::new(true, message_log::Format::default(), NAMES[usize::from(ME)]);
     Node::new(herd, places, message_log, limits, &[7; 32])
 }
@@ -78,7 +78,7 @@ pub fn check(node: &mut Node) {
     directory(&node.herd.directory);
     let slots = node.herd.directory.slots();
     for up in node.herd.links().iter().filter_map(|link| link.up.as_ref()) {
-        for queue in [&up.flood, &up.exchange.repairs] {
+        for queue in [&up.flood, &up.anti_entropy.repairs] {
             queued_once(queue, slots);
         }
     }
@@ -91,11 +91,11 @@ pub fn check(node: &mut Node) {
 fn directory(directory: &Directory) {
     let mut sums = BTreeMap::from([((0, 0), 0u64)]);
     let mut clients = 0;
-    for slot in 0..directory.slots() {
+    for slot in (0..directory.slots()).map(Slot) {
         let Some(line) = directory.line(slot) else { continue };
         clients += 1;
         let record = Record::parse(line).expect("what is stored is a record");
-        assert_eq!(directory.get(record.client, record.received), Some(line));
+        assert_eq!(directory.get(record.client, Wall(record.received)), Some(line));
         let (leaf, digest) = (leaf(record.client), hash(line));
         let mut listed = 0;
         directory.for_leaf(leaf, |held, at| listed += u32::from((held, at) == (digest, slot)));
@@ -119,6 +119,6 @@ fn directory(directory: &Directory) {
 }
 
 fn queued_once(queue: &SlotQueue, slots: u32) {
-    let queued = (0..slots).filter(|&slot| queue.contains(slot)).count();
+    let queued = (0..slots).filter(|&slot| queue.contains(Slot(slot))).count();
     assert_eq!(queue.len(), queued, "a slot that is none, or one twice");
 }

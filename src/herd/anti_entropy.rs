@@ -6,29 +6,50 @@
 //! side without records below a branch requests all of it. Only small differences are sent unrequested.
 //!
 //! ```text
-//! SUMS ⇄ SUMS … → LISTING → WANTS  → records
-//!                         → OFFERS → WANTS → records
-//!      → PULL → records
+//!  one end                                 the other end
+//!  ───────                                 ─────────────
+//!  compare ── SUMS of a branch's children ──▶ equal: no answer
+//!     ▲                                       inner child differs ──▶ compare (roles swapped)
+//!     └──────────────── SUMS ◀───────────────┘
+//!                                             leaf differs ──▶ list
+//!  wants, offers ◀──────── LISTING of a leaf ─┘
+//!     ├── WANTS, what this end lacks ────────▶ repairs
+//!     └── OFFERS, what the other lacks ──────▶ wants ── WANTS ──▶ repairs
+//!  pull ── PULL, nothing stored below ───────▶ push ──▶ repairs
+//!
+//!  repairs ── REPAIR, then the record ───────▶ applied, flooded on
 //! ```
 //!
+//! Each word in lower case is a queue of [`AntiEntropy`]; a round is over when all are empty. Two
+//! more things can hold it up: in a check, missing records wait as *suspects*; in a sync, what
+//! another link has claimed is left out, and `waits` makes this link compare again later.
+//!
 //! In a [`Purpose::Sync`] round, differences are expected and fetched at once, except for leaves that
-//! are being fetched over another link ([`Fetches`]); those are compared again later. In a
+//! are being fetched over another link ([`FetchClaims`]); those are compared again later. In a
 //! [`Purpose::Check`] round, a missing record may be in flight. It is a suspect first, and is requested
 //! only if it is still missing after [`GRACE`]. A record recovered this way indicates a fault of
 //! flooding and is counted separately.
+//!
+//! Equal sums are not answered. An end knows that the other has compared its sums, and found no
+//! difference, when the pong to a later ping arrives first: lines of a link arrive in order.
+//!
+//! Sources: anti-entropy after Demers et al., "Epidemic algorithms for replicated database
+//! maintenance" (1987); the tree of sums after Merkle, "A digital signature based on a conventional
+//! encryption function" (1987).
 
 use core::time::Duration;
 use std::collections::VecDeque;
 
 use super::digest::{Branch, FANOUT, LEAF_LEVEL, Leaf};
-use super::directory::{Directory, Slot};
-use super::fetch_claims::Fetches;
+use super::directory::Directory;
+use super::fetch_claims::FetchClaims;
 use super::message::{
     DIGESTS_PER_LINE, Digests, Message, Purpose, push_listing, push_offers, push_pull, push_sums,
     push_wants,
 };
-use super::queue::{NumberSet, SlotQueue};
-use super::routes::NodeId;
+use super::queue::{IdSet, SlotQueue};
+use crate::ids::{NodeId, Slot};
+use crate::time::Instant;
 
 /// Number of records or leaves per round that a link requests despite the claim of another link, or
 /// sends unrequested. A small difference is not worth a delay or a round trip, and 256 records are
@@ -50,17 +71,17 @@ const LEAVES_PER_TURN: usize = 256;
 
 /// The state of anti-entropy on one link. Every set is bounded by the size of the tree.
 #[derive(Default)]
-pub struct Exchange {
+pub struct AntiEntropy {
     /// Inner branches for which the sums of the children are queued.
-    compare: NumberSet,
+    compare: IdSet,
     /// Leaves for which a listing is queued.
-    list: NumberSet,
+    list: IdSet,
     /// Branches without records at the peer, to be sent completely.
-    push: NumberSet,
+    push: IdSet,
     /// Remaining leaves of the branch that is being sent completely.
     pushing: core::ops::Range<usize>,
     /// Branches without records here, to be requested completely.
-    pull: NumberSet,
+    pull: IdSet,
     /// The leaf whose listing continues in another line, and its next digest.
     listing: Option<(Leaf, u64)>,
     /// Digests to request.
@@ -68,11 +89,11 @@ pub struct Exchange {
     /// Digests to offer.
     offers: VecDeque<(Leaf, u64)>,
     /// Missing records that may still arrive by flooding, with the end of their grace period.
-    suspects: VecDeque<(Duration, Leaf, u64)>,
+    suspects: VecDeque<(Instant, Leaf, u64)>,
     /// Records to send to the peer.
     pub repairs: SlotQueue,
     /// Reason for sending them.
-    pub repairs_for: Option<Purpose>,
+    repairs_for: Option<Purpose>,
     /// Whether the current round is a sync, which lasts until nothing is queued.
     syncing: bool,
     /// Reason for the last listing sent, which also applies to the offers that answer it.
@@ -85,25 +106,28 @@ pub struct Exchange {
     equal: Option<bool>,
     /// Whether the peer has reported a difference since this node last sent its sums.
     contradicted: bool,
+    /// Id of the last ping sent before the sums of all records. A pong to a later ping shows that
+    /// the peer has compared them.
+    sums_sent_after: Option<u64>,
     /// Buffer for the digests of a leaf.
     scratch: Vec<(u64, Slot)>,
 }
 
-/// The state of the node that an exchange uses.
+/// The state of the node that anti-entropy uses.
 pub struct Context<'a> {
     /// The records of this node.
     pub directory: &'a Directory,
     /// Slots that are already queued for the peer.
     pub flooding: &'a SlotQueue,
     /// Claims of all links.
-    pub fetches: &'a mut Fetches,
+    pub claims: &'a mut FetchClaims,
     /// The neighbor.
     pub peer: NodeId,
     /// The current time.
-    pub now: Duration,
+    pub now: Instant,
 }
 
-impl Exchange {
+impl AntiEntropy {
     /// Starts a round.
     pub fn open(&mut self, purpose: Purpose) {
         self.set_round(purpose);
@@ -112,7 +136,7 @@ impl Exchange {
     }
 
     /// Compares again if this link has left something to another whose claim has been released.
-    pub fn go_on(&mut self) {
+    pub fn resume(&mut self) {
         if std::mem::take(&mut self.waits) {
             self.open(Purpose::Sync);
         }
@@ -125,9 +149,12 @@ impl Exchange {
         self.equal
     }
 
-    /// Records that the peer has had time to report a difference from the sums last sent.
-    pub const fn not_contradicted(&mut self) {
-        self.equal = Some(!self.contradicted);
+    /// Handles the pong to ping `id`: if the sums were sent before that ping, the peer has had the
+    /// time to report a difference.
+    pub fn handle_pong(&mut self, id: u64) {
+        if self.sums_sent_after.take_if(|ping| *ping < id).is_some() {
+            self.equal = Some(!self.contradicted);
+        }
     }
 
     /// Returns whether no round is in progress.
@@ -136,7 +163,7 @@ impl Exchange {
         !self.has_output() && self.suspects.is_empty() && !self.waits
     }
 
-    /// Returns whether [`Exchange::fill`] or the repair queue has output.
+    /// Returns whether [`AntiEntropy::fill`] or the repair queue has output.
     #[must_use]
     pub fn has_output(&self) -> bool {
         !(self.compare.is_empty()
@@ -150,14 +177,14 @@ impl Exchange {
             && self.repairs.is_empty())
     }
 
-    /// Returns when [`Exchange::handle_timeout`] must be called next.
+    /// Returns when [`AntiEntropy::handle_timeout`] must be called next.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Duration> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         self.suspects.front().map(|(due, _, _)| *due)
     }
 
     /// Requests the suspects that have not arrived within their grace period.
-    pub fn handle_timeout(&mut self, directory: &Directory, now: Duration) {
+    pub fn handle_timeout(&mut self, directory: &Directory, now: Instant) {
         self.set_round(Purpose::Check);
         while let Some(&(due, leaf, digest)) = self.suspects.front() {
             if due > now {
@@ -171,7 +198,7 @@ impl Exchange {
     }
 
     /// Processes a message of anti-entropy.
-    pub fn receive(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
+    pub fn handle_message(&mut self, message: &Message<'_>, context: &mut Context<'_>) {
         if !matches!(message, Message::Sums(_, Branch::ROOT, _)) {
             (self.equal, self.contradicted) = (Some(false), true);
         }
@@ -214,15 +241,15 @@ impl Exchange {
     }
 
     /// Appends messages until `out` has `limit` bytes or the work budget of a turn is used up.
-    /// Returns whether the sums of all records are among them.
-    pub fn fill(
+    /// `last_ping` is the id of the last ping sent.
+    pub fn poll_transmit(
         &mut self,
         directory: &Directory,
         flooding: &SlotQueue,
+        last_ping: u64,
         out: &mut Vec<u8>,
         limit: usize,
-    ) -> bool {
-        let mut opens = false;
+    ) {
         let purpose = self.purpose();
         let mut digests = Vec::new();
         while out.len() < limit {
@@ -236,7 +263,7 @@ impl Exchange {
                 push_pull(out, branch);
             } else if let Some(branch) = self.compare.pop().and_then(branch) {
                 if branch == Branch::ROOT {
-                    (opens, self.contradicted) = (true, false);
+                    (self.sums_sent_after, self.contradicted) = (Some(last_ping), false);
                 }
                 push_sums(out, purpose, branch, &directory.sums().children(branch));
             } else if let Some((leaf, low)) =
@@ -248,7 +275,12 @@ impl Exchange {
             }
         }
         self.push_leaves(directory, flooding);
-        opens
+    }
+
+    /// Returns the next record to send, and why.
+    pub fn next_repair(&mut self) -> Option<(Purpose, Slot)> {
+        let slot = self.repairs.pop()?;
+        Some((self.repairs_for.unwrap_or(Purpose::Check), slot))
     }
 
     /// Queues the records of a few leaves that the peer lacks.
@@ -353,7 +385,7 @@ impl Exchange {
     /// Tries to claim the leaves below `branch`. If another link holds a claim, succeeds only for
     /// single leaves within the allowance, and otherwise records that this link must compare again.
     fn try_claim(&mut self, branch: Branch, context: &mut Context<'_>) -> bool {
-        let claimed = context.fetches.ask(context.peer, branch.leaves(), context.now)
+        let claimed = context.claims.claim(context.peer, branch.leaves(), context.now)
             || (branch.level == LEAF_LEVEL && self.take_allowance());
         self.waits |= !claimed;
         claimed
@@ -451,31 +483,33 @@ mod tests {
         let rules = Rules { max_clock_offset: 0, max_clients: 10, client_ttl: 0 };
         let directory = Directory::new(rules, Keys { index: (1, 2), digest: (3, 4) });
         let flooding = SlotQueue::default();
-        let mut exchange = Exchange::default();
-        let open = |exchange: &mut Exchange| {
-            exchange.open(Purpose::Check);
-            exchange.fill(&directory, &flooding, &mut Vec::new(), 10_000)
+        let mut anti_entropy = AntiEntropy::default();
+        let send_sums = |anti_entropy: &mut AntiEntropy, last_ping| {
+            let mut out = Vec::new();
+            anti_entropy.open(Purpose::Check);
+            anti_entropy.poll_transmit(&directory, &flooding, last_ping, &mut out, 10_000);
+            assert!(out.starts_with(b"SUMS C 0 0 "), "the sums of the root are sent");
         };
-        assert!(open(&mut exchange), "the sums of the root are sent");
-        assert_eq!(exchange.is_equal(), None);
-        exchange.not_contradicted();
-        assert_eq!(exchange.is_equal(), Some(true));
-        open(&mut exchange);
+        send_sums(&mut anti_entropy, 1);
+        anti_entropy.handle_pong(1);
+        assert_eq!(anti_entropy.is_equal(), None, "the ping was sent before the sums");
+        anti_entropy.handle_pong(2);
+        assert_eq!(anti_entropy.is_equal(), Some(true));
+        send_sums(&mut anti_entropy, 2);
         let mut context = Context {
             directory: &directory,
             flooding: &flooding,
-            fetches: &mut Fetches::default(),
-            peer: 1,
-            now: Duration::ZERO,
+            claims: &mut FetchClaims::default(),
+            peer: NodeId(1),
+            now: Instant::START,
         };
-        let differs = Message::Pull(Branch::ROOT);
-        exchange.receive(&differs, &mut context);
-        exchange.not_contradicted();
-        assert_eq!(exchange.is_equal(), Some(false));
+        anti_entropy.handle_message(&Message::Pull(Branch::ROOT), &mut context);
+        anti_entropy.handle_pong(3);
+        assert_eq!(anti_entropy.is_equal(), Some(false));
         for (sum, equal) in [(0, true), (1, false)] {
             let sums = Message::Sums(Purpose::Check, Branch::ROOT, [sum; FANOUT]);
-            exchange.receive(&sums, &mut context);
-            assert_eq!(exchange.is_equal(), Some(equal));
+            anti_entropy.handle_message(&sums, &mut context);
+            assert_eq!(anti_entropy.is_equal(), Some(equal));
         }
     }
 

@@ -11,12 +11,14 @@ use siphasher::sip::SipHasher13;
 
 use super::digest::{Leaf, Sums};
 use super::eviction::{Candidate, Candidates};
-pub use super::slots::{MAX_RECORD, Slot};
+pub use super::slots::MAX_RECORD;
 use super::slots::{NO_TIME, Slots, Stored};
 use crate::counters::counters;
+use crate::ids::Slot;
 use crate::protocol::location::Location;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
+use crate::time::Wall;
 
 /// Number of shards. With 5,000,000 clients, a shard has about 1,200 entries, and growing it takes
 /// tens of microseconds.
@@ -60,15 +62,15 @@ pub enum Source {
 
 /// The outcome of [`Directory::offer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Offer {
+pub enum Applied {
     /// The record was newer and is now stored in this slot.
-    News(Slot),
+    Stored(Slot),
     /// It is already stored: the same line or, from a client, the same location and time.
-    Repeat,
+    Duplicate,
     /// A newer record is stored.
     Stale,
     /// Rejected: the directory is full and every stored record ranks higher.
-    Full,
+    OverCapacity,
     /// Rejected: the record has expired.
     Expired,
 }
@@ -83,7 +85,7 @@ pub struct Directory {
     sums: Sums,
     candidates: Candidates,
     /// The slot at which the sweep for expired records continues.
-    sweep_at: Slot,
+    sweep_at: u32,
     /// Counters of removed clients.
     pub counters: Counters,
 }
@@ -133,7 +135,7 @@ impl Directory {
 
     /// Returns the number of slots ever used, which is one more than the highest slot.
     #[must_use]
-    pub const fn slots(&self) -> Slot {
+    pub const fn slots(&self) -> u32 {
         self.slots.used()
     }
 
@@ -145,7 +147,7 @@ impl Directory {
 
     /// Returns the AT line of `client`, without LF, unless it has expired at `now`.
     #[must_use]
-    pub fn get(&self, client: &[u8], now: Nanos) -> Option<&[u8]> {
+    pub fn get(&self, client: &[u8], now: Wall) -> Option<&[u8]> {
         let (client_hash, index_hash) = self.hashes(client);
         let slot = self.find(client_hash, index_hash, client)?;
         (!self.has_expired(slot, now)).then(|| self.slots[slot].line())
@@ -182,7 +184,7 @@ impl Directory {
 
     /// Returns the record in `slot`, unless the slot is free or the record has expired at `now`.
     #[must_use]
-    pub fn record(&self, slot: Slot, now: Nanos) -> Option<Record<'_>> {
+    pub fn record(&self, slot: Slot, now: Wall) -> Option<Record<'_>> {
         let record = self.slots.get(slot)?.record()?;
         (!self.is_expired(&record, now)).then_some(record)
     }
@@ -210,9 +212,9 @@ impl Directory {
     ///
     /// `now` is the wall clock of this node. It only determines expiry; which record is newer
     /// depends on the two records alone.
-    pub fn offer(&mut self, record: &Record<'_>, source: Source, now: Nanos) -> Offer {
+    pub fn apply(&mut self, record: &Record<'_>, source: Source, now: Wall) -> Applied {
         if record.line.len() > MAX_RECORD || self.is_expired(record, now) {
-            return Offer::Expired;
+            return Applied::Expired;
         }
         let (client_hash, index_hash) = self.hashes(record.client);
         // Needed last but loaded now, so that its cache miss overlaps with those of the search.
@@ -231,7 +233,7 @@ impl Directory {
                 Source::Peer => held.line() == record.line,
             };
             if repeat {
-                return Offer::Repeat;
+                return Applied::Duplicate;
             }
             let (time, held_time) = (self.time_alone(record), held.time());
             let decided = time != NO_TIME && held_time != NO_TIME && time != held_time;
@@ -244,21 +246,21 @@ impl Directory {
                 })
             };
             if !is_newer {
-                return Offer::Stale;
+                return Applied::Stale;
             }
             self.write(slot, client_hash, record);
-            return Offer::News(slot);
+            return Applied::Stored(slot);
         }
         if self.len >= self.rules.max_clients && !self.make_room(record, client_hash) {
-            return Offer::Full;
+            return Applied::OverCapacity;
         }
         let slot = self.insert(client_hash, index_hash, record);
-        Offer::News(slot)
+        Applied::Stored(slot)
     }
 
     /// Removes expired records among the next `budget` slots. Returns whether the sweep has reached
     /// the end of the directory and will start over.
-    pub fn sweep(&mut self, now: Nanos, budget: u32) -> bool {
+    pub fn sweep(&mut self, now: Wall, budget: u32) -> bool {
         if self.rules.client_ttl == 0 {
             return true;
         }
@@ -267,7 +269,7 @@ impl Directory {
                 self.sweep_at = 0;
                 return true;
             }
-            let slot = self.sweep_at;
+            let slot = Slot(self.sweep_at);
             self.sweep_at += 1;
             if self.has_expired(slot, now) {
                 self.remove(slot);
@@ -305,11 +307,11 @@ impl Directory {
         i64::try_from(record.time).unwrap_or(NO_TIME)
     }
 
-    fn is_expired(&self, record: &Record<'_>, now: Nanos) -> bool {
-        self.rules.client_ttl > 0 && now - record.received > self.rules.client_ttl
+    fn is_expired(&self, record: &Record<'_>, now: Wall) -> bool {
+        self.rules.client_ttl > 0 && now.nanos() - record.received > self.rules.client_ttl
     }
 
-    fn has_expired(&self, slot: Slot, now: Nanos) -> bool {
+    fn has_expired(&self, slot: Slot, now: Wall) -> bool {
         self.rules.client_ttl > 0
             && self
                 .slots
@@ -361,7 +363,7 @@ impl Directory {
     /// least. Entries of the heap are lower bounds, see [`Candidates`].
     fn make_room(&mut self, record: &Record<'_>, client_hash: u64) -> bool {
         self.index_candidates_up_to(self.slots.used());
-        let offered = self.candidate(record, client_hash, Slot::MAX);
+        let offered = self.candidate(record, client_hash, Slot(u32::MAX));
         while let Some(least) = self.candidates.least() {
             match self.candidate_in(least.slot) {
                 Some(current) if current == least => {
@@ -399,7 +401,7 @@ impl Directory {
         if self.candidates.len() > 2 * self.len as usize + OUTDATED {
             self.candidates = Candidates::default(); // mostly outdated entries: rebuild
         }
-        if inserted < self.candidates.indexed
+        if inserted.0 < self.candidates.indexed
             && let Some(candidate) = self.candidate_in(inserted)
         {
             self.candidates.push(candidate);
@@ -408,9 +410,9 @@ impl Directory {
         self.index_candidates_up_to(end.min(self.slots.used()));
     }
 
-    fn index_candidates_up_to(&mut self, end: Slot) {
+    fn index_candidates_up_to(&mut self, end: u32) {
         while self.candidates.indexed < end {
-            if let Some(candidate) = self.candidate_in(self.candidates.indexed) {
+            if let Some(candidate) = self.candidate_in(Slot(self.candidates.indexed)) {
                 self.candidates.push(candidate);
             }
             self.candidates.indexed += 1;
@@ -474,14 +476,16 @@ mod tests {
         out
     }
 
-    fn offer(directory: &mut Directory, line: &[u8], source: Source) -> Offer {
-        directory.offer(&Record::parse(line).unwrap(), source, 0)
+    fn apply(directory: &mut Directory, line: &[u8], source: Source) -> Applied {
+        directory.apply(&Record::parse(line).unwrap(), source, Wall(0))
     }
 
     /// Returns all lines, sorted, to compare directories.
     fn contents(directory: &Directory) -> Vec<Vec<u8>> {
-        let mut lines: Vec<_> =
-            (0..directory.slots()).filter_map(|s| directory.line(s)).map(<[u8]>::to_vec).collect();
+        let mut lines: Vec<_> = (0..directory.slots())
+            .filter_map(|s| directory.line(Slot(s)))
+            .map(<[u8]>::to_vec)
+            .collect();
         lines.sort();
         lines
     }
@@ -490,15 +494,15 @@ mod tests {
     fn the_newest_record_is_kept_and_repeats_change_nothing() {
         let mut d = directory(10, 0);
         let first = line("A", "k", 1, 100, 100);
-        assert!(matches!(offer(&mut d, &first, Source::Client), Offer::News(_)));
+        assert!(matches!(apply(&mut d, &first, Source::Client), Applied::Stored(_)));
         let again = line("A", "k", 1, 100, 107);
-        assert_eq!(offer(&mut d, &again, Source::Client), Offer::Repeat);
-        assert_eq!(d.get(b"k", 0), Some(&first[..]));
-        assert_eq!(offer(&mut d, &line("A", "k", 2, 99, 108), Source::Client), Offer::Stale);
+        assert_eq!(apply(&mut d, &again, Source::Client), Applied::Duplicate);
+        assert_eq!(d.get(b"k", Wall(0)), Some(&first[..]));
+        assert_eq!(apply(&mut d, &line("A", "k", 2, 99, 108), Source::Client), Applied::Stale);
         let moved = line("A", "k", 2, 100, 109);
-        assert!(matches!(offer(&mut d, &moved, Source::Client), Offer::News(_)));
-        assert_eq!(d.get(b"k", 0), Some(&moved[..]));
-        assert_eq!((d.len(), d.get(b"other", 0)), (1, None));
+        assert!(matches!(apply(&mut d, &moved, Source::Client), Applied::Stored(_)));
+        assert_eq!(d.get(b"k", Wall(0)), Some(&moved[..]));
+        assert_eq!((d.len(), d.get(b"other", Wall(0))), (1, None));
     }
 
     #[test]
@@ -507,10 +511,10 @@ mod tests {
         let b = line("B", "k", 1, 100, 102);
         let mut at_a = directory(10, 0);
         let mut at_b = directory(10, 0);
-        offer(&mut at_a, &a, Source::Client);
-        offer(&mut at_b, &b, Source::Client);
-        offer(&mut at_a, &b, Source::Peer);
-        offer(&mut at_b, &a, Source::Peer);
+        apply(&mut at_a, &a, Source::Client);
+        apply(&mut at_b, &b, Source::Client);
+        apply(&mut at_a, &b, Source::Peer);
+        apply(&mut at_b, &a, Source::Peer);
         assert_eq!(contents(&at_a), contents(&at_b));
         assert_eq!(at_a.sums().of(Branch::ROOT), at_b.sums().of(Branch::ROOT));
     }
@@ -520,20 +524,20 @@ mod tests {
         let mut d = directory(10, 60);
         let old = line("A", "k", 1, 100, 100);
         let record = Record::parse(&old).unwrap();
-        assert!(matches!(d.offer(&record, Source::Peer, 160 * SECOND), Offer::News(_)));
-        assert!(d.get(b"k", 160 * SECOND).is_some());
-        assert_eq!(d.get(b"k", 161 * SECOND), None, "expired before the sweep");
-        assert!(!d.sweep(161 * SECOND, 1));
+        assert!(matches!(d.apply(&record, Source::Peer, Wall(160 * SECOND)), Applied::Stored(_)));
+        assert!(d.get(b"k", Wall(160 * SECOND)).is_some());
+        assert_eq!(d.get(b"k", Wall(161 * SECOND)), None, "expired before the sweep");
+        assert!(!d.sweep(Wall(161 * SECOND), 1));
         assert_eq!((d.len(), d.counters.expired), (0, 1));
         assert_eq!(d.sums().of(Branch::ROOT), 0);
-        assert_eq!(d.offer(&record, Source::Peer, 161 * SECOND), Offer::Expired);
+        assert_eq!(d.apply(&record, Source::Peer, Wall(161 * SECOND)), Applied::Expired);
     }
 
     #[test]
     fn the_records_of_a_leaf_add_up_to_its_sum() {
         let mut d = directory(1000, 0);
         for i in 0..500 {
-            offer(&mut d, &line("A", &format!("client{i}"), 1, i, i), Source::Client);
+            apply(&mut d, &line("A", &format!("client{i}"), 1, i, i), Source::Client);
         }
         let mut seen = 0;
         for leaf in 0..=u16::MAX {
@@ -567,8 +571,8 @@ mod tests {
                 shuffled.swap(i, (state % (i as u64 + 1)) as usize);
             }
             let (mut a, mut b, mut all) = (directory(4, 0), directory(4, 0), directory(100, 0));
-            for l in &lines { offer(&mut a, l, Source::Peer); offer(&mut all, l, Source::Peer); }
-            for l in &shuffled { offer(&mut b, l, Source::Peer); }
+            for l in &lines { apply(&mut a, l, Source::Peer); apply(&mut all, l, Source::Peer); }
+            for l in &shuffled { apply(&mut b, l, Source::Peer); }
             prop_assert_eq!(contents(&a), contents(&b));
             prop_assert!(a.len() <= 4);
             // No evicted record ranks above the least record that was kept.

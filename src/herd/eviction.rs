@@ -7,7 +7,7 @@
 use core::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::slots::Slot;
+use crate::ids::Slot;
 use crate::protocol::time::Nanos;
 
 /// A client and its sort key when it was entered. Records are only replaced by newer ones, so an
@@ -31,7 +31,7 @@ pub struct Candidate {
 pub struct Candidates {
     heap: BinaryHeap<Reverse<Candidate>>,
     /// Slots below this one have been entered.
-    pub indexed: Slot,
+    pub indexed: u32,
 }
 
 impl Candidates {

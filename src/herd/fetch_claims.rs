@@ -9,10 +9,11 @@ use core::ops::Range;
 use core::time::Duration;
 
 use super::digest::Leaf;
-use super::routes::NodeId;
+use crate::ids::NodeId;
+use crate::time::Instant;
 
-/// Interval at which a neighbor that was asked for records is checked: if it has sent fewer than
-/// [`FETCH_LEAST`] since the last check, other neighbors may be asked for what is still missing.
+/// Interval at which a neighbor that was claimed_by for records is checked: if it has sent fewer than
+/// [`FETCH_LEAST`] since the last check, other neighbors may be claimed_by for what is still missing.
 /// Longer than an answer takes on any but the longest routes, and short compared with a fetch of
 /// many records. Too short an interval costs nothing but records that arrive twice.
 pub const FETCH_PATIENCE: Duration = Duration::from_millis(500);
@@ -22,13 +23,13 @@ pub const FETCH_PATIENCE: Duration = Duration::from_millis(500);
 pub const FETCH_LEAST: u32 = 1000;
 
 /// Marks a leaf that is not being fetched.
-const UNCLAIMED: NodeId = NodeId::MAX;
+const UNCLAIMED: NodeId = NodeId(u16::MAX);
 
 /// The leaves of the digest tree that are being fetched, and from which neighbors.
 #[derive(Default)]
-pub struct Fetches {
+pub struct FetchClaims {
     /// Claiming neighbor by leaf; empty while there are no sources.
-    asked: Vec<NodeId>,
+    claimed_by: Vec<NodeId>,
     sources: Vec<Source>,
 }
 
@@ -36,32 +37,32 @@ pub struct Fetches {
 struct Source {
     node: NodeId,
     /// New records that it has sent since the last check.
-    brought: u32,
+    received: u32,
     /// Time of the next check.
-    due: Duration,
+    due: Instant,
 }
 
-impl Fetches {
+impl FetchClaims {
     /// Claims `leaves` for `node`. Returns false if another neighbor holds a claim on one of them.
-    pub fn ask(&mut self, node: NodeId, leaves: Range<usize>, now: Duration) -> bool {
-        if self.asked.is_empty() {
-            self.asked.resize(Leaf::COUNT, UNCLAIMED);
+    pub fn claim(&mut self, node: NodeId, leaves: Range<usize>, now: Instant) -> bool {
+        if self.claimed_by.is_empty() {
+            self.claimed_by.resize(Leaf::COUNT, UNCLAIMED);
         }
-        let asked = &mut self.asked[leaves];
-        if asked.iter().any(|&of| of != UNCLAIMED && of != node) {
+        let claimed_by = &mut self.claimed_by[leaves];
+        if claimed_by.iter().any(|&of| of != UNCLAIMED && of != node) {
             return false;
         }
-        asked.fill(node);
+        claimed_by.fill(node);
         if !self.sources.iter().any(|source| source.node == node) {
-            self.sources.push(Source { node, brought: 0, due: now + FETCH_PATIENCE });
+            self.sources.push(Source { node, received: 0, due: now + FETCH_PATIENCE });
         }
         true
     }
 
     /// Records that `node` has sent a new record.
-    pub fn brought(&mut self, node: NodeId) {
+    pub fn count_received(&mut self, node: NodeId) {
         if let Some(source) = self.sources.iter_mut().find(|source| source.node == node) {
-            source.brought += 1;
+            source.received += 1;
         }
     }
 
@@ -73,33 +74,33 @@ impl Fetches {
             return false;
         }
         if self.sources.is_empty() {
-            self.asked = Vec::new();
+            self.claimed_by = Vec::new();
         }
-        for of in self.asked.iter_mut().filter(|of| **of == node) {
+        for of in self.claimed_by.iter_mut().filter(|of| **of == node) {
             *of = UNCLAIMED;
         }
         true
     }
 
-    /// Returns when [`Fetches::handle_timeout`] must be called next.
+    /// Returns when [`FetchClaims::handle_timeout`] must be called next.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Duration> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         self.sources.iter().map(|source| source.due).min()
     }
 
     /// Releases the claims of neighbors that have sent few records since the last check: they are
     /// done, slow or stalled. Returns whether there were any.
-    pub fn handle_timeout(&mut self, now: Duration) -> bool {
-        let is_over = |source: &&Source| source.due <= now && source.brought < FETCH_LEAST;
-        let over: Vec<NodeId> =
-            self.sources.iter().filter(is_over).map(|source| source.node).collect();
-        for &node in &over {
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
+        let is_slow = |source: &&Source| source.due <= now && source.received < FETCH_LEAST;
+        let slow: Vec<NodeId> =
+            self.sources.iter().filter(is_slow).map(|source| source.node).collect();
+        for &node in &slow {
             self.release(node);
         }
         for source in self.sources.iter_mut().filter(|source| source.due <= now) {
-            (source.brought, source.due) = (0, now + FETCH_PATIENCE);
+            (source.received, source.due) = (0, now + FETCH_PATIENCE);
         }
-        !over.is_empty()
+        !slow.is_empty()
     }
 }
 
@@ -107,21 +108,25 @@ impl Fetches {
 mod tests {
     use super::*;
 
+    fn at(patiences: u32) -> Instant {
+        Instant::START + FETCH_PATIENCE * patiences
+    }
+
     #[test]
     fn a_claim_lasts_until_its_holder_sends_few_records() {
-        let mut fetches = Fetches::default();
-        assert!(fetches.ask(1, 0..16, Duration::ZERO));
-        assert!(fetches.ask(1, 8..32, Duration::ZERO), "the holder may extend its claim");
-        assert!(!fetches.ask(2, 31..40, Duration::ZERO));
-        assert!(fetches.ask(2, 32..40, Duration::ZERO), "unclaimed leaves may be claimed");
-        assert_eq!(fetches.poll_timeout(), Some(FETCH_PATIENCE));
-        (0..FETCH_LEAST).for_each(|_| fetches.brought(1));
-        assert!(fetches.handle_timeout(FETCH_PATIENCE), "2 has sent nothing");
-        assert!(!fetches.ask(3, 31..40, FETCH_PATIENCE), "1 has sent enough");
-        assert!(fetches.ask(3, 32..40, FETCH_PATIENCE));
-        assert!(fetches.release(3) && !fetches.release(3));
-        assert!(fetches.handle_timeout(2 * FETCH_PATIENCE), "1 is done or has stalled");
-        assert_eq!(fetches.poll_timeout(), None);
-        assert!(fetches.ask(2, 0..Leaf::COUNT, 2 * FETCH_PATIENCE));
+        let mut claims = FetchClaims::default();
+        assert!(claims.claim(NodeId(1), 0..16, Instant::START));
+        assert!(claims.claim(NodeId(1), 8..32, Instant::START), "the holder may extend its claim");
+        assert!(!claims.claim(NodeId(2), 31..40, Instant::START));
+        assert!(claims.claim(NodeId(2), 32..40, Instant::START), "unclaimed leaves may be claimed");
+        assert_eq!(claims.poll_timeout(), Some(at(1)));
+        (0..FETCH_LEAST).for_each(|_| claims.count_received(NodeId(1)));
+        assert!(claims.handle_timeout(at(1)), "2 has sent nothing");
+        assert!(!claims.claim(NodeId(3), 31..40, at(1)), "1 has sent enough");
+        assert!(claims.claim(NodeId(3), 32..40, at(1)));
+        assert!(claims.release(NodeId(3)) && !claims.release(NodeId(3)));
+        assert!(claims.handle_timeout(at(2)), "1 is done or has stalled");
+        assert_eq!(claims.poll_timeout(), None);
+        assert!(claims.claim(NodeId(2), 0..Leaf::COUNT, at(2)));
     }
 }

@@ -12,8 +12,9 @@
 use ring::hmac;
 
 use super::directory::Rules;
+use super::link::Origin;
 use super::message::hex as number;
-use super::routes::NodeId;
+use crate::ids::{BootId, NodeId};
 use crate::protocol::{fields, next_field};
 use crate::text::hex;
 
@@ -39,7 +40,7 @@ pub struct Identity {
     /// Id of this node.
     pub me: NodeId,
     /// Ids of its neighbors.
-    pub neighbours: Vec<NodeId>,
+    pub neighbors: Vec<NodeId>,
     /// Settings that must be identical on all nodes.
     pub rules: Rules,
     /// The shared secret, if the herd has one.
@@ -47,20 +48,20 @@ pub struct Identity {
     /// Whether links require TLS.
     pub tls: bool,
     /// Boot id, which changes on every restart.
-    pub boot: u64,
+    pub boot: BootId,
 }
 
 impl Identity {
     /// Returns the name of `node`.
     #[must_use]
     pub fn name(&self, node: NodeId) -> &[u8] {
-        &self.names[usize::from(node)]
+        &self.names[node.index()]
     }
 
     /// Returns the node named `name`.
     #[must_use]
     pub fn node(&self, name: &[u8]) -> Option<NodeId> {
-        self.names.binary_search_by(|held| (**held).cmp(name)).ok().map(|at| at as NodeId)
+        self.names.binary_search_by(|held| (**held).cmp(name)).ok().map(|at| NodeId(at as u16))
     }
 }
 
@@ -79,10 +80,10 @@ pub struct Handshake {
     mine: Vec<u8>,
     /// First line of the peer; empty until it has been received.
     theirs: Vec<u8>,
-    dialled: bool,
+    origin: Origin,
     /// The node that was dialed, or that the dialing peer claims to be.
     peer: NodeId,
-    boot: u64,
+    boot: BootId,
     transport: Transport,
 }
 
@@ -96,7 +97,7 @@ pub enum Progress {
         /// The peer's node id.
         peer: NodeId,
         /// Boot id of the peer process.
-        boot: u64,
+        boot: BootId,
     },
     /// The link is refused for this reason. Appended output must still be sent.
     Refused(String),
@@ -124,7 +125,7 @@ impl Handshake {
         let mine = hello(identity, peer, nonce);
         out.extend_from_slice(&mine);
         out.push(b'\n');
-        Self { mine, theirs: Vec::new(), dialled: true, peer, boot: 0, transport }
+        Self { mine, theirs: Vec::new(), origin: Origin::Dialed, peer, boot: BootId(0), transport }
     }
 
     /// Processes the first line of an accepted connection. Appends output to `out`.
@@ -147,14 +148,14 @@ impl Handshake {
         let Some(peer) = identity.node(hello_line.from) else {
             return stranger("is not in this herd; add it to the configuration of this node");
         };
-        if !identity.neighbours.contains(&peer) {
+        if !identity.neighbors.contains(&peer) {
             return stranger("is not a neighbor of this node");
         }
         let mine = hello(identity, peer, nonce);
         let handshake = Self {
             mine,
             theirs: line.to_vec(),
-            dialled: false,
+            origin: Origin::Accepted,
             peer,
             boot: hello_line.boot,
             transport,
@@ -180,14 +181,14 @@ impl Handshake {
         self.peer
     }
 
-    /// Returns whether this node dialed.
+    /// Returns which end dialed.
     #[must_use]
-    pub const fn dialled(&self) -> bool {
-        self.dialled
+    pub const fn origin(&self) -> Origin {
+        self.origin
     }
 
     /// Processes the next line. Appends output to `out`.
-    pub fn receive(&mut self, identity: &Identity, line: &[u8], out: &mut Vec<u8>) -> Progress {
+    pub fn handle_line(&mut self, identity: &Identity, line: &[u8], out: &mut Vec<u8>) -> Progress {
         if self.theirs.is_empty() {
             return self.receive_hello(identity, line, out);
         }
@@ -196,12 +197,12 @@ impl Handshake {
         };
         let proof =
             fields::<2>(line).filter(|[word, _]| word == b"PROOF").and_then(|f| unhex(f[1]));
-        let expected = self.transcript(!self.dialled);
+        let expected = self.transcript(self.origin.other());
         // `verify` compares in constant time.
         if proof.is_none_or(|proof| hmac::verify(secret, &expected, &proof).is_err()) {
             return Progress::Refused("its proof is wrong; it has a different secret".to_owned());
         }
-        if !self.dialled {
+        if self.origin == Origin::Accepted {
             self.push_proof(secret, out);
         }
         self.established()
@@ -291,17 +292,22 @@ impl Handshake {
     }
 
     fn push_proof(&self, secret: &hmac::Key, out: &mut Vec<u8>) {
-        let tag = hmac::sign(secret, &self.transcript(self.dialled));
+        let tag = hmac::sign(secret, &self.transcript(self.origin));
         out.extend_from_slice(b"PROOF ");
         hex::push(out, tag.as_ref());
         out.push(b'\n');
     }
 
     /// Returns the message that a proof authenticates, for the proof of the dialer or the listener.
-    fn transcript(&self, by_dialler: bool) -> Vec<u8> {
-        let role: &[u8] = if by_dialler { b"dialler" } else { b"listener" };
-        let (first, second) =
-            if self.dialled { (&self.mine, &self.theirs) } else { (&self.theirs, &self.mine) };
+    fn transcript(&self, prover: Origin) -> Vec<u8> {
+        let role: &[u8] = match prover {
+            Origin::Dialed => b"dialler",
+            Origin::Accepted => b"listener",
+        };
+        let (first, second) = match self.origin {
+            Origin::Dialed => (&self.mine, &self.theirs),
+            Origin::Accepted => (&self.theirs, &self.mine),
+        };
         [role, first, second].join(&b'\n')
     }
 }
@@ -311,7 +317,7 @@ struct Hello<'a> {
     version: &'a [u8],
     from: &'a [u8],
     to: &'a [u8],
-    boot: u64,
+    boot: BootId,
     max_clock_offset: i128,
     max_clients: i128,
     client_ttl: i128,
@@ -329,7 +335,7 @@ impl<'a> Hello<'a> {
             version,
             from,
             to,
-            boot: number(boot)?,
+            boot: BootId(number(boot)?),
             max_clock_offset: number(offset)?.into(),
             max_clients: number(clients)?.into(),
             client_ttl: number(ttl)?.into(),
@@ -345,7 +351,7 @@ impl<'a> Hello<'a> {
 fn hello(identity: &Identity, to: NodeId, nonce: &Nonce) -> Vec<u8> {
     let mut line = [HELLO, VERSION, identity.name(identity.me), identity.name(to)].join(&b' ');
     line.push(b' ');
-    hex::push(&mut line, &identity.boot.to_be_bytes());
+    hex::push(&mut line, &identity.boot.0.to_be_bytes());
     line.push(b' ');
     hex::push(&mut line, nonce);
     let rules = &identity.rules;
@@ -372,11 +378,11 @@ mod tests {
 
     const LOOPBACK: Transport = Transport { loopback: true, certified: None };
 
-    fn identity(me: NodeId, secret: Option<&[u8]>) -> Identity {
-        let neighbours: &[NodeId] = if me == 1 { &[0, 2] } else { &[1] };
+    fn identity(me: u16, secret: Option<&[u8]>) -> Identity {
+        let neighbors: &[u16] = if me == 1 { &[0, 2] } else { &[1] };
         Identity {
             secret: secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret)),
-            ..testing::identity(&["A", "B", "C"], me, neighbours)
+            ..testing::identity(&["A", "B", "C"], me, neighbors)
         }
     }
 
@@ -388,7 +394,7 @@ mod tests {
         transport: &Transport,
     ) -> (Progress, Progress, Vec<u8>) {
         let (mut wire, mut back) = (Vec::new(), Vec::new());
-        let mut dialler = Handshake::dial(a, b.me, &[nonces[0]; 16], transport.clone(), &mut wire);
+        let mut dialer = Handshake::dial(a, b.me, &[nonces[0]; 16], transport.clone(), &mut wire);
         let mut log = wire.clone();
         let accepted = Handshake::accept(
             b,
@@ -405,10 +411,10 @@ mod tests {
                 return (at_a, at_b, log);
             }
             let mut to_b = Vec::new();
-            at_a = dialler.receive(a, to_a.trim_ascii_end(), &mut to_b);
+            at_a = dialer.handle_line(a, to_a.trim_ascii_end(), &mut to_b);
             log.extend_from_slice(&to_b);
             if !to_b.is_empty() && at_b == Progress::Waiting {
-                at_b = listener.receive(b, to_b.trim_ascii_end(), &mut back);
+                at_b = listener.handle_line(b, to_b.trim_ascii_end(), &mut back);
             }
         }
     }
@@ -425,8 +431,8 @@ mod tests {
         for secret in [None, Some(&b"s3cret"[..])] {
             let (at_a, at_b, wire) =
                 run(&identity(0, secret), &identity(1, secret), [1, 2], &LOOPBACK);
-            assert_eq!(at_a, Progress::Established { peer: 1, boot: 101 });
-            assert_eq!(at_b, Progress::Established { peer: 0, boot: 100 });
+            assert_eq!(at_a, Progress::Established { peer: NodeId(1), boot: BootId(101) });
+            assert_eq!(at_b, Progress::Established { peer: NodeId(0), boot: BootId(100) });
             assert!(!wire.windows(6).any(|w| w == b"s3cret"));
         }
     }
@@ -462,7 +468,7 @@ mod tests {
         else {
             panic!("taken for a client")
         };
-        refused(&listener.receive(&b, lines[1], &mut Vec::new()), "proof is wrong");
+        refused(&listener.handle_line(&b, lines[1], &mut Vec::new()), "proof is wrong");
     }
 
     #[test]
@@ -471,11 +477,11 @@ mod tests {
         // listener.
         let a = identity(0, Some(b"x"));
         let mut wire = Vec::new();
-        let mut dialler = Handshake::dial(&a, 1, &[1; 16], LOOPBACK, &mut wire);
-        let hello_of_b = hello(&identity(1, Some(b"x")), 0, &[1; 16]);
+        let mut dialer = Handshake::dial(&a, NodeId(1), &[1; 16], LOOPBACK, &mut wire);
+        let hello_of_b = hello(&identity(1, Some(b"x")), NodeId(0), &[1; 16]);
         let mut proof = Vec::new();
-        assert_eq!(dialler.receive(&a, &hello_of_b, &mut proof), Progress::Waiting);
-        refused(&dialler.receive(&a, proof.trim_ascii_end(), &mut Vec::new()), "proof is wrong");
+        assert_eq!(dialer.handle_line(&a, &hello_of_b, &mut proof), Progress::Waiting);
+        refused(&dialer.handle_line(&a, proof.trim_ascii_end(), &mut Vec::new()), "proof is wrong");
     }
 
     #[test]
@@ -484,16 +490,16 @@ mod tests {
         for (line, resembles_handshake) in [
             (b"IAMAT k +1-1 5".to_vec(), false),
             (b"HERD".to_vec(), false),
-            (hello(&a, 2, &[1; 16]), true),
+            (hello(&a, NodeId(2), &[1; 16]), true),
             (
-                String::from_utf8(hello(&a, 1, &[1; 16]))
+                String::from_utf8(hello(&a, NodeId(1), &[1; 16]))
                     .unwrap()
                     .replace(" A ", " X ")
                     .into_bytes(),
                 true,
             ),
             (
-                String::from_utf8(hello(&a, 1, &[1; 16]))
+                String::from_utf8(hello(&a, NodeId(1), &[1; 16]))
                     .unwrap()
                     .replace(" A ", " B ")
                     .into_bytes(),
@@ -524,7 +530,7 @@ mod tests {
         let mut b = identity(1, None);
         b.tls = true;
         let (at_a, _, _) = run(&identity(0, None), &b, [1, 2], &certified);
-        assert_eq!(at_a, Progress::Established { peer: 1, boot: 101 });
+        assert_eq!(at_a, Progress::Established { peer: NodeId(1), boot: BootId(101) });
         let (at_a, at_b, _) = run(&identity(0, None), &b, [1, 2], &LOOPBACK);
         refused(&at_b, "does not speak TLS");
         refused(&at_a, "refused this node: it does not speak TLS");

@@ -2,15 +2,12 @@
 
 use core::time::Duration;
 
-use super::anti_entropy::Exchange;
-use super::directory::Slot;
+use super::anti_entropy::AntiEntropy;
+use super::keepalive::Keepalive;
 use super::message::Purpose;
-use super::queue::{NumberSet, SlotQueue};
-use super::routes::NodeId;
-use crate::protocol::time::Nanos;
-
-/// The event loop's id of a connection, which the core only returns to it.
-pub type ConnectionId = u64;
+use super::queue::{IdSet, SlotQueue};
+use crate::ids::{BootId, ConnectionId, NodeId, Slot};
+use crate::time::Instant;
 
 /// Time allowed for a neighbor to accept a TCP connection: one that is up does so within a round
 /// trip.
@@ -32,72 +29,115 @@ const STAYED_UP: Duration = Duration::from_secs(5);
 /// time, each end could keep the link that the other closes.
 pub const DIAL_RACE: Duration = DIAL_TIMEOUT.saturating_add(HANDSHAKE_TIMEOUT);
 
+/// The protocol that a neighbor speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerKind {
+    /// The herd protocol.
+    Herd,
+    /// That of the original server: no handshake, bare AT lines, no digests.
+    Legacy,
+}
+
+/// The end that dialed a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// This node.
+    Dialed,
+    /// The peer.
+    Accepted,
+}
+
+impl Origin {
+    /// The same connection as seen by the peer.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Dialed => Self::Accepted,
+            Self::Accepted => Self::Dialed,
+        }
+    }
+}
+
+/// A connection that has completed its handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connected {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The node at the other end.
+    pub peer: NodeId,
+    /// Boot id of its process.
+    pub boot: BootId,
+    /// The end that dialed.
+    pub origin: Origin,
+}
+
 /// A neighbor and the state needed to keep it linked.
 pub struct Link {
     /// The neighbor.
     pub peer: NodeId,
-    /// Whether the neighbor is an original server: no handshake, bare AT lines, no digests.
-    pub seed_compatible: bool,
+    /// The protocol that it speaks.
+    pub kind: PeerKind,
     /// The established link, if any.
-    pub up: Option<Up>,
+    pub up: Option<Established>,
     /// Whether a dial is in progress.
-    pub dialling: bool,
+    pub(super) dialing: bool,
     /// Time of the next dial.
-    pub next_dial: Duration,
+    pub(super) next_dial: Instant,
     pause: Duration,
 }
 
 /// An established link.
-pub struct Up {
+pub struct Established {
     /// Its connection.
     pub connection: ConnectionId,
-    /// Boot id of the peer process, which changes on every restart.
-    pub boot: u64,
-    /// Whether this node dialed.
-    pub dialled: bool,
-    /// When it was established.
-    pub since: Duration,
-    /// When the last message was received.
-    pub heard: Duration,
-    /// When the next ping is due.
-    pub ping_at: Duration,
-    /// Whether a ping is due.
-    pub ping: bool,
-    /// Number of pings sent, which is also the id of the last one.
-    pub pings: u64,
-    /// Round-trip time of the last answered ping.
-    pub round_trip: Option<Duration>,
-    /// Id of the last ping sent before the sums of all records. A pong to a later ping shows that
-    /// the peer has compared them.
-    pub sums_sent_at: Option<u64>,
-    /// The ping that awaits its pong: its id, and the wall clock when it was sent.
-    pub pinged: Option<(u64, Nanos)>,
-    /// The ping of the peer that must be answered.
-    pub pong: Option<u64>,
-    /// Whether the clock offset of the peer exceeds the limit.
-    pub clock_is_off: bool,
-    /// Nodes whose link state is queued for the peer.
-    pub tell: NumberSet,
     /// Records queued for the peer.
     pub flood: SlotQueue,
-    /// State of anti-entropy.
-    pub exchange: Exchange,
+    /// The state of anti-entropy.
+    pub anti_entropy: AntiEntropy,
+    pub(super) boot: BootId,
+    pub(super) origin: Origin,
+    since: Instant,
+    pub(super) keepalive: Keepalive,
+    /// Whether the peer's clock is off by more than the limit.
+    pub(super) clock_is_off: bool,
+    /// Nodes whose link state is queued for the peer.
+    pub(super) pending_link_states: IdSet,
     /// When this node starts the next check; `None` if the peer starts checks.
-    pub check_at: Option<Duration>,
-    /// Whether the next record received was sent by anti-entropy, and why.
-    pub repair: Option<Purpose>,
+    pub(super) check_at: Option<Instant>,
+    /// Set if the next record received is a repair.
+    pub(super) announced_repair: Option<Purpose>,
 }
 
 impl Link {
-    /// Creates the state of a neighbor that is dialed at once.
+    /// The state of a neighbor that is dialed at once.
     #[must_use]
-    pub const fn new(peer: NodeId, seed_compatible: bool, now: Duration) -> Self {
-        Self { peer, seed_compatible, up: None, dialling: false, next_dial: now, pause: REDIAL_MIN }
+    pub const fn new(peer: NodeId, kind: PeerKind, now: Instant) -> Self {
+        Self { peer, kind, up: None, dialing: false, next_dial: now, pause: REDIAL_MIN }
+    }
+
+    /// Returns whether the neighbor is an original server.
+    #[must_use]
+    pub const fn is_legacy(&self) -> bool {
+        matches!(self.kind, PeerKind::Legacy)
+    }
+
+    /// Returns whether a dial is in progress.
+    #[must_use]
+    pub const fn is_dialing(&self) -> bool {
+        self.dialing
+    }
+
+    /// The established link, if the neighbor speaks the herd protocol.
+    pub(super) const fn herd_peer(&mut self) -> Option<&mut Established> {
+        match self.kind {
+            PeerKind::Herd => self.up.as_mut(),
+            PeerKind::Legacy => None,
+        }
     }
 
     /// Schedules the next dial after a failed attempt or a lost link. `jitter` is 0..=255.
-    pub fn back_off(&mut self, now: Duration, most: Duration, jitter: u8) {
-        self.dialling = false;
+    pub(super) fn back_off(&mut self, now: Instant, most: Duration, jitter: u8) {
+        self.dialing = false;
         // Between 75 % and 100 % of the pause, so that neighbors do not dial in lockstep.
         let pause = self.pause.mul_f64(1.0 - 0.25 * f64::from(jitter) / 256.0);
         self.next_dial = now + pause;
@@ -105,56 +145,68 @@ impl Link {
     }
 
     /// Takes the link down. Resets the redial pause if the link was up for [`STAYED_UP`].
-    pub fn take_down(&mut self, now: Duration) -> Option<Up> {
-        let up = self.up.take()?;
-        if now.saturating_sub(up.since) >= STAYED_UP {
+    pub(super) fn take_down(&mut self, now: Instant) {
+        if self.up.take().is_some_and(|up| now.since(up.since) >= STAYED_UP) {
             self.pause = REDIAL_MIN;
         }
-        Some(up)
     }
 
     /// Queues `slot` for the peer if it is linked.
-    pub fn owe(&mut self, slot: Slot) {
+    pub(super) fn enqueue(&mut self, slot: Slot) {
         if let Some(up) = &mut self.up {
             up.flood.push(slot);
         }
     }
 }
 
-impl Up {
-    /// Creates the state of a link that has just been established.
-    #[must_use]
-    pub fn new(connection: ConnectionId, boot: u64, dialled: bool, now: Duration) -> Self {
+impl Established {
+    pub(super) fn new(connected: Connected, now: Instant) -> Self {
         Self {
-            connection,
-            boot,
-            dialled,
+            connection: connected.connection,
+            boot: connected.boot,
+            origin: connected.origin,
             since: now,
-            heard: now,
-            ping_at: now,
-            ping: false,
-            pings: 0,
-            round_trip: None,
-            sums_sent_at: None,
-            pinged: None,
-            pong: None,
+            keepalive: Keepalive::new(now),
             clock_is_off: false,
-            tell: NumberSet::default(),
+            pending_link_states: IdSet::default(),
             flood: SlotQueue::default(),
-            exchange: Exchange::default(),
+            anti_entropy: AntiEntropy::default(),
             check_at: None,
-            repair: None,
+            announced_repair: None,
         }
+    }
+
+    /// When the link was established.
+    #[must_use]
+    pub const fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// When the last line was received.
+    #[must_use]
+    pub const fn last_received(&self) -> Instant {
+        self.keepalive.last_received()
+    }
+
+    /// Round trip of the last answered ping.
+    #[must_use]
+    pub const fn round_trip(&self) -> Option<Duration> {
+        self.keepalive.round_trip()
+    }
+
+    /// Returns whether the peer's clock differs from this node's by more than half of Δ.
+    #[must_use]
+    pub const fn clock_is_off(&self) -> bool {
+        self.clock_is_off
     }
 
     /// Returns whether there is output to send.
     #[must_use]
     pub fn has_output(&self) -> bool {
-        self.ping
-            || self.pong.is_some()
-            || !self.tell.is_empty()
+        self.keepalive.has_output()
+            || !self.pending_link_states.is_empty()
             || !self.flood.is_empty()
-            || self.exchange.has_output()
+            || self.anti_entropy.has_output()
     }
 }
 
@@ -162,26 +214,32 @@ impl Up {
 mod tests {
     use super::*;
 
+    fn at(millis: u64) -> Instant {
+        Instant::at(Duration::from_millis(millis))
+    }
+
     #[test]
     fn pauses_double_up_to_a_limit_and_a_lasting_link_resets_them() {
         let most = Duration::from_millis(300);
-        let mut link = Link::new(1, false, Duration::ZERO);
-        let pauses: Vec<_> = (0..5)
-            .map(|_| {
-                link.back_off(Duration::ZERO, most, 0);
-                link.next_dial.as_millis()
-            })
-            .collect();
+        let connected = Connected {
+            connection: ConnectionId(1),
+            peer: NodeId(1),
+            boot: BootId(1),
+            origin: Origin::Dialed,
+        };
+        let mut link = Link::new(NodeId(1), PeerKind::Herd, Instant::START);
+        let pause = |link: &mut Link, jitter| {
+            link.back_off(Instant::START, most, jitter);
+            link.next_dial.uptime().as_millis()
+        };
+        let pauses: Vec<_> = (0..5).map(|_| pause(&mut link, 0)).collect();
         assert_eq!(pauses, [50, 100, 200, 300, 300]);
-        link.back_off(Duration::ZERO, most, 255);
-        assert!((225..230).contains(&link.next_dial.as_millis()));
-        link.up = Some(Up::new(1, 1, true, Duration::ZERO));
-        link.take_down(Duration::from_millis(4999));
-        link.back_off(Duration::ZERO, most, 0);
-        assert_eq!(link.next_dial.as_millis(), 300, "it did not stay up");
-        link.up = Some(Up::new(1, 1, true, Duration::ZERO));
-        link.take_down(STAYED_UP);
-        link.back_off(Duration::ZERO, most, 0);
-        assert_eq!(link.next_dial.as_millis(), 50);
+        assert!((225..230).contains(&pause(&mut link, 255)));
+        link.up = Some(Established::new(connected, Instant::START));
+        link.take_down(at(4999));
+        assert_eq!(pause(&mut link, 0), 300, "it did not stay up");
+        link.up = Some(Established::new(connected, Instant::START));
+        link.take_down(Instant::START + STAYED_UP);
+        assert_eq!(pause(&mut link, 0), 50);
     }
 }

@@ -11,6 +11,7 @@ use crate::limits::{MAX_NODE_NAME, MAX_NODES};
 use crate::protocol::next_field;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
+use crate::time::Wall;
 
 /// Maximum number of digests per line: enough to make the other fields negligible, while a line
 /// still fits into one or two packets.
@@ -54,7 +55,7 @@ pub enum Message<'a> {
     /// Keepalive, answered by a pong with the same id.
     Ping(u64),
     /// Reply to a ping, with the wall clock of the sender.
-    Pong(u64, Nanos),
+    Pong(u64, Wall),
     /// Link state: the established links of a node.
     Links {
         /// Name of the node.
@@ -103,7 +104,7 @@ impl<'a> Message<'a> {
         match word {
             b"REPAIR" => Some(Message::Repair(purpose(field()?)?)),
             b"PING" => Some(Message::Ping(hex(field()?)?)),
-            b"PONG" => Some(Message::Pong(hex(field()?)?, decimal(field()?)?)),
+            b"PONG" => Some(Message::Pong(hex(field()?)?, Wall(decimal(field()?)?))),
             b"LINKS" => {
                 let (origin, sequence) = (field()?, hex(field()?)?);
                 Some(Message::Links { origin, sequence, up: rest })
@@ -146,9 +147,9 @@ pub fn push_ping(out: &mut Vec<u8>, id: u64) {
     push(out, format_args!("PING {id:x}\n"));
 }
 
-/// Appends `PONG`; `clock` is the wall clock of this node.
-pub fn push_pong(out: &mut Vec<u8>, id: u64, clock: Nanos) {
-    push(out, format_args!("PONG {id:x} {clock}\n"));
+/// Appends `PONG`; `wall` is the wall clock of this node.
+pub fn push_pong(out: &mut Vec<u8>, id: u64, wall: Wall) {
+    push(out, format_args!("PONG {id:x} {}\n", wall.nanos()));
 }
 
 /// Appends `LINKS`.
@@ -276,7 +277,7 @@ mod tests {
         #[test]
         fn emitted_messages_parse(
             id in any::<u64>(),
-            clock in any::<i64>(),
+            wall in any::<i64>(),
             sync in any::<bool>(),
             level in 0u8..4,
             sums in any::<[u64; FANOUT]>(),
@@ -291,8 +292,8 @@ mod tests {
             prop_assert_eq!(parsed(&out), Message::Repair(purpose));
             let out = emitted(&|o| push_ping(o, id));
             prop_assert_eq!(parsed(&out), Message::Ping(id));
-            let out = emitted(&|o| push_pong(o, id, clock.into()));
-            prop_assert_eq!(parsed(&out), Message::Pong(id, clock.into()));
+            let out = emitted(&|o| push_pong(o, id, Wall(wall.into())));
+            prop_assert_eq!(parsed(&out), Message::Pong(id, Wall(wall.into())));
             let out = emitted(&|o| push_sums(o, purpose, branch, &sums));
             prop_assert_eq!(parsed(&out), Message::Sums(purpose, branch, sums));
             let out = emitted(&|o| push_pull(o, branch));

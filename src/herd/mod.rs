@@ -1,44 +1,75 @@
 //! Replication: stores the newest record of every client and exchanges records with other nodes.
 //! Pure.
 //!
-//! [`Herd`] is a state machine. Input: [`Herd::hear`] for an IAMAT of a client, [`Herd::receive`]
-//! for a line of a link, [`Herd::established`], [`Herd::closed`] and [`Herd::dial_failed`] for the
-//! state of connections, and [`Herd::handle_timeout`] at the time of [`Herd::poll_timeout`].
-//! Output: [`Herd::fill`] for the bytes to send on a link, and [`Herd::poll_action`] for
-//! connections to dial or close.
+//! [`Herd`] is a state machine that is driven like all of this crate. The event loop calls
+//! `handle_*` when something has happened, and then `poll_*` until nothing more comes out:
+//!
+//! | in | when |
+//! |---|---|
+//! | [`Herd::apply_local_update`] | a local client has sent an IAMAT |
+//! | [`Herd::handle_connected`] | the handshake on a connection has succeeded |
+//! | [`Herd::handle_line`] | a link has received a line |
+//! | [`Herd::handle_disconnected`] | the connection of a link has closed |
+//! | [`Herd::handle_dial_failed`] | a dial or its handshake has failed |
+//! | [`Herd::handle_timeout`] | the time of [`Herd::poll_timeout`] has come |
+//!
+//! | out | meaning |
+//! |---|---|
+//! | [`Herd::poll_action`] | a neighbor to dial, a connection to close |
+//! | [`Herd::poll_event`] | something that the log should mention |
+//! | [`Herd::poll_transmit`] | bytes to send on a link, while [`Herd::has_output`] |
+//! | [`Herd::poll_changed`] | slots whose record has changed, while watched |
+//! | [`Herd::poll_timeout`] | the next deadline, after everything else |
+//!
+//! Promises:
+//!
+//! - Each link has at most one connection. Lines and the end of a connection that has been replaced
+//!   are ignored, so the event loop may report them late.
+//! - After [`Action::Dial`] no further dial of that link is requested until
+//!   [`Herd::handle_connected`] or [`Herd::handle_dial_failed`] is called for it.
+//! - After [`Action::Close`] the link no longer uses the connection.
+//! - No queue grows without bound if nothing is polled: each holds at most a few entries per link,
+//!   client or node.
 
 pub mod anti_entropy;
 pub mod digest;
 pub mod directory;
 pub mod eviction;
 pub mod fetch_claims;
+mod flood;
 pub mod handshake;
+pub mod keepalive;
 pub mod link;
+mod link_states;
 pub mod message;
+pub mod observer;
 pub mod queue;
 pub mod routes;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod transmit;
 
+use core::fmt;
 use core::time::Duration;
 use std::collections::VecDeque;
 
 use anti_entropy::Context;
-use directory::{Directory, Keys, Offer, Slot, Source};
-use fetch_claims::Fetches;
+use directory::{Directory, Keys};
+use fetch_claims::FetchClaims;
 use handshake::Identity;
-use link::{ConnectionId, DIAL_RACE, Link, Up};
-use message::{Message, Purpose, push_links, push_ping, push_pong, push_repair};
+pub use link::{Connected, Origin};
+use link::{DIAL_RACE, Established, Link, PeerKind};
+use message::{Message, Purpose};
+pub use observer::Observer;
 use queue::SlotQueue;
-use routes::{Heard, LINKS_PAUSE, NodeId, Routes};
+use routes::Routes;
 
 use crate::counters::counters;
-use crate::message_log::MessageLog;
-use crate::protocol::next_field;
-use crate::protocol::record::Record;
+use crate::ids::{ConnectionId, LinkId, NodeId, Slot};
 use crate::protocol::time::Nanos;
 use crate::rng::Rng;
+use crate::time::{Instant, Now, Wall};
 
 /// Slots examined for expired records in one sweep.
 const SWEEP_SLOTS: u32 = 20_000;
@@ -46,8 +77,8 @@ const SWEEP_SLOTS: u32 = 20_000;
 /// Pause between two sweeps: a directory of a million clients is examined in five seconds.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// An edge of this node: an index into [`Herd::links`].
-pub type LinkId = usize;
+/// Events per link that wait to be polled. Further ones are dropped.
+const EVENTS_PER_LINK: usize = 4;
 
 /// Times of links.
 #[derive(Clone, Debug)]
@@ -63,13 +94,74 @@ pub struct Timing {
 }
 
 /// An action that the event loop must perform.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Dial the neighbor of this link.
     Dial(LinkId),
     /// Close this connection.
-    Close(ConnectionId),
+    Close {
+        /// The connection.
+        connection: ConnectionId,
+        /// The reason, for the log.
+        reason: CloseReason,
+    },
 }
+
+/// The reason for which the herd closes a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The link uses another connection now.
+    Superseded,
+    /// Nothing was received for [`Timing::timeout`].
+    KeepaliveTimeout,
+}
+
+impl CloseReason {
+    /// The reason as text.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Superseded => "superseded by another connection",
+            Self::KeepaliveTimeout => "keepalive timeout",
+        }
+    }
+}
+
+/// Something that the log should mention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A peer's clock was found to differ by more than half of Δ.
+    ClockSkew {
+        /// The link to the peer.
+        link: LinkId,
+        /// The peer's clock minus this node's, in nanoseconds.
+        offset: Nanos,
+    },
+    /// A link was taken down because nothing was received.
+    PeerSilent {
+        /// The link.
+        link: LinkId,
+        /// How long nothing was received.
+        silence: Duration,
+    },
+}
+
+/// A violation of the link protocol, which requires closing the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolError {
+    /// The line is not a message.
+    InvalidMessage,
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InvalidMessage => f.write_str("it sent a line that is not a valid message"),
+        }
+    }
+}
+
+impl core::error::Error for ProtocolError {}
 
 counters! {
     /// Monotonic counters of the herd since start-up.
@@ -115,59 +207,55 @@ pub struct Herd {
     pub directory: Directory,
     routes: Routes,
     links: Vec<Link>,
-    fetches: Fetches,
+    claims: FetchClaims,
     /// Slots that changed since [`Herd::poll_changed`] last returned them; `None` if not watched.
     watched: Option<SlotQueue>,
-    /// Link by node id, for neighbors.
+    /// Link by node, for neighbors.
     link_to: Vec<Option<LinkId>>,
     actions: VecDeque<Action>,
+    events: VecDeque<Event>,
     /// Counters of replication.
     pub counters: Counters,
-    /// Whether the links of this node have changed since they were last advertised.
-    changed: bool,
-    /// When they may be advertised again.
-    tell_at: Duration,
+    advertisement: link_states::Advertisement,
     /// Time of the next sweep for expired records.
-    sweep_at: Duration,
+    sweep_at: Instant,
     /// Jitter of redials.
     jitter: Rng,
 }
 
 impl Herd {
-    /// Creates the state of the node `identity`, which dials all neighbors at once.
-    /// `seed_compatible` lists the neighbors that are original servers.
+    /// The state of the node `identity`, which dials all neighbors at once. `legacy_peers` are the
+    /// neighbors that are original servers.
     #[must_use]
     pub fn new(
         identity: Identity,
-        seed_compatible: &[NodeId],
+        legacy_peers: &[NodeId],
         timing: Timing,
         keys: Keys,
-        now: Duration,
+        now: Instant,
     ) -> Self {
         let mut link_to = vec![None; identity.names.len()];
-        let links: Vec<Link> = identity
-            .neighbours
-            .iter()
-            .enumerate()
-            .map(|(at, &peer)| {
-                link_to[usize::from(peer)] = Some(at);
-                Link::new(peer, seed_compatible.contains(&peer), now)
-            })
-            .collect();
+        let mut links = Vec::with_capacity(identity.neighbors.len());
+        for &peer in &identity.neighbors {
+            let is_legacy = legacy_peers.contains(&peer);
+            let kind = if is_legacy { PeerKind::Legacy } else { PeerKind::Herd };
+            link_to[peer.index()] = Some(LinkId(links.len()));
+            links.push(Link::new(peer, kind, now));
+        }
         Self {
             timing,
             directory: Directory::new(identity.rules, keys),
             routes: Routes::new(identity.me, identity.names.len(), now),
             links,
-            fetches: Fetches::default(),
+            claims: FetchClaims::default(),
             watched: None,
             link_to,
             actions: VecDeque::new(),
+            events: VecDeque::new(),
             counters: Counters::default(),
-            changed: false,
-            tell_at: now,
+            advertisement: link_states::Advertisement::new(now),
             sweep_at: now,
-            jitter: Rng::new(identity.boot),
+            jitter: Rng::new(identity.boot.0),
             identity,
         }
     }
@@ -178,10 +266,16 @@ impl Herd {
         &self.identity
     }
 
-    /// Returns the links to all neighbors.
+    /// Returns the links to all neighbors; a [`LinkId`] is an index into this list.
     #[must_use]
     pub fn links(&self) -> &[Link] {
         &self.links
+    }
+
+    /// Returns one link.
+    #[must_use]
+    pub fn link(&self, link: LinkId) -> &Link {
+        &self.links[link.index()]
     }
 
     /// Returns the graph of the herd.
@@ -193,496 +287,242 @@ impl Herd {
     /// Returns the name of the neighbor of a link.
     #[must_use]
     pub fn peer_name(&self, link: LinkId) -> &[u8] {
-        self.identity.name(self.links[link].peer)
+        self.identity.name(self.link(link).peer)
     }
 
     /// Returns the link to the node `peer`, if it is a neighbor.
     #[must_use]
     pub fn link_to(&self, peer: NodeId) -> Option<LinkId> {
-        self.link_to[usize::from(peer)]
+        self.link_to[peer.index()]
     }
 
-    /// Applies an update received from a local client, and floods it if it is newer.
-    pub fn hear(&mut self, record: &Record<'_>, now: Nanos) -> Offer {
-        let offer = self.directory.offer(record, Source::Client, now);
-        if let Offer::News(slot) = offer {
-            self.forward(slot, self.identity.me, None, false);
-        }
-        offer
-    }
-
-    /// Processes a line received on a link.
+    /// Handles a line received on a link.
     ///
     /// # Errors
     ///
-    /// A protocol error, which is the reason for which the link must be closed.
-    pub fn receive(
+    /// If the peer has violated the protocol. The connection must then be closed.
+    pub fn handle_line(
         &mut self,
         link: LinkId,
         connection: ConnectionId,
         line: &[u8],
-        now: Duration,
-        clock: Nanos,
-        message_log: &mut MessageLog,
-    ) -> Result<(), &'static str> {
-        let peer = self.links[link].peer;
+        now: &Now,
+        observer: &mut impl Observer,
+    ) -> Result<(), ProtocolError> {
+        let Link { peer, up, .. } = &mut self.links[link.index()];
         // Another connection may have replaced this one in the meantime.
-        let up = self.links[link].up.as_mut().filter(|up| up.connection == connection);
-        let Some(up) = up else { return Ok(()) };
-        up.heard = now;
-        let message = Message::parse(line).ok_or("it sent a line that is not a valid message")?;
-        let repair = up.repair.take();
+        let Some(up) = up.as_mut().filter(|up| up.connection == connection) else { return Ok(()) };
+        up.keepalive.handle_line(now.instant);
+        let message = Message::parse(line).ok_or(ProtocolError::InvalidMessage)?;
+        let repair = up.announced_repair.take();
         match message {
             Message::Record(record) => {
-                self.receive_record(link, &record, repair, clock, message_log)
+                self.apply_peer_record(link, &record, repair, now.wall, observer);
             }
-            Message::Repair(purpose) => up.repair = Some(purpose),
-            Message::Ping(id) => up.pong = Some(id),
-            Message::Pong(id, theirs) => self.compare_clocks(link, id, theirs, clock),
+            Message::Repair(purpose) => up.announced_repair = Some(purpose),
+            Message::Ping(id) => up.keepalive.handle_ping(id),
+            Message::Pong(id, theirs) => self.handle_pong(link, id, theirs, now.wall),
             Message::Links { origin, sequence, up } => {
-                self.receive_links(link, origin, sequence, up, now);
+                self.handle_link_state(link, origin, sequence, up, now.instant);
             }
             other => {
-                let (directory, fetches) = (&self.directory, &mut self.fetches);
-                let context = &mut Context { directory, flooding: &up.flood, fetches, peer, now };
-                up.exchange.receive(&other, context);
+                let context = &mut Context {
+                    directory: &self.directory,
+                    flooding: &up.flood,
+                    claims: &mut self.claims,
+                    peer: *peer,
+                    now: now.instant,
+                };
+                up.anti_entropy.handle_message(&other, context);
             }
         }
         Ok(())
     }
 
-    /// Starts to record which slots change.
-    pub fn watch(&mut self) {
-        self.watched = Some(SlotQueue::default());
-    }
-
-    /// Stops recording changes and drops those that were not polled.
-    pub fn unwatch(&mut self) {
-        self.watched = None;
-    }
-
-    /// Whether changes are recorded.
-    #[must_use]
-    pub const fn is_watched(&self) -> bool {
-        self.watched.is_some()
-    }
-
-    /// Number of slots that [`Herd::poll_changed`] will return.
-    #[must_use]
-    pub fn changed(&self) -> usize {
-        self.watched.as_ref().map_or(0, SlotQueue::len)
-    }
-
-    /// Returns the next slot that has changed, each once however often it has changed since.
-    pub fn poll_changed(&mut self) -> Option<Slot> {
-        self.watched.as_mut()?.pop()
-    }
-
-    /// Records a change of `slot`, if changes are recorded.
-    pub(crate) fn mark_changed(&mut self, slot: Slot) {
-        if let Some(watched) = &mut self.watched {
-            watched.push(slot);
-        }
-    }
-
-    /// Applies a record received on `link`; `repair` is set if anti-entropy sent it.
-    pub fn receive_record(
-        &mut self,
-        link: LinkId,
-        record: &Record<'_>,
-        repair: Option<Purpose>,
-        clock: Nanos,
-        message_log: &mut MessageLog,
-    ) {
-        let offer = self.directory.offer(record, Source::Peer, clock);
-        let counters = &mut self.counters;
-        match (repair, offer) {
-            (None, _) => counters.floods_received += 1,
-            (Some(Purpose::Sync), Offer::News(_)) => counters.link_sync_records += 1,
-            (Some(Purpose::Check), Offer::News(_)) => counters.antientropy_repairs += 1,
-            (Some(_), _) => {}
-        }
-        if repair.is_none() && !matches!(offer, Offer::News(_)) {
-            counters.floods_duplicate += 1;
-        }
-        if message_log.enabled() {
-            let note: &[u8] = if matches!(offer, Offer::News(_)) { b"" } else { b" (not news)" };
-            message_log.line(&[self.peer_name(link), b" < ", record.line, note]);
-        }
-        if let Offer::News(slot) = offer {
-            if repair.is_some() {
-                self.fetches.brought(self.links[link].peer);
-            }
-            let origin = self.identity.node(record.server).unwrap_or(NodeId::MAX);
-            self.forward(slot, origin, Some(link), repair.is_some());
-        }
-    }
-
-    /// Queues `slot` for the neighbors to which this node must forward it.
-    ///
-    /// A record that arrived along the tree of its origin is forwarded along that tree, and any
-    /// other record to all neighbors except the sender. Original servers, and neighbors that have
-    /// not advertised their link yet, are not part of any tree and receive every record.
-    fn forward(&mut self, slot: Slot, origin: NodeId, from: Option<LinkId>, repaired: bool) {
-        self.mark_changed(slot);
-        let parent = from.map(|link| self.links[link].peer);
-        let tree = self.routes.tree(origin).filter(|tree| tree.parent == parent && !repaired);
-        if let Some(tree) = tree {
-            for &child in &tree.children {
-                if let Some(link) = self.link_to[usize::from(child)] {
-                    self.links[link].owe(slot);
-                }
-            }
-        }
-        let flood = tree.is_none();
-        for (at, link) in self.links.iter_mut().enumerate() {
-            let is_sender = from == Some(at);
-            let outside = link.seed_compatible || !self.routes.has_edge(link.peer);
-            if (flood || outside) && !is_sender {
-                link.owe(slot);
-            }
-        }
-    }
-
-    fn compare_clocks(&mut self, link: LinkId, id: u64, theirs: Nanos, clock: Nanos) {
-        let Some(up) = &mut self.links[link].up else { return };
-        let Some((pinged, sent)) = up.pinged else { return };
-        // Only the last of several pings received together is answered, which answers all of them.
-        if !(pinged..=up.pings).contains(&id) {
-            return;
-        }
-        up.pinged = None;
-        // Wrong once if the wall clock is stepped in between.
-        up.round_trip = Some(Duration::from_nanos((clock - sent).max(0) as u64));
-        if up.sums_sent_at.is_some_and(|ping| ping < id) {
-            up.sums_sent_at = None;
-            up.exchange.not_contradicted();
-        }
-        // The offset assumes that the peer read its clock halfway between ping and pong. The real
-        // time is unknown within the round trip, which takes seconds if a long queue delays the
-        // ping.
-        let offset = theirs - (sent + clock).div_euclid(2);
-        let uncertainty = (clock - sent).abs().div_euclid(2);
-        let is_off = offset.abs() - uncertainty > self.identity.rules.max_clock_offset / 2;
-        if is_off && !up.clock_is_off {
+    /// Handles a pong: compares the sums that were sent before its ping, and the clocks.
+    fn handle_pong(&mut self, link: LinkId, id: u64, theirs: Wall, now: Wall) {
+        let Some(up) = &mut self.links[link.index()].up else { return };
+        let Some(offset) = up.keepalive.handle_pong(id, theirs, now) else { return };
+        up.anti_entropy.handle_pong(id);
+        let was_off = up.clock_is_off;
+        up.clock_is_off = offset.exceeds(self.identity.rules.max_clock_offset / 2);
+        if up.clock_is_off && !was_off {
             self.counters.clock_offset_warnings += 1;
-            log::warn!(
-                "the clocks of {} and this node are {:.1} s apart, more than half of max_clock_offset; \
-                 synchronize them: beyond max_clock_offset, updates are answered but not stored",
-                self.identity.name(self.links[link].peer).escape_ascii(),
-                offset as f64 / 1e9
-            );
-        }
-        if let Some(up) = &mut self.links[link].up {
-            up.clock_is_off = is_off;
+            self.emit(Event::ClockSkew { link, offset: offset.estimate });
         }
     }
 
-    fn receive_links(
-        &mut self,
-        link: LinkId,
-        origin: &[u8],
-        sequence: u64,
-        mut names: &[u8],
-        now: Duration,
-    ) {
-        // Nodes that are not configured here are not part of the graph.
-        let Some(origin) = self.identity.node(origin) else { return };
-        if self.routes.knows(origin, sequence) {
-            return;
+    /// Handles a connection whose handshake has succeeded. Returns its link, or `None` if the link
+    /// keeps its present connection and this one must be closed.
+    ///
+    /// If the peer has not restarted and both ends have dialed within [`DIAL_RACE`], both keep the
+    /// connection that the node with the lesser name dialed. In all other cases, the new connection
+    /// replaces the old one: a peer redials only after it has given the old one up.
+    ///
+    /// | peer | dialed by | age of the old one | kept |
+    /// |---|---|---|---|
+    /// | restarted | any | any | the new one |
+    /// | same process | the same end as the old one | any | the new one |
+    /// | same process | the other end | `DIAL_RACE` or more | the new one |
+    /// | same process | the other end | less | the one that the lesser name dialed |
+    pub fn handle_connected(&mut self, connected: Connected, now: Instant) -> Option<LinkId> {
+        let Connected { peer, origin, .. } = connected;
+        let id = self.link_to(peer)?;
+        let link = &mut self.links[id.index()];
+        if origin == Origin::Dialed {
+            link.dialing = false;
         }
-        let mut up = Vec::new();
-        while let Some((name, rest)) = next_field(names) {
-            up.extend(self.identity.node(name));
-            names = rest;
-        }
-        match self.routes.hear(origin, sequence, up, now) {
-            Heard::Old => {}
-            Heard::New { lost } => {
-                self.tell(origin, Some(link));
-                if lost {
-                    self.resync();
-                }
+        if let Some(old) = &link.up {
+            let preferred = if self.identity.me < peer { Origin::Dialed } else { Origin::Accepted };
+            let is_race = old.boot == connected.boot
+                && old.origin != origin
+                && now.since(old.since()) < DIAL_RACE;
+            if is_race && old.origin == preferred {
+                return None;
             }
-            Heard::Mine => self.tell(origin, None),
+            let (connection, reason) = (old.connection, CloseReason::Superseded);
+            self.actions.push_back(Action::Close { connection, reason });
+            link.take_down(now);
+        }
+        self.establish(id, connected, now);
+        Some(id)
+    }
+
+    /// Starts using a connection: queues what the peer may lack.
+    fn establish(&mut self, id: LinkId, connected: Connected, now: Instant) {
+        let peer = connected.peer;
+        let mut up = Established::new(connected, now);
+        if self.link(id).is_legacy() {
+            // An original server cannot request records, and ignores those that it has.
+            (0..self.directory.slots()).for_each(|slot| up.flood.push(Slot(slot)));
+        } else {
+            self.routes.known().for_each(|node| up.pending_link_states.insert(node.index()));
+            // One of the two ends starts the rounds.
+            if self.identity.me < peer {
+                up.anti_entropy.open(Purpose::Sync);
+                up.check_at = Some(now + self.timing.antientropy_interval);
+            }
+        }
+        self.links[id.index()].up = Some(up);
+        self.release_claims(peer);
+        self.counters.links_established += 1;
+        self.links_changed(now);
+    }
+
+    /// Handles the end of a connection that was a link.
+    pub fn handle_disconnected(&mut self, link: LinkId, connection: ConnectionId, now: Instant) {
+        let up = self.link(link).up.as_ref();
+        if up.is_some_and(|up| up.connection == connection) {
+            self.take_down(link, now);
         }
     }
 
-    /// Returns the established links to neighbors that implement the herd protocol.
-    fn ups(&mut self) -> impl Iterator<Item = (LinkId, &mut Up)> {
-        let links = self.links.iter_mut().enumerate();
-        links.filter(|(_, link)| !link.seed_compatible).filter_map(|(at, link)| {
-            let up = link.up.as_mut()?;
-            Some((at, up))
-        })
+    /// Handles a failed dial or a refused handshake of a connection that this node dialed.
+    pub fn handle_dial_failed(&mut self, link: LinkId, now: Instant) {
+        let jitter = self.jitter.bits() as u8;
+        self.links[link.index()].back_off(now, self.timing.redial_max, jitter);
     }
 
-    /// Queues the link state of `origin` for all neighbors except that of `but`.
-    fn tell(&mut self, origin: NodeId, but: Option<LinkId>) {
-        for (_, up) in self.ups().filter(|(at, _)| but != Some(*at)) {
-            up.tell.insert(origin.into());
+    fn take_down(&mut self, id: LinkId, now: Instant) {
+        let link = &mut self.links[id.index()];
+        link.take_down(now);
+        let (peer, dialing) = (link.peer, link.dialing);
+        self.release_claims(peer);
+        self.counters.links_lost += 1;
+        if !dialing {
+            self.handle_dial_failed(id, now);
         }
+        self.links_changed(now);
+    }
+
+    /// Established links to neighbors that speak the herd protocol.
+    fn herd_peers(&mut self) -> impl Iterator<Item = (LinkId, &mut Established)> {
+        let links = (0..).map(LinkId).zip(&mut self.links);
+        links.filter_map(|(id, link)| Some((id, link.herd_peer()?)))
     }
 
     /// Starts a sync on all links, because an edge was lost that may have had records in flight.
     fn resync(&mut self) {
-        for (_, up) in self.ups() {
-            up.exchange.open(Purpose::Sync);
-        }
+        self.herd_peers().for_each(|(_, up)| up.anti_entropy.open(Purpose::Sync));
     }
 
     /// Releases the fetch claims of `peer` after its connection has changed.
-    fn release(&mut self, peer: NodeId) {
-        if self.fetches.release(peer) {
-            self.fetch_on();
+    fn release_claims(&mut self, peer: NodeId) {
+        if self.claims.release(peer) {
+            self.resume_fetches();
         }
     }
 
     /// Resumes links that have left records to another link.
-    fn fetch_on(&mut self) {
-        for (_, up) in self.ups() {
-            up.exchange.go_on();
-        }
-    }
-
-    /// Registers a connection whose handshake with `peer` has succeeded. Returns the link, or
-    /// `None` if the existing connection is kept and this one must be closed.
-    ///
-    /// If the peer has not restarted and both ends have dialed within [`DIAL_RACE`], the connection
-    /// dialed by the node with the lesser name is kept, so that both ends keep the same one. In all
-    /// other cases, the new connection replaces the old one: a peer only redials after it has given
-    /// the old one up.
-    pub fn established(
-        &mut self,
-        connection: ConnectionId,
-        peer: NodeId,
-        boot: u64,
-        dialled: bool,
-        now: Duration,
-    ) -> Option<LinkId> {
-        let at = self.link_to(peer)?;
-        let lesser_dials = |dialled: bool| dialled == (self.identity.me < peer);
-        let link = &mut self.links[at];
-        if dialled {
-            link.dialling = false;
-        }
-        if let Some(up) = &link.up {
-            let race = up.boot == boot
-                && up.dialled != dialled
-                && now.saturating_sub(up.since) < DIAL_RACE;
-            if race && lesser_dials(up.dialled) {
-                return None;
-            }
-            self.actions.push_back(Action::Close(up.connection));
-            link.take_down(now);
-        }
-        let mut up = Up::new(connection, boot, dialled, now);
-        if link.seed_compatible {
-            // An original server cannot request records, and ignores those that it has.
-            for slot in 0..self.directory.slots() {
-                up.flood.push(slot);
-            }
-        } else {
-            for node in 0..self.identity.names.len() {
-                if self.routes.state(node as NodeId).0 > 0 {
-                    up.tell.insert(node);
-                }
-            }
-            if self.identity.me < peer {
-                up.exchange.open(Purpose::Sync);
-                up.check_at = Some(now + self.timing.antientropy_interval);
-            }
-        }
-        link.up = Some(up);
-        self.release(peer);
-        self.counters.links_established += 1;
-        self.links_changed(now);
-        Some(at)
-    }
-
-    /// Handles the loss of the connection of a link.
-    pub fn closed(&mut self, at: LinkId, connection: ConnectionId, now: Duration) {
-        let link = &mut self.links[at];
-        if !link.up.as_ref().is_some_and(|up| up.connection == connection) {
-            return; // another connection has replaced it
-        }
-        self.lose(at, now);
-    }
-
-    /// Handles a failed dial or a refused handshake.
-    pub fn dial_failed(&mut self, at: LinkId, now: Duration) {
-        let jitter = self.jitter.bits() as u8;
-        self.links[at].back_off(now, self.timing.redial_max, jitter);
-    }
-
-    fn lose(&mut self, at: LinkId, now: Duration) {
-        self.links[at].take_down(now);
-        self.release(self.links[at].peer);
-        self.counters.links_lost += 1;
-        if !self.links[at].dialling {
-            self.dial_failed(at, now);
-        }
-        self.links_changed(now);
-    }
-
-    /// Updates the graph after a change of the links of this node.
-    fn links_changed(&mut self, now: Duration) {
-        let up = self
-            .links
-            .iter()
-            .filter(|link| link.up.is_some() && !link.seed_compatible)
-            .map(|link| link.peer)
-            .collect();
-        if self.routes.set_mine(up, now) {
-            self.resync();
-        }
-        self.changed = true;
-        self.tell_changes(now);
-    }
-
-    /// Advertises the links of this node, at most once per [`LINKS_PAUSE`].
-    fn tell_changes(&mut self, now: Duration) {
-        if self.changed && self.tell_at <= now {
-            self.changed = false;
-            self.tell_at = now + LINKS_PAUSE;
-            self.tell(self.identity.me, None);
-        }
-    }
-
-    /// Returns whether `link` has output to send.
-    #[must_use]
-    pub fn has_output(&self, link: LinkId) -> bool {
-        self.links[link].up.as_ref().is_some_and(Up::has_output)
-    }
-
-    /// Appends output of `link` until `out` has at least `limit` bytes. Order: pong, ping, link
-    /// states, flooded records, anti-entropy.
-    pub fn fill(
-        &mut self,
-        link: LinkId,
-        clock: Nanos,
-        out: &mut Vec<u8>,
-        limit: usize,
-        message_log: &mut MessageLog,
-    ) {
-        let peer = self.links[link].peer;
-        let Some(up) = &mut self.links[link].up else { return };
-        if let Some(id) = up.pong.take() {
-            push_pong(out, id, clock);
-        }
-        if std::mem::take(&mut up.ping) {
-            up.pings += 1;
-            // Measure from the oldest unanswered ping: if the round trip exceeds the ping interval,
-            // no pong would answer the last one.
-            up.pinged.get_or_insert((up.pings, clock));
-            push_ping(out, up.pings);
-        }
-        while out.len() < limit {
-            let Some(node) = up.tell.pop() else { break };
-            let (sequence, links) = self.routes.state(node as NodeId);
-            let names = links.iter().map(|&node| self.identity.name(node));
-            push_links(out, self.identity.name(node as NodeId), sequence, names);
-        }
-        // A quarter of the output is reserved for anti-entropy, which updates would otherwise
-        // starve.
-        let flood_limit = if up.exchange.has_output() { limit / 4 * 3 } else { limit };
-        while out.len() < flood_limit {
-            let Some(slot) = up.flood.pop() else { break };
-            if let Some(line) = self.directory.line(slot) {
-                out.extend_from_slice(line);
-                out.push(b'\n');
-                self.counters.floods_sent += 1;
-                if message_log.enabled() {
-                    message_log.line(&[self.identity.name(peer), b" > ", line]);
-                }
-            }
-        }
-        if up.exchange.has_output() {
-            if up.exchange.fill(&self.directory, &up.flood, out, limit) {
-                up.sums_sent_at = Some(up.pings);
-            }
-            let purpose = up.exchange.repairs_for.unwrap_or(Purpose::Check);
-            while out.len() < limit {
-                let Some(slot) = up.exchange.repairs.pop() else { break };
-                if let Some(line) = self.directory.line(slot) {
-                    push_repair(out, purpose);
-                    out.extend_from_slice(line);
-                    out.push(b'\n');
-                    if message_log.enabled() {
-                        message_log.line(&[self.identity.name(peer), b" > ", line, b" (repair)"]);
-                    }
-                }
-            }
-        }
+    fn resume_fetches(&mut self) {
+        self.herd_peers().for_each(|(_, up)| up.anti_entropy.resume());
     }
 
     /// Returns when [`Herd::handle_timeout`] must be called next.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Duration> {
+    pub fn poll_timeout(&self) -> Option<Instant> {
         let of_link = |link: &Link| match &link.up {
-            Some(_) if link.seed_compatible => None,
-            Some(up) => [
-                Some(up.ping_at),
-                Some(up.heard + self.timing.timeout),
-                up.check_at,
-                up.exchange.poll_timeout(),
-            ]
-            .into_iter()
-            .flatten()
-            .min(),
-            None => (!link.dialling).then_some(link.next_dial),
+            Some(_) if link.is_legacy() => None,
+            Some(up) => {
+                let others = [up.check_at, up.anti_entropy.poll_timeout()];
+                let keepalive = up.keepalive.poll_timeout(self.timing.timeout);
+                others.into_iter().flatten().chain([keepalive]).min()
+            }
+            None => (!link.dialing).then_some(link.next_dial),
         };
         let sweep = (self.directory.rules().client_ttl > 0).then_some(self.sweep_at);
-        let changes = self.changed.then_some(self.tell_at);
         let links = self.links.iter().filter_map(of_link);
-        let others = [self.routes.poll_timeout(), self.fetches.poll_timeout(), sweep, changes];
+        let others = [
+            self.routes.poll_timeout(),
+            self.claims.poll_timeout(),
+            self.advertisement.poll_timeout(),
+            sweep,
+        ];
         links.chain(others.into_iter().flatten()).min()
     }
 
-    /// Performs what is due. `clock` is the wall clock, which determines expiry.
-    pub fn handle_timeout(&mut self, now: Duration, clock: Nanos) {
-        self.routes.handle_timeout(now);
-        self.tell_changes(now);
-        if self.fetches.handle_timeout(now) {
-            self.fetch_on();
+    /// Performs what is due.
+    pub fn handle_timeout(&mut self, now: &Now) {
+        self.routes.handle_timeout(now.instant);
+        self.advertise_changes(now.instant);
+        if self.claims.handle_timeout(now.instant) {
+            self.resume_fetches();
         }
-        if self.sweep_at <= now {
-            self.sweep_at = now + SWEEP_INTERVAL;
-            self.directory.sweep(clock, SWEEP_SLOTS);
+        self.sweep(now);
+        for link in (0..self.links.len()).map(LinkId) {
+            self.handle_link_timeout(link, now.instant);
         }
-        for at in 0..self.links.len() {
-            let link = &mut self.links[at];
-            let Some(up) = &mut link.up else {
-                if !link.dialling && link.next_dial <= now {
-                    link.dialling = true;
-                    self.actions.push_back(Action::Dial(at));
-                }
-                continue;
-            };
-            if link.seed_compatible {
-                continue;
-            }
-            if up.heard + self.timing.timeout <= now {
-                self.actions.push_back(Action::Close(up.connection));
-                self.counters.links_timed_out += 1;
-                log::warn!(
-                    "{} has been silent for {:?}; closing the link and redialing",
-                    self.identity.name(link.peer).escape_ascii(),
-                    self.timing.timeout
-                );
-                self.lose(at, now);
-                continue;
-            }
-            if up.ping_at <= now {
-                up.ping = true;
-                up.ping_at = now + self.timing.keepalive;
-            }
-            up.exchange.handle_timeout(&self.directory, now);
-            if up.check_at.is_some_and(|due| due <= now) {
-                up.check_at = Some(now + self.timing.antientropy_interval);
-                if up.exchange.is_idle() {
-                    up.exchange.open(Purpose::Check);
-                }
+    }
+
+    /// Examines some of the slots for expired records.
+    fn sweep(&mut self, now: &Now) {
+        if self.sweep_at <= now.instant {
+            self.sweep_at = now.instant + SWEEP_INTERVAL;
+            self.directory.sweep(now.wall, SWEEP_SLOTS);
+        }
+    }
+
+    fn handle_link_timeout(&mut self, id: LinkId, now: Instant) {
+        let link = &mut self.links[id.index()];
+        if link.up.is_none() && !link.dialing && link.next_dial <= now {
+            link.dialing = true;
+            self.actions.push_back(Action::Dial(id));
+        }
+        let Some(up) = link.herd_peer() else { return };
+        if up.keepalive.is_silent(self.timing.timeout, now) {
+            let (connection, reason) = (up.connection, CloseReason::KeepaliveTimeout);
+            self.actions.push_back(Action::Close { connection, reason });
+            self.counters.links_timed_out += 1;
+            self.emit(Event::PeerSilent { link: id, silence: self.timing.timeout });
+            self.take_down(id, now);
+            return;
+        }
+        up.keepalive.handle_timeout(self.timing.keepalive, now);
+        up.anti_entropy.handle_timeout(&self.directory, now);
+        if up.check_at.is_some_and(|due| due <= now) {
+            up.check_at = Some(now + self.timing.antientropy_interval);
+            if up.anti_entropy.is_idle() {
+                up.anti_entropy.open(Purpose::Check);
             }
         }
     }
@@ -690,5 +530,16 @@ impl Herd {
     /// Returns the next action for the event loop. Only a few per link are ever queued.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
+    }
+
+    /// Returns the next event for the log.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn emit(&mut self, event: Event) {
+        if self.events.len() < EVENTS_PER_LINK * self.links.len() {
+            self.events.push_back(event);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::slots::Slot;
+use crate::ids::Slot;
 
 /// A FIFO queue of slots that contains each slot at most once.
 ///
@@ -33,16 +33,16 @@ impl SlotQueue {
     /// Returns whether `slot` is queued.
     #[must_use]
     pub fn contains(&self, slot: Slot) -> bool {
-        self.queued.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+        self.queued.get(slot.index() / 64).is_some_and(|word| word >> (slot.0 % 64) & 1 == 1)
     }
 
     /// Appends `slot` unless it is already queued.
     pub fn push(&mut self, slot: Slot) {
-        let word = slot as usize / 64;
+        let word = slot.index() / 64;
         if word >= self.queued.len() {
             self.queued.resize(word + 1, 0);
         }
-        let bit = 1 << (slot % 64);
+        let bit = 1 << (slot.0 % 64);
         if self.queued[word] & bit == 0 {
             self.queued[word] |= bit;
             self.fifo.push_back(slot);
@@ -52,7 +52,7 @@ impl SlotQueue {
     /// Removes and returns the oldest slot.
     pub fn pop(&mut self) -> Option<Slot> {
         let slot = self.fifo.pop_front()?;
-        self.queued[slot as usize / 64] &= !(1 << (slot % 64));
+        self.queued[slot.index() / 64] &= !(1 << (slot.0 % 64));
         if self.fifo.is_empty() && self.fifo.capacity() > 4096 {
             self.fifo = VecDeque::new(); // release the memory of a long stall
         }
@@ -67,14 +67,14 @@ impl SlotQueue {
 
 /// A bit set that is popped in ascending order. Its size is bounded by the largest number.
 #[derive(Default)]
-pub struct NumberSet {
+pub struct IdSet {
     words: Vec<u64>,
     len: usize,
     /// Words before this one are empty.
     first: usize,
 }
 
-impl NumberSet {
+impl IdSet {
     /// Returns whether the set is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -122,18 +122,18 @@ mod tests {
     fn a_slot_is_queued_once_and_keeps_its_position() {
         let mut queue = SlotQueue::default();
         for slot in [7, 900, 7, 3, 900] {
-            queue.push(slot);
+            queue.push(Slot(slot));
         }
-        assert!(queue.contains(900) && !queue.contains(901));
-        assert_eq!([queue.pop(), queue.pop()], [Some(7), Some(900)]);
-        queue.push(7);
-        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(3), Some(7), None]);
+        assert!(queue.contains(Slot(900)) && !queue.contains(Slot(901)));
+        assert_eq!([queue.pop(), queue.pop()], [Some(Slot(7)), Some(Slot(900))]);
+        queue.push(Slot(7));
+        assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(Slot(3)), Some(Slot(7)), None]);
     }
 
     proptest! {
         #[test]
         fn numbers_are_popped_in_ascending_order(numbers in proptest::collection::vec(0usize..500, 0..50)) {
-            let mut set = NumberSet::default();
+            let mut set = IdSet::default();
             for &n in &numbers { set.insert(n); }
             let mut expected = numbers;
             expected.sort_unstable();

@@ -10,8 +10,8 @@
 use core::time::Duration;
 use std::collections::VecDeque;
 
-/// A node: its index in the sorted list of names, which is identical on all nodes.
-pub type NodeId = u16;
+use crate::ids::NodeId;
+use crate::time::Instant;
 
 /// Time from the last change of the graph until trees are used again: long enough for the change to
 /// reach every node, even in a busy herd.
@@ -37,7 +37,7 @@ pub struct Routes {
     me: NodeId,
     states: Vec<LinkState>,
     /// When trees may be used again; `None` while they are in use.
-    settles_at: Option<Duration>,
+    settles_at: Option<Instant>,
     /// The graph from which trees are computed; `None` while unsettled.
     edges: Option<Edges>,
     /// Trees by origin, computed when the first record of an origin arrives, because computing a
@@ -58,38 +58,44 @@ pub struct Tree {
 
 /// The outcome of a received link state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum LsaOutcome {
     /// Already known, or older than the known one.
-    Old,
+    Stale,
     /// New: must be forwarded to all neighbors except the sender.
-    New {
+    Accepted {
         /// Whether the graph has lost an edge.
-        lost: bool,
+        lost_edge: bool,
     },
     /// A link state of this node from before its restart: this node has chosen a higher sequence
     /// number and must advertise its links to all neighbors.
-    Mine,
+    Own,
 }
 
 impl Routes {
     /// Creates a graph of `nodes` nodes without edges.
     #[must_use]
-    pub fn new(me: NodeId, nodes: usize, now: Duration) -> Self {
+    pub fn new(me: NodeId, nodes: usize, now: Instant) -> Self {
         let mut states = vec![LinkState::default(); nodes];
-        states[usize::from(me)].sequence = 1;
+        states[me.index()].sequence = 1;
         Self { me, states, settles_at: Some(now + SETTLE), edges: None, trees: vec![None; nodes] }
     }
 
     /// Returns the sequence number and links of `node`.
     #[must_use]
     pub fn state(&self, node: NodeId) -> (u64, &[NodeId]) {
-        let state = &self.states[usize::from(node)];
+        let state = &self.states[node.index()];
         (state.sequence, &state.up)
     }
 
+    /// Nodes whose link state is known.
+    pub fn known(&self) -> impl Iterator<Item = NodeId> {
+        let known = (0..).map(NodeId).zip(&self.states).filter(|(_, state)| state.sequence > 0);
+        known.map(|(node, _)| node)
+    }
+
     /// Sets the links of this node. Returns whether an edge was lost.
-    pub fn set_mine(&mut self, up: Vec<NodeId>, now: Duration) -> bool {
-        let mine = &mut self.states[usize::from(self.me)];
+    pub fn set_own_links(&mut self, up: Vec<NodeId>, now: Instant) -> bool {
+        let mine = &mut self.states[self.me.index()];
         let lost = mine.up.iter().any(|node| !up.contains(node));
         mine.up = up;
         mine.sequence = mine.sequence.saturating_add(1);
@@ -105,40 +111,46 @@ impl Routes {
     }
 
     /// Applies a link state of `origin` that was received from a neighbor.
-    pub fn hear(&mut self, origin: NodeId, sequence: u64, up: Vec<NodeId>, now: Duration) -> Heard {
+    pub fn apply_link_state(
+        &mut self,
+        origin: NodeId,
+        sequence: u64,
+        up: Vec<NodeId>,
+        now: Instant,
+    ) -> LsaOutcome {
         if sequence > MAX_SEQUENCE {
-            return Heard::Old; // otherwise no newer one could follow
+            return LsaOutcome::Stale; // otherwise no newer one could follow
         }
-        let state = &mut self.states[usize::from(origin)];
+        let state = &mut self.states[origin.index()];
         if origin == self.me {
             if sequence < state.sequence || (sequence == state.sequence && up == state.up) {
-                return Heard::Old;
+                return LsaOutcome::Stale;
             }
             // The herd remembers the state from before a restart: use a higher sequence number.
             state.sequence = sequence.saturating_add(1);
-            return Heard::Mine;
+            return LsaOutcome::Own;
         }
         if self.knows(origin, sequence) {
-            return Heard::Old;
+            return LsaOutcome::Stale;
         }
-        let state = &mut self.states[usize::from(origin)];
-        let lost = state.up.iter().any(|node| !up.contains(node));
+        let state = &mut self.states[origin.index()];
+        let lost_edge = state.up.iter().any(|node| !up.contains(node));
         let changed = state.up != up;
         *state = LinkState { sequence, up };
         if changed {
             self.unsettle(now);
         }
-        Heard::New { lost }
+        LsaOutcome::Accepted { lost_edge }
     }
 
     /// Returns when [`Routes::handle_timeout`] must be called next.
     #[must_use]
-    pub const fn poll_timeout(&self) -> Option<Duration> {
+    pub const fn poll_timeout(&self) -> Option<Instant> {
         self.settles_at
     }
 
     /// Enables trees once the graph has settled.
-    pub fn handle_timeout(&mut self, now: Duration) {
+    pub fn handle_timeout(&mut self, now: Instant) {
         if self.settles_at.is_some_and(|at| at <= now) {
             self.settles_at = None;
             self.edges = Some(Edges::of(&self.states));
@@ -150,7 +162,7 @@ impl Routes {
     #[must_use]
     pub fn tree(&mut self, origin: NodeId) -> Option<&Tree> {
         let edges = self.edges.as_ref()?;
-        let tree = self.trees.get_mut(usize::from(origin))?;
+        let tree = self.trees.get_mut(origin.index())?;
         let tree = tree.get_or_insert_with(|| edges.tree(origin, self.me));
         tree.reachable.then_some(tree)
     }
@@ -160,11 +172,11 @@ impl Routes {
     #[must_use]
     pub fn has_edge(&self, peer: NodeId) -> bool {
         self.edges.as_ref().is_some_and(|edges| {
-            edges.rows[usize::from(self.me) * edges.words + usize::from(peer) / 64] & bit(peer) != 0
+            edges.rows[self.me.index() * edges.words + peer.index() / 64] & bit(peer) != 0
         })
     }
 
-    fn unsettle(&mut self, now: Duration) {
+    fn unsettle(&mut self, now: Instant) {
         self.settles_at = Some(now + SETTLE);
         if self.edges.take().is_some() {
             self.trees.fill(None);
@@ -194,17 +206,15 @@ impl Edges {
         let words = states.len().div_ceil(64);
         let mut advertised = vec![0; words * states.len()];
         for (state, row) in states.iter().zip(advertised.chunks_mut(words)) {
-            for &node in state.up.iter().filter(|&&node| usize::from(node) < states.len()) {
-                row[usize::from(node) / 64] |= bit(node);
+            for &node in state.up.iter().filter(|&&node| node.index() < states.len()) {
+                row[node.index() / 64] |= bit(node);
             }
         }
         let mut rows = advertised.clone();
-        for (node, row) in (0..).zip(rows.chunks_mut(words)) {
+        for (node, row) in (0..).map(NodeId).zip(rows.chunks_mut(words)) {
             for (word, held) in row.iter_mut().enumerate() {
                 for other in ones(word, *held) {
-                    if advertised[usize::from(other) * words + usize::from(node) / 64] & bit(node)
-                        == 0
-                    {
+                    if advertised[other.index() * words + node.index() / 64] & bit(node) == 0 {
                         *held &= !bit(other);
                     }
                 }
@@ -218,7 +228,7 @@ impl Edges {
     fn tree(&self, origin: NodeId, me: NodeId) -> Tree {
         let mut tree = Tree { reachable: origin == me, ..Tree::default() };
         let mut unseen = vec![u64::MAX; self.words];
-        unseen[usize::from(origin) / 64] &= !bit(origin);
+        unseen[origin.index() / 64] &= !bit(origin);
         let mut queue = VecDeque::from([origin]);
         while let Some(node) = queue.pop_front() {
             self.take(node, &mut unseen, |next| {
@@ -239,7 +249,7 @@ impl Edges {
 
     /// Removes the neighbors of `node` from `unseen` and passes them to `found` in ascending order.
     fn take(&self, node: NodeId, unseen: &mut [u64], mut found: impl FnMut(NodeId)) {
-        let row = &self.rows[usize::from(node) * self.words..];
+        let row = &self.rows[node.index() * self.words..];
         for (word, (unseen, row)) in unseen.iter_mut().zip(row).enumerate() {
             let new = *unseen & row;
             *unseen ^= new;
@@ -250,13 +260,14 @@ impl Edges {
 
 /// Returns the bit of a node in its word of a row.
 const fn bit(node: NodeId) -> u64 {
-    1 << (node % 64)
+    1 << (node.0 % 64)
 }
 
 /// Returns the nodes whose bits are set in the word with this index.
 fn ones(word: usize, mut bits: u64) -> impl Iterator<Item = NodeId> {
     core::iter::from_fn(move || {
-        let node = (bits != 0).then(|| (word * 64) as NodeId + bits.trailing_zeros() as NodeId)?;
+        let node =
+            (bits != 0).then(|| NodeId((word * 64) as u16 + bits.trailing_zeros() as u16))?;
         bits &= bits - 1;
         Some(node)
     })
@@ -267,25 +278,30 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn ids(nodes: &[u16]) -> Vec<NodeId> {
+        nodes.iter().copied().map(NodeId).collect()
+    }
+
     /// The routes of each node once all link states have reached all nodes.
-    fn settled(nodes: usize, edges: &[(NodeId, NodeId)]) -> Vec<Routes> {
-        let up = |node: NodeId| -> Vec<NodeId> {
+    fn settled(nodes: usize, edges: &[(u16, u16)]) -> Vec<Routes> {
+        let up = |node: u16| -> Vec<NodeId> {
             edges
                 .iter()
                 .filter_map(|&(a, b)| if a == node { Some(b) } else { (b == node).then_some(a) })
+                .map(NodeId)
                 .collect()
         };
-        (0..nodes as NodeId)
+        (0..nodes as u16)
             .map(|me| {
-                let mut routes = Routes::new(me, nodes, Duration::ZERO);
-                for other in 0..nodes as NodeId {
+                let mut routes = Routes::new(NodeId(me), nodes, Instant::START);
+                for other in 0..nodes as u16 {
                     if other == me {
-                        routes.set_mine(up(me), Duration::ZERO);
+                        routes.set_own_links(up(me), Instant::START);
                     } else {
-                        routes.hear(other, 1, up(other), Duration::ZERO);
+                        routes.apply_link_state(NodeId(other), 1, up(other), Instant::START);
                     }
                 }
-                routes.handle_timeout(SETTLE);
+                routes.handle_timeout(Instant::START + SETTLE);
                 routes
             })
             .collect()
@@ -301,25 +317,25 @@ mod tests {
             nodes in prop_oneof![1usize..12, 60usize..70],
             pairs in proptest::collection::btree_set((0u16..70, 0u16..70), 0..200),
         ) {
-            let last = nodes as NodeId;
+            let last = nodes as u16;
             let edges: std::collections::BTreeSet<_> = pairs.into_iter()
                 .map(|(a, b)| (a % last, b % last)).filter(|&(a, b)| a < b).collect();
             let edges = Vec::from_iter(edges);
             let mut routes = settled(nodes, &edges);
-            for origin in 0..last {
+            for origin in (0..last).map(NodeId) {
                 let mut copies = vec![0; nodes];
                 let mut depths = vec![None; nodes];
                 let mut queue = VecDeque::from([(None, origin, 0i32)]);
                 while let Some((from, node, depth)) = queue.pop_front() {
-                    copies[usize::from(node)] += 1;
-                    depths[usize::from(node)] = Some(depth);
-                    let tree = routes[usize::from(node)].tree(origin).unwrap();
+                    copies[node.index()] += 1;
+                    depths[node.index()] = Some(depth);
+                    let tree = routes[node.index()].tree(origin).unwrap();
                     prop_assert_eq!(tree.parent, from);
                     queue.extend(tree.children.iter().map(|&child| (Some(node), child, depth + 1)));
                 }
                 for (node, copies) in copies.into_iter().enumerate() {
                     let reachable = routes[node].tree(origin).is_some();
-                    prop_assert_eq!(copies, usize::from(reachable), "node {} of origin {}", node, origin);
+                    prop_assert_eq!(copies, usize::from(reachable), "node {} of {:?}", node, origin);
                 }
                 for &(a, b) in &edges {
                     let [a, b] = [a, b].map(|node| depths[usize::from(node)]);
@@ -333,38 +349,53 @@ mod tests {
     #[test]
     fn trees_wait_until_the_graph_has_settled() {
         let mut routes = settled(2, &[(0, 1)]).remove(0);
-        assert!(routes.tree(1).is_some());
-        assert!(routes.set_mine(vec![], SETTLE * 2));
-        assert!(routes.tree(0).is_none() && routes.tree(1).is_none());
-        routes.handle_timeout(SETTLE * 2 + SETTLE / 2);
-        assert!(routes.tree(0).is_none());
-        routes.handle_timeout(SETTLE * 3);
-        assert!(routes.tree(0).is_some());
-        assert!(routes.tree(1).is_none(), "no longer reachable");
+        assert!(routes.tree(NodeId(1)).is_some());
+        assert!(routes.set_own_links(vec![], Instant::START + SETTLE * 2));
+        assert!(routes.tree(NodeId(0)).is_none() && routes.tree(NodeId(1)).is_none());
+        routes.handle_timeout(Instant::START + SETTLE * 5 / 2);
+        assert!(routes.tree(NodeId(0)).is_none());
+        routes.handle_timeout(Instant::START + SETTLE * 3);
+        assert!(routes.tree(NodeId(0)).is_some());
+        assert!(routes.tree(NodeId(1)).is_none(), "no longer reachable");
     }
 
     #[test]
     fn an_edge_needs_both_ends() {
-        for (mine, theirs) in [(vec![1], vec![]), (vec![], vec![0])] {
-            let mut routes = Routes::new(0, 2, Duration::ZERO);
-            routes.set_mine(mine, Duration::ZERO);
-            routes.hear(1, 1, theirs, Duration::ZERO);
-            routes.handle_timeout(SETTLE);
-            assert!(!routes.has_edge(1));
-            assert!(routes.tree(0).unwrap().children.is_empty());
-            assert!(routes.tree(1).is_none());
+        for (mine, theirs) in [(&[1][..], &[][..]), (&[], &[0])] {
+            let mut routes = Routes::new(NodeId(0), 2, Instant::START);
+            routes.set_own_links(ids(mine), Instant::START);
+            routes.apply_link_state(NodeId(1), 1, ids(theirs), Instant::START);
+            routes.handle_timeout(Instant::START + SETTLE);
+            assert!(!routes.has_edge(NodeId(1)));
+            assert!(routes.tree(NodeId(0)).unwrap().children.is_empty());
+            assert!(routes.tree(NodeId(1)).is_none());
             assert!(routes.edges().iter().all(Vec::is_empty));
         }
     }
 
     #[test]
     fn a_link_state_from_before_a_restart_is_superseded() {
-        let mut routes = Routes::new(0, 3, Duration::ZERO);
-        assert_eq!(routes.hear(0, 40, vec![1, 2], Duration::ZERO), Heard::Mine);
-        assert_eq!(routes.state(0).0, 41);
-        assert_eq!(routes.hear(0, 40, vec![1, 2], Duration::ZERO), Heard::Old);
-        assert_eq!(routes.hear(1, 5, vec![0], Duration::ZERO), Heard::New { lost: false });
-        assert_eq!(routes.hear(1, 5, vec![0], Duration::ZERO), Heard::Old);
-        assert_eq!(routes.hear(1, 6, vec![], Duration::ZERO), Heard::New { lost: true });
+        let mut routes = Routes::new(NodeId(0), 3, Instant::START);
+        assert_eq!(
+            routes.apply_link_state(NodeId(0), 40, ids(&[1, 2]), Instant::START),
+            LsaOutcome::Own
+        );
+        assert_eq!(routes.state(NodeId(0)).0, 41);
+        assert_eq!(
+            routes.apply_link_state(NodeId(0), 40, ids(&[1, 2]), Instant::START),
+            LsaOutcome::Stale
+        );
+        assert_eq!(
+            routes.apply_link_state(NodeId(1), 5, ids(&[0]), Instant::START),
+            LsaOutcome::Accepted { lost_edge: false }
+        );
+        assert_eq!(
+            routes.apply_link_state(NodeId(1), 5, ids(&[0]), Instant::START),
+            LsaOutcome::Stale
+        );
+        assert_eq!(
+            routes.apply_link_state(NodeId(1), 6, ids(&[]), Instant::START),
+            LsaOutcome::Accepted { lost_edge: true }
+        );
     }
 }

@@ -6,13 +6,10 @@
 
 use core::ops::{Index, IndexMut};
 
+use crate::ids::Slot;
 use crate::protocol::location::Location;
 use crate::protocol::next_field;
 use crate::protocol::record::Record;
-
-/// The index of a stored record. Slots are reused, so a slot number kept across an eviction may
-/// refer to another client. Readers that send the newest record of a slot are not affected.
-pub type Slot = u32;
 
 /// Maximum length of a record in bytes, since its parts are measured in 16 bits.
 pub const MAX_RECORD: usize = u16::MAX as usize;
@@ -30,20 +27,20 @@ pub struct Slots {
     chunks: Vec<Box<[Stored]>>,
     free: Vec<Slot>,
     /// Number of slots ever used.
-    used: Slot,
+    used: u32,
 }
 
 impl Slots {
     /// Returns the number of slots ever used, which is one more than the highest slot.
     #[must_use]
-    pub const fn used(&self) -> Slot {
+    pub const fn used(&self) -> u32 {
         self.used
     }
 
     /// Returns the content of `slot`, or `None` if it is free.
     #[must_use]
     pub fn get(&self, slot: Slot) -> Option<&Stored> {
-        let stored = self.chunks.get(slot as usize / CHUNK)?.get(slot as usize % CHUNK)?;
+        let stored = self.chunks.get(slot.index() / CHUNK)?.get(slot.index() % CHUNK)?;
         (stored.len > 0).then_some(stored)
     }
 
@@ -54,7 +51,7 @@ impl Slots {
                 self.chunks.push(vec![Stored::default(); CHUNK].into_boxed_slice());
             }
             self.used += 1;
-            self.used - 1
+            Slot(self.used - 1)
         })
     }
 
@@ -70,13 +67,13 @@ impl Index<Slot> for Slots {
     type Output = Stored;
 
     fn index(&self, slot: Slot) -> &Stored {
-        &self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+        &self.chunks[slot.index() / CHUNK][slot.index() % CHUNK]
     }
 }
 
 impl IndexMut<Slot> for Slots {
     fn index_mut(&mut self, slot: Slot) -> &mut Stored {
-        &mut self.chunks[slot as usize / CHUNK][slot as usize % CHUNK]
+        &mut self.chunks[slot.index() / CHUNK][slot.index() % CHUNK]
     }
 }
 

@@ -1,25 +1,74 @@
 use super::routes::SETTLE;
 use super::*;
-use crate::message_log::Format;
+use crate::protocol::record::Record;
 use crate::protocol::time::SECOND;
-use crate::testing::{herd, identity};
+use crate::testing::{connected, herd, identity};
+
+const WALL: Wall = Wall(5 * SECOND);
+
+fn at(instant: Instant) -> Now {
+    Now { instant, wall: WALL }
+}
 
 /// A neighbor that stalls as soon as it is linked has not advertised the link when the graph
 /// settles, so no tree includes it. Updates in the meantime must still be queued for it.
 #[test]
 fn a_neighbor_that_has_not_advertised_its_link_receives_updates() {
     let mut herd = herd(identity(&["A", "B", "C"], 1, &[0, 2]));
-    let mut message_log = MessageLog::new(false, Format::default(), "B");
-    herd.established(10, 0, 7, true, Duration::ZERO);
-    herd.established(12, 2, 9, true, Duration::ZERO);
-    herd.receive(0, 10, b"LINKS A 2 B", Duration::ZERO, 0, &mut message_log).unwrap();
-    herd.handle_timeout(SETTLE, 0);
+    herd.handle_connected(connected(10, 0, 7, Origin::Dialed), Instant::START);
+    herd.handle_connected(connected(12, 2, 7, Origin::Dialed), Instant::START);
+    let start = at(Instant::START);
+    herd.handle_line(LinkId(0), ConnectionId(10), b"LINKS A 2 B", &start, &mut ()).unwrap();
+    herd.handle_timeout(&at(Instant::START + SETTLE));
     let record = Record::parse(b"AT B +0.000000000 k +1-1 5").unwrap();
-    herd.hear(&record, 5 * SECOND);
-    for link in 0..2 {
+    herd.apply_local_update(&record, WALL);
+    for link in [0, 1].map(LinkId) {
         let mut out = Vec::new();
-        herd.fill(link, 0, &mut out, usize::MAX, &mut message_log);
+        herd.poll_transmit(link, WALL, &mut out, usize::MAX, &mut ());
         let lines = out.split(|&byte| byte == b'\n');
-        assert_eq!(lines.filter(|line| *line == record.line).count(), 1, "link {link}");
+        assert_eq!(lines.filter(|line| *line == record.line).count(), 1, "{link:?}");
     }
+}
+
+/// The race table of [`Herd::handle_connected`].
+#[test]
+fn of_two_connections_both_ends_keep_the_same_one() {
+    use Origin::{Accepted, Dialed};
+    let race = DIAL_RACE - Duration::from_millis(1);
+    for (me, old, new, boot, age, replaced) in [
+        (0, Dialed, Accepted, 7, race, false),
+        (0, Accepted, Dialed, 7, race, true),
+        (1, Dialed, Accepted, 7, race, true),
+        (1, Accepted, Dialed, 7, race, false),
+        (0, Dialed, Dialed, 7, race, true),
+        (0, Dialed, Accepted, 8, race, true),
+        (0, Dialed, Accepted, 7, DIAL_RACE, true),
+    ] {
+        let mut herd = herd(identity(&["A", "B"], me, &[1 - me]));
+        herd.handle_connected(connected(1, 1 - me, 7, old), Instant::START);
+        let link = herd.handle_connected(connected(2, 1 - me, boot, new), Instant::START + age);
+        let case = format!("node {me}: {old:?}, then {new:?} of boot {boot} after {age:?}");
+        assert_eq!(link.is_some(), replaced, "{case}");
+        let close = Action::Close { connection: ConnectionId(1), reason: CloseReason::Superseded };
+        assert_eq!(herd.poll_action(), replaced.then_some(close), "{case}");
+        herd.handle_disconnected(LinkId(0), ConnectionId(1), Instant::START + age);
+        let kept = herd.link(LinkId(0)).up.as_ref().map(|up| up.connection);
+        assert_eq!(kept, replaced.then_some(ConnectionId(2)), "{case}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_off_is_reported_once() {
+    let mut herd = herd(identity(&["A", "B"], 0, &[1]));
+    let link = herd.handle_connected(connected(1, 1, 7, Origin::Dialed), Instant::START).unwrap();
+    let mut now = Instant::START;
+    for pong in ["PONG 1 9000000000", "PONG 2 9000000000", "PONG 3 5000000000"] {
+        herd.handle_timeout(&at(now));
+        herd.poll_transmit(link, WALL, &mut Vec::new(), usize::MAX, &mut ());
+        herd.handle_line(link, ConnectionId(1), pong.as_bytes(), &at(now), &mut ()).unwrap();
+        now += herd.timing.keepalive;
+    }
+    assert_eq!(herd.poll_event(), Some(Event::ClockSkew { link, offset: 4 * SECOND }));
+    assert_eq!(herd.poll_event(), None);
+    assert!(!herd.link(link).up.as_ref().unwrap().clock_is_off());
 }

@@ -6,9 +6,10 @@ use siphasher::sip::SipHasher13;
 
 use super::feature::push_feature;
 use super::position::Position;
-use crate::herd::directory::{Directory, Slot};
-use crate::protocol::time::Nanos;
+use crate::herd::directory::Directory;
+use crate::ids::Slot;
 use crate::text::digits::push_digits;
+use crate::time::Wall;
 
 /// A change of the client in a slot, as the log of [`Events`](super::events::Events) keeps it.
 #[derive(Clone, Copy)]
@@ -74,7 +75,7 @@ pub(super) fn push_client(
     id: Option<EventId>,
     slot: Slot,
     directory: &Directory,
-    now: Nanos,
+    now: Wall,
 ) -> bool {
     let Some(record) = directory.record(slot, now) else { return false };
     out.extend_from_slice(b"event: client\n");

@@ -5,9 +5,10 @@ use super::feature::push_feature;
 use super::limits::MAX_LISTED;
 use super::position::{Bounds, Position};
 use super::query;
-use crate::herd::directory::{Directory, Slot};
-use crate::protocol::time::Nanos;
+use crate::herd::directory::Directory;
+use crate::ids::Slot;
 use crate::text::digits::push_digits;
+use crate::time::Wall;
 
 /// Clients of one page if the request does not set `limit`.
 const DEFAULT_LIMIT: u64 = 1000;
@@ -32,7 +33,7 @@ impl Listing {
     /// The message says what is wrong with the query; it is sent in the response.
     pub fn parse(query: &str) -> Result<Self, String> {
         let mut listing = Self {
-            at: 0,
+            at: Slot(0),
             bounds: None,
             bounds_text: String::new(),
             limit: DEFAULT_LIMIT,
@@ -54,7 +55,7 @@ impl Listing {
                 }
                 _ => {
                     listing.at = number
-                        .and_then(|slot| Slot::try_from(slot).ok())
+                        .and_then(|slot| u32::try_from(slot).ok().map(Slot))
                         .ok_or("after must be taken from the link to the next page")?;
                 }
             }
@@ -66,18 +67,18 @@ impl Listing {
     pub(super) fn advance(
         &mut self,
         directory: &Directory,
-        now: Nanos,
+        now: Wall,
         slice: &mut OutputSlice<'_>,
     ) -> bool {
         if !std::mem::replace(&mut self.begun, true) {
             slice.out.extend_from_slice(b"{\"type\":\"FeatureCollection\",\"features\":[");
         }
-        while self.at < directory.slots() && self.listed < self.limit && slice.has_room() {
+        while self.at.0 < directory.slots() && self.listed < self.limit && slice.has_room() {
             slice.spend(1);
             self.push_current(directory, now, slice.out);
-            self.at += 1;
+            self.at.0 += 1;
         }
-        let more = self.at < directory.slots();
+        let more = self.at.0 < directory.slots();
         let ended = !more || self.listed == self.limit;
         if ended {
             self.push_end(more, directory, slice.out);
@@ -86,7 +87,7 @@ impl Listing {
     }
 
     /// Appends the client in the current slot, if it is in the box.
-    fn push_current(&mut self, directory: &Directory, now: Nanos, out: &mut Vec<u8>) {
+    fn push_current(&mut self, directory: &Directory, now: Wall, out: &mut Vec<u8>) {
         let Some(location) = directory.location(self.at) else { return };
         if self.bounds.is_some_and(|bounds| !bounds.contains(Position::from(location))) {
             return;
@@ -103,7 +104,7 @@ impl Listing {
         out.extend_from_slice(b",\"next\":");
         if more {
             out.extend_from_slice(b"\"/api/clients?after=");
-            push_digits(out, self.at.into(), 1);
+            push_digits(out, self.at.0.into(), 1);
             out.extend_from_slice(b"&limit=");
             push_digits(out, self.limit, 1);
             if self.bounds.is_some() {

@@ -22,7 +22,6 @@
 //! logs changes, too: until the next batch is published there is then no position from which a
 //! subscriber could start.
 
-use core::time::Duration;
 use std::collections::VecDeque;
 
 use slab::Slab;
@@ -37,9 +36,9 @@ use super::limits::{
 use super::position::Position;
 use crate::counters::counters;
 use crate::herd::Herd;
-use crate::herd::directory::{Directory, Slot};
-use crate::herd::link::ConnectionId;
-use crate::protocol::time::Nanos;
+use crate::herd::directory::Directory;
+use crate::ids::{ConnectionId, Slot};
+use crate::time::{Instant, Wall};
 
 /// Changes that are examined for the price of one record: examining one is a few comparisons.
 const CHANGES_PER_WORK: usize = 64;
@@ -57,12 +56,12 @@ pub struct Events {
     slots: Vec<Known>,
     /// Changes still to be logged before the current batch is published.
     batch_left: usize,
-    flush_at: Duration,
-    beat_at: Duration,
+    flush_at: Instant,
+    beat_at: Instant,
     /// Heartbeats so far.
     beats: u64,
     /// Time at which the last subscriber left.
-    idle_since: Option<Duration>,
+    idle_since: Option<Instant>,
     subscribers: Slab<ConnectionId>,
     rendered: Rendered,
     /// Monotonic counters since start-up.
@@ -136,7 +135,7 @@ impl Events {
         connection: ConnectionId,
         last: Option<&str>,
         herd: &mut Herd,
-        now: Duration,
+        now: Instant,
     ) -> Option<Start> {
         if self.subscribers.len() >= MAX_SUBSCRIBERS {
             return None;
@@ -158,7 +157,7 @@ impl Events {
     }
 
     /// Removes the subscriber with this key.
-    pub(super) fn unsubscribe(&mut self, key: usize, now: Duration) {
+    pub(super) fn unsubscribe(&mut self, key: usize, now: Instant) {
         self.subscribers.try_remove(key);
         if self.subscribers.is_empty() {
             self.idle_since = Some(now);
@@ -167,13 +166,13 @@ impl Events {
 
     /// The next time at which [`Events::handle_timeout`] must be called.
     #[must_use]
-    pub fn poll_timeout(&self, herd: &Herd) -> Option<Duration> {
+    pub fn poll_timeout(&self, herd: &Herd) -> Option<Instant> {
         if !herd.is_watched() {
             return None;
         }
         let changes = match self.batch_left {
             0 => (herd.changed() > 0).then_some(self.flush_at),
-            _ => Some(Duration::ZERO),
+            _ => Some(Instant::START),
         };
         let idle = self.idle_since.map(|since| since + EVENT_LINGER);
         [changes, idle, Some(self.beat_at)].into_iter().flatten().min()
@@ -181,7 +180,7 @@ impl Events {
 
     /// Logs changes of the herd, one per unit of `work`, and publishes them when the batch is
     /// complete. Returns whether subscribers have something to send.
-    pub fn handle_timeout(&mut self, herd: &mut Herd, now: Duration, work: &mut usize) -> bool {
+    pub fn handle_timeout(&mut self, herd: &mut Herd, now: Instant, work: &mut usize) -> bool {
         if !herd.is_watched() {
             return false;
         }
@@ -241,7 +240,7 @@ impl Events {
     }
 
     fn known(&mut self, slot: Slot) -> &mut Known {
-        let slot = slot as usize;
+        let slot = slot.index();
         if self.slots.len() <= slot {
             let unknown = Known { last_change: u32::MAX, position: None };
             self.slots.resize((slot + 1).next_multiple_of(4096), unknown);
@@ -309,7 +308,7 @@ impl Events {
         cursor: &mut u64,
         filter: &Filter,
         directory: &Directory,
-        now: Nanos,
+        now: Wall,
         slice: &mut OutputSlice<'_>,
     ) -> Result<(), Lost> {
         while *cursor < self.published && slice.has_room() {
@@ -336,14 +335,14 @@ impl Events {
         at: usize,
         filter: &Filter,
         directory: &Directory,
-        now: Nanos,
+        now: Wall,
         out: &mut Vec<u8>,
     ) {
         let Change { slot, position, .. } = self.ring[at];
         let sequence = self.first + at as u64;
         // A change that left the box is sent even if it is superseded: the later change starts
         // outside the box, so that it may not pass the filter.
-        let superseded = self.slots[slot as usize].last_change != sequence as u32;
+        let superseded = self.slots[slot.index()].last_change != sequence as u32;
         if superseded && filter.contains(position)
             || !filter.contains_client(directory.client(slot))
         {
@@ -387,10 +386,10 @@ mod tests {
 
     fn update(herd: &mut Herd, client: &str, location: &str, time: u32) {
         let line = format!("AT Clark +0.000000000 {client} {location} {time}");
-        herd.hear(&Record::parse(line.as_bytes()).unwrap(), 0);
+        herd.apply_local_update(&Record::parse(line.as_bytes()).unwrap(), Wall(0));
     }
 
-    fn tick(events: &mut Events, herd: &mut Herd, now: &mut Duration) -> bool {
+    fn tick(events: &mut Events, herd: &mut Herd, now: &mut Instant) -> bool {
         *now += EVENT_FLUSH;
         events.handle_timeout(herd, *now, &mut 10)
     }
@@ -399,7 +398,7 @@ mod tests {
     fn deliver(events: &mut Events, cursor: &mut u64, filter: &Filter, herd: &Herd) -> Vec<u64> {
         let (mut out, mut work) = (Vec::new(), 100);
         let mut slice = OutputSlice { out: &mut out, soft_limit: 1 << 20, work: &mut work };
-        events.deliver(cursor, filter, &herd.directory, 0, &mut slice).unwrap();
+        events.deliver(cursor, filter, &herd.directory, Wall(0), &mut slice).unwrap();
         let text = String::from_utf8(out).unwrap();
         let features = text.lines().filter_map(|line| line.strip_prefix("data: "));
         let features = features.map(|it| serde_json::from_str::<serde_json::Value>(it).unwrap());
@@ -408,9 +407,9 @@ mod tests {
 
     #[test]
     fn a_cursor_and_a_filter_select_the_newest_change_of_each_client() {
-        let (mut herd, mut events, mut now) = (herd(), Events::new(7), Duration::ZERO);
+        let (mut herd, mut events, mut now) = (herd(), Events::new(7), Instant::START);
         let (all, (in_box, _)) = (Filter::default(), Filter::parse("bbox=0,0,10,10").unwrap());
-        let start = events.subscribe(1, None, &mut herd, now).unwrap();
+        let start = events.subscribe(ConnectionId(1), None, &mut herd, now).unwrap();
         let (mut of_all, mut of_box) = (start.cursor, start.cursor);
         update(&mut herd, "kiwi", "+1+1", 1);
         update(&mut herd, "plum", "+50+1", 2);
@@ -432,13 +431,13 @@ mod tests {
 
     #[test]
     fn the_log_is_bounded_and_a_subscriber_that_fell_behind_starts_over() {
-        let (mut herd, mut events, mut now) = (herd(), Events::new(7), Duration::ZERO);
+        let (mut herd, mut events, mut now) = (herd(), Events::new(7), Instant::START);
         update(&mut herd, "kiwi", "+1+1", 5);
         assert!(!tick(&mut events, &mut herd, &mut now), "there is no subscriber");
-        let start = events.subscribe(1, None, &mut herd, now).unwrap();
+        let start = events.subscribe(ConnectionId(1), None, &mut herd, now).unwrap();
         assert!(!start.resumed);
         for _ in 0..=MAX_CHANGES {
-            herd.mark_changed(0);
+            herd.mark_changed(Slot(0));
             assert!(tick(&mut events, &mut herd, &mut now));
         }
         assert!(events.has_lost(start.cursor));
@@ -454,7 +453,7 @@ mod tests {
             (format!("7-1-{last}-0"), false),
             (format!("7-1-{}", u64::MAX), false),
         ] {
-            let start = events.subscribe(2, Some(&id), &mut herd, now).unwrap();
+            let start = events.subscribe(ConnectionId(2), Some(&id), &mut herd, now).unwrap();
             assert_eq!(start.resumed, resumed, "{id}");
             events.unsubscribe(start.key, now);
         }
@@ -465,26 +464,28 @@ mod tests {
         now += EVENT_LINGER;
         tick(&mut events, &mut herd, &mut now);
         assert!(!herd.is_watched() && events.ring.is_empty());
-        let next = events.subscribe(3, Some(&format!("7-1-{last}")), &mut herd, now).unwrap();
+        let next = events
+            .subscribe(ConnectionId(3), Some(&format!("7-1-{last}")), &mut herd, now)
+            .unwrap();
         assert!(!next.resumed, "a new period numbers its changes from 1");
     }
 
     #[test]
     fn a_batch_is_limited_and_is_published_as_a_whole() {
-        let (mut herd, mut events, mut now) = (herd(), Events::new(7), Duration::ZERO);
-        events.subscribe(1, None, &mut herd, now).unwrap();
+        let (mut herd, mut events, mut now) = (herd(), Events::new(7), Instant::START);
+        events.subscribe(ConnectionId(1), None, &mut herd, now).unwrap();
         for slot in 0..25 {
-            herd.mark_changed(slot);
+            herd.mark_changed(Slot(slot));
         }
         assert!(!tick(&mut events, &mut herd, &mut now), "10 of 25");
-        assert_eq!(events.poll_timeout(&herd), Some(Duration::ZERO), "continue at once");
+        assert_eq!(events.poll_timeout(&herd), Some(Instant::START), "continue at once");
         assert!(!events.handle_timeout(&mut herd, now, &mut 10));
         assert!(events.handle_timeout(&mut herd, now, &mut 10), "all 25 are published together");
-        herd.mark_changed(1);
+        herd.mark_changed(Slot(1));
         assert!(!events.handle_timeout(&mut herd, now, &mut 10), "not before the next flush");
         assert!(tick(&mut events, &mut herd, &mut now));
         for slot in 0..3 * MAX_CHANGES_PER_FLUSH as u32 {
-            herd.mark_changed(slot);
+            herd.mark_changed(Slot(slot));
         }
         for batches_left in [2, 1, 0] {
             now += EVENT_FLUSH;
@@ -499,10 +500,14 @@ mod tests {
     fn the_number_of_subscribers_is_limited() {
         let (mut herd, mut events) = (herd(), Events::new(7));
         for id in 0..MAX_SUBSCRIBERS {
-            assert!(events.subscribe(id as u64, None, &mut herd, Duration::ZERO).is_some());
+            assert!(
+                events
+                    .subscribe(ConnectionId(id as u64), None, &mut herd, Instant::START)
+                    .is_some()
+            );
         }
-        assert!(events.subscribe(0, None, &mut herd, Duration::ZERO).is_none());
-        events.unsubscribe(5, Duration::ZERO);
-        assert!(events.subscribe(0, None, &mut herd, Duration::ZERO).is_some());
+        assert!(events.subscribe(ConnectionId(0), None, &mut herd, Instant::START).is_none());
+        events.unsubscribe(5, Instant::START);
+        assert!(events.subscribe(ConnectionId(0), None, &mut herd, Instant::START).is_some());
     }
 }

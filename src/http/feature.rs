@@ -6,9 +6,10 @@ use crate::protocol::time::{Nanos, SECOND};
 use crate::text::digits::push_digits;
 use crate::text::json::push_escaped;
 use crate::text::percent::push_encoded;
+use crate::time::Wall;
 
 /// Appends `record` as a feature. Its `age` is relative to `now`.
-pub fn push_feature(out: &mut Vec<u8>, record: &Record<'_>, now: Nanos) {
+pub fn push_feature(out: &mut Vec<u8>, record: &Record<'_>, now: Wall) {
     out.extend_from_slice(b"{\"type\":\"Feature\",\"id\":\"");
     push_encoded(out, record.client);
     out.extend_from_slice(b"\",\"geometry\":");
@@ -30,7 +31,7 @@ pub fn push_feature(out: &mut Vec<u8>, record: &Record<'_>, now: Nanos) {
     out.extend_from_slice(b",\"received\":");
     push_seconds(out, record.received, 9);
     out.extend_from_slice(b",\"age\":");
-    push_seconds(out, now - record.received, 3);
+    push_seconds(out, now.nanos() - record.received, 3);
     out.extend_from_slice(b",\"line\":");
     push_text(out, record.line);
     out.extend_from_slice(b"}}");
@@ -66,7 +67,7 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn feature(line: &[u8], now: Nanos) -> Value {
+    fn feature(line: &[u8], now: Wall) -> Value {
         let mut out = Vec::new();
         push_feature(&mut out, &Record::parse(line).unwrap(), now);
         serde_json::from_slice(&out).unwrap()
@@ -77,7 +78,7 @@ mod tests {
         let line = "AT Clark +0.263873386 kiwi.cs.ucla.edu +34.068930-118.445127 1621464827.5";
         let received = 1_621_464_827_763_873_386;
         assert_eq!(
-            feature(line.as_bytes(), received + 1_500 * 1_000_000),
+            feature(line.as_bytes(), Wall(received + 1_500 * 1_000_000)),
             json!({
                 "type": "Feature",
                 "id": "kiwi.cs.ucla.edu",
@@ -96,7 +97,7 @@ mod tests {
 
     #[test]
     fn names_may_be_binary_and_times_may_be_before_the_epoch() {
-        let feature = feature(b"AT A -0.500000000 a\xff\"/ +1-1 -1", 0);
+        let feature = feature(b"AT A -0.500000000 a\xff\"/ +1-1 -1", Wall(0));
         assert_eq!(feature["id"], "a%FF%22%2F");
         assert_eq!(feature["properties"]["client"], "a\u{fffd}\"/");
         assert_eq!(feature["properties"]["time"], -1.0);

@@ -68,13 +68,14 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Slot;
 
     #[test]
     fn a_change_passes_where_it_comes_from_and_where_it_goes() {
         let (filter, _) = Filter::parse("bbox=0,0,10,10&client=kiwi").unwrap();
         let (inside, outside) = (Position::new(5.0, 5.0), Position::new(20.0, 5.0));
         let change = |position, previous, name| Change {
-            slot: 0,
+            slot: Slot(0),
             position,
             previous,
             name_hash: name_hash(name),

@@ -20,7 +20,6 @@ mod session;
 mod subscription;
 
 use core::fmt::Write as _;
-use core::time::Duration;
 
 pub use session::HttpSession;
 
@@ -28,7 +27,7 @@ use crate::counters::counters;
 use crate::endpoint::Host;
 use crate::herd::Herd;
 use crate::node::Node;
-use crate::time::Now;
+use crate::time::{Instant, Now};
 use events::Events;
 use limits::WORK_PER_TURN;
 use response::{ResponseOptions, Status};
@@ -224,13 +223,13 @@ impl Server {
 
     /// The next time at which [`Server::handle_timeout`] must be called.
     #[must_use]
-    pub fn poll_timeout(&self, herd: &Herd) -> Option<Duration> {
+    pub fn poll_timeout(&self, herd: &Herd) -> Option<Instant> {
         self.events.poll_timeout(herd)
     }
 
     /// Logs changes of the herd and sends heartbeats when they are due. Returns whether subscribers
     /// have something to send; the shell then serves [`Events::connections`].
-    pub fn handle_timeout(&mut self, herd: &mut Herd, now: Duration) -> bool {
+    pub fn handle_timeout(&mut self, herd: &mut Herd, now: Instant) -> bool {
         // Separate from the budget of the turn: a listing must not delay the log.
         let mut work = WORK_PER_TURN;
         self.events.handle_timeout(herd, now, &mut work)

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{Server, Shell};
 use crate::herd::digest::Branch;
 use crate::herd::handshake::VERSION;
-use crate::herd::link::Link;
-use crate::herd::routes::NodeId;
+use crate::herd::link::{Established, Link};
+use crate::ids::NodeId;
 use crate::node::Node;
 use crate::places::Places;
 use crate::time::Now;
@@ -166,8 +166,8 @@ fn members(node: &Node) -> Vec<Member> {
     let mut reachable = vec![false; edges.len()];
     let mut waiting = vec![identity.me];
     while let Some(at) = waiting.pop() {
-        if !std::mem::replace(&mut reachable[usize::from(at)], true) {
-            waiting.extend(&edges[usize::from(at)]);
+        if !std::mem::replace(&mut reachable[at.index()], true) {
+            waiting.extend(&edges[at.index()]);
         }
     }
     let member = |((at, links), reachable): ((NodeId, Vec<NodeId>), bool)| Member {
@@ -175,22 +175,22 @@ fn members(node: &Node) -> Vec<Member> {
         reachable,
         links: links.iter().map(name).collect(),
     };
-    (0..).zip(edges).zip(reachable).map(member).collect()
+    (0..).map(NodeId).zip(edges).zip(reachable).map(member).collect()
 }
 
 fn edge(node: &Node, link: &Link, now: &Now) -> Edge {
     let up = link.up.as_ref();
-    let ago = |then| now.instant.uptime().saturating_sub(then).as_secs_f64();
+    let ago = |then| now.instant.since(then).as_secs_f64();
     Edge {
         peer: String::from_utf8_lossy(node.herd.identity().name(link.peer)).into_owned(),
         up: up.is_some(),
-        seed_compatible: link.seed_compatible,
-        since: up.map(|up| ago(up.since)),
-        silence: up.filter(|_| !link.seed_compatible).map(|up| ago(up.heard)),
-        round_trip: up.and_then(|up| up.round_trip).map(|trip| trip.as_secs_f64()),
+        seed_compatible: link.is_legacy(),
+        since: up.map(|up| ago(up.since())),
+        silence: up.filter(|_| !link.is_legacy()).map(|up| ago(up.last_received())),
+        round_trip: up.and_then(Established::round_trip).map(|trip| trip.as_secs_f64()),
         backlog: up.map_or(0, |up| up.flood.len()),
-        digests_equal: up.and_then(|up| up.exchange.is_equal()),
-        clock_is_off: up.is_some_and(|up| up.clock_is_off),
+        digests_equal: up.and_then(|up| up.anti_entropy.is_equal()),
+        clock_is_off: up.is_some_and(Established::clock_is_off),
     }
 }
 
@@ -211,7 +211,7 @@ fn problems(node: &Node, now: &Now) -> Vec<String> {
         let peer = String::from_utf8_lossy(node.herd.identity().name(link.peer)).into_owned();
         match &link.up {
             None => problems.push(format!("the link to {peer} is down")),
-            Some(up) if up.clock_is_off => {
+            Some(up) if up.clock_is_off() => {
                 problems.push(format!(
                     "the clock of {peer} differs by more than half of max_clock_offset"
                 ));

@@ -11,7 +11,7 @@ use super::request::{Parsed, Rejection, Request, list};
 use super::response::{Chunk, Length, NO_STORE, ResponseOptions, Status, media};
 use super::subscription::Subscription;
 use super::{Context, OutputSlice, Server};
-use crate::herd::link::ConnectionId;
+use crate::ids::ConnectionId;
 use crate::node::CLIENT_BYTES_PER_TURN;
 use crate::node::{self, Blocked, Handled, Input, Next, Node};
 use crate::places::geo::Point;
@@ -176,7 +176,7 @@ impl HttpSession {
             }
             State::Listing(listing, options) => {
                 let chunk = options.chunked.then(|| Chunk::begin(slice.out));
-                let ended = listing.advance(directory, now.wall.nanos(), &mut slice);
+                let ended = listing.advance(directory, now.wall, &mut slice);
                 if let Some(chunk) = chunk {
                     chunk.end(slice.out);
                     if ended {
@@ -349,9 +349,7 @@ impl HttpSession {
             return self.complete(options);
         }
         let last = request.last_event_id.or(last.as_deref());
-        let Some(start) =
-            http.events.subscribe(self.id, last, &mut node.herd, now.instant.uptime())
-        else {
+        let Some(start) = http.events.subscribe(self.id, last, &mut node.herd, now.instant) else {
             let reason = "too many subscribers; use another node";
             return self.send_error(http, options, Status::UNAVAILABLE, reason, out);
         };
@@ -375,7 +373,7 @@ impl HttpSession {
             None => (name, false),
         };
         let name = decode(name).filter(|_| !name.contains('/'));
-        let held = name.and_then(|name| node.herd.directory.get(&name, now.wall.nanos()));
+        let held = name.and_then(|name| node.herd.directory.get(&name, now.wall));
         let Some(record) = held.and_then(Record::parse) else {
             let reason = "there is no such client; its name must be percent-encoded";
             return self.send_error(http, options, Status::NOT_FOUND, reason, out);
@@ -385,7 +383,7 @@ impl HttpSession {
             return self.places(cx, request, center, options, out);
         }
         let mut body = Vec::new();
-        push_feature(&mut body, &record, now.wall.nanos());
+        push_feature(&mut body, &record, now.wall);
         body.push(b'\n');
         self.send(http, options, Status::OK, media::GEOJSON, &body, out);
     }
@@ -444,7 +442,7 @@ impl HttpSession {
             State::Listing(..) => http.listings -= 1,
             State::Places(ticket, _) => node.cancel(ticket),
             State::Events(subscription, _) => {
-                http.events.unsubscribe(subscription.key(), now.uptime());
+                http.events.unsubscribe(subscription.key(), now);
             }
         }
     }

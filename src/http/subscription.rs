@@ -6,6 +6,7 @@ use super::events::{Events, Start};
 use super::filter::Filter;
 use super::position::Position;
 use crate::herd::directory::Directory;
+use crate::ids::Slot;
 use crate::text::digits::push_digits;
 use crate::time::Now;
 
@@ -117,7 +118,7 @@ impl Subscription {
                 &mut self.cursor,
                 &self.filter,
                 directory,
-                now.wall.nanos(),
+                now.wall,
                 &mut slice.half(),
             );
         }
@@ -160,13 +161,13 @@ impl Subscription {
             slice.spend(1);
             let slot = match self.filter.names().nth(next as usize) {
                 Some(name) => directory.slot(name),
-                None => Some(next),
+                None => Some(Slot(next)),
             };
             next += 1;
             let Some(slot) = slot else { continue };
             let Some(position) = directory.location(slot).map(Position::from) else { continue };
             if self.filter.contains(position) {
-                let sent = push_client(slice.out, None, slot, directory, now.wall.nanos());
+                let sent = push_client(slice.out, None, slot, directory, now.wall);
                 events.counters.sent += u64::from(sent);
                 events.record_sent(slot, position, directory);
             }
@@ -183,7 +184,7 @@ impl Subscription {
         slice: &mut OutputSlice<'_>,
     ) -> Step {
         let Self { cursor, filter, .. } = self;
-        if events.deliver(cursor, filter, directory, now.wall.nanos(), slice).is_err() {
+        if events.deliver(cursor, filter, directory, now.wall, slice).is_err() {
             self.phase = Phase::Reset;
             return Step::Stop;
         }
@@ -203,8 +204,10 @@ mod tests {
     use super::*;
     use crate::herd::Herd;
     use crate::http::limits::{EVENT_FLUSH, MAX_CHANGES, SLICE_BYTES};
+    use crate::ids::ConnectionId;
     use crate::protocol::record::Record;
     use crate::testing::{herd, identity};
+    use crate::time::Wall;
 
     /// A herd of one node, its log, and a subscriber.
     struct Fixture {
@@ -220,7 +223,7 @@ mod tests {
             let mut herd = herd(identity(&["Clark"], 0, &[]));
             let mut events = Events::new(7);
             let now = Now::default();
-            let start = events.subscribe(1, None, &mut herd, now.instant.uptime()).unwrap();
+            let start = events.subscribe(ConnectionId(1), None, &mut herd, now.instant).unwrap();
             let subscription = Subscription::new(&start, Filter::default(), &events);
             let mut fixture = Self { herd, events, now, subscription };
             for client in 0..clients {
@@ -232,22 +235,18 @@ mod tests {
         /// Moves a client at `time`; its position depends on the time.
         fn update(&mut self, client: usize, time: usize) {
             let line = format!("AT Clark +0.000000000 {client:06} +{}+1 {time}", time % 90);
-            self.herd.hear(&Record::parse(line.as_bytes()).unwrap(), 0);
+            self.herd.apply_local_update(&Record::parse(line.as_bytes()).unwrap(), Wall(0));
         }
 
         /// Publishes a change of every client, `times` times.
         fn flush(&mut self, times: usize) {
             for _ in 0..times {
                 for slot in 0..self.herd.directory.slots() {
-                    self.herd.mark_changed(slot);
+                    self.herd.mark_changed(Slot(slot));
                 }
                 self.now.instant += EVENT_FLUSH;
                 let mut work = usize::MAX;
-                assert!(self.events.handle_timeout(
-                    &mut self.herd,
-                    self.now.instant.uptime(),
-                    &mut work
-                ));
+                assert!(self.events.handle_timeout(&mut self.herd, self.now.instant, &mut work));
             }
         }
 
@@ -328,9 +327,9 @@ mod tests {
         let mut fixture = Fixture::new(2);
         fixture.flush(1);
         fixture.update(1, 2);
-        let elsewhere = Position::from(fixture.herd.directory.location(1).unwrap());
+        let elsewhere = Position::from(fixture.herd.directory.location(Slot(1)).unwrap());
         for _ in 0..=MAX_CHANGES {
-            fixture.events.record_sent(0, elsewhere, &fixture.herd.directory);
+            fixture.events.record_sent(Slot(0), elsewhere, &fixture.herd.directory);
         }
         assert!(!fixture.subscription.is_due(&fixture.events));
         assert_eq!(fixture.turn(SLICE_BYTES), "");

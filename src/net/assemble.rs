@@ -12,9 +12,9 @@ use super::word;
 use crate::config::{Config, PlacesConfig, ProviderConfig};
 use crate::herd::directory::{Keys, Rules};
 use crate::herd::handshake::Identity;
-use crate::herd::routes::NodeId;
 use crate::herd::{Herd, Timing};
 use crate::http::{self, overview::Tiles};
+use crate::ids::{BootId, NodeId};
 use crate::limits::Limits;
 use crate::places::Places;
 use crate::places::limits::MAX_PLACES_FILE_BYTES;
@@ -22,6 +22,7 @@ use crate::places::offline::Offline;
 use crate::places::offline::places_file::{self, Format};
 use crate::places::providers::Provider;
 use crate::places::upstream::{ApiKey, Client, KeyError, Settings};
+use crate::time::Instant;
 
 /// Returns the source of places, and the sockets to the provider if it is a remote one. `seed`
 /// varies the pauses of the circuit breaker.
@@ -111,11 +112,11 @@ pub(super) fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
     // Every name is in the list it was made from.
     let id = |node: usize| {
         let name = config.nodes[node].name.as_bytes();
-        names.binary_search_by(|held| (**held).cmp(name)).unwrap_or_default() as NodeId
+        NodeId(names.binary_search_by(|held| (**held).cmp(name)).unwrap_or_default() as u16)
     };
     let nanos = |duration: Duration| duration.as_nanos() as i128;
     let neighbors = sorted_neighbors(config, node);
-    let seed_compatible: Vec<NodeId> =
+    let legacy_peers: Vec<NodeId> =
         neighbors.iter().filter(|&&n| config.nodes[n].seed_compatible).map(|&n| id(n)).collect();
     let secret = config.peers.secret.as_ref();
     let secret = secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose()));
@@ -129,7 +130,7 @@ pub(super) fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
     });
     let identity = Identity {
         me: id(node),
-        neighbours: neighbors.iter().map(|&n| id(n)).collect(),
+        neighbors: neighbors.iter().map(|&n| id(n)).collect(),
         rules: Rules {
             max_clock_offset: nanos(config.peers.max_clock_offset),
             max_clients: config.limits.max_clients as u32,
@@ -137,7 +138,7 @@ pub(super) fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
         },
         secret,
         tls: config.peers.tls.is_some(),
-        boot: word(random, 0),
+        boot: BootId(word(random, 0)),
         names,
     };
     let peers = &config.peers.limits;
@@ -148,5 +149,5 @@ pub(super) fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
         antientropy_interval: peers.antientropy_interval,
     };
     let keys = Keys { index: (word(random, 8), word(random, 16)), digest };
-    Herd::new(identity, &seed_compatible, timing, keys, Duration::ZERO)
+    Herd::new(identity, &legacy_peers, timing, keys, Instant::START)
 }

@@ -50,9 +50,9 @@ use super::signals::Signals;
 use super::timers::Timers;
 use super::token::{self, HTTP_LISTENER, LISTENER, SIGNALS, WAKER, next_generation};
 use super::upstream::Upstream;
-use crate::herd::LinkId;
 use crate::herd::directory::MAX_RECORD;
 use crate::http::Server;
+use crate::ids::LinkId;
 use crate::limits::Limits;
 use crate::net::limits::{EVENTS_PER_TURN, GIVE_UP_BEFORE_END, READ_CHUNK};
 use crate::node::Node;
@@ -197,9 +197,10 @@ impl EventLoop {
         self.accept(&now);
         self.handle_lookups(&now);
         self.handle_places(&now);
-        self.node.herd.handle_timeout(now.instant.uptime(), now.wall.nanos());
+        self.node.herd.handle_timeout(&now);
         self.handle_actions(&now);
         self.flush_links(&now);
+        self.log_herd_events();
         self.wake_subscribers(&now);
         self.handle_deadlines(&now);
         self.resume_starved();
@@ -281,8 +282,8 @@ impl EventLoop {
             self.timers.next(),
             client.and_then(|client| client.poll_timeout()),
             upstream.as_ref().and_then(Upstream::poll_timeout),
-            self.node.herd.poll_timeout().map(Instant::at),
-            self.http.poll_timeout(&self.node.herd).map(Instant::at),
+            self.node.herd.poll_timeout(),
+            self.http.poll_timeout(&self.node.herd),
             self.telemetry.log_flush_at,
             self.accept_at,
             self.stop_at,

@@ -145,7 +145,7 @@ fn peers(herd: &Herd, w: &mut Writer) {
     });
     w.gauge("peer_round_trip_seconds", "Round-trip time of the last ping that was answered.");
     each_peer(herd, |peer, link| {
-        if let Some(trip) = link.up.as_ref().and_then(|up| up.round_trip) {
+        if let Some(trip) = link.up.as_ref().and_then(|up| up.round_trip()) {
             w.sample(&[("peer", peer)], trip.as_secs_f64());
         }
     });
@@ -155,7 +155,7 @@ fn peers(herd: &Herd, w: &mut Writer) {
     });
     w.gauge("peer_digests_equal", "1 if the last digest comparison found equal records, else 0.");
     each_peer(herd, |peer, link| {
-        if let Some(equal) = link.up.as_ref().and_then(|up| up.exchange.is_equal()) {
+        if let Some(equal) = link.up.as_ref().and_then(|up| up.anti_entropy.is_equal()) {
             w.sample(&[("peer", peer)], equal);
         }
     });

@@ -1,8 +1,8 @@
 //! The protocol on a connection: the line protocol or HTTP. The loop treats both alike.
 
-use crate::herd::LinkId;
 use crate::http::limits::IDLE_TIMEOUT;
 use crate::http::{Context, HttpSession, Server};
+use crate::ids::LinkId;
 use crate::limits::Limits;
 use crate::node::{Answer, Handled, Input, LineSession, Node};
 use crate::time::Instant;

@@ -6,7 +6,7 @@
 
 use mio::Token;
 
-use crate::herd::link::ConnectionId;
+use crate::ids::ConnectionId;
 
 /// The listener for browsers and tools.
 pub const HTTP_LISTENER: Token = Token(usize::MAX - 4);
@@ -38,10 +38,10 @@ pub const fn key(token: Token) -> (usize, u32) {
 
 /// The core's name for the connection.
 pub const fn id_of(token: Token) -> ConnectionId {
-    token.0 as ConnectionId
+    ConnectionId(token.0 as u64)
 }
 
 /// The token of the connection that the core knows as `id`.
 pub const fn token_of(id: ConnectionId) -> Token {
-    Token(id as usize)
+    Token(id.0 as usize)
 }

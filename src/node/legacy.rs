@@ -1,7 +1,7 @@
 //! The dialect of the original Python server: bare AT lines, with numbers as Python prints them.
 
 use super::Node;
-use crate::herd::LinkId;
+use crate::ids::LinkId;
 use crate::protocol::fields;
 use crate::protocol::record::Record;
 use crate::time::Now;
@@ -20,7 +20,7 @@ pub fn take_record(node: &mut Node, link: LinkId, line: &[u8], now: &Now) -> boo
     let canonical = [b"AT", server, difference, client, location, time].join(&b' ');
     let Some(record) = Record::parse(&canonical) else { return false };
     let Node { herd, message_log, .. } = node;
-    herd.receive_record(link, &record, None, now.wall.nanos(), message_log);
+    herd.apply_legacy_record(link, &record, now.wall, message_log);
     true
 }
 

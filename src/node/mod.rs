@@ -13,6 +13,7 @@
 //! names its connection afterwards.
 
 mod legacy;
+mod observer;
 mod replies;
 mod session;
 #[cfg(test)]
@@ -25,11 +26,11 @@ use ring::hmac;
 pub use session::{Blocked, Handled, Input, LineSession, Next, PeerInfo};
 
 use crate::counters::counters;
+use crate::herd::Herd;
 use crate::herd::directory::PREFETCH_BATCH;
 use crate::herd::handshake::Nonce;
-use crate::herd::link::ConnectionId;
-use crate::herd::{Herd, LinkId};
 use crate::histogram::Histogram;
+use crate::ids::{ConnectionId, LinkId};
 use crate::limits::Limits;
 use crate::message_log::MessageLog;
 use crate::places::document::{Status, write_failure};
@@ -313,7 +314,7 @@ impl NewClientLimiter {
         most: u32,
         now: &Now,
     ) -> bool {
-        if herd.directory.get(record.client, now.wall.nanos()).is_some() {
+        if herd.directory.get(record.client, now.wall).is_some() {
             return true;
         }
         let second = now.instant.uptime().as_secs();

@@ -6,10 +6,10 @@ mod peer;
 use super::CLIENT_BYTES_PER_TURN;
 use super::replies::Replies;
 use super::{Answer, Event, Node, legacy};
-use crate::herd::LinkId;
 use crate::herd::directory::{MAX_RECORD, PREFETCH_BATCH};
 use crate::herd::handshake::{Handshake, MAX_HANDSHAKE_LINE, Transport};
-use crate::herd::link::ConnectionId;
+use crate::herd::{Connected, Origin};
+use crate::ids::{BootId, ConnectionId, LinkId};
 use crate::protocol::command::client_of;
 use crate::protocol::framing::{Framed, Framing};
 use crate::protocol::next_field;
@@ -146,12 +146,14 @@ impl LineSession {
         now: Instant,
         out: &mut Vec<u8>,
     ) -> Self {
-        let (peer, legacy) = {
-            let link = &node.herd.links()[link];
-            (link.peer, link.seed_compatible)
+        let (peer, is_legacy) = {
+            let link = node.herd.link(link);
+            (link.peer, link.is_legacy())
         };
-        if legacy {
-            node.herd.established(id, peer, 0, true, now.uptime());
+        if is_legacy {
+            // An original server has no boot id.
+            let (boot, origin) = (BootId::default(), Origin::Dialed);
+            node.herd.handle_connected(Connected { connection: id, peer, boot, origin }, now);
             node.events.push_back(Event::Linked { connection: id, link });
             return Self::new(id, label, MAX_RECORD, Role::LegacyLink(link));
         }
@@ -214,7 +216,7 @@ impl LineSession {
     #[must_use]
     pub fn dialing(&self, node: &Node) -> Option<LinkId> {
         match &self.role {
-            Role::Handshaking(handshake) if handshake.dialled() => {
+            Role::Handshaking(handshake) if handshake.origin() == Origin::Dialed => {
                 node.herd.link_to(handshake.peer())
             }
             _ => None,
@@ -309,11 +311,11 @@ impl LineSession {
         }
         match &self.role {
             Role::Linked(link) | Role::LegacyLink(link) => {
-                node.herd.closed(*link, self.id, now.uptime());
+                node.herd.handle_disconnected(*link, self.id, now);
             }
             _ => {
                 if let Some(link) = self.dialing(node) {
-                    node.herd.dial_failed(link, now.uptime());
+                    node.herd.handle_dial_failed(link, now);
                 }
             }
         }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::CLIENT_BYTES_PER_TURN;
 use super::{Blocked, Handled, Input, LineSession, Next, Node, PeerInfo};
 use crate::herd::handshake::Transport;
+use crate::ids::ConnectionId;
 use crate::limits::Limits;
 use crate::message_log::{Format, MessageLog};
 use crate::places::Places;
@@ -29,7 +30,7 @@ pub(crate) fn node(limits: Limits) -> Node {
 /// An accepted connection from a loopback address.
 fn session() -> LineSession {
     let transport = Transport { loopback: true, certified: None };
-    LineSession::accepted(7, PeerInfo { transport, ..PeerInfo::default() })
+    LineSession::accepted(ConnectionId(7), PeerInfo { transport, ..PeerInfo::default() })
 }
 
 /// Passes `bytes` to the session of a client that sends more later.

@@ -9,14 +9,14 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use proxy_herd::herd::routes::NodeId;
-use proxy_herd::herd::{Herd, Timing};
-use proxy_herd::message_log::{Format, MessageLog};
+use proxy_herd::herd::{Herd, Origin, Timing};
+use proxy_herd::ids::{BootId, ConnectionId, NodeId};
 use proxy_herd::protocol::record::Record;
-use proxy_herd::protocol::time::{Nanos, SECOND};
+use proxy_herd::protocol::time::SECOND;
 
 use crate::world::name;
-use proxy_herd::testing::{KEYS, identity};
+use proxy_herd::testing::{KEYS, connected, identity};
+use proxy_herd::time::{Instant, Now, Wall};
 
 const NODES: usize = 3;
 const EDGES: [(usize, usize); 2] = [(0, 1), (1, 2)];
@@ -33,10 +33,10 @@ const UPDATES: [(usize, &[u8]); 3] = [
 ];
 const NEWEST: &[u8] = UPDATES[1].1;
 
-const CLOCK: Nanos = 6 * SECOND;
+const CLOCK: Wall = Wall(6 * SECOND);
 
 /// The start of all orders. The trees are in use then.
-const BEGIN: Duration = Duration::from_secs(3);
+const BEGIN: Instant = Instant::at(Duration::from_secs(3));
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Act {
@@ -64,7 +64,6 @@ struct Key {
 
 struct Small {
     herds: Vec<Herd>,
-    message_log: MessageLog,
     /// `pipes[edge][end]` leads to that end.
     pipes: [[VecDeque<Vec<u8>>; 2]; EDGES.len()],
     key: Key,
@@ -84,10 +83,9 @@ impl Small {
         let herds = (0..NODES).map(|me| {
             let ends = |&(a, b): &(usize, usize)| (a == me).then_some(b).or((b == me).then_some(a));
             let names: Vec<_> = (0..NODES).map(name).collect();
-            let neighbors: Vec<_> =
-                EDGES.iter().filter_map(ends).map(|peer| peer as NodeId).collect();
-            let mut identity = identity(&names, me as NodeId, &neighbors);
-            identity.boot = me as u64 + 1;
+            let neighbors: Vec<_> = EDGES.iter().filter_map(ends).map(|peer| peer as u16).collect();
+            let mut identity = identity(&names, me as u16, &neighbors);
+            identity.boot = BootId(me as u64 + 1);
             let never = Duration::from_hours(24);
             let timing = Timing {
                 keepalive: never,
@@ -95,7 +93,7 @@ impl Small {
                 redial_max: never,
                 antientropy_interval: never,
             };
-            Herd::new(identity, &[], timing, KEYS, Duration::ZERO)
+            Herd::new(identity, &[], timing, KEYS, Instant::START)
         });
         let key = Key {
             inputs: [0; NODES],
@@ -104,27 +102,28 @@ impl Small {
             noticed: [false; 2],
             relinked: false,
         };
-        let message_log = MessageLog::new(false, Format::default(), "sim");
-        let mut small =
-            Self { herds: herds.collect(), message_log, pipes: Default::default(), key };
+        let mut small = Self { herds: herds.collect(), pipes: Default::default(), key };
         for edge in 0..EDGES.len() {
-            small.establish(edge, Duration::ZERO);
+            small.establish(edge, Instant::START);
         }
-        small.run(Duration::ZERO, BEGIN);
+        small.run(Instant::START, BEGIN);
         small
     }
 
     /// The id of the connection of an edge.
-    fn connection(&self, edge: usize) -> u64 {
-        edge as u64 + if edge == CUT && self.key.relinked { 10 } else { 0 }
+    fn connection(&self, edge: usize) -> ConnectionId {
+        let relinked = edge == CUT && self.key.relinked;
+        ConnectionId(edge as u64 + if relinked { 10 } else { 0 })
     }
 
-    fn establish(&mut self, edge: usize, now: Duration) {
+    fn establish(&mut self, edge: usize, now: Instant) {
         let (a, b) = EDGES[edge];
         let connection = self.connection(edge);
         for (me, peer) in [(a, b), (b, a)] {
             let boot = peer as u64 + 1;
-            self.herds[me].established(connection, peer as NodeId, boot, me < peer, now);
+            let origin = if me < peer { Origin::Dialed } else { Origin::Accepted };
+            let connected = connected(connection.0, peer as u16, boot, origin);
+            self.herds[me].handle_connected(connected, now);
         }
     }
 
@@ -137,16 +136,10 @@ impl Small {
         for edge in 0..EDGES.len() {
             for end in 0..2 {
                 let (me, peer) = (Self::end(edge, end), Self::end(edge, 1 - end));
-                let link = self.herds[me].link_to(peer as NodeId).expect("they are neighbors");
+                let link = self.herds[me].link_to(NodeId(peer as u16)).expect("they are neighbors");
                 let mut packet = Vec::new();
                 while self.herds[me].has_output(link) {
-                    self.herds[me].fill(
-                        link,
-                        CLOCK,
-                        &mut packet,
-                        usize::MAX,
-                        &mut self.message_log,
-                    );
+                    self.herds[me].poll_transmit(link, CLOCK, &mut packet, usize::MAX, &mut ());
                 }
                 let is_lost = edge == CUT && self.key.cut && !self.key.relinked;
                 if !packet.is_empty() && !is_lost {
@@ -156,26 +149,26 @@ impl Small {
         }
     }
 
-    fn deliver(&mut self, edge: usize, end: usize, now: Duration) {
+    fn deliver(&mut self, edge: usize, end: usize, now: Instant) {
         let Some(packet) = self.pipes[edge][end].pop_front() else { return };
         let (me, peer) = (Self::end(edge, end), Self::end(edge, 1 - end));
-        let link = self.herds[me].link_to(peer as NodeId).expect("they are neighbors");
+        let link = self.herds[me].link_to(NodeId(peer as u16)).expect("they are neighbors");
         let connection = self.connection(edge);
         for line in
             packet.strip_suffix(b"\n").expect("complete lines are sent").split(|&b| b == b'\n')
         {
             self.herds[me]
-                .receive(link, connection, line, now, CLOCK, &mut self.message_log)
+                .handle_line(link, connection, line, &Now { instant: now, wall: CLOCK }, &mut ())
                 .expect("the messages are valid");
         }
     }
 
     /// Lets time pass without faults.
-    fn run(&mut self, from: Duration, until: Duration) {
+    fn run(&mut self, from: Instant, until: Instant) {
         let mut now = from;
         while now <= until {
             for herd in &mut self.herds {
-                herd.handle_timeout(now, CLOCK);
+                herd.handle_timeout(&Now { instant: now, wall: CLOCK });
                 while herd.poll_action().is_some() {}
             }
             self.flush();
@@ -234,15 +227,15 @@ impl Small {
         match act {
             Act::Update(i) => {
                 let record = Record::parse(UPDATES[i].1).expect("the record is valid");
-                self.herds[UPDATES[i].0].hear(&record, CLOCK);
+                self.herds[UPDATES[i].0].apply_local_update(&record, CLOCK);
             }
             Act::Deliver(edge, end) => self.deliver(edge, end, BEGIN),
             Act::Cut => self.pipes[CUT].iter_mut().for_each(VecDeque::clear),
             Act::Notice(end) => {
                 let (me, peer) = (Self::end(CUT, end), Self::end(CUT, 1 - end));
-                let link = self.herds[me].link_to(peer as NodeId).expect("they are neighbors");
+                let link = self.herds[me].link_to(NodeId(peer as u16)).expect("they are neighbors");
                 let connection = self.connection(CUT);
-                self.herds[me].closed(link, connection, BEGIN);
+                self.herds[me].handle_disconnected(link, connection, BEGIN);
             }
             Act::Relink => {}
         }

@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use proxy_herd::herd::LinkId;
+use proxy_herd::ids::LinkId;
 use proxy_herd::node::LineSession;
 
 use crate::schedule::Time;
 use proxy_herd::rng::Rng;
 
-/// A connection and its two ends. Its index is the [`proxy_herd::herd::link::ConnectionId`] of
+/// A connection and its two ends. Its index is the [`proxy_herd::ids::ConnectionId`] of
 /// both.
 pub struct Wire {
     pub ends: [End; 2],

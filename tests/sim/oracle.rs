@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proxy_herd::herd::digest::{Branch, LEAF_LEVEL, Leaf};
 use proxy_herd::herd::directory::{Directory, Rules};
+use proxy_herd::ids::Slot;
 use proxy_herd::protocol::time::Nanos;
 
 use crate::world::herd_hash;
@@ -108,7 +109,7 @@ impl Oracle {
     ) -> Result<(), String> {
         let mut view = vec![None; self.hashes.len()];
         let mut clients = 0;
-        for line in (0..directory.slots()).filter_map(|slot| directory.line(slot)) {
+        for line in (0..directory.slots()).map(Slot).filter_map(|slot| directory.line(slot)) {
             let Some(&id) = self.by_line.get(line) else {
                 return Err(format!("S3: no node accepted {}", line.escape_ascii()));
             };

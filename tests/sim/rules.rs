@@ -8,57 +8,58 @@ use proxy_herd::herd::anti_entropy::{FETCH_FREELY, GRACE};
 use proxy_herd::herd::digest::Leaf;
 use proxy_herd::herd::directory::Keys;
 use proxy_herd::herd::link::REDIAL_MIN;
-use proxy_herd::herd::routes::NodeId;
-use proxy_herd::herd::{Action, Herd};
-use proxy_herd::message_log::{Format, MessageLog};
+use proxy_herd::herd::{Action, CloseReason, Herd, Origin};
+use proxy_herd::ids::{ConnectionId, LinkId, NodeId};
 use proxy_herd::protocol::record::Record;
-use proxy_herd::protocol::time::{Nanos, SECOND};
-use proxy_herd::testing::{KEYS, identity, timing};
+use proxy_herd::protocol::time::SECOND;
+use proxy_herd::testing::{KEYS, connected, identity, timing};
+use proxy_herd::time::{Instant, Now, Wall};
 
 use crate::world::{DIGEST_KEY, herd_hash};
 
 /// Trees are used again this long after the last change of the graph.
 const SETTLE: Duration = Duration::from_secs(1);
 
-const WALL: Nanos = 10 * SECOND;
+const WALL: Wall = Wall(10 * SECOND);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// One core. Its neighbors are what the test says they are.
 struct Core {
     herd: Herd,
-    message_log: MessageLog,
-    now: Duration,
+    now: Instant,
 }
 
 impl Core {
     /// Node `me` of the herd A, B, C, D.
-    fn new(me: NodeId, neighbors: &[NodeId], seed_compatible: &[NodeId]) -> Self {
+    fn new(me: u16, neighbors: &[u16], legacy_peers: &[u16]) -> Self {
         let identity = identity(&["A", "B", "C", "D"], me, neighbors);
+        let legacy_peers: Vec<_> = legacy_peers.iter().copied().map(NodeId).collect();
         let keys = Keys { digest: DIGEST_KEY, ..KEYS };
         Self {
-            herd: Herd::new(identity, seed_compatible, timing(), keys, Duration::ZERO),
-            message_log: MessageLog::new(false, Format::default(), "core"),
-            now: Duration::ZERO,
+            herd: Herd::new(identity, &legacy_peers, timing(), keys, Instant::START),
+            now: Instant::START,
         }
     }
 
-    fn connection(peer: NodeId) -> u64 {
-        100 + u64::from(peer)
+    fn connection(peer: u16) -> ConnectionId {
+        ConnectionId(100 + u64::from(peer))
     }
 
-    fn link_up(&mut self, peer: NodeId, dialed: bool) {
+    fn link_up(&mut self, peer: u16, dialed: bool) {
         let boot = 7 + u64::from(peer);
-        self.herd.established(Self::connection(peer), peer, boot, dialed, self.now);
+        let origin = if dialed { Origin::Dialed } else { Origin::Accepted };
+        let connected = connected(Self::connection(peer).0, peer, boot, origin);
+        self.herd.handle_connected(connected, self.now);
     }
 
-    fn link_down(&mut self, peer: NodeId) {
-        let link = self.herd.link_to(peer).unwrap();
-        self.herd.closed(link, Self::connection(peer), self.now);
+    fn link_down(&mut self, peer: u16) {
+        let link = self.herd.link_to(NodeId(peer)).unwrap();
+        self.herd.handle_disconnected(link, Self::connection(peer), self.now);
     }
 
-    fn dial_failed(&mut self, peer: NodeId) {
-        let link = self.herd.link_to(peer).unwrap();
-        self.herd.dial_failed(link, self.now);
+    fn dial_failed(&mut self, peer: u16) {
+        let link = self.herd.link_to(NodeId(peer)).unwrap();
+        self.herd.handle_dial_failed(link, self.now);
     }
 
     /// An update of `client` from a client of this node. Returns its AT line.
@@ -71,28 +72,28 @@ impl Core {
     /// Stores and floods a record of `client` that `server` received. Returns its AT line.
     fn store(&mut self, server: &str, client: &str) -> String {
         let line = format!("AT {server} +0.000000000 {client} +1-1 5");
-        self.herd.hear(&Record::parse(line.as_bytes()).unwrap(), WALL);
+        self.herd.apply_local_update(&Record::parse(line.as_bytes()).unwrap(), WALL);
         line
     }
 
-    fn receive(&mut self, peer: NodeId, line: &str) {
-        let link = self.herd.link_to(peer).unwrap();
-        let Self { herd, message_log, now } = self;
+    fn receive(&mut self, peer: u16, line: &str) {
+        let link = self.herd.link_to(NodeId(peer)).unwrap();
+        let now = Now { instant: self.now, wall: WALL };
         let connection = Self::connection(peer);
-        herd.receive(link, connection, line.as_bytes(), *now, WALL, message_log).unwrap();
+        self.herd.handle_line(link, connection, line.as_bytes(), &now, &mut ()).unwrap();
     }
 
     /// The lines that one turn with room for `limit` bytes sends to `peer`.
-    fn turn(&mut self, peer: NodeId, limit: usize) -> Vec<String> {
-        let link = self.herd.link_to(peer).unwrap();
+    fn turn(&mut self, peer: u16, limit: usize) -> Vec<String> {
+        let link = self.herd.link_to(NodeId(peer)).unwrap();
         let mut out = Vec::new();
-        self.herd.fill(link, WALL, &mut out, limit, &mut self.message_log);
+        self.herd.poll_transmit(link, WALL, &mut out, limit, &mut ());
         String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
     }
 
     /// Everything that is queued for `peer`.
-    fn sent(&mut self, peer: NodeId) -> Vec<String> {
-        let link = self.herd.link_to(peer).unwrap();
+    fn sent(&mut self, peer: u16) -> Vec<String> {
+        let link = self.herd.link_to(NodeId(peer)).unwrap();
         let mut lines = Vec::new();
         while self.herd.has_output(link) {
             lines.extend(self.turn(peer, 4096));
@@ -102,7 +103,7 @@ impl Core {
 
     fn pass(&mut self, time: Duration) {
         self.now += time;
-        self.herd.handle_timeout(self.now, WALL);
+        self.herd.handle_timeout(&Now { instant: self.now, wall: WALL });
     }
 
     fn actions(&mut self) -> Vec<Action> {
@@ -139,7 +140,7 @@ fn a_and_b() -> [Core; 2] {
 
 fn link(cores: &mut [Core; 2]) {
     for (me, core) in cores.iter_mut().enumerate() {
-        core.link_up(1 - me as NodeId, me == 0);
+        core.link_up(1 - me as u16, me == 0);
     }
     exchange(cores);
 }
@@ -149,8 +150,8 @@ fn exchange(cores: &mut [Core; 2]) {
     loop {
         let mut quiet = true;
         for me in 0..2 {
-            for line in cores[me].sent(1 - me as NodeId) {
-                cores[1 - me].receive(me as NodeId, &line);
+            for line in cores[me].sent(1 - me as u16) {
+                cores[1 - me].receive(me as u16, &line);
                 quiet = false;
             }
         }
@@ -193,7 +194,7 @@ fn a_seed_compatible_neighbor_receives_records_while_trees_are_in_use() {
     b.link_up(2, true);
     b.receive(0, "LINKS A 2 B");
     b.pass(SETTLE);
-    assert!(b.herd.routes().has_edge(0), "trees are in use");
+    assert!(b.herd.routes().has_edge(NodeId(0)), "trees are in use");
     b.sent(0);
     let own = b.update("own");
     assert_eq!(b.sent(2), [own.clone()]);
@@ -235,9 +236,9 @@ fn every_change_of_the_graph_restarts_the_settling_time() {
     b.pass(SETTLE * 3 / 4);
     b.receive(2, "LINKS C 3 B");
     b.pass(SETTLE / 2);
-    assert!(!b.herd.routes().has_edge(0), "half a settling time after the second change");
+    assert!(!b.herd.routes().has_edge(NodeId(0)), "half a settling time after the second change");
     b.pass(SETTLE / 2);
-    assert!(b.herd.routes().has_edge(0));
+    assert!(b.herd.routes().has_edge(NodeId(0)));
 }
 
 // Links
@@ -255,7 +256,8 @@ fn any_line_keeps_a_link_alive() {
     b.pass(timeout - MILLISECOND);
     assert_eq!(b.actions(), []);
     b.pass(MILLISECOND);
-    assert_eq!(b.actions(), [Action::Close(Core::connection(0))]);
+    let (connection, reason) = (Core::connection(0), CloseReason::KeepaliveTimeout);
+    assert_eq!(b.actions(), [Action::Close { connection, reason }]);
 }
 
 #[test]
@@ -276,7 +278,7 @@ fn a_lost_link_is_dialed_again() {
     for dialed in [true, false] {
         let mut b = Core::new(1, &[0], &[]);
         b.pass(Duration::ZERO);
-        assert_eq!(b.actions(), [Action::Dial(0)]);
+        assert_eq!(b.actions(), [Action::Dial(LinkId(0))]);
         if !dialed {
             b.dial_failed(0);
         }
@@ -285,7 +287,7 @@ fn a_lost_link_is_dialed_again() {
         let mut pause = REDIAL_MIN * 2;
         for _ in 0..3 {
             b.pass(pause);
-            assert_eq!(b.actions(), [Action::Dial(0)], "dialed: {dialed}");
+            assert_eq!(b.actions(), [Action::Dial(LinkId(0))], "dialed: {dialed}");
             b.dial_failed(0);
             pause *= 2;
         }
@@ -311,7 +313,7 @@ fn a_check_counts_what_it_recovers_as_repairs() {
         let mut cores = a_and_b();
         run(&mut cores, 2 * SETTLE);
         cores[sender].update("lost");
-        let lost = cores[sender].sent(receiver as NodeId);
+        let lost = cores[sender].sent(receiver as u16);
         assert!(lost.iter().any(|line| line.starts_with("AT ")));
         run(&mut cores, timing().antientropy_interval + 2 * GRACE);
         assert!(cores[receiver].holds("lost"));

@@ -12,8 +12,9 @@ use proxy_herd::herd::anti_entropy::GRACE;
 use proxy_herd::herd::directory::Keys;
 use proxy_herd::herd::handshake::{Identity, Transport};
 use proxy_herd::herd::link::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT};
-use proxy_herd::herd::routes::{LINKS_PAUSE, NodeId, SETTLE};
-use proxy_herd::herd::{Action, Counters, Herd, LinkId};
+use proxy_herd::herd::routes::{LINKS_PAUSE, SETTLE};
+use proxy_herd::herd::{Action, Counters, Herd};
+use proxy_herd::ids::{BootId, ConnectionId, LinkId, NodeId};
 use proxy_herd::limits::Limits;
 use proxy_herd::message_log::{Format, MessageLog};
 use proxy_herd::node::{Handled, Input, LineSession, Next, Node};
@@ -364,8 +365,7 @@ impl World {
         let host = &mut self.hosts[node];
         let (Some(core), Some(writer)) = (&mut host.node, &mut host.writer) else { return None };
         let stored_before = core.counters.iamat_stored;
-        let held =
-            core.herd.directory.get(self.schedule.clients[client].as_bytes(), now.wall.nanos());
+        let held = core.herd.directory.get(self.schedule.clients[client].as_bytes(), now.wall);
         let command = &line[..line.len() - 1];
         // Location and time are the last two fields of both lines.
         let repeat = held.is_some_and(|held| last_two(held) == last_two(command));
@@ -429,8 +429,8 @@ impl World {
     /// The connection that a node's link to another node runs on.
     fn link(&self, at: usize, peer: usize) -> Option<usize> {
         let herd = &self.hosts[at].node.as_ref()?.herd;
-        let up = herd.links()[herd.link_to(peer as NodeId)?].up.as_ref()?;
-        Some(up.connection as usize)
+        let up = herd.link(herd.link_to(NodeId(peer as u16))?).up.as_ref()?;
+        Some(up.connection.0 as usize)
     }
 
     fn due(&mut self, record: RecordId) {
@@ -471,25 +471,25 @@ impl World {
         }
         self.trace.line(self.now, || format!("n{at:02} starts"));
         let schedule = &self.schedule;
-        let mut neighbours: Vec<NodeId> = schedule
+        let mut neighbors: Vec<NodeId> = schedule
             .edges
             .iter()
             .filter_map(|&(a, b)| if a == at { Some(b) } else { (b == at).then_some(a) })
-            .map(|peer| peer as NodeId)
+            .map(|peer| NodeId(peer as u16))
             .collect();
-        neighbours.sort_unstable();
+        neighbors.sort_unstable();
         let identity = Identity {
             names: (0..schedule.nodes).map(|i| name(i).into_boxed_slice()).collect(),
-            me: at as NodeId,
-            neighbours,
+            me: NodeId(at as u16),
+            neighbors,
             rules: schedule.rules,
             secret: schedule.secret.then(|| hmac::Key::new(hmac::HMAC_SHA256, b"secret")),
             tls: false,
-            boot: self.rng.bits(),
+            boot: BootId(self.rng.bits()),
         };
         let keys = Keys { index: (self.rng.bits(), self.rng.bits()), digest: DIGEST_KEY };
         let timing = schedule.timing.clone();
-        let herd = Herd::new(identity, &[], timing, keys, Duration::ZERO);
+        let herd = Herd::new(identity, &[], timing, keys, Instant::START);
         let message_log = MessageLog::new(false, Format::default(), "sim");
         let limits = Limits {
             max_line: schedule.max_line,
@@ -501,7 +501,7 @@ impl World {
         let node = Node::new(herd, places(), message_log, limits, &seed);
         let transport = Transport { loopback: true, certified: None };
         let writer = LineSession::accepted(
-            u64::MAX,
+            ConnectionId(u64::MAX),
             proxy_herd::node::PeerInfo {
                 label: b"client"[..].into(),
                 transport,
@@ -678,8 +678,8 @@ impl World {
     fn check_at_rest(&mut self) {
         let mut graph = vec![Vec::new(); self.schedule.nodes];
         for (a, b) in self.schedule.remaining_edges() {
-            graph[a].push(b as NodeId);
-            graph[b].push(a as NodeId);
+            graph[a].push(NodeId(b as u16));
+            graph[b].push(NodeId(a as u16));
         }
         graph.iter_mut().for_each(|neighbors| neighbors.sort_unstable());
         let graph_is_certain = !self.schedule.restarts();
@@ -707,14 +707,14 @@ impl World {
                 return self.fail(format!("n{at:02} has {open} connections for {links} links"));
             }
             for (link, up) in node.herd.links().iter().filter_map(|l| Some((l, l.up.as_ref()?))) {
-                let theirs = self.hosts[usize::from(link.peer)].clock_offset;
+                let theirs = self.hosts[link.peer.index()].clock_offset;
                 let off = (theirs - host.clock_offset).abs();
                 let (most, about) =
                     (self.schedule.rules.max_clock_offset / 2, Nanos::from(self.clock_tolerance()));
-                let wrong = if up.clock_is_off { off < most - about } else { off > most + about };
+                let wrong = if up.clock_is_off() { off < most - about } else { off > most + about };
                 if wrong {
-                    let peer = link.peer;
-                    let reported = up.clock_is_off;
+                    let peer = link.peer.0;
+                    let reported = up.clock_is_off();
                     let why = format!(
                         "the clocks of n{at:02} and n{peer:02} differ by {off} ns, reported: {reported}"
                     );
@@ -800,8 +800,8 @@ impl World {
         let now = self.clocks(at);
         for _ in 0..1000 {
             let Some(node) = &mut self.hosts[at].node else { return };
-            if node.herd.poll_timeout().is_some_and(|due| due <= now.instant.uptime()) {
-                node.herd.handle_timeout(now.instant.uptime(), now.wall.nanos());
+            if node.herd.poll_timeout().is_some_and(|due| due <= now.instant) {
+                node.herd.handle_timeout(&now);
             }
             let Some(action) = node.herd.poll_action() else {
                 if !self.flush_links(at) {
@@ -811,8 +811,8 @@ impl World {
             };
             match action {
                 Action::Dial(link) => self.dial(at, link),
-                Action::Close(connection) => {
-                    let wire = connection as usize;
+                Action::Close { connection, .. } => {
+                    let wire = connection.0 as usize;
                     self.close(wire, self.end_of(wire, at), Packet::Fin);
                 }
             }
@@ -825,8 +825,10 @@ impl World {
         let now = self.clocks(at);
         let host = &mut self.hosts[at];
         let Some(node) = &mut host.node else { return };
-        let due =
-            node.herd.poll_timeout().map_or(Time::MAX, |due| host.started + due.as_nanos() as Time);
+        let due = node
+            .herd
+            .poll_timeout()
+            .map_or(Time::MAX, |due| host.started + due.uptime().as_nanos() as Time);
         if due <= self.now {
             let why = format!("a timer of n{at:02} is due again at once");
             return self.fail(why);
@@ -875,8 +877,8 @@ impl World {
     /// A neighbor that a node believes it is dialing, although no attempt is under way.
     fn forgotten_dial(&self, at: usize) -> Option<usize> {
         let host = &self.hosts[at];
-        let links = host.node.as_ref()?.herd.links().iter().filter(|link| link.dialling);
-        links.map(|link| usize::from(link.peer)).find(|&peer| {
+        let links = host.node.as_ref()?.herd.links().iter().filter(|link| link.is_dialing());
+        links.map(|link| link.peer.index()).find(|&peer| {
             !host.wires.iter().map(|&wire| &self.wires[wire].ends).any(|[dialer, listener]| {
                 dialer.host == at && listener.host == peer && dialer.is_open()
             })
@@ -893,7 +895,7 @@ impl World {
 
     fn dial(&mut self, at: usize, link: LinkId) {
         let Some(node) = &self.hosts[at].node else { return };
-        let peer = usize::from(node.herd.links()[link].peer);
+        let peer = node.herd.link(link).peer.index();
         let wire = self.wires.len();
         self.trace.line(self.now, || format!("n{at:02} dials n{peer:02}: wire {wire}"));
         self.wires.push(Wire::new(at, link, peer));
@@ -916,7 +918,7 @@ impl World {
         }
         let transport = Transport { loopback: true, certified: None };
         let session = LineSession::accepted(
-            wire as u64,
+            ConnectionId(wire as u64),
             proxy_herd::node::PeerInfo {
                 label: b"peer"[..].into(),
                 transport,
@@ -948,8 +950,15 @@ impl World {
         };
         let transport = Transport { loopback: true, certified: None };
         let label = b"peer"[..].into();
-        *session =
-            Some(LineSession::dialed(node, wire as u64, label, link, transport, now.instant, out));
+        *session = Some(LineSession::dialed(
+            node,
+            ConnectionId(wire as u64),
+            label,
+            link,
+            transport,
+            now.instant,
+            out,
+        ));
         self.limit_handshake(wire, 0);
         self.send(wire, 0);
         self.turn(dialer);
@@ -972,7 +981,7 @@ impl World {
             let now = self.clocks(host);
             if let Some(node) = &mut self.hosts[host].node {
                 self.trace.line(self.now, || format!("n{host:02} stops dialing n{other:02}"));
-                node.herd.dial_failed(link, now.instant.uptime());
+                node.herd.handle_dial_failed(link, now.instant);
                 self.hosts[host].wires.retain(|&held| held != wire);
                 self.turn(host);
             }
@@ -1066,10 +1075,10 @@ impl World {
     fn flush_links(&mut self, at: usize) -> bool {
         let links = self.hosts[at].node.as_ref().map_or(0, |node| node.herd.links().len());
         let mut more = false;
-        for link in 0..links {
+        for link in (0..links).map(LinkId) {
             let Some(node) = &self.hosts[at].node else { return false };
-            let Some(up) = &node.herd.links()[link].up else { continue };
-            let wire = up.connection as usize;
+            let Some(up) = &node.herd.link(link).up else { continue };
+            let wire = up.connection.0 as usize;
             let end = self.end_of(wire, at);
             if self.wires[wire].ends[end].out.is_empty() && !up.has_output() {
                 continue;
@@ -1087,12 +1096,12 @@ impl World {
             let Node { herd, message_log, .. } = node;
             let this = &mut self.wires[wire].ends[end];
             if this.out.is_empty() && herd.has_output(link) {
-                herd.fill(link, now.wall.nanos(), &mut this.out, limit, message_log);
+                herd.poll_transmit(link, now.wall, &mut this.out, limit, message_log);
             }
             let herd = &self.hosts[at].node.as_ref().map(|node| &node.herd);
             let slots = herd.map_or(0, |herd| herd.directory.slots() as usize);
-            let up = herd.and_then(|herd| herd.links()[link].up.as_ref());
-            let queued = up.map_or(0, |up| up.flood.len().max(up.exchange.repairs.len()));
+            let up = herd.and_then(|herd| herd.link(link).up.as_ref());
+            let queued = up.map_or(0, |up| up.flood.len().max(up.anti_entropy.repairs.len()));
             let owed = this.out.len();
             if queued > slots || owed > limit + LONGEST_MESSAGE {
                 self.fail(format!(
@@ -1100,7 +1109,7 @@ impl World {
                 ));
                 return false;
             }
-            let owes_more = up.is_some_and(proxy_herd::herd::link::Up::has_output);
+            let owes_more = up.is_some_and(proxy_herd::herd::link::Established::has_output);
             if !self.send(wire, end) {
                 return false; // the network accepts no more for now
             }
@@ -1178,7 +1187,7 @@ impl World {
         let session = this.forget();
         let Some(node) = &mut self.hosts[host].node else { return };
         if let Some(link) = dialling {
-            node.herd.dial_failed(link, now.instant.uptime());
+            node.herd.handle_dial_failed(link, now.instant);
         }
         if let Some(mut session) = session {
             session.handle_closed(node, now.instant);
@@ -1195,7 +1204,7 @@ impl Graph {
     /// because other nodes may still use the previous graph.
     fn observe(&mut self, node: &Node, now: Time) -> Result<(), String> {
         let routes = node.herd.routes();
-        let nodes = 0..node.herd.identity().names.len() as NodeId;
+        let nodes = (0..node.herd.identity().names.len() as u16).map(NodeId);
         let sequences =
             nodes.clone().fold(0u64, |sum, node| sum.wrapping_add(routes.state(node).0));
         if sequences != self.sequences {

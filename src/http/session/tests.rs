@@ -35,7 +35,7 @@ impl Browser {
         let settings = Settings { max_output: limits.max_output_buffer, ..Settings::default() };
         let node = node(limits);
         let mut http = Server::new(settings, 7);
-        let session = HttpSession::accepted(&mut http, 1, [].into());
+        let session = HttpSession::accepted(&mut http, ConnectionId(1), [].into());
         Self { node, http, session }
     }
 
@@ -82,7 +82,7 @@ fn a_body_is_produced_as_the_socket_takes_it_and_is_completed_during_shutdown() 
         // Without work left, a listing stops before its end.
         let work = if target.ends_with("json") { WORK_PER_RESPONSE + 1 } else { WORK_PER_RESPONSE };
         let record = b"AT Clark +0.000000000 kiwi +1+1 5";
-        browser.node.herd.hear(&Record::parse(record).unwrap(), 0);
+        browser.node.herd.apply_local_update(&Record::parse(record).unwrap(), Wall(0));
         browser.http.work = work;
         let (mut input, mut out) =
             ([request(target), request("GET /healthz")].concat(), Vec::new());

@@ -8,9 +8,9 @@ use mio::Token;
 use mio::net::TcpStream;
 
 use super::EventLoop;
-use crate::herd::LinkId;
 use crate::herd::handshake::Transport;
 use crate::http::HttpSession;
+use crate::ids::LinkId;
 use crate::net::connection::{Admission, Connection, Deadline, Security, Stage};
 use crate::net::limits::ACCEPT_RETRY;
 use crate::net::listener::Accept;
@@ -157,11 +157,8 @@ impl EventLoop {
 
     /// The link to a seed-compatible neighbor at this address.
     fn legacy_at(&self, address: IpAddr) -> Option<LinkId> {
-        let links = self.node.herd.links().iter().zip(&self.neighbors).enumerate();
-        links
-            .filter(|(_, (link, neighbor))| link.seed_compatible && neighbor.is_at(address))
-            .map(|(at, _)| at)
-            .next()
+        let mut links = self.node.herd.links().iter().zip(&self.neighbors);
+        links.position(|(link, neighbor)| link.is_legacy() && neighbor.is_at(address)).map(LinkId)
     }
 
     /// Returns true if a neighbor at this address is not linked.

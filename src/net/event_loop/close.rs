@@ -3,7 +3,7 @@
 use mio::Token;
 
 use super::EventLoop;
-use crate::herd::LinkId;
+use crate::ids::LinkId;
 use crate::net::connection::{Admission, Deadline, Security, Stage};
 use crate::net::limits::{DISCARD_BYTES_PER_TURN, EVENTS_PER_TURN};
 use crate::net::session::Session;
@@ -84,7 +84,7 @@ impl EventLoop {
                 let dialing = session.dialing(&self.node);
                 self.on_closed(&mut session, now, reason);
                 // A neighbor may close it because another connection has become the link.
-                let is_up = |link: LinkId| self.node.herd.links()[link].up.is_some();
+                let is_up = |link: LinkId| self.node.herd.link(link).up.is_some();
                 if let Some(link) = dialing.filter(|&link| !is_up(link) && self.stop_at.is_none()) {
                     self.log_unreachable(link, reason);
                 }

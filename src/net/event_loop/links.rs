@@ -10,8 +10,8 @@ use socket2::SockRef;
 use super::EventLoop;
 use crate::endpoint::Host;
 use crate::herd::Action;
-use crate::herd::LinkId;
 use crate::herd::handshake::Transport;
+use crate::ids::LinkId;
 use crate::limits::Limits;
 use crate::net::connect::is_connected;
 use crate::net::connection::{Connection, Security, Stage, set_options};
@@ -55,12 +55,12 @@ impl EventLoop {
     pub(super) fn handle_actions(&mut self, now: &Now) {
         while let Some(action) = self.node.herd.poll_action() {
             match action {
-                Action::Close(connection) => {
-                    self.close(token_of(connection), now, "superseded by another connection");
+                Action::Close { connection, reason } => {
+                    self.close(token_of(connection), now, reason.as_str());
                 }
                 Action::Dial(_) if self.stop_at.is_some() => {}
                 Action::Dial(link) => {
-                    let neighbor = &self.neighbors[link];
+                    let neighbor = &self.neighbors[link.index()];
                     let (host, port) = (neighbor.host.clone(), neighbor.port);
                     match self.resolver.resolve(link, &host, port) {
                         Ok(Some(address)) => self.dial(link, address, now),
@@ -79,7 +79,7 @@ impl EventLoop {
             match answer.addresses {
                 _ if self.stop_at.is_some() => {}
                 Ok(addresses) if !addresses.is_empty() => {
-                    let neighbor = &mut self.neighbors[link];
+                    let neighbor = &mut self.neighbors[link.index()];
                     // Another address in each attempt.
                     let address = addresses[neighbor.attempts % addresses.len()];
                     neighbor.attempts += 1;
@@ -115,12 +115,12 @@ impl EventLoop {
         }
         self.telemetry.counters.dials_failed += 1;
         self.log_unreachable(link, reason);
-        self.node.herd.dial_failed(link, now.instant.uptime());
+        self.node.herd.handle_dial_failed(link, now.instant);
     }
 
     /// Logs that a neighbor cannot be reached, once for each reason until it has been linked.
     pub(super) fn log_unreachable(&mut self, link: LinkId, reason: &str) {
-        let neighbor = &mut self.neighbors[link];
+        let neighbor = &mut self.neighbors[link.index()];
         if neighbor.reported.as_deref() != Some(reason) {
             neighbor.reported = Some(reason.into());
             let name = self.node.herd.peer_name(link).escape_ascii();
@@ -142,8 +142,7 @@ impl EventLoop {
         }
         connection.readiness.writable = true;
         connection.readiness.readable = true;
-        let of_link = &node.herd.links()[link];
-        let (peer, legacy) = (node.herd.peer_name(link), of_link.seed_compatible);
+        let (peer, legacy) = (node.herd.peer_name(link), node.herd.link(link).is_legacy());
         if let (Some(config), Security::Plain, false) = (peer_tls, &connection.security, legacy) {
             connection.security = Security::Handshaking(Box::new(config.dial(peer)?));
         }
@@ -169,11 +168,11 @@ impl EventLoop {
     /// Sends what links have to send, once per turn: the updates of several clients leave in one
     /// write.
     pub(super) fn flush_links(&mut self, now: &Now) {
-        for link in 0..self.node.herd.links().len() {
+        for link in (0..self.node.herd.links().len()).map(LinkId) {
             if !self.node.herd.has_output(link) {
                 continue;
             }
-            let Some(up) = &self.node.herd.links()[link].up else { continue };
+            let Some(up) = &self.node.herd.link(link).up else { continue };
             let token = token_of(up.connection);
             let Self { connections, node, batch, link_buffer, .. } = self;
             let Some(connection) = connections.get_mut(key(token).0) else { continue };
@@ -187,7 +186,7 @@ impl EventLoop {
                 && node.herd.has_output(link)
             {
                 let out = &mut batch.outbound;
-                node.herd.fill(link, now.wall.nanos(), out, limit, &mut node.message_log);
+                node.herd.poll_transmit(link, now.wall, out, limit, &mut node.message_log);
                 sent += out.len();
                 result = connection.send(out, now.instant);
                 out.clear();

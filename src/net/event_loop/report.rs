@@ -1,6 +1,7 @@
 //! The log of the loop: messages, diagnostics and counters.
 
 use super::EventLoop;
+use crate::herd;
 use crate::histogram::Histogram;
 use crate::net::counters::Counters;
 use crate::net::diagnostics::COUNTERS;
@@ -63,6 +64,28 @@ impl EventLoop {
         let stats = self.telemetry.stats(self.admissions.clients());
         let report = stats.report(&self.node, &self.http, now);
         log::info!(target: COUNTERS, "counters: {report}");
+    }
+}
+
+impl EventLoop {
+    /// Logs what the herd has reported since the last call.
+    pub(super) fn log_herd_events(&mut self) {
+        while let Some(event) = self.node.herd.poll_event() {
+            let name = |link| self.node.herd.peer_name(link).escape_ascii();
+            match event {
+                herd::Event::ClockSkew { link, offset } => log::warn!(
+                    "the clocks of {} and this node are {:.1} s apart, more than half of \
+                     max_clock_offset; synchronize them: beyond max_clock_offset, updates are \
+                     answered but not stored",
+                    name(link),
+                    offset as f64 / 1e9
+                ),
+                herd::Event::PeerSilent { link, silence } => log::warn!(
+                    "{} has been silent for {silence:?}; closing the link and redialing",
+                    name(link)
+                ),
+            }
+        }
     }
 }
 

@@ -218,7 +218,7 @@ impl EventLoop {
                 }
             }
             node::Event::Linked { connection, link } => {
-                neighbors[link].reported = None;
+                neighbors[link.index()].reported = None;
                 if let Some(connection) = connections.get_mut(key(token_of(connection)).0) {
                     become_link(connection, limits, *link_buffer);
                     let admission = std::mem::replace(&mut connection.admission, Admission::Exempt);

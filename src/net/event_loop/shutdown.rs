@@ -3,6 +3,7 @@
 use sd_notify::NotifyState;
 
 use super::EventLoop;
+use crate::ids::LinkId;
 use crate::net::connection::{Connection, Stage};
 use crate::net::limits::{GIVE_UP_BEFORE_END, SHUTDOWN_TIMEOUT};
 use crate::net::notify_supervisor;
@@ -50,7 +51,7 @@ impl EventLoop {
             Stage::Open(session) => session.link().is_none() || connection.has_unsent(),
             _ => false,
         };
-        let mut links = 0..self.node.herd.links().len();
+        let mut links = (0..self.node.herd.links().len()).map(LinkId);
         if self.connections.iter().any(|(_, connection)| is_pending(connection))
             || links.any(|link| self.node.herd.has_output(link))
         {

@@ -7,7 +7,7 @@ use crate::time::Now;
 impl EventLoop {
     /// Queues the subscribers of events if there is something for them.
     pub(super) fn wake_subscribers(&mut self, now: &Now) {
-        if self.http.handle_timeout(&mut self.node.herd, now.instant.uptime()) {
+        if self.http.handle_timeout(&mut self.node.herd, now.instant) {
             let tokens: Vec<_> = self.http.events.connections().map(token_of).collect();
             for token in tokens {
                 self.enqueue(token);

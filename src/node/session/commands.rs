@@ -1,7 +1,7 @@
 //! The commands of clients: IAMAT, WHATSAT, and everything else.
 
 use super::{Ending, LineSession, Role};
-use crate::herd::directory::Offer;
+use crate::herd::directory::Applied;
 use crate::node::{Event, Node};
 use crate::places::Question;
 use crate::places::geo::Point;
@@ -47,14 +47,14 @@ impl LineSession {
         let (count, note): (_, &[u8]) = if refused {
             (&mut counters.newcomers_refused, b" (over a limit on clients, not stored)")
         } else {
-            match node.herd.hear(&record, now.wall.nanos()) {
-                Offer::News(_) => (&mut counters.iamat_stored, b""),
-                Offer::Repeat => (&mut counters.iamat_repeat, b" (repeat, not stored)"),
-                Offer::Stale => (&mut counters.iamat_stale, b" (stale, not stored)"),
-                Offer::Full => {
+            match node.herd.apply_local_update(&record, now.wall) {
+                Applied::Stored(_) => (&mut counters.iamat_stored, b""),
+                Applied::Duplicate => (&mut counters.iamat_repeat, b" (repeat, not stored)"),
+                Applied::Stale => (&mut counters.iamat_stale, b" (stale, not stored)"),
+                Applied::OverCapacity => {
                     (&mut counters.iamat_over_cap, b" (over a limit on clients, not stored)")
                 }
-                Offer::Expired => (&mut counters.iamat_expired, b" (expired, not stored)"),
+                Applied::Expired => (&mut counters.iamat_expired, b" (expired, not stored)"),
             }
         };
         *count += 1;
@@ -73,7 +73,7 @@ impl LineSession {
         now: &Now,
         out: &mut Vec<u8>,
     ) {
-        let Some(held) = node.herd.directory.get(whatsat.client, now.wall.nanos()) else {
+        let Some(held) = node.herd.directory.get(whatsat.client, now.wall) else {
             return self.on_unknown(node, line, out);
         };
         let Some(location) = Record::parse(held).and_then(|record| record.location()) else {

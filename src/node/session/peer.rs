@@ -1,9 +1,10 @@
 //! Connections of neighbors: the first line, the handshake, and the lines of a link.
 
 use super::{Ending, HELLO, LineSession, Role};
-use crate::herd::LinkId;
+use crate::herd::Connected;
 use crate::herd::directory::MAX_RECORD;
 use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress};
+use crate::ids::LinkId;
 use crate::node::{Event, Node};
 use crate::protocol::command::is_http_request_line;
 use crate::time::Now;
@@ -64,7 +65,7 @@ impl LineSession {
         out: &mut Vec<u8>,
     ) {
         if let Role::Handshaking(handshake) = &mut self.role {
-            let progress = handshake.receive(node.herd.identity(), line, out);
+            let progress = handshake.handle_line(node.herd.identity(), line, out);
             self.on_handshake(node, progress, now);
         }
     }
@@ -72,14 +73,14 @@ impl LineSession {
     fn on_handshake(&mut self, node: &mut Node, progress: Progress, now: &Now) {
         let Role::Handshaking(handshake) = &self.role else { return };
         let peer = handshake.peer();
-        let dialed = handshake.dialled();
+        let origin = handshake.origin();
         let name = node.herd.identity().name(peer).to_vec().into_boxed_slice();
         let label = || self.label.clone();
         match progress {
             Progress::Waiting => {}
             Progress::Established { boot, .. } => {
-                let now = now.instant.uptime();
-                let Some(link) = node.herd.established(self.id, peer, boot, dialed, now) else {
+                let connected = Connected { connection: self.id, peer, boot, origin };
+                let Some(link) = node.herd.handle_connected(connected, now.instant) else {
                     node.events.push_back(Event::AlreadyLinked { label: label(), peer: name });
                     self.ending = Some(Ending::Shutdown);
                     return;
@@ -102,9 +103,7 @@ impl LineSession {
 
     pub(super) fn on_link_line(&mut self, node: &mut Node, link: LinkId, line: &[u8], now: &Now) {
         let Node { herd, message_log, .. } = node;
-        if let Err(error) =
-            herd.receive(link, self.id, line, now.instant.uptime(), now.wall.nanos(), message_log)
-        {
+        if let Err(error) = herd.handle_line(link, self.id, line, now, message_log) {
             node.counters.link_errors += 1;
             let peer = node.herd.peer_name(link).into();
             let label = self.label.clone();

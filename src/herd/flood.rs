@@ -1,0 +1,145 @@
+//! Flooding: how a record travels from the node that received it to all others.
+
+use super::Herd;
+use super::directory::{Applied, Source};
+use super::message::Purpose;
+use super::observer::Observer;
+use super::queue::SlotQueue;
+use crate::ids::{LinkId, NodeId, Slot};
+use crate::protocol::record::Record;
+use crate::time::Wall;
+
+/// How a record reached this node.
+#[derive(Clone, Copy)]
+enum Arrival {
+    /// A local client has sent it.
+    Local,
+    /// A peer has flooded it.
+    Flooded(LinkId),
+    /// A peer has sent it because a comparison of digests showed that this node lacks it.
+    Repaired(LinkId),
+}
+
+impl Herd {
+    /// Applies an update received from a local client, and floods it if it is newer.
+    pub fn apply_local_update(&mut self, record: &Record<'_>, wall: Wall) -> Applied {
+        let applied = self.directory.apply(record, Source::Client, wall);
+        if let Applied::Stored(slot) = applied {
+            self.forward(slot, Some(self.identity.me), Arrival::Local);
+        }
+        applied
+    }
+
+    /// Applies a record received from an original server, which floods bare AT lines.
+    pub fn apply_legacy_record(
+        &mut self,
+        link: LinkId,
+        record: &Record<'_>,
+        wall: Wall,
+        observer: &mut impl Observer,
+    ) {
+        self.apply_peer_record(link, record, None, wall, observer);
+    }
+
+    /// Applies a record received on `link`; `repair` is set if anti-entropy sent it.
+    pub(super) fn apply_peer_record(
+        &mut self,
+        link: LinkId,
+        record: &Record<'_>,
+        repair: Option<Purpose>,
+        wall: Wall,
+        observer: &mut impl Observer,
+    ) {
+        let applied = self.directory.apply(record, Source::Peer, wall);
+        let is_new = matches!(applied, Applied::Stored(_));
+        let counters = &mut self.counters;
+        match repair {
+            None => {
+                counters.floods_received += 1;
+                counters.floods_duplicate += u64::from(!is_new);
+            }
+            Some(Purpose::Sync) => counters.link_sync_records += u64::from(is_new),
+            Some(Purpose::Check) => counters.antientropy_repairs += u64::from(is_new),
+        }
+        if observer.enabled() {
+            observer.record_received(self.peer_name(link), record.line, applied);
+        }
+        if let Applied::Stored(slot) = applied {
+            let arrival = if repair.is_some() {
+                self.claims.count_received(self.link(link).peer);
+                Arrival::Repaired(link)
+            } else {
+                Arrival::Flooded(link)
+            };
+            self.forward(slot, self.identity.node(record.server), arrival);
+        }
+    }
+
+    /// Queues `slot` for the neighbors to which this node must forward it.
+    ///
+    /// A record that arrived along the tree of its origin is forwarded along that tree, and any
+    /// other record to all neighbors except the sender. Original servers, and neighbors that have
+    /// not advertised their link yet, are not part of any tree and receive every record.
+    fn forward(&mut self, slot: Slot, origin: Option<NodeId>, arrival: Arrival) {
+        self.mark_changed(slot);
+        let (sender, along_tree) = match arrival {
+            Arrival::Local => (None, true),
+            Arrival::Flooded(link) => (Some(link), true),
+            Arrival::Repaired(link) => (Some(link), false),
+        };
+        let parent = sender.map(|link| self.link(link).peer);
+        let tree = match origin {
+            Some(origin) if along_tree => self.routes.tree(origin),
+            _ => None,
+        };
+        let tree = tree.filter(|tree| tree.parent == parent);
+        if let Some(tree) = tree {
+            for &child in &tree.children {
+                if let Some(link) = self.link_to[child.index()] {
+                    self.links[link.index()].enqueue(slot);
+                }
+            }
+        }
+        let to_all = tree.is_none();
+        for (id, link) in (0..).map(LinkId).zip(&mut self.links) {
+            let outside = link.is_legacy() || !self.routes.has_edge(link.peer);
+            if (to_all || outside) && sender != Some(id) {
+                link.enqueue(slot);
+            }
+        }
+    }
+
+    /// Starts to record which slots change.
+    pub fn watch(&mut self) {
+        self.watched = Some(SlotQueue::default());
+    }
+
+    /// Stops recording changes and drops those that were not polled.
+    pub fn unwatch(&mut self) {
+        self.watched = None;
+    }
+
+    /// Returns whether changes are recorded.
+    #[must_use]
+    pub const fn is_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    /// Number of slots that [`Herd::poll_changed`] will return.
+    #[must_use]
+    pub fn changed(&self) -> usize {
+        self.watched.as_ref().map_or(0, SlotQueue::len)
+    }
+
+    /// Returns the next slot that has changed, each once however often it has changed since.
+    pub fn poll_changed(&mut self) -> Option<Slot> {
+        self.watched.as_mut()?.pop()
+    }
+
+    /// Records a change of `slot`, if changes are recorded.
+    pub(crate) fn mark_changed(&mut self, slot: Slot) {
+        if let Some(watched) = &mut self.watched {
+            watched.push(slot);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The output of a link, most urgent first: keepalive, link states, flooded records, anti-entropy.
+
+use super::Herd;
+use super::link::{Established, Link};
+use super::message::{push_links, push_repair};
+use super::observer::{Observer, Sent};
+use crate::ids::{LinkId, NodeId};
+use crate::time::Wall;
+
+impl Herd {
+    /// Returns whether `link` has output to send.
+    #[must_use]
+    pub fn has_output(&self, link: LinkId) -> bool {
+        self.link(link).up.as_ref().is_some_and(Established::has_output)
+    }
+
+    /// Appends output of `link` until `out` has at least `limit` bytes.
+    pub fn poll_transmit(
+        &mut self,
+        link: LinkId,
+        wall: Wall,
+        out: &mut Vec<u8>,
+        limit: usize,
+        observer: &mut impl Observer,
+    ) {
+        let Some(up) = &mut self.links[link.index()].up else { return };
+        up.keepalive.poll_transmit(wall, out);
+        self.transmit_link_states(link, out, limit);
+        // A quarter of the output is reserved for anti-entropy, which updates would otherwise
+        // starve.
+        let anti_entropy = self.has_anti_entropy_output(link);
+        let flood_limit = if anti_entropy { limit / 4 * 3 } else { limit };
+        self.transmit_flood(link, out, flood_limit, observer);
+        if anti_entropy {
+            self.transmit_anti_entropy(link, out, limit, observer);
+        }
+    }
+
+    fn has_anti_entropy_output(&self, link: LinkId) -> bool {
+        self.link(link).up.as_ref().is_some_and(|up| up.anti_entropy.has_output())
+    }
+
+    fn transmit_link_states(&mut self, link: LinkId, out: &mut Vec<u8>, limit: usize) {
+        let Some(up) = &mut self.links[link.index()].up else { return };
+        while out.len() < limit {
+            let Some(node) = up.pending_link_states.pop() else { break };
+            let node = NodeId(node as u16);
+            let (sequence, links) = self.routes.state(node);
+            let names = links.iter().map(|&node| self.identity.name(node));
+            push_links(out, self.identity.name(node), sequence, names);
+        }
+    }
+
+    fn transmit_flood(
+        &mut self,
+        link: LinkId,
+        out: &mut Vec<u8>,
+        limit: usize,
+        observer: &mut impl Observer,
+    ) {
+        let Link { peer, up: Some(up), .. } = &mut self.links[link.index()] else { return };
+        while out.len() < limit {
+            let Some(slot) = up.flood.pop() else { break };
+            let Some(line) = self.directory.line(slot) else { continue };
+            out.extend_from_slice(line);
+            out.push(b'\n');
+            self.counters.floods_sent += 1;
+            if observer.enabled() {
+                observer.record_sent(self.identity.name(*peer), line, Sent::Flooded);
+            }
+        }
+    }
+
+    fn transmit_anti_entropy(
+        &mut self,
+        link: LinkId,
+        out: &mut Vec<u8>,
+        limit: usize,
+        observer: &mut impl Observer,
+    ) {
+        let Link { peer, up: Some(up), .. } = &mut self.links[link.index()] else { return };
+        let last_ping = up.keepalive.last_id();
+        up.anti_entropy.poll_transmit(&self.directory, &up.flood, last_ping, out, limit);
+        while out.len() < limit {
+            let Some((purpose, slot)) = up.anti_entropy.next_repair() else { break };
+            let Some(line) = self.directory.line(slot) else { continue };
+            push_repair(out, purpose);
+            out.extend_from_slice(line);
+            out.push(b'\n');
+            if observer.enabled() {
+                observer.record_sent(self.identity.name(*peer), line, Sent::Repaired);
+            }
+        }
+    }
+}

@@ -14,6 +14,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Spanned};
 
 use super::error::Error;
+use super::redaction::Redaction;
 use super::suggest::did_you_mean;
 
 /// A parsed configuration file.
@@ -70,13 +71,54 @@ impl Document {
     pub fn root(&self) -> Field<'_> {
         Field { file: &self.file, path: String::new(), item: &self.root, line: 1 }
     }
+
+    /// Returns the redaction of all values whose key marks them as secret, at any depth.
+    pub fn redaction(&self) -> Redaction {
+        let mut texts = Vec::new();
+        self.root.collect_secrets(false, &mut texts);
+        Redaction::new(texts)
+    }
+}
+
+/// Returns true if a value under this key may be a secret, even if the key is unknown.
+fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    // A path is not a secret.
+    !key.ends_with("_file")
+        && ["api_key", "secret", "token", "password"].iter().any(|word| key.contains(word))
+}
+
+impl Item {
+    /// Appends the texts of all secret scalars of this item. `secret` is true for all of them.
+    fn collect_secrets(&self, secret: bool, texts: &mut Vec<String>) {
+        match &self.value {
+            Value::Text(text) if secret => texts.push(text.clone()),
+            // As a message about an integer and one about a number of seconds show it.
+            Value::Integer(number) if secret => {
+                texts.extend([number.to_string(), (*number as f64).to_string()]);
+            }
+            Value::Float(number) if secret => texts.push(number.to_string()),
+            Value::List(items) => {
+                items.iter().for_each(|item| item.collect_secrets(secret, texts));
+            }
+            Value::Map(entries) => {
+                for (key, item) in entries {
+                    if secret {
+                        texts.push(key.value.clone());
+                    }
+                    item.collect_secrets(secret || is_secret(&key.value), texts);
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Returns the reason for a parser error, without the position, which precedes it.
 fn reason(error: &serde_saphyr::Error) -> String {
     use serde_saphyr::Error as Yaml;
     match error {
-        Yaml::AliasError { error, .. } => reason(error),
+        Yaml::AliasError { error, .. } | Yaml::WithSnippet { error, .. } => reason(error),
         Yaml::Budget { .. }
         | Yaml::AliasReplayLimitExceeded { .. }
         | Yaml::AliasReplayStackDepthExceeded { .. } => {
@@ -87,11 +129,29 @@ fn reason(error: &serde_saphyr::Error) -> String {
         Yaml::NullIntoString { .. } | Yaml::Unexpected { expected: "string scalar", .. } => {
             "has a key that is not a string; put it in quotes".to_owned()
         }
-        _ => {
+        // The text of a tag may be a secret that begins with an exclamation mark.
+        Yaml::UnsupportedTag { .. } => {
+            "contains a tag that is not supported; remove it, or put the value in quotes".to_owned()
+        }
+        Yaml::NonFiniteFloat { .. } => "contains a number that is not finite".to_owned(),
+        // The messages of these are fixed texts. Those of other errors may contain a value.
+        Yaml::Message { .. }
+        | Yaml::ExternalMessage { .. }
+        | Yaml::Eof { .. }
+        | Yaml::Unexpected { .. }
+        | Yaml::MergeValueNotMapOrSeqOfMaps { .. }
+        | Yaml::InvalidBinaryBase64 { .. }
+        | Yaml::BinaryNotUtf8 { .. }
+        | Yaml::TaggedScalarCannotDeserializeIntoString { .. }
+        | Yaml::InvalidBooleanStrict { .. }
+        | Yaml::InvalidScalar { .. }
+        | Yaml::ContainerEndMismatch { .. }
+        | Yaml::UnknownAnchor { .. } => {
             let message = error.to_string();
             let position = message.rfind(" at line ").unwrap_or(message.len());
             format!("is not valid YAML: {}", message[..position].replace('\n', " "))
         }
+        _ => "is not valid YAML".to_owned(),
     }
 }
 

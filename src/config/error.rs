@@ -38,6 +38,15 @@ impl Error {
         Self { location: Location::Environment { variable }, message: message.into() }
     }
 
+    /// Returns this error with `map` applied to the texts that may originate in the file.
+    pub(super) fn map_texts(mut self, map: impl Fn(&str) -> String) -> Self {
+        if let Location::Field { field, .. } = &mut self.location {
+            *field = map(field);
+        }
+        self.message = map(&self.message);
+        self
+    }
+
     /// Returns the line in the configuration file, counted from 1, if the error concerns one.
     pub fn line(&self) -> Option<u64> {
         match self.location {

@@ -14,6 +14,7 @@ mod http;
 mod logging;
 mod peers;
 mod places;
+mod redaction;
 mod secret;
 pub mod suggest;
 
@@ -120,7 +121,13 @@ impl Config {
         })?;
         let document = Document::parse(path, text)?;
         let directory = path.parent().unwrap_or(Path::new(""));
-        read(path, directory, &document.root(), environment)
+        let redaction = document.redaction();
+        let mut config = read(path, directory, &document.root(), environment)
+            .map_err(|error| redaction.apply_to(error))?;
+        for warning in &mut config.warnings {
+            *warning = redaction.apply(warning);
+        }
+        Ok(config)
     }
 
     /// Returns the index in [`Config::nodes`] of the node `name`.

@@ -19,6 +19,93 @@ http: {ports: {Bona: 8044}, listen: 0.0.0.0, hosts: [a.example], cors_origin: "h
 benchmark: {num_clients: 5, test_duration: 5, timeout: 2}
 "#;
 
+/// The secret of the test below in the forms in which a message could contain it.
+const CANARIES: &[&str] = &["canary", "1029384756", "0x3d5af7f4", "777555333.25"];
+
+/// A value under a secret key: plain, quoted, tagged, anchored, nested or malformed.
+fn secret_value() -> impl Strategy<Value = String> {
+    let tag = prop_oneof![
+        4 => "",
+        2 => "!(secret|env|include|!str|!int|!float|!bool|!null|!binary|!map|!seq|!timestamp) ",
+        1 => "!canary ",
+        1 => "!<tag:canary> ",
+        1 => "!e!canary ",
+        1 => "!!canary ",
+    ];
+    let anchor = prop_oneof![3 => "", 3 => "&k ", 1 => "&canary "];
+    let scalar = prop_oneof![
+        4 => (0..CANARIES.len()).prop_map(|at| CANARIES[at].to_owned()),
+        4 => "[-@%*!|>?:\"'\\[{&`a.]{0,2}canary[]}\"':#\\\\ a]{0,2}",
+        1 => Just("canary: x".to_owned()),
+        1 => Just("\n  canary: canary".to_owned()),
+        1 => Just("{canary: [canary, {a: canary}]}".to_owned()),
+        1 => Just("1029384756e400".to_owned()),
+        1 => Just("!canary".to_owned()),
+        1 => Just("|\n  canary\n  canary".to_owned()),
+    ];
+    (tag, anchor, scalar).prop_map(|(tag, anchor, scalar)| format!("{anchor}{tag}{scalar}"))
+}
+
+/// A further section, in which `*k` is an alias of the secret.
+fn section() -> impl Strategy<Value = String> {
+    let place = prop_oneof![
+        Just("hosts: {*k : 1}"),
+        Just("hosts: {A: *k}"),
+        Just("hosts: {A: {listen: 0.0.0.0, dial: *k}, B: {listen: ::, dial: *k}}"),
+        Just("neighbors: {A: [*k]}"),
+        Just("neighbors: {*k : [A]}"),
+        Just("limits: {max_line: *k}"),
+        Just("limits: {*k : 1}"),
+        Just("peers: {max_clock_offset: *k}"),
+        Just("peers: {secret_file: *k}"),
+        Just("peers: {seed_compatible: [*k]}"),
+        Just("peers: {tls: {certificate: *k, key: *k, ca: *k}}"),
+        Just("places: {provider: *k}"),
+        Just("places: {provider: google, url: *k}"),
+        Just("places: {provider: overpass, ca_file: *k}"),
+        Just("places: {file: *k}"),
+        Just("places: {provider: google, max_in_flight: *k, pool_size: 1}"),
+        Just("logging: {level: *k}"),
+        Just("logging: {format: *k}"),
+        Just("http: {ports: {*k : 1}}"),
+        Just("http: {ports: {A: *k}}"),
+        Just("http: {ports: {A: 8000}, hosts: [*k]}"),
+        Just("http: {ports: {A: 8000}, cors_origin: *k}"),
+        Just("http: {ports: {A: 8000}, tiles: {url: *k}}"),
+        Just("benchmark: {timeout: *k}"),
+        Just("ports: *k"),
+        Just("<<: *k"),
+        Just("<<: [*k, *k]"),
+        Just("<<: {api_key: *k}"),
+        Just("api_key: *k"),
+        Just("*k : *k"),
+    ];
+    prop_oneof![4 => place.prop_map(str::to_owned), 1 => secret_value().prop_map(|it| format!("api_key: {it}"))]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn no_error_or_warning_contains_a_secret(
+        key in "(api_key|peers: \\{secret|token|tokens|password|api_key|api_key)",
+        value in secret_value(),
+        sections in proptest::collection::vec(section(), 0..3),
+        nodes in "(ports: \\{A: 1001, B: 1001\\}|ports: \\{A: 1001\\})",
+    ) {
+        let closing = if key.contains('{') { "}" } else { "" };
+        let text = format!("{nodes}\n{key}: {value}{closing}\n{}\n", sections.join("\n"));
+        let messages = match Config::from_bytes(Path::new("f"), text.as_bytes(), &|_| None) {
+            Err(error) => vec![error.to_string()],
+            Ok(config) => config.warnings,
+        };
+        for message in messages.iter().map(|message| message.to_ascii_lowercase()) {
+            let found = CANARIES.iter().find(|canary| message.contains(**canary));
+            prop_assert_eq!(found, None, "{} for {}", message, text);
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_do_not_cause_a_panic(

@@ -119,10 +119,7 @@ fn durations_are_read_and_invalid_ones_are_rejected() {
             "peers:\n  max_clock_offset: 5s\n",
             "4: field `peers.max_clock_offset`: is a string, not a number; use a number of seconds from 0 to 86400",
         ),
-        (
-            "peers:\n  max_clock_offset: 1e999\n",
-            "4: is not valid YAML: non-finite float `1e999` rejected by the configured policy",
-        ),
+        ("peers:\n  max_clock_offset: 1e999\n", "4: contains a number that is not finite"),
         (
             "benchmark:\n  timeout: 0\n",
             "4: field `benchmark.timeout`: 0 is out of range; use a number of seconds from 0.001 to 86400",

@@ -1,0 +1,98 @@
+//! Removal of the configured secrets from messages.
+//!
+//! The type of a secret value never appears in a message, but the value can have a second place in
+//! the file: an alias of `api_key` may be used as a node name, a host or a number, which messages
+//! show.
+
+use super::error::Error;
+
+/// Shorter secrets are replaced only where they are complete words. They would otherwise be found
+/// in the words of every message.
+const MIN_SUBSTRING: usize = 4;
+
+/// The placeholder for a secret.
+const REDACTED: &str = "…";
+
+/// The texts that no message may contain.
+#[derive(Debug, Default)]
+pub(super) struct Redaction {
+    /// In lower case, since the names of hosts are shown in lower case. The longest is first.
+    texts: Vec<String>,
+}
+
+impl Redaction {
+    /// Creates a redaction of `secrets`, as they are written and as messages show them.
+    pub(super) fn new(secrets: impl IntoIterator<Item = String>) -> Self {
+        let mut texts = Vec::new();
+        // The placeholder of the original configuration is not a secret.
+        for secret in secrets.into_iter().filter(|secret| secret != "API_KEY") {
+            // A name is shown up to its first colon.
+            if let Some((before, _)) = secret.split_once(':') {
+                texts.push(before.escape_debug().to_string());
+            }
+            texts.push(secret.escape_debug().to_string());
+            texts.push(secret);
+        }
+        texts.retain(|text| !text.trim().is_empty());
+        texts.iter_mut().for_each(|text| text.make_ascii_lowercase());
+        texts.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        texts.dedup();
+        Self { texts }
+    }
+
+    /// Returns `text` without the secrets.
+    pub(super) fn apply(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for secret in &self.texts {
+            let lower = text.to_ascii_lowercase(); // of the same length
+            let (mut kept, mut end) = (String::new(), 0);
+            for (at, _) in lower.match_indices(secret.as_str()) {
+                let after = at + secret.len();
+                if secret.len() >= MIN_SUBSTRING || is_word(&lower, at, after) {
+                    kept.push_str(&text[end..at]);
+                    kept.push_str(REDACTED);
+                    end = after;
+                }
+            }
+            kept.push_str(&text[end..]);
+            text = kept;
+        }
+        text
+    }
+
+    /// Returns `error` without the secrets.
+    pub(super) fn apply_to(&self, error: Error) -> Error {
+        error.map_texts(|text| self.apply(text))
+    }
+}
+
+/// Returns true if `text[start..end]` is neither preceded nor followed by a letter or digit.
+fn is_word(text: &str, start: usize, end: usize) -> bool {
+    let before = text[..start].chars().next_back();
+    let after = text[end..].chars().next();
+    !before.is_some_and(char::is_alphanumeric) && !after.is_some_and(char::is_alphanumeric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redacted(secrets: &[&str], text: &str) -> String {
+        Redaction::new(secrets.iter().map(|&secret| secret.to_owned())).apply(text)
+    }
+
+    #[test]
+    fn secrets_are_replaced_in_every_form_in_which_messages_show_them() {
+        assert_eq!(redacted(&["canary"], "`hosts.canary`: canary.pem"), "`hosts.…`: ….pem");
+        assert_eq!(redacted(&["CanaRY"], "at canary and CANARY"), "at … and …");
+        assert_eq!(redacted(&["a\"b\u{1b}c"], "x a\\\"b\\u{1b}c"), "x …");
+        assert_eq!(redacted(&["canary:x"], "`canary…` canary:x"), "`……` …");
+        assert_eq!(redacted(&["canary", "canary-two"], "canary-two canary"), "… …");
+    }
+
+    #[test]
+    fn a_short_secret_is_replaced_as_a_word_only() {
+        assert_eq!(redacted(&["80"], "port 80, 8080 and 180"), "port …, 8080 and 180");
+        assert_eq!(redacted(&["", " ", "API_KEY"], "set API_KEY "), "set API_KEY ");
+    }
+}

@@ -11,9 +11,13 @@
 mod common;
 
 use std::fs;
+use std::io::Read as _;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{DEADLINE, Herd, assert_bytes, eventually};
@@ -238,4 +242,114 @@ fn a_limit_on_the_file_size_is_like_a_full_disk() {
         "the new file does not begin with the rest of a line"
     );
     assert!(herd.is_running("Solo"));
+}
+
+/// Creates the log of the node before it starts, in the way that `make` does.
+fn herd_with_log(extra: &str, make: impl FnOnce(&Path)) -> Herd {
+    let mut herd = Herd::new(&[("Solo", &[])], extra);
+    let log = herd.log_path("Solo");
+    fs::create_dir_all(log.parent().unwrap()).unwrap();
+    make(&log);
+    herd.start("Solo");
+    herd
+}
+
+/// Writes several times `log_max_bytes` to the log.
+fn write_much(herd: &Herd) {
+    let mut client = herd.client("Solo");
+    for i in 0..200 {
+        client.ask(format!("{i} {}", "x".repeat(1_000)).as_bytes());
+    }
+}
+
+/// Only a regular file with its own name in the directory is rotated. A link, a FIFO or a device has
+/// been put there on purpose, and renaming it would redirect the log to an ordinary file.
+#[test]
+fn only_a_regular_file_is_rotated() {
+    for keep in [0, 2] {
+        let extra = format!("limits: {{log_max_bytes: 65536, log_keep: {keep}}}");
+        // A link to a device.
+        let herd = herd_with_log(&extra, |log| symlink("/dev/null", log).unwrap());
+        write_much(&herd);
+        assert_eq!(fs::read_link(herd.log_path("Solo")).unwrap(), Path::new("/dev/null"));
+        assert_eq!(rotated(&herd).len(), 0);
+        assert_eq!(herd.stderr("Solo"), "");
+        // A link to standard output, here a file.
+        let herd = herd_with_log(&extra, |log| symlink("/dev/stdout", log).unwrap());
+        write_much(&herd);
+        let stdout = herd.directory().join("Solo.stdout");
+        eventually("the log arrives on standard output", DEADLINE, || {
+            String::from_utf8_lossy(&fs::read(&stdout).unwrap()).contains("> ? 199 ").then_some(())
+        });
+        assert_eq!(fs::read_link(herd.log_path("Solo")).unwrap(), Path::new("/dev/stdout"));
+        assert_eq!(rotated(&herd).len(), 0);
+        // A link to a file elsewhere.
+        let mut elsewhere = PathBuf::new();
+        let herd = herd_with_log(&extra, |log| {
+            elsewhere = log.parent().unwrap().parent().unwrap().join("elsewhere.log");
+            symlink(&elsewhere, log).unwrap();
+        });
+        write_much(&herd);
+        herd.wait_for_log("Solo", &["> ? 199 "]);
+        assert_eq!(herd.counter("Solo", "log_rotations_total"), 0);
+        assert!(fs::read(&elsewhere).unwrap().len() > 3 * 65_536);
+        assert_eq!(fs::read_link(herd.log_path("Solo")).unwrap(), elsewhere);
+        assert_eq!(rotated(&herd).len(), 0);
+    }
+}
+
+#[test]
+fn a_fifo_is_not_rotated() {
+    use std::os::unix::fs::FileTypeExt as _;
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let herd = herd_with_log("limits: {log_max_bytes: 65536}", |log| {
+        assert!(Command::new("mkfifo").arg(log).status().unwrap().success());
+        let (log, received) = (log.to_owned(), Arc::clone(&received));
+        thread::spawn(move || {
+            let mut fifo = fs::File::open(log).unwrap();
+            let mut chunk = [0; 4096];
+            while let Ok(read @ 1..) = fifo.read(&mut chunk) {
+                received.lock().unwrap().extend_from_slice(&chunk[..read]);
+            }
+        });
+    });
+    write_much(&herd);
+    eventually("all lines arrive through the FIFO", DEADLINE, || {
+        String::from_utf8_lossy(&received.lock().unwrap()).contains("> ? 199 ").then_some(())
+    });
+    assert!(fs::metadata(herd.log_path("Solo")).unwrap().file_type().is_fifo());
+    assert_eq!(rotated(&herd).len(), 0);
+}
+
+/// After SIGHUP the log cannot be opened by its name. The node writes to the file that is still open,
+/// and opens the new one when that is possible.
+#[test]
+fn a_failed_reopening_is_retried() {
+    let herd = Herd::solo();
+    let mut client = herd.client("Solo");
+    client.ask(b"before");
+    herd.wait_for_log("Solo", &["> ? before"]);
+    let log = herd.log_path("Solo");
+    let (directory, aside) = (log.parent().unwrap(), herd.directory().join("aside"));
+    fs::rename(directory, &aside).unwrap();
+    herd.signal("Solo", "HUP");
+    eventually("the error is reported", DEADLINE, || {
+        (write_error_reports(&herd) > 0).then_some(())
+    });
+    client.ask(b"meanwhile");
+    eventually("the open file takes the line", DEADLINE, || {
+        let text = fs::read(aside.join("Solo.log")).unwrap();
+        String::from_utf8_lossy(&text).contains("> ? meanwhile").then_some(())
+    });
+    fs::create_dir(directory).unwrap();
+    eventually("the log is opened without a line to write", DEADLINE, || {
+        log.exists().then_some(())
+    });
+    client.ask(b"after");
+    eventually("the log is opened by its name", DEADLINE, || {
+        String::from_utf8_lossy(&herd.log("Solo")).contains("> ? after").then_some(())
+    });
+    assert_eq!(write_error_reports(&herd), 1, "{}", herd.stderr("Solo"));
+    let log = String::from_utf8_lossy(&herd.log("Solo")).into_owned();
+    assert!(!log.contains("could not be written"), "nothing was lost: {log}");
 }

@@ -32,6 +32,11 @@ pub(super) struct LogFile {
     path: PathBuf,
     /// `None` after a write has failed, until the file has been reopened.
     file: Option<File>,
+    /// True if the open file is the regular file of that name. A symbolic link, a FIFO or a device
+    /// is not rotated: the operator has put it there to redirect the log.
+    rotatable: bool,
+    /// True if `file` has to be replaced by the file of that name, which could not be opened.
+    outdated: bool,
     size: u64,
     max_bytes: Option<u64>,
     keep: u32,
@@ -68,10 +73,12 @@ impl Log {
             )
         };
         fs::create_dir_all(&logging.directory).map_err(located)?;
-        let (file, size) = open(&path).map_err(located)?;
+        let (file, size, rotatable) = open(&path).map_err(located)?;
         Ok(Self(Arc::new(Mutex::new(LogFile {
             path,
             file: Some(file),
+            rotatable,
+            outdated: false,
             size,
             max_bytes: limits.log_max_bytes,
             keep: limits.log_keep,
@@ -104,11 +111,11 @@ impl Log {
         self.lock().flush();
     }
 
-    /// Returns true if something has to be written soon.
+    /// Returns true if something has to be written soon, or the file has to be opened again.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
         let log = self.lock();
-        !log.buffer.is_empty() || log.suppressed > 0
+        !log.buffer.is_empty() || log.suppressed > 0 || log.is_failing()
     }
 
     /// The counters.
@@ -132,6 +139,7 @@ impl Log {
 
 impl LogFile {
     fn flush(&mut self) {
+        self.retry();
         let buffer = std::mem::take(&mut self.buffer);
         self.write(&buffer);
         self.buffer = buffer;
@@ -144,16 +152,17 @@ impl LogFile {
         if lines.is_empty() {
             return;
         }
-        if self.file.is_none() && Instant::now() >= self.retry_at {
-            self.reopen();
-        }
-        if self.max_bytes.is_some_and(|most| self.size > 0 && self.size + lines.len() as u64 > most)
+        self.retry();
+        if self.rotatable
+            && self
+                .max_bytes
+                .is_some_and(|most| self.size > 0 && self.size + lines.len() as u64 > most)
             && Instant::now() >= self.retry_at
         {
             self.rotate();
         }
         let written = self.write_some(lines);
-        self.reported &= written < lines.len();
+        self.reported &= self.outdated || written < lines.len();
         let lost = (lines.len() - written) as u64;
         self.lost += lost;
         self.stats.bytes_lost += lost;
@@ -183,10 +192,22 @@ impl LogFile {
         written
     }
 
+    const fn is_failing(&self) -> bool {
+        self.file.is_none() || self.outdated
+    }
+
+    /// Opens the file again if that is due after a failure.
+    fn retry(&mut self) {
+        if self.is_failing() && Instant::now() >= self.retry_at {
+            self.reopen();
+        }
+    }
+
     fn reopen(&mut self) {
         match open(&self.path) {
-            Ok((file, size)) => {
+            Ok((file, size, rotatable)) => {
                 (self.file, self.size) = (Some(file), size);
+                (self.rotatable, self.outdated) = (rotatable, false);
                 if self.lost > 0 {
                     // The file that ended within a line may have been moved away.
                     let torn = if self.torn && size > 0 { "\n" } else { "" };
@@ -198,7 +219,10 @@ impl LogFile {
                 }
             }
             // A file that is still open takes lines wherever it has been moved to.
-            Err(error) => self.fail(&error),
+            Err(error) => {
+                self.outdated = true;
+                self.fail(&error);
+            }
         }
     }
 
@@ -217,7 +241,11 @@ impl LogFile {
     }
 
     /// Renames `NAME.log` to `NAME.log.1`, that to `NAME.log.2` and so on, and deletes the oldest.
+    /// If something else has taken its place, opens that instead.
     fn rotate(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| !found.is_file()) {
+            return self.reopen();
+        }
         let numbered = |n: u32| {
             let mut name = self.path.clone().into_os_string();
             name.push(format!(".{n}"));
@@ -253,8 +281,10 @@ impl LogFile {
     }
 }
 
-fn open(path: &Path) -> io::Result<(File, u64)> {
+/// Opens a log for appending. Returns its size, and whether it may be rotated.
+fn open(path: &Path) -> io::Result<(File, u64, bool)> {
     let file = OpenOptions::new().create(true).append(true).open(path)?;
     let size = file.metadata()?.len();
-    Ok((file, size))
+    let rotatable = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    Ok((file, size, rotatable))
 }

@@ -7,6 +7,8 @@ mod table;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -20,7 +22,26 @@ use crate::config::{Config, Environment, no_secrets};
 use crate::limits;
 
 /// Path of the configuration unless `-c` is given, relative to the working directory.
-pub const DEFAULT_CONFIG: &str = "conf/config.yml";
+const DEFAULT_CONFIG: &str = "conf/config.yml";
+
+/// Path of the configuration if there is none at [`DEFAULT_CONFIG`]: that of the package.
+const SYSTEM_CONFIG: &str = "/etc/proxy-herd/config.yml";
+
+/// Help text of the option `-c`.
+pub const CONFIG_HELP: &str =
+    "read FILE instead of conf/config.yml or, if that does not exist, /etc/proxy-herd/config.yml";
+
+/// Returns the path of the configuration for a command line without `-c`.
+pub fn default_config() -> &'static str {
+    first_existing(DEFAULT_CONFIG, SYSTEM_CONFIG)
+}
+
+/// Returns `first` unless only `second` exists. A file that cannot be examined counts as existing, so
+/// that the error is reported instead of another file read.
+fn first_existing<'p>(first: &'p str, second: &'p str) -> &'p str {
+    let exists = |path: &str| !matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    if !exists(first) && exists(second) { second } else { first }
+}
 
 const PROGRAM: Program = Program {
     name: "proxy-herd",
@@ -92,7 +113,7 @@ impl Invocation {
         if matches.opt_present("limits") {
             return Ok(Self::Print(limits::markdown()));
         }
-        let path = matches.opt_str("config").unwrap_or_else(|| DEFAULT_CONFIG.to_owned());
+        let path = matches.opt_str("config").unwrap_or_else(|| default_config().to_owned());
         let load = |environment| {
             Config::load(Path::new(&path), environment).map(Box::new).map_err(CommandError::failure)
         };
@@ -129,7 +150,7 @@ impl Invocation {
 fn options() -> Options {
     let mut options = Options::new();
     options
-        .optopt("c", "config", &format!("read FILE instead of {DEFAULT_CONFIG}"), "FILE")
+        .optopt("c", "config", CONFIG_HELP, "FILE")
         .optflag("", "check", "validate the configuration, print a summary and exit")
         .optflag("", "status", "show the status of running nodes; exit with 1 if any is unhealthy")
         .optflag("", "limits", "print all limits with their defaults and reasons, as Markdown")
@@ -151,7 +172,7 @@ fn config_path(arguments: &[OsString]) -> &str {
             return path;
         }
     }
-    DEFAULT_CONFIG
+    default_config()
 }
 
 /// Creates the error of an invalid command line: the problem, the usage and the names of the nodes.
@@ -181,5 +202,27 @@ fn print_status(config: &Config, nodes: &[usize]) -> Result<(), CommandError> {
 fn warn(warnings: &[String]) {
     for warning in warnings {
         PROGRAM.print_error(&format!("warning: {warning}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_in_the_working_directory_takes_precedence() {
+        let directory = std::env::temp_dir().join(format!("herd-cli-{}", std::process::id()));
+        fs::create_dir(&directory).unwrap();
+        let [here, system] = ["here", "system"].map(|name| directory.join(name));
+        let (here, system) = (here.to_str().unwrap(), system.to_str().unwrap());
+        assert_eq!(first_existing(here, system), here, "the error names the usual file");
+        fs::write(system, "").unwrap();
+        assert_eq!(first_existing(here, system), system);
+        std::os::unix::fs::symlink("nowhere", here).unwrap();
+        assert_eq!(first_existing(here, system), here, "a dangling link is a mistake to report");
+        fs::remove_file(here).unwrap();
+        fs::write(here, "").unwrap();
+        assert_eq!(first_existing(here, system), here);
+        fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
@@ -310,4 +311,155 @@ fn options(text: &str, describes: fn(&str) -> bool) -> BTreeSet<String> {
         .filter(|word| word.starts_with("--") && word.len() > 2)
         .map(str::to_owned)
         .collect()
+}
+
+/// Runs `--check` on the configuration `yaml` of the test `test`, and returns its warnings.
+fn warnings(test: &str, yaml: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    let file = configuration(test, yaml);
+    let mut command = proxy_herd(&["--check", "-c", &file]);
+    let (code, _, err) = run(command.envs(environment.iter().copied()));
+    assert_eq!(code, Some(0), "{err}");
+    let prefix = "proxy-herd: warning: ";
+    err.lines().map(|line| line.strip_prefix(prefix).expect(line).to_owned()).collect()
+}
+
+#[test]
+fn check_warns_about_secrets_that_can_be_guessed_or_read() {
+    let herd = "ports: {Bailey: 10099}\n";
+    let secret = configuration("secret", "k");
+    let yaml = format!("{herd}peers: {{secret_file: {secret}}}\n");
+    let mode = |mode| fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o600);
+    let [short] = warnings("secret-short", &yaml, &[]).try_into().unwrap();
+    assert!(short.contains("has only 1 byte and can be guessed"), "{short}");
+    mode(0o644);
+    let both = warnings("secret-public", &yaml, &[]);
+    assert!(both[1].contains("cli-secret.yml can be read by every user"), "{both:?}");
+    fs::write(&secret, "correct horse battery staple\n").unwrap();
+    assert_eq!(warnings("secret-public", &yaml, &[]).len(), 1);
+    mode(0o640);
+    assert_eq!(warnings("secret-private", &yaml, &[]), [""; 0]);
+    // The environment takes precedence over the file.
+    mode(0o644);
+    let env = |value| warnings("secret-env", &yaml, &[("HERD_SECRET", value)]);
+    assert_eq!(env("correct horse battery"), [""; 0]);
+    assert!(env("aaaaaaaaaaaaaaaaaaaa")[0].contains("repeats one byte"));
+    assert!(env("eleven-byte")[0].contains("has only 11 bytes"));
+    let yaml = format!("{herd}api_key_file: {secret}\n");
+    fs::write(&secret, "canary-key").unwrap();
+    let [public] = warnings("key-public", &yaml, &[]).try_into().unwrap();
+    assert!(public.starts_with("api_key_file ") && !public.contains("canary"), "{public}");
+}
+
+#[test]
+fn check_warns_about_an_exposed_http_interface() {
+    let yaml = |http: &str| {
+        format!("ports: {{Bailey: 10099}}\nhttp: {{ports: {{Bailey: 8099}}, {http}}}\n")
+    };
+    for (listen, exposed) in [
+        ("0.0.0.0", true),
+        ("\"::\"", true),
+        ("\"[::]\"", true),
+        ("127.0.0.1", false),
+        ("10.0.0.1", false),
+    ] {
+        let warnings = warnings("http-listen", &yaml(&format!("listen: {listen}")), &[]);
+        assert_eq!(warnings.len(), usize::from(exposed), "{listen}: {warnings:?}");
+        assert!(warnings.iter().all(|it| it.starts_with("http.listen is ")), "{warnings:?}");
+    }
+    let [any] = warnings("cors", &yaml("cors_origin: \"*\""), &[]).try_into().unwrap();
+    assert!(any.starts_with("http.cors_origin is `*`: "), "{any}");
+    assert_eq!(warnings("cors", &yaml("cors_origin: \"https://a.example\""), &[]), [""; 0]);
+}
+
+#[test]
+fn check_warns_about_a_log_that_cannot_be_written() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cli-logs");
+    let _ = fs::remove_dir_all(&directory); // of an earlier run
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("file"), "").unwrap();
+    fs::create_dir_all(directory.join("taken/Bailey.log")).unwrap();
+    let check = |path: &str| {
+        let path = directory.join(path);
+        let yaml =
+            format!("ports: {{Bailey: 10099}}\nlogging: {{directory: {}}}\n", path.display());
+        warnings("logs", &yaml, &[])
+    };
+    for (path, why) in [
+        ("file", "ot a directory"),
+        ("file/logs", "Not a directory"),
+        ("file/a/b", "Not a directory"),
+        (&"x".repeat(300), "File name too long"),
+        ("taken", "is a directory"),
+    ] {
+        let [warning] = check(path).try_into().unwrap();
+        assert!(warning.starts_with("cannot write the log ") && warning.contains(why), "{warning}");
+    }
+    assert_eq!(check("a/b/c"), [""; 0]);
+    assert!(!directory.join("a").exists(), "--check leaves no directory");
+    assert_eq!(check(""), [""; 0]);
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 2, "--check leaves no file");
+}
+
+/// A key that cannot be used is reported as what it is.
+#[test]
+fn check_names_a_foreign_tls_key() {
+    let openssl = |arguments: &[&str]| {
+        let output = Command::new("openssl").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    let path = |name: &str| {
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("cli-tls-{name}"))
+            .display()
+            .to_string()
+    };
+    let (plain, cert) = (path("plain"), path("cert"));
+    openssl(&[
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        &plain,
+        "-out",
+        &cert,
+        "-subj",
+        "/CN=Bailey",
+        "-addext",
+        "subjectAltName=DNS:Bailey",
+    ]);
+    let key = |name: &str, arguments: &[&str]| {
+        let out = path(name);
+        openssl(&[arguments, &["-out", &out]].concat());
+        out
+    };
+    let encrypted = key("encrypted", &["pkey", "-in", &plain, "-aes256", "-passout", "pass:x"]);
+    let traditional = key("traditional", &["ec", "-in", &plain, "-aes256", "-passout", "pass:x"]);
+    let der = key("der", &["pkey", "-in", &plain, "-outform", "DER"]);
+    let other = key("other", &["genpkey", "-algorithm", "ED25519"]);
+    let curve = key("curve", &["genpkey", "-algorithm", "ED448"]);
+    let check = |key: &str, certificate: &str| {
+        let tls = format!("{{certificate: {certificate}, key: {key}, ca: {cert}}}");
+        let file =
+            configuration("tls-key", &format!("ports: {{Bailey: 10099}}\npeers: {{tls: {tls}}}\n"));
+        run(&mut proxy_herd(&["--check", "-c", &file]))
+    };
+    for (key, certificate, setting, what) in [
+        (&encrypted, &cert, "key", "is encrypted with a passphrase"),
+        (&traditional, &cert, "key", "is encrypted with a passphrase"),
+        (&der, &cert, "key", "binary form DER"),
+        (&cert, &cert, "key", "contains a certificate and no private key"),
+        (&curve, &cert, "key", "an algorithm that is not supported"),
+        (&other, &cert, "certificate", "does not belong to the key"),
+        (&plain, &plain, "certificate", "contains a private key and no certificate"),
+    ] {
+        let (code, out, err) = check(key, certificate);
+        assert_eq!((code, out.as_str(), err.lines().count()), (Some(1), "", 1), "{err}");
+        assert!(err.contains(&format!("peers.tls.{setting} ")) && err.contains(what), "{err}");
+    }
+    assert_eq!(check(&plain, &cert).0, Some(0));
 }

@@ -15,7 +15,7 @@ use super::limits::{
     OPEN_LOOP_PIPELINE,
 };
 use super::wire::{Protocol, Wire};
-use crate::cli::{CommandError, DEFAULT_CONFIG, Program, no_such_node};
+use crate::cli::{CONFIG_HELP, CommandError, Program, default_config, no_such_node};
 use crate::config::{BenchmarkConfig, Config, no_secrets};
 use crate::protocol::command::{Command, MAX_RADIUS_KM, MAX_RESULTS};
 
@@ -123,7 +123,7 @@ impl Invocation {
         }
         let protocol = protocol(&matches)?;
         // Servers of other protocols need no configuration, so only -c makes one required.
-        let default = (protocol == Protocol::Herd).then(|| DEFAULT_CONFIG.to_owned());
+        let default = (protocol == Protocol::Herd).then(|| default_config().to_owned());
         let path = matches.opt_str("config").or(default);
         let config = path.map(|path| Config::load(Path::new(&path), &no_secrets)).transpose();
         let plan = plan(&matches, protocol, config.map_err(CommandError::failure)?.as_ref())?;
@@ -134,7 +134,7 @@ impl Invocation {
 fn options() -> Options {
     let mut options = Options::new();
     options
-        .optopt("c", "config", &format!("read FILE instead of {DEFAULT_CONFIG}"), "FILE")
+        .optopt("c", "config", CONFIG_HELP, "FILE")
         .optopt("", "clients", "simulate N clients (default: benchmark.num_clients)", "N")
         .optopt("", "duration", "measure for S seconds (default: benchmark.test_duration)", "S")
         .optopt("", "timeout", "wait S seconds for a reply (default: benchmark.timeout)", "S")

@@ -99,7 +99,9 @@ impl Item {
             }
             Value::Float(number) if secret => texts.push(number.to_string()),
             Value::List(items) => {
-                items.iter().for_each(|item| item.collect_secrets(secret, texts));
+                for item in items {
+                    item.collect_secrets(secret, texts);
+                }
             }
             Value::Map(entries) => {
                 for (key, item) in entries {

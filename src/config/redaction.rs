@@ -34,7 +34,9 @@ impl Redaction {
             texts.push(secret);
         }
         texts.retain(|text| !text.trim().is_empty());
-        texts.iter_mut().for_each(|text| text.make_ascii_lowercase());
+        for text in &mut texts {
+            text.make_ascii_lowercase();
+        }
         texts.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         texts.dedup();
         Self { texts }

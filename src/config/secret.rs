@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::unix::ffi::OsStringExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::document::{Field, Section};
 use super::error::Error;
@@ -13,12 +13,20 @@ use crate::limits::MAX_SECRET_BYTES;
 
 /// A key or secret. Its debug output is redacted.
 #[derive(Clone)]
-pub struct Secret(Box<[u8]>);
+pub struct Secret {
+    bytes: Box<[u8]>,
+    file: Option<PathBuf>,
+}
 
 impl Secret {
     /// Returns the bytes. The caller must not log or display them.
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+
+    /// Returns the file that it was read from, if any.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// Creates a secret from `bytes` without a trailing line break; `None` if nothing is left.
@@ -29,13 +37,13 @@ impl Secret {
                 bytes.pop();
             }
         }
-        (!bytes.is_empty()).then(|| Self(bytes.into_boxed_slice()))
+        (!bytes.is_empty()).then(|| Self { bytes: bytes.into_boxed_slice(), file: None })
     }
 
     /// Returns true if the secret can be part of an HTTP header field or URL without encoding. A line
     /// break, for example, would allow header injection.
     fn is_visible_ascii(&self) -> bool {
-        self.0.iter().all(u8::is_ascii_graphic)
+        self.bytes.iter().all(u8::is_ascii_graphic)
     }
 }
 
@@ -80,7 +88,8 @@ pub(super) fn from_file(field: &Field, directory: &Path) -> Result<Secret, Error
         field.error(format!("{what}; use a file that contains only the secret"))
     })?;
     let empty = || field.error("refers to an empty file; write the secret to it");
-    Secret::new(bytes).ok_or_else(empty)
+    let secret = Secret::new(bytes).ok_or_else(empty)?;
+    Ok(Secret { file: Some(path), ..secret })
 }
 
 /// Returns the API key from the environment, else from `api_key_file`, else from `api_key`.

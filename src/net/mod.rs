@@ -1,6 +1,7 @@
 //! The shell: sockets, clocks and files around the pure core.
 
 mod assemble;
+mod check;
 mod clock;
 mod connect;
 mod connection;
@@ -26,13 +27,14 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::config::{Config, NodeConfig};
+use crate::config::Config;
 use crate::endpoint::Host;
 use crate::http::Server;
 use crate::limits::Limits;
 use crate::message_log::MessageLog;
 use crate::net::limits::{MAX_PROBATIONS, MAX_REFUSALS, OWN_DESCRIPTORS};
 use crate::node::Node;
+pub use check::check;
 use diagnostics::Diagnostics;
 use event_loop::{EventLoop, Neighbor, Outbound};
 use log_file::Log;
@@ -96,27 +98,6 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     }
     notify_supervisor(NotifyState::Ready);
     event_loop.run()
-}
-
-/// Reads the files that the nodes of this herd read when they start. Returns a warning for each node
-/// whose key is not on this machine.
-///
-/// # Errors
-///
-/// If a file would keep a node from starting. The message names the file and the fix.
-pub fn check(config: &Config) -> io::Result<Vec<String>> {
-    assemble::places(config, word(&random()?, 24))?;
-    let Some(files) = &config.peers.tls else { return Ok(Vec::new()) };
-    let (here, elsewhere): (Vec<&NodeConfig>, _) =
-        config.nodes.iter().partition(|node| files.key_of(&node.name).exists());
-    for node in here {
-        PeerTlsConfig::load(files, &node.name)?;
-    }
-    let warning = |node: &NodeConfig| {
-        let path = files.key_of(&node.name);
-        format!("{} cannot start on this machine: {} does not exist", node.name, path.display())
-    };
-    Ok(elsewhere.into_iter().map(warning).collect())
 }
 
 /// Reports `state` to systemd, or to another supervisor that has set `NOTIFY_SOCKET`. A failure is

@@ -1,11 +1,14 @@
 //! TLS between nodes, mutually authenticated: each side presents a certificate that the herd's own
 //! authority issued for its name.
 
+mod pem;
+
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self as pem_files, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
@@ -32,22 +35,34 @@ impl PeerTlsConfig {
     pub fn load(files: &PeerTls, name: &str) -> io::Result<Self> {
         let (certificate, key) = (files.certificate_of(name), files.key_of(name));
         let chain = || certificates("certificate", &certificate);
-        let private = || {
-            PrivateKeyDer::from_pem_file(&key)
-                .map_err(|error| located("key", &key, &error.to_string()))
-        };
+        let private = || private_key(&key);
         let mut roots = RootCertStore::empty();
         for authority in certificates("ca", &files.ca)? {
-            roots.add(authority).map_err(|error| located("ca", &files.ca, &error.to_string()))?;
+            roots.add(authority).map_err(|error| located("ca", &files.ca, &foreign(&error)))?;
         }
         let roots = Arc::new(roots);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mismatch =
-            |error: rustls::Error| located("certificate", &certificate, &error.to_string());
+        // The key before the certificate, which is then known to be the cause of an error.
+        provider.key_provider.load_private_key(private()?).map_err(|_| {
+            let why = "uses an algorithm that is not supported; create an ECDSA (P-256 or P-384), \
+                       Ed25519 or RSA key";
+            located("key", &key, why)
+        })?;
+        let mismatch = |error: rustls::Error| {
+            let why = match error {
+                rustls::Error::InconsistentKeys(_) => format!(
+                    "does not belong to the key {}; name a certificate and a key that were created \
+                     together",
+                    key.display()
+                ),
+                other => foreign(&other),
+            };
+            located("certificate", &certificate, &why)
+        };
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
                 .build()
-                .map_err(|error| located("ca", &files.ca, &error.to_string()))?;
+                .map_err(|error| located("ca", &files.ca, &foreign(&error)))?;
         let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
@@ -108,15 +123,36 @@ fn server_name(name: &[u8]) -> io::Result<ServerName<'static>> {
     })
 }
 
+/// Reads the private key at `path`.
+fn private_key(path: &Path) -> io::Result<PrivateKeyDer<'static>> {
+    let bytes = read("key", path)?;
+    PrivateKeyDer::from_pem_slice(&bytes)
+        .map_err(|_| located("key", path, pem::describe_key(&bytes)))
+}
+
+/// Reads the certificates at `path`, of which there is at least one.
 fn certificates(key: &str, path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
-    let found = found.map_err(|error| located(key, path, &error.to_string()))?;
+    let bytes = read(key, path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+    let found = found.map_err(|error: pem_files::Error| {
+        located(key, path, &format!("is damaged: {error}; copy or create it again"))
+    })?;
     if found.is_empty() {
-        return Err(located(key, path, "contains no certificate"));
+        return Err(located(key, path, pem::describe_certificate(&bytes)));
     }
     Ok(found)
 }
 
+fn read(key: &str, path: &Path) -> io::Result<Vec<u8>> {
+    fs::read(path)
+        .map_err(|error| located(key, path, &format!("cannot be read: {error}; name a PEM file")))
+}
+
+fn foreign(error: &impl std::fmt::Display) -> String {
+    format!("{error}; name a PEM file")
+}
+
+/// The error that the file of `peers.tls.KEY` is not usable; `why` includes what to do.
 fn located(key: &str, path: &Path, why: &str) -> io::Error {
-    io::Error::other(format!("peers.tls.{key} {}: {why}; name a PEM file", path.display()))
+    io::Error::other(format!("peers.tls.{key} {}: {why}", path.display()))
 }

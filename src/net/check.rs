@@ -1,0 +1,171 @@
+//! `--check`: what a node would find when it starts, and settings that are valid but dangerous.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::assemble;
+use super::peer_tls::PeerTlsConfig;
+use super::{random, word};
+use crate::config::{Config, NodeConfig, ProviderConfig, Secret};
+
+/// The length in bytes from which a secret is not reported as short. Twelve random letters and
+/// digits have 71 bits. A shorter secret can be found by trying, from one recorded handshake.
+const MIN_SECRET_BYTES: usize = 12;
+
+/// Permission of all users to read a file.
+const READABLE_BY_ALL: u32 = 0o004;
+
+/// Reads the files that the nodes of this herd read when they start. Returns warnings about nodes
+/// that cannot start on this machine and about settings that expose the herd.
+///
+/// # Errors
+///
+/// If a file would keep a node from starting. The message names the file and the fix.
+pub fn check(config: &Config) -> io::Result<Vec<String>> {
+    assemble::places(config, word(&random()?, 24))?;
+    let mut warnings = Vec::new();
+    check_keys(config, &mut warnings)?;
+    check_secrets(config, &mut warnings);
+    check_http(config, &mut warnings);
+    check_log_directory(config, &mut warnings);
+    Ok(warnings)
+}
+
+fn check_keys(config: &Config, warnings: &mut Vec<String>) -> io::Result<()> {
+    let Some(files) = &config.peers.tls else { return Ok(()) };
+    let (here, elsewhere): (Vec<&NodeConfig>, _) =
+        config.nodes.iter().partition(|node| files.key_of(&node.name).exists());
+    let mut keys = Vec::new();
+    for node in here {
+        PeerTlsConfig::load(files, &node.name)?;
+        let key = files.key_of(&node.name);
+        if !keys.contains(&key) {
+            warn_if_readable_by_all("peers.tls.key", &key, warnings);
+            keys.push(key);
+        }
+    }
+    warnings.extend(elsewhere.into_iter().map(|node| {
+        let path = files.key_of(&node.name);
+        format!("{} cannot start on this machine: {} does not exist", node.name, path.display())
+    }));
+    Ok(())
+}
+
+fn check_secrets(config: &Config, warnings: &mut Vec<String>) {
+    if let Some(secret) = &config.peers.secret {
+        let bytes = secret.expose();
+        let what = if bytes.len() < MIN_SECRET_BYTES {
+            let plural = if bytes.len() == 1 { "" } else { "s" };
+            Some(format!("has only {} byte{plural}", bytes.len()))
+        } else if bytes.iter().all(|byte| *byte == bytes[0]) {
+            Some("repeats one byte".to_owned())
+        } else {
+            None
+        };
+        if let Some(what) = what {
+            warnings.push(format!(
+                "the secret of the herd {what} and can be guessed; use a random one, for example from \
+                 `openssl rand -hex 32`"
+            ));
+        }
+    }
+    let api_key = match &config.places.provider {
+        ProviderConfig::Google { key, .. } | ProviderConfig::GoogleLegacy { key, .. } => Some(key),
+        ProviderConfig::Offline { .. } | ProviderConfig::Overpass { .. } => None,
+    };
+    for (setting, secret) in
+        [("peers.secret_file", config.peers.secret.as_ref()), ("api_key_file", api_key)]
+    {
+        if let Some(path) = secret.and_then(Secret::file) {
+            warn_if_readable_by_all(setting, path, warnings);
+        }
+    }
+}
+
+fn warn_if_readable_by_all(setting: &str, path: &Path, warnings: &mut Vec<String>) {
+    let readable = |found: fs::Metadata| found.permissions().mode() & READABLE_BY_ALL != 0;
+    if fs::metadata(path).is_ok_and(readable) {
+        warnings.push(format!(
+            "{setting} {} can be read by every user of this machine; restrict it with `chmod o= FILE`",
+            path.display()
+        ));
+    }
+}
+
+fn check_http(config: &Config, warnings: &mut Vec<String>) {
+    let Some(http) = config.http.as_ref().filter(|http| http.ports.iter().any(Option::is_some))
+    else {
+        return;
+    };
+    if http.listen.is_unspecified() {
+        warnings.push(format!(
+            "http.listen is {}: everyone who can reach this machine can read the clients and their \
+             locations, without authentication; listen on a loopback or internal address, or restrict \
+             access with a firewall or reverse proxy",
+            http.listen
+        ));
+    }
+    if http.cors_origin.as_deref() == Some("*") {
+        warnings.push(
+            "http.cors_origin is `*`: every website can read the clients and their locations through \
+             the browser of a visitor who can reach a node; name the one origin that needs it"
+                .to_owned(),
+        );
+    }
+}
+
+/// Warns if a node could not write its log. The message is that of a node that starts.
+fn check_log_directory(config: &Config, warnings: &mut Vec<String>) {
+    let directory = &config.logging.directory;
+    let problem = match can_be_created(directory) {
+        Ok(true) => return,
+        Ok(false) => config.nodes.iter().find_map(|node| {
+            let path = directory.join(format!("{}.log", node.name));
+            can_be_appended_to(&path).err().map(|error| (path, error))
+        }),
+        Err(error) => Some((directory.clone(), error)),
+    };
+    if let Some((path, error)) = problem {
+        warnings.push(format!(
+            "cannot write the log {}: {error}; correct logging.directory, or check as the user who \
+             runs the nodes",
+            path.display()
+        ));
+    }
+}
+
+/// Returns false if `directory` exists. Otherwise creates and removes it, which returns the error that
+/// a node would encounter.
+fn can_be_created(directory: &Path) -> io::Result<bool> {
+    match fs::metadata(directory) {
+        Ok(found) if found.is_dir() => return Ok(false),
+        Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
+        Err(_) => {}
+    }
+    let is_missing =
+        |path: &&Path| !path.as_os_str().is_empty() && fs::symlink_metadata(path).is_err();
+    let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
+    let created = fs::create_dir_all(directory);
+    for path in missing {
+        // One that was not created, or that a node has begun to use, remains.
+        let _ = fs::remove_dir(path);
+    }
+    created.map(|()| true)
+}
+
+/// Returns the error of a node that opens the log at `path`. Creates no log.
+fn can_be_appended_to(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(found) if found.is_file() => OpenOptions::new().append(true).open(path).map(|_| ()),
+        Ok(_) => Ok(()), // opening a FIFO would block
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let probe = path.with_extension(format!("check-{}", std::process::id()));
+            File::create_new(&probe)?;
+            fs::remove_file(&probe)
+        }
+        Err(error) => Err(error),
+    }
+}

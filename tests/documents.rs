@@ -1,5 +1,6 @@
 //! The documents agree with the tree: relative links lead somewhere, every dependency is documented,
-//! and every warning of a node has an entry in docs/troubleshooting.md.
+//! docs/tour.md names functions that exist, and every warning of a node has an entry in
+//! docs/troubleshooting.md.
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests, helpers are part of them")]
 
@@ -51,6 +52,26 @@ fn every_warning_and_error_of_a_node_is_explained() {
         }
     }
     assert!(checked > 10, "only {checked} messages found in src");
+}
+
+/// A row names one or more functions, and their file or one file for each.
+#[test]
+fn the_tour_names_functions_that_exist() {
+    let tour = fs::read_to_string(root().join("docs/tour.md")).unwrap();
+    let mut checked = 0;
+    for row in tour.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        let files: Vec<&str> = cells[1].split('`').skip(1).step_by(2).collect();
+        for (at, function) in cells[0].split('`').skip(1).step_by(2).enumerate() {
+            let file = files.get(at).unwrap_or(&files[0]);
+            let source = fs::read_to_string(root().join(file)).unwrap_or_default();
+            let name = function.rsplit("::").next().unwrap();
+            let is_there = ["(", "<"].iter().any(|it| source.contains(&format!("fn {name}{it}")));
+            assert!(is_there, "docs/tour.md: {file} has no function {function}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 50, "only {checked} functions found in docs/tour.md");
 }
 
 #[test]

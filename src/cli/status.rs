@@ -127,8 +127,16 @@ fn fetch(address: &str) -> Result<Vec<u8>, String> {
     let end = memchr::memmem::find(&response, b"\r\n\r\n");
     match end {
         Some(end) if response.starts_with(b"HTTP/1.1 200 ") => Ok(response.split_off(end + 4)),
-        _ => Err(NOT_A_NODE.to_owned()),
+        Some(end) => Err(refusal(&response[end + 4..]).unwrap_or_else(|| NOT_A_NODE.to_owned())),
+        None => Err(NOT_A_NODE.to_owned()),
     }
+}
+
+/// Returns the reason in an error response of a node, printable.
+fn refusal(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let reason = body.get("error")?.as_str()?;
+    Some(format!("it answers: {}", reason.escape_debug()))
 }
 
 /// Result of comparing the digests of the nodes' records.

@@ -97,12 +97,34 @@ fn origin(field: &Field) -> Result<String, Error> {
     Ok(url.to_string())
 }
 
+/// Returns the first part of a tile URL that has a brace and is not a placeholder which the page
+/// replaces.
+fn unknown_placeholder(url: &str) -> Option<&str> {
+    let mut rest = url;
+    while let Some(start) = rest.find(['{', '}']) {
+        rest = &rest[start..];
+        let known = ["{z}", "{x}", "{y}", "{r}"].into_iter().find(|known| rest.starts_with(known));
+        let Some(known) = known else {
+            return Some(&rest[..rest.find('}').map_or(rest.len(), |end| end + 1)]);
+        };
+        rest = &rest[known.len()..];
+    }
+    None
+}
+
 fn tiles(field: &Field) -> Result<TileServer, Error> {
     let section = field.section(&["url", "attribution"])?;
     let Some(url) = section.get("url") else {
         return Err(field.missing("url", "use https://HOST/{z}/{x}/{y}.png"));
     };
     let text = url.text()?;
+    if let Some(unknown) = unknown_placeholder(text) {
+        return Err(url.error(format!(
+            "`{}` is not a placeholder of tile URLs; use {{z}}, {{x}}, {{y}} and {{r}}, and write \
+             everything else, such as a key or a subdomain, literally",
+            shown(unknown)
+        )));
+    }
     let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"\"'\\<>;,".contains(&byte);
     let has_all_parts = ["{z}", "{x}", "{y}"].iter().all(|part| text.contains(part));
     if !has_all_parts || !text.bytes().all(is_plain) {

@@ -24,8 +24,6 @@
 
 use std::collections::VecDeque;
 
-use slab::Slab;
-
 use super::OutputSlice;
 use super::change::{Change, Epoch, EventId, name_hash, push_client};
 use super::filter::Filter;
@@ -34,6 +32,7 @@ use super::limits::{
     MAX_SUBSCRIBERS,
 };
 use super::position::Position;
+use super::seats::{Seats, Taken};
 use crate::counters::counters;
 use crate::herd::Herd;
 use crate::herd::directory::Directory;
@@ -62,7 +61,7 @@ pub struct Events {
     beats: u64,
     /// Time at which the last subscriber left.
     idle_since: Option<Instant>,
-    subscribers: Slab<ConnectionId>,
+    pub(super) subscribers: Seats,
     rendered: Rendered,
     /// Monotonic counters since start-up.
     pub counters: Counters,
@@ -89,8 +88,10 @@ struct Rendered {
 
 /// The starting point of a new subscriber.
 pub(super) struct Start {
-    /// Key of the subscriber, for [`Events::unsubscribe`].
+    /// Key of the subscriber's seat, for [`Events::unsubscribe`].
     pub key: usize,
+    /// The connection that had the seat before. It must be closed.
+    pub evicted: Option<ConnectionId>,
     /// Sequence of the first change to read.
     pub cursor: u64,
     /// True if the subscriber has seen everything before the cursor and needs no snapshot.
@@ -125,21 +126,21 @@ impl Events {
 
     /// Connections of all subscribers.
     pub fn connections(&self) -> impl Iterator<Item = ConnectionId> {
-        self.subscribers.iter().map(|(_, &connection)| connection)
+        self.subscribers.connections()
     }
 
     /// Adds a subscriber, which resumes after the event `last` if the log still reaches back that
-    /// far. Returns `None` if there are too many subscribers.
+    /// far. `address` is the key of its address. Returns `None` if there are too many subscribers.
     pub(super) fn subscribe(
         &mut self,
         connection: ConnectionId,
+        address: u64,
         last: Option<&str>,
         herd: &mut Herd,
         now: Instant,
     ) -> Option<Start> {
-        if self.subscribers.len() >= MAX_SUBSCRIBERS {
-            return None;
-        }
+        let Taken { key, evicted } =
+            self.subscribers.take(MAX_SUBSCRIBERS, connection, address, now)?;
         if !herd.is_watched() {
             herd.watch();
             self.epoch.period += 1;
@@ -151,15 +152,14 @@ impl Events {
             .filter(|id| id.epoch == self.epoch)
             .and_then(|id| id.sequence.checked_add(1))
             .filter(|next| (self.first..=self.published).contains(next));
-        let key = self.subscribers.insert(connection);
         let cursor = resumed.unwrap_or(self.published);
-        Some(Start { key, cursor, resumed: resumed.is_some() })
+        Some(Start { key, evicted, cursor, resumed: resumed.is_some() })
     }
 
-    /// Removes the subscriber with this key.
-    pub(super) fn unsubscribe(&mut self, key: usize, now: Instant) {
-        self.subscribers.try_remove(key);
-        if self.subscribers.is_empty() {
+    /// Removes a subscriber, unless it has lost its seat.
+    pub(super) fn unsubscribe(&mut self, key: usize, connection: ConnectionId, now: Instant) {
+        self.subscribers.leave(key, connection);
+        if self.subscribers.len() == 0 {
             self.idle_since = Some(now);
         }
     }
@@ -409,7 +409,7 @@ mod tests {
     fn a_cursor_and_a_filter_select_the_newest_change_of_each_client() {
         let (mut herd, mut events, mut now) = (herd(), Events::new(7), Instant::START);
         let (all, (in_box, _)) = (Filter::default(), Filter::parse("bbox=0,0,10,10").unwrap());
-        let start = events.subscribe(ConnectionId(1), None, &mut herd, now).unwrap();
+        let start = events.subscribe(ConnectionId(1), 0, None, &mut herd, now).unwrap();
         let (mut of_all, mut of_box) = (start.cursor, start.cursor);
         update(&mut herd, "kiwi", "+1+1", 1);
         update(&mut herd, "plum", "+50+1", 2);
@@ -434,7 +434,7 @@ mod tests {
         let (mut herd, mut events, mut now) = (herd(), Events::new(7), Instant::START);
         update(&mut herd, "kiwi", "+1+1", 5);
         assert!(!tick(&mut events, &mut herd, &mut now), "there is no subscriber");
-        let start = events.subscribe(ConnectionId(1), None, &mut herd, now).unwrap();
+        let start = events.subscribe(ConnectionId(1), 0, None, &mut herd, now).unwrap();
         assert!(!start.resumed);
         for _ in 0..=MAX_CHANGES {
             herd.mark_changed(Slot(0));
@@ -453,19 +453,19 @@ mod tests {
             (format!("7-1-{last}-0"), false),
             (format!("7-1-{}", u64::MAX), false),
         ] {
-            let start = events.subscribe(ConnectionId(2), Some(&id), &mut herd, now).unwrap();
+            let start = events.subscribe(ConnectionId(2), 0, Some(&id), &mut herd, now).unwrap();
             assert_eq!(start.resumed, resumed, "{id}");
-            events.unsubscribe(start.key, now);
+            events.unsubscribe(start.key, ConnectionId(2), now);
         }
         // Without subscribers the log is kept for a while, in case one reconnects.
-        events.unsubscribe(start.key, now);
+        events.unsubscribe(start.key, ConnectionId(1), now);
         tick(&mut events, &mut herd, &mut now);
         assert!(herd.is_watched());
         now += EVENT_LINGER;
         tick(&mut events, &mut herd, &mut now);
         assert!(!herd.is_watched() && events.ring.is_empty());
         let next = events
-            .subscribe(ConnectionId(3), Some(&format!("7-1-{last}")), &mut herd, now)
+            .subscribe(ConnectionId(3), 0, Some(&format!("7-1-{last}")), &mut herd, now)
             .unwrap();
         assert!(!next.resumed, "a new period numbers its changes from 1");
     }
@@ -473,7 +473,7 @@ mod tests {
     #[test]
     fn a_batch_is_limited_and_is_published_as_a_whole() {
         let (mut herd, mut events, mut now) = (herd(), Events::new(7), Instant::START);
-        events.subscribe(ConnectionId(1), None, &mut herd, now).unwrap();
+        events.subscribe(ConnectionId(1), 0, None, &mut herd, now).unwrap();
         for slot in 0..25 {
             herd.mark_changed(Slot(slot));
         }
@@ -502,12 +502,22 @@ mod tests {
         for id in 0..MAX_SUBSCRIBERS {
             assert!(
                 events
-                    .subscribe(ConnectionId(id as u64), None, &mut herd, Instant::START)
+                    .subscribe(ConnectionId(id as u64), 0, None, &mut herd, Instant::START)
                     .is_some()
             );
         }
-        assert!(events.subscribe(ConnectionId(0), None, &mut herd, Instant::START).is_none());
-        events.unsubscribe(5, Instant::START);
-        assert!(events.subscribe(ConnectionId(0), None, &mut herd, Instant::START).is_some());
+        assert!(events.subscribe(ConnectionId(0), 0, None, &mut herd, Instant::START).is_none());
+        events.unsubscribe(5, ConnectionId(5), Instant::START);
+        assert!(events.subscribe(ConnectionId(0), 0, None, &mut herd, Instant::START).is_some());
+        // Another address gets the seat of one of them.
+        let start = events.subscribe(
+            ConnectionId(MAX_SUBSCRIBERS as u64),
+            1,
+            None,
+            &mut herd,
+            Instant::START,
+        );
+        assert!(start.is_some_and(|start| start.evicted.is_some()));
+        assert_eq!(events.subscribers(), MAX_SUBSCRIBERS);
     }
 }

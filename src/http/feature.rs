@@ -5,13 +5,38 @@ use crate::protocol::record::Record;
 use crate::protocol::time::{Nanos, SECOND};
 use crate::text::digits::push_digits;
 use crate::text::json::push_escaped;
-use crate::text::percent::push_encoded;
+use crate::text::percent::{decode, push_encoded};
 use crate::time::Wall;
+
+/// Appends the id of a client, which is its name, percent-encoded. Browsers resolve the path segments
+/// `.` and `..` even if they are percent-encoded, so these two names are followed by an encoded
+/// space, which no name contains.
+pub fn push_id(out: &mut Vec<u8>, name: &[u8]) {
+    push_encoded(out, name);
+    if matches!(name, b"." | b"..") {
+        out.extend_from_slice(b"%20");
+    }
+}
+
+/// Returns the name of the client with this id, which may be encoded otherwise than [`push_id`] does.
+#[must_use]
+pub fn name_of_id(id: &str) -> Option<Vec<u8>> {
+    decode(id).map(without_guard)
+}
+
+/// Removes the space that [`push_id`] appends.
+#[must_use]
+pub fn without_guard(mut name: Vec<u8>) -> Vec<u8> {
+    if matches!(name.as_slice(), b". " | b".. ") {
+        name.pop();
+    }
+    name
+}
 
 /// Appends `record` as a feature. Its `age` is relative to `now`.
 pub fn push_feature(out: &mut Vec<u8>, record: &Record<'_>, now: Wall) {
     out.extend_from_slice(b"{\"type\":\"Feature\",\"id\":\"");
-    push_encoded(out, record.client);
+    push_id(out, record.client);
     out.extend_from_slice(b"\",\"geometry\":");
     if let Some(location) = record.location() {
         out.extend_from_slice(b"{\"type\":\"Point\",\"coordinates\":[");
@@ -93,6 +118,25 @@ mod tests {
                 },
             })
         );
+    }
+
+    #[test]
+    fn an_id_leads_back_to_the_name_and_is_not_a_dot_segment() {
+        for (name, id) in [
+            (&b"."[..], ".%20"),
+            (b"..", "..%20"),
+            (b"...", "..."),
+            (b".a", ".a"),
+            (b"a\xff/", "a%FF%2F"),
+        ] {
+            let mut out = Vec::new();
+            push_id(&mut out, name);
+            assert_eq!(String::from_utf8(out).unwrap(), id);
+            assert_eq!(name_of_id(id).as_deref(), Some(name));
+        }
+        assert_eq!(name_of_id("%2E%2e").as_deref(), Some(&b".."[..]));
+        assert_eq!(name_of_id("a%20").as_deref(), Some(&b"a "[..]));
+        assert_eq!(name_of_id("%2").as_deref(), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::change::{Change, name_hash};
 use super::clients::BBOX_FORMAT;
+use super::feature::without_guard;
 use super::limits::MAX_FILTER_CLIENTS;
 use super::position::{Bounds, Position};
 use super::query;
@@ -28,7 +29,8 @@ impl Filter {
             match name.as_str() {
                 "bbox" => filter.bounds = Some(query::bounds(&value).ok_or(BBOX_FORMAT)?),
                 "client" if filter.clients.len() < MAX_FILTER_CLIENTS => {
-                    filter.clients.push((name_hash(&value), value));
+                    let name = without_guard(value);
+                    filter.clients.push((name_hash(&name), name));
                 }
                 "client" => {
                     return Err(format!("at most {MAX_FILTER_CLIENTS} clients are allowed"));

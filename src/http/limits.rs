@@ -27,12 +27,17 @@ pub const SLICE_BYTES: usize = 64 * 1024;
 /// often.
 pub const IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Concurrent listings of clients; further ones are rejected with 503. Each examines all clients,
-/// and together they share [`WORK_PER_TURN`].
+/// Concurrent listings of clients. Each examines all clients, and together they share
+/// [`WORK_PER_TURN`]. A further one gets the seat of another or is rejected with 503.
 pub const MAX_LISTINGS: usize = 64;
 
-/// Concurrent subscribers of `/events`, which are people with a map.
+/// Concurrent subscribers of `/events`, which are people with a map. A further one gets the seat of
+/// another or is rejected with 503.
 pub const MAX_SUBSCRIBERS: usize = 1024;
+
+/// Time for which output waits for the socket before a listing or a subscriber gives way to another
+/// when all seats are taken. A reader on a slow mobile network takes a slice in less.
+pub const STALL: Duration = Duration::from_secs(1);
 
 /// Clients that one subscriber may name in its filter.
 pub const MAX_FILTER_CLIENTS: usize = 16;

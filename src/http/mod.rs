@@ -7,6 +7,7 @@
 pub mod assets;
 mod change;
 pub mod clients;
+mod date;
 pub mod events;
 pub mod feature;
 mod filter;
@@ -16,21 +17,24 @@ pub mod position;
 pub mod query;
 pub mod request;
 pub mod response;
+mod seats;
 mod session;
 mod subscription;
 
 use core::fmt::Write as _;
 
-pub use session::HttpSession;
+pub use session::{BrowserInfo, HttpSession};
 
 use crate::counters::counters;
 use crate::endpoint::Host;
 use crate::herd::Herd;
+use crate::ids::ConnectionId;
 use crate::node::Node;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, Wall};
 use events::Events;
 use limits::WORK_PER_TURN;
-use response::{ResponseOptions, Status};
+use response::Status;
+use seats::Seats;
 
 /// State that a session works with while it is called.
 pub struct Context<'a> {
@@ -95,8 +99,12 @@ pub struct Server {
     tags: Vec<[String; 2]>,
     /// Records that may still be examined in this turn.
     work: usize,
+    /// Wall clock at the beginning of this turn.
+    wall: Wall,
     /// Listings of clients in progress.
-    listings: usize,
+    listings: Seats,
+    /// Connections that have lost their seat to another one.
+    evicted: Vec<ConnectionId>,
 }
 
 counters! {
@@ -160,18 +168,28 @@ impl Settings {
         let is_address = matches!(host, Host::Address(_));
         host.is_loopback() || self.hosts.contains(&host) || (self.any_address && is_address)
     }
+
+    /// Returns whether pages of `origin` may read responses.
+    fn may_read(&self, origin: &str) -> bool {
+        self.cors_origin.as_deref().is_some_and(|allowed| allowed == "*" || allowed == origin)
+    }
 }
 
 /// Returns the security fields of all responses. They allow scripts of the node only, nothing from
 /// other origins except tiles, and no framing.
 fn security_fields(settings: &Settings) -> String {
     let tiles = settings.tile_origin.as_ref().map_or(String::new(), |origin| format!(" {origin}"));
+    // Public tile servers refuse requests that do not say which site they come from.
+    let referrer = match settings.tile_origin {
+        Some(_) => "strict-origin-when-cross-origin",
+        None => "no-referrer",
+    };
     let mut fields = format!(
         "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; \
          img-src 'self' data:{tiles}; font-src 'self'; connect-src 'self'; base-uri 'none'; \
          form-action 'none'; frame-ancestors 'none'\r\n\
          X-Content-Type-Options: nosniff\r\n\
-         Referrer-Policy: no-referrer\r\n"
+         Referrer-Policy: {referrer}\r\n"
     );
     // Writing to a String cannot fail.
     let _ = match &settings.cors_origin {
@@ -197,14 +215,17 @@ impl Server {
             connections: 0,
             tags: assets::tags(),
             work: 0,
-            listings: 0,
+            wall: Wall::default(),
+            listings: Seats::default(),
+            evicted: Vec::new(),
         }
     }
 
     /// Begins a turn of the event loop with the budget for new requests: half of the work of the
-    /// turn.
-    pub const fn begin_turn(&mut self) {
+    /// turn. `wall` is the date of its responses.
+    pub const fn begin_turn(&mut self, wall: Wall) {
         self.work = WORK_PER_TURN / 2;
+        self.wall = wall;
     }
 
     /// Adds the other half of the budget, for connections that wait since the previous turn.
@@ -213,12 +234,9 @@ impl Server {
         self.work += WORK_PER_TURN / 2;
     }
 
-    /// Returns the response to a connection that is refused before anything is read from it.
-    #[must_use]
-    pub fn refusal(&mut self, reason: &str) -> Vec<u8> {
-        let mut out = Vec::new();
-        ResponseOptions::CLOSE.send_error(&mut out, self, Status::UNAVAILABLE, reason);
-        out
+    /// Returns the connections that have lost their seat to another one. The shell closes them.
+    pub fn take_evicted(&mut self) -> Vec<ConnectionId> {
+        std::mem::take(&mut self.evicted)
     }
 
     /// The next time at which [`Server::handle_timeout`] must be called.

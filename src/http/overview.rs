@@ -202,8 +202,6 @@ fn is_available(places: &Places, now: &Now) -> bool {
     }
 }
 
-const PROVIDER_IS_FAILING: &str = "the places provider is failing; circuit breaker open";
-
 /// Returns the problems of a node, as sentences.
 fn problems(node: &Node, now: &Now) -> Vec<String> {
     let mut problems = Vec::new();
@@ -220,18 +218,18 @@ fn problems(node: &Node, now: &Now) -> Vec<String> {
         }
     }
     if !is_available(&node.places, now) {
-        problems.push(PROVIDER_IS_FAILING.to_owned());
+        problems.push("the places provider is failing; circuit breaker open".to_owned());
     }
     problems
 }
 
-/// Returns the reason why the node is not ready, or `None` if it is. One neighbor that is down does
-/// not make a node unready: otherwise one node that stops would take its neighbors out of service.
+/// Returns the reason why the node is not ready to accept updates, or `None` if it is. One neighbor
+/// that is down does not make a node unready: otherwise one node that stops would take its neighbors
+/// out of service. Nor does a failing places provider, which is the same for all nodes: a load
+/// balancer would take every node out of service.
 #[must_use]
-pub fn unready(node: &Node, now: &Now) -> Option<&'static str> {
+pub fn unready(node: &Node) -> Option<&'static str> {
     let links = node.herd.links();
-    if !links.is_empty() && links.iter().all(|link| link.up.is_none()) {
-        return Some("no neighbor is linked; updates from clients are not replicated");
-    }
-    (!is_available(&node.places, now)).then_some(PROVIDER_IS_FAILING)
+    let is_alone = !links.is_empty() && links.iter().all(|link| link.up.is_none());
+    is_alone.then_some("no neighbor is linked; updates from clients are not replicated")
 }

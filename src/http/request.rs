@@ -46,6 +46,10 @@ pub struct Request<'a> {
     pub if_none_match: Option<&'a str>,
     /// Id of the last event that an `EventSource` received.
     pub last_event_id: Option<&'a str>,
+    /// True if a page of another site makes the request (Fetch Metadata, `Sec-Fetch-Site`).
+    pub is_cross_site: bool,
+    /// Origin of the page that makes the request, in CORS requests.
+    pub origin: Option<&'a str>,
 }
 
 impl Parsed<'_> {
@@ -152,6 +156,8 @@ impl<'a> Request<'a> {
             gzip: false,
             if_none_match: None,
             last_event_id: None,
+            is_cross_site: false,
+            origin: None,
         })
     }
 
@@ -176,6 +182,12 @@ impl<'a> Request<'a> {
                 self.if_none_match = text;
             } else if is("Last-Event-ID") {
                 self.last_event_id = text;
+            } else if is("Sec-Fetch-Site") {
+                self.is_cross_site |= text.is_some_and(|site| {
+                    list(site).any(|site| site.eq_ignore_ascii_case("cross-site"))
+                });
+            } else if is("Origin") {
+                self.origin = text;
             }
         }
         self.gzip = codings.gzip.or(codings.any).unwrap_or(false);

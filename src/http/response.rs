@@ -1,6 +1,7 @@
 //! Responses: status lines, header fields and chunks.
 
 use super::Server;
+use super::date::push_date;
 use super::limits::WORK_PER_RESPONSE;
 use crate::text::digits::push_digits;
 use crate::text::{hex, json::push_string};
@@ -16,6 +17,8 @@ impl Status {
     pub const NOT_MODIFIED: Self = Self(304, "Not Modified");
     /// The request or a parameter is not valid.
     pub const BAD_REQUEST: Self = Self(400, "Bad Request");
+    /// Pages of other sites must not cause this.
+    pub const FORBIDDEN: Self = Self(403, "Forbidden");
     /// There is no such page or client.
     pub const NOT_FOUND: Self = Self(404, "Not Found");
     /// The method is neither GET nor HEAD.
@@ -95,6 +98,7 @@ impl ResponseOptions {
         for part in [" ", status.1, "\r\n"].iter().chain(fields) {
             out.extend_from_slice(part.as_bytes());
         }
+        push_date(out, http.wall);
         if length != Length::Empty {
             field(out, "Content-Type", media);
         }

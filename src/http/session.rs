@@ -2,11 +2,11 @@
 
 use super::assets::ASSETS;
 use super::clients::Listing;
-use super::feature::push_feature;
+use super::feature::{name_of_id, push_feature};
 use super::filter::Filter;
 use super::limits::{MAX_LISTINGS, SLICE_BYTES};
 use super::overview::{Overview, unready};
-use super::query::parameters;
+use super::query::{parameters, plain};
 use super::request::{Parsed, Rejection, Request, list};
 use super::response::{Chunk, Length, NO_STORE, ResponseOptions, Status, media};
 use super::subscription::Subscription;
@@ -18,17 +18,29 @@ use crate::places::geo::Point;
 use crate::places::{Question, Ticket};
 use crate::protocol::command::{Command, MAX_RADIUS_KM, MAX_RESULTS, Whatsat};
 use crate::protocol::record::Record;
-use crate::text::percent::decode;
 use crate::time::Instant;
 
 /// The state machine of one connection. It answers one request after the other; pipelined requests
 /// wait in the input.
 pub struct HttpSession {
     id: ConnectionId,
-    /// Address of the other end, for the log.
-    label: Box<[u8]>,
+    peer: BrowserInfo,
+    /// True if the only response of a connection over the limit has been given.
+    answered: bool,
+    /// True if that response refused the request.
+    refused: bool,
     state: State,
     ending: Option<Next>,
+}
+
+/// Information about the other end of a connection.
+pub struct BrowserInfo {
+    /// Address and port, for the log.
+    pub label: Box<[u8]>,
+    /// Key of the address.
+    pub address_key: u64,
+    /// True if a limit on connections was reached: only one health check is answered.
+    pub over_limit: bool,
 }
 
 enum State {
@@ -36,8 +48,8 @@ enum State {
     Idle,
     /// Sends a file, of which this is the rest.
     Asset(&'static [u8], ResponseOptions),
-    /// Sends a listing of clients.
-    Listing(Box<Listing>, ResponseOptions),
+    /// Sends a listing of clients, which has the seat with this key.
+    Listing(Box<Listing>, usize, ResponseOptions),
     /// Waits for places.
     Places(Ticket, ResponseOptions),
     /// Sends events until the connection is closed.
@@ -47,15 +59,21 @@ enum State {
 impl HttpSession {
     /// Returns the session of a connection that was accepted.
     #[must_use]
-    pub fn accepted(http: &mut Server, id: ConnectionId, label: Box<[u8]>) -> Self {
+    pub fn accepted(http: &mut Server, id: ConnectionId, peer: BrowserInfo) -> Self {
         http.connections += 1;
-        Self { id, label, state: State::Idle, ending: None }
+        Self { id, peer, answered: false, refused: false, state: State::Idle, ending: None }
     }
 
     /// Address of the other end.
     #[must_use]
     pub fn label(&self) -> &[u8] {
-        &self.label
+        &self.peer.label
+    }
+
+    /// Returns true if the connection was refused because a limit was reached.
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        self.refused
     }
 
     /// Returns true while a response is incomplete: it waits for places, or for the socket.
@@ -84,8 +102,9 @@ impl HttpSession {
         input: Input<'_>,
         out: &mut Vec<u8>,
     ) -> Handled {
-        let mut consumed = 0;
+        let (mut consumed, start) = (0, out.len());
         let next = self.run(cx, input, &mut consumed, out);
+        self.note_stall(cx, next == Next::Blocked(Blocked::Output), out.len() > start);
         if matches!(next, Next::CloseWhenFlushed | Next::ShutdownWhenFlushed) {
             consumed = input.bytes.len(); // further requests are dropped
         }
@@ -102,7 +121,11 @@ impl HttpSession {
         let start = out.len();
         loop {
             let (rest, produced) = (&input.bytes[*consumed..], out.len() - start);
+            if input.ended && matches!(self.state, State::Events(..)) {
+                self.ending.get_or_insert(Next::CloseWhenFlushed);
+            }
             if let Some(ending) = self.ending.filter(|_| !self.is_streaming()) {
+                self.finish(cx.http, out);
                 return ending;
             }
             if let Some(blocked) = self.blocked(cx.http, input.unsent) {
@@ -119,6 +142,7 @@ impl HttpSession {
                 State::Idle => match Parsed::parse(rest) {
                     Parsed::Partial if input.ended => self.ending = Some(Next::CloseWhenFlushed),
                     Parsed::Partial => return Next::NeedInput,
+                    Parsed::Rejected(_) if self.peer.over_limit => self.refuse(cx.http, out),
                     Parsed::Rejected(Rejection { status, reason }) => {
                         self.send_error(cx.http, ResponseOptions::CLOSE, status, &reason, out);
                     }
@@ -127,7 +151,6 @@ impl HttpSession {
                         *consumed += length;
                     }
                 },
-                State::Events(..) if input.ended => self.ending = Some(Next::CloseWhenFlushed),
                 _ => {
                     if !self.stream(cx, out) {
                         let produced = out.len() - start;
@@ -138,6 +161,41 @@ impl HttpSession {
                 }
             }
         }
+    }
+
+    /// Notes whether a response that has a seat waits for the socket. `progressed` is true if the
+    /// socket took the previous slice.
+    fn note_stall(&self, cx: &mut Context<'_>, stalled: bool, progressed: bool) {
+        let (seats, key) = match &self.state {
+            State::Listing(_, key, _) => (&mut cx.http.listings, *key),
+            State::Events(subscription, _) => (&mut cx.http.events.subscribers, subscription.key()),
+            State::Idle | State::Asset(..) | State::Places(..) => return,
+        };
+        let now = cx.now.instant;
+        if progressed {
+            seats.set_stalled(key, self.id, false, now);
+        }
+        seats.set_stalled(key, self.id, stalled, now);
+    }
+
+    /// Sends what is due at the end of the session: the end of a stream of events, or the refusal of
+    /// a connection over the limit that has sent no request.
+    fn finish(&mut self, http: &mut Server, out: &mut Vec<u8>) {
+        match &mut self.state {
+            State::Events(_, options) if options.chunked => {
+                options.chunked = false;
+                Chunk::push_last(out);
+            }
+            State::Idle if self.peer.over_limit && !self.answered => self.refuse(http, out),
+            _ => {}
+        }
+    }
+
+    /// Sends the reason why a connection over the limit is closed.
+    fn refuse(&mut self, http: &mut Server, out: &mut Vec<u8>) {
+        (self.answered, self.refused) = (true, true);
+        let reason = "too many connections; see limits.max_connections";
+        self.send_error(http, ResponseOptions::CLOSE, Status::UNAVAILABLE, reason, out);
     }
 
     /// The reason why the current response cannot continue, with `unsent` bytes on their way to the
@@ -174,7 +232,7 @@ impl HttpSession {
                 }
                 *options
             }
-            State::Listing(listing, options) => {
+            State::Listing(listing, seat, options) => {
                 let chunk = options.chunked.then(|| Chunk::begin(slice.out));
                 let ended = listing.advance(directory, now.wall, &mut slice);
                 if let Some(chunk) = chunk {
@@ -186,7 +244,7 @@ impl HttpSession {
                 if !ended {
                     return false;
                 }
-                http.listings -= 1;
+                http.listings.leave(*seat, self.id);
                 *options
             }
             State::Events(subscription, options) => {
@@ -212,7 +270,13 @@ impl HttpSession {
 
     fn respond(&mut self, cx: &mut Context<'_>, request: &Request<'_>, out: &mut Vec<u8>) {
         let Context { node, http, shell, now } = cx;
-        let options = request.options();
+        let mut options = request.options();
+        if self.peer.over_limit {
+            if !HEALTH_CHECKS.contains(&request.path) {
+                return self.refuse(http, out);
+            }
+            (self.answered, options.keep_alive) = (true, false);
+        }
         if request.host.is_some_and(|host| !http.settings.is_expected(host)) {
             let reason = "this node does not serve that host; use the address it listens on, or \
                           add the host to http.hosts in its configuration";
@@ -220,7 +284,7 @@ impl HttpSession {
         }
         let (status, media, body) = match request.path {
             "/healthz" => (Status::OK, media::TEXT, b"ok\n".to_vec()),
-            "/readyz" => match unready(node, now) {
+            "/readyz" => match unready(node) {
                 None => (Status::OK, media::TEXT, b"ready\n".to_vec()),
                 Some(reason) => {
                     (Status::UNAVAILABLE, media::TEXT, format!("{reason}\n").into_bytes())
@@ -238,7 +302,7 @@ impl HttpSession {
                 body.push(b'\n');
                 (Status::OK, media::JSON, body)
             }
-            "/api/clients" => return self.list(http, request, options, out),
+            "/api/clients" => return self.list(cx, request, options, out),
             "/events" => return self.subscribe(cx, request, options, out),
             path => match path.strip_prefix("/api/clients/") {
                 Some(name) => return self.client(cx, request, name, options, out),
@@ -307,27 +371,30 @@ impl HttpSession {
 
     fn list(
         &mut self,
-        http: &mut Server,
+        cx: &mut Context<'_>,
         request: &Request<'_>,
         mut options: ResponseOptions,
         out: &mut Vec<u8>,
     ) {
+        let Context { http, now, .. } = cx;
         let listing = match Listing::parse(request.query) {
             Ok(listing) => listing,
             Err(reason) => {
                 return self.send_error(http, options, Status::BAD_REQUEST, &reason, out);
             }
         };
-        if http.listings >= MAX_LISTINGS {
-            let reason = "too many listings are in progress; retry in a moment";
-            return self.send_error(http, options, Status::UNAVAILABLE, reason, out);
-        }
-        begin_stream(http, &mut options, media::GEOJSON, out);
         if options.head_only {
+            begin_stream(http, &mut options, media::GEOJSON, &[NO_STORE], out);
             return self.complete(options);
         }
-        http.listings += 1;
-        self.state = State::Listing(Box::new(listing), options);
+        let (address, now) = (self.peer.address_key, now.instant);
+        let Some(seat) = http.listings.take(MAX_LISTINGS, self.id, address, now) else {
+            let reason = "too many listings are in progress; retry in a moment";
+            return self.send_error(http, options, Status::UNAVAILABLE, reason, out);
+        };
+        http.evicted.extend(seat.evicted);
+        begin_stream(http, &mut options, media::GEOJSON, &[NO_STORE], out);
+        self.state = State::Listing(Box::new(listing), seat.key, options);
     }
 
     fn subscribe(
@@ -345,15 +412,17 @@ impl HttpSession {
             }
         };
         if options.head_only {
-            begin_stream(http, &mut options, media::EVENTS, out);
+            begin_stream(http, &mut options, media::EVENTS, &[NO_STORE, UNBUFFERED], out);
             return self.complete(options);
         }
         let last = request.last_event_id.or(last.as_deref());
-        let Some(start) = http.events.subscribe(self.id, last, &mut node.herd, now.instant) else {
+        let (address, now) = (self.peer.address_key, now.instant);
+        let Some(start) = http.events.subscribe(self.id, address, last, &mut node.herd, now) else {
             let reason = "too many subscribers; use another node";
             return self.send_error(http, options, Status::UNAVAILABLE, reason, out);
         };
-        begin_stream(http, &mut options, media::EVENTS, out);
+        http.evicted.extend(start.evicted);
+        begin_stream(http, &mut options, media::EVENTS, &[NO_STORE, UNBUFFERED], out);
         let subscription = Subscription::new(&start, filter, &http.events);
         self.state = State::Events(Box::new(subscription), options);
     }
@@ -372,7 +441,13 @@ impl HttpSession {
             Some(name) => (name, true),
             None => (name, false),
         };
-        let name = decode(name).filter(|_| !name.contains('/'));
+        let allowed = || request.origin.is_some_and(|origin| http.settings.may_read(origin));
+        if places && request.is_cross_site && !allowed() {
+            let reason = "pages of other sites may not query places, because each query uses the \
+                          budget of the places provider; see http.cors_origin";
+            return self.send_error(http, options, Status::FORBIDDEN, reason, out);
+        }
+        let name = name_of_id(name).filter(|_| !name.contains('/'));
         let held = name.and_then(|name| node.herd.directory.get(&name, now.wall));
         let Some(record) = held.and_then(Record::parse) else {
             let reason = "there is no such client; its name must be percent-encoded";
@@ -439,18 +514,31 @@ impl HttpSession {
         http.connections -= 1;
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle | State::Asset(..) => {}
-            State::Listing(..) => http.listings -= 1,
+            State::Listing(_, seat, _) => http.listings.leave(seat, self.id),
             State::Places(ticket, _) => node.cancel(ticket),
             State::Events(subscription, _) => {
-                http.events.unsubscribe(subscription.key(), now);
+                http.events.unsubscribe(subscription.key(), self.id, now);
             }
         }
     }
 }
 
+/// The paths that are answered on connections over the limit: a probe that fails because the node is
+/// at its limit would have the node restarted.
+const HEALTH_CHECKS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+/// Header field that makes nginx pass on each event at once.
+const UNBUFFERED: &str = "X-Accel-Buffering: no\r\n";
+
 /// Appends the head of a response of unknown length.
-fn begin_stream(http: &mut Server, options: &mut ResponseOptions, media: &str, out: &mut Vec<u8>) {
-    options.send_head(out, http, Status::OK, media, Length::Unknown, &[NO_STORE]);
+fn begin_stream(
+    http: &mut Server,
+    options: &mut ResponseOptions,
+    media: &str,
+    fields: &[&str],
+    out: &mut Vec<u8>,
+) {
+    options.send_head(out, http, Status::OK, media, Length::Unknown, fields);
 }
 
 /// Returns the WHATSAT command with the parameters of `query`, for a client whose name does not
@@ -458,7 +546,11 @@ fn begin_stream(http: &mut Server, options: &mut ResponseOptions, media: &str, o
 fn whatsat(query: &str) -> Result<Vec<u8>, String> {
     let (mut radius, mut max) = (b"10".to_vec(), b"20".to_vec());
     for (name, value) in parameters(query, &["radius", "max"])? {
-        *(if name == "radius" { &mut radius } else { &mut max }) = value;
+        if name == "radius" {
+            radius = plain(&value).map_or_else(|| value.clone(), std::borrow::Cow::into_owned);
+        } else {
+            max = value;
+        }
     }
     Ok([b"WHATSAT x", radius.as_slice(), max.as_slice()].join(&b' '))
 }

@@ -223,7 +223,7 @@ mod tests {
             let mut herd = herd(identity(&["Clark"], 0, &[]));
             let mut events = Events::new(7);
             let now = Now::default();
-            let start = events.subscribe(ConnectionId(1), None, &mut herd, now.instant).unwrap();
+            let start = events.subscribe(ConnectionId(1), 0, None, &mut herd, now.instant).unwrap();
             let subscription = Subscription::new(&start, Filter::default(), &events);
             let mut fixture = Self { herd, events, now, subscription };
             for client in 0..clients {

@@ -13,7 +13,7 @@ use super::tls::Tls;
 use crate::herd::link::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT};
 use crate::ids::LinkId;
 use crate::limits::Limits;
-use crate::net::limits::{DRAIN_TIMEOUT, PROBATION};
+use crate::net::limits::{DRAIN_TIMEOUT, PROBATION, RESERVE_TIMEOUT};
 use crate::node::Next;
 use crate::time::Instant;
 
@@ -52,6 +52,8 @@ pub enum Admission {
     /// The limit is reached, but it comes from the address of a neighbor that is not linked: its
     /// first line shows whether it is that neighbor.
     Probation,
+    /// The limit is reached, but it is an HTTP connection that may make one health check.
+    Reserve,
     /// The limit is reached, and the connection has been told so.
     Refused,
     /// Not at all: a link, or a connection that this node dialed.
@@ -136,7 +138,7 @@ pub enum Deadline {
     Idle,
     /// On the socket taking unsent replies.
     Write,
-    /// On a connection over the limit showing that it is a peer's.
+    /// On a connection over the limit showing that it is a peer's or makes a health check.
     Probation,
     /// On draining.
     Drain,
@@ -443,8 +445,13 @@ impl Connection {
             || !self.output.is_empty();
         let idle = session.idle_timeout(limits).filter(|_| !waits);
         let idle = idle.map(|idle| (self.times.active + idle, Deadline::Idle));
-        let probation = (self.admission == Admission::Probation)
-            .then(|| (self.times.since + PROBATION, Deadline::Probation));
+        let probation = match self.admission {
+            Admission::Probation => Some(PROBATION),
+            Admission::Reserve => Some(RESERVE_TIMEOUT),
+            _ => None,
+        };
+        let probation =
+            probation.map(|duration| (self.times.since + duration, Deadline::Probation));
         [line, idle, probation].into_iter().flatten().min_by_key(|(when, _)| *when)
     }
 }

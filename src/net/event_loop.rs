@@ -201,6 +201,7 @@ impl EventLoop {
         self.handle_actions(&now);
         self.flush_links(&now);
         self.log_herd_events();
+        self.close_evicted(&now);
         self.wake_subscribers(&now);
         self.handle_deadlines(&now);
         self.resume_starved();
@@ -253,7 +254,7 @@ impl EventLoop {
     /// Serves the connections that events were about.
     fn serve_fresh(&mut self, fresh: VecDeque<Token>, now: &Now) {
         self.run.spent = 0;
-        self.http.begin_turn();
+        self.http.begin_turn(now.wall);
         for token in self.serve(fresh, now) {
             self.enqueue(token);
         }

@@ -48,6 +48,15 @@ pub const PROBATION: Duration = Duration::from_millis(200);
 /// less than one.
 pub const MAX_PROBATIONS: usize = 64;
 
+/// HTTP connections over the limit at the same time, each of which may make one health check; a
+/// further one ends the oldest. At 10,000 connections per second each has milliseconds, and a probe
+/// on the same machine needs less than one.
+pub const MAX_RESERVE: usize = 32;
+
+/// Time for which an HTTP connection over the limit is kept. A probe sends its request immediately,
+/// and the longest round trip is a third of a second.
+pub const RESERVE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Refused connections that are being sent the reason at the same time; further ones are closed
 /// without a reason.
 pub const MAX_REFUSALS: usize = 64;

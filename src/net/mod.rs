@@ -32,7 +32,7 @@ use crate::endpoint::Host;
 use crate::http::Server;
 use crate::limits::Limits;
 use crate::message_log::MessageLog;
-use crate::net::limits::{MAX_PROBATIONS, MAX_REFUSALS, OWN_DESCRIPTORS};
+use crate::net::limits::{MAX_PROBATIONS, MAX_REFUSALS, MAX_RESERVE, OWN_DESCRIPTORS};
 use crate::node::Node;
 pub use check::check;
 use diagnostics::Diagnostics;
@@ -156,7 +156,9 @@ fn within_descriptors(config: &Config, neighbors: usize) -> Limits {
     let mut limits = config.limits.clone();
     // A neighbor may dial while it is being dialed; a connection to a provider tries two addresses.
     let needed = OWN_DESCRIPTORS + 2 * neighbors + 2 * config.places.limits.pool_size;
-    let reserved = limits.reserved_descriptors.max(needed) + MAX_PROBATIONS + MAX_REFUSALS;
+    // In the reserve, a new connection may come before the one that it ends has closed.
+    let http = if config.http.is_some() { 2 * MAX_RESERVE } else { 0 };
+    let reserved = limits.reserved_descriptors.max(needed) + MAX_PROBATIONS + MAX_REFUSALS + http;
     let wanted = (limits.max_connections + reserved) as u64;
     let granted = rlimit::increase_nofile_limit(wanted).unwrap_or(1024);
     let room = usize::try_from(granted).unwrap_or(usize::MAX).saturating_sub(reserved).max(1);

@@ -26,6 +26,15 @@ impl Session {
         }
     }
 
+    /// Returns true if an HTTP connection was refused because a limit was reached.
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        match self {
+            Self::Lines(_) => false,
+            Self::Http(session) => session.is_refused(),
+        }
+    }
+
     /// The link that this connection carries.
     #[must_use]
     pub const fn link(&self) -> Option<LinkId> {

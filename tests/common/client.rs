@@ -35,6 +35,15 @@ impl Client {
         Self::from_stream(socket.into())
     }
 
+    /// Connects from this address.
+    pub fn connect_from(local: std::net::IpAddr, address: SocketAddr) -> Self {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::new(local, 0).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Self::from_stream(socket.into())
+    }
+
     /// The local address, which identifies the connection in the node's log.
     pub fn address(&self) -> String {
         self.stream.local_addr().unwrap().to_string()

@@ -223,7 +223,7 @@ fn http_is_disabled_without_ports() {
     assert_eq!((http.cors_origin, http.tiles), (None, None));
     let all = "http: {ports: {Bona: 8000}, listen: \"::\", hosts: [Map.example, 10.0.0.1], \
                cors_origin: \"https://b.example\", \
-               tiles: {url: \"https://t.example:8/{z}/{x}/{y}.png\", attribution: \"© T\"}}\n";
+               tiles: {url: \"https://t.example:8/{z}/{x}/{y}{r}.png\", attribution: \"© T\"}}\n";
     let http = pair(all).http.unwrap();
     assert!(http.listen.is_unspecified());
     assert_eq!(http.hosts, ["map.example", "10.0.0.1"].map(|host| host.parse::<Host>().unwrap()));
@@ -247,6 +247,17 @@ fn invalid_http_settings_are_rejected() {
         ("{ports: {Bona: 80}, hosts: [\"a:1\"]}", "field `http.hosts[0]`: is not a valid host"),
         ("{ports: {Bona: 80}, cors_origin: \"https://a/b\"}", "has a path; an origin"),
         ("{ports: {Bona: 80}, cors_origin: a.example}", "has no valid scheme"),
+        (
+            "{ports: {Bona: 80}, tiles: {url: \"https://a/{z}/{x}/{y}.png?key={apikey}\"}}",
+            "`{apikey}` is not a placeholder of tile URLs",
+        ),
+        (
+            "{ports: {Bona: 80}, tiles: {url: \"https://{s}.a/{z}/{x}/{y}{r}.{ext}\"}}",
+            "`{s}` is not a placeholder",
+        ),
+        ("{ports: {Bona: 80}, tiles: {url: \"https://a/{z}/{x}/{y}{ z }\"}}", "`{ z }` is not"),
+        ("{ports: {Bona: 80}, tiles: {url: \"https://a/{z}/{x}/{y}/}{\"}}", "`}` is not"),
+        ("{ports: {Bona: 80}, tiles: {url: \"https://a/{z}/{x}/{y}/{z\"}}", "`{z` is not"),
         ("{ports: {Bona: 80}, tiles: {url: \"https://a/{z}/{x}.png\"}}", "is not a valid tile URL"),
         (
             "{ports: {Bona: 80}, tiles: {url: \"https://a;/{z}/{x}/{y}\"}}",

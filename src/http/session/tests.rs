@@ -35,7 +35,8 @@ impl Browser {
         let settings = Settings { max_output: limits.max_output_buffer, ..Settings::default() };
         let node = node(limits);
         let mut http = Server::new(settings, 7);
-        let session = HttpSession::accepted(&mut http, ConnectionId(1), [].into());
+        let peer = BrowserInfo { label: [].into(), address_key: 0, over_limit: false };
+        let session = HttpSession::accepted(&mut http, ConnectionId(1), peer);
         Self { node, http, session }
     }
 
@@ -62,7 +63,7 @@ fn responses_spend_the_work_of_a_turn_and_half_of_it_is_reserved_for_waiting_con
         let mut input = request(target).repeat(3 * half);
         for next in [Next::Yielded, Next::Yielded, Next::NeedInput] {
             if next == Next::Yielded {
-                browser.http.begin_turn();
+                browser.http.begin_turn(NOW.wall);
             } else {
                 browser.http.begin_queue();
             }
@@ -90,14 +91,14 @@ fn a_body_is_produced_as_the_socket_takes_it_and_is_completed_during_shutdown() 
         input.drain(..handled.consumed);
         assert_eq!(handled.next, Next::Blocked(Blocked::Output), "{target}");
         assert!(browser.session.is_waiting());
-        browser.http.begin_turn();
+        browser.http.begin_turn(NOW.wall);
         let mut none = Vec::new();
         let handled = browser.handle(&input, 1, &mut none);
         assert_eq!(handled, Handled { consumed: 0, next: Next::Blocked(Blocked::Output) });
         assert!(none.is_empty(), "nothing is produced while one byte is unsent");
         browser.session.begin_shutdown();
         let next = loop {
-            browser.http.begin_turn();
+            browser.http.begin_turn(NOW.wall);
             let mut slice = Vec::new(); // the socket takes each slice
             let handled = browser.handle(&input, 0, &mut slice);
             out.extend(slice);

@@ -9,7 +9,7 @@ use mio::net::TcpStream;
 
 use super::EventLoop;
 use crate::herd::handshake::Transport;
-use crate::http::HttpSession;
+use crate::http::{BrowserInfo, HttpSession};
 use crate::ids::LinkId;
 use crate::net::connection::{Admission, Connection, Deadline, Security, Stage};
 use crate::net::limits::ACCEPT_RETRY;
@@ -94,12 +94,16 @@ impl EventLoop {
         self.telemetry.counters.accepted += 1;
         let over_limit = self.admissions.is_full(address.ip(), &self.limits);
         // A neighbor is let in however many clients there are, and says at once that it is one.
-        let may_be_peer = || kind == ListenerKind::Lines && self.awaits_peer_at(address.ip());
-        if over_limit && !may_be_peer() {
-            self.refuse(stream, address, kind, now);
-            return None;
-        }
-        let admission = if over_limit { Admission::Probation } else { Admission::Client };
+        let may_be_peer = || self.awaits_peer_at(address.ip());
+        let admission = match kind {
+            _ if !over_limit => Admission::Client,
+            ListenerKind::Http => Admission::Reserve,
+            ListenerKind::Lines if may_be_peer() => Admission::Probation,
+            ListenerKind::Lines => {
+                self.refuse(stream, address, now);
+                return None;
+            }
+        };
         let inserted = self.insert(|this, token| {
             let session = this.session(token, address, kind, over_limit);
             let mut connection =
@@ -119,8 +123,12 @@ impl EventLoop {
             }
         };
         self.admissions.enter(admission, address.ip(), &self.limits);
-        if let Some(oldest) = over_limit.then(|| self.admissions.put_on_probation(token)).flatten()
-        {
+        let oldest = match admission {
+            Admission::Probation => self.admissions.put_on_probation(token),
+            Admission::Reserve => self.admissions.put_in_reserve(token),
+            _ => None,
+        };
+        if let Some(oldest) = oldest {
             self.end_probation(oldest, now);
         }
         if kind == ListenerKind::Lines {
@@ -141,13 +149,15 @@ impl EventLoop {
     ) -> Session {
         let id = id_of(token);
         let label = address.to_string().into_bytes().into_boxed_slice();
-        if kind == ListenerKind::Http {
-            return Session::Http(HttpSession::accepted(&mut self.http, id, label));
-        }
         let ip = address.ip().to_canonical();
+        let address_key = self.admissions.address_key(ip);
+        if kind == ListenerKind::Http {
+            let peer = BrowserInfo { label, address_key, over_limit };
+            return Session::Http(HttpSession::accepted(&mut self.http, id, peer));
+        }
         let peer = PeerInfo {
             label,
-            address_key: self.admissions.address_key(ip),
+            address_key,
             transport: Transport { loopback: ip.is_loopback(), certified: None },
             legacy: self.legacy_at(ip),
             over_limit,
@@ -167,10 +177,12 @@ impl EventLoop {
         links.into_iter().any(|(link, neighbor)| link.up.is_none() && neighbor.is_at(address))
     }
 
-    /// Ends the probation of the oldest connection, to make room for a newer one.
+    /// Ends the probation of the oldest connection, or its time in the reserve, to make room for a
+    /// newer one.
     fn end_probation(&mut self, token: Token, now: &Now) {
         let is_on_probation = |it: &Connection| {
-            it.admission == Admission::Probation && matches!(it.stage, Stage::Open(_))
+            matches!(it.admission, Admission::Probation | Admission::Reserve)
+                && matches!(it.stage, Stage::Open(_))
         };
         if self.get(token).is_some_and(|connection| is_on_probation(connection)) {
             self.expire(token, Deadline::Probation, now);
@@ -180,18 +192,12 @@ impl EventLoop {
         }
     }
 
-    /// Tells a connection over a limit that it is refused, and closes it.
-    fn refuse(&mut self, stream: TcpStream, address: SocketAddr, kind: ListenerKind, now: &Now) {
+    /// Tells a client over a limit that it is refused, and closes it.
+    fn refuse(&mut self, stream: TcpStream, address: SocketAddr, now: &Now) {
         self.log_refusal(address);
         let mut connection = Connection::new(stream, Stage::Draining, address, now.instant);
-        let refusal = match kind {
-            ListenerKind::Lines => TOO_MANY_CONNECTIONS.to_vec(),
-            ListenerKind::Http => {
-                self.http.refusal("too many connections; see limits.max_connections")
-            }
-        };
         // The buffer of a new socket has room for that.
-        if connection.send(&refusal, now.instant).is_err() {
+        if connection.send(TOO_MANY_CONNECTIONS, now.instant).is_err() {
             return;
         }
         connection.shut_down();

@@ -8,7 +8,7 @@ use mio::Token;
 
 use crate::limits::Limits;
 use crate::net::connection::Admission;
-use crate::net::limits::{MAX_PROBATIONS, MAX_REFUSALS};
+use crate::net::limits::{MAX_PROBATIONS, MAX_REFUSALS, MAX_RESERVE};
 
 /// Counts connections against the limits.
 #[derive(Default)]
@@ -19,6 +19,10 @@ pub struct Admissions {
     over_limit: usize,
     /// Connections on probation, the oldest first. Some have closed or changed since.
     probations: VecDeque<Token>,
+    /// HTTP connections over a limit that may make a health check.
+    reserve: usize,
+    /// The same connections, the oldest first. Some have closed or changed since.
+    reserved: VecDeque<Token>,
     address_keys: RandomState,
 }
 
@@ -46,7 +50,7 @@ impl Admissions {
     /// Returns true if even connections at the end of their probation are closed without draining.
     #[must_use]
     pub const fn is_overrun(&self) -> bool {
-        self.over_limit > MAX_PROBATIONS + MAX_REFUSALS
+        self.over_limit > MAX_PROBATIONS + MAX_REFUSALS || self.reserve > 2 * MAX_RESERVE
     }
 
     /// A number for `address`, unpredictable from outside.
@@ -65,6 +69,7 @@ impl Admissions {
                 }
             }
             Admission::Probation | Admission::Refused => self.over_limit += 1,
+            Admission::Reserve => self.reserve += 1,
             Admission::Exempt => {}
         }
     }
@@ -83,6 +88,7 @@ impl Admissions {
                 }
             }
             Admission::Probation | Admission::Refused => self.over_limit -= 1,
+            Admission::Reserve => self.reserve -= 1,
             Admission::Exempt => {}
         }
     }
@@ -91,5 +97,12 @@ impl Admissions {
     pub fn put_on_probation(&mut self, token: Token) -> Option<Token> {
         self.probations.push_back(token);
         (self.probations.len() > MAX_PROBATIONS).then(|| self.probations.pop_front()).flatten()
+    }
+
+    /// Puts an HTTP connection into the reserve. Returns the oldest one if there are too many: its
+    /// time is up.
+    pub fn put_in_reserve(&mut self, token: Token) -> Option<Token> {
+        self.reserved.push_back(token);
+        (self.reserved.len() > MAX_RESERVE).then(|| self.reserved.pop_front()).flatten()
     }
 }

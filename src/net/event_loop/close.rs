@@ -33,7 +33,8 @@ impl EventLoop {
     /// Shuts down the sending side, after the last reply, and discards input from then on.
     pub(super) fn drain(&mut self, token: Token, now: &Now) {
         let Some(connection) = self.connections.get_mut(key(token).0) else { return };
-        let on_probation = connection.admission == Admission::Probation;
+        let admission = connection.admission;
+        let on_probation = admission == Admission::Probation;
         let default =
             if on_probation { Deadline::Probation.reason() } else { "closed by this node" };
         let reason = connection.close_reason.unwrap_or(default);
@@ -47,11 +48,26 @@ impl EventLoop {
         if let Stage::Open(mut session) = std::mem::replace(&mut connection.stage, Stage::Draining)
         {
             self.on_closed(&mut session, now, reason);
-            if on_probation {
+            if on_probation || session.is_refused() {
                 self.log_refusal(address);
             }
         }
+        if admission == Admission::Reserve {
+            if self.admissions.is_flooded() {
+                return self.close(token, now, reason);
+            }
+            self.leave_reserve(token);
+        }
         self.discard_input(token, now);
+    }
+
+    /// Makes room in the reserve: a connection that has its response counts as refused while it is
+    /// drained.
+    fn leave_reserve(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(key(token).0) else { return };
+        let (address, refused) = (connection.address.ip(), Admission::Refused);
+        self.admissions.leave(std::mem::replace(&mut connection.admission, refused), address);
+        self.admissions.enter(refused, address, &self.limits);
     }
 
     /// Discards what a draining connection receives, and closes it at its end.

@@ -260,9 +260,10 @@ impl EventLoop {
         let goes_on = match connection.next {
             Next::CloseWhenFlushed if !unsent => return Disposition::Close,
             Next::ShutdownWhenFlushed if !unsent => return Disposition::Drain,
-            // The subscriber has half-closed; neither side sends anything more.
+            // The subscriber has half-closed: the session ends the stream.
             Next::Blocked(Blocked::Events) if connection.readiness.read_closed => {
-                return Disposition::Close;
+                connection.readiness.ended = true;
+                true
             }
             Next::NeedInput => connection.readiness.readable,
             Next::Yielded => true,

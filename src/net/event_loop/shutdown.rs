@@ -7,6 +7,7 @@ use crate::ids::LinkId;
 use crate::net::connection::{Connection, Stage};
 use crate::net::limits::{GIVE_UP_BEFORE_END, SHUTDOWN_TIMEOUT};
 use crate::net::notify_supervisor;
+use crate::node::{Blocked, Next};
 use crate::time::Now;
 
 /// The close reason of all connections at the end of the node.
@@ -22,8 +23,10 @@ impl EventLoop {
         self.stop_at = Some(now.instant + SHUTDOWN_TIMEOUT);
         for token in self.tokens() {
             let Some(connection) = self.get(token) else { continue };
-            // Nothing is pending, and no unread input could turn into a reset.
+            // Nothing is pending, not even the end of a stream, and no unread input could turn into
+            // a reset.
             let is_silent = connection.is_settled()
+                && connection.next != Next::Blocked(Blocked::Events)
                 && !connection.readiness.readable
                 && connection.input.is_empty();
             match &connection.stage {

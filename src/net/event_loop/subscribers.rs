@@ -5,6 +5,13 @@ use crate::net::token::token_of;
 use crate::time::Now;
 
 impl EventLoop {
+    /// Closes the connections whose seat another one has.
+    pub(super) fn close_evicted(&mut self, now: &Now) {
+        for connection in self.http.take_evicted() {
+            self.close(token_of(connection), now, "another connection has its seat");
+        }
+    }
+
     /// Queues the subscribers of events if there is something for them.
     pub(super) fn wake_subscribers(&mut self, now: &Now) {
         if self.http.handle_timeout(&mut self.node.herd, now.instant) {

@@ -7,7 +7,7 @@ use crate::ids::LinkId;
 use crate::net::connection::{Connection, Stage};
 use crate::net::limits::{GIVE_UP_BEFORE_END, SHUTDOWN_TIMEOUT};
 use crate::net::notify_supervisor;
-use crate::node::{Blocked, Next};
+use crate::node::Next;
 use crate::time::Now;
 
 /// The close reason of all connections at the end of the node.
@@ -26,7 +26,7 @@ impl EventLoop {
             // Nothing is pending, not even the end of a stream, and no unread input could turn into
             // a reset.
             let is_silent = connection.is_settled()
-                && connection.next != Next::Blocked(Blocked::Events)
+                && connection.next == Next::NeedInput
                 && !connection.readiness.readable
                 && connection.input.is_empty();
             match &connection.stage {

@@ -12,8 +12,8 @@ use super::digest::Leaf;
 use crate::ids::NodeId;
 use crate::time::Instant;
 
-/// Interval at which a neighbor that was claimed_by for records is checked: if it has sent fewer than
-/// [`FETCH_LEAST`] since the last check, other neighbors may be claimed_by for what is still missing.
+/// Interval at which a neighbor that records were claimed from is checked: if it has sent fewer than
+/// [`FETCH_LEAST`] since the last check, what is still missing may be claimed from other neighbors.
 /// Longer than an answer takes on any but the longest routes, and short compared with a fetch of
 /// many records. Too short an interval costs nothing but records that arrive twice.
 pub const FETCH_PATIENCE: Duration = Duration::from_millis(500);

@@ -34,7 +34,7 @@ fn a_neighbor_that_has_not_advertised_its_link_receives_updates() {
 #[test]
 fn of_two_connections_both_ends_keep_the_same_one() {
     use Origin::{Accepted, Dialed};
-    let race = DIAL_RACE - Duration::from_millis(1);
+    let race = DIAL_RACE.saturating_sub(Duration::from_millis(1));
     for (me, old, new, boot, age, replaced) in [
         (0, Dialed, Accepted, 7, race, false),
         (0, Accepted, Dialed, 7, race, true),

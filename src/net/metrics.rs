@@ -7,7 +7,8 @@ use super::counters::Counters;
 use super::log_file::{Log, LogStats};
 use super::prometheus::Writer;
 use crate::counters::{Reading, Row, Sample, read};
-use crate::herd::{self, Herd, directory, link::Link};
+use crate::herd::link::{Established, Link};
+use crate::herd::{self, Herd, directory};
 use crate::histogram::Histogram;
 use crate::http::{self, Server, Shell, events};
 use crate::node::{self, Node};
@@ -145,7 +146,7 @@ fn peers(herd: &Herd, w: &mut Writer) {
     });
     w.gauge("peer_round_trip_seconds", "Round-trip time of the last ping that was answered.");
     each_peer(herd, |peer, link| {
-        if let Some(trip) = link.up.as_ref().and_then(|up| up.round_trip()) {
+        if let Some(trip) = link.up.as_ref().and_then(Established::round_trip) {
             w.sample(&[("peer", peer)], trip.as_secs_f64());
         }
     });

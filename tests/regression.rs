@@ -39,7 +39,7 @@ fn at(elapsed: Duration) -> Now {
 
 const START: Now = Now { instant: Instant::START, wall: Wall(1_700_000_000_000_000_000) };
 
-/// The `me`th of `names`, all of them neighbours.
+/// Node `me` of `names`, which are all neighbors.
 fn node(names: &[&str], me: u16, limits: Limits) -> Node {
     let others: Vec<u16> = (0..names.len() as u16).filter(|&other| other != me).collect();
     let herd = herd(identity(names, me, &others));
@@ -55,11 +55,11 @@ struct Wire {
 }
 
 impl Wire {
-    /// A connection that the first node has dialled.
+    /// A connection that the first node has dialed.
     fn dial(nodes: &mut [Node; 2], id: u64, now: Now) -> Self {
         let [dialler, _] = nodes;
         let mut hello = Vec::new();
-        let dialled = LineSession::dialed(
+        let dialed = LineSession::dialed(
             dialler,
             ConnectionId(id),
             b"a"[..].into(),
@@ -69,7 +69,7 @@ impl Wire {
             &mut hello,
         );
         let accepted = LineSession::accepted(ConnectionId(id), caller(b"b"));
-        Self { ends: [dialled, accepted], on_the_way: [Vec::new(), hello] }
+        Self { ends: [dialed, accepted], on_the_way: [Vec::new(), hello] }
     }
 
     /// What is on its way to an end arrives; the replies are on their way.
@@ -152,7 +152,7 @@ fn a_short_line_limit_for_clients_does_not_cut_what_nodes_say_to_each_other() {
 }
 
 #[test]
-fn a_node_names_all_its_neighbours_whatever_the_line_limit() {
+fn a_node_names_all_its_neighbors_whatever_the_line_limit() {
     let names: Vec<String> = (0..999).map(|i| format!("{i:064}")).collect();
     let line = format!("LINKS {} ffff {}\n", names[0], names.join(" "));
     let (mut nodes, mut wire) = linked(&Limits::default());
@@ -207,7 +207,7 @@ fn links_that_come_up_together_are_told_together() {
         }
     }
     let told = told.split(|&b| b == b'\n').filter(|line| line.starts_with(b"LINKS n00 ")).count();
-    // Each neighbour as its link comes up, and all once more.
+    // Once per neighbor when its link comes up, and once for all changes together.
     assert!((98..110).contains(&told), "{told} times");
 }
 
@@ -219,13 +219,13 @@ fn of_two_dials_at_once_one_link_stays_however_slow_the_handshakes() {
     nodes.reverse();
     let mut second = Wire::dial(&mut nodes, 2, START);
     nodes.reverse();
-    first.deliver(&mut nodes, 1, START); // B: linked, as it was dialled
+    first.deliver(&mut nodes, 1, START); // B: linked, as it was dialed
     nodes.reverse();
     second.deliver(&mut nodes, 1, START); // and so is A
-    second.deliver(&mut nodes, 0, at(slow)); // B hears from A what it dialled for
+    second.deliver(&mut nodes, 0, at(slow)); // B receives the answer to its dial
     nodes.reverse();
     first.deliver(&mut nodes, 0, at(slow));
     let connection = |node: &Node| node.herd.links()[0].up.as_ref().map(|up| up.connection.0);
-    assert_eq!(connection(&nodes[0]), Some(1), "A keeps what it dialled");
+    assert_eq!(connection(&nodes[0]), Some(1), "A keeps what it dialed");
     assert_eq!(connection(&nodes[1]), Some(1), "and so does B");
 }

@@ -35,7 +35,7 @@ use proxy_herd::protocol::time::{Nanos, SECOND};
 use proxy_herd::protocol::trim;
 use proxy_herd::time::{Instant, Now, Wall};
 use proxy_herd_fuzz::model::{Fact, Model};
-use proxy_herd_fuzz::node::{self, ME, NAMES, NEIGHBOURS, hash, leaf};
+use proxy_herd_fuzz::node::{self, ME, NAMES, NEIGHBORS, hash, leaf};
 
 /// More clients than the directory holds.
 const CLIENTS: [&str; 5] = ["a", "bb", "kiwi.cs.ucla.edu", "\u{a0}", "d"];
@@ -158,7 +158,7 @@ impl World {
         let places = if setting & 2 == 2 { upstream() } else { node::offline() };
         let rules = Rules { max_clock_offset: 5 * SECOND, max_clients: MAX_CLIENTS, client_ttl };
         let identity = node::identity(ME, None, rules);
-        let node = node::node(identity, &[NodeId(NEIGHBOURS[LEGACY.index()])], places, LIMITS());
+        let node = node::node(identity, &[NodeId(NEIGHBORS[LEGACY.index()])], places, LIMITS());
         let now = Now { instant: Instant::START, wall: Wall(1_621_464_828_223_371_889) };
         let mut world = Self {
             model: Model { rules, held: Vec::new() },
@@ -412,7 +412,7 @@ impl World {
     /// The first line of a neighbor.
     fn hello(&self, link: LinkId, boot: usize) -> Vec<u8> {
         let Rules { max_clock_offset, max_clients, client_ttl } = self.model.rules;
-        let name = NAMES[usize::from(NEIGHBOURS[link.index()])];
+        let name = NAMES[usize::from(NEIGHBORS[link.index()])];
         let nonce = "00112233445566778899aabbccddeeff";
         format!(
             "HERD 1 {name} Clark {boot} {nonce} {max_clock_offset:x} {max_clients:x} {client_ttl:x} open\n"
@@ -423,7 +423,7 @@ impl World {
     /// A neighbor connects.
     fn accept(&mut self, events: &mut Events<'_>) {
         self.last_id += 1;
-        let (link, boot) = (LinkId(events.below(NEIGHBOURS.len())), events.below(2));
+        let (link, boot) = (LinkId(events.below(NEIGHBORS.len())), events.below(2));
         let transport = Transport { loopback: true, certified: None };
         let legacy = (link == LEGACY).then_some(LEGACY);
         let caller = PeerInfo { transport, legacy, ..PeerInfo::default() };
@@ -723,7 +723,7 @@ impl World {
                 }
             }
         }
-        assert!(actions <= 3 * NEIGHBOURS.len());
+        assert!(actions <= 3 * NEIGHBORS.len());
         self.note_changes();
         if let Some(client) = self.node.places.upstream() {
             while let Some(id) = client.poll_close() {

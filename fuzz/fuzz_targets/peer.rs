@@ -27,7 +27,7 @@ use proxy_herd::protocol::next_field;
 use proxy_herd::protocol::time::SECOND;
 use proxy_herd::time::{Instant, Now, Wall};
 use proxy_herd_fuzz::cuts;
-use proxy_herd_fuzz::node::{self, ME, NEIGHBOURS};
+use proxy_herd_fuzz::node::{self, ME, NEIGHBORS};
 
 const MAX_LINE: usize = 128;
 
@@ -247,7 +247,7 @@ impl Other {
         if setting.stranger && !setting.secret {
             rules.max_clients += 1;
         }
-        let identity = node::identity(NEIGHBOURS[setting.peer()], secret, rules);
+        let identity = node::identity(NEIGHBORS[setting.peer()], secret, rules);
         let mut lines = Vec::new();
         let handshake = setting.dials.is_none().then(|| {
             Handshake::dial(&identity, NodeId(ME), &[9; 16], setting.transport(), &mut lines)
@@ -306,15 +306,15 @@ impl Other {
         } else {
             let hello = [hello.0, hello.1].map(|line| fields(line).collect::<Vec<_>>());
             let number = |field: &[u8]| u64::from_str_radix(str::from_utf8(field).unwrap(), 16);
-            let ours = node::identity(NEIGHBOURS[self.setting.peer()], None, RULES).rules;
+            let ours = node::identity(NEIGHBORS[self.setting.peer()], None, RULES).rules;
             let [word, version, from, to, _boot, _nonce, offset, clients, ttl, open] = hello[0][..]
             else {
                 panic!("the first line is not a HERD line")
             };
             assert_eq!([word, version, to, open], [&b"HERD"[..], b"1", b"Clark", b"open"]);
-            let neighbours = NEIGHBOURS.map(|it| node::NAMES[usize::from(it)].as_bytes());
-            assert!(neighbours.contains(&from));
-            assert!(self.setting.dials.is_none_or(|link| neighbours[link] == from));
+            let neighbors = NEIGHBORS.map(|it| node::NAMES[usize::from(it)].as_bytes());
+            assert!(neighbors.contains(&from));
+            assert!(self.setting.dials.is_none_or(|link| neighbors[link] == from));
             assert_eq!(number(offset), Ok(ours.max_clock_offset as u64));
             assert_eq!(number(clients), Ok(ours.max_clients.into()));
             assert_eq!(number(ttl), Ok(ours.client_ttl as u64));

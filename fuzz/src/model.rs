@@ -15,7 +15,7 @@ pub struct Fact {
     /// As the client wrote it.
     pub time_text: String,
     pub time: Nanos,
-    /// Whom, as a place in [`NAMES`].
+    /// The node that received it, as an index into [`NAMES`].
     pub server: usize,
     pub received: Nanos,
 }

@@ -21,18 +21,18 @@ use proxy_herd::time::{Instant, Wall};
 use ring::hmac;
 use siphasher::sip::SipHasher13;
 
-/// The herd. Clark is the node that is fuzzed; Campbell is no neighbour of it.
+/// The herd. Clark is the node that is fuzzed; Campbell is not its neighbor.
 pub const NAMES: [&str; 5] = ["Bailey", "Bona", "Campbell", "Clark", "Jaquez"];
 
 /// Clark.
 pub const ME: u16 = 3;
 
 /// Some with a lesser name and one with a greater: who dials matters.
-pub const NEIGHBOURS: [u16; 3] = [0, 1, 4];
+pub const NEIGHBORS: [u16; 3] = [0, 1, 4];
 
 /// Who a node is.
 pub fn identity(me: u16, secret: Option<&[u8]>, rules: Rules) -> Identity {
-    let neighbors: &[u16] = if me == ME { &NEIGHBOURS } else { &[ME] };
+    let neighbors: &[u16] = if me == ME { &NEIGHBORS } else { &[ME] };
     Identity {
         rules,
         secret: secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret)),

@@ -323,7 +323,7 @@ impl LineSession {
 
     /// Ends the session in good order: nothing more is executed, and
     /// [`LineSession::handle_input`] returns [`Next::ShutdownWhenFlushed`] once every reply is
-    /// complete. A connection on probation is told that it is refused.
+    /// complete. A connection on probation is refused.
     pub fn begin_shutdown(&mut self, out: &mut Vec<u8>) {
         if self.ending.is_none() && self.is_on_probation() {
             return self.refuse(out);

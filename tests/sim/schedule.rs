@@ -166,7 +166,7 @@ impl Schedule {
         let clients = clients(crowded, hot, busy, rng);
         let rules = rules(calm, hot, clients.len(), rng);
         let timing = timing(calm, &network, &rules, rng);
-        // Nodes with different clocks disagree about what has expired, and so about whom a cap evicts.
+        // Nodes with different clocks disagree on expiry, and so on which clients a full directory evicts.
         let expiring = rules.client_ttl > 0;
         let capped = (rules.max_clients as usize) < clients.len();
         let clocks_differ = rng.percent(60) && !(expiring && (calm || capped));

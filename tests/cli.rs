@@ -320,7 +320,7 @@ fn warnings(test: &str, yaml: &str, environment: &[(&str, &str)]) -> Vec<String>
     let (code, _, err) = run(command.envs(environment.iter().copied()));
     assert_eq!(code, Some(0), "{err}");
     let prefix = "proxy-herd: warning: ";
-    err.lines().map(|line| line.strip_prefix(prefix).expect(line).to_owned()).collect()
+    err.lines().map(|line| line.strip_prefix(prefix).unwrap().to_owned()).collect()
 }
 
 #[test]

@@ -681,7 +681,9 @@ impl World {
             graph[a].push(NodeId(b as u16));
             graph[b].push(NodeId(a as u16));
         }
-        graph.iter_mut().for_each(|neighbors| neighbors.sort_unstable());
+        for neighbors in &mut graph {
+            neighbors.sort_unstable();
+        }
         let graph_is_certain = !self.schedule.restarts();
         for at in self.schedule.remaining() {
             let host = &self.hosts[at];

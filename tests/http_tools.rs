@@ -11,12 +11,12 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use common::{Client, DEADLINE, Herd, eventually, free_port, show};
+use common::{Client, DEADLINE, Herd, binary, eventually, free_port, show};
 
 /// Returns the section `http` for these nodes, and their ports.
 fn section(nodes: &[&str]) -> (String, BTreeMap<String, u16>) {
@@ -280,6 +280,10 @@ fn status_exits_with_0_if_all_nodes_are_healthy_and_lists_problems_otherwise() {
         (code == Some(1) && err.contains("Bona: the link to Clark is down")).then_some((out, err))
     });
     assert!(out.contains("\nClark   unreachable\n"), "{out}");
+    eventually("Bona gives the reason", DEADLINE, || {
+        let (_, _, err) = status(&herd, &[]);
+        err.contains("Bona: the link to Clark is down: Connection refused").then_some(())
+    });
     assert!(err.starts_with("proxy-herd: problems found:\n"), "{err}");
     assert!(err.contains("Clark cannot be queried at http://127.0.0.1:"), "{err}");
     // Bailey is not a neighbor of Clark, so it stays healthy.
@@ -317,4 +321,46 @@ fn status_needs_an_http_section() {
     assert_eq!(output.status.code(), Some(1));
     let err = String::from_utf8(output.stderr).unwrap();
     assert!(err.contains("no section `http`"), "{err}");
+}
+
+/// A server that answers in place of a node cannot forge what `--status` prints.
+#[test]
+fn status_escapes_what_a_server_sends() {
+    let (http, ports) = section(&["Solo"]);
+    let mut herd = Herd::new(&[("Solo", &[])], &http);
+    herd.start("Solo");
+    let genuine = get(ports["Solo"], "/api/herd");
+    herd.kill("Solo");
+    let listener = TcpListener::bind(local(ports["Solo"])).unwrap();
+    for (from, to) in [
+        ("\"problems\": []", "\"problems\": [\"a\\u001b[2J\\r\\nSolo is healthy \\u202e b\"]"),
+        ("\"version\": \"", "\"version\": \"\\u001b]0;x\\u0007\\n"),
+        ("\"node\": \"Solo", "\"node\": \"So\\u2066lo\\u009b1m"),
+    ] {
+        let body = genuine.replace(from, to);
+        assert_ne!(body, genuine);
+        let mut child = binary(herd.directory(), &["-c", "config.yml", "--status"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stream = listener.accept().unwrap().0;
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            request.extend(byte);
+        }
+        write!(stream, "HTTP/1.1 200 OK\r\n\r\n{body}").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let (mut out, mut err) = (String::new(), String::new());
+        child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+        child.wait().unwrap();
+        let raw = |c: char| c != '\n' && (c.is_control() || "\u{202e}\u{2066}".contains(c));
+        assert!(!out.contains(raw) && !err.contains(raw), "{out:?} {err:?}");
+        assert_eq!(out.lines().count(), 2, "{out:?}");
+        assert!(!err.contains("\nSolo is healthy"), "{err:?}");
+        assert!(out.contains("\\u{") || err.contains("\\u{"), "{out:?} {err:?}");
+    }
 }

@@ -219,3 +219,25 @@ fn a_bare_at_from_any_other_client_is_refused() {
     assert_bytes(&herd.client("Solo").ask(line), &refused(line));
     assert_eq!(herd.held("Solo", "evil"), None);
 }
+
+/// An original server that is not declared is named in the log, whether it dials or is dialed.
+#[test]
+fn an_undeclared_original_server_is_reported_with_the_fix() {
+    let mut herd = Herd::new(&AROUND_ORIGINAL, "");
+    let _server = OriginalServer::start(&herd);
+    herd.start("Left");
+    let fix = "list it in peers.seed_compatible";
+    herd.wait_for_log("Left", &["Seed is not linked", fix]);
+    for time in 1..4 {
+        let mut client = common::Client::connect(herd.address("Seed"));
+        client.send(format!("IAMAT kiwi +1+1 {time}\n").as_bytes());
+        client.line();
+    }
+    herd.wait_for_log("Left", &["sends updates of Seed", "an original server", fix]);
+    eventually("the updates have arrived", DEADLINE, || {
+        (herd.counter("Left", "commands_total{command=\"unknown\",result=\"refused\"}") >= 3)
+            .then_some(())
+    });
+    let lines = herd.log_lines("Left");
+    assert_eq!(lines.iter().filter(|line| line.contains("sends updates of Seed")).count(), 1);
+}

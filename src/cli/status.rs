@@ -1,7 +1,7 @@
 //! `--status`: queries the nodes over HTTP.
 
-use std::io::{Read as _, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest response, in bytes: a full mesh of [`MAX_NODES`](crate::limits::MAX_NODES) nodes needs
 /// most of it.
 const MAX_RESPONSE_BYTES: usize = 64 << 20;
+
+/// Most characters shown of a string that a server has sent. The sentences of a node are shorter.
+const MAX_SHOWN: usize = 1_000;
 
 /// Number of times that nodes with different records are queried again.
 const RETRIES: usize = 3;
@@ -95,48 +98,121 @@ fn query_all(nodes: &[(&str, String)]) -> Vec<Answer> {
     })
 }
 
+/// Queries the node `name` at all addresses of its host.
 fn query(name: &str, address: &str) -> Answer {
-    let overview: Overview = fetch(address)
-        .and_then(|body| serde_json::from_slice(&body).map_err(|_| NOT_A_NODE.to_owned()))
-        .map_err(|why| format!("cannot be queried at http://{address}/: {why}"))?;
+    let failed = |why: String| format!("cannot be queried at http://{address}/: {why}");
+    let addresses: Vec<SocketAddr> =
+        address.to_socket_addrs().map_err(|error| failed(error.to_string()))?.collect();
+    query_any(name, &addresses).map_err(|failure| match failure {
+        Failure::Connect(why) | Failure::Answer(why) => failed(why),
+        Failure::Name(other) => format!("is not at http://{address}/; that is {other}"),
+    })
+}
+
+/// Queries the node `name` at `addresses` in turn until one answers as that node.
+fn query_any(name: &str, addresses: &[SocketAddr]) -> Result<Overview, Failure> {
+    let deadline = Instant::now() + TIMEOUT;
+    let mut failure = Failure::Connect("the host has no address".to_owned());
+    for (tried, resolved) in addresses.iter().enumerate() {
+        let failed = match query_address(name, resolved, deadline, addresses.len() - tried) {
+            Ok(overview) => return Ok(overview),
+            Err(failed) => failed,
+        };
+        // A server that answers says more than an address where none listens.
+        if !matches!(
+            (&failure, &failed),
+            (Failure::Answer(_) | Failure::Name(_), Failure::Connect(_))
+        ) {
+            failure = failed;
+        }
+    }
+    Err(failure)
+}
+
+/// The reason why an address has not answered as the node that was expected.
+enum Failure {
+    /// No connection, or no response.
+    Connect(String),
+    /// The response is not that of a node.
+    Answer(String),
+    /// This node answers there.
+    Name(String),
+}
+
+/// Queries the node `name` at one address, of which `left` remain to be tried.
+fn query_address(
+    name: &str,
+    address: &SocketAddr,
+    deadline: Instant,
+    left: usize,
+) -> Result<Overview, Failure> {
+    let remaining = deadline.saturating_duration_since(Instant::now());
+    let deadline = Instant::now() + remaining / u32::try_from(left).unwrap_or(u32::MAX);
+    let response = fetch(address, deadline).map_err(|error| Failure::Connect(error.to_string()))?;
+    let not_a_node = || Failure::Answer(NOT_A_NODE.to_owned());
+    let end = memchr::memmem::find(&response, b"\r\n\r\n").ok_or_else(not_a_node)?;
+    let body = &response[end + 4..];
+    if !response.starts_with(b"HTTP/1.1 200 ") {
+        return Err(refusal(body).map_or_else(not_a_node, Failure::Answer));
+    }
+    let overview: Overview = serde_json::from_slice(body).map_err(|_| not_a_node())?;
+    let overview = printable(overview);
     if overview.node != name {
-        return Err(format!("is not at http://{address}/; that is {}", overview.node));
+        return Err(Failure::Name(overview.node));
     }
     Ok(overview)
 }
 
-/// Returns the body of `/api/herd`.
-fn fetch(address: &str) -> Result<Vec<u8>, String> {
-    let deadline = Instant::now() + TIMEOUT;
+/// Returns the response to a request for `/api/herd`.
+fn fetch(address: &SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
     let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-    let text = |error: std::io::Error| error.to_string();
-    let resolved =
-        address.to_socket_addrs().map_err(text)?.next().ok_or("the host has no address")?;
-    let mut stream = TcpStream::connect_timeout(&resolved, left()).map_err(text)?;
-    stream.set_write_timeout(Some(left())).map_err(text)?;
-    stream.write_all(b"GET /api/herd HTTP/1.0\r\nHost: localhost\r\n\r\n").map_err(text)?;
+    let mut stream = TcpStream::connect_timeout(address, left())?;
+    stream.set_write_timeout(Some(left()))?;
+    stream.write_all(b"GET /api/herd HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let (mut response, mut chunk) = (Vec::new(), [0; 16 * 1024]);
     while response.len() < MAX_RESPONSE_BYTES && Instant::now() < deadline {
-        stream.set_read_timeout(Some(left())).map_err(text)?;
-        let read = stream.read(&mut chunk).map_err(text)?;
+        stream.set_read_timeout(Some(left()))?;
+        let read = stream.read(&mut chunk)?;
         if read == 0 {
             break;
         }
         response.extend_from_slice(&chunk[..read]);
     }
-    let end = memchr::memmem::find(&response, b"\r\n\r\n");
-    match end {
-        Some(end) if response.starts_with(b"HTTP/1.1 200 ") => Ok(response.split_off(end + 4)),
-        Some(end) => Err(refusal(&response[end + 4..]).unwrap_or_else(|| NOT_A_NODE.to_owned())),
-        None => Err(NOT_A_NODE.to_owned()),
+    Ok(response)
+}
+
+/// Replaces what a server could use to forge the output: its strings are shown on a terminal.
+fn printable(mut overview: Overview) -> Overview {
+    for text in
+        [&mut overview.node, &mut overview.version].into_iter().chain(&mut overview.problems)
+    {
+        *text = escaped(text);
     }
+    overview
+}
+
+/// Returns the start of `text`, with everything escaped that is not visible as itself: control
+/// characters, ANSI escape sequences, line breaks, and characters that change the direction of text.
+fn escaped(text: &str) -> String {
+    let mut shown = String::new();
+    for (index, c) in text.chars().enumerate() {
+        if index == MAX_SHOWN {
+            shown.push('…');
+            break;
+        }
+        match c {
+            '"' | '\'' => shown.push(c),
+            _ => shown.extend(c.escape_debug()),
+        }
+    }
+    shown
 }
 
 /// Returns the reason in an error response of a node, printable.
 fn refusal(body: &[u8]) -> Option<String> {
     let body: serde_json::Value = serde_json::from_slice(body).ok()?;
     let reason = body.get("error")?.as_str()?;
-    Some(format!("it answers: {}", reason.escape_debug()))
+    Some(format!("it answers: {}", escaped(reason)))
 }
 
 /// Result of comparing the digests of the nodes' records.
@@ -223,5 +299,68 @@ fn duration(seconds: f64) -> String {
         120..7200 => format!("{} min", seconds / 60),
         7200..172_800 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::overview::Counts;
+    use std::net::TcpListener;
+
+    /// A server that answers one request with `body`.
+    fn server(body: String) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            write!(stream, "HTTP/1.1 200 OK\r\n\r\n{body}").unwrap();
+        });
+        address
+    }
+
+    fn node(name: &str) -> SocketAddr {
+        server(
+            serde_json::json!({
+                "node": name, "version": "1", "protocol": "1", "time": 0.0, "uptime": 0.0,
+                "clients": 0, "digest": "0", "connections": 0, "subscribers": 0, "nodes": [],
+                "links": [], "places": {"provider": "offline", "available": true},
+                "counters": Counts::default(), "tiles": null, "problems": [],
+            })
+            .to_string(),
+        )
+    }
+
+    #[test]
+    fn all_addresses_of_a_host_are_tried() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let silent = silent.local_addr().unwrap();
+        let addresses = [closed, silent, server("{}".to_owned()), node("Bona"), node("Clark")];
+        assert_eq!(query_any("Clark", &addresses).ok().unwrap().node, "Clark");
+        let failure = query_any("Clark", &[closed, node("Bona"), closed]).err().unwrap();
+        assert!(matches!(failure, Failure::Name(name) if name == "Bona"));
+        let failure = query_any("Clark", &[server("x".to_owned()), closed]).err().unwrap();
+        assert!(matches!(failure, Failure::Answer(_)));
+        assert!(matches!(query_any("Clark", &[closed]), Err(Failure::Connect(_))));
+    }
+
+    #[test]
+    fn remote_strings_cannot_forge_the_output() {
+        assert_eq!(escaped("it's \"Ñandú\" 10 µs → x"), "it's \"Ñandú\" 10 µs → x");
+        assert_eq!(escaped("a\u{1b}[2Jb\r\nc\td\0"), "a\\u{1b}[2Jb\\r\\nc\\td\\0");
+        for hidden in
+            ['\u{9b}', '\u{202e}', '\u{2066}', '\u{200f}', '\u{61c}', '\u{200b}', '\u{2028}']
+        {
+            let shown = escaped(&format!("a{hidden}b"));
+            assert_eq!(shown, format!("a\\u{{{:x}}}b", u32::from(hidden)));
+        }
+        assert_eq!(escaped(&"x".repeat(5_000)).chars().count(), MAX_SHOWN + 1);
     }
 }

@@ -6,7 +6,7 @@ use super::{Server, Shell};
 use crate::herd::digest::Branch;
 use crate::herd::handshake::VERSION;
 use crate::herd::link::{Established, Link};
-use crate::ids::NodeId;
+use crate::ids::{LinkId, NodeId};
 use crate::node::Node;
 use crate::places::Places;
 use crate::time::Now;
@@ -205,10 +205,13 @@ fn is_available(places: &Places, now: &Now) -> bool {
 /// Returns the problems of a node, as sentences.
 fn problems(node: &Node, now: &Now) -> Vec<String> {
     let mut problems = Vec::new();
-    for link in node.herd.links() {
+    for (id, link) in node.herd.links().iter().enumerate() {
         let peer = String::from_utf8_lossy(node.herd.identity().name(link.peer)).into_owned();
         match &link.up {
-            None => problems.push(format!("the link to {peer} is down")),
+            None => problems.push(match node.link_failure(LinkId(id)) {
+                Some(reason) => format!("the link to {peer} is down: {reason}"),
+                None => format!("the link to {peer} is down"),
+            }),
             Some(up) if up.clock_is_off() => {
                 problems.push(format!(
                     "the clock of {peer} differs by more than half of max_clock_offset"

@@ -25,6 +25,7 @@ mod batch;
 mod close;
 mod links;
 mod places;
+mod reason;
 mod report;
 mod run_queue;
 mod serve;

@@ -12,16 +12,27 @@ const LEAST_EXPONENT: usize = 324;
 /// Applies a bare AT line of an original server, which may print the difference in another form and
 /// leave white space at the end. Returns true if the line is one.
 pub fn take_record(node: &mut Node, link: LinkId, line: &[u8], now: &Now) -> bool {
-    let Some([b"AT", server, difference, client, location, time]) = fields::<6>(line) else {
-        return false;
-    };
-    let plain = without_exponent(difference);
-    let difference = plain.as_deref().unwrap_or(difference);
-    let canonical = [b"AT", server, difference, client, location, time].join(&b' ');
+    let Some((canonical, _)) = canonical(line) else { return false };
     let Some(record) = Record::parse(&canonical) else { return false };
     let Node { herd, message_log, .. } = node;
     herd.apply_legacy_record(link, &record, now.wall, message_log);
     true
+}
+
+/// Returns the server of a bare AT line of an original server, or `None` if the line is not one.
+pub fn server_of_record(line: &[u8]) -> Option<&[u8]> {
+    let (canonical, server) = canonical(line)?;
+    Record::parse(&canonical).map(|_| server)
+}
+
+/// Returns an AT line in the form of a record, and its server.
+fn canonical(line: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let Some([b"AT", server, difference, client, location, time]) = fields::<6>(line) else {
+        return None;
+    };
+    let plain = without_exponent(difference);
+    let difference = plain.as_deref().unwrap_or(difference);
+    Some(([b"AT", server, difference, client, location, time].join(&b' '), server))
 }
 
 /// Rewrites a number that Python prints as `-5.25e-05` without an exponent, as `-0.0000525`. Returns

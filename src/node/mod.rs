@@ -30,7 +30,7 @@ use crate::herd::Herd;
 use crate::herd::directory::PREFETCH_BATCH;
 use crate::herd::handshake::Nonce;
 use crate::histogram::Histogram;
-use crate::ids::{ConnectionId, LinkId};
+use crate::ids::{ConnectionId, LinkId, NodeId};
 use crate::limits::Limits;
 use crate::message_log::MessageLog;
 use crate::places::document::{Status, write_failure};
@@ -113,10 +113,18 @@ pub enum Event {
     HandshakeFailed {
         /// Address and port of the other end.
         label: Box<[u8]>,
-        /// The neighbor's name.
-        peer: Box<[u8]>,
+        /// The link to the neighbor.
+        link: LinkId,
         /// The mismatch and its fix.
         reason: String,
+    },
+    /// A client sends records in the manner of an original server, but is not declared as one. Emitted
+    /// once for each node that the records name as their server.
+    UndeclaredLegacy {
+        /// Address and port of the other end.
+        label: Box<[u8]>,
+        /// The server that the record names.
+        server: Box<[u8]>,
     },
     /// A handshake has succeeded for a neighbor that is linked by a connection that is preferred.
     AlreadyLinked {
@@ -170,6 +178,10 @@ pub struct Node {
     /// WHATSATs that wait for places.
     waiting: HashMap<Ticket, Waiting>,
     next_ticket: u64,
+    /// The last reason for which each link is down; `None` while it is up.
+    link_failures: Vec<Option<Box<str>>>,
+    /// The nodes that [`Event::UndeclaredLegacy`] has been emitted for; `None` for all other names.
+    undeclared: Vec<Option<NodeId>>,
     /// At most two for each connection served since the last [`Node::poll_event`].
     events: VecDeque<Event>,
 }
@@ -197,6 +209,8 @@ impl Node {
             new_clients: NewClientLimiter::default(),
             waiting: HashMap::new(),
             next_ticket: 0,
+            link_failures: Vec::new(),
+            undeclared: Vec::new(),
             events: VecDeque::new(),
         }
     }
@@ -211,6 +225,29 @@ impl Node {
     #[must_use]
     pub const fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Remembers why a link is down, or that it is up.
+    pub fn set_link_failure(&mut self, link: LinkId, reason: Option<&str>) {
+        self.link_failures.resize(self.herd.links().len(), None);
+        self.link_failures[link.index()] = reason.map(Into::into);
+    }
+
+    /// The last reason for which a link is down, if it is down.
+    #[must_use]
+    pub fn link_failure(&self, link: LinkId) -> Option<&str> {
+        self.link_failures.get(link.index())?.as_deref()
+    }
+
+    /// Emits [`Event::UndeclaredLegacy`] if `line` is a record, at most once for each node.
+    fn note_undeclared_legacy(&mut self, label: &[u8], line: &[u8]) {
+        let Some(server) = legacy::server_of_record(line) else { return };
+        let id = self.herd.identity().node(server);
+        if !self.undeclared.contains(&id) {
+            self.undeclared.push(id);
+            let (label, server) = (label.into(), server.into());
+            self.events.push_back(Event::UndeclaredLegacy { label, server });
+        }
     }
 
     /// The next event of a connection.

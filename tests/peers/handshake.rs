@@ -260,3 +260,36 @@ fn silent_connections_over_the_limit_do_not_block_a_neighbor() {
     Peer::dial(&herd).handshake(SECRET, 7);
     drop(silent); // open until here
 }
+
+/// The reasons differ only by a number or a quoted text, and each kind is logged once.
+#[test]
+fn a_refused_handshake_is_reported_once_for_each_kind_of_reason() {
+    let (herd, listener) = with_fake_neighbor(None, "");
+    for attempt in 0..3 {
+        let mut peer = Peer::accept(&listener);
+        peer.line();
+        let limit = format!("{:016x}", 500 + u32::from(attempt));
+        let hello = String::from_utf8(hello("False", "A", attempt, false)).unwrap();
+        peer.send(&[hello.replace("00000000000f4240", &limit).as_bytes()]);
+        peer.rest();
+    }
+    for attempt in 0..3 {
+        let mut peer = Peer::accept(&listener);
+        peer.line();
+        peer.send(&[format!("? HERD {attempt}").as_bytes()]);
+        peer.rest();
+    }
+    herd.wait_for_log(
+        "A",
+        &["False is not linked", "it answered", "list it in peers.seed_compatible"],
+    );
+    assert!(refusals(&herd) >= 6);
+    let lines = herd.log_lines("A");
+    let of = |what: &str| {
+        lines
+            .iter()
+            .filter(|line| line.contains("False is not linked") && line.contains(what))
+            .count()
+    };
+    assert_eq!((of("max_clients is"), of("it answered")), (1, 1), "{lines:#?}");
+}

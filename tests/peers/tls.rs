@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -203,6 +204,55 @@ fn only_a_connection_with_the_certificate_of_a_neighbor_becomes_a_peer() {
     right.write_all(&[&greeting[..], record].concat()).unwrap();
     eventually("the record of a peer is stored", DEADLINE, || herd.held("Left", "evil"));
     assert_bytes(&herd.client("Left").ask(b"hello"), &refused(b"hello"));
+}
+
+/// The reason contains the time of each attempt. It is logged once nevertheless, and `--status` shows
+/// the last one.
+#[test]
+fn an_expired_certificate_is_reported_once() {
+    let (mut herd, certificates) = pair();
+    let ca = |file: &str| certificates.join(file).display().to_string();
+    let (request, extensions) = (ca("request"), ca("extensions"));
+    fs::write(&extensions, "subjectAltName=DNS:Right\nextendedKeyUsage=serverAuth,clientAuth\n")
+        .unwrap();
+    for arguments in [
+        &["req", "-new", "-key", &ca("Right.key"), "-subj", "/CN=Right", "-out", &request][..],
+        &[
+            "x509",
+            "-req",
+            "-in",
+            &request,
+            "-CA",
+            &ca("ca.pem"),
+            "-CAkey",
+            &ca("ca.key"),
+            "-extfile",
+            &extensions,
+            "-days",
+            "0",
+            "-out",
+            &ca("Right.pem"),
+        ],
+    ] {
+        let output = Command::new("openssl").args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let minted = Instant::now();
+    // It is valid until the end of the second in which it was created.
+    eventually("the certificate has expired", DEADLINE, || {
+        (minted.elapsed() > Duration::from_millis(1_500)).then_some(())
+    });
+    herd.start_all();
+    // The pause between dials doubles, so this takes some seconds.
+    eventually("Left has dialed several times", 2 * DEADLINE, || {
+        let dials = herd.log_lines("Right").iter().filter(|line| line.ends_with(" opened")).count();
+        (dials >= 8).then_some(())
+    });
+    let lines = herd.log_lines("Left");
+    let reports: Vec<_> = lines.iter().filter(|line| line.contains("cannot reach Right")).collect();
+    let expired = reports.iter().filter(|line| line.contains("certificate expired"));
+    assert_eq!(expired.count(), 1, "{reports:#?}");
+    assert_not_linked(&herd);
 }
 
 /// An invalid key file is an error at startup that names the setting and the file.

@@ -3,6 +3,7 @@
 use mio::Token;
 
 use super::EventLoop;
+use super::reason::Reason;
 use crate::ids::LinkId;
 use crate::net::connection::{Admission, Deadline, Security, Stage};
 use crate::net::limits::{DISCARD_BYTES_PER_TURN, EVENTS_PER_TURN};
@@ -13,6 +14,12 @@ use crate::time::Now;
 
 /// Bytes that one read of a draining connection discards.
 const DISCARD_CHUNK: usize = 16 * 1024;
+
+/// The close reason of a connection that the peer has closed, as the log shows it after `closed: `.
+pub(super) const BY_PEER: &str = "by the peer";
+
+/// The same reason for a link that is down.
+const CLOSED_BY_PEER: &str = "the peer closed the connection";
 
 impl EventLoop {
     /// Ends a connection in good order: nothing more is executed, and what is due is still sent.
@@ -26,7 +33,7 @@ impl EventLoop {
         connection.next = Next::Yielded; // so that the session is asked what comes next
         match connection.send(&out, now.instant) {
             Ok(()) => self.enqueue(token),
-            Err(error) => self.close(token, now, &error.to_string()),
+            Err(error) => self.close(token, now, &error),
         }
     }
 
@@ -76,7 +83,7 @@ impl EventLoop {
         let mut discarded = [0; DISCARD_CHUNK];
         for _ in 0..DISCARD_BYTES_PER_TURN / DISCARD_CHUNK {
             match connection.read(&mut discarded) {
-                Err(error) => return self.close(token, now, &error.to_string()),
+                Err(error) => return self.close(token, now, &error),
                 Ok(_) if connection.readiness.ended => {
                     return self.close(token, now, Deadline::Drain.reason());
                 }
@@ -89,7 +96,8 @@ impl EventLoop {
     }
 
     /// Closes a connection at once. `reason` goes to the log.
-    pub(super) fn close(&mut self, token: Token, now: &Now, reason: &str) {
+    pub(super) fn close(&mut self, token: Token, now: &Now, reason: impl Into<Reason>) {
+        let reason = &reason.into();
         if self.get(token).is_none() {
             return;
         }
@@ -98,11 +106,13 @@ impl EventLoop {
         match connection.stage {
             Stage::Open(mut session) => {
                 let dialing = session.dialing(&self.node);
-                self.on_closed(&mut session, now, reason);
+                self.on_closed(&mut session, now, reason.text());
                 // A neighbor may close it because another connection has become the link.
                 let is_up = |link: LinkId| self.node.herd.link(link).up.is_some();
                 if let Some(link) = dialing.filter(|&link| !is_up(link) && self.stop_at.is_none()) {
-                    self.log_unreachable(link, reason);
+                    let by_peer = reason.text() == BY_PEER;
+                    let closed = Reason::from(CLOSED_BY_PEER);
+                    self.log_unreachable(link, if by_peer { &closed } else { reason });
                 }
             }
             Stage::Dialing(link) => self.on_dial_failed(link, now, reason),
@@ -119,10 +129,15 @@ impl EventLoop {
     /// logged: a browser opens a handful for each page.
     fn on_closed(&mut self, session: &mut Session, now: &Now, reason: &str) {
         let Self { node, http, .. } = self;
-        let peer = session.link().map(|link| node.herd.peer_name(link).to_vec());
+        let link = session.link().map(|link| (link, node.herd.peer_name(link).to_vec()));
         session.handle_closed(node, http, now.instant);
-        match peer {
-            Some(peer) => {
+        match link {
+            Some((link, peer)) => {
+                // Another connection may carry the link by now.
+                if node.herd.link(link).up.is_none() {
+                    let reason = if reason == BY_PEER { CLOSED_BY_PEER } else { reason };
+                    node.set_link_failure(link, Some(reason));
+                }
                 let closed =
                     [session.label(), b" closed, the link with ", &peer, b": ", reason.as_bytes()];
                 node.message_log.line(&closed);

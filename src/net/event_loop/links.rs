@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 use socket2::SockRef;
 
 use super::EventLoop;
+use super::reason::{Reason, Reported};
 use crate::endpoint::Host;
 use crate::herd::Action;
 use crate::herd::handshake::Transport;
@@ -28,8 +29,8 @@ pub struct Neighbor {
     /// Its addresses by the last look-up.
     addresses: Vec<SocketAddr>,
     attempts: usize,
-    /// The reason for its absence that was logged last.
-    pub(super) reported: Option<Box<str>>,
+    /// The reasons for its absence that have been logged.
+    pub(super) reported: Reported,
 }
 
 impl Neighbor {
@@ -40,7 +41,7 @@ impl Neighbor {
             Host::Address(address) => vec![SocketAddr::new(address, port)],
             Host::Name(_) => Vec::new(),
         };
-        Self { host, port, addresses, attempts: 0, reported: None }
+        Self { host, port, addresses, attempts: 0, reported: Reported::default() }
     }
 
     /// Returns true if it is known to have this address.
@@ -65,7 +66,7 @@ impl EventLoop {
                     match self.resolver.resolve(link, &host, port) {
                         Ok(Some(address)) => self.dial(link, address, now),
                         Ok(None) => {} // the look-up is under way
-                        Err(error) => self.on_dial_failed(link, now, &error.to_string()),
+                        Err(error) => self.on_dial_failed(link, now, &Reason::from(&error)),
                     }
                 }
             }
@@ -86,11 +87,8 @@ impl EventLoop {
                     neighbor.addresses = addresses;
                     self.dial(link, address, now);
                 }
-                Ok(_) => self.on_dial_failed(link, now, "the name has no address"),
-                Err(error) => {
-                    let reason = format!("the name cannot be resolved: {error}");
-                    self.on_dial_failed(link, now, &reason);
-                }
+                Ok(_) => self.on_dial_failed(link, now, &Reason::from("the name has no address")),
+                Err(error) => self.on_dial_failed(link, now, &Reason::lookup(&error)),
             }
         }
     }
@@ -104,12 +102,12 @@ impl EventLoop {
         });
         match inserted {
             Ok(token) => self.set_timer(token),
-            Err(error) => self.on_dial_failed(link, now, &error.to_string()),
+            Err(error) => self.on_dial_failed(link, now, &Reason::from(&error)),
         }
     }
 
     /// Informs the herd that a neighbor was not reached.
-    pub(super) fn on_dial_failed(&mut self, link: LinkId, now: &Now, reason: &str) {
+    pub(super) fn on_dial_failed(&mut self, link: LinkId, now: &Now, reason: &Reason) {
         if self.stop_at.is_some() {
             return;
         }
@@ -119,16 +117,28 @@ impl EventLoop {
     }
 
     /// Logs that a neighbor cannot be reached, once for each reason until it has been linked.
-    pub(super) fn log_unreachable(&mut self, link: LinkId, reason: &str) {
+    pub(super) fn log_unreachable(&mut self, link: LinkId, reason: &Reason) {
+        self.node.set_link_failure(link, Some(reason.text()));
         let neighbor = &mut self.neighbors[link.index()];
-        if neighbor.reported.as_deref() != Some(reason) {
-            neighbor.reported = Some(reason.into());
+        if neighbor.reported.is_new(reason) {
             let name = self.node.herd.peer_name(link).escape_ascii();
             log::warn!(
-                "cannot reach {name} at {}:{}: {reason}; retrying until it is linked",
+                "cannot reach {name} at {}:{}: {}; retrying until it is linked",
                 neighbor.host,
-                neighbor.port
+                neighbor.port,
+                reason.text()
             );
+        }
+    }
+
+    /// Logs that a handshake with a neighbor was refused, once for each reason until it has been
+    /// linked.
+    pub(super) fn log_handshake_failure(&mut self, link: LinkId, label: &[u8], reason: &str) {
+        self.node.set_link_failure(link, Some(reason));
+        if self.neighbors[link.index()].reported.is_new(&Reason::handshake(reason)) {
+            let (peer, label) =
+                (self.node.herd.peer_name(link).escape_ascii(), label.escape_ascii());
+            log::warn!("{peer} is not linked ({label}): {reason}");
         }
     }
 
@@ -193,7 +203,7 @@ impl EventLoop {
             }
             let more = connection.output.is_empty() && node.herd.has_output(link);
             if let Err(error) = result {
-                self.close(token, now, &error.to_string());
+                self.close(token, now, &error);
             } else if more {
                 self.enqueue(token); // the next turn comes at once
             }

@@ -44,7 +44,7 @@ impl EventLoop {
         out.clear();
         match sent {
             Ok(()) => self.enqueue(token),
-            Err(error) => self.close(token, now, &error.to_string()),
+            Err(error) => self.close(token, now, &error),
         }
     }
 

@@ -92,13 +92,16 @@ impl EventLoop {
 /// Logs what a session reported.
 pub(super) fn log_event(event: &Event) {
     match event {
-        Event::HandshakeStarted { .. } | Event::Linked { .. } => {}
+        Event::HandshakeStarted { .. } | Event::Linked { .. } | Event::HandshakeFailed { .. } => {}
         Event::NotANeighbor { label, reason } => {
             log::warn!("{}: {reason}; treated as a client", label.escape_ascii());
         }
-        Event::HandshakeFailed { label, peer, reason } => {
-            let (peer, label) = (peer.escape_ascii(), label.escape_ascii());
-            log::warn!("{peer} is not linked ({label}): {reason}");
+        Event::UndeclaredLegacy { label, server } => {
+            let (label, server) = (label.escape_ascii(), server.escape_ascii());
+            log::warn!(
+                "{label} sends updates of {server} in the manner of an original server; they are \
+                 refused. If it is one, list it in peers.seed_compatible"
+            );
         }
         Event::AlreadyLinked { label, peer } => {
             log::debug!("{}: {} is already linked", label.escape_ascii(), peer.escape_ascii());

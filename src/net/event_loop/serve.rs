@@ -7,6 +7,7 @@ use mio::Token;
 use mio::event::Event;
 
 use super::batch::{Batch, Entry};
+use super::close::BY_PEER;
 use super::{EventLoop, become_link};
 use crate::http::Context;
 use crate::net::connection::{Admission, Security, Stage};
@@ -84,7 +85,7 @@ impl EventLoop {
             Ok(()) => self.set_timer(token),
             Err(error) => {
                 self.telemetry.counters.connection_errors += u64::from(!dialing);
-                self.close(token, now, &error.to_string());
+                self.close(token, now, &error);
             }
         }
     }
@@ -210,15 +211,19 @@ impl EventLoop {
     }
 
     fn handle_node_event(&mut self, event: &node::Event, now: &Now) {
-        let Self { connections, limits, admissions, neighbors, link_buffer, .. } = self;
+        let Self { connections, node, limits, admissions, neighbors, link_buffer, .. } = self;
         match *event {
+            node::Event::HandshakeFailed { link, ref label, ref reason } => {
+                self.log_handshake_failure(link, label, reason);
+            }
             node::Event::HandshakeStarted { connection } => {
                 if let Some(connection) = connections.get_mut(key(token_of(connection)).0) {
                     connection.times.since = now.instant;
                 }
             }
             node::Event::Linked { connection, link } => {
-                neighbors[link.index()].reported = None;
+                neighbors[link.index()].reported.clear();
+                node.set_link_failure(link, None);
                 if let Some(connection) = connections.get_mut(key(token_of(connection)).0) {
                     become_link(connection, limits, *link_buffer);
                     let admission = std::mem::replace(&mut connection.admission, Admission::Exempt);
@@ -238,11 +243,11 @@ impl EventLoop {
                 if output.is_empty() { Ok(()) } else { connection.send(output, now.instant) };
             match sent.map(|()| self.settle(entry.token)) {
                 Ok(Disposition::Keep) => self.set_timer(entry.token),
-                Ok(Disposition::Close) => self.close(entry.token, now, "by the peer"),
+                Ok(Disposition::Close) => self.close(entry.token, now, BY_PEER),
                 Ok(Disposition::Drain) => self.drain(entry.token, now),
                 Err(error) => {
                     self.telemetry.counters.connection_errors += 1;
-                    self.close(entry.token, now, &error.to_string());
+                    self.close(entry.token, now, &error);
                 }
             }
         }

@@ -105,6 +105,7 @@ impl LineSession {
             return;
         }
         node.counters.unknown += 1;
+        node.note_undeclared_legacy(&self.label, line);
         push_unknown(&mut self.replies.sink(out), line);
         node.message_log.line(&[&self.label, b" < ", line]);
         node.message_log.line(&[&self.label, b" > ? ", line]);

@@ -2,7 +2,7 @@
 
 use super::directory::Applied;
 
-/// Why a record was sent to a peer.
+/// The reason for sending a record to a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// It was new to this node.

@@ -16,10 +16,9 @@ impl Observer for MessageLog {
     }
 
     fn record_sent(&mut self, peer: &[u8], line: &[u8], sent: Sent) {
-        let note: &[u8] = match sent {
-            Sent::Flooded => b"",
-            Sent::Repaired => b" (repair)",
-        };
-        self.line(&[peer, b" > ", line, note]);
+        match sent {
+            Sent::Flooded => self.line(&[peer, b" > ", line]),
+            Sent::Repaired => self.line(&[peer, b" > ", line, b" (repair)"]),
+        }
     }
 }

@@ -345,17 +345,16 @@ impl LineSession {
     /// Never on a link: a peer's lines have no replies, and two peers that both stopped reading
     /// because of unsent output would wait for each other.
     fn blocked(&self, node: &Node, unsent: usize) -> Option<Blocked> {
-        if self.link().is_some() {
-            None
-        } else if unsent + self.replies.held() >= node.limits.max_output_buffer {
-            Some(Blocked::Output)
+        let blocked = if unsent + self.replies.held() >= node.limits.max_output_buffer {
+            Blocked::Output
         } else if self.replies.waiting() >= node.limits.max_pending_whatsat_per_connection {
-            Some(Blocked::Places)
+            Blocked::Places
         } else if self.crowded && node.is_crowded() {
-            Some(Blocked::Crowded)
+            Blocked::Crowded
         } else {
-            None
-        }
+            return None;
+        };
+        self.link().is_none().then_some(blocked)
     }
 
     /// Notes whether `line` is a WHATSAT for which there is no room. Other commands need none.

@@ -80,7 +80,9 @@ impl LineSession {
             return self.on_unknown(node, line, out);
         };
         node.counters.whatsat += 1;
-        node.message_log.line(&[&self.label, b" < ", trim(line)]);
+        if node.message_log.enabled() {
+            node.message_log.line(&[&self.label, b" < ", trim(line)]);
+        }
         let center = Point { lat: location.latitude(), lng: location.longitude() };
         let question = Question { center, radius_m: whatsat.radius_m };
         let mut reply = self.replies.sink(out);
@@ -89,7 +91,9 @@ impl LineSession {
         match node.ask(self.id, question, whatsat.max_results, now.instant, &mut reply) {
             None => {
                 reply.extend_from_slice(b"\n\n");
-                node.message_log.line(&[&self.label, b" > ", reply.reply()]);
+                if node.message_log.enabled() {
+                    node.message_log.line(&[&self.label, b" > ", reply.reply()]);
+                }
             }
             Some(ticket) => {
                 let at_line = reply.take();

@@ -11,8 +11,8 @@
 mod common;
 
 use std::fs;
-use std::io::Read as _;
-use std::net::Ipv4Addr;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Herd, assert_bytes, eventually};
+use common::{DEADLINE, Herd, assert_bytes, eventually, free_port};
 
 /// Returns the rotated log files, newest first.
 fn rotated(herd: &Herd) -> Vec<PathBuf> {
@@ -352,4 +352,69 @@ fn a_failed_reopening_is_retried() {
     assert_eq!(write_error_reports(&herd), 1, "{}", herd.stderr("Solo"));
     let log = String::from_utf8_lossy(&herd.log("Solo")).into_owned();
     assert!(!log.contains("could not be written"), "nothing was lost: {log}");
+}
+
+/// Each change of the provider's availability is one line, with the reason of the failure.
+#[test]
+fn a_failing_places_provider_and_its_recovery_are_logged_once() {
+    let port = free_port();
+    let herd = Herd::solo_with(&format!(
+        "places: {{provider: overpass, url: \"http://127.0.0.1:{port}/api\"}}"
+    ));
+    let mut client = herd.client("Solo");
+    client.iamat("kiwi", "+34.068930-118.445127", "1");
+    let mut radius = 0;
+    let mut ask = || {
+        radius += 1; // each question is another one
+        client.whatsat("kiwi", &format!("0.{radius:04}"), "5")
+    };
+    for _ in 0..12 {
+        ask();
+    }
+    herd.wait_for_log("Solo", &["WARNING", "circuit breaker is open", "refused"]);
+    let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let body = "{\"elements\": []}";
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _ = stream.write_all((head + body).as_bytes());
+        }
+    });
+    eventually("the provider has recovered", DEADLINE, || {
+        ask();
+        let log = String::from_utf8_lossy(&herd.log("Solo")).into_owned();
+        log.contains("circuit breaker is closed").then_some(())
+    });
+    let lines = herd.log_lines("Solo");
+    let of = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
+    assert_eq!((of("circuit breaker is open until"), of("circuit breaker is closed")), (1, 1));
+}
+
+/// The reply to a line that is not valid is the same as always; the log has the reason.
+#[test]
+fn the_log_gives_the_reason_why_a_line_had_no_effect() {
+    let herd = Herd::solo();
+    let mut client = herd.client("Solo");
+    for (line, reason) in [
+        ("IAMAT kiwi +91-118 1", "location: the latitude must be from -90 to +90"),
+        ("IAMAT kiwi +34-118 now", "time: it must be a decimal number"),
+        ("WHATSAT kiwi 51 5", "radius: it must be at most 50"),
+        ("WHATSAT nobody 10 5", "client: this node holds no record of it"),
+        ("iamat kiwi +34-118 1", "command: it must be in upper case"),
+    ] {
+        assert_bytes(&client.ask(line.as_bytes()), format!("? {line}\n").as_bytes());
+        herd.wait_for_log("Solo", &[&format!(" invalid: {reason}")]);
+    }
+    for time in ["2", "2", "1"] {
+        client.iamat("kiwi", "+34-118", time);
+    }
+    herd.wait_for_log("Solo", &[" > AT Solo ", "kiwi +34-118 2 (repeat, not stored)"]);
+    herd.wait_for_log("Solo", &[" > AT Solo ", "kiwi +34-118 1 (stale, not stored)"]);
+    // Without messages there are no reasons either.
+    let mut herd = Herd::with_level(&[("Solo", &[])], "WARNING", "");
+    herd.start("Solo");
+    herd.client("Solo").ask(b"hello");
+    assert_eq!(herd.counter("Solo", "log_lost_bytes_total"), 0); // after all lines
+    assert!(!String::from_utf8_lossy(&herd.log("Solo")).contains("invalid"));
 }

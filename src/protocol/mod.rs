@@ -8,6 +8,7 @@ pub mod decimal;
 pub mod framing;
 pub mod location;
 pub mod record;
+pub mod refusal;
 pub mod reply;
 pub mod time;
 

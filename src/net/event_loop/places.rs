@@ -6,6 +6,7 @@ use super::EventLoop;
 use crate::net::connection::Stage;
 use crate::net::token::{key, token_of};
 use crate::node::Answer;
+use crate::places::upstream::Event;
 use crate::time::Now;
 
 impl EventLoop {
@@ -21,6 +22,9 @@ impl EventLoop {
             upstream.handle_timeout(registry, client, now.instant);
             upstream
                 .poll(registry, client, now.instant, |host, port| resolver.resolve((), host, port));
+            while let Some(event) = client.poll_event() {
+                log_event(&event);
+            }
         }
         while let Some(answer) = self.node.poll_answer(now.instant) {
             self.handle_answer(&answer, now);
@@ -58,6 +62,19 @@ impl EventLoop {
                 connection.starved = false;
                 self.enqueue(token);
             }
+        }
+    }
+}
+
+/// Logs that the provider has begun to fail, or has recovered.
+fn log_event(event: &Event) {
+    match event {
+        Event::BreakerOpened { reason } => log::warn!(
+            "the places provider keeps failing; the circuit breaker is open until a probe succeeds: \
+             {reason}"
+        ),
+        Event::BreakerClosed => {
+            log::info!("the places provider answers again; the circuit breaker is closed");
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::places::Question;
 use crate::places::geo::Point;
 use crate::protocol::command::{Command, Iamat, Whatsat};
 use crate::protocol::record::Record;
+use crate::protocol::refusal::refusal;
 use crate::protocol::reply::{push_overlong, push_unknown};
 use crate::protocol::trim;
 use crate::time::Now;
@@ -109,10 +110,15 @@ impl LineSession {
             return;
         }
         node.counters.unknown += 1;
-        node.note_undeclared_legacy(&self.label, line);
+        if line.starts_with(b"AT") {
+            node.note_undeclared_legacy(&self.label, line);
+        }
         push_unknown(&mut self.replies.sink(out), line);
-        node.message_log.line(&[&self.label, b" < ", line]);
-        node.message_log.line(&[&self.label, b" > ? ", line]);
+        if node.message_log.enabled() {
+            node.message_log.line(&[&self.label, b" < ", line]);
+            node.message_log.line(&[&self.label, b" invalid: ", refusal(line).as_bytes()]);
+            node.message_log.line(&[&self.label, b" > ? ", line]);
+        }
     }
 
     pub(super) fn on_overlong(&mut self, node: &mut Node, line: &[u8], out: &mut Vec<u8>) {

@@ -53,10 +53,17 @@ impl Breaker {
         }
     }
 
-    /// Reports that the provider has answered, and closes the breaker.
-    pub(super) fn succeeded(&mut self) {
+    /// Reports that the provider has answered, and closes the breaker. Returns true if it was not
+    /// closed.
+    pub(super) fn succeeded(&mut self) -> bool {
         self.state = State::Closed { failures: 0 };
-        self.openings = 0;
+        std::mem::take(&mut self.openings) > 0
+    }
+
+    /// Returns true if the breaker has opened once since the last success: the provider has begun to
+    /// fail. Later openings follow failed probes.
+    pub(super) const fn has_just_failed(&self) -> bool {
+        self.openings == 1
     }
 
     /// Reports the failure of a question. If the breaker opens, returns the failure to answer all

@@ -10,7 +10,8 @@
 //!   name, calls [`handle_resolved`](Client::handle_resolved), connects over TCP and, for an
 //!   `https` URL, TLS, and calls [`handle_connected`](Client::handle_connected);
 //! - [`poll_output`](Client::poll_output): requests to write;
-//! - [`poll_answer`](Client::poll_answer): documents for waiting tickets.
+//! - [`poll_answer`](Client::poll_answer): documents for waiting tickets;
+//! - [`poll_event`](Client::poll_event): the openings and closings of the circuit breaker, for the log.
 //!
 //! The shell reports the events of a connection with
 //! [`handle_connected`](Client::handle_connected), [`handle_input`](Client::handle_input),
@@ -85,6 +86,18 @@ pub enum Asked {
     Waiting,
 }
 
+/// A change of the provider's availability, for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The circuit breaker has opened. Not repeated when a probe fails.
+    BreakerOpened {
+        /// Cause and remedy of the last failure. Never contains the API key.
+        reason: String,
+    },
+    /// The provider has answered, and the circuit breaker has closed.
+    BreakerClosed,
+}
+
 /// The client of one provider.
 pub struct Client {
     settings: Settings,
@@ -97,6 +110,7 @@ pub struct Client {
     closes: VecDeque<ConnId>,
     writable: VecDeque<ConnId>,
     ready: VecDeque<(Ticket, u8, Outcome)>,
+    events: VecDeque<Event>,
     stats: Stats,
 }
 
@@ -123,6 +137,7 @@ impl Client {
             closes: VecDeque::new(),
             writable: VecDeque::new(),
             ready: VecDeque::new(),
+            events: VecDeque::new(),
             stats: Stats::default(),
             settings,
         }
@@ -217,6 +232,11 @@ impl Client {
             }
         }
         Some(ticket)
+    }
+
+    /// Returns the next change of the circuit breaker.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
     }
 
     /// The time at which [`handle_timeout`](Self::handle_timeout) is due.
@@ -529,7 +549,7 @@ impl Client {
         match result {
             Ok(listing) => {
                 let listing = Arc::new(listing);
-                self.breaker.succeeded();
+                self.succeeded();
                 self.cache.insert(flight.question.key(), listing.clone(), now);
                 self.deliver(waiters, &Outcome::Places(listing));
             }
@@ -538,7 +558,7 @@ impl Client {
                 self.deliver(waiters, &Outcome::Failed(failure.clone()));
                 match failure.blame {
                     Blame::Provider { .. } => self.failed(&failure, flight.role, now),
-                    Blame::Question => self.breaker.succeeded(),
+                    Blame::Question => self.succeeded(),
                     Blame::Node if flight.role == Role::Probe => self.breaker.probe_lost(),
                     Blame::Node => {}
                 }
@@ -546,10 +566,20 @@ impl Client {
         }
     }
 
+    /// Reports an answer of the provider to the circuit breaker.
+    fn succeeded(&mut self) {
+        if self.breaker.succeeded() {
+            self.events.push_back(Event::BreakerClosed);
+        }
+    }
+
     /// Reports a failure to the circuit breaker. If it opens, all queued flights fail.
     fn failed(&mut self, cause: &Failure, role: Role, now: Instant) {
         let Some(failure) = self.breaker.failed(cause, role, now) else { return };
         self.stats.breaker_openings += 1;
+        if self.breaker.has_just_failed() {
+            self.events.push_back(Event::BreakerOpened { reason: cause.message.clone() });
+        }
         while let Some(id) = self.flights.oldest_queued()
             && let Some((_, waiters)) = self.flights.end(id)
         {

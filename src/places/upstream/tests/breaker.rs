@@ -34,6 +34,42 @@ fn the_circuit_breaker_opens_and_a_probe_closes_it() {
     assert_eq!(shell.client.stats().breaker_openings, 1);
 }
 
+/// The log gets one line when the provider begins to fail and one when it has recovered, however many
+/// probes fail in between.
+#[test]
+fn an_opening_and_a_closing_are_events_without_repetition() {
+    let mut shell = Shell::new(limits());
+    let events =
+        |shell: &mut Shell| std::iter::from_fn(|| shell.client.poll_event()).collect::<Vec<_>>();
+    shell.served(1);
+    for round in 0..2 {
+        for place in 0..BREAKER_THRESHOLD {
+            assert_eq!(events(&mut shell), []);
+            shell.ask(100 + place, 1);
+            shell.connect();
+            shell.reply(100 + place, &status(500));
+        }
+        let opened = events(&mut shell);
+        let [Event::BreakerOpened { reason }] = opened.as_slice() else { panic!("{opened:?}") };
+        assert!(reason.contains("500") && !reason.contains("circuit breaker"), "{reason}");
+        for _ in 0..3 {
+            shell.pass(Duration::from_mins(1));
+            shell.ask(200, 1); // the probe
+            shell.connect();
+            shell.reply(200, &status(500));
+            assert_eq!(events(&mut shell), [], "a failed probe is not another opening");
+        }
+        shell.pass(Duration::from_mins(1));
+        // A provider that rejects the question has recovered as well.
+        shell.ask(300, 1);
+        shell.connect();
+        shell.reply(300, &if round == 0 { places(300, 1) } else { bad_question() });
+        assert_eq!(events(&mut shell), [Event::BreakerClosed]);
+        shell.served(400);
+        assert_eq!(events(&mut shell), []);
+    }
+}
+
 #[test]
 fn an_open_breaker_answers_with_the_status_of_the_cause() {
     for (code, expected) in

@@ -47,6 +47,9 @@ export class Clients {
     this.fromY = column(Float64Array, this.fromY);
     this.movedAt = column(Float64Array, this.movedAt);
     this.glide = column(Float64Array, this.glide);
+    // Degrees as the node sent them. The projection ends at 85 degrees of latitude.
+    this.latitude = column(Float64Array, this.latitude);
+    this.longitude = column(Float64Array, this.longitude);
     // POSIX seconds by the clock of the receiving node, and by that of the client.
     this.received = column(Float64Array, this.received);
     this.time = column(Float64Array, this.time);
@@ -90,6 +93,7 @@ export class Clients {
       [this.x[at], this.y[at]] = [x, y];
       this.#extendTrail(at);
     }
+    [this.longitude[at], this.latitude[at]] = geometry.coordinates;
     this.lines[at] = properties.line;
     this.received[at] = properties.received;
     this.time[at] = properties.time;
@@ -136,8 +140,8 @@ export class Clients {
     this.#indexes.delete(this.ids[at]);
     if (at !== last) {
       for (const column of [
-        this.x, this.y, this.fromX, this.fromY, this.movedAt, this.glide, this.received,
-        this.time, this.server, this.generation, this.trailLength, this.ids, this.names, this.lines,
+        this.x, this.y, this.fromX, this.fromY, this.movedAt, this.glide, this.latitude,
+        this.longitude, this.received, this.time, this.server, this.generation, this.trailLength, this.ids, this.names, this.lines,
       ]) {
         column[at] = column[last];
       }
@@ -147,19 +151,23 @@ export class Clients {
     this.ids.length = this.names.length = this.lines.length = last;
   }
 
-  /** Returns up to `most` clients whose name contains `text`, those that begin with it first. */
+  /** Returns up to `most` clients whose name contains `text`: first the client of this very name,
+   * then others that differ in case only, then those that begin with it. */
   find(text, most) {
     const wanted = text.toLowerCase();
-    const [first, second] = [[], []];
-    for (let at = 0; at < this.size && first.length < most; at++) {
-      const found = this.names[at].toLowerCase().indexOf(wanted);
-      if (found === 0) first.push(at);
-      else if (found > 0 && second.length < most) second.push(at);
+    const found = [[], [], [], []];
+    for (let at = 0; at < this.size; at++) {
+      const name = this.names[at];
+      const lower = name.toLowerCase();
+      const start = lower.indexOf(wanted);
+      if (start < 0) continue;
+      const rank = name === text ? 0 : lower === wanted ? 1 : start === 0 ? 2 : 3;
+      if (found[rank].length < most) found[rank].push(at);
     }
-    return [...first, ...second].slice(0, most);
+    return found.flat().slice(0, most);
   }
 
-  /** Returns the bounds of all clients as [[south, west], [north, east]]; null if there are none. */
+  /** Returns the bounds of all dots as [[south, west], [north, east]]; null if there are none. */
   bounds() {
     if (this.size === 0) return null;
     let [west, east, north, south] = [1, 0, 1, 0];
@@ -172,8 +180,14 @@ export class Clients {
     return [[latitude(south), (west - 0.5) * 360], [latitude(north), (east - 0.5) * 360]];
   }
 
-  /** Returns latitude and longitude in degrees. */
+  /** Returns latitude and longitude of a client in degrees. */
   position(at) {
+    return [this.latitude[at], this.longitude[at]];
+  }
+
+  /** Returns latitude and longitude of the dot of a client, which is at the edge of the map if the
+   * client is nearer to a pole than the map reaches. */
+  dot(at) {
     return [latitude(this.y[at]), (this.x[at] - 0.5) * 360];
   }
 }

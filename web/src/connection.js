@@ -1,9 +1,16 @@
 // The connection to the node: a stream of events, and the state of the herd every second.
+//
+// A tab that may not keep a connection open, because it is hidden or there are too many, closes the
+// stream when it is up to date and resumes it every two seconds.
+
+import { Tabs } from "./tabs.js";
 
 const POLL = 1000;
 /** Milliseconds after which a node that does not respond counts as down. */
 const TIMEOUT = 4000;
 const REOPEN = 2000;
+/** Milliseconds without an event after which a stream is up to date: the node sends what there is at once. */
+const QUIET = 150;
 
 /**
  * Keeps the connection to the node. Calls the functions of `handlers`: `reset(held)`,
@@ -14,6 +21,10 @@ export class Connection {
   #handlers;
   #source = null;
   #reopen = 0;
+  #quiet = 0;
+  #tabs = new Tabs(() => this.#share());
+  #inSnapshot = false;
+  #paused = false;
   #lastId = "";
   #box = "";
   #subscribed = false;
@@ -36,7 +47,10 @@ export class Connection {
 
   #open() {
     clearTimeout(this.#reopen);
+    clearTimeout(this.#quiet);
     this.#source?.close();
+    this.#paused = false;
+    this.#inSnapshot = !this.#lastId;
     const query = new URLSearchParams();
     if (this.#box) query.set("bbox", this.#box);
     if (this.#lastId) query.set("last_event_id", this.#lastId);
@@ -45,12 +59,17 @@ export class Connection {
     const on = (type, handle) =>
       source.addEventListener(type, (event) => {
         this.#lastId = event.lastEventId;
+        if (type !== "client") this.#inSnapshot = type === "reset";
+        this.#share();
         handle(JSON.parse(event.data));
       });
     on("reset", ({ held }) => this.#handlers.reset(held));
     on("client", (feature) => this.#handlers.client(feature));
     on("ready", () => this.#handlers.ready());
-    source.onopen = () => this.#update({ subscribed: true });
+    source.onopen = () => {
+      this.#update({ subscribed: true });
+      this.#share();
+    };
     source.onerror = () => {
       this.#update({ subscribed: false });
       // The browser reconnects by itself after a broken connection, but not after an error status.
@@ -60,20 +79,30 @@ export class Connection {
     };
   }
 
-  async #poll() {
-    try {
-      const signal = AbortSignal.timeout(TIMEOUT);
-      const response = await fetch("/api/herd", { signal, cache: "no-store" });
-      if (!response.ok) throw new Error(`status ${response.status}`);
-      const overview = await response.json();
-      // A machine that lost power never closed the stream, which would stay silent forever.
-      if (this.#responds === false && this.#source.readyState === EventSource.OPEN) this.#open();
-      this.#update({ responds: true });
-      this.#handlers.herd(overview);
-    } catch {
-      this.#update({ responds: false });
+  // Closes the stream for a while once it is up to date, if other tabs have more need of the connection.
+  #share() {
+    clearTimeout(this.#quiet);
+    if (this.#tabs.mayStream) {
+      if (this.#paused) this.#open();
+      return;
     }
+    if (this.#paused || this.#inSnapshot || this.#source?.readyState !== EventSource.OPEN) return;
+    this.#quiet = setTimeout(() => {
+      this.#source.close();
+      this.#paused = true;
+      this.#reopen = setTimeout(() => this.#open(), REOPEN);
+    }, QUIET);
+  }
+
+  async #poll() {
+    this.#tabs.announce();
+    const overview = await fetchOverview();
     setTimeout(() => this.#poll(), POLL);
+    if (!overview) return this.#update({ responds: false });
+    // A machine that lost power never closed the stream, which would stay silent forever.
+    if (this.#responds === false && this.#source.readyState === EventSource.OPEN) this.#open();
+    this.#update({ responds: true });
+    this.#handlers.herd(overview);
   }
 
   #update({ subscribed = this.#subscribed, responds = this.#responds }) {
@@ -81,5 +110,16 @@ export class Connection {
     this.#responds = responds;
     const state = responds === false ? "gone" : subscribed && responds ? "live" : "connecting";
     if (state !== this.#state) this.#handlers.state((this.#state = state));
+  }
+}
+
+// Returns null if the node does not respond.
+async function fetchOverview() {
+  try {
+    const signal = AbortSignal.timeout(TIMEOUT);
+    const response = await fetch("/api/herd", { signal, cache: "no-store" });
+    return response.ok ? await response.json() : null;
+  } catch {
+    return null;
   }
 }

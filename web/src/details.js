@@ -1,7 +1,7 @@
 // The panel of the selected client: its record, and the places near it.
 
 import { project } from "./clients.js";
-import { byId, element, setText } from "./dom.js";
+import { byId, element, isolated, setText } from "./dom.js";
 import { distance, duration, position } from "./format.js";
 
 const RADIUS_KM = 10;
@@ -40,12 +40,18 @@ export class Details {
       if (this.#id !== null) setText(byId("age"), "no longer held by the node");
       return;
     }
-    setText(byId("client-title"), names[at]);
+    const title = byId("client-title");
+    if (title.textContent !== names[at]) title.replaceChildren(isolated(names[at]));
     setText(byId("age"), clock ? `${duration(Math.max(0, clock - received[at]))}` : "");
     setText(byId("server"), servers[server[at]]);
     setText(byId("position"), position(...this.#clients.position(at)));
     setText(byId("time"), utc(time[at]));
-    setText(byId("line"), lines[at]);
+    if (byId("line").textContent !== lines[at]) byId("line").replaceChildren(...record(lines[at]));
+  }
+
+  /** Scrolls to the panel; `block` as in `scrollIntoView`. */
+  reveal(block) {
+    byId("client").scrollIntoView({ block });
   }
 
   /** Sets the places provider, as /api/herd names it. */
@@ -92,8 +98,8 @@ export class Details {
     const items = results.map(({ name, vicinity, geometry }) => {
       const there = geometry?.location;
       const far = there && here ? `${distance(here, [there.lat, there.lng]).toFixed(1)} km` : "";
-      const about = element("span", { className: "quiet" }, vicinity ?? "");
-      return element("li", { className: "place" }, element("span", {}, name, about), element("span", { className: "far" }, far));
+      const about = element("bdi", { className: "quiet" }, vicinity ?? "");
+      return element("li", { className: "place" }, element("span", {}, isolated(name), about), element("span", { className: "far" }, far));
     });
     byId("places").replaceChildren(...items);
     this.#answer = answer;
@@ -118,6 +124,13 @@ export class Details {
     const others = (html_attributions ?? []).flatMap((html) => [...credit(html), " "]);
     byId("credits").replaceChildren(...google, ...others);
   }
+}
+
+// Splits an AT record, so that the direction of a name does not affect the fields after it.
+function record(line) {
+  const fields = line.split(" ");
+  if (fields.length < 4) return [isolated(line)];
+  return [`${fields.slice(0, 3).join(" ")} `, isolated(fields[3]), ` ${fields.slice(4).join(" ")}`];
 }
 
 // Converts the HTML of an attribution. Only its text and its links are kept.

@@ -18,6 +18,9 @@ export function svg(tag, attributes = {}, ...children) {
   return made;
 }
 
+/** Creates an element for text from outside, whose direction must not affect the text around it. */
+export const isolated = (text) => element("bdi", {}, text);
+
 /** Sets text. Unchanged text is not set again, because a screen reader would repeat it. */
 export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;

@@ -2,12 +2,15 @@
 
 import { DomUtil, Renderer } from "leaflet/dist/leaflet-src.esm.js";
 import { TRAIL, project } from "./clients.js";
+import { shorten } from "./format.js";
 import * as theme from "./theme.js";
 
 /** Number of clients in view above which dots are small and only the selected client has a trail. */
 const MANY = 2000;
 /** Age in seconds from which a record is shown as old. */
 const OLD = 300;
+/** Number of characters of a label. */
+const MAX_LABEL = 40;
 const RADIUS = 5;
 const RADIUS_MANY = 2;
 
@@ -278,7 +281,7 @@ export const Dots = Renderer.extend({
       context.fillStyle = this._theme.muted;
       context.fillRect(canvasX - half, canvasY - half, 2 * half, 2 * half);
       context.font = font;
-      const right = canvasX + 12 * ratio + context.measureText(name).width;
+      const right = canvasX + 12 * ratio + context.measureText(label(name)).width;
       const covers = (box) =>
         canvasX < box.right && right > box.left && Math.abs(canvasY - box.y) < height;
       if (taken.some(covers)) continue;
@@ -301,8 +304,9 @@ export const Dots = Renderer.extend({
     this._label(name, x + 15 * ratio, y, `600 ${13 * ratio}px system-ui, sans-serif`, this._theme.text);
   },
 
-  _label(text, x, y, font, color) {
+  _label(name, x, y, font, color) {
     const { _context: context, _ratio: ratio } = this;
+    const text = label(name);
     context.font = font;
     context.textBaseline = "middle";
     context.lineJoin = "round";
@@ -313,6 +317,9 @@ export const Dots = Renderer.extend({
     context.fillText(text, x, y);
   },
 });
+
+// Shortens a name for a label and isolates it (Unicode FSI and PDI), since it may have any direction.
+const label = (name) => `\u2068${shorten(name, MAX_LABEL)}\u2069`;
 
 // Returns the offsets of the pixels of a disc from its center, in a picture of this width.
 function discOffsets(radius, width) {

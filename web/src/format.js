@@ -9,6 +9,12 @@ export const count = (number) => integer.format(number);
 /** Formats a rate: 0.4, 12.5, 1,234 */
 export const rate = (number) => (number < 100 ? tenths : integer).format(number);
 
+/** Shortens a name to `most` characters and an ellipsis. */
+export function shorten(name, most) {
+  const characters = [...name.slice(0, 2 * most)];
+  return characters.length > most || name.length > 2 * most ? `${characters.slice(0, most).join("")}…` : name;
+}
+
 /** Formats a duration in seconds: 3 s, 5 min, 2 h, 4 d */
 export function duration(seconds) {
   if (seconds < 0) return `−${duration(-seconds)}`;

@@ -1,6 +1,6 @@
 // The list of the clients in view: the accessible equivalent of the map.
 
-import { byId, element, setText } from "./dom.js";
+import { byId, element, isolated, setText } from "./dom.js";
 import { count, duration } from "./format.js";
 
 const MAX_ROWS = 50;
@@ -14,7 +14,11 @@ export function makeList(clients, dots, select) {
   return () => {
     const inView = dots.inView();
     const some = inView.slice(0, MAX_SORTED);
-    const first = some.sort((one, other) => compare(clients.names[one], clients.names[other])).slice(0, MAX_ROWS);
+    const byName = (one, other) =>
+      compare(clients.names[one], clients.names[other]) || (clients.ids[one] < clients.ids[other] ? -1 : 1);
+    const first = some.sort(byName).slice(0, MAX_ROWS);
+    const focused = document.activeElement;
+    const hadFocus = list.contains(focused);
     const more = inView.length - first.length;
     const rest = more > 0 ? `; ${count(more)} more are not listed, zoom in or search` : "";
     setText(byId("count"), inView.length === 0 ? "No clients in view." : `${count(inView.length)} in view${rest}.`);
@@ -34,6 +38,10 @@ export function makeList(clients, dots, select) {
       if (id === dots.selected) row.button.setAttribute("aria-current", "true");
       else row.button.removeAttribute("aria-current");
     });
+    if (!hadFocus || document.activeElement === focused) return;
+    // The row was moved or is gone: the focus must not fall to the document.
+    const next = list.contains(focused) ? focused : byId(dots.selected === null ? "list" : "client-title");
+    next.focus({ preventScroll: true });
   };
 }
 
@@ -41,6 +49,6 @@ const { compare } = new Intl.Collator("en", { numeric: true });
 
 function makeRow(name, onclick) {
   const about = element("span", { className: "quiet" });
-  const button = element("button", { type: "button", className: "choice", onclick }, element("span", {}, name), about);
+  const button = element("button", { type: "button", className: "choice", onclick }, isolated(name), about);
   return { about, button, item: element("li", {}, button) };
 }

@@ -7,6 +7,7 @@ import { Details } from "./details.js";
 import { byId, setText } from "./dom.js";
 import { Dots } from "./dots.js";
 import { showHerd } from "./herd.js";
+import { idOfFragment } from "./ids.js";
 import { makeList } from "./list.js";
 import { addLand, addTiles, makeMap } from "./map.js";
 import { showRates } from "./rates.js";
@@ -17,14 +18,20 @@ import * as theme from "./theme.js";
 const MAX_ALL = 10000;
 /** Zoom level at which a selected client is shown. */
 const CLOSE_ZOOM = 11;
+/** Milliseconds to wait for more clients on a herd that was empty. */
+const FIRST_CLIENTS = 300;
 
 const clients = new Clients();
 const map = makeMap(byId("map"));
 const dots = new Dots(clients).addTo(map);
 const details = new Details(clients, dots);
-const showList = makeList(clients, dots, visit);
+const showList = makeList(clients, dots, (id) => visit(id));
 let clock = null; // times of the node and of the page at the last overview
 let fitted = false;
+let fitting = 0;
+let loaded = false; // the first snapshot
+let wanted = idOfFragment(location.hash.slice(1)); // id of the client to select once it is known
+let tileProblem = "";
 let held = 0;
 let watched = null; // the box subscribed to, and the zoom level at that time
 let nodes = "";
@@ -32,7 +39,7 @@ let hasTiles = false;
 
 theme.onChange(() => dots.retheme());
 addLand(map).catch((error) => console.error("cannot draw the land:", error));
-makeSearch(clients, visit, (feature) => clients.put(feature, performance.now()));
+makeSearch(clients, (id) => visit(id), (feature) => clients.put(feature, performance.now()));
 
 const connection = new Connection({
   reset(count) {
@@ -42,10 +49,15 @@ const connection = new Connection({
   client(feature) {
     clients.put(feature, performance.now());
     dots.redraw();
+    if (!loaded) return;
+    if (feature.id === wanted) visitWanted();
+    if (!fitted) fitting ||= setTimeout(fit, FIRST_CLIENTS);
   },
   ready() {
     clients.endSnapshot();
     dots.redraw();
+    loaded = true;
+    visitWanted();
     fit();
     watchView();
     showList();
@@ -60,10 +72,10 @@ const connection = new Connection({
     }
     if (overview.tiles && !hasTiles) {
       hasTiles = true;
-      addTiles(map, overview.tiles);
+      addTiles(map, overview.tiles, (problem) => (tileProblem = problem));
     }
     details.provider = overview.places.provider;
-    showHerd(overview);
+    showHerd({ ...overview, problems: [...overview.problems, tileProblem].filter(Boolean) });
     showRates(overview);
   },
   state(name) {
@@ -82,14 +94,37 @@ function showGone(state) {
 
 // Fits the view to the clients once, when they are first known. After that the user controls it.
 function fit() {
+  fitting = 0;
   const bounds = clients.bounds();
   if (fitted || !bounds) return;
   fitted = true;
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  const at = wanted && clients.find(wanted, 1)[0];
-  if (at !== undefined && clients.names[at] === wanted) visit(clients.ids[at]);
-  else map.fitBounds(bounds, { padding: [40, 40], maxZoom: 12 });
+  map.fitBounds(bounds, { padding: [40, 40], maxZoom: 12 });
 }
+
+// Selects the client that the fragment names, if it is known.
+function visitWanted() {
+  if (!wanted || clients.indexOf(wanted) === undefined) return;
+  fitted = true;
+  visit(wanted, "nearest");
+}
+
+// The user has changed the fragment. The page may know only the clients near the view.
+window.addEventListener("hashchange", async () => {
+  const id = idOfFragment(location.hash.slice(1));
+  if (!id) return select(null);
+  wanted = id;
+  if (clients.indexOf(id) === undefined) {
+    const response = await fetch(`/api/clients/${id}`, { cache: "no-store" }).catch(() => null);
+    if (response?.ok) clients.put(await response.json(), performance.now());
+  }
+  if (wanted === id) visitWanted();
+});
+
+// The link is not a fragment of the page, since fragments name clients.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("list").focus();
+});
 
 // Subscribes to the surroundings of the view if there are too many clients to subscribe to all.
 function watchView() {
@@ -102,26 +137,31 @@ function watchView() {
   if (watched?.box.contains(view) && zoom < watched.zoom + 2) return;
   const box = view.pad(0.5);
   watched = { box, zoom };
-  const [west, east] = [Math.max(-180, box.getWest()), Math.min(180, box.getEast())];
-  const [south, north] = [Math.max(-90, box.getSouth()), Math.min(90, box.getNorth())];
-  const everywhere = west === -180 && east === 180 && south <= -85 && north >= 85;
+  // The view may lie beyond the edges of the map, where there are no clients. Clients nearer to a pole
+  // than the map reaches are drawn at its edge.
+  const within = (degrees, most) => Math.max(-most, Math.min(most, degrees));
+  const toPole = (degrees) => (Math.abs(degrees) > 85 ? 90 * Math.sign(degrees) : degrees);
+  const [west, east] = [within(box.getWest(), 180), within(box.getEast(), 180)];
+  const [south, north] = [toPole(box.getSouth()), toPole(box.getNorth())];
+  const everywhere = west === -180 && east === 180 && south === -90 && north === 90;
   connection.watch(everywhere ? "" : [west, south, east, north].map((degrees) => degrees.toFixed(4)).join());
 }
 
-/** Selects a client; null clears the selection. */
-function select(id) {
+/** Selects a client and scrolls to its details, to the position `block`; null clears the selection. */
+function select(id, block = "nearest") {
+  wanted = "";
   dots.selected = id;
   details.show(id);
   dots.redraw();
-  const at = id === null ? undefined : clients.indexOf(id);
-  history.replaceState(null, "", at === undefined ? location.pathname : `#${encodeURIComponent(clients.names[at])}`);
+  history.replaceState(null, "", id === null ? location.pathname : `#${id}`);
   showList();
+  if (id !== null) details.reveal(block);
 }
 
 /** Selects a client and moves the view to it if it is out of view or too small to find. */
-function visit(id) {
-  select(id);
-  const position = clients.position(clients.indexOf(id));
+function visit(id, block = "start") {
+  select(id, block);
+  const position = clients.dot(clients.indexOf(id));
   if (map.getZoom() < CLOSE_ZOOM || !map.getBounds().pad(-0.1).contains(position)) {
     map.setView(position, Math.max(map.getZoom(), CLOSE_ZOOM));
   }
@@ -166,7 +206,7 @@ setInterval(() => {
   details.refresh(dots.clock);
   showList();
   const at = dots.selected === null ? undefined : clients.indexOf(dots.selected);
-  if (at !== undefined && byId("follow").checked && !map.getBounds().pad(-0.2).contains(clients.position(at))) {
-    map.panTo(clients.position(at));
+  if (at !== undefined && byId("follow").checked && !map.getBounds().pad(-0.2).contains(clients.dot(at))) {
+    map.panTo(clients.dot(at));
   }
 }, 1000);

@@ -47,9 +47,26 @@ export async function addLand(map) {
   theme.onChange(paint);
 }
 
-/** Adds a layer of tiles above the land. */
-export function addTiles(map, { url, attribution }) {
+/** Adds a layer of tiles above the land. Calls `report` with a problem as a sentence, or "" if there is
+ * none. */
+export function addTiles(map, { url, attribution }, report) {
   const text = document.createElement("span");
   text.textContent = attribution; // Leaflet expects HTML, so the text is escaped
-  new TileLayer(url, { attribution: text.innerHTML, noWrap: true, maxZoom: 18 }).addTo(map);
+  const layer = new TileLayer(url, { attribution: text.innerHTML, noWrap: true, maxZoom: 18 });
+  const host = /^[a-z]+:\/\/([^/]*)/.exec(url)?.[1] ?? url;
+  let [loaded, failed] = [0, 0];
+  layer.on("loading", () => ([loaded, failed] = [0, 0]));
+  layer.on("tileload", () => loaded++);
+  layer.on("tileerror", () => failed++);
+  layer.on("load", () => {
+    // A server may lack some tiles, such as those of the sea.
+    if (loaded > 0) report("");
+    else if (failed > 0) report(`The map tiles of ${host} cannot be loaded, so the map shows outlines only.`);
+  });
+  try {
+    layer.addTo(map);
+  } catch (error) {
+    map.removeLayer(layer);
+    report(`The map tiles of ${host} cannot be shown: ${error.message}`);
+  }
 }

@@ -1,0 +1,51 @@
+// The tabs of this page in the same browser.
+
+// Browsers open at most six connections to a node over HTTP/1.1, for all tabs together. Tabs that hold
+// more than half of them would leave too few for requests.
+const MOST_STREAMS = 3;
+/** Milliseconds after which a tab that announces nothing has gone. */
+const SILENCE = 5000;
+
+/**
+ * Decides which tabs may keep a connection open. Visible tabs announce themselves to the others over a
+ * BroadcastChannel; the oldest of them may.
+ */
+export class Tabs {
+  #id = `${Date.now()} ${Math.random()}`;
+  #channel = "BroadcastChannel" in window ? new BroadcastChannel("tabs") : null;
+  #others = new Map(); // visible tabs by id, with the time of their last announcement
+
+  /** Calls `onChange` when another tab appears, disappears or is closed, or this one does. */
+  constructor(onChange) {
+    this.#channel?.addEventListener("message", ({ data: { id, visible, greets } }) => {
+      const known = this.#others.has(id);
+      if (visible) this.#others.set(id, performance.now());
+      else this.#others.delete(id);
+      if (greets) this.announce();
+      if (known !== visible) onChange();
+    });
+    document.addEventListener("visibilitychange", () => {
+      this.announce();
+      onChange();
+    });
+    window.addEventListener("pagehide", () => this.#send({ visible: false }));
+    this.#send({ visible: !document.hidden, greets: true });
+  }
+
+  /** Announces this tab. Must be called every second or so. */
+  announce() {
+    this.#send({ visible: !document.hidden });
+  }
+
+  /** True if this tab may keep a connection open. */
+  get mayStream() {
+    if (document.hidden) return false;
+    const oldest = performance.now() - SILENCE;
+    const before = [...this.#others].filter(([id, seen]) => seen > oldest && id < this.#id);
+    return before.length < MOST_STREAMS;
+  }
+
+  #send(message) {
+    this.#channel?.postMessage({ id: this.#id, ...message });
+  }
+}

@@ -2,6 +2,7 @@
 
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import { until } from "./herd.mjs";
 
 const root = join(import.meta.dirname, "..", "..");
 const require = createRequire(join(root, "web", "package.json"));
@@ -18,6 +19,9 @@ const args = [
   "--disable-component-update",
   "--disable-sync",
 ];
+
+/** Options of `open` for a phone. */
+export const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
 
 export const launch = () => chromium.launch({ executablePath, headless: true, args });
 
@@ -42,7 +46,7 @@ export async function open(browser, url, { allowed = [], ...options } = {}) {
     if (message.type() === "error" && !isFailedLoad) errors.push(message.text());
   });
   page.on("request", (request) => {
-    const known = [url, "data:", ...allowed];
+    const known = [new URL(url).origin, "data:", ...allowed];
     if (!known.some((start) => request.url().startsWith(start))) {
       errors.push(`request to another host: ${request.url()}`);
     }
@@ -66,3 +70,47 @@ export async function axeProblems(page) {
     nodes.map(({ html, failureSummary }) => `${id}: ${html} ${failureSummary}`),
   );
 }
+
+/** Waits until the element shows text that contains or matches `wanted`. */
+export const shows = (page, selector, wanted) =>
+  until(`${selector} shows ${wanted}`, async () => {
+    const text = (await page.locator(selector).innerText({ timeout: 1000 })).trim();
+    const fits = wanted instanceof RegExp ? wanted.test(text) : text.includes(wanted);
+    if (!fits) throw new Error(`it shows: ${text}`);
+    return true;
+  });
+
+/** Returns the center of the pixels with a color of the style sheet, in page coordinates, and how many
+ * there are in dots and in trails, which are paler. */
+export const painted = (page, color) =>
+  page.evaluate((color) => {
+    const canvas = document.querySelector(".leaflet-overlay-pane canvas");
+    const { width, height } = canvas;
+    const style = getComputedStyle(document.documentElement);
+    const probe = document.createElement("canvas").getContext("2d");
+    probe.fillStyle = style.getPropertyValue(color);
+    probe.fillRect(0, 0, 1, 1);
+    const [red, green, blue] = probe.getImageData(0, 0, 1, 1).data;
+    const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
+    let [dots, trail, x, y] = [0, 0, 0, 0];
+    for (let at = 0; at < data.length; at += 4) {
+      const off = Math.max(Math.abs(data[at] - red), Math.abs(data[at + 1] - green), Math.abs(data[at + 2] - blue));
+      if (off > 6 || data[at + 3] < 16) continue;
+      if (data[at + 3] < 250) {
+        trail++;
+      } else if (off === 0) {
+        dots++;
+        x += (at / 4) % width;
+        y += Math.floor(at / 4 / width);
+      }
+    }
+    const box = canvas.getBoundingClientRect();
+    const scale = box.width / width;
+    return { dots, trail, x: box.x + (x / dots) * scale, y: box.y + (y / dots) * scale };
+  }, color);
+
+/** Searches for a client. */
+export const find = async (page, name) => {
+  await page.fill("#query", name);
+  await page.press("#query", "Enter");
+};

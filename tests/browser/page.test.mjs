@@ -10,7 +10,7 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
-import { axeProblems, launch, open } from "./browser.mjs";
+import { PHONE, axeProblems, find, launch, open, painted, shows } from "./browser.mjs";
 import { Herd, root, until } from "./herd.mjs";
 import { Relay } from "./relay.mjs";
 
@@ -23,7 +23,6 @@ const EDGES = [
   ["Campbell", "Jaquez"],
   ["Clark", "Jaquez"],
 ];
-const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
 
 let browser, herd, campbell;
 const views = [];
@@ -53,56 +52,14 @@ async function visit(url = herd.url("Bailey"), options = {}) {
   return view.page;
 }
 
-/** Waits until the element shows text that contains or matches `wanted`. */
-const shows = (page, selector, wanted) =>
-  until(`${selector} shows ${wanted}`, async () => {
-    const text = (await page.locator(selector).innerText({ timeout: 1000 })).trim();
-    const fits = wanted instanceof RegExp ? wanted.test(text) : text.includes(wanted);
-    if (!fits) throw new Error(`it shows: ${text}`);
-    return true;
-  });
-
-/** Returns the center of the pixels with the color of a node, in page coordinates, and how many there
- * are in the dots of its clients and in their trails, which are paler. */
+/** The pixels with the color of a node; see `painted`. */
 const ink = (page, node) => painted(page, `--node-${NAMES.indexOf(node)}`);
-
-const painted = (page, color) =>
-  page.evaluate((color) => {
-    const canvas = document.querySelector(".leaflet-overlay-pane canvas");
-    const { width, height } = canvas;
-    const style = getComputedStyle(document.documentElement);
-    const probe = document.createElement("canvas").getContext("2d");
-    probe.fillStyle = style.getPropertyValue(color);
-    probe.fillRect(0, 0, 1, 1);
-    const [red, green, blue] = probe.getImageData(0, 0, 1, 1).data;
-    const { data } = canvas.getContext("2d").getImageData(0, 0, width, height);
-    let [dots, trail, x, y] = [0, 0, 0, 0];
-    for (let at = 0; at < data.length; at += 4) {
-      const off = Math.max(Math.abs(data[at] - red), Math.abs(data[at + 1] - green), Math.abs(data[at + 2] - blue));
-      if (off > 6 || data[at + 3] < 16) continue;
-      if (data[at + 3] < 250) {
-        trail++;
-      } else if (off === 0) {
-        dots++;
-        x += (at / 4) % width;
-        y += Math.floor(at / 4 / width);
-      }
-    }
-    const box = canvas.getBoundingClientRect();
-    const scale = box.width / width;
-    return { dots, trail, x: box.x + (x / dots) * scale, y: box.y + (y / dots) * scale };
-  }, color);
 
 const dot = (page, node) =>
   until(`a client of ${node} on the map`, async () => {
     const found = await ink(page, node);
     return found.dots > 20 && found;
   });
-
-const find = async (page, name) => {
-  await page.fill("#query", name);
-  await page.press("#query", "Enter");
-};
 
 test("a client appears, moves and leaves a trail", async () => {
   const page = await visit();

@@ -78,7 +78,7 @@ fi
 if have "the page in a browser" node npm chromium; then
     step "the page in a browser"
     if page_is_built; then
-        CHROMIUM=$(command -v chromium) node --test --test-reporter=spec tests/browser/page.test.mjs
+        CHROMIUM=$(command -v chromium) node --test --test-reporter=spec tests/browser/*.test.mjs
     fi
 fi
 

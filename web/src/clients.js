@@ -151,7 +151,7 @@ export class Clients {
     this.ids.length = this.names.length = this.lines.length = last;
   }
 
-  /** Returns up to `most` clients whose name contains `text`: first the client of this very name,
+  /** Returns up to `most` clients whose name contains `text`: first the client with exactly this name,
    * then others that differ in case only, then those that begin with it. */
   find(text, most) {
     const wanted = text.toLowerCase();

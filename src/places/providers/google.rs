@@ -12,9 +12,9 @@ use super::json::{self, Capped, Geometry, Text};
 use crate::places::Question;
 use crate::places::http::{Method, RequestWriter, Response};
 use crate::places::limits::MAX_RESULTS;
-use crate::places::upstream::failure::{Failure, ProviderError};
-use crate::places::upstream::listing::Listing;
-use crate::places::upstream::target::Target;
+use crate::places::providers::failure::{Failure, ProviderError};
+use crate::places::providers::listing::Listing;
+use crate::places::providers::target::Target;
 use crate::text::json::push_string;
 
 /// The fields requested for each place: those that the document of WHATSAT contains.
@@ -231,8 +231,8 @@ mod tests {
     use crate::places::document::Status;
     use crate::places::geo::Point;
     use crate::places::providers::Provider;
+    use crate::places::providers::failure::Blame;
     use crate::places::providers::tests::{CANARY, UCLA, document, read, request};
-    use crate::places::upstream::failure::Blame;
 
     #[test]
     fn the_request_matches_the_documentation() {

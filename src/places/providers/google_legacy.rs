@@ -9,9 +9,9 @@ use super::json::{Capped, Members, Text};
 use crate::places::Question;
 use crate::places::http::{Method, RequestWriter, Response};
 use crate::places::limits::MAX_RESULTS;
-use crate::places::upstream::failure::{Failure, ProviderError};
-use crate::places::upstream::listing::Listing;
-use crate::places::upstream::target::Target;
+use crate::places::providers::failure::{Failure, ProviderError};
+use crate::places::providers::listing::Listing;
+use crate::places::providers::target::Target;
 
 /// Appends the request. `rankby` cannot be combined with a radius, so Google orders by prominence.
 /// The API requires the key in the query.
@@ -110,8 +110,8 @@ fn text(value: &RawValue) -> Option<String> {
 mod tests {
     use crate::places::document::Status;
     use crate::places::providers::Provider;
+    use crate::places::providers::failure::Blame;
     use crate::places::providers::tests::{UCLA, document, read, request};
-    use crate::places::upstream::failure::Blame;
 
     const LEGACY: Provider = Provider::GoogleLegacy;
 

@@ -1,71 +1,45 @@
 //! The providers: each turns a question into a request, and a response into a listing or an error.
 
+pub(super) mod failure;
 mod google;
 mod google_legacy;
 mod json;
+mod key;
+pub(super) mod listing;
 mod overpass;
-
-use std::fmt;
+mod printer;
+mod provider;
+pub(super) mod target;
 
 use super::http::Response;
 use super::question::Question;
-use super::upstream::failure::Failure;
-use super::upstream::listing::Listing;
-use super::upstream::target::Target;
+use failure::Failure;
+use listing::Listing;
+use target::Target;
 
-/// An API that is queried over the network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Provider {
-    /// Google's Nearby Search (New).
-    Google,
-    /// Google's older Nearby Search.
-    GoogleLegacy,
-    /// OpenStreetMap's Overpass API.
-    Overpass,
-}
+pub use failure::TransportError;
+pub use key::{ApiKey, KeyError};
+pub use provider::Provider;
 
-impl Provider {
-    /// The name of its API.
-    pub(super) fn api(self) -> &'static str {
-        match self {
-            Self::Google => "the Places API (New)",
-            Self::GoogleLegacy => "the Places API",
-            Self::Overpass => "the Overpass API",
-        }
-    }
-
-    /// Appends the request that asks `question`.
-    pub(super) fn write_request(self, target: Target<'_>, question: &Question, out: &mut Vec<u8>) {
-        match self {
-            Self::Google => google::write_request(target, question, out),
-            Self::GoogleLegacy => google_legacy::write_request(target, question, out),
-            Self::Overpass => overpass::write_request(target, question, out),
-        }
-    }
-
-    /// Reads the response to `question`.
-    pub(super) fn read(
-        self,
-        target: Target<'_>,
-        question: &Question,
-        response: &Response,
-    ) -> Result<Listing, Failure> {
-        match self {
-            Self::Google => google::read(target, response),
-            Self::GoogleLegacy => google_legacy::read(target, response),
-            Self::Overpass => overpass::read(target, question, response),
-        }
+/// Appends the request to `target` that asks `question`.
+pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut Vec<u8>) {
+    match target.provider {
+        Provider::Google => google::write_request(target, question, out),
+        Provider::GoogleLegacy => google_legacy::write_request(target, question, out),
+        Provider::Overpass => overpass::write_request(target, question, out),
     }
 }
 
-impl fmt::Display for Provider {
-    /// Its name in the configuration.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Google => "google",
-            Self::GoogleLegacy => "google_legacy",
-            Self::Overpass => "overpass",
-        })
+/// Reads the response of `target` to `question`.
+pub(super) fn read_response(
+    target: Target<'_>,
+    question: &Question,
+    response: &Response,
+) -> Result<Listing, Failure> {
+    match target.provider {
+        Provider::Google => google::read(target, response),
+        Provider::GoogleLegacy => google_legacy::read(target, response),
+        Provider::Overpass => overpass::read(target, question, response),
     }
 }
 
@@ -76,8 +50,7 @@ pub(super) mod tests {
     use super::*;
     use crate::places::document::Status;
     use crate::places::geo::Point;
-    use crate::places::upstream::ApiKey;
-    use crate::places::upstream::failure::Blame;
+    use crate::places::providers::failure::Blame;
 
     /// A key that may appear in requests only. Its `/` has to be percent-encoded.
     pub(in crate::places) const CANARY: &str = "canary/Key-0123";
@@ -102,7 +75,7 @@ pub(super) mod tests {
 
     pub(in crate::places) fn request(provider: Provider, url: &str, question: &Question) -> String {
         let mut out = Vec::new();
-        at(provider, url, |target| target.write_request(question, &mut out));
+        at(provider, url, |target| write_request(target, question, &mut out));
         String::from_utf8(out).unwrap()
     }
 
@@ -122,7 +95,7 @@ pub(super) mod tests {
         body: &str,
     ) -> Result<Listing, Failure> {
         let response = response(status, body);
-        at(provider, "https://a.example", |target| target.read(&UCLA, &response))
+        at(provider, "https://a.example", |target| read_response(target, &UCLA, &response))
     }
 
     /// The document of a successful response, parsed and as text.

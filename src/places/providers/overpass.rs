@@ -17,9 +17,9 @@ use crate::places::Question;
 use crate::places::geo::Point;
 use crate::places::http::{Method, RequestWriter, Response};
 use crate::places::limits::{MAX_OVERPASS_ELEMENTS, MAX_RESULTS};
-use crate::places::upstream::failure::{Failure, ProviderError};
-use crate::places::upstream::listing::Listing;
-use crate::places::upstream::target::Target;
+use crate::places::providers::failure::{Failure, ProviderError};
+use crate::places::providers::listing::Listing;
+use crate::places::providers::target::Target;
 use crate::text::percent::push_encoded;
 
 /// The tags that make a node a place that people look for. Their values are the types of the place.
@@ -243,8 +243,8 @@ mod tests {
     use super::*;
     use crate::places::document::Status;
     use crate::places::providers::Provider;
+    use crate::places::providers::failure::Blame;
     use crate::places::providers::tests::{UCLA, at, document, read, request};
-    use crate::places::upstream::failure::Blame;
 
     const URL: &str = "https://overpass-api.de/api/interpreter";
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::failure::{Blame, Failure};
 use crate::places::limits::{BREAKER_MAX_PAUSE, BREAKER_MIN_PAUSE, BREAKER_THRESHOLD};
+use crate::places::providers::failure::{Blame, Failure};
 use crate::rng::Rng;
 use crate::time::Instant;
 

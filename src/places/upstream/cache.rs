@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::listing::Listing;
 use crate::places::limits::MAX_CACHE_BYTES;
+use crate::places::providers::listing::Listing;
 use crate::places::question::Key;
 use crate::time::Instant;
 

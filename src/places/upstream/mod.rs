@@ -36,15 +36,10 @@
 mod breaker;
 mod budget;
 mod cache;
-pub(super) mod failure;
 mod flights;
-mod key;
-pub(super) mod listing;
 mod pool;
-mod printer;
 mod settings;
 mod stats;
-pub(super) mod target;
 #[cfg(test)]
 mod tests;
 
@@ -55,20 +50,20 @@ use std::sync::Arc;
 use breaker::{Breaker, Role};
 use budget::Budget;
 use cache::Cache;
-use failure::{Blame, Failure, RequestError};
 use flights::{Flight, FlightId, Flights, Waiter};
-use listing::{Listing, write_zero_results};
 use pool::{Assignment, Conn, History, Pool};
-use target::Target;
 
 use super::document::Status;
 use super::http::{Eof, Exchange, Progress, Response};
 use super::limits::{CONNECT_DEADLINE, IDLE_TIMEOUT, MAX_WAITERS};
+use super::providers::failure::{Blame, Failure, RequestError};
+use super::providers::listing::{Listing, write_zero_results};
+use super::providers::target::Target;
+use super::providers::{read_response, write_request};
 use super::question::Question;
 use crate::time::Instant;
 
-pub use failure::TransportError;
-pub use key::{ApiKey, KeyError};
+pub use super::providers::{ApiKey, KeyError, TransportError};
 pub use pool::ConnId;
 pub use settings::Settings;
 pub use stats::{Gauges, Stats};
@@ -418,7 +413,7 @@ impl Client {
         }
         let Some(flight) = self.flights.get(id) else { return };
         let mut request = Vec::new();
-        self.target().write_request(&flight.question, &mut request);
+        write_request(self.target(), &flight.question, &mut request);
         let assignment = Assignment { flight: id, exchange: Exchange::new(), history, request };
         self.pool.replace(conn, Conn::Busy(Box::new(assignment)));
         self.writable.push_back(conn);
@@ -451,7 +446,7 @@ impl Client {
     /// Reads the response to the question of a flight.
     fn read(&self, id: FlightId, response: &Response) -> Result<Listing, Failure> {
         match self.flights.get(id) {
-            Some(flight) => self.target().read(&flight.question, response),
+            Some(flight) => read_response(self.target(), &flight.question, response),
             None => Err(self.target().no_response(RequestError::ClosedEarly)),
         }
     }

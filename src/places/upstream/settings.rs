@@ -1,8 +1,8 @@
 //! Configuration of a [`Client`](super::Client).
 
-use super::key::ApiKey;
 use crate::endpoint::Url;
 use crate::limits::PlacesLimits;
+use crate::places::providers::ApiKey;
 use crate::places::providers::Provider;
 
 /// The provider to query, and the limits to respect.

@@ -6,7 +6,7 @@ use crate::places::document::Writer;
 use crate::places::limits::MAX_RESULTS;
 
 /// Appends the document of a question that found nothing, without a newline at its end.
-pub(super) fn write_zero_results(out: &mut Vec<u8>) {
+pub(in crate::places) fn write_zero_results(out: &mut Vec<u8>) {
     Writer::new(out, &[""; 0]).finish();
 }
 
@@ -78,7 +78,7 @@ impl Listing {
     }
 
     /// The memory in use, in bytes.
-    pub(super) fn weight(&self) -> usize {
+    pub(in crate::places) fn weight(&self) -> usize {
         self.text.len() + self.ends.len() * size_of::<usize>() + size_of::<Self>()
     }
 }

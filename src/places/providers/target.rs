@@ -8,13 +8,11 @@ use std::time::Duration;
 
 use super::failure::{Blame, Failure, ProviderError, RequestError, TransportError};
 use super::key::ApiKey;
-use super::listing::Listing;
+use super::provider::Provider;
 use crate::endpoint::Url;
-use crate::places::Question;
 use crate::places::document::Status;
 use crate::places::http::{HttpError, Response};
 use crate::places::limits::MAX_ERROR_MESSAGE_BYTES;
-use crate::places::providers::Provider;
 
 /// The minimum pause after a 429 from Overpass, which its operators ask for
 /// (<https://github.com/drolbr/Overpass-API/issues/791>).
@@ -30,20 +28,6 @@ pub(in crate::places) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Appends the request that asks `question`.
-    pub(in crate::places) fn write_request(self, question: &Question, out: &mut Vec<u8>) {
-        self.provider.write_request(self, question, out);
-    }
-
-    /// Reads the response to `question`.
-    pub(in crate::places) fn read(
-        self,
-        question: &Question,
-        response: &Response,
-    ) -> Result<Listing, Failure> {
-        self.provider.read(self, question, response)
-    }
-
     /// The failure of a question whose response reports an error. `explanation` is the provider's
     /// own.
     pub(in crate::places) fn rejected(
@@ -141,7 +125,7 @@ impl Target<'_> {
     }
 
     /// The failure of a question without a response.
-    pub(super) fn no_response(self, error: RequestError<'_>) -> Failure {
+    pub(in crate::places) fn no_response(self, error: RequestError<'_>) -> Failure {
         let deadline = self.deadline.as_millis();
         match error {
             RequestError::Transport(error) => self.transport_failed(error),
@@ -233,6 +217,7 @@ fn quoted(key: Option<&ApiKey>, text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::places::providers::read_response;
     use crate::places::providers::tests::{ALL, CANARY, UCLA, at, read, response};
 
     #[test]
@@ -363,7 +348,8 @@ mod tests {
         let mut waits = response(429, "");
         waits.retry_after = Some(Duration::from_secs(7));
         let pause = |provider, response: &Response| {
-            let read = at(provider, "https://a.example", |target| target.read(&UCLA, response));
+            let read =
+                at(provider, "https://a.example", |target| read_response(target, &UCLA, response));
             read.unwrap_err().blame
         };
         let secs = |secs| Blame::Provider { retry_after: Some(Duration::from_secs(secs)) };

@@ -13,11 +13,11 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use common::Herd;
+use common::{DEADLINE, Herd, eventually};
 use serde_json::Value;
 
 /// Reply timeout in seconds: long enough for a loaded machine to send all but the missing reply.
@@ -291,4 +291,82 @@ fn an_open_loop_avoids_coordinated_omission() {
     let latency = &report["rows"][2]["latency_us"];
     // About half of the requests were due during that second, evenly distributed.
     assert!(latency["p90"].as_f64().unwrap() > 500_000.0, "{report:#}");
+}
+
+/// Starts the benchmark, and waits until `node` has received some updates of the measurement.
+fn running(herd: &Herd, arguments: &[&str], node: &str) -> Child {
+    let updates = || herd.counter(node, "updates_received_total{source=\"client\"}");
+    let before = updates();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_herd-bench"));
+    command.arg("-c").arg(herd.config()).args(arguments);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    eventually("the measurement has begun", DEADLINE, || (updates() > before + 20).then_some(()));
+    child
+}
+
+/// Every request of an open loop is sent to the node at which it is due, or is an error of that node.
+/// The other node is not given more to do.
+#[test]
+fn what_is_due_at_a_node_that_is_down_or_stalled_counts_there() {
+    for stall in [false, true] {
+        let mut herd = Herd::new(&[("Bona", &[]), ("Clark", &[])], "");
+        herd.start_all();
+        let arguments = [
+            "--rate",
+            "200",
+            "--duration",
+            "3",
+            "--warmup",
+            "0",
+            "--connections",
+            "4",
+            "--clients",
+            "4",
+            "--whatsat-percent",
+            "0",
+            "--timeout",
+            "1",
+            "--json",
+        ];
+        let child = running(&herd, &arguments, "Clark");
+        if stall {
+            herd.signal("Clark", "STOP");
+        } else {
+            herd.kill("Clark");
+        }
+        let report = json(&child.wait_with_output().unwrap());
+        let row = |node: &str| {
+            let rows = report["rows"].as_array().unwrap();
+            let row = rows.iter().find(|row| row["node"] == node).unwrap();
+            (row["requests"].as_u64().unwrap(), row["errors"].as_u64().unwrap())
+        };
+        let lost = report["errors_by_kind"]["connections lost"].as_u64().unwrap_or(0);
+        assert_eq!(lost, if stall { 0 } else { 2 }, "each connection is lost once: {report:#}");
+        let (bona, clark) = (row("Bona"), row("Clark"));
+        assert_eq!(bona.0 + bona.1, 300, "{report:#}");
+        assert_eq!(clark.0 + clark.1 - lost, 300, "{report:#}");
+        assert!(clark.1 > 100, "{report:#}");
+        if stall {
+            herd.signal("Clark", "CONT");
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_measurement_ends_with_a_report() {
+    let herd = Herd::solo();
+    for (signal, pacing) in [("INT", &["--rate", "100"][..]), ("TERM", &[])] {
+        let arguments =
+            [pacing, &["--duration", "600", "--warmup", "0", "--json", "Solo"]].concat();
+        let child = running(&herd, &arguments, "Solo");
+        let kill = format!("kill -s {signal} {}", child.id());
+        assert!(Command::new("sh").arg("-c").arg(kill).status().unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let report = json(&output);
+        assert_eq!((output.status.code(), &report["errors"]), (Some(0), &0.into()), "{report:#}");
+        assert!(report["requests"].as_u64().unwrap() > 0, "{report:#}");
+        let seconds = report["seconds"].as_f64().unwrap();
+        assert!(seconds > 0.0 && seconds < 60.0, "{report:#}");
+    }
 }

@@ -1,5 +1,6 @@
 //! One connection to a server: its socket and the data in flight in both directions.
 
+use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,6 +20,10 @@ pub struct Connection {
     pub server: usize,
     /// Requests awaiting replies.
     pub in_flight: InFlight,
+    /// Due times of the requests of an open loop that have not been sent yet, oldest first.
+    pub backlog: VecDeque<u64>,
+    /// True once the server has replied on the current socket.
+    pub answered: bool,
     token: Token,
     address: SocketAddr,
     socket: Option<TcpStream>,
@@ -65,6 +70,8 @@ impl Connection {
         let mut connection = Self {
             server,
             in_flight: InFlight::default(),
+            backlog: VecDeque::new(),
+            answered: true, // the connection is established
             token,
             address,
             socket: None,
@@ -100,6 +107,7 @@ impl Connection {
 
     /// Closes the connection and calls `on_missing` for each outstanding request.
     pub fn disconnect(&mut self, on_missing: impl FnMut(CommandKind)) {
+        self.answered = false;
         self.socket = None;
         self.out.clear();
         self.written = 0;

@@ -17,7 +17,8 @@ pub enum RequestError {
     Unsolicited,
     /// The connection was lost.
     Disconnected,
-    /// A request of the open loop was not sent before the run ended: the rate is too high.
+    /// A request of the open loop was not sent within the timeout: its connection was down or stalled,
+    /// or the rate is too high.
     Unsent,
     /// A record was not seen on another node within the timeout.
     NotPropagated,

@@ -2,6 +2,8 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -52,9 +54,9 @@ struct Phase {
     start: u64,
     /// `None` for a phase that ends when the request source is exhausted.
     length: Option<Duration>,
-    /// Requests due in an open loop, and requests sent.
+    /// Requests of an open loop, and those that have become due and are assigned to a connection.
     total: u64,
-    sent: u64,
+    assigned: u64,
 }
 
 impl Phase {
@@ -63,7 +65,7 @@ impl Phase {
             (Pacing::OpenLoop(rate), Some(length)) => (rate * length.as_secs_f64()) as u64,
             _ => 0,
         };
-        Self { pacing, pipeline, start, length, total, sent: 0 }
+        Self { pacing, pipeline, start, length, total, assigned: 0 }
     }
 
     /// Returns the time from which no more requests are due.
@@ -74,11 +76,18 @@ impl Phase {
     /// Returns the time of the next request of an open loop, or `u64::MAX` if there is none.
     fn next_due(&self) -> u64 {
         match self.pacing {
-            Pacing::OpenLoop(rate) if self.sent < self.total => {
-                self.start + (self.sent as f64 / rate * 1e9) as u64
+            Pacing::OpenLoop(rate) if self.assigned < self.total => {
+                self.start + (self.assigned as f64 / rate * 1e9) as u64
             }
             _ => u64::MAX,
         }
+    }
+
+    /// Ends the phase at `now`: nothing more becomes due.
+    fn end_at(&mut self, now: u64) {
+        let length = Duration::from_nanos(now - self.start);
+        self.length = Some(self.length.map_or(length, |planned| planned.min(length)));
+        self.total = self.assigned;
     }
 }
 
@@ -92,8 +101,12 @@ pub struct LoadGenerator<'p> {
     connections: Vec<Connection>,
     /// Lost connections, each with the time of its next connection attempt.
     reconnects: Vec<(u64, usize)>,
-    /// The connection that sends the next request of an open loop.
+    /// The connection to which the next request of an open loop is assigned.
     next_connection: usize,
+    /// Requests of an open loop that are due and have not been sent, on all connections.
+    queued: usize,
+    /// Set by a signal that ends the measurement.
+    interrupted: Arc<AtomicBool>,
     /// Outstanding requests on all connections.
     waiting: usize,
     stats: Vec<ServerStats>,
@@ -105,12 +118,13 @@ pub struct LoadGenerator<'p> {
 }
 
 impl<'p> LoadGenerator<'p> {
-    /// Opens all connections, including idle ones and those of the prober.
+    /// Opens all connections, including idle ones and those of the prober. Once `interrupted` is set,
+    /// a phase ends early.
     ///
     /// # Errors
     ///
     /// A server does not accept a connection. The message names it.
-    pub fn connect(plan: &'p Plan) -> io::Result<Self> {
+    pub fn connect(plan: &'p Plan, interrupted: Arc<AtomicBool>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let servers = plan.servers.len();
         let unreachable = |server: usize, error: &io::Error| {
@@ -147,6 +161,8 @@ impl<'p> LoadGenerator<'p> {
             connections,
             reconnects: Vec::new(),
             next_connection: 0,
+            queued: 0,
+            interrupted,
             waiting: 0,
             stats: Vec::new(),
             timeout: plan.timeout.as_nanos() as u64,
@@ -204,6 +220,9 @@ impl<'p> LoadGenerator<'p> {
                 self.progress.show(name, now - phase.start, phase.length, &self.stats);
                 next_tick = now + TICK_NS;
             }
+            if now < phase.end() && self.interrupted.load(Ordering::Relaxed) {
+                phase.end_at(now);
+            }
             self.send_due(&mut phase, now);
             let is_over = now >= phase.end() || self.source.is_exhausted();
             if let Some(prober) = &mut self.prober {
@@ -213,7 +232,7 @@ impl<'p> LoadGenerator<'p> {
                 }
             }
             if is_over && self.is_drained(&phase, now) {
-                self.stats[0].errors[0].add(RequestError::Unsent, phase.total - phase.sent);
+                self.expire_backlogs(u64::MAX);
                 break;
             }
             if phase.length.is_none() && now > self.last_reply + 2 * self.timeout {
@@ -232,7 +251,7 @@ impl<'p> LoadGenerator<'p> {
     /// Returns whether everything due has been sent, or is hopelessly late, and no reply is
     /// outstanding.
     fn is_drained(&self, phase: &Phase, now: u64) -> bool {
-        let all_sent = phase.sent == phase.total;
+        let all_sent = phase.assigned == phase.total && self.queued == 0;
         let is_too_late = now >= phase.end().saturating_add(self.timeout);
         let is_probing = self.prober.as_ref().is_some_and(Prober::is_busy);
         (all_sent || is_too_late) && self.waiting == 0 && !is_probing
@@ -272,6 +291,7 @@ impl<'p> LoadGenerator<'p> {
             return;
         };
         let server = connection.server;
+        let mut answered = connection.answered;
         let stats = &mut self.stats[server];
         let prefix = &self.plan.servers[server].prefix;
         let (waiting, last_reply, source) =
@@ -283,7 +303,7 @@ impl<'p> LoadGenerator<'p> {
             &self.clock,
             read_side,
             |now, completion, _| {
-                *last_reply = now;
+                (*last_reply, answered) = (now, true);
                 match completion {
                     Completion::Request(request, outcome) => {
                         *waiting -= 1;
@@ -304,6 +324,7 @@ impl<'p> LoadGenerator<'p> {
                 }
             },
         );
+        connection.answered = answered;
         if received.is_err() {
             return self.disconnect(index);
         }
@@ -326,41 +347,56 @@ impl<'p> LoadGenerator<'p> {
                 self.waiting += 1;
             }
         }
+        while connection.is_open()
+            && connection.in_flight.waiting() < phase.pipeline
+            && let Some(&due) = connection.backlog.front()
+            && let Some(request) = self.source.next(connection.server, due, now, &mut self.clock)
+        {
+            connection.backlog.pop_front();
+            connection.push(request, &self.plan.wire);
+            self.queued -= 1;
+            self.waiting += 1;
+        }
         if connection.flush().is_err() {
             self.disconnect(index);
         }
     }
 
-    /// Sends the due requests of an open loop, on the connections in turn, unless all pipelines are
-    /// full. A request that has to wait keeps its due time, so that the wait counts as latency.
+    /// Assigns the due requests of an open loop to the connections in turn, whatever their state: a
+    /// request that is due at a server that is down or stalled is not sent to another one. It waits for
+    /// its connection and keeps its due time, so that the wait counts as latency.
     fn send_due(&mut self, phase: &mut Phase, now: u64) {
-        let mut full = 0;
-        while full < self.connections.len() {
+        loop {
             let due = phase.next_due();
             if due > now {
                 break;
             }
             let index = self.next_connection;
             self.next_connection = (index + 1) % self.connections.len();
-            let connection = &mut self.connections[index];
-            if !connection.is_open() || connection.in_flight.waiting() >= phase.pipeline {
-                full += 1;
-                continue;
-            }
-            full = 0;
+            self.connections[index].backlog.push_back(due);
+            self.queued += 1;
+            phase.assigned += 1;
+            self.refill(index, phase, now);
+        }
+    }
+
+    /// Fails the requests that became due before `before` and have not been sent.
+    fn expire_backlogs(&mut self, before: u64) {
+        for connection in &mut self.connections {
             let server = connection.server;
-            let Some(request) = self.source.next(server, due, now, &mut self.clock) else { break };
-            connection.push(request, &self.plan.wire);
-            self.waiting += 1;
-            phase.sent += 1;
-            if connection.flush().is_err() {
-                self.disconnect(index);
+            while let Some(&due) = connection.backlog.front().filter(|&&due| due < before) {
+                connection.backlog.pop_front();
+                self.queued -= 1;
+                let request = self.source.next(server, due, due, &mut self.clock);
+                let command = request.map_or(CommandKind::Iamat, |request| request.command);
+                self.stats[server].record_error(command, RequestError::Unsent);
             }
         }
     }
 
     /// Fails requests that have timed out, and reconnects lost connections.
     fn tick(&mut self, phase: &Phase, now: u64) {
+        self.expire_backlogs(now.saturating_sub(self.timeout));
         for index in 0..self.connections.len() {
             let connection = &mut self.connections[index];
             let stats = &mut self.stats[connection.server];
@@ -383,7 +419,10 @@ impl<'p> LoadGenerator<'p> {
         let connection = &mut self.connections[index];
         let stats = &mut self.stats[connection.server];
         let waiting = &mut self.waiting;
-        stats.record_error(CommandKind::Iamat, RequestError::Disconnected);
+        // A connection counts as lost once, not with every attempt to establish it again.
+        if connection.answered {
+            stats.record_error(CommandKind::Iamat, RequestError::Disconnected);
+        }
         connection.disconnect(|command| {
             *waiting -= 1;
             stats.record_error(command, RequestError::Missing);

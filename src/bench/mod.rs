@@ -26,7 +26,12 @@ use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use crate::cli::{CommandError, EXIT_FAILURE, print};
 use load::LoadGenerator;
@@ -58,10 +63,14 @@ fn measure(plan: &Plan) -> io::Result<Report> {
     let descriptors = (plan.connections + plan.idle + plan.servers.len()) as u64 + OWN_DESCRIPTORS;
     // If the system grants fewer descriptors, connecting fails with a clear error.
     let _ = rlimit::increase_nofile_limit(descriptors);
-    let mut load = LoadGenerator::connect(plan)?;
+    let interrupted = interruption()?;
+    let mut load = LoadGenerator::connect(plan, Arc::clone(&interrupted))?;
     let mut earlier_errors = load.preload()?.errors();
     if !plan.warmup.is_zero() {
         earlier_errors.merge(&load.drive("warming up", plan.warmup)?.errors());
+    }
+    if interrupted.load(Ordering::Relaxed) {
+        return Err(io::Error::other("interrupted before the measurement; there is no report"));
     }
     let pids = server_pids(plan);
     let cpu_before = cpu_times(&pids);
@@ -73,6 +82,17 @@ fn measure(plan: &Plan) -> io::Result<Report> {
         .collect();
     let propagation = load.into_propagation();
     Ok(Report::new(plan, &earlier_errors, &measured, &cpu, propagation.as_ref()))
+}
+
+/// Returns a flag that SIGINT and SIGTERM set. The second signal ends the process at once.
+fn interruption() -> io::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // The exit status of a process that a signal has ended, as shells report it.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupted))?;
+        flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    Ok(interrupted)
 }
 
 /// The processes whose CPU time is measured: those named with `--pid`, or the listeners on the

@@ -11,6 +11,8 @@ const TIMEOUT = 4000;
 const REOPEN = 2000;
 /** Milliseconds without an event after which a stream is up to date: the node sends what there is at once. */
 const QUIET = 150;
+/** Milliseconds after which a stream is closed even if events keep arriving. */
+const MOST_TURN = 1000;
 
 /**
  * Keeps the connection to the node. Calls the functions of `handlers`: `reset(held)`,
@@ -25,6 +27,7 @@ export class Connection {
   #tabs = new Tabs(() => this.#share());
   #inSnapshot = false;
   #paused = false;
+  #liveSince = 0;
   #lastId = "";
   #box = "";
   #subscribed = false;
@@ -51,6 +54,7 @@ export class Connection {
     this.#source?.close();
     this.#paused = false;
     this.#inSnapshot = !this.#lastId;
+    this.#liveSince = performance.now();
     const query = new URLSearchParams();
     if (this.#box) query.set("bbox", this.#box);
     if (this.#lastId) query.set("last_event_id", this.#lastId);
@@ -59,7 +63,10 @@ export class Connection {
     const on = (type, handle) =>
       source.addEventListener(type, (event) => {
         this.#lastId = event.lastEventId;
-        if (type !== "client") this.#inSnapshot = type === "reset";
+        if (type !== "client") {
+          this.#inSnapshot = type === "reset";
+          this.#liveSince = performance.now();
+        }
         this.#share();
         handle(JSON.parse(event.data));
       });
@@ -87,11 +94,14 @@ export class Connection {
       return;
     }
     if (this.#paused || this.#inSnapshot || this.#source?.readyState !== EventSource.OPEN) return;
-    this.#quiet = setTimeout(() => {
-      this.#source.close();
-      this.#paused = true;
-      this.#reopen = setTimeout(() => this.#open(), REOPEN);
-    }, QUIET);
+    if (performance.now() - this.#liveSince > MOST_TURN) this.#pause();
+    else this.#quiet = setTimeout(() => this.#pause(), QUIET);
+  }
+
+  #pause() {
+    this.#source.close();
+    this.#paused = true;
+    this.#reopen = setTimeout(() => this.#open(), REOPEN);
   }
 
   async #poll() {

@@ -15,6 +15,7 @@
 mod every_order;
 mod network;
 mod oracle;
+mod original;
 mod rules;
 mod schedule;
 mod trace;

@@ -221,6 +221,16 @@ impl Oracle {
         Ok(())
     }
 
+    /// The AT lines of the best record of each client.
+    pub fn newest_lines(&self) -> impl Iterator<Item = &[u8]> {
+        self.best_of_all(|_| true).into_iter().flatten().map(|id| self.line(id))
+    }
+
+    /// The AT line of a record, without LF.
+    pub fn line(&self, id: RecordId) -> &[u8] {
+        &self.facts[id].key.4
+    }
+
     /// Whether `node` holds this record or a newer one.
     pub fn has(&self, node: usize, id: RecordId) -> bool {
         let held = self.views[node][self.facts[id].client];

@@ -37,6 +37,9 @@ pub struct Schedule {
     pub max_line: usize,
     pub network: Network,
     pub clients: Vec<String>,
+    /// The neighbors of an original server, which is one more host after the nodes. Empty: there is
+    /// none. There is never more than one, because nodes cannot tell two on one address apart.
+    pub original: Vec<usize>,
     /// Initial error of each node's wall clock.
     pub clocks: Vec<Nanos>,
     /// No faults: properties that hold only without faults are checked.
@@ -135,6 +138,7 @@ impl fmt::Display for Schedule {
         writeln!(f, "{rules:?}\n{timing:?}\n{network:?}")?;
         writeln!(f, "secret: {secret}, max_line: {max_line}, clocks: {clocks:?}")?;
         writeln!(f, "for good: cut {cut_for_good:?}, dead {dead_for_good:?}")?;
+        writeln!(f, "neighbors of an original server: {:?}", self.original)?;
         write!(f, "faults end at {} s", self.quiet_at as f64 / 1e9)?;
         for (at, step) in &self.steps {
             write!(f, "\n  {:.6} {step:?}", *at as f64 / 1e9)?;
@@ -186,12 +190,14 @@ impl Schedule {
             max_line: if rng.percent(10) { 128 } else { 4096 },
             network,
             clients,
+            original: Vec::new(),
             clocks,
             calm,
             steps: Vec::new(),
             quiet_at: rng.range(300, longest) * MILLISECOND,
             last_step_at: 0,
         };
+        schedule.original = schedule.neighbors_of_an_original();
         schedule.updates(crowded, rng);
         if hot {
             schedule.burst(rng);
@@ -239,6 +245,20 @@ impl Schedule {
     /// Whether there are more clients than a node may store.
     pub fn is_capped(&self) -> bool {
         (self.rules.max_clients as usize) < self.clients.len()
+    }
+
+    /// Draws the neighbors of an original server, independently of everything else. It receives every
+    /// record only if none is evicted or expires, and in time only through wide links.
+    fn neighbors_of_an_original(&self) -> Vec<usize> {
+        let rng = &mut Rng::new(!self.seed);
+        let is_lossless = self.rules.client_ttl == 0 && !self.is_capped();
+        if !is_lossless || self.network.window < 4096 || !rng.percent(25) {
+            return Vec::new();
+        }
+        let mut neighbors = vec![rng.index(self.nodes), rng.index(self.nodes)];
+        neighbors.sort_unstable();
+        neighbors.dedup();
+        neighbors
     }
 
     fn updates(&mut self, crowded: bool, rng: &mut Rng) {

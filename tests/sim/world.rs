@@ -27,6 +27,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::network::{End, Packet, Wire};
 use crate::oracle::{Answered, Oracle, RecordId};
+use crate::original::OriginalServer;
 use crate::schedule::{Cut, MILLISECOND, SECONDS, Schedule, Step, Time, When};
 use crate::trace::Trace;
 use proxy_herd::rng::Rng;
@@ -142,6 +143,7 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub wires: Vec<Wire>,
     pub oracle: Oracle,
+    original: OriginalServer,
     pub trace: Trace,
     pub report: Report,
     rng: Rng,
@@ -194,6 +196,7 @@ impl World {
             hosts: Vec::new(),
             wires: Vec::new(),
             oracle,
+            original: OriginalServer::default(),
             trace,
             report: Report::default(),
             rng,
@@ -209,13 +212,15 @@ impl World {
             failure: None,
             schedule,
         };
-        for at in 0..world.schedule.nodes {
-            let clock_offset = world.schedule.clocks[at];
+        for at in 0..=world.schedule.nodes {
+            // The last one is the machine of the original server.
+            let clock_offset = world.schedule.clocks.get(at).copied().unwrap_or(0);
+            let edges = world.schedule.edges.iter().filter(|(a, b)| *a == at || *b == at).count();
+            let original = usize::from(world.schedule.original.contains(&at));
             world.hosts.push(Host {
                 node: None,
                 gone: false,
-                degree: world.schedule.edges.iter().filter(|(a, b)| *a == at || *b == at).count()
-                    as u64,
+                degree: (edges + original) as u64,
                 powered: true,
                 started: 0,
                 clock_offset,
@@ -416,14 +421,16 @@ impl World {
     /// of an edge that is cut for good is.
     fn is_linked(&self) -> bool {
         let remaining: Vec<_> = self.schedule.remaining_edges().collect();
-        self.schedule.edges.iter().all(|&(a, b)| {
-            let (one, other) = (self.link(a, b), self.link(b, a));
-            if remaining.contains(&(a, b)) {
-                one == other && one.is_some_and(|wire| !self.wires[wire].black)
-            } else {
-                one.is_none() && other.is_none()
-            }
-        })
+        let mut neighbors = self.neighbors_of_original();
+        neighbors.all(|node| self.link(node, self.schedule.nodes).is_some())
+            && self.schedule.edges.iter().all(|&(a, b)| {
+                let (one, other) = (self.link(a, b), self.link(b, a));
+                if remaining.contains(&(a, b)) {
+                    one == other && one.is_some_and(|wire| !self.wires[wire].black)
+                } else {
+                    one.is_none() && other.is_none()
+                }
+            })
     }
 
     /// The connection that a node's link to another node runs on.
@@ -466,7 +473,7 @@ impl World {
     }
 
     pub fn start(&mut self, at: usize) {
-        if self.hosts[at].node.is_some() || self.hosts[at].gone {
+        if self.hosts[at].node.is_some() || self.hosts[at].gone || self.is_original(at) {
             return;
         }
         self.trace.line(self.now, || format!("n{at:02} starts"));
@@ -477,9 +484,13 @@ impl World {
             .filter_map(|&(a, b)| if a == at { Some(b) } else { (b == at).then_some(a) })
             .map(|peer| NodeId(peer as u16))
             .collect();
+        let original = NodeId(schedule.nodes as u16);
+        if schedule.original.contains(&at) {
+            neighbors.push(original);
+        }
         neighbors.sort_unstable();
         let identity = Identity {
-            names: (0..schedule.nodes).map(|i| name(i).into_boxed_slice()).collect(),
+            names: (0..=schedule.nodes).map(|i| name(i).into_boxed_slice()).collect(),
             me: NodeId(at as u16),
             neighbors,
             rules: schedule.rules,
@@ -489,7 +500,7 @@ impl World {
         };
         let keys = Keys { index: (self.rng.bits(), self.rng.bits()), digest: DIGEST_KEY };
         let timing = schedule.timing.clone();
-        let herd = Herd::new(identity, &[], timing, keys, Instant::START);
+        let herd = Herd::new(identity, &[original], timing, keys, Instant::START);
         let message_log = MessageLog::new(false, Format::default(), "sim");
         let limits = Limits {
             max_line: schedule.max_line,
@@ -516,6 +527,24 @@ impl World {
         host.changes = 0;
         host.graph = Graph { changed_at: self.now, ..Graph::default() };
         self.turn(at);
+    }
+
+    /// Whether this is the machine of the original server.
+    fn is_original(&self, host: usize) -> bool {
+        host == self.schedule.nodes
+    }
+
+    /// A record that the original server should have received and has not.
+    fn missing_in_original(&self) -> Option<String> {
+        self.neighbors_of_original().next()?;
+        let missing = self.oracle.newest_lines().find(|line| !self.original.has(line))?;
+        Some(format!("the original server lacks {}", missing.escape_ascii()))
+    }
+
+    /// The nodes that are linked with the original server when there are no faults.
+    fn neighbors_of_original(&self) -> impl Iterator<Item = usize> {
+        let remaining = self.schedule.remaining();
+        self.schedule.original.iter().copied().filter(move |node| remaining.contains(node))
     }
 
     fn reset(&mut self, edge: usize, spared: Option<bool>, orderly: bool) {
@@ -604,7 +633,11 @@ impl World {
                 let remaining = self.schedule.remaining();
                 let nodes: Vec<(usize, Nanos)> =
                     remaining.into_iter().map(|at| (at, self.clocks(at).wall.nanos())).collect();
-                match self.oracle.converged(&nodes) {
+                let converged = self
+                    .oracle
+                    .converged(&nodes)
+                    .and_then(|()| self.missing_in_original().map_or(Ok(()), Err));
+                match converged {
                     Ok(()) => {
                         self.trace.line(self.now, || "all nodes hold the same".to_owned());
                         self.report.converged_after = since;
@@ -657,7 +690,9 @@ impl World {
         let node = self.rng.pick(&self.schedule.remaining());
         let client = self.rng.index(self.schedule.clients.len());
         let (floods, repairs) = (self.floods(), self.repairs());
-        let until = self.now + self.schedule.flood_time() + self.narrow_delay() + MILLISECOND;
+        // The way to the original server is one hop more.
+        let hop = MILLISECOND + self.schedule.network.jitter;
+        let until = self.now + self.schedule.flood_time() + self.narrow_delay() + hop + MILLISECOND;
         if let Some(record) = self.update(node, client, When::Off(0)) {
             self.phase = Phase::Probing { until, floods, repairs, record };
             self.at(until, Event::Poll);
@@ -709,6 +744,9 @@ impl World {
                 return self.fail(format!("n{at:02} has {open} connections for {links} links"));
             }
             for (link, up) in node.herd.links().iter().filter_map(|l| Some((l, l.up.as_ref()?))) {
+                if link.is_legacy() {
+                    continue;
+                }
                 let theirs = self.hosts[link.peer.index()].clock_offset;
                 let off = (theirs - host.clock_offset).abs();
                 let (most, about) =
@@ -756,7 +794,11 @@ impl World {
             self.due(record);
         }
         let (sent, repaired) = (self.floods() - floods, self.repairs() - repairs);
-        let expected = self.schedule.remaining().len() as u64 - 1;
+        let nodes = self.schedule.remaining().len() - 1;
+        let expected = (nodes + self.neighbors_of_original().count()) as u64;
+        if let Some(why) = self.missing_in_original() {
+            self.fail(why);
+        }
         // The record may expire in transit.
         let lasts = rules.client_ttl == 0 || rules.client_ttl > Nanos::from(10 * SECONDS);
         if sent != expected && lasts {
@@ -843,7 +885,11 @@ impl World {
             + node.counters.iamat_stored;
         let news_of_peers =
             changes - node.herd.directory.counters.expired - node.counters.iamat_stored;
-        let most = node.counters.iamat_stored * host.degree + news_of_peers * (host.degree - 1);
+        let mut most = node.counters.iamat_stored * host.degree + news_of_peers * (host.degree - 1);
+        if self.schedule.original.contains(&at) {
+            // A link to the original server begins with everything that is stored.
+            most += herd.links_established * u64::from(node.herd.directory.slots());
+        }
         if herd.floods_sent > most {
             let why =
                 format!("n{at:02} sent {} records, expected at most {most}", herd.floods_sent);
@@ -911,6 +957,10 @@ impl World {
         let [dialer, listener] = [0, 1].map(|end| self.wires[wire].ends[end].host);
         if let Some(until) = self.blocked_until(dialer, listener) {
             return self.at(until, Event::Syn(wire));
+        }
+        if self.is_original(listener) {
+            let delay = self.delay(listener, dialer);
+            return self.at(self.now + delay, Event::SynAck(wire));
         }
         if self.hosts[listener].node.is_none() {
             if self.hosts[listener].powered {
@@ -1026,6 +1076,9 @@ impl World {
             });
         } else {
             self.trace.line(self.now, || format!("n{host:02} sees {packet:?} on wire {wire}"));
+        }
+        if host == self.schedule.nodes {
+            return self.original.handle_packet(wire, &packet);
         }
         if !this.is_open() {
             if self.hosts[host].powered && matches!(packet, Packet::Bytes(_)) {

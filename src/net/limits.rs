@@ -49,9 +49,9 @@ pub const PROBATION: Duration = Duration::from_millis(200);
 pub const MAX_PROBATIONS: usize = 64;
 
 /// HTTP connections over the limit at the same time, each of which may make one health check; a
-/// further one ends the oldest. At 10,000 connections per second each has milliseconds, and a probe
-/// on the same machine needs less than one.
-pub const MAX_RESERVE: usize = 32;
+/// further one ends the oldest. As many as are accepted in a turn by default, so that each is read
+/// once before others end it; a probe sends its request immediately.
+pub const MAX_RESERVE: usize = 64;
 
 /// Time for which an HTTP connection over the limit is kept. A probe sends its request immediately,
 /// and the longest round trip is a third of a second.

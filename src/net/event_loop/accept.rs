@@ -184,11 +184,11 @@ impl EventLoop {
             matches!(it.admission, Admission::Probation | Admission::Reserve)
                 && matches!(it.stage, Stage::Open(_))
         };
-        if self.get(token).is_some_and(|connection| is_on_probation(connection)) {
-            self.expire(token, Deadline::Probation, now);
-            if self.admissions.is_overrun() {
-                self.close(token, now, Deadline::Probation.reason()); // without draining
-            }
+        let connection = self.get(token).filter(|connection| is_on_probation(connection));
+        let Some(admission) = connection.map(|connection| connection.admission) else { return };
+        self.expire(token, Deadline::Probation, now);
+        if self.admissions.is_overrun(admission) {
+            self.close(token, now, Deadline::Probation.reason()); // without draining
         }
     }
 

@@ -47,10 +47,14 @@ impl Admissions {
         self.over_limit >= MAX_REFUSALS
     }
 
-    /// Returns true if even connections at the end of their probation are closed without draining.
+    /// Returns true if even connections at the end of their probation, or of their time in the
+    /// reserve, are closed without draining.
     #[must_use]
-    pub const fn is_overrun(&self) -> bool {
-        self.over_limit > MAX_PROBATIONS + MAX_REFUSALS || self.reserve > 2 * MAX_RESERVE
+    pub fn is_overrun(&self, admission: Admission) -> bool {
+        match admission {
+            Admission::Reserve => self.reserve > 2 * MAX_RESERVE,
+            _ => self.over_limit > MAX_PROBATIONS + MAX_REFUSALS,
+        }
     }
 
     /// A number for `address`, unpredictable from outside.

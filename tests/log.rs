@@ -418,3 +418,35 @@ fn the_log_gives_the_reason_why_a_line_had_no_effect() {
     assert_eq!(herd.counter("Solo", "log_lost_bytes_total"), 0); // after all lines
     assert!(!String::from_utf8_lossy(&herd.log("Solo")).contains("invalid"));
 }
+
+/// A FIFO without a reader cannot be opened without waiting for one. The node does not wait, and
+/// continues the log when there is a reader again.
+#[test]
+fn a_fifo_that_loses_its_reader_affects_only_the_log() {
+    let herd = herd_with_log("", |path| {
+        assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+        let path = path.to_owned();
+        thread::spawn(move || {
+            let mut first = [0; 1];
+            fs::File::open(path).unwrap().read_exact(&mut first).unwrap();
+        });
+    });
+    let mut client = herd.client("Solo");
+    eventually("the error is reported", DEADLINE, || {
+        client.iamat("kiwi", "+1+1", "1");
+        (write_error_reports(&herd) > 0).then_some(())
+    });
+    let start = Instant::now(); // long enough for a retry
+    while start.elapsed() < Duration::from_millis(1_500) {
+        client.iamat("kiwi", "+1+1", "2");
+    }
+    let mut reader = fs::File::open(herd.log_path("Solo")).unwrap(); // waits until the node opens it
+    let mut text = Vec::new();
+    client.iamat("later", "+1+1", "1");
+    while !String::from_utf8_lossy(&text).contains("< IAMAT later") {
+        let mut chunk = [0; 4096];
+        let read = reader.read(&mut chunk).unwrap();
+        text.extend_from_slice(&chunk[..read]);
+    }
+    assert!(String::from_utf8_lossy(&text).contains("bytes of the log could not be written"));
+}

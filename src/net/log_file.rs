@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -204,7 +205,7 @@ impl LogFile {
     }
 
     fn reopen(&mut self) {
-        match open(&self.path) {
+        match reader_of_fifo(&self.path).and_then(|_reader| open(&self.path)) {
             Ok((file, size, rotatable)) => {
                 (self.file, self.size) = (Some(file), size);
                 (self.rotatable, self.outdated) = (rotatable, false);
@@ -279,6 +280,18 @@ impl LogFile {
             }
         }
     }
+}
+
+/// Opening without waiting, as the systems define it.
+const O_NONBLOCK: i32 =
+    if cfg!(any(target_os = "linux", target_os = "android")) { 0o4000 } else { 4 };
+
+/// Returns an error if `path` is a FIFO without a reader: opening it would stop the event loop until
+/// there is one. Otherwise returns a handle that is to be kept while the FIFO is opened.
+fn reader_of_fifo(path: &Path) -> io::Result<Option<File>> {
+    let is_fifo = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
+    let open = || OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(path);
+    is_fifo.then(open).transpose()
 }
 
 /// Opens a log for appending. Returns its size, and whether it may be rotated.

@@ -48,19 +48,19 @@ fn node(names: &[&str], me: u16, limits: Limits) -> Node {
     Node::new(herd, places, message_log, limits, &[me as u8; 32])
 }
 
-/// A connection between two nodes: a session at each end, and what is on its way to each.
+/// A connection between two nodes: a session at each end, and the bytes in flight to each.
 struct Wire {
     ends: [LineSession; 2],
-    on_the_way: [Vec<u8>; 2],
+    in_flight: [Vec<u8>; 2],
 }
 
 impl Wire {
     /// A connection that the first node has dialed.
     fn dial(nodes: &mut [Node; 2], id: u64, now: Now) -> Self {
-        let [dialler, _] = nodes;
+        let [dialer, _] = nodes;
         let mut hello = Vec::new();
         let dialed = LineSession::dialed(
-            dialler,
+            dialer,
             ConnectionId(id),
             b"a"[..].into(),
             LinkId(0),
@@ -69,41 +69,42 @@ impl Wire {
             &mut hello,
         );
         let accepted = LineSession::accepted(ConnectionId(id), caller(b"b"));
-        Self { ends: [dialed, accepted], on_the_way: [Vec::new(), hello] }
+        Self { ends: [dialed, accepted], in_flight: [Vec::new(), hello] }
     }
 
-    /// What is on its way to an end arrives; the replies are on their way.
+    /// Delivers the bytes in flight to one end, and puts its replies in flight.
     fn deliver(&mut self, nodes: &mut [Node; 2], end: usize, now: Now) -> Next {
-        let bytes = std::mem::take(&mut self.on_the_way[end]);
+        let bytes = std::mem::take(&mut self.in_flight[end]);
         let mut replies = Vec::new();
         let session = &mut self.ends[end];
         let handled = session.handle_input(&mut nodes[end], more(&bytes), &now, &mut replies);
         assert_eq!(handled.consumed, bytes.len());
-        self.on_the_way[1 - end].extend_from_slice(&replies);
+        self.in_flight[1 - end].extend_from_slice(&replies);
         handled.next
     }
 
-    /// Lets the two talk until neither has more to say. Returns what each was told.
-    fn talk(&mut self, nodes: &mut [Node; 2], now: Now) -> [Vec<u8>; 2] {
-        let mut told = [Vec::new(), Vec::new()];
+    /// Runs the connection until neither end has anything to send. Returns the bytes that each end
+    /// has received.
+    fn run(&mut self, nodes: &mut [Node; 2], now: Now) -> [Vec<u8>; 2] {
+        let mut received = [Vec::new(), Vec::new()];
         loop {
             for end in [0, 1] {
                 let Node { herd, message_log, .. } = &mut nodes[end];
                 if let Some(link) = self.ends[end].link() {
                     herd.handle_timeout(&now);
-                    let out = &mut self.on_the_way[1 - end];
+                    let out = &mut self.in_flight[1 - end];
                     herd.poll_transmit(link, now.wall, out, 1 << 20, message_log);
                 }
             }
-            // A turn may only look through leaves, and send nothing.
-            let owes = |end: usize| {
+            // A call may examine leaves only, and send nothing.
+            let has_output = |end: usize| {
                 self.ends[end].link().is_some_and(|link| nodes[end].herd.has_output(link))
             };
-            if self.on_the_way.iter().all(Vec::is_empty) && !owes(0) && !owes(1) {
-                return told;
+            if self.in_flight.iter().all(Vec::is_empty) && !has_output(0) && !has_output(1) {
+                return received;
             }
             for end in [0, 1] {
-                told[end].extend_from_slice(&self.on_the_way[end]);
+                received[end].extend_from_slice(&self.in_flight[end]);
                 assert_eq!(self.deliver(nodes, end, now), Next::NeedInput);
             }
         }
@@ -113,12 +114,12 @@ impl Wire {
 fn linked(limits: &Limits) -> ([Node; 2], Wire) {
     let mut nodes = [0, 1].map(|me| node(&["A", "B"], me, limits.clone()));
     let mut wire = Wire::dial(&mut nodes, 1, START);
-    wire.talk(&mut nodes, START);
+    wire.run(&mut nodes, START);
     assert!(wire.ends.iter().all(|end| end.link().is_some()));
     (nodes, wire)
 }
 
-fn tell(node: &mut Node, line: &str) {
+fn update(node: &mut Node, line: &str) {
     let mut client = LineSession::accepted(ConnectionId(9), caller(b"c"));
     let mut reply = Vec::new();
     let input = Input { ended: true, ..more(line.as_bytes()) };
@@ -127,9 +128,9 @@ fn tell(node: &mut Node, line: &str) {
 }
 
 #[test]
-fn a_link_that_breaks_within_a_record_brings_no_half_of_it() {
+fn half_a_record_at_the_end_of_a_broken_link_is_not_stored() {
     let (mut nodes, mut wire) = linked(&Limits::default());
-    let half = b"AT A +0.000000001 k +1-1 17000000"; // 00 was still to come
+    let half = b"AT A +0.000000001 k +1-1 17000000"; // 00 is missing
     let input = Input { ended: true, ..more(half) };
     let handled = wire.ends[1].handle_input(&mut nodes[1], input, &START, &mut Vec::new());
     assert_eq!(handled.next, Next::CloseWhenFlushed);
@@ -137,22 +138,22 @@ fn a_link_that_breaks_within_a_record_brings_no_half_of_it() {
 }
 
 #[test]
-fn a_short_line_limit_for_clients_does_not_cut_what_nodes_say_to_each_other() {
+fn the_line_limit_for_clients_does_not_apply_to_links() {
     let limits = Limits { max_line: 128, ..Limits::default() };
     let (mut nodes, mut wire) = linked(&limits);
     for i in 0..200 {
-        tell(&mut nodes[0], &format!("IAMAT k{i} +1-1 {i}"));
+        update(&mut nodes[0], &format!("IAMAT k{i} +1-1 {i}"));
     }
-    wire.talk(&mut nodes, START);
-    // Now all sums differ and fill a line that no client might send.
+    wire.run(&mut nodes, START);
+    // All sums differ now and fill a line that is longer than a client's may be.
     nodes[1] = node(&["A", "B"], 1, limits);
     let mut again = Wire::dial(&mut nodes, 2, at(Duration::from_secs(10)));
-    again.talk(&mut nodes, at(Duration::from_secs(10)));
+    again.run(&mut nodes, at(Duration::from_secs(10)));
     assert_eq!(nodes[1].herd.directory.len(), 200);
 }
 
 #[test]
-fn a_node_names_all_its_neighbors_whatever_the_line_limit() {
+fn a_link_state_may_name_a_thousand_neighbors() {
     let names: Vec<String> = (0..999).map(|i| format!("{i:064}")).collect();
     let line = format!("LINKS {} ffff {}\n", names[0], names.join(" "));
     let (mut nodes, mut wire) = linked(&Limits::default());
@@ -162,7 +163,7 @@ fn a_node_names_all_its_neighbors_whatever_the_line_limit() {
 }
 
 #[test]
-fn what_a_link_owes_does_not_keep_it_from_listening() {
+fn a_link_is_read_however_much_output_is_unsent() {
     let (mut nodes, mut wire) = linked(&Limits { max_output_buffer: 1000, ..Limits::default() });
     let record = b"AT A +0.000000001 k +1-1 1700000000\n";
     let input = Input { unsent: 2000, ..more(record) };
@@ -171,7 +172,7 @@ fn what_a_link_owes_does_not_keep_it_from_listening() {
 }
 
 #[test]
-fn the_link_states_of_a_large_herd_are_told_a_buffer_at_a_time() {
+fn the_link_states_of_a_large_herd_are_sent_one_buffer_at_a_time() {
     let names: Vec<String> = (0..100).map(|i| format!("{i:060}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let Node { mut herd, mut message_log, .. } = node(&names, 0, Limits::default());
@@ -185,15 +186,15 @@ fn the_link_states_of_a_large_herd_are_told_a_buffer_at_a_time() {
     let mut out = Vec::new();
     herd.poll_transmit(LinkId(1), START.wall, &mut out, 16_384, &mut message_log);
     assert!(out.len() < 2 * 16_384, "{} bytes", out.len());
-    assert!(herd.has_output(LinkId(1)), "the rest is still to come");
+    assert!(herd.has_output(LinkId(1)), "the rest is still queued");
 }
 
 #[test]
-fn links_that_come_up_together_are_told_together() {
+fn links_that_come_up_together_are_advertised_together() {
     let names: Vec<String> = (0..50).map(|i| format!("n{i:02}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let Node { mut herd, mut message_log, .. } = node(&names, 0, Limits::default());
-    let mut told = Vec::new();
+    let mut sent = Vec::new();
     let millisecond = Duration::from_millis(1);
     for turn in 0..200 {
         let now = at(millisecond * turn);
@@ -203,12 +204,12 @@ fn links_that_come_up_together_are_told_together() {
         }
         herd.handle_timeout(&now);
         for link in (0..49).map(LinkId) {
-            herd.poll_transmit(link, now.wall, &mut told, usize::MAX, &mut message_log);
+            herd.poll_transmit(link, now.wall, &mut sent, usize::MAX, &mut message_log);
         }
     }
-    let told = told.split(|&b| b == b'\n').filter(|line| line.starts_with(b"LINKS n00 ")).count();
+    let sent = sent.split(|&b| b == b'\n').filter(|line| line.starts_with(b"LINKS n00 ")).count();
     // Once per neighbor when its link comes up, and once for all changes together.
-    assert!((98..110).contains(&told), "{told} times");
+    assert!((98..110).contains(&sent), "{sent} times");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The directory as the contract has it, for a handful of clients and without any cleverness.
+//! A simple model of the directory, written from the contract, for a handful of clients.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use proxy_herd::protocol::time::{Nanos, SECOND};
 
 use crate::node::{NAMES, hash};
 
-/// What a client told a node.
+/// An update that a client sent to a node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fact {
     pub client: &'static str,

@@ -56,7 +56,7 @@ use crate::time::Instant;
 /// 25 kB.
 pub const FETCH_FREELY: u32 = 256;
 
-/// How long a check waits for a missing record to arrive by flooding: many times the flooding
+/// The time that a check waits for a missing record to arrive by flooding: many times the flooding
 /// delay.
 pub const GRACE: Duration = Duration::from_secs(1);
 
@@ -94,17 +94,17 @@ pub struct AntiEntropy {
     pub repairs: SlotQueue,
     /// Reason for sending them.
     repairs_for: Option<Purpose>,
-    /// Whether the current round is a sync, which lasts until nothing is queued.
+    /// True if the current round is a sync, which lasts until nothing is queued.
     syncing: bool,
     /// Reason for the last listing sent, which also applies to the offers that answer it.
     listed_for: Option<Purpose>,
-    /// Whether something was not requested because of the claim of another link.
+    /// True if something was not requested because of the claim of another link.
     waits: bool,
     /// Remaining allowance of this round, see [`FETCH_FREELY`].
     allowance: u32,
     /// Result of the last comparison of all records: whether both ends store the same records.
     equal: Option<bool>,
-    /// Whether the peer has reported a difference since this node last sent its sums.
+    /// True if the peer has reported a difference since this node last sent its sums.
     contradicted: bool,
     /// Id of the last ping sent before the sums of all records. A pong to a later ping shows that
     /// the peer has compared them.

@@ -51,7 +51,7 @@ pub struct Rules {
     pub client_ttl: Nanos,
 }
 
-/// Where a record came from.
+/// The sender of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// An IAMAT of a client of this node.

@@ -45,7 +45,7 @@ pub struct Identity {
     pub rules: Rules,
     /// The shared secret, if the herd has one.
     pub secret: Option<hmac::Key>,
-    /// Whether links require TLS.
+    /// True if links require TLS.
     pub tls: bool,
     /// Boot id, which changes on every restart.
     pub boot: BootId,
@@ -68,7 +68,7 @@ impl Identity {
 /// Properties of the connection on which a handshake runs.
 #[derive(Clone, Debug, Default)]
 pub struct Transport {
-    /// Whether both ends are on this machine.
+    /// True if both ends are on this machine.
     pub loopback: bool,
     /// Names in the certificate of the peer, if the link uses TLS.
     pub certified: Option<Vec<Vec<u8>>>,

@@ -13,7 +13,7 @@ use crate::time::{Instant, Wall};
 pub struct Keepalive {
     last_received: Instant,
     next_ping: Instant,
-    /// Whether a ping must be sent.
+    /// True if a ping must be sent.
     is_due: bool,
     /// Id of the last ping sent. Ids count from 1.
     last_id: u64,
@@ -62,7 +62,7 @@ impl Keepalive {
         }
     }
 
-    /// When the last line was received.
+    /// The time at which the last line was received.
     #[must_use]
     pub const fn last_received(&self) -> Instant {
         self.last_received

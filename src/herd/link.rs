@@ -79,7 +79,7 @@ pub struct Link {
     pub kind: PeerKind,
     /// The established link, if any.
     pub up: Option<Established>,
-    /// Whether a dial is in progress.
+    /// True while a dial is in progress.
     pub(super) dialing: bool,
     /// Time of the next dial.
     pub(super) next_dial: Instant,
@@ -98,11 +98,11 @@ pub struct Established {
     pub(super) origin: Origin,
     since: Instant,
     pub(super) keepalive: Keepalive,
-    /// Whether the peer's clock is off by more than the limit.
+    /// True if the peer's clock is off by more than the limit.
     pub(super) clock_is_off: bool,
     /// Nodes whose link state is queued for the peer.
     pub(super) pending_link_states: IdSet,
-    /// When this node starts the next check; `None` if the peer starts checks.
+    /// The start of the next check; `None` if the peer starts checks.
     pub(super) check_at: Option<Instant>,
     /// Set if the next record received is a repair.
     pub(super) announced_repair: Option<Purpose>,
@@ -176,13 +176,13 @@ impl Established {
         }
     }
 
-    /// When the link was established.
+    /// The time at which the link was established.
     #[must_use]
     pub const fn since(&self) -> Instant {
         self.since
     }
 
-    /// When the last line was received.
+    /// The time at which the last line was received.
     #[must_use]
     pub const fn last_received(&self) -> Instant {
         self.keepalive.last_received()

@@ -9,7 +9,7 @@ use crate::time::Instant;
 
 /// The advertisement of this node's own links, at most one per [`LINKS_PAUSE`].
 pub(super) struct Advertisement {
-    /// Whether the links have changed since they were last advertised.
+    /// True if the links have changed since they were last advertised.
     is_due: bool,
     /// The earliest time of the next advertisement.
     not_before: Instant,

@@ -141,7 +141,7 @@ pub enum Event {
     PeerSilent {
         /// The link.
         link: LinkId,
-        /// How long nothing was received.
+        /// The time for which nothing was received.
         silence: Duration,
     },
 }

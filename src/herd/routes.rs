@@ -36,7 +36,7 @@ struct LinkState {
 pub struct Routes {
     me: NodeId,
     states: Vec<LinkState>,
-    /// When trees may be used again; `None` while they are in use.
+    /// The time from which trees may be used again; `None` while they are in use.
     settles_at: Option<Instant>,
     /// The graph from which trees are computed; `None` while unsettled.
     edges: Option<Edges>,
@@ -52,7 +52,7 @@ pub struct Tree {
     pub parent: Option<NodeId>,
     /// The nodes to which records are forwarded.
     pub children: Vec<NodeId>,
-    /// Whether the origin is reachable.
+    /// True if the origin is reachable.
     pub reachable: bool,
 }
 
@@ -63,7 +63,7 @@ pub enum LsaOutcome {
     Stale,
     /// New: must be forwarded to all neighbors except the sender.
     Accepted {
-        /// Whether the graph has lost an edge.
+        /// True if the graph has lost an edge.
         lost_edge: bool,
     },
     /// A link state of this node from before its restart: this node has chosen a higher sequence

@@ -16,7 +16,7 @@ pub(super) struct Reason {
     text: Cow<'static, str>,
 }
 
-/// What two reasons have in common if only the numbers in their texts differ.
+/// The common part of two reasons whose texts differ only in numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     /// A reason of this node, which has one text.

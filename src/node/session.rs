@@ -61,6 +61,8 @@ pub enum Blocked {
     Output,
     /// The places of a WHATSAT of this connection.
     Places,
+    /// The places of the last WHATSATs of a session that executes nothing more.
+    LastReplies,
     /// Fewer WHATSATs of all connections to wait for places.
     Crowded,
     /// The next event of a subscription.
@@ -334,7 +336,7 @@ impl LineSession {
     /// The need of a session that executes nothing more.
     fn next_of(&self, ending: Ending) -> Next {
         match ending {
-            _ if self.is_waiting() => Next::Blocked(Blocked::Places),
+            _ if self.is_waiting() => Next::Blocked(Blocked::LastReplies),
             Ending::Close => Next::CloseWhenFlushed,
             Ending::Shutdown => Next::ShutdownWhenFlushed,
         }
@@ -346,7 +348,9 @@ impl LineSession {
     /// because of unsent output would wait for each other.
     fn blocked(&self, node: &Node, unsent: usize) -> Option<Blocked> {
         let blocked = if unsent + self.replies.held() >= node.limits.max_output_buffer {
-            Blocked::Output
+            // Replies that are held back leave with the places that they wait for.
+            let held_back = self.replies.held() >= node.limits.max_output_buffer;
+            if held_back { Blocked::Places } else { Blocked::Output }
         } else if self.replies.waiting() >= node.limits.max_pending_whatsat_per_connection {
             Blocked::Places
         } else if self.crowded && node.is_crowded() {

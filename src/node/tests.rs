@@ -8,10 +8,12 @@ use super::CLIENT_BYTES_PER_TURN;
 use super::{Blocked, Handled, Input, LineSession, Next, Node, PeerInfo};
 use crate::herd::handshake::Transport;
 use crate::ids::ConnectionId;
-use crate::limits::Limits;
+use crate::limits::{Limits, PlacesLimits};
 use crate::message_log::{Format, MessageLog};
 use crate::places::Places;
 use crate::places::offline::Offline;
+use crate::places::providers::Provider;
+use crate::places::upstream::{Client, Settings};
 use crate::protocol::time::SECOND;
 use crate::testing::{herd, identity};
 use crate::time::{Instant, Now, Wall};
@@ -21,9 +23,24 @@ const NOW: Now =
 
 /// Clark, whose neighbor Bona is not linked.
 pub(crate) fn node(limits: Limits) -> Node {
+    node_with(Places::Offline(Offline::gazetteer().unwrap()), limits)
+}
+
+/// The same node with a provider that nobody connects to, so that every WHATSAT waits.
+pub(crate) fn node_with_provider(limits: Limits) -> Node {
+    let settings = Settings {
+        provider: Provider::Google,
+        url: "https://a.example".parse().unwrap(),
+        key: None,
+        limits: PlacesLimits::default(),
+        seed: 1,
+    };
+    node_with(Places::Upstream(Box::new(Client::new(settings))), limits)
+}
+
+fn node_with(places: Places, limits: Limits) -> Node {
     let herd = herd(identity(&["Bona", "Clark"], 1, &[0]));
     let message_log = MessageLog::new(true, Format::default(), "Clark");
-    let places = Places::Offline(Offline::gazetteer().unwrap());
     Node::new(herd, places, message_log, limits, &[7; 32])
 }
 
@@ -131,6 +148,52 @@ fn a_client_is_not_read_while_too_much_is_unsent() {
     let second = handle(&mut session, &mut node, &input[first.consumed..], unsent, &mut out);
     let blocked = Handled { consumed: 0, next: Next::Blocked(Blocked::Output) };
     assert_eq!((second, out.len()), (blocked, unsent), "the socket has taken nothing");
+}
+
+/// Replies that are held back for places do not leave when the socket takes something.
+#[test]
+fn a_client_whose_held_back_replies_reach_the_limit_waits_for_places() {
+    let limits = Limits { max_output_buffer: 16_384, ..Limits::default() };
+    let mut node = node_with_provider(limits);
+    let mut session = session();
+    let mut out = Vec::new();
+    handle(&mut session, &mut node, b"IAMAT k +1-1 5\n", 0, &mut out);
+    handle(&mut session, &mut node, b"WHATSAT k 10 5\n", 0, &mut out);
+    let input = b"IAMAT k +34.068930-118.445127 5\n".repeat(1000);
+    let first = handle(&mut session, &mut node, &input, 0, &mut Vec::new());
+    assert_eq!(first.next, Next::Blocked(Blocked::Places));
+    let answer = node.give_up().unwrap();
+    session.handle_answer(&mut node, &answer, &mut out);
+    assert!(out.len() > 16_384, "{}", out.len());
+    let rest = &input[first.consumed..];
+    let second = handle(&mut session, &mut node, rest, out.len(), &mut Vec::new());
+    assert_eq!(second.next, Next::Blocked(Blocked::Output));
+    let third = handle(&mut session, &mut node, rest, 0, &mut Vec::new());
+    assert!(third.consumed > 0, "the socket has taken everything");
+}
+
+/// A client that has half-closed is not read in any case: waiting for places delays no input of it.
+#[test]
+fn the_last_replies_of_a_session_wait_for_places() {
+    for ended in [true, false] {
+        let mut node = node_with_provider(Limits::default());
+        let mut session = session();
+        let mut out = Vec::new();
+        handle(&mut session, &mut node, b"IAMAT k +1-1 5\n", 0, &mut out);
+        let input = Input { bytes: b"WHATSAT k 10 5\n", ended, unsent: 0 };
+        let mut next = session.handle_input(&mut node, input, &NOW, &mut out).next;
+        if !ended {
+            assert_eq!(next, Next::NeedInput);
+            session.begin_shutdown(&mut out);
+            next = handle(&mut session, &mut node, b"", 0, &mut out).next;
+        }
+        assert_eq!(next, Next::Blocked(Blocked::LastReplies));
+        let answer = node.give_up().unwrap();
+        session.handle_answer(&mut node, &answer, &mut out);
+        assert!(out.ends_with(b"}\n\n"), "{}", text(&out));
+        let expected = if ended { Next::CloseWhenFlushed } else { Next::ShutdownWhenFlushed };
+        assert_eq!(handle(&mut session, &mut node, b"", 0, &mut out).next, expected);
+    }
 }
 
 /// A client gets its share of a turn however long its pipeline is; a new connection gets one line.

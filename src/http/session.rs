@@ -124,7 +124,7 @@ impl HttpSession {
             if input.ended && matches!(self.state, State::Events(..)) {
                 self.ending.get_or_insert(Next::CloseWhenFlushed);
             }
-            if let Some(ending) = self.ending.filter(|_| !self.is_streaming()) {
+            if let Some(ending) = self.ending.filter(|_| !self.is_waiting()) {
                 self.finish(cx.http, out);
                 return ending;
             }

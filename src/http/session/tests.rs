@@ -6,7 +6,8 @@ use super::*;
 use crate::http::limits::{WORK_PER_RESPONSE, WORK_PER_TURN};
 use crate::http::{Settings, Shell};
 use crate::limits::Limits;
-use crate::node::tests::node;
+use crate::node::tests::{node, node_with_provider};
+use crate::node::{LineSession, PeerInfo};
 use crate::time::{Now, Wall};
 
 const NOW: Now = Now { instant: Instant::at(Duration::from_secs(3)), wall: Wall(0) };
@@ -116,4 +117,24 @@ fn a_body_is_produced_as_the_socket_takes_it_and_is_completed_during_shutdown() 
         assert!(out.ends_with(end), "{target} is complete");
         assert!(!browser.session.is_waiting());
     }
+}
+
+#[test]
+fn a_request_that_waits_for_places_is_answered_during_shutdown() {
+    let mut browser = Browser::new();
+    browser.node = node_with_provider(Limits::default());
+    browser.http.begin_turn(NOW.wall);
+    let mut client = LineSession::accepted(ConnectionId(2), PeerInfo::default());
+    let input = Input { bytes: b"IAMAT k +1-1 0\n", ended: false, unsent: 0 };
+    client.handle_input(&mut browser.node, input, &NOW, &mut Vec::new());
+    let mut out = Vec::new();
+    let places = request("GET /api/clients/k/places?radius=1&max=1");
+    let handled = browser.handle(&places, 0, &mut out);
+    assert_eq!(handled.next, Next::Blocked(Blocked::Places), "{}", String::from_utf8_lossy(&out));
+    browser.session.begin_shutdown();
+    assert_eq!(browser.handle(b"", 0, &mut out).next, Next::Blocked(Blocked::Places));
+    let answer = browser.node.give_up().unwrap();
+    browser.session.handle_answer(&mut browser.http, &answer, &mut out);
+    assert_eq!(responses(&out), 1);
+    assert_eq!(browser.handle(b"", 0, &mut out).next, Next::ShutdownWhenFlushed);
 }

@@ -39,7 +39,11 @@ fn peers(certificates: &Path, name: &str, trusts: &Path) -> String {
 
 /// Two nodes configured for TLS, not yet started.
 fn pair() -> (Herd, PathBuf) {
-    let mut herd = Herd::new(&PAIR, "");
+    pair_with("")
+}
+
+fn pair_with(config: &str) -> (Herd, PathBuf) {
+    let mut herd = Herd::new(&PAIR, config);
     let certificates = create_certificates(&herd, "certificates", &["Left", "Right", "Other"]);
     for name in ["Left", "Right"] {
         let own = peers(&certificates, "{name}", &certificates);
@@ -169,6 +173,20 @@ fn a_node_without_tls_is_refused_and_both_sides_log_the_reason() {
     herd.wait_for_log("Left", &["WARNING", "Right is not linked", why]);
     herd.wait_for_log("Right", &["WARNING", "Left is not linked", why]);
     assert_not_linked(&herd);
+}
+
+/// Connections without input, which may be in the clear or TLS, end at their deadlines all the same.
+#[test]
+fn a_node_with_tls_closes_silent_connections() {
+    let (mut herd, _) = pair_with("limits: {idle_timeout_s: 2, max_connections: 2}");
+    herd.start("Left"); // Right is not linked, so connections over the limit are on probation
+    let mut silent = herd.client("Left");
+    assert_bytes(&silent.rest(), b"");
+    herd.wait_for_log("Left", &[&silent.address(), "closed", "idle timeout"]);
+    let _crowd = [herd.client("Left"), herd.client("Left")];
+    let mut refused = herd.client("Left");
+    assert_bytes(&refused.rest(), b"? too many connections\n");
+    herd.wait_for_log("Left", &[&refused.address(), "closed", "too many connections"]);
 }
 
 /// A TLS connection without a certificate is refused, as is a peer with the certificate of another

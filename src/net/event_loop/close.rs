@@ -27,8 +27,14 @@ impl EventLoop {
     pub(super) fn begin_shutdown(&mut self, token: Token, reason: &'static str, now: &Now) {
         let mut out = Vec::new();
         let Some(connection) = self.get(token) else { return };
+        if matches!(connection.security, Security::Handshaking(_)) {
+            return self.close(token, now, reason); // it cannot be sent a line yet
+        }
         let Stage::Open(session) = &mut connection.stage else { return };
         session.begin_shutdown(&mut out);
+        if matches!(connection.security, Security::Unknown) {
+            connection.security = Security::Plain; // no byte has come that could begin TLS
+        }
         connection.close_reason = Some(reason);
         connection.next = Next::Yielded; // so that the session is asked what comes next
         match connection.send(&out, now.instant) {
@@ -83,7 +89,10 @@ impl EventLoop {
         let mut discarded = [0; DISCARD_CHUNK];
         for _ in 0..DISCARD_BYTES_PER_TURN / DISCARD_CHUNK {
             match connection.read(&mut discarded) {
-                Err(error) => return self.close(token, now, &error),
+                Err(error) => {
+                    self.telemetry.counters.connection_errors += 1;
+                    return self.close(token, now, &error);
+                }
                 Ok(_) if connection.readiness.ended => {
                     return self.close(token, now, Deadline::Drain.reason());
                 }
@@ -188,13 +197,9 @@ impl EventLoop {
         self.telemetry.counters.count_deadline(deadline);
         let Some(connection) = self.get(token) else { return };
         let stalled = connection.times.stalled_since.is_some();
-        let handshaking = matches!(connection.security, Security::Handshaking(_));
         match &connection.stage {
             Stage::Open(session)
-                if session.link().is_none()
-                    && !session.is_handshaking()
-                    && !stalled
-                    && !handshaking =>
+                if session.link().is_none() && !session.is_handshaking() && !stalled =>
             {
                 self.begin_shutdown(token, deadline.reason(), now);
             }

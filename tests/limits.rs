@@ -421,6 +421,23 @@ fn a_connection_over_the_limit_is_refused_immediately_if_all_neighbors_are_linke
     assert!(herd.counter("Left", "connections_refused_total") >= 20);
 }
 
+/// In a storm, connections on probation make room for newer ones without being drained. They are
+/// refused, counted and logged like all others.
+#[test]
+fn every_connection_of_a_storm_over_the_limit_is_counted_as_refused() {
+    const STORM: usize = 300;
+    let mut herd = Herd::new(&PAIR, "limits: {max_connections: 4}");
+    herd.start("Left");
+    let _served = herd.crowd("Left", 4);
+    let before = herd.counter("Left", "connections_refused_total");
+    let storm: Vec<_> = (0..STORM).map(|_| herd.client("Left")).collect();
+    eventually("all are refused", DEADLINE, || {
+        let refused = herd.counter("Left", "connections_refused_total") - before;
+        (refused == STORM as u64).then_some(())
+    });
+    drop(storm);
+}
+
 /// A connection over the limit is on probation while a neighbor is not linked. If it turns out to be a
 /// client, it is refused, counted and logged, and none of its commands is executed.
 #[test]

@@ -107,7 +107,8 @@ pub struct Connection {
     pub sent: u64,
     /// The need of the session, as of its last call.
     pub next: Next,
-    /// True while it is in the run queue.
+    /// True while it is in the run queue, or is to be served in this turn. It is in one place only: a
+    /// batch that contained it twice would execute its input twice.
     pub queued: bool,
     /// True while it waits for room for its WHATSAT.
     pub starved: bool,

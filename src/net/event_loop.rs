@@ -256,9 +256,8 @@ impl EventLoop {
     fn serve_fresh(&mut self, fresh: VecDeque<Token>, now: &Now) {
         self.run.spent = 0;
         self.http.begin_turn(now.wall);
-        for token in self.serve(fresh, now) {
-            self.enqueue(token);
-        }
+        let left = self.serve(fresh, now);
+        self.run.append(left);
     }
 
     /// Serves the connections that had more to do than the last turn allowed. Those that are left

@@ -45,3 +45,29 @@ pub const fn id_of(token: Token) -> ConnectionId {
 pub const fn token_of(id: ConnectionId) -> Token {
     Token(id.0 as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_holds_key_and_generation() {
+        for pair in [(0, 0), (7, 1), (u32::MAX as usize, MAX_GENERATION)] {
+            let token = token(pair.0, pair.1);
+            assert_eq!(key(token), pair);
+            assert_eq!(token_of(id_of(token)), token);
+        }
+        assert_ne!(token(7, 1), token(7, 2), "a successor under the same key");
+    }
+
+    #[test]
+    fn generations_wrap_around_and_no_token_is_reserved() {
+        assert_eq!(next_generation(0), 1);
+        assert_eq!(next_generation(MAX_GENERATION), 0);
+        let greatest = token(u32::MAX as usize, MAX_GENERATION);
+        for reserved in [HTTP_LISTENER, WAKER, SIGNALS, LISTENER] {
+            assert!(greatest < reserved);
+        }
+        assert!(!crate::net::upstream::Upstream::owns(greatest));
+    }
+}

@@ -48,9 +48,8 @@ impl EventLoop {
         for at in 0..self.listeners.len() {
             self.accept_from(at, &mut accepted, now);
         }
-        for token in self.serve(accepted, now) {
-            self.enqueue(token);
-        }
+        let left = self.serve(accepted, now);
+        self.run.append(left);
     }
 
     fn accept_from(&mut self, at: usize, accepted: &mut VecDeque<Token>, now: &Now) {
@@ -109,6 +108,7 @@ impl EventLoop {
             let mut connection =
                 Connection::new(stream, Stage::Open(session), address, now.instant);
             connection.admission = admission;
+            connection.queued = true; // it is served in this turn
             if this.peer_tls.is_some() && kind == ListenerKind::Lines {
                 connection.security = Security::Unknown;
             }
@@ -188,7 +188,8 @@ impl EventLoop {
         let Some(admission) = connection.map(|connection| connection.admission) else { return };
         self.expire(token, Deadline::Probation, now);
         if self.admissions.is_overrun(admission) {
-            self.close(token, now, Deadline::Probation.reason()); // without draining
+            self.drain(token, now); // counts and logs the refusal
+            self.close(token, now, Deadline::Probation.reason()); // without discarding input
         }
     }
 

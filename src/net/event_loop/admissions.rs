@@ -110,3 +110,95 @@ impl Admissions {
         (self.reserved.len() > MAX_RESERVE).then(|| self.reserved.pop_front()).flatten()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const ALL: [Admission; 5] = [
+        Admission::Client,
+        Admission::Probation,
+        Admission::Reserve,
+        Admission::Refused,
+        Admission::Exempt,
+    ];
+
+    fn limits(max_connections: usize, per_address: Option<usize>) -> Limits {
+        Limits { max_connections, max_connections_per_address: per_address, ..Limits::default() }
+    }
+
+    #[test]
+    fn clients_are_limited_in_total_and_per_address() {
+        let limits = limits(3, Some(2));
+        let mut admissions = Admissions::default();
+        let mapped: IpAddr = "::ffff:127.0.0.1".parse().unwrap();
+        let there: IpAddr = "192.0.2.1".parse().unwrap();
+        admissions.enter(Admission::Client, HERE, &limits);
+        assert!(!admissions.is_full(HERE, &limits));
+        admissions.enter(Admission::Client, mapped, &limits);
+        assert!(admissions.is_full(HERE, &limits) && admissions.is_full(mapped, &limits));
+        assert_eq!(admissions.address_key(HERE), admissions.address_key(mapped));
+        assert!(!admissions.is_full(there, &limits));
+        admissions.enter(Admission::Client, there, &limits);
+        assert!(admissions.is_full(there, &limits), "the total");
+        admissions.leave(Admission::Client, HERE);
+        admissions.leave(Admission::Client, mapped);
+        assert!(!admissions.is_full(HERE, &limits));
+        assert_eq!((admissions.clients(), admissions.clients_at.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_connection_that_leaves_takes_back_what_it_counted() {
+        let limits = limits(1, Some(1));
+        let mut admissions = Admissions::default();
+        for admission in ALL {
+            admissions.enter(admission, HERE, &limits);
+            let full = admissions.is_full(HERE, &limits);
+            assert_eq!(full, admission == Admission::Client, "{admission:?}");
+            admissions.leave(admission, HERE);
+        }
+        let Admissions { clients, clients_at, over_limit, reserve, .. } = &admissions;
+        assert_eq!((*clients, clients_at.len(), *over_limit, *reserve), (0, 0, 0, 0));
+    }
+
+    #[test]
+    fn connections_over_the_limit_are_bounded() {
+        let limits = limits(1, None);
+        let mut admissions = Admissions::default();
+        for _ in 0..MAX_REFUSALS {
+            assert!(!admissions.is_flooded());
+            admissions.enter(Admission::Refused, HERE, &limits);
+        }
+        assert!(admissions.is_flooded());
+        for (admission, most) in
+            [(Admission::Probation, MAX_PROBATIONS), (Admission::Reserve, 2 * MAX_RESERVE)]
+        {
+            for _ in 0..most {
+                admissions.enter(admission, HERE, &limits);
+            }
+            assert!(!admissions.is_overrun(admission));
+            admissions.enter(admission, HERE, &limits);
+            assert!(admissions.is_overrun(admission));
+            admissions.leave(admission, HERE);
+            assert!(!admissions.is_overrun(admission));
+        }
+    }
+
+    #[test]
+    fn one_connection_too_many_ends_the_oldest() {
+        type Put = fn(&mut Admissions, Token) -> Option<Token>;
+        let cases: [(usize, Put); 2] = [
+            (MAX_PROBATIONS, Admissions::put_on_probation),
+            (MAX_RESERVE, Admissions::put_in_reserve),
+        ];
+        for (most, put) in cases {
+            let mut admissions = Admissions::default();
+            for at in 0..most {
+                assert_eq!(put(&mut admissions, Token(at)), None);
+            }
+            assert_eq!(put(&mut admissions, Token(most)), Some(Token(0)));
+            assert_eq!(put(&mut admissions, Token(most + 1)), Some(Token(1)));
+        }
+    }
+}

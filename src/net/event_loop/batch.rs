@@ -73,3 +73,46 @@ impl Batch {
         self.used = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::limits::READ_CHUNK;
+
+    fn limits(max_input_buffer: usize) -> Limits {
+        Limits { max_input_buffer, ..Limits::default() }
+    }
+
+    #[test]
+    fn inputs_follow_one_another() {
+        let mut batch = Batch::new(&limits(1), 1);
+        for (token, input) in [(1, &b"one"[..]), (2, b""), (3, b"three")] {
+            batch.free()[..input.len()].copy_from_slice(input);
+            batch.push(Token(token), input.len());
+        }
+        batch.push_idle(Token(4));
+        let inputs = batch.entries.iter().map(|entry| entry.input.clone());
+        let inputs: Vec<_> = inputs.map(|range| range.map(|range| &batch.inbound[range])).collect();
+        assert_eq!(inputs, [Some(&b"one"[..]), Some(b""), Some(b"three"), None]);
+        let room = batch.inbound.len();
+        batch.clear();
+        assert!(batch.entries.is_empty());
+        assert_eq!(batch.free().len(), room);
+    }
+
+    /// A connection may fill what it needs as long as the batch is not full.
+    #[test]
+    fn there_is_room_for_one_more_connection_until_the_batch_is_full() {
+        for (client, link) in [(1 << 20, READ_CHUNK), (36_864, 2 * READ_CHUNK)] {
+            let most = client.max(link);
+            let mut batch = Batch::new(&limits(client), link);
+            let mut connections = 0;
+            while !batch.is_full() {
+                assert!(batch.free().len() >= most);
+                batch.push(Token(0), most);
+                connections += 1;
+            }
+            assert_eq!(connections, (BATCH_BYTES / most).max(1));
+        }
+    }
+}

@@ -42,6 +42,11 @@ impl RunQueue {
         std::mem::take(&mut self.ready)
     }
 
+    /// Queues connections that this turn does not serve; see [`Connection::queued`].
+    pub fn append(&mut self, mut left: VecDeque<Token>) {
+        self.ready.append(&mut left);
+    }
+
     /// Puts back what a turn has not got to, in front of what has been queued since.
     pub fn put_back(&mut self, mut left: VecDeque<Token>) {
         left.append(&mut self.ready);
@@ -51,5 +56,49 @@ impl RunQueue {
     /// Takes a starved connection.
     pub fn pop_starved(&mut self) -> Option<Token> {
         self.starved.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use mio::net::TcpStream;
+
+    use super::*;
+    use crate::net::connection::Stage;
+    use crate::time::Instant;
+
+    fn connection() -> Connection {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = TcpStream::connect(address).unwrap();
+        Connection::new(stream, Stage::Draining, address, Instant::START)
+    }
+
+    #[test]
+    fn a_connection_is_queued_once() {
+        let (mut queue, mut connection) = (RunQueue::default(), connection());
+        assert!(!queue.is_waiting());
+        queue.push(&mut connection, Token(1));
+        queue.push(&mut connection, Token(1));
+        assert!(queue.is_waiting());
+        assert_eq!(queue.take(), [Token(1)]);
+        assert!(!queue.is_waiting());
+        queue.push(&mut connection, Token(1));
+        assert!(!queue.is_waiting(), "it is still to be served");
+        queue.starve(&mut connection, Token(1));
+        queue.starve(&mut connection, Token(1));
+        assert_eq!([queue.pop_starved(), queue.pop_starved()], [Some(Token(1)), None]);
+        assert!(!queue.is_waiting(), "a starved connection is not served until it is resumed");
+    }
+
+    #[test]
+    fn connections_that_waited_longest_are_served_first() {
+        let mut queue = RunQueue::default();
+        queue.push(&mut connection(), Token(3));
+        queue.append([Token(4)].into());
+        queue.put_back([Token(1), Token(2)].into());
+        assert_eq!(queue.take(), [Token(1), Token(2), Token(3), Token(4)]);
     }
 }

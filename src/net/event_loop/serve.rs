@@ -45,7 +45,7 @@ impl EventLoop {
         if matches!(&connection.stage, Stage::Open(session) if reset && session.is_waiting()) {
             return self.close(token, now, "connection reset by peer");
         }
-        if !connection.queued {
+        if !std::mem::replace(&mut connection.queued, true) {
             fresh.push_back(token);
         }
     }
@@ -211,24 +211,26 @@ impl EventLoop {
     }
 
     fn handle_node_event(&mut self, event: &node::Event, now: &Now) {
-        let Self { connections, node, limits, admissions, neighbors, link_buffer, .. } = self;
         match *event {
             node::Event::HandshakeFailed { link, ref label, ref reason } => {
                 self.log_handshake_failure(link, label, reason);
             }
             node::Event::HandshakeStarted { connection } => {
-                if let Some(connection) = connections.get_mut(key(token_of(connection)).0) {
+                if let Some(connection) = self.get(token_of(connection)) {
                     connection.times.since = now.instant;
                 }
             }
             node::Event::Linked { connection, link } => {
+                // None: a dialed connection failed at its first write or read.
+                let token = token_of(connection);
+                let Some(connection) = self.get(token) else { return };
+                let admission = std::mem::replace(&mut connection.admission, Admission::Exempt);
+                let address = connection.address.ip();
+                self.admissions.leave(admission, address);
+                let Self { connections, node, limits, neighbors, link_buffer, .. } = self;
+                become_link(&connections[key(token).0], limits, *link_buffer);
                 neighbors[link.index()].reported.clear();
                 node.set_link_failure(link, None);
-                if let Some(connection) = connections.get_mut(key(token_of(connection)).0) {
-                    become_link(connection, limits, *link_buffer);
-                    let admission = std::mem::replace(&mut connection.admission, Admission::Exempt);
-                    admissions.leave(admission, connection.address.ip());
-                }
             }
             _ => super::report::log_event(event),
         }

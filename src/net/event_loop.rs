@@ -3,19 +3,20 @@
 //!
 //! # A turn
 //!
-//! 1. **Wait** for events. They set flags on connections; see [`Readiness`].
-//! 2. **Receive**: read the connections that are ready, in batches of up to
+//! 0. **Wait** for events. They set flags on connections; see [`Readiness`].
+//! 1. **Receive**: read the connections that are ready, in batches of up to
 //!    [`BATCH_BYTES`](crate::net::limits::BATCH_BYTES).
-//! 3. **Execute** the batch. The records that its first commands need are prefetched together, so
+//! 2. **Execute** the batch. The records that its first commands need are prefetched together, so
 //!    that the cache misses of different connections overlap.
-//! 4. **Commit**: whatever must have happened before a reply may leave, once per batch.
-//! 5. **Send** the replies of the batch, and decide what becomes of its connections.
-//! 6. Accept connections; dial the neighbors whose names have been resolved; drive the places client
+//! 3. **Commit**: whatever must have happened before a reply may leave, once before each send.
+//! 4. **Send** the replies of the batch, and decide what becomes of its connections.
+//! 5. Accept connections; dial the neighbors whose names have been resolved; drive the places client
 //!    and pass on its answers; run the herd's timers and do what it asks for; send what links and
 //!    subscribers are due; handle deadlines; write the log.
 //!
-//! Phases 2 to 5 run for the connections that an event was about, then for those that had more to do
-//! than the turn before allowed, and in phase 6 for new connections.
+//! Phases 1 to 4 run for the connections that an event was about, then for those in the run queue:
+//! they had more to do than the turn before allowed, or something that they waited for has happened.
+//! Within phase 5, they run for new connections.
 //!
 //! [`Readiness`]: super::connection::Readiness
 
@@ -260,7 +261,7 @@ impl EventLoop {
         self.run.append(left);
     }
 
-    /// Serves the connections that had more to do than the last turn allowed. Those that are left
+    /// Serves the connections that were in the run queue when the turn began. Those that are left
     /// come first in the next turn. Fresh connections have a budget of their own, or they could keep
     /// these waiting indefinitely.
     fn serve_queued(&mut self, queued: VecDeque<Token>, now: &Now) {

@@ -9,8 +9,8 @@
 //! 4. passes each [`Node::poll_answer`] to the session that waits for it;
 //! 5. drives [`Node::herd`] for what links send and which neighbors are dialed.
 //!
-//! A session that has closed is reported with [`LineSession::handle_closed`]; no event and no answer
-//! names its connection afterwards.
+//! A session that has closed is reported with [`LineSession::handle_closed`]; no answer names its
+//! connection afterwards, but an event from before may still be queued.
 
 mod legacy;
 mod observer;
@@ -182,7 +182,8 @@ pub struct Node {
     link_failures: Vec<Option<Box<str>>>,
     /// The nodes that [`Event::UndeclaredLegacy`] has been emitted for; `None` for all other names.
     undeclared: Vec<Option<NodeId>>,
-    /// At most two for each connection served since the last [`Node::poll_event`].
+    /// At most two for each connection served since the last [`Node::poll_event`], without
+    /// [`Event::UndeclaredLegacy`], of which there is one for each node in all.
     events: VecDeque<Event>,
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn node(limits: Limits) -> Node {
     node_with(Places::Offline(Offline::gazetteer().unwrap()), limits)
 }
 
-/// The same node with a provider that nobody connects to, so that every WHATSAT waits.
+/// The same node with a provider that is never reached, so that every WHATSAT waits.
 pub(crate) fn node_with_provider(limits: Limits) -> Node {
     let settings = Settings {
         provider: Provider::Google,

@@ -9,11 +9,12 @@ use crate::net::connection::Connection;
 /// The run queue, and what clients have used of the turn.
 #[derive(Default)]
 pub struct RunQueue {
-    /// Connections whose share of the last turn was used up, in the order in which they are served.
+    /// Connections that the next turn serves, in this order: those whose share was used up, and those
+    /// for which something has happened without an event of their socket.
     ready: VecDeque<Token>,
     /// Connections that wait until fewer WHATSATs of all connections wait for places.
     starved: VecDeque<Token>,
-    /// Bytes of commands and replies that clients have had of this turn, or of this half of it.
+    /// Bytes of commands and replies of clients in this turn, starting from zero for the run queue.
     pub spent: usize,
 }
 

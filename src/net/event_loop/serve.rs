@@ -90,8 +90,8 @@ impl EventLoop {
         }
     }
 
-    /// Reads what the session needs. Every connection that is read or may be settled has an entry
-    /// in the batch afterwards.
+    /// Reads what the session needs. The connection has an entry in the batch afterwards, unless its
+    /// TLS handshake is under way or it has failed.
     pub(super) fn read(&mut self, token: Token, now: &Now) -> io::Result<()> {
         let Self { connections, node, batch, telemetry, limits, peer_tls, .. } = self;
         let Some(connection) = connections.get_mut(key(token).0) else { return Ok(()) };
@@ -128,7 +128,7 @@ impl EventLoop {
         Ok(())
     }
 
-    /// Phases 2 to 4 for the connections in the batch. Replies leave before they fill more than
+    /// Phases 2 to 4 for the connections in the batch. Replies leave as soon as they fill
     /// [`BATCH_BYTES`], so that they are still in the processor's cache when they are sent.
     fn finish_batch(&mut self) {
         if self.batch.entries.is_empty() {
@@ -203,7 +203,7 @@ impl EventLoop {
     }
 
     /// Phase 3: everything that must have happened before a reply may leave, once for all
-    /// connections of a batch.
+    /// connections whose replies are sent next.
     fn commit(&mut self, now: &Now) {
         while let Some(event) = self.node.poll_event() {
             self.handle_node_event(&event, now);

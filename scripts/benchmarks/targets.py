@@ -59,7 +59,7 @@ def table(found):
         f"{node[1]['cpu']:.2f} µs at depth 1, are spent in the kernel on system calls and TCP, as the echo server "
         "shows. A node can reduce that only by making fewer, larger reads and writes. The growth with the "
         "number of connections is compared with that of echo with a tolerance of 5 %. With an independent "
-        "load generator the ratio at depth 1 is [higher](#depth-1-with-an-independent-generator).\n"
+        "load generator the ratio at depth 1 is [different](#depth-1-with-an-independent-generator).\n"
     )
     return "## Targets\n\n" + servers.table(["target", "measured", "result"], rows) + kernel
 

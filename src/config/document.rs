@@ -75,8 +75,9 @@ impl Document {
     /// Returns the redaction of all values whose key marks them as secret, at any depth.
     pub fn redaction(&self) -> Redaction {
         let mut texts = Vec::new();
-        self.root.collect_secrets(false, &mut texts);
-        Redaction::new(texts)
+        let mut numbers = Vec::new();
+        self.root.collect_secrets(false, &mut texts, &mut numbers);
+        Redaction::new(texts, numbers)
     }
 }
 
@@ -89,18 +90,23 @@ fn is_secret(key: &str) -> bool {
 }
 
 impl Item {
-    /// Appends the texts of all secret scalars of this item. `secret` is true for all of them.
-    fn collect_secrets(&self, secret: bool, texts: &mut Vec<String>) {
+    /// Appends the texts and numbers of all secret scalars of this item. `secret` is true if the item
+    /// is one.
+    fn collect_secrets(&self, secret: bool, texts: &mut Vec<String>, numbers: &mut Vec<f64>) {
         match &self.value {
             Value::Text(text) if secret => texts.push(text.clone()),
             // As a message about an integer and one about a number of seconds show it.
             Value::Integer(number) if secret => {
                 texts.extend([number.to_string(), (*number as f64).to_string()]);
+                numbers.push(*number as f64);
             }
-            Value::Float(number) if secret => texts.push(number.to_string()),
+            Value::Float(number) if secret => {
+                texts.push(number.to_string());
+                numbers.push(*number);
+            }
             Value::List(items) => {
                 for item in items {
-                    item.collect_secrets(secret, texts);
+                    item.collect_secrets(secret, texts, numbers);
                 }
             }
             Value::Map(entries) => {
@@ -108,7 +114,7 @@ impl Item {
                     if secret {
                         texts.push(key.value.clone());
                     }
-                    item.collect_secrets(secret || is_secret(&key.value), texts);
+                    item.collect_secrets(secret || is_secret(&key.value), texts, numbers);
                 }
             }
             _ => {}

@@ -281,8 +281,9 @@ impl LineSession {
                 prefetched = at + prefetch(node, rest);
             }
             // A client's last line needs no LF. On a link, half a record must not be believed.
-            let is_link = matches!(self.role, Role::Handshaking(_) | Role::Linked(_));
-            match self.framing.next(rest, input.ended && !is_link) {
+            let ends_line =
+                input.ended && !matches!(self.role, Role::Handshaking(_) | Role::Linked(_));
+            match self.framing.next(rest, ends_line) {
                 Framed::Line(line, _) if self.is_crowded_by(node, line) => {
                     return Handled { consumed: at, next: Next::Blocked(Blocked::Crowded) };
                 }

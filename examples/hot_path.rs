@@ -80,7 +80,7 @@ struct HotPath {
     out: Vec<u8>,
 }
 
-/// Where the executed lines come from.
+/// The source of the executed lines.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Workload {
     Client,

@@ -1,7 +1,7 @@
 //! Identifiers of nodes, links, connections and slots.
 //!
-//! Each is a number that only its owner gives out. The types keep them apart: a link is not a node,
-//! and neither indexes a connection.
+//! Each is a number assigned by one owner. The types keep them apart: the id of a link cannot be
+//! used as that of a node or a connection.
 
 /// A node of the herd: its position in the list of names, which is the same in every node that has
 /// the same configuration.
@@ -12,15 +12,15 @@ pub struct NodeId(pub u16);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub usize);
 
-/// The event loop's name for a connection. The core only hands it back.
+/// A connection, as the event loop numbers it. Opaque to the core.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
-/// One life of a node: random, and different after every restart.
+/// A node process: random, and different after every restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BootId(pub u64);
 
-/// A position in the directory. It is reused after its client was removed.
+/// A position in the directory, reused after its client has been removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 

@@ -1,5 +1,6 @@
-//! A herd of nodes that take the locations of clients, flood them to one another, and answer what is
-//! near a client. See the README for what it does and ARCHITECTURE.md for why it is built this way.
+//! An in-memory location service: a herd of nodes that receive the locations of clients, replicate
+//! them to each other, and answer queries for a client and the places near it. The README describes
+//! its use, and ARCHITECTURE.md the reasons for its design.
 //!
 //! This library belongs to the programs `proxy-herd` and `herd-bench`, and to the tests. It makes no
 //! promise of API stability.
@@ -16,7 +17,7 @@
 //!              │
 //!             node            sessions of the line protocol, replies in order
 //!            ╱    ╲
-//!         herd    places      records and links; what is near
+//!         herd    places      records and links; places near a client
 //!            ╲    ╱
 //!           protocol          lines, commands, records and their order
 //!

@@ -1,8 +1,8 @@
 //! The two clocks of a node.
 //!
-//! [`Instant`] measures intervals and never goes back; every deadline is one. [`Wall`] is what the
-//! system's clock says and may be set at any time; it decides about receive times and expiry, and
-//! about nothing else. They are separate types, so that one cannot be taken for the other.
+//! [`Instant`] measures intervals and never goes back; every deadline is one. [`Wall`] is a reading
+//! of the system's clock, which may be set at any time; it determines receive times and expiry, and
+//! nothing else. They are separate types, so that one cannot be mistaken for the other.
 
 use core::ops::{Add, AddAssign, Sub};
 use core::time::Duration;

@@ -86,7 +86,7 @@ const CORE: &[&str] = &[
     "message_log",
 ];
 
-/// What would make the core impure: sockets, files, threads, clocks, the environment, randomness,
+/// Paths that the core must not use: sockets, files, threads, clocks, the environment, randomness,
 /// the global logger.
 const IMPURE: &[&str] = &[
     "std::net",

@@ -401,7 +401,7 @@ fn check_warns_about_a_log_that_cannot_be_written() {
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 2, "--check leaves no file");
 }
 
-/// A key that cannot be used is reported as what it is.
+/// The error about an unsuitable key names its format.
 #[test]
 fn check_names_a_foreign_tls_key() {
     let openssl = |arguments: &[&str]| {

@@ -128,7 +128,7 @@ fn an_invalid_command_line_exits_with_2_and_an_unreachable_herd_with_1() {
     }
 }
 
-/// What a faulty server does with one command. It answers all others correctly.
+/// The reaction of a faulty server to one command. It answers all others correctly.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
     Replace(&'static str, &'static str),

@@ -822,7 +822,7 @@ fn events_resume_after_the_last_event_id() {
     assert_eq!(by_query.next().client(), "b");
 }
 
-/// Whether the half-close arrives with the request or later.
+/// The half-close may arrive with the request or later.
 #[test]
 fn a_half_close_ends_a_subscription() {
     let solo = Solo::new();

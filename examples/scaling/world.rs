@@ -97,7 +97,7 @@ pub struct Update {
     pub sent_at: Time,
     /// Copies received by any node.
     pub copies: u64,
-    /// When each node that it has reached first received it.
+    /// Time of the first arrival at each node that it has reached.
     pub arrivals: Vec<Time>,
 }
 

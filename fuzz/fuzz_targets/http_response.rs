@@ -2,7 +2,7 @@
 //! rest is a complete response or the body of one, in one of the three framings.
 //!
 //! - The result does not depend on how the response is split into reads.
-//! - A body is what its framing says, byte for byte.
+//! - A body has exactly the bytes that its framing defines.
 //! - A truncated response is a failure, never a shorter answer.
 //! - Every question gets one document: JSON with the documented members, without the API key.
 

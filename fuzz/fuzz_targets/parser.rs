@@ -206,7 +206,7 @@ fn is_decimal(field: &[u8]) -> bool {
     digits.all(u8::is_ascii_digit) && integer.len() + fraction.len() > 0
 }
 
-/// Whether the field is a decimal of at most `bound`.
+/// Returns whether the field is a decimal of at most `bound`.
 fn is_at_most(field: &[u8], bound: &[u8]) -> bool {
     let (integer, fraction) = parts(field);
     let order = compare(integer, bound);

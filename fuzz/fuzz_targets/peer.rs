@@ -34,7 +34,7 @@ const MAX_LINE: usize = 128;
 const NOW: Now =
     Now { instant: Instant::at(Duration::from_secs(1)), wall: Wall(1_621_464_828_223_371_889) };
 
-/// The limit on the output of one turn, and what a message may exceed it by.
+/// The limit on the output of one turn, which may exceed it by [`LONGEST_MESSAGE`].
 const FILL: usize = 4096;
 const LONGEST_MESSAGE: usize = 4500;
 
@@ -45,7 +45,7 @@ const RULES: Rules = Rules { max_clock_offset: 5 * SECOND, max_clients: 4, clien
 struct Setting {
     /// The link that the node dials, or `None` if the other end dials.
     dials: Option<usize>,
-    /// Whether the node has a secret.
+    /// True if the node has a secret.
     secret: bool,
     /// The other end has a different secret or different settings.
     stranger: bool,
@@ -255,7 +255,7 @@ impl Other {
         Self { setting, identity, handshake, read: 0, lines, sent: 0 }
     }
 
-    /// Reads what the node has sent so far.
+    /// Reads the output of the node so far.
     fn read(&mut self, sent: &[u8]) {
         while let Some(length) = sent[self.read..].iter().position(|&byte| byte == b'\n') {
             let line = &sent[self.read..][..length];

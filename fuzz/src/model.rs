@@ -39,12 +39,12 @@ pub struct Model {
 }
 
 impl Model {
-    /// What the node must say of `client`.
+    /// The record that the node must hold for `client`.
     pub fn get(&self, client: &str, clock: Nanos) -> Option<&Fact> {
         self.held.iter().find(|held| held.client == client && !self.is_expired(held, clock))
     }
 
-    /// Keeps `fact` if it is news, and returns whether it is.
+    /// Stores `fact` if it is new, and returns whether it is.
     pub fn offer(&mut self, fact: &Fact, source: Source, clock: Nanos) -> bool {
         if self.is_expired(fact, clock) {
             return false;
@@ -77,7 +77,7 @@ impl Model {
         true
     }
 
-    /// Whether its time to live is over.
+    /// Returns whether its time to live has passed.
     pub fn is_expired(&self, fact: &Fact, clock: Nanos) -> bool {
         self.rules.client_ttl > 0 && clock - fact.received > self.rules.client_ttl
     }
@@ -92,7 +92,7 @@ fn key(rules: &Rules, fact: &Fact) -> (Nanos, Nanos, Nanos, &'static str, String
     (rank(rules, fact), fact.time, fact.received, NAMES[fact.server], fact.line())
 }
 
-/// The order in which clients leave a directory that is full.
+/// The rank of a client for eviction from a full directory.
 fn standing(rules: &Rules, fact: &Fact) -> (Nanos, Nanos, Nanos, u64) {
     (rank(rules, fact), fact.time, fact.received, hash(fact.client.as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! A node to fuzz, and what must be true of it whatever has happened.
+//! A node to fuzz, and its invariants.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -27,10 +27,10 @@ pub const NAMES: [&str; 5] = ["Bailey", "Bona", "Campbell", "Clark", "Jaquez"];
 /// Clark.
 pub const ME: u16 = 3;
 
-/// Some with a lesser name and one with a greater: who dials matters.
+/// Two with a lesser name and one with a greater, since behavior depends on which end dials.
 pub const NEIGHBORS: [u16; 3] = [0, 1, 4];
 
-/// Who a node is.
+/// The identity of a node.
 pub fn identity(me: u16, secret: Option<&[u8]>, rules: Rules) -> Identity {
     let neighbors: &[u16] = if me == ME { &NEIGHBORS } else { &[ME] };
     Identity {
@@ -55,7 +55,7 @@ pub fn node(
 
 /// One place, at 0, 0.
 pub fn offline() -> Places {
-    // As a table it would take longer to read than all the rest.
+    // Parsing it as a table would take longer than everything else.
     let file = br#"{"type":"FeatureCollection","features":[{"type":"Feature",
         "properties":{"name":"Null Island"},"geometry":{"type":"Point","coordinates":[0,0]}}]}"#;
     Places::Offline(Offline::own(places_file::parse(file, Format::GeoJson).expect("a place")))
@@ -73,7 +73,7 @@ pub fn leaf(client: &[u8]) -> Leaf {
     Leaf::of(hash(client))
 }
 
-/// What must be true of a node between any two events.
+/// Checks the invariants of a node, which hold between any two events.
 pub fn check(node: &mut Node) {
     directory(&node.herd.directory);
     let slots = node.herd.directory.slots();
@@ -87,7 +87,8 @@ pub fn check(node: &mut Node) {
     node.message_log.clear();
 }
 
-/// The index finds what is stored, and the sums are those of the records, added up from nothing.
+/// Checks that the index finds every stored record, and that the sums equal those computed from
+/// scratch.
 fn directory(directory: &Directory) {
     let mut sums = BTreeMap::from([((0, 0), 0u64)]);
     let mut clients = 0;

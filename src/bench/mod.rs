@@ -3,8 +3,8 @@
 //! Like a node it runs one thread on one readiness queue, but it shares no code with the node's
 //! event loop, so that the code under test is not part of the measuring instrument.
 //!
-//! [`plan`] turns the command line into a [`Plan`]; [`load`] drives the connections; [`wire`] encodes
-//! requests and checks replies; [`prober`] measures propagation; [`report`] prints the results.
+//! `plan` turns the command line into a `Plan`; `load` drives the connections; `wire` encodes
+//! requests and checks replies; `prober` measures propagation; `report` prints the results.
 
 mod clients;
 mod clock;

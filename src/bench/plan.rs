@@ -23,8 +23,8 @@ use crate::protocol::command::{Command, MAX_RADIUS_KM, MAX_RESULTS};
 pub const PROGRAM: Program = Program {
     name: "herd-bench",
     usage: "\
-Usage: herd-bench [-c FILE] [OPTIONS] [NAME…]
-       herd-bench --protocol PROTOCOL [OPTIONS] HOST:PORT…",
+Usage: herd-bench [-c FILE] [OPTIONS] [NAME...]
+       herd-bench --protocol PROTOCOL [OPTIONS] HOST:PORT...",
     about: "
 NAME is a node of the configuration; by default, all nodes are driven.
 Every reply is checked; wrong, missing and late replies count as errors.

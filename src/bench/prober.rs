@@ -154,7 +154,7 @@ impl Prober {
         }
     }
 
-    /// Asks `node` for the record, unless it is the record's origin.
+    /// Queries `node` for the record, unless it is the record's origin.
     fn poll_node(&mut self, node: usize, now: u64) {
         if node == self.origin {
             return;

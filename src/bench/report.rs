@@ -69,7 +69,7 @@ struct Propagation {
     pairs: Vec<Pair>,
     all: Latency,
     records_seen: u64,
-    /// Round-trip times of the polls, by which the propagation times are too long at most.
+    /// Round-trip times of the polls: upper bounds on the error of the propagation times.
     resolution_us: Latency,
 }
 

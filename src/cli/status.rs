@@ -118,7 +118,7 @@ fn query_any(name: &str, addresses: &[SocketAddr]) -> Result<Overview, Failure> 
             Ok(overview) => return Ok(overview),
             Err(failed) => failed,
         };
-        // A server that answers says more than an address where none listens.
+        // An answer from another server is more informative than a failure to connect.
         if !matches!(
             (&failure, &failed),
             (Failure::Answer(_) | Failure::Name(_), Failure::Connect(_))
@@ -181,7 +181,7 @@ fn fetch(address: &SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
     Ok(response)
 }
 
-/// Replaces what a server could use to forge the output: its strings are shown on a terminal.
+/// Escapes the strings of a server, which could otherwise forge the output on a terminal.
 fn printable(mut overview: Overview) -> Overview {
     for text in
         [&mut overview.node, &mut overview.version].into_iter().chain(&mut overview.problems)

@@ -95,7 +95,7 @@ impl Item {
     fn collect_secrets(&self, secret: bool, texts: &mut Vec<String>, numbers: &mut Vec<f64>) {
         match &self.value {
             Value::Text(text) if secret => texts.push(text.clone()),
-            // As a message about an integer and one about a number of seconds show it.
+            // In both forms in which messages show it: as an integer and as a number of seconds.
             Value::Integer(number) if secret => {
                 texts.extend([number.to_string(), (*number as f64).to_string()]);
                 numbers.push(*number as f64);
@@ -210,7 +210,7 @@ impl<'de> Visitor<'de> for AnyValue {
     }
 
     fn visit_u128<E>(self, value: u128) -> Result<Value, E> {
-        // Out of every valid range either way.
+        // Saturated or not, the number is out of range.
         Ok(Value::Integer(value.try_into().unwrap_or(i128::MAX)))
     }
 

@@ -97,8 +97,7 @@ fn origin(field: &Field) -> Result<String, Error> {
     Ok(url.to_string())
 }
 
-/// Returns the first part of a tile URL that has a brace and is not a placeholder which the page
-/// replaces.
+/// Returns the first part of a tile URL that begins with a brace and is not a known placeholder.
 fn unknown_placeholder(url: &str) -> Option<&str> {
     let mut rest = url;
     while let Some(start) = rest.find(['{', '}']) {

@@ -1,13 +1,12 @@
 //! Removal of the configured secrets from messages.
 //!
-//! The type of a secret value never appears in a message, but the value can have a second place in
-//! the file: an alias of `api_key` may be used as a node name, a host or a number, which messages
-//! show.
+//! No message contains a value read as a secret, but the same value may occur elsewhere in the
+//! file: an alias of `api_key` may be used as a node name, a host or a number, which messages show.
 
 use super::error::Error;
 
-/// Shorter secrets are replaced only where they are complete words. They would otherwise be found
-/// in the words of every message.
+/// Shorter secrets are replaced only if they are complete words. Otherwise they would match parts
+/// of words in every message.
 const MIN_SUBSTRING: usize = 4;
 
 /// The placeholder for a secret.
@@ -18,8 +17,8 @@ const REDACTED: &str = "…";
 pub(super) struct Redaction {
     /// In lower case, since the names of hosts are shown in lower case. The longest is first.
     texts: Vec<String>,
-    /// Numbers, however they are written: where an alias of a number is a name, messages show its
-    /// text in the file, such as `0x1f`.
+    /// Numbers in any notation: if an alias of a number is used as a name, messages show its text
+    /// in the file, such as `0x1f`.
     numbers: Vec<f64>,
 }
 

@@ -163,7 +163,7 @@ impl AntiEntropy {
         !self.has_output() && self.suspects.is_empty() && !self.waits
     }
 
-    /// Returns whether [`AntiEntropy::fill`] or the repair queue has output.
+    /// Returns whether [`AntiEntropy::poll_transmit`] or the repair queue has output.
     #[must_use]
     pub fn has_output(&self) -> bool {
         !(self.compare.is_empty()
@@ -277,7 +277,7 @@ impl AntiEntropy {
         self.push_leaves(directory, flooding);
     }
 
-    /// Returns the next record to send, and why.
+    /// Returns the next record to send and the reason for sending it.
     pub fn next_repair(&mut self) -> Option<(Purpose, Slot)> {
         let slot = self.repairs.pop()?;
         Some((self.repairs_for.unwrap_or(Purpose::Check), slot))

@@ -60,7 +60,7 @@ pub enum Source {
     Peer,
 }
 
-/// The outcome of [`Directory::offer`].
+/// The outcome of [`Directory::apply`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// The record was newer and is now stored in this slot.

@@ -9,7 +9,7 @@ use crate::ids::{LinkId, NodeId, Slot};
 use crate::protocol::record::Record;
 use crate::time::Wall;
 
-/// The way on which a record reached this node.
+/// The path by which a record reached this node.
 #[derive(Clone, Copy)]
 enum Arrival {
     /// A local client has sent it.

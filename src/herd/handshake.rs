@@ -276,7 +276,7 @@ impl Handshake {
         None
     }
 
-    /// Returns why the connection on which the handshake runs is not trusted.
+    /// Returns the reason not to trust the connection on which the handshake runs.
     fn distrust(&self, identity: &Identity) -> Option<&'static str> {
         let name = identity.name(self.peer);
         match &self.transport.certified {

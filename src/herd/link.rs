@@ -29,7 +29,7 @@ const STAYED_UP: Duration = Duration::from_secs(5);
 /// time, each end could keep the link that the other closes.
 pub const DIAL_RACE: Duration = DIAL_TIMEOUT.saturating_add(HANDSHAKE_TIMEOUT);
 
-/// The protocol that a neighbor speaks.
+/// The protocol of a neighbor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerKind {
     /// The herd protocol.
@@ -75,7 +75,7 @@ pub struct Connected {
 pub struct Link {
     /// The neighbor.
     pub peer: NodeId,
-    /// The protocol that it speaks.
+    /// Its protocol.
     pub kind: PeerKind,
     /// The established link, if any.
     pub up: Option<Established>,
@@ -127,7 +127,7 @@ impl Link {
         self.dialing
     }
 
-    /// The established link, if the neighbor speaks the herd protocol.
+    /// The established link, if the neighbor uses the herd protocol.
     pub(super) const fn herd_peer(&mut self) -> Option<&mut Established> {
         match self.kind {
             PeerKind::Herd => self.up.as_mut(),

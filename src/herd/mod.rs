@@ -16,7 +16,7 @@
 //! | out | meaning |
 //! |---|---|
 //! | [`Herd::poll_action`] | a neighbor to dial, a connection to close |
-//! | [`Herd::poll_event`] | something that the log should mention |
+//! | [`Herd::poll_event`] | an event for the log |
 //! | [`Herd::poll_transmit`] | bytes to send on a link, while [`Herd::has_output`] |
 //! | [`Herd::poll_changed`] | slots whose record has changed, while watched |
 //! | [`Herd::poll_timeout`] | the next deadline, after everything else |
@@ -80,7 +80,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// Events per link that wait to be polled. Further ones are dropped.
 const EVENTS_PER_LINK: usize = 4;
 
-/// Times of links.
+/// Timing of links.
 #[derive(Clone, Debug)]
 pub struct Timing {
     /// Interval between pings.
@@ -127,7 +127,7 @@ impl CloseReason {
     }
 }
 
-/// Something that the log should mention.
+/// An event for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A peer's clock was found to differ by more than half of Δ.
@@ -435,7 +435,7 @@ impl Herd {
         self.links_changed(now);
     }
 
-    /// Established links to neighbors that speak the herd protocol.
+    /// Established links to neighbors that use the herd protocol.
     fn herd_peers(&mut self) -> impl Iterator<Item = (LinkId, &mut Established)> {
         let links = (0..).map(LinkId).zip(&mut self.links);
         links.filter_map(|(id, link)| Some((id, link.herd_peer()?)))
@@ -481,7 +481,7 @@ impl Herd {
         links.chain(others.into_iter().flatten()).min()
     }
 
-    /// Performs what is due.
+    /// Performs all work that is due.
     pub fn handle_timeout(&mut self, now: &Now) {
         self.routes.handle_timeout(now.instant);
         self.advertise_changes(now.instant);

@@ -60,8 +60,8 @@ impl EventId {
     }
 }
 
-/// A hash of a client's name. Two names rarely share one, so that comparing hashes decides most of
-/// the time without a look at the name.
+/// A hash of a client's name. Collisions are rare, so names need not be compared if their hashes
+/// differ.
 pub(super) fn name_hash(name: &[u8]) -> u32 {
     let mut hasher = SipHasher13::new();
     hasher.write(name);

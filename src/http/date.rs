@@ -8,8 +8,7 @@ const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"]; // fr
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// Appends the field with its CR LF. A time outside the years 1970 to 9999, which the format cannot
-/// express or no clock shows, is replaced by the nearest one inside.
+/// Appends the field with its CR LF. Times outside the years 1970 to 9999 are clamped.
 pub fn push_date(out: &mut Vec<u8>, wall: Wall) {
     let seconds = wall.nanos().div_euclid(SECOND).clamp(0, Nanos::from(MAX_SECONDS)) as u64;
     let (days, of_day) = (seconds / 86_400, seconds % 86_400);

@@ -213,7 +213,7 @@ impl Events {
         is_due
     }
 
-    /// Drops the log, keeping what outlives a period.
+    /// Clears everything except the state that is kept across periods.
     fn clear(&mut self) {
         let Self { epoch, counters, .. } = *self;
         *self = Self { epoch, counters, ..Self::new(epoch.boot) };

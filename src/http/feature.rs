@@ -18,7 +18,7 @@ pub fn push_id(out: &mut Vec<u8>, name: &[u8]) {
     }
 }
 
-/// Returns the name of the client with this id, which may be encoded otherwise than [`push_id`] does.
+/// Returns the name of the client with this id. Other encodings than that of [`push_id`] are valid.
 #[must_use]
 pub fn name_of_id(id: &str) -> Option<Vec<u8>> {
     decode(id).map(without_guard)

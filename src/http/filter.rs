@@ -60,8 +60,7 @@ impl Filter {
         self.bounds.is_none_or(|bounds| bounds.contains(position))
     }
 
-    /// Returns whether the client of this name passes. `None` is the name of a slot that is free by
-    /// now.
+    /// Returns whether the client of this name passes; `None` if its slot has been freed.
     pub fn contains_client(&self, name: Option<&[u8]>) -> bool {
         self.clients.is_empty() || self.names().any(|wanted| name == Some(wanted))
     }

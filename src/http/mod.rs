@@ -179,7 +179,7 @@ impl Settings {
 /// other origins except tiles, and no framing.
 fn security_fields(settings: &Settings) -> String {
     let tiles = settings.tile_origin.as_ref().map_or(String::new(), |origin| format!(" {origin}"));
-    // Public tile servers refuse requests that do not say which site they come from.
+    // Public tile servers refuse requests without a referrer.
     let referrer = match settings.tile_origin {
         Some(_) => "strict-origin-when-cross-origin",
         None => "no-referrer",

@@ -244,7 +244,7 @@ impl Codings {
     }
 }
 
-/// Returns whether the parameters of a coding say `q=0`, which excludes it (RFC 9110, section
+/// Returns whether the parameters of a coding contain `q=0`, which excludes it (RFC 9110, section
 /// 12.4.2). The name of the parameter is case-insensitive.
 fn is_zero_quality(parameters: &str) -> bool {
     let quality = parameters.split(';').find_map(|parameter| {

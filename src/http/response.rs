@@ -17,9 +17,9 @@ impl Status {
     pub const NOT_MODIFIED: Self = Self(304, "Not Modified");
     /// The request or a parameter is not valid.
     pub const BAD_REQUEST: Self = Self(400, "Bad Request");
-    /// Pages of other sites must not cause this.
+    /// The request was caused by a page of another site.
     pub const FORBIDDEN: Self = Self(403, "Forbidden");
-    /// There is no such page or client.
+    /// The page or client does not exist.
     pub const NOT_FOUND: Self = Self(404, "Not Found");
     /// The method is neither GET nor HEAD.
     pub const METHOD_NOT_ALLOWED: Self = Self(405, "Method Not Allowed");

@@ -1,8 +1,8 @@
-//! Seats: the shares of long responses, which are listings and subscriptions to events.
+//! Seats: the permits for long responses, that is, listings and subscriptions to events.
 //!
-//! Their number is bounded, so one reader could take all of them. When they are taken, a newcomer
-//! therefore gets the seat of a connection that has not taken its output for [`STALL`], or else one
-//! of the address that has the most seats, provided that it keeps more than the newcomer's address.
+//! Their number is bounded, so one reader could take all of them. If all are taken, a newcomer gets
+//! the seat of a connection that has not read its output for [`STALL`], or else one of the address
+//! with the most seats, provided that this address keeps more than that of the newcomer.
 
 use core::cmp::Reverse;
 use std::collections::HashMap;
@@ -71,7 +71,7 @@ impl Seats {
         }
     }
 
-    /// Notes whether output of `connection` waits for the socket.
+    /// Records whether output of `connection` waits for the socket.
     pub(super) fn set_stalled(
         &mut self,
         key: usize,

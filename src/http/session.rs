@@ -87,15 +87,14 @@ impl HttpSession {
         matches!(self.state, State::Asset(..) | State::Listing(..))
     }
 
-    /// Ends the session in good order: no further requests are answered, and
+    /// Begins a graceful shutdown: no further requests are answered, and
     /// [`HttpSession::handle_input`] returns [`Next::ShutdownWhenFlushed`] once the current response
     /// is complete.
     pub const fn begin_shutdown(&mut self) {
         self.ending = Some(Next::ShutdownWhenFlushed);
     }
 
-    /// Answers the requests in `input`, and continues the current response. Appends to `out` what
-    /// there is to send.
+    /// Answers the requests in `input` and continues the current response. Appends output to `out`.
     pub fn handle_input(
         &mut self,
         cx: &mut Context<'_>,
@@ -163,7 +162,7 @@ impl HttpSession {
         }
     }
 
-    /// Notes whether a response that has a seat waits for the socket. `progressed` is true if the
+    /// Records whether a response that has a seat waits for the socket. `progressed` is true if the
     /// socket took the previous slice.
     fn note_stall(&self, cx: &mut Context<'_>, stalled: bool, progressed: bool) {
         let (seats, key) = match &self.state {
@@ -178,8 +177,8 @@ impl HttpSession {
         seats.set_stalled(key, self.id, stalled, now);
     }
 
-    /// Sends what is due at the end of the session: the end of a stream of events, or the refusal of
-    /// a connection over the limit that has sent no request.
+    /// Sends the last output of the session: the end of a stream of events, or the refusal of a
+    /// connection over the limit that has sent no request.
     fn finish(&mut self, http: &mut Server, out: &mut Vec<u8>) {
         match &mut self.state {
             State::Events(_, options) if options.chunked => {
@@ -509,7 +508,7 @@ impl HttpSession {
         }
     }
 
-    /// Releases what the session holds, after its connection has closed.
+    /// Releases the session's resources after its connection has closed.
     pub fn handle_closed(&mut self, node: &mut Node, http: &mut Server, now: Instant) {
         http.connections -= 1;
         match std::mem::replace(&mut self.state, State::Idle) {

@@ -60,7 +60,7 @@ impl Subscription {
         }
     }
 
-    /// Appends what there is to send, as far as `slice` allows.
+    /// Appends output, as far as `slice` allows.
     pub(super) fn advance(
         &mut self,
         directory: &Directory,
@@ -83,7 +83,7 @@ impl Subscription {
         }
     }
 
-    /// Sends `reset`, and moves the cursor to where changes continue after the snapshot.
+    /// Sends `reset`, and moves the cursor to the first change after the snapshot.
     fn send_reset(
         &mut self,
         directory: &Directory,
@@ -143,7 +143,7 @@ impl Subscription {
         }
     }
 
-    /// Sends clients from `next` on. Returns where to continue; `None` after the last one.
+    /// Sends clients from `next` on. Returns the position to continue at; `None` after the last one.
     fn send_clients(
         &self,
         mut next: u32,
@@ -250,8 +250,8 @@ mod tests {
             }
         }
 
-        /// Returns what the subscriber is sent in a turn with enough work for everything and space
-        /// for about `soft_limit` bytes.
+        /// Returns the output of a turn with enough work for everything and space for about
+        /// `soft_limit` bytes.
         fn turn(&mut self, soft_limit: usize) -> String {
             let (mut out, mut work) = (Vec::new(), 4 * MAX_CHANGES);
             let mut slice = OutputSlice { out: &mut out, soft_limit, work: &mut work };

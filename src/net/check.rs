@@ -10,8 +10,8 @@ use super::peer_tls::PeerTlsConfig;
 use super::{random, word};
 use crate::config::{Config, NodeConfig, ProviderConfig, Secret};
 
-/// The length in bytes from which a secret is not reported as short. Twelve random letters and
-/// digits have 71 bits. A shorter secret can be found by trying, from one recorded handshake.
+/// Length in bytes below which a secret is reported as short. Twelve random letters and digits have
+/// 71 bits. A shorter secret can be found by brute force from one recorded handshake.
 const MIN_SECRET_BYTES: usize = 12;
 
 /// Permission of all users to read a file.
@@ -149,7 +149,7 @@ fn can_be_created(directory: &Path) -> io::Result<bool> {
     let missing: Vec<&Path> = directory.ancestors().take_while(is_missing).collect();
     let created = fs::create_dir_all(directory);
     for path in missing {
-        // One that was not created, or that a node has begun to use, remains.
+        // Fails if the directory was not created, or if a node has already written to it.
         let _ = fs::remove_dir(path);
     }
     created.map(|()| true)

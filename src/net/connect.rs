@@ -4,9 +4,9 @@ use std::io;
 
 use mio::net::TcpStream;
 
-/// Returns true once `stream` is connected. A readiness event only says that something happened to
-/// the attempt, so this asks for the error first and for the peer's address second, as connect(2)
-/// and mio's documentation recommend.
+/// Returns true once `stream` is connected. A readiness event does not show whether the attempt has
+/// succeeded, so this queries first the socket error and then the peer's address, as connect(2) and
+/// mio's documentation recommend.
 ///
 /// # Errors
 ///

@@ -54,7 +54,7 @@ pub enum Admission {
     Probation,
     /// The limit is reached, but it is an HTTP connection that may make one health check.
     Reserve,
-    /// The limit is reached, and the connection has been told so.
+    /// The limit is reached, and the peer has been notified.
     Refused,
     /// Not at all: a link, or a connection that this node dialed.
     Exempt,
@@ -116,7 +116,7 @@ pub struct Connection {
     pub stall_counted: bool,
     /// The limit that it counts against.
     pub admission: Admission,
-    /// Tells it from others under the same key of the slab; see [`super::token`].
+    /// Distinguishes it from other connections under the same key of the slab; see [`super::token`].
     pub generation: u32,
     /// The times that its deadlines count from.
     pub times: Times,
@@ -226,8 +226,8 @@ impl Connection {
         matches!(&self.stage, Stage::Open(session) if session.is_client())
     }
 
-    /// Detects TLS by the first byte, and takes part in the TLS handshake as far as it goes without
-    /// waiting. `names` are the nodes of the herd, which a certificate may name. Returns true once
+    /// Detects TLS by the first byte, and continues the TLS handshake as far as possible without
+    /// blocking. `names` are the nodes of the herd, which a certificate may name. Returns true once
     /// lines can be read.
     ///
     /// # Errors
@@ -293,9 +293,9 @@ impl Connection {
             match read {
                 Ok(0) => (self.readiness.readable, self.readiness.ended) = (false, true),
                 Ok(read) => {
-                    // A short read has emptied the socket: another would only say so. An end that
-                    // came with the bytes brings no edge of its own, but its event said so. TLS
-                    // returns what one record held, short or not.
+                    // A short read has emptied the socket, so another would only block. The end of
+                    // the stream may arrive with the bytes. It then causes no further event, but the
+                    // event has reported it. TLS returns one record per read, short or not.
                     let plain = matches!(self.security, Security::Plain);
                     if plain && read < rest.len() && !self.readiness.read_closed {
                         self.readiness.readable = false;
@@ -457,8 +457,8 @@ impl Connection {
     }
 }
 
-/// Sets the options of a client's or peer's socket. If one cannot be set, the kernel's own value
-/// remains: that is no reason to refuse a connection.
+/// Sets the options of a client's or peer's socket. An option that cannot be set keeps the kernel's
+/// default, since the connection works without it.
 pub fn set_options(
     socket: &SockRef<'_>,
     send_buffer: usize,

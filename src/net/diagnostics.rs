@@ -33,7 +33,7 @@ struct Rates {
 }
 
 impl Diagnostics {
-    /// Installs the logger for the node `name`. Returns true if messages are to be logged.
+    /// Installs the logger for the node `name`. Returns true if messages are logged.
     pub fn install(log: &Log, logging: &LoggingConfig, limits: &Limits, name: &str) -> bool {
         let filter = env_logger::Builder::new()
             .filter_level(logging.level)

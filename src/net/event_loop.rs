@@ -9,10 +9,10 @@
 //! 2. **Execute** the batch. The records that its first commands need are prefetched together, so
 //!    that the cache misses of different connections overlap.
 //! 3. **Commit**: whatever must have happened before a reply may leave, once before each send.
-//! 4. **Send** the replies of the batch, and decide what becomes of its connections.
+//! 4. **Send** the replies of the batch, and decide what to do with its connections.
 //! 5. Accept connections; dial the neighbors whose names have been resolved; drive the places client
-//!    and pass on its answers; run the herd's timers and do what it asks for; send what links and
-//!    subscribers are due; handle deadlines; write the log.
+//!    and pass on its answers; run the herd's timers and perform its actions; send the output of
+//!    links, and wake subscribers; handle deadlines; write the log.
 //!
 //! Phases 1 to 4 run for the connections that an event was about, then for those in the run queue:
 //! they had more to do than the turn before allowed, or something that they waited for has happened.
@@ -295,7 +295,7 @@ impl EventLoop {
         Some(next.since(now))
     }
 
-    /// Does what signals ask for. Returns true if the node ends at once.
+    /// Handles signals. Returns true if the node ends at once.
     fn handle_signals(&mut self, now: &Now) -> bool {
         let asked = self.signals.take();
         if asked.reopen_log {

@@ -17,8 +17,8 @@ pub struct Listener {
     socket: TcpListener,
     /// Connections may be waiting. Edge-triggered: stays set until an accept would block.
     pub ready: bool,
-    /// A descriptor that is given up when there is no other, so that a connection can be accepted and
-    /// closed. Left in the queue, it would wait indefinitely for an edge that does not come.
+    /// A reserve descriptor, released when all others are used up, so that a connection can be
+    /// accepted and closed. Left in the queue, it would wait for an event that never comes.
     spare: Option<File>,
 }
 

@@ -147,8 +147,8 @@ impl LogFile {
         self.buffer.clear();
     }
 
-    /// Never fails: if the file cannot be written, lines are lost, and the log says how many bytes
-    /// once it can be written again.
+    /// Never fails: if the file cannot be written, lines are lost. When it can be written again,
+    /// the log states the number of lost bytes.
     fn write(&mut self, lines: &[u8]) {
         if lines.is_empty() {
             return;
@@ -287,7 +287,7 @@ const O_NONBLOCK: i32 =
     if cfg!(any(target_os = "linux", target_os = "android")) { 0o4000 } else { 4 };
 
 /// Returns an error if `path` is a FIFO without a reader: opening it would stop the event loop until
-/// there is one. Otherwise returns a handle that is to be kept while the FIFO is opened.
+/// there is one. Otherwise returns a handle that must be kept while the FIFO is opened.
 fn reader_of_fifo(path: &Path) -> io::Result<Option<File>> {
     let is_fifo = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
     let open = || OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(path);

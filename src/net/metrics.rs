@@ -168,7 +168,7 @@ fn each_peer(herd: &Herd, mut each: impl FnMut(&str, &Link)) {
     }
 }
 
-/// Writes what the system reports about the process. Without `/proc` its metrics are absent.
+/// Writes the metrics of the process, which are absent without `/proc`.
 fn process(w: &mut Writer) {
     if let Some(bytes) = resident_bytes() {
         w.gauge("resident_memory_bytes", "Resident memory of the process.").value(bytes);

@@ -107,7 +107,7 @@ impl Session {
         }
     }
 
-    /// Ends the session in good order; appends to `out` what is sent for that.
+    /// Begins a graceful shutdown. Appends output to `out`.
     pub fn begin_shutdown(&mut self, out: &mut Vec<u8>) {
         match self {
             Self::Lines(session) => session.begin_shutdown(out),
@@ -115,7 +115,7 @@ impl Session {
         }
     }
 
-    /// Executes `input` and appends to `out` what there is to send.
+    /// Executes `input` and appends output to `out`.
     pub fn handle_input(
         &mut self,
         cx: &mut Context<'_>,
@@ -128,7 +128,7 @@ impl Session {
         }
     }
 
-    /// Takes the places that a reply waited for. Appends to `out` what can be sent now.
+    /// Completes the reply that waited for places, and appends the output that it held back to `out`.
     pub fn handle_answer(
         &mut self,
         node: &mut Node,
@@ -142,7 +142,7 @@ impl Session {
         }
     }
 
-    /// Releases what the session holds, after its connection has closed.
+    /// Releases the session's resources after its connection has closed.
     pub fn handle_closed(&mut self, node: &mut Node, http: &mut Server, now: Instant) {
         match self {
             Self::Lines(session) => session.handle_closed(node, now),

@@ -3,11 +3,11 @@
 //! The shell owns sockets and clocks. It keeps a [`LineSession`] per connection and, in this order
 //! in each turn:
 //!
-//! 1. calls [`LineSession::handle_input`] with what was received; replies are appended to a buffer;
+//! 1. calls [`LineSession::handle_input`] with the input; replies are appended to a buffer;
 //! 2. handles every [`Node::poll_event`], which names the connections that became links;
 //! 3. sends the replies;
 //! 4. passes each [`Node::poll_answer`] to the session that waits for it;
-//! 5. drives [`Node::herd`] for what links send and which neighbors are dialed.
+//! 5. drives [`Node::herd`]: sends the output of links and dials neighbors.
 //!
 //! A session that has closed is reported with [`LineSession::handle_closed`]; no answer names its
 //! connection afterwards, but an event from before may still be queued.
@@ -43,7 +43,8 @@ use crate::time::{Instant, Now};
 /// some hundreds of microseconds of work. Commands count because an empty line has no reply.
 pub const CLIENT_BYTES_PER_TURN: usize = 128 * 1024;
 
-/// Clients whose records, 128 bytes each, fit the processor's own cache: prefetching gains nothing.
+/// Number of clients whose records, 128 bytes each, fit into the CPU cache. With fewer, prefetching
+/// gains nothing.
 const FITS_THE_CACHE: u32 = 4096;
 
 counters! {
@@ -228,7 +229,7 @@ impl Node {
         &self.limits
     }
 
-    /// Remembers why a link is down, or that it is up.
+    /// Records the reason why a link is down, or `None` while it is up.
     pub fn set_link_failure(&mut self, link: LinkId, reason: Option<&str>) {
         self.link_failures.resize(self.herd.links().len(), None);
         self.link_failures[link.index()] = reason.map(Into::into);
@@ -268,7 +269,7 @@ impl Node {
         }
     }
 
-    /// Gives up waiting for one reply, and returns a document that says that the node is stopping.
+    /// Cancels one question that waits, and returns an answer to it: the node is stopping.
     pub fn give_up(&mut self) -> Option<Answer> {
         let (&ticket, &Waiting { connection, .. }) = self.waiting.iter().next()?;
         self.cancel(ticket);
@@ -305,13 +306,13 @@ impl Node {
         }
     }
 
-    /// Drops the interest in the answer to `ticket`.
+    /// Cancels the question of `ticket`.
     pub fn cancel(&mut self, ticket: Ticket) {
         self.waiting.remove(&ticket);
         self.places.cancel(ticket);
     }
 
-    /// Returns true if prefetching records pays.
+    /// Returns true if prefetching records is worthwhile.
     #[must_use]
     pub fn prefetches(&self) -> bool {
         self.herd.directory.len() >= FITS_THE_CACHE

@@ -88,7 +88,7 @@ impl Replies {
         }
     }
 
-    /// Drops all replies. Returns the tickets that are no longer waited for.
+    /// Drops all replies. Returns the tickets of those that waited for places.
     pub fn cancel(&mut self) -> impl Iterator<Item = Ticket> {
         (self.held, self.waiting) = (0, 0);
         self.queue.drain(..).filter_map(|pending| match pending {

@@ -1,4 +1,4 @@
-//! One connection of the line protocol: its role, its input, and the replies it is owed.
+//! One connection of the line protocol: its role, its input, and its outstanding replies.
 
 mod commands;
 mod peer;
@@ -57,15 +57,15 @@ pub enum Next {
 /// The condition that a blocked session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocked {
-    /// The socket to take what is to be sent.
+    /// The socket must accept pending output.
     Output,
-    /// The places of a WHATSAT of this connection.
+    /// The places for a WHATSAT of this connection must arrive.
     Places,
-    /// The places of the last WHATSATs of a session that executes nothing more.
+    /// As `Places`, in a session that executes nothing more.
     LastReplies,
-    /// Fewer WHATSATs of all connections to wait for places.
+    /// The number of WHATSATs that wait on all connections must fall below the limit.
     Crowded,
-    /// The next event of a subscription.
+    /// A subscription must have an event to send.
     Events,
 }
 
@@ -299,7 +299,7 @@ impl LineSession {
         }
     }
 
-    /// Completes the reply that waits for `answer` and appends to `out` what can be sent now.
+    /// Completes the reply that waits for `answer`, and appends the replies that it held back to `out`.
     pub fn handle_answer(&mut self, node: &mut Node, answer: &Answer, out: &mut Vec<u8>) {
         if let Some(reply) = self.replies.complete(answer.ticket, &answer.document) {
             node.message_log.line(&[&self.label, b" > ", reply]);
@@ -307,7 +307,7 @@ impl LineSession {
         self.replies.release(out);
     }
 
-    /// Releases what the session holds in `node`, after its connection has closed.
+    /// Releases the session's resources in `node` after its connection has closed.
     pub fn handle_closed(&mut self, node: &mut Node, now: Instant) {
         for ticket in self.replies.cancel() {
             node.cancel(ticket);
@@ -324,7 +324,7 @@ impl LineSession {
         }
     }
 
-    /// Ends the session in good order: nothing more is executed, and
+    /// Begins a graceful shutdown: nothing more is executed, and
     /// [`LineSession::handle_input`] returns [`Next::ShutdownWhenFlushed`] once every reply is
     /// complete. A connection on probation is refused.
     pub fn begin_shutdown(&mut self, out: &mut Vec<u8>) {
@@ -362,7 +362,7 @@ impl LineSession {
         self.link().is_none().then_some(blocked)
     }
 
-    /// Notes whether `line` is a WHATSAT for which there is no room. Other commands need none.
+    /// Records and returns whether `line` is a WHATSAT for which there is no room.
     fn is_crowded_by(&mut self, node: &Node, line: &[u8]) -> bool {
         self.crowded = node.is_crowded()
             && self.link().is_none()

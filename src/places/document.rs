@@ -111,7 +111,7 @@ impl<'o> Writer<'o> {
     }
 }
 
-/// Appends a document without results. `message` says what happened and what to do about it.
+/// Appends a document without results. `message` contains the cause and the remedy.
 pub fn write_failure(out: &mut Vec<u8>, status: Status, message: &str) {
     out.extend_from_slice(b"{\n  \"error_message\": ");
     push_string(out, message);

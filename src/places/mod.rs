@@ -1,4 +1,4 @@
-//! Places: answers the question what is near a client. Pure.
+//! Places: points of interest near a client. Pure.
 //!
 //! [`offline`] searches places in memory; [`upstream`] queries a provider over the network. Both
 //! produce the same [`document`].

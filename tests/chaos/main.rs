@@ -52,7 +52,7 @@ const CONVERGENCE_TIMEOUT: Duration = DEADLINE.saturating_mul(3);
 /// they flood, and the test is slightly less strict.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 
-/// How long the writers continue after the last edge is cut: less than the link timeout, so that
+/// Time that the writers continue after the last edge is cut: less than the link timeout, so that
 /// updates are lost on that edge.
 const WRITES_AFTER_CUT: Duration = Duration::from_millis(700);
 

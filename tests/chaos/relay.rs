@@ -18,7 +18,7 @@ const IN_FLIGHT: usize = 64;
 /// The state of an edge, which applies to its connections in both dialing directions.
 #[derive(Default)]
 pub struct Wire {
-    /// Whether traffic from the first or second end is stopped.
+    /// True if traffic from the first or second end is stopped.
     stopped: [AtomicBool; 2],
     delay_ms: AtomicU64,
     /// Connections of an earlier generation are reset.

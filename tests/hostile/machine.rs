@@ -93,7 +93,7 @@ const PAIR: &[(&str, &[&str])] = &[("Left", &["Right"]), ("Right", &[])];
 
 // Accepting
 
-/// accept(2) also returns network errors of the connection that was to be accepted. They do not
+/// accept(2) also returns network errors of the connection being accepted. They do not
 /// affect other connections.
 #[test]
 fn a_failed_accept_does_not_delay_the_next_connection() {
@@ -139,7 +139,7 @@ fn accepting_pauses_while_the_system_is_out_of_resources_and_resumes() {
     machine.herd.wait_for_log("Solo", &["cannot accept a connection", "ulimit -n"]);
 }
 
-/// When the process has no free descriptors, it does not spin and keeps its links. New connections
+/// A process without free descriptors does not spin and keeps its links. New connections
 /// are served once descriptors are free again.
 #[test]
 fn without_free_descriptors_the_node_stays_idle_and_keeps_its_links() {

@@ -136,7 +136,7 @@ fn numbers_of_any_length_are_parsed_exactly_or_rejected() {
     );
 }
 
-/// Whatever clients send, every line of the log starts with the node's own time stamp and is
+/// For any input of clients, every line of the log starts with the node's own time stamp and is
 /// printable ASCII.
 #[test]
 fn no_input_can_forge_a_log_line() {

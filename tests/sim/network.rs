@@ -22,7 +22,7 @@ pub struct Wire {
 pub struct End {
     pub host: usize,
     /// The link that this end dials for, until the connection is established.
-    pub dialling: Option<LinkId>,
+    pub dialing: Option<LinkId>,
     pub session: Option<LineSession>,
     /// Received, but not consumed.
     pub input: Vec<u8>,
@@ -63,7 +63,7 @@ impl Wire {
     pub fn new(dialer: usize, link: LinkId, listener: usize) -> Self {
         let mut ends = [dialer, listener].map(|host| End {
             host,
-            dialling: None,
+            dialing: None,
             session: None,
             input: Vec::new(),
             out: Vec::new(),
@@ -71,20 +71,20 @@ impl Wire {
             waiting: false,
             ending: false,
         });
-        ends[0].dialling = Some(link);
+        ends[0].dialing = Some(link);
         Self { ends, pipes: [Pipe::default(), Pipe::default()], black: false }
     }
 }
 
 impl End {
-    /// Whether this end of the connection is open.
+    /// Returns whether this end of the connection is open.
     pub const fn is_open(&self) -> bool {
-        self.session.is_some() || self.dialling.is_some()
+        self.session.is_some() || self.dialing.is_some()
     }
 
     /// Drops the state of this end.
     pub fn forget(&mut self) -> Option<LineSession> {
-        self.dialling = None;
+        self.dialing = None;
         (self.input, self.out) = (Vec::new(), Vec::new());
         self.session.take()
     }
@@ -115,7 +115,7 @@ impl Pipe {
         Some(packet)
     }
 
-    /// Drops a random part of the end of what is in transit.
+    /// Drops a random number of the last bytes in transit.
     pub fn cut_short(&mut self, rng: &mut Rng) {
         self.packets.truncate(rng.index(self.packets.len() + 1));
         if let Some((_, Packet::Bytes(bytes))) = self.packets.back_mut() {

@@ -45,7 +45,7 @@ pub struct Answered<'a> {
     pub clock: Nanos,
     /// The reply, without LF.
     pub line: &'a [u8],
-    /// Whether the node reports that it stored the record.
+    /// True if the node reports that it stored the record.
     pub stored: bool,
 }
 
@@ -100,7 +100,7 @@ impl Oracle {
         Ok(Some(id))
     }
 
-    /// Checks what a node holds at wall time `clock`: properties S2 and S3.
+    /// Checks the records that a node holds at wall time `clock`: properties S2 and S3.
     pub fn observe(
         &mut self,
         node: usize,
@@ -200,7 +200,8 @@ impl Oracle {
         }
     }
 
-    /// Whether all `nodes` hold the same, and all of it: S1 and L2. With each, what its clock shows.
+    /// Checks that all `nodes`, each with its wall time, hold the same records and have lost none:
+    /// properties S1 and L2.
     pub fn converged(&self, nodes: &[(usize, Nanos)]) -> Result<(), String> {
         let alive = |id: RecordId| !nodes.iter().any(|&(_, clock)| self.is_expired(id, clock));
         let mut kept: Vec<RecordId> = self.best_of_all(alive).into_iter().flatten().collect();
@@ -231,7 +232,7 @@ impl Oracle {
         &self.facts[id].key.4
     }
 
-    /// Whether `node` holds this record or a newer one.
+    /// Returns whether `node` holds this record or a newer one.
     pub fn has(&self, node: usize, id: RecordId) -> bool {
         let held = self.views[node][self.facts[id].client];
         held.is_some_and(|held| self.facts[held].key >= self.facts[id].key)

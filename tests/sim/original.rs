@@ -26,7 +26,7 @@ impl OriginalServer {
         }
     }
 
-    /// Whether it has received `line`, which has no LF.
+    /// Returns whether it has received `line`, given without LF.
     pub fn has(&self, line: &[u8]) -> bool {
         self.lines.contains(line)
     }

@@ -233,7 +233,7 @@ impl Schedule {
         self.diameter as Time * (self.network.latency.1 + self.network.jitter)
     }
 
-    /// Whether a node starts again after it has died.
+    /// Returns whether a node starts again after it has died.
     ///
     /// The graph is not compared then: a node that starts again may send a link state with a sequence
     /// number that it has used before. Nodes that know the former state keep it, and the herd may
@@ -242,7 +242,7 @@ impl Schedule {
         self.steps.iter().any(|(_, step)| matches!(step, Step::Start { .. }))
     }
 
-    /// Whether there are more clients than a node may store.
+    /// Returns whether there are more clients than a node may store.
     pub fn is_capped(&self) -> bool {
         (self.rules.max_clients as usize) < self.clients.len()
     }

@@ -86,7 +86,7 @@ pub struct Host {
     pub clock_offset: Nanos,
     frozen_until: Time,
     wires: Vec<usize>,
-    /// When the timer fires.
+    /// The time at which the timer fires.
     timer: Time,
     writer: Option<LineSession>,
     /// Sum of the counters that count changes of the directory, at the last observation.
@@ -96,7 +96,7 @@ pub struct Host {
     graph: Graph,
 }
 
-/// What a node knows of the graph of the herd.
+/// The graph of the herd as known to a node.
 #[derive(Default)]
 struct Graph {
     /// Sum of the sequence numbers of all link states.
@@ -406,7 +406,8 @@ impl World {
         record
     }
 
-    /// Whether a record that is stored now must reach all nodes with no delay but that of the network.
+    /// Returns whether a record that is stored now must reach all nodes without any delay except
+    /// that of the network.
     fn is_calm_now(&self) -> bool {
         let rules = &self.schedule.rules;
         let latest = self.schedule.network.latency.1 + self.schedule.network.jitter;
@@ -417,8 +418,8 @@ impl World {
             && self.is_linked()
     }
 
-    /// Whether both ends of every remaining edge are linked by the same working connection, and no end
-    /// of an edge that is cut for good is.
+    /// Returns whether both ends of every remaining edge are linked by the same working connection,
+    /// and no end of an edge that is cut for good is.
     fn is_linked(&self) -> bool {
         let remaining: Vec<_> = self.schedule.remaining_edges().collect();
         let mut neighbors = self.neighbors_of_original();
@@ -529,7 +530,7 @@ impl World {
         self.turn(at);
     }
 
-    /// Whether this is the machine of the original server.
+    /// Returns whether this is the machine of the original server.
     fn is_original(&self, host: usize) -> bool {
         host == self.schedule.nodes
     }
@@ -579,8 +580,8 @@ impl World {
         for host in 0..self.hosts.len() {
             self.start(host);
             if self.schedule.rules.client_ttl > 0 && !self.schedule.calm {
-                // Nodes with different clocks disagree about what has expired, and so about whom a
-                // cap evicts.
+                // Nodes with different clocks disagree about expiry, and so about the clients that
+                // a cap evicts.
                 self.hosts[host].clock_offset = 0;
             }
         }
@@ -995,8 +996,8 @@ impl World {
             return self.at(until, Event::SynAck(wire));
         }
         let now = self.clocks(dialer);
-        let End { dialling, out, session, .. } = &mut self.wires[wire].ends[0];
-        let (Some(link), Some(node)) = (dialling.take(), &mut self.hosts[dialer].node) else {
+        let End { dialing, out, session, .. } = &mut self.wires[wire].ends[0];
+        let (Some(link), Some(node)) = (dialing.take(), &mut self.hosts[dialer].node) else {
             // The dialer has given up.
             return self.push(wire, 1, Packet::Reset);
         };
@@ -1029,7 +1030,7 @@ impl World {
             return self.at(until, Event::Deadline(wire, end));
         }
         let this = &mut self.wires[wire].ends[end];
-        if let Some(link) = this.dialling.take() {
+        if let Some(link) = this.dialing.take() {
             let now = self.clocks(host);
             if let Some(node) = &mut self.hosts[host].node {
                 self.trace.line(self.now, || format!("n{host:02} stops dialing n{other:02}"));
@@ -1043,7 +1044,7 @@ impl World {
         }
     }
 
-    /// Reads what has reached an end of a wire, and runs a turn of the node.
+    /// Reads the input that has reached an end of a wire, and runs a turn of the node.
     pub fn arrive(&mut self, wire: usize, end: usize) {
         let [to, from] = [end, 1 - end].map(|end| self.wires[wire].ends[end].host);
         if self.wires[wire].black {
@@ -1238,10 +1239,10 @@ impl World {
         let now = self.clocks(host);
         self.hosts[host].wires.retain(|&held| held != wire);
         let this = &mut self.wires[wire].ends[end];
-        let dialling = this.dialling;
+        let dialing = this.dialing;
         let session = this.forget();
         let Some(node) = &mut self.hosts[host].node else { return };
-        if let Some(link) = dialling {
+        if let Some(link) = dialing {
             node.herd.handle_dial_failed(link, now.instant);
         }
         if let Some(mut session) = session {

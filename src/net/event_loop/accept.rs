@@ -30,7 +30,7 @@ pub(super) enum ListenerKind {
 }
 
 impl EventLoop {
-    /// Notes that connections may be waiting at the listeners of this kind.
+    /// Records that connections may be waiting at the listeners of this kind.
     pub(super) fn handle_listener_event(&mut self, kind: ListenerKind) {
         for (_, listener) in self.listeners.iter_mut().filter(|(it, _)| *it == kind) {
             listener.ready = true;
@@ -92,7 +92,7 @@ impl EventLoop {
     ) -> Option<Token> {
         self.telemetry.counters.accepted += 1;
         let over_limit = self.admissions.is_full(address.ip(), &self.limits);
-        // A neighbor is let in however many clients there are, and says at once that it is one.
+        // A neighbor is accepted whatever the number of clients, and identifies itself at once.
         let may_be_peer = || self.awaits_peer_at(address.ip());
         let admission = match kind {
             _ if !over_limit => Admission::Client,
@@ -193,7 +193,7 @@ impl EventLoop {
         }
     }
 
-    /// Tells a client over a limit that it is refused, and closes it.
+    /// Sends a client over a limit the reason for its refusal, and closes the connection.
     fn refuse(&mut self, stream: TcpStream, address: SocketAddr, now: &Now) {
         self.log_refusal(address);
         let mut connection = Connection::new(stream, Stage::Draining, address, now.instant);

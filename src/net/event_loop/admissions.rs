@@ -15,7 +15,7 @@ use crate::net::limits::{MAX_PROBATIONS, MAX_REFUSALS, MAX_RESERVE};
 pub struct Admissions {
     clients: usize,
     clients_at: HashMap<IpAddr, u32>,
-    /// Connections over a limit: on probation, or told that they are refused.
+    /// Connections over a limit: on probation, or being refused.
     over_limit: usize,
     /// Connections on probation, the oldest first. Some have closed or changed since.
     probations: VecDeque<Token>,

@@ -43,7 +43,7 @@ impl Batch {
         Self { inbound: vec![0; most.max(BATCH_BYTES)], most, ..Self::default() }
     }
 
-    /// Returns true if another connection may find no room, and the batch has to be executed first.
+    /// Returns true if there may be no room for another connection until the batch is executed.
     #[must_use]
     pub const fn is_full(&self) -> bool {
         self.inbound.len() - self.used < self.most

@@ -22,8 +22,8 @@ pub(super) const BY_PEER: &str = "by the peer";
 const CLOSED_BY_PEER: &str = "the peer closed the connection";
 
 impl EventLoop {
-    /// Ends a connection in good order: nothing more is executed, and what is due is still sent.
-    /// It happens in the next turn.
+    /// Begins the graceful shutdown of a connection: nothing more is executed, and pending output
+    /// is sent. This happens in the next turn.
     pub(super) fn begin_shutdown(&mut self, token: Token, reason: &'static str, now: &Now) {
         let mut out = Vec::new();
         let Some(connection) = self.get(token) else { return };
@@ -36,7 +36,7 @@ impl EventLoop {
             connection.security = Security::Plain; // no byte has come that could begin TLS
         }
         connection.close_reason = Some(reason);
-        connection.next = Next::Yielded; // so that the session is asked what comes next
+        connection.next = Next::Yielded; // so that the session is called again
         match connection.send(&out, now.instant) {
             Ok(()) => self.enqueue(token),
             Err(error) => self.close(token, now, &error),
@@ -83,7 +83,7 @@ impl EventLoop {
         self.admissions.enter(refused, address, &self.limits);
     }
 
-    /// Discards what a draining connection receives, and closes it at its end.
+    /// Discards the input of a draining connection, and closes it at the end of the stream.
     pub(super) fn discard_input(&mut self, token: Token, now: &Now) {
         let Some(connection) = self.connections.get_mut(key(token).0) else { return };
         let mut discarded = [0; DISCARD_CHUNK];

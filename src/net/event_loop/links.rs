@@ -1,4 +1,4 @@
-//! Links: dialing neighbors, and sending what the herd has for them.
+//! Links: dialing neighbors, and sending the output of the herd.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -52,7 +52,7 @@ impl Neighbor {
 }
 
 impl EventLoop {
-    /// Does what the herd asks for: dial, close.
+    /// Performs the actions of the herd: dial, close.
     pub(super) fn handle_actions(&mut self, now: &Now) {
         while let Some(action) = self.node.herd.poll_action() {
             match action {
@@ -175,8 +175,7 @@ impl EventLoop {
         self.read(token, now)
     }
 
-    /// Sends what links have to send, once per turn: the updates of several clients leave in one
-    /// write.
+    /// Sends the output of links, once per turn: the updates of several clients leave in one write.
     pub(super) fn flush_links(&mut self, now: &Now) {
         for link in (0..self.node.herd.links().len()).map(LinkId) {
             if !self.node.herd.has_output(link) {
@@ -213,7 +212,7 @@ impl EventLoop {
 
 /// Gives a socket the buffers of a link: it carries the updates of many clients.
 pub(super) fn become_link(connection: &Connection, limits: &Limits, link_buffer: usize) {
-    // The kernel doubles what it is asked for; a quarter each leaves room for what is in user space.
+    // The kernel doubles both sizes; a quarter each leaves room for the buffer in user space.
     let socket = SockRef::from(&connection.stream);
     set_options(&socket, link_buffer / 4, link_buffer / 4, limits.tcp_keepalive);
 }

@@ -68,7 +68,7 @@ impl EventLoop {
 }
 
 impl EventLoop {
-    /// Logs what the herd has reported since the last call.
+    /// Logs the events of the herd since the last call.
     pub(super) fn log_herd_events(&mut self) {
         while let Some(event) = self.node.herd.poll_event() {
             let name = |link| self.node.herd.peer_name(link).escape_ascii();
@@ -89,7 +89,7 @@ impl EventLoop {
     }
 }
 
-/// Logs what a session reported.
+/// Logs an event of a session.
 pub(super) fn log_event(event: &Event) {
     match event {
         Event::HandshakeStarted { .. } | Event::Linked { .. } | Event::HandshakeFailed { .. } => {}

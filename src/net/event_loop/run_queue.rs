@@ -31,7 +31,7 @@ impl RunQueue {
         }
     }
 
-    /// Has `connection` wait for room for its WHATSAT.
+    /// Makes `connection` wait until there is room for its WHATSAT.
     pub fn starve(&mut self, connection: &mut Connection, token: Token) {
         if !std::mem::replace(&mut connection.starved, true) {
             self.starved.push_back(token);
@@ -48,7 +48,7 @@ impl RunQueue {
         self.ready.append(&mut left);
     }
 
-    /// Puts back what a turn has not got to, in front of what has been queued since.
+    /// Puts back the connections that a turn has not reached, ahead of those queued since.
     pub fn put_back(&mut self, mut left: VecDeque<Token>) {
         left.append(&mut self.ready);
         self.ready = left;

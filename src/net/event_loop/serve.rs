@@ -26,8 +26,8 @@ pub(super) enum Disposition {
 }
 
 impl EventLoop {
-    /// Notes what an event says about a connection, and adds it to `fresh` unless it waits in the
-    /// run queue already: such a connection has a share of this turn.
+    /// Sets the readiness flags of the connection that an event is about, and adds it to `fresh`
+    /// unless it is in the run queue already: such a connection has a share of this turn.
     pub(super) fn handle_event(
         &mut self,
         token: Token,
@@ -236,7 +236,7 @@ impl EventLoop {
         }
     }
 
-    /// Phase 4: sends the replies of some entries, and decides what becomes of their connections.
+    /// Phase 4: sends the replies of some entries, and decides what to do with their connections.
     fn send(&mut self, batch: &mut Batch, range: core::ops::Range<usize>, now: &Now) {
         for entry in &batch.entries[range] {
             let Some(connection) = self.get(entry.token) else { continue };
@@ -256,8 +256,7 @@ impl EventLoop {
         batch.outbound.clear();
     }
 
-    /// Decides what becomes of a connection whose replies have been sent as far as the socket took
-    /// them.
+    /// Decides what to do with a connection after its replies have been sent as far as possible.
     fn settle(&mut self, token: Token) -> Disposition {
         let Self { connections, telemetry, run, .. } = self;
         let Some(connection) = connections.get_mut(key(token).0) else { return Disposition::Keep };

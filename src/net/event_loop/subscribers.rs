@@ -5,7 +5,7 @@ use crate::net::token::token_of;
 use crate::time::Now;
 
 impl EventLoop {
-    /// Closes the connections whose seat another one has.
+    /// Closes the connections that have lost their seat to another one.
     pub(super) fn close_evicted(&mut self, now: &Now) {
         for connection in self.http.take_evicted() {
             self.close(token_of(connection), now, "another connection has its seat");

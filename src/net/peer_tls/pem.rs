@@ -1,4 +1,4 @@
-//! Recognition of files that are not what a TLS setting needs, for error messages.
+//! Recognition of files that a TLS setting cannot use, for error messages.
 
 /// The reason why `bytes` are not a usable private key, and what to do.
 pub(super) fn describe_key(bytes: &[u8]) -> &'static str {

@@ -1,4 +1,4 @@
-//! A socket connected to a provider: TCP, then TLS if the URL says so, then bytes.
+//! A socket connected to a provider: TCP, then TLS for an `https` URL, then bytes.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub struct Socket {
     tls: Option<Tls>,
     /// Distinguishes it from earlier sockets with the same key.
     pub generation: u32,
-    /// The connection that it is, or is an attempt to establish.
+    /// The connection that it carries, or that it attempts to establish.
     pub connection: ConnId,
     /// True once TCP is connected.
     pub connected: bool,

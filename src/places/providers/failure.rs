@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`TransportError`] | the connection could not be established, or broke | the shell |
 //! | [`HttpError`] | the bytes received are not a valid HTTP response | [`places::http`](crate::places::http) |
-//! | [`RequestError`] | there is no response: one of the above, or a timeout | [`Client`](super::Client) |
+//! | [`RequestError`] | there is no response: one of the above, or a timeout | [`Client`](crate::places::upstream::Client) |
 //! | [`ProviderError`] | the response reports an error | [`providers`](crate::places::providers) |
 //! | [`Failure`] | the answer to the question: a status and a message | [`Target`](super::target::Target), from any of the above |
 //! | [`Blame`] | the part of a failure that concerns the circuit breaker | [`Target`](super::target::Target) |

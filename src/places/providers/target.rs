@@ -1,6 +1,6 @@
-//! The destination of questions, and the words for what can go wrong there.
+//! The destination of questions, and the messages for its failures.
 //!
-//! Every message says what happened, where, and what to do. Text from outside is quoted on one
+//! Every message contains the cause, the place, and the remedy. Text from outside is quoted on one
 //! line, cut, and without the API key.
 
 use std::fmt::{Display, Write as _};

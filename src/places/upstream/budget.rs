@@ -37,7 +37,7 @@ pub(super) enum Exhausted {
 }
 
 impl Exhausted {
-    /// Returns what happened, and what to do.
+    /// Returns the cause and the remedy.
     pub(super) fn message(self) -> &'static str {
         match self {
             Self::PerSecond => {

@@ -294,12 +294,12 @@ impl World {
         let input = &user.sent[..user.arrived];
         let input = Input { bytes: input, ended: end, unsent: user.out.len() };
         let Handled { consumed, next } = user.session.handle_input(node, input, now, &mut user.out);
-        let (taken, took_all) = (consumed, consumed == user.arrived);
+        let taken = consumed;
         user.sent.drain(..taken);
         (user.arrived, user.consumed) = (user.arrived - taken, user.consumed + taken);
         // A line that is too long is answered before its end arrives.
-        let waits = next == Next::Blocked(Blocked::Places);
-        let is_over = next == Next::ShutdownWhenFlushed || (waits && took_all);
+        let waits = next == Next::Blocked(Blocked::LastReplies);
+        let is_over = next == Next::ShutdownWhenFlushed || waits;
         let early = |command: &Command, from: usize, all: usize| {
             matches!(command, Command::TooLong) && is_over && all > from
         };
@@ -313,8 +313,9 @@ impl World {
                 news.extend(execute(&mut self.model, user, command, now.wall.nanos()));
             }
         }
-        // A session that executes nothing more may still wait for places.
-        assert!(user.over == (next == Next::ShutdownWhenFlushed) || (user.over && waits));
+        // A session that executes nothing more may still wait for places, also after a half-close.
+        let ended = next == Next::ShutdownWhenFlushed;
+        assert!(user.over == ended || (waits && (user.over || end)));
         let partial = user.arrived <= LIMITS().max_line;
         assert!(next != Next::NeedInput || partial, "{} bytes are kept", user.arrived);
         self.check_flood(&before, &news, None);

@@ -16,9 +16,9 @@
 # redis-server, memcached and node if they are installed. All servers listen on free ports and are
 # stopped at the end. Takes seven minutes after the build, or three with --report.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh
-. scripts/speak.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"
+cd "$root"
 
 case ${1-} in
 -h | --help) print_usage && exit 0 ;;

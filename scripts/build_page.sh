@@ -8,9 +8,9 @@
 # npm and, the first time, access to the npm registry. Exits with 1 if --check finds a difference,
 # and with 3 if npm cannot install the packages of web/package-lock.json.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh
-. scripts/speak.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"
+cd "$root"
 
 assets=$PWD/src/http/assets
 case ${1-} in

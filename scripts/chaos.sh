@@ -7,9 +7,9 @@
 # same seed injects the same faults, but the nodes are not in the same state when they occur. One
 # herd runs in network namespaces if the system allows it, and one on loopback.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh
-. scripts/speak.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"
+cd "$root"
 
 case ${1-} in
 -h | --help) print_usage && exit 0 ;;

@@ -3,13 +3,19 @@
 # a pid still belongs to the process that was started.
 
 # shellcheck source=scripts/speak.sh
-. "$(dirname "${BASH_SOURCE[0]}")/speak.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"
 
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 run=$root/run
 nodes_dir=$run/nodes       # NAME.pid and NAME.err (standard error) of each node
 emulator_dir=$run/emulator # emulator.pid, its output and its certificates
 stop_timeout=5             # seconds; a node exits within two
+
+# Prints the absolute path of a file.
+absolute() { # absolute FILE
+    local folder
+    folder=$(cd -- "$(dirname -- "$1")" && pwd) || return
+    echo "${folder%/}/$(basename -- "$1")"
+}
 
 # Prints its arguments separated by commas, each preceded by a space.
 list() { # list WORD…
@@ -26,12 +32,13 @@ command_of() { # command_of PID
     fi
 }
 
-# Succeeds if the process runs and its command line matches the pattern, so that a reused pid is not
-# mistaken for the process that was started.
+# Succeeds if the process runs, its command line matches the pattern, and it was started in this
+# checkout: a reused pid may belong to any process, for example a node of another checkout.
 is_running() { # is_running PID PATTERN
     local words
-    kill -0 "$1" 2>/dev/null || return 1
+    [[ $1 =~ ^[1-9][0-9]*$ ]] && kill -0 "$1" 2>/dev/null || return 1
     words=$(command_of "$1") || return 1
+    [ ! -d /proc/self ] || [ "$(readlink "/proc/$1/cwd")" = "$root" ] || return 1
     # shellcheck disable=SC2053 # unquoted on purpose: a pattern
     [[ ${words% } == $2 ]]
 }
@@ -40,7 +47,16 @@ is_running() { # is_running PID PATTERN
 is_node_running() { # is_node_running NAME
     [ -s "$nodes_dir/$1.pid" ] || return 1
     pid=$(<"$nodes_dir/$1.pid")
-    is_running "$pid" "*/proxy-herd -c * $1"
+    is_running "$pid" "*/proxy-herd -c * $(printf %q "$1")"
+}
+
+# Prints the configuration file of a running node.
+config_of() { # config_of PID NAME
+    local words
+    words=$(command_of "$1") || return
+    words=${words% } words=${words#*/proxy-herd -c } words=${words% "$2"}
+    case $words in /*) ;; *) words=$root/$words ;; esac # nodes run in the root
+    readlink -f -- "$words"
 }
 
 # Succeeds if the places emulator runs, and sets $pid.
@@ -65,6 +81,7 @@ stop_all() { # stop_all PID...
         [ "$SECONDS" -lt "$deadline" ] || break
         sleep 0.05
     done
-    echo "killed because they did not exit within $stop_timeout s: ${left[*]}" >&2
     kill -KILL "${left[@]}" 2>/dev/null || true
+    # The terminal may be gone.
+    echo "killed because they did not exit within $stop_timeout s: ${left[*]}" >&2 || true
 }

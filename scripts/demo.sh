@@ -3,11 +3,12 @@
 #
 # Usage: scripts/demo.sh [-c FILE] [VEHICLES]
 #
-# VEHICLES (default: 200) drive through ten cities at twenty times real speed. Ctrl-C stops the
-# fleet and the herd. Requires cargo and a C compiler for the herd, and python3 for the fleet.
+# VEHICLES (default: 200) drive through ten cities at twenty times real speed. They survive the failure
+# of a node. Ctrl-C stops the fleet and the herd. Requires cargo and a C compiler for the herd, and python3 for the fleet.
 set -euo pipefail
+trap 'exit 130' INT TERM HUP QUIT PIPE
 # shellcheck source=scripts/common.sh
-. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
 config=$root/conf/config.yml
 vehicles=200
@@ -25,21 +26,32 @@ while [ $# -gt 0 ]; do
 done
 [[ $vehicles =~ ^[1-9][0-9]*$ ]] || { say "VEHICLES must be a positive integer, not $vehicles" && exit 2; }
 [ -r "$config" ] || { say "cannot read the configuration file $config" && exit 1; }
-config=$(cd "$(dirname "$config")" && pwd)/$(basename "$config")
+config=$(absolute "$config")
 cd "$root"
 command -v python3 >/dev/null || { say "the fleet requires python3: apt-get install python3" && exit 1; }
 
-scripts/start_servers.sh -c "$config" || exit
+for file in "$nodes_dir"/*.pid; do
+    name=$(basename -- "$file" .pid)
+    if is_node_running "$name"; then
+        say "$name is already running (pid $pid); stop the herd with scripts/stop_servers.sh"
+        exit 1
+    fi
+done
 
-fleet=
+# Stops everything. Nothing interrupts this: it takes seconds at most, and a second Ctrl-C or the end of
+# the terminal would leave nodes running.
 finish() {
-    trap - EXIT INT TERM
-    echo
-    [ -z "$fleet" ] || stop_all "$fleet"
+    local left
+    trap '' INT TERM HUP QUIT PIPE
+    echo || true
+    mapfile -t left < <(jobs -p)
+    stop_all "${left[@]}"
     scripts/stop_servers.sh
 }
 trap finish EXIT
-trap 'exit 0' INT TERM
+trap 'exit 0' INT TERM HUP QUIT PIPE
+
+scripts/start_servers.sh -c "$config" || exit
 
 # Addresses as the program itself reads the configuration.
 herd=$("${CARGO_TARGET_DIR:-target}/release/proxy-herd" -c "$config" --check)

@@ -5,8 +5,9 @@ Usage: scripts/fleet.py [--vehicles N] [--speed FACTOR] [--seconds S] HOST:PORT.
 
 Each vehicle is assigned to a city, queries a node for nearby places with WHATSAT, and drives from one
 of these places to the next at 50 km/h times FACTOR (default: 20). Vehicles are distributed over the
-nodes, and each reports its position to its node once per second. Runs until Ctrl-C or for S seconds.
-Exits with 1 if a node cannot be reached, does not reply or violates the protocol.
+nodes, and each reports its position to its node once per second, or to the next node while its own
+cannot be reached or does not reply. Runs until Ctrl-C or for S seconds. Exits with 1 if no node replies
+for ten seconds or a node violates the protocol.
 """
 
 import argparse
@@ -31,34 +32,72 @@ CITIES = {
 }
 KILOMETERS_PER_DEGREE = 111.2
 KILOMETERS_PER_HOUR = 50
-REPLY_TIMEOUT = 10  # seconds
+PLACES_TIMEOUT = 10  # seconds; a places provider may be slow
+REPLY_TIMEOUT = 3  # seconds, to connect or to acknowledge a position
+RETRY_AFTER = 1  # seconds until a lost node is tried again
+NO_NODE_TIMEOUT = 10  # seconds
+
+
+class NodeLost(Exception):
+    """A node cannot be reached or does not reply."""
 
 
 class Node:
-    """A connection to a node, with one request at a time."""
+    """A connection to a node, with one request at a time. Reconnects on demand."""
 
     def __init__(self, address):
         host, _, port = address.rpartition(":")
         self.address, self.host, self.port = address, host.strip("[]"), int(port)
         self.lock = asyncio.Lock()
+        self.reader = self.writer = None
+        self.lost = False
+        self.retry_at = -math.inf
 
-    async def connect(self):
-        self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
+    def may_reply(self):
+        return time.monotonic() >= self.retry_at
 
-    async def request(self, command, until=b"\n"):
+    async def exchange(self, command, until, timeout):
+        if self.writer is None:
+            connecting = asyncio.open_connection(self.host, self.port, limit=1 << 20)
+            self.reader, self.writer = await asyncio.wait_for(connecting, REPLY_TIMEOUT)
+        self.writer.write(command.encode() + b"\n")
+        reply = await asyncio.wait_for(self.reader.readuntil(until), timeout)
+        if reply.startswith(b"? too many connections"):
+            raise ConnectionRefusedError("too many connections")
+        return reply
+
+    async def request(self, command, until=b"\n", timeout=REPLY_TIMEOUT):
         async with self.lock:
-            self.writer.write(command.encode() + b"\n")
-            reply = await asyncio.wait_for(self.reader.readuntil(until), REPLY_TIMEOUT)
+            if not self.may_reply():  # lost while this request waited for the lock
+                raise NodeLost(f"{self.address} is not reachable")
+            try:
+                reply = await self.exchange(command, until, timeout)
+            except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError) as error:
+                self.lose()
+                raise NodeLost(f"{self.address}: {error or 'no reply in time'}") from error
+        if self.lost:
+            self.lost = False
+            print(f"fleet: {self.address} replies again", file=sys.stderr)
         if not reply.startswith(b"AT "):
             raise ValueError(f"{self.address} answered {command!r} with {reply!r}")
         return reply
+
+    def lose(self):
+        """Closes the connection, since a late reply would be taken for that of the next request."""
+        if self.writer is not None:
+            self.writer.close()
+            self.reader = self.writer = None
+        if not self.lost:
+            self.lost = True
+            print(f"fleet: {self.address} is lost; its vehicles use other nodes", file=sys.stderr)
+        self.retry_at = time.monotonic() + RETRY_AFTER
 
     async def iamat(self, name, place):
         await self.request(f"IAMAT {name} {place[0]:+.6f}{place[1]:+.6f} {time.time():.6f}")
 
     async def places(self, name):
         """Returns the places within 50 km of the last reported position."""
-        reply = await self.request(f"WHATSAT {name} 50 20", until=b"\n\n")
+        reply = await self.request(f"WHATSAT {name} 50 20", b"\n\n", PLACES_TIMEOUT)
         found = json.loads(reply.split(b"\n", 1)[1])["results"]
         at = [result["geometry"]["location"] for result in found if "geometry" in result]
         return [(place["lat"], place["lng"]) for place in at]
@@ -76,32 +115,54 @@ def towards(here, there, kilometers):
     return (here[0] + fraction * north, here[1] + fraction * (there[1] - here[1])), False
 
 
-async def drive(node, name, city, kilometers, until):
-    """Drives one vehicle and reports its position once per second."""
+async def with_a_node(nodes, action):
+    """Runs an action with the first node or, while that is lost, with the next one that replies."""
+    deadline = time.monotonic() + NO_NODE_TIMEOUT
+    reason = None
+    while True:
+        for node in nodes:
+            if node.may_reply():
+                try:
+                    return await action(node)
+                except NodeLost as error:
+                    reason = error
+        if time.monotonic() >= deadline:
+            raise NodeLost(f"no node replies: {reason or 'all were lost'}")
+        await asyncio.sleep(0.1)
+
+
+async def drive(nodes, name, city, kilometers, until):
+    """Drives one vehicle and reports its position once per second to the first node that replies."""
+
+    async def begin(node):
+        await node.iamat(name, here)
+        return await node.places(name)
+
+    async def report(node):
+        await node.iamat(name, here)
+
     here = tuple(degrees + random.uniform(-0.1, 0.1) for degrees in CITIES[city])
-    await node.iamat(name, here)
-    stops = await node.places(name) or [here]
+    stops = await with_a_node(nodes, begin) or [here]
     there = random.choice(stops)
     await asyncio.sleep(random.random())  # spread the reports over the second
     while time.monotonic() < until:
         here, arrived = towards(here, there, kilometers)
         if arrived:
             there = random.choice(stops)
-        await node.iamat(name, here)
+        await with_a_node(nodes, report)
         await asyncio.sleep(1)
 
 
 async def run(arguments):
     until = time.monotonic() + arguments.seconds
     nodes = [Node(address) for address in arguments.nodes]
-    for node in nodes:
-        await node.connect()
     kilometers = KILOMETERS_PER_HOUR * arguments.speed / 3600
     drives = []
     for number in range(arguments.vehicles):
         city = list(CITIES)[number % len(CITIES)]
         name = f"van{number:03}.{city}.example.org"
-        drives.append(drive(nodes[(number // len(CITIES)) % len(nodes)], name, city, kilometers, until))
+        home = (number // len(CITIES)) % len(nodes)
+        drives.append(drive(nodes[home:] + nodes[:home], name, city, kilometers, until))
     await asyncio.gather(*drives)
 
 
@@ -121,8 +182,8 @@ def main():
         asyncio.run(run(parser.parse_args()))
     except KeyboardInterrupt:
         pass
-    except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.TimeoutError) as error:
-        sys.exit(f"fleet: {error or 'a node did not reply in time'}")
+    except (NodeLost, ValueError) as error:
+        sys.exit(f"fleet: {error}")
 
 
 if __name__ == "__main__":

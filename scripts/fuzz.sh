@@ -10,9 +10,9 @@
 # input is written to fuzz/artifacts/TARGET, and the command that runs it again is printed.
 # `coverage` prints which share of the protocol and of the HTTP client the corpora cover.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh
-. scripts/speak.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"
+cd "$root"
 
 all=()
 for file in fuzz/fuzz_targets/*.rs; do all+=("$(basename "$file" .rs)"); done

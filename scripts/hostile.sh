@@ -9,9 +9,9 @@
 # minutes. Requires 17,000 file descriptors per process and, to measure kernel memory, ss. Latencies
 # are compared, so the machine should be idle.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh
-. scripts/speak.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"
+cd "$root"
 
 rounds=${1:-1}
 case $rounds in

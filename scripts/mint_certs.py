@@ -17,7 +17,8 @@
 All keys are ECDSA P-256 and readable by their owner only. By default, certificates are valid for 90
 days and the CA for 365; a certificate never outlives its CA. Existing certificates that remain valid for
 at least a week are kept, so the script can be rerun at any time; the CA is replaced only with --new-ca.
-No running process needs the CA key: keep it offline, or delete it.
+No running process needs the CA key: keep it offline, or delete it. DIR/.gitignore, unless it exists,
+keeps the keys out of Git.
 """
 
 from __future__ import annotations
@@ -212,6 +213,9 @@ def mint(options: argparse.Namespace) -> None:
     names = node_names(options.herd or [])
     directory = Path(options.directory)
     directory.mkdir(parents=True, exist_ok=True)
+    ignore = directory / ".gitignore"
+    if not ignore.exists():  # the directory may be in a checkout of any project
+        ignore.write_text("*.key\n")
     with tempfile.TemporaryDirectory(prefix=".mint-", dir=directory) as scratch:
         mint_into(directory, names, options, Path(scratch))
 

@@ -13,9 +13,9 @@
 # --check only verifies that every patch applies. --refresh rewrites patches whose context has moved
 # or changed a little; a patch that no longer applies at all has to be corrected by hand.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh
-. scripts/speak.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"
+cd "$root"
 
 # Enough for the rarest mutant that only the simulator sees.
 export SIM_SCHEDULES=1000

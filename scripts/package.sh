@@ -7,9 +7,9 @@
 # target/debian/proxy-herd_*.deb. It contains proxy-herd, herd-bench, a systemd template unit, man
 # pages, and /etc/proxy-herd/config.yml: conf/config.yml with the log directory /var/log/proxy-herd.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh
-. scripts/speak.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"
+cd "$root"
 
 case ${1-} in
 "") ;;

@@ -8,9 +8,9 @@
 # the schedule of seed N with a trace of its events:
 #   SIM_SEED=N cargo test --test sim schedules -- --nocapture
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh
-. scripts/speak.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"
+cd "$root"
 
 case ${1-} in
 -h | --help) print_usage && exit 0 ;;

@@ -1,14 +1,26 @@
 # shellcheck shell=bash
-# Messages and usage text of the scripts.
+# The beginning of every script: the root of the project, messages and the usage text.
 
-scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# Settings inherited through the environment (CDPATH, SHELLOPTS, BASHOPTS, BASH_ENV) would change what
+# `cd` prints, whether `*` expands and whether a file can be overwritten.
+unset CDPATH BASH_ENV
+unset -f cd
+set +Cfm
+set +o posix
+shopt -u failglob nocaseglob nocasematch nullglob
+
+# The script may be called through a symbolic link.
+script=$(readlink -f -- "$0")
+scripts=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd -P)
+# shellcheck disable=SC2034 # used by the scripts
+root=$(dirname -- "$scripts")
 
 # Prints a message on standard error, prefixed with the name of the script.
 say() { # say WORD…
-    echo "$(basename "$0" .sh): $*" >&2
+    echo "$(basename -- "$script" .sh): $*" >&2
 }
 
 # Prints the comment at the top of the script, up to `set`: its usage.
 print_usage() {
-    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$scripts/$(basename "$0")"
+    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$script"
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds proxy-herd if necessary and starts every node of a configuration in the background.
+# Builds proxy-herd if necessary and starts, in the background, every node of a configuration that does
+# not run.
 #
 # Usage: scripts/start_servers.sh [-c CONFIG] [--emulator[=PROVIDER]]
 #
@@ -9,12 +10,17 @@
 #   -h, --help             print this text
 #
 # Requires cargo and a C compiler; the emulator also requires python3 and openssl. Works from any
-# directory. The nodes keep running when the shell exits; stop them with scripts/stop_servers.sh.
+# directory. The nodes keep running when the shell exits; stop them with scripts/stop_servers.sh. If some
+# nodes run, only the others are started, with the same configuration. Ctrl-C stops what was started.
 # A relative log directory in the configuration is relative to the root of the project. run/ holds the
 # pid files and the standard error of the nodes.
 set -euo pipefail
+# With a trap, Ctrl-C ends the script even if the command that runs at that moment succeeds.
+trap 'exit 130' INT TERM
+trap 'exit 129' HUP
+trap 'exit 141' PIPE
 # shellcheck source=scripts/common.sh
-. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
 start_timeout=20 # seconds until a node must accept connections; it takes milliseconds
 
@@ -42,29 +48,51 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ -r "$config" ] || { say "cannot read the configuration file $config" && exit 1; }
-config=$(cd "$(dirname "$config")" && pwd)/$(basename "$config")
+config=$(absolute "$config")
 
 cd "$root"
-mkdir -p "$nodes_dir"
+mkdir -p "$nodes_dir" 2>/dev/null || true
+if [ ! -w "$run" ] || [ ! -w "$nodes_dir" ]; then
+    say "cannot write to $nodes_dir, the directory of the pid files: check its permissions"
+    exit 1
+fi
 if command -v flock >/dev/null; then # two instances at once would compete for the same ports
     exec 9>"$run/lock"
     flock -n 9 || { say "another start_servers.sh is running" && exit 1; }
 fi
+
+# --- whatever fails from here on, everything started is stopped again
+
+cargo_pid=
+started=() # names of nodes
+emulator_started=
+
+stop_started() {
+    local status=$? jobs=()
+    trap '' INT TERM HUP PIPE
+    [ "$status" -ne 0 ] || return 0
+    [ -z "$cargo_pid" ] || kill -- "-$cargo_pid" 2>/dev/null || true
+    mapfile -t jobs < <(jobs -p)
+    stop_all "${jobs[@]}"
+    for name in "${started[@]}"; do rm -f "$nodes_dir/$name.pid"; done
+    [ -z "$emulator_started" ] || rm -f "$emulator_dir/emulator.pid"
+}
+trap stop_started EXIT
 
 # --- build
 
 binary=${CARGO_TARGET_DIR:-$root/target}/release/proxy-herd
 
 build() {
-    local log=$run/build.log cargo_pid crates shown="" status=0
+    local log=$run/build.log crates shown="" status=0 session=()
     command -v cc >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || {
         say "a C compiler is required to build the cryptography: apt-get install gcc libc6-dev"
         exit 1
     }
-    cargo build --release --locked --color never --bin proxy-herd >"$log" 2>&1 9>&- &
+    # Background processes of a script ignore Ctrl-C, so the compilers are stopped as a process group.
+    if command -v setsid >/dev/null; then session=(setsid); fi
+    "${session[@]}" cargo build --release --locked --color never --bin proxy-herd >"$log" 2>&1 9>&- &
     cargo_pid=$!
-    # Background processes of a script ignore Ctrl-C, so cargo must be stopped explicitly.
-    trap 'kill "$cargo_pid" 2>/dev/null; exit 130' INT TERM
     while kill -0 "$cargo_pid" 2>/dev/null; do
         crates=$(grep -c '^ *Compiling' "$log" || true)
         if [ "$crates" -gt 0 ] && [ -z "$shown" ]; then
@@ -78,7 +106,7 @@ build() {
     done
     [ -z "$shown" ] || [ ! -t 2 ] || echo >&2
     wait "$cargo_pid" || status=$?
-    trap - INT TERM
+    cargo_pid=
     [ "$status" -eq 0 ] || { cat "$log" >&2 && say "the build failed" && exit 1; }
     [ -z "$shown" ] || say "built in $SECONDS s"
 }
@@ -118,44 +146,41 @@ while read -r name address; do
     names+=("$name") host[$name]=$(host_of "$address") port[$name]=${address##*:}
 done <<<"$listed"
 
-running=() ended=()
+# The configuration that the nodes are started with.
+used=$config
+[ -z "$provider" ] || used=$emulator_dir/config.yml
+
+running=() ended=() missing=()
 for name in "${names[@]}"; do
     if is_node_running "$name"; then
         running+=("$name (pid $pid)")
-    elif [ -e "$nodes_dir/$name.pid" ]; then
-        ended+=("$name")
+        pids[$name]=$pid
+        other=$(config_of "$pid" "$name") || continue
+        [ "$other" != "$(readlink -f -- "$used")" ] || continue
+        say "$name (pid $pid) runs with $other"
+        say "stop it with scripts/stop_servers.sh, or start the others with that configuration"
+        exit 1
+    else
+        missing+=("$name")
+        [ ! -e "$nodes_dir/$name.pid" ] || ended+=("$name")
     fi
 done
-if [ "${#running[@]}" -gt 0 ]; then
-    say "already running:$(list "${running[@]}")"
-    [ "${#ended[@]}" -eq 0 ] || say "no longer running:$(list "${ended[@]}")"
-    say "stop them with scripts/stop_servers.sh, then start all nodes again"
+[ "${#running[@]}" -eq 0 ] || say "already running:$(list "${running[@]}")"
+if [ "${#missing[@]}" -eq 0 ]; then
+    say "all nodes run; stop them with scripts/stop_servers.sh"
     exit 1
 fi
-for name in "${ended[@]}"; do
-    say "$name is no longer running (stale pid file); starting it again"
-    rm -f "$nodes_dir/$name.pid"
-done
 taken=
-for name in "${names[@]}"; do
+for name in "${missing[@]}"; do
     if accepts "${host[$name]}" "${port[$name]}"; then
         say "port ${port[$name]} of $name is in use by another process"
         taken=yes
     fi
 done
 [ -z "$taken" ] || { say "stop that process, or change \`ports\` in $config" && exit 1; }
+for name in "${ended[@]}"; do say "$name is no longer running (stale pid file); starting it again"; done
 
-# --- start; after any failure from here on, everything started is stopped again
-
-stop_started() {
-    local status=$?
-    [ "$status" -ne 0 ] || return 0
-    stop_all "${pids[@]}"
-    for name in "${!pids[@]}"; do rm -f "$nodes_dir/$name.pid"; done
-    rm -f "$emulator_dir/emulator.pid"
-}
-trap stop_started EXIT
-trap 'exit 130' INT TERM
+# --- start
 
 # Starts a process in its own session, so that it outlives this one.
 detached() { # detached OUT ERR COMMAND…
@@ -165,21 +190,38 @@ detached() { # detached OUT ERR COMMAND…
     "$@" </dev/null >"$out" 2>"$err" 9>&- &
 }
 
-# Starts the emulator and sets $config to a configuration that uses it.
+# Prints the configuration with the emulator at a URL as its provider.
+emulated() { # emulated URL
+    cat "$config"
+    printf '\nplaces:\n  provider: %s\n  url: %s\n  ca_file: "%s"\n' \
+        "$provider" "$1" "$emulator_dir/certificates/ca.pem"
+}
+
+# Starts the emulator, unless it serves the nodes that run, and sets $places to what is to be reported.
 start_emulator() {
     local line="" url certificates=$emulator_dir/certificates output=$emulator_dir/output
     local errors=$emulator_dir/errors deadline=$((SECONDS + start_timeout)) emulator
     for tool in python3 openssl; do
         command -v "$tool" >/dev/null || { say "the emulator requires $tool: apt-get install $tool" && exit 1; }
     done
-    is_emulator_running && { say "an emulator is already running (pid $pid); stop it with scripts/stop_servers.sh" && exit 1; }
-    mkdir -p "$emulator_dir"
-    python3 scripts/mint_certs.py "$certificates" >"$output" || exit 1
-    detached "$output" "$errors" python3 "$root/scripts/emulator.py" \
-        --cert "$certificates/server.pem" --key "$certificates/server.key"
-    emulator=$!
-    pids[" emulator"]=$emulator # a node name cannot contain a space
-    echo "$emulator" >"$emulator_dir/emulator.pid"
+    if is_emulator_running; then
+        [ "${#running[@]}" -gt 0 ] || {
+            say "an emulator is already running (pid $pid); stop it with scripts/stop_servers.sh"
+            exit 1
+        }
+        emulator=$pid
+    elif [ "${#running[@]}" -gt 0 ]; then
+        say "the emulator of the running nodes has exited; stop them with scripts/stop_servers.sh"
+        exit 1
+    else
+        mkdir -p "$emulator_dir"
+        python3 scripts/mint_certs.py "$certificates" >"$output" || exit 1
+        emulator_started=yes
+        detached "$output" "$errors" python3 "$root/scripts/emulator.py" \
+            --cert "$certificates/server.pem" --key "$certificates/server.key"
+        emulator=$!
+        echo "$emulator" >"$emulator_dir/emulator.pid"
+    fi
     until read -r line <"$output" && [[ $line == ready\ url=* ]]; do
         if ! kill -0 "$emulator" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
             cat "$errors" >&2 && say "the emulator did not start" && exit 1
@@ -190,37 +232,41 @@ start_emulator() {
     [ "$provider" != overpass ] || url=$url/api/interpreter
     GOOGLE_PLACES_API_KEY=${line##*api_key=}
     export GOOGLE_PLACES_API_KEY
-    {
-        cat "$config"
-        printf '\nplaces:\n  provider: %s\n  url: %s\n  ca_file: "%s"\n' \
-            "$provider" "$url" "$certificates/ca.pem"
-    } >"$emulator_dir/config.yml"
-    herd "$emulator_dir/config.yml" >/dev/null || {
+    if [ "${#running[@]}" -gt 0 ]; then
+        [ "$(emulated "$url")" = "$(<"$used")" ] || {
+            say "the running nodes have another configuration or provider; stop them with scripts/stop_servers.sh"
+            exit 1
+        }
+    else
+        emulated "$url" >"$used"
+    fi
+    herd "$used" >/dev/null || {
         say "--emulator appends a \`places\` section to a copy of $config, which must contain neither"
         say "such a section nor relative paths"
         exit 1
     }
-    config=$emulator_dir/config.yml
     line=${line#* } # the part after the URL
-    echo "Places: emulated $provider at $url (pid $emulator), ${line#* }"
+    places="Places: emulated $provider at $url (pid $emulator), ${line#* }"$'\n'
 }
 
+places=
 [ -z "$provider" ] || start_emulator
 
-for name in "${names[@]}"; do
-    detached /dev/null "$nodes_dir/$name.err" "$binary" -c "$config" "$name"
+for name in "${missing[@]}"; do
+    started+=("$name")
+    detached /dev/null "$nodes_dir/$name.err" "$binary" -c "$used" "$name"
     pids[$name]=$!
     echo "${pids[$name]}" >"$nodes_dir/$name.pid"
 done
 
 failed() { # failed NAME WHY
     cat "$nodes_dir/$1.err" >&2
-    say "$1 $2; stopping the others"
+    say "$1 $2; stopping what was started"
     exit 1
 }
 
 deadline=$((SECONDS + start_timeout))
-for name in "${names[@]}"; do
+for name in "${missing[@]}"; do
     until accepts "${host[$name]}" "${port[$name]}"; do
         kill -0 "${pids[$name]}" 2>/dev/null || failed "$name" "did not start"
         [ "$SECONDS" -lt "$deadline" ] || failed "$name" "does not accept connections on port ${port[$name]}"
@@ -230,15 +276,13 @@ for name in "${names[@]}"; do
     kill -0 "${pids[$name]}" 2>/dev/null || failed "$name" "did not start"
 done
 
-trap - EXIT INT TERM # started; a closed standard output must not stop the nodes
-
 # --- report
 
-checked=$("$binary" -c "$config" --check)
+checked=$("$binary" -c "$used" --check)
 logs=$(sed -n 's|^Logs: \(.*\)/NAME\.log.*|\1|p' <<<"$checked")
 map=$(sed -n 's|^HTTP: [^ ]* at \([^,]*\).*|http://\1/|p' <<<"$checked")
 case $logs in /*) ;; *) logs=$root/$logs ;; esac
-{
+table=$({
     echo "NODE PORT PID LOG"
     for name in "${names[@]}"; do
         echo "$name ${port[$name]} ${pids[$name]} $logs/$name.log"
@@ -251,10 +295,12 @@ case $logs in /*) ;; *) logs=$root/$logs ;; esac
         for (i = 1; i <= 3; i++) printf "%-" width[i] "s  ", cell[row, i]
         print log_of[row]
     }
-}'
+}')
 
 first=${names[0]} last=${names[${#names[@]} - 1]}
+trap - EXIT INT TERM HUP PIPE # started; a closed standard output must not stop the nodes
 cat <<END
+$places$table
 
 Try it:
   printf 'IAMAT kiwi.cs.ucla.edu +34.068930-118.445127 %s\n' "\$(date +%s)" | nc -N ${host[$last]} ${port[$last]}

@@ -4,7 +4,7 @@
 # Usage: scripts/stop_servers.sh
 set -euo pipefail
 # shellcheck source=scripts/common.sh
-. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
 case ${1-} in
 "") ;;

@@ -9,9 +9,9 @@
 # nc, telnet, node with npm, and chromium. Tests that were skipped because a tool is missing are listed
 # at the end.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/speak.sh
-. scripts/speak.sh
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"
+cd "$root"
 
 case ${1-} in
 "") ;;

@@ -55,6 +55,30 @@ class MintCerts(unittest.TestCase):
         for key in keys:
             self.assertEqual(stat.S_IMODE(key.stat().st_mode), 0o600, key)
 
+    def test_git_ignores_the_keys(self) -> None:
+        self.mint("--herd", "Bailey")
+        keys = sorted(self.directory.rglob("*.key"))
+        self.assertEqual(len(keys), 2)
+        subprocess.run(["git", "init", "-q", self.directory.parent], check=True)
+        listed = subprocess.run(
+            ["git", "-C", self.directory.parent, "ls-files", "--others", "--exclude-standard"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        self.assertIn("certs/ca.pem", listed)
+        self.assertFalse([name for name in listed if name.endswith(".key")], listed)
+        # The ignored paths of this project, for a directory that has a .gitignore already.
+        for name in ("certs/ca.key", "conf/ca.key", "ca.key", "conf/secret", "conf/herd.secret"):
+            ignored = ["git", "-C", MINT.parent.parent, "check-ignore", "-q", "--no-index", name]
+            self.assertEqual(subprocess.run(ignored, check=False).returncode, 0, name)
+
+    def test_an_existing_gitignore_is_kept(self) -> None:
+        self.directory.mkdir()
+        (self.directory / ".gitignore").write_text("mine\n")
+        self.mint()
+        self.assertEqual((self.directory / ".gitignore").read_text(), "mine\n")
+
     def test_hostile_certificates_have_one_defect_each(self) -> None:
         ca, bad = certificates() / "ca.pem", certificates() / "hostile"
         here = ["-verify_hostname", "localhost"]

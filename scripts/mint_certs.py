@@ -16,9 +16,9 @@
 
 All keys are ECDSA P-256 and readable by their owner only. By default, certificates are valid for 90
 days and the CA for 365; a certificate never outlives its CA. Existing certificates that remain valid for
-at least a week are kept, so the script can be rerun at any time; the CA is replaced only with --new-ca.
-No running process needs the CA key: keep it offline, or delete it. DIR/.gitignore, unless it exists,
-keeps the keys out of Git.
+at least three weeks are kept, so the script can be rerun at any time; the CA is replaced only with
+--new-ca. No running process needs the CA key: keep it offline, or delete it. DIR/.gitignore, unless it
+exists, keeps the keys out of Git.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from typing import List, NamedTuple, Optional
 
 DAY = datetime.timedelta(days=1)
 SKEW = datetime.timedelta(hours=1)  # certificates are backdated by this, since clocks differ
-RENEW_BEFORE = 7 * DAY  # certificates that expire sooner are replaced
+RENEW_BEFORE = 21 * DAY  # certificates that expire sooner are replaced; nodes warn for 14 days
 LOCALHOST = "DNS:localhost,IP:127.0.0.1,IP:::1"
 NODE_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")  # a label of a DNS name
 

@@ -6,7 +6,7 @@
 
 mod format;
 
-pub use format::{Format, FormatError, level_name};
+pub use format::{Format, FormatError, level_name, utc};
 
 use crate::protocol::time::Nanos;
 use crate::text::hex;

@@ -431,6 +431,8 @@ fn check_names_a_foreign_tls_key() {
         "/CN=Bailey",
         "-addext",
         "subjectAltName=DNS:Bailey",
+        "-config",
+        &configuration("openssl", "[req]\ndistinguished_name=dn\n[dn]\n"),
     ]);
     let key = |name: &str, arguments: &[&str]| {
         let out = path(name);

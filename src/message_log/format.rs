@@ -144,25 +144,39 @@ pub fn level_name(level: log::Level) -> &'static str {
     }
 }
 
+/// Returns a time in UTC, given in seconds since the Unix epoch: `2026-11-23 15:41:48 UTC`.
+pub fn utc(seconds: i64) -> String {
+    let mut out = Vec::new();
+    push_seconds(&mut out, seconds);
+    out.extend_from_slice(b" UTC");
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// Appends a time in UTC as Python's `logging` formats `asctime`: `2026-11-23 15:41:48,123`.
 fn push_timestamp(out: &mut Vec<u8>, wall: Nanos) {
     // A clock outside the range of i64 seconds is wrong anyway; the line is still written.
     let seconds = i64::try_from(wall.div_euclid(1_000_000_000)).unwrap_or(0);
     let millis = wall.rem_euclid(1_000_000_000) / 1_000_000;
+    push_seconds(out, seconds);
+    out.push(b',');
+    push_digits(out, millis as u64, 3);
+}
+
+/// Appends a time in UTC without fractions of a second.
+fn push_seconds(out: &mut Vec<u8>, seconds: i64) {
     let (year, month, day) = civil_from_days(seconds.div_euclid(86_400));
     let time = seconds.rem_euclid(86_400);
     for (number, width, separator) in [
-        (year.max(0), 4, b'-'),
-        (month, 2, b'-'),
-        (day, 2, b' '),
-        (time / 3600, 2, b':'),
-        (time / 60 % 60, 2, b':'),
-        (time % 60, 2, b','),
+        (year.max(0), 4, &b"-"[..]),
+        (month, 2, b"-"),
+        (day, 2, b" "),
+        (time / 3600, 2, b":"),
+        (time / 60 % 60, 2, b":"),
+        (time % 60, 2, b""),
     ] {
         push_digits(out, number as u64, width);
-        out.push(separator);
+        out.extend_from_slice(separator);
     }
-    push_digits(out, millis as u64, 3);
 }
 
 /// Year, month and day of the day `day` days after 1970-01-01 in the proleptic Gregorian calendar.

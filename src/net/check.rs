@@ -3,12 +3,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::assemble;
-use super::peer_tls::PeerTlsConfig;
+use super::clock::wall;
+use super::peer_tls::{Credentials, Flaw, PeerTlsConfig};
+use super::upstream::{ProviderTls, Upstream};
 use super::{random, word};
-use crate::config::{Config, NodeConfig, ProviderConfig, Secret};
+use crate::config::{Config, ProviderConfig, Secret};
+use crate::time::Wall;
 
 /// Length in bytes below which a secret is reported as short. Twelve random letters and digits have
 /// 71 bits. A shorter secret can be found by brute force from one recorded handshake.
@@ -24,32 +27,67 @@ const READABLE_BY_ALL: u32 = 0o004;
 ///
 /// If a file would keep a node from starting. The message names the file and the fix.
 pub fn check(config: &Config) -> io::Result<Vec<String>> {
-    assemble::places(config, word(&random()?, 24))?;
+    let (_, upstream) = assemble::places(config, word(&random()?, 24))?;
     let mut warnings = Vec::new();
-    check_keys(config, &mut warnings)?;
+    let now = wall();
+    check_links(config, now, &mut warnings)?;
+    let authorities = upstream.as_ref().and_then(Upstream::tls).and_then(ProviderTls::dates);
+    warnings.extend(authorities.and_then(|dates| dates.describe(now)));
     check_secrets(config, &mut warnings);
     check_http(config, &mut warnings);
     check_log_directory(config, &mut warnings);
     Ok(warnings)
 }
 
-fn check_keys(config: &Config, warnings: &mut Vec<String>) -> io::Result<()> {
+/// Verifies the certificates on this machine as the neighbors of their nodes would, and the keys. A
+/// key may be readable by the node only, so a certificate is verified without its key as well.
+fn check_links(config: &Config, now: Wall, warnings: &mut Vec<String>) -> io::Result<()> {
     let Some(files) = &config.peers.tls else { return Ok(()) };
-    let (here, elsewhere): (Vec<&NodeConfig>, _) =
-        config.nodes.iter().partition(|node| files.key_of(&node.name).exists());
-    let mut keys = Vec::new();
-    for node in here {
-        PeerTlsConfig::load(files, &node.name)?;
-        let key = files.key_of(&node.name);
-        if !keys.contains(&key) {
-            warn_if_readable_by_all("peers.tls.key", &key, warnings);
-            keys.push(key);
+    let (mut keys, mut elsewhere, mut nameless) = (Vec::new(), Vec::new(), Vec::new());
+    // An original server presents no certificate.
+    for node in config.nodes.iter().filter(|node| !node.seed_compatible) {
+        let (certificate, key) = (files.certificate_of(&node.name), files.key_of(&node.name));
+        let credentials = if key.exists() {
+            if !keys.contains(&key) {
+                warn_if_readable_by_all("peers.tls.key", &key, warnings);
+                keys.push(key);
+            }
+            PeerTlsConfig::load(files, &node.name)?.credentials
+        } else {
+            let missing = key.display();
+            elsewhere.push(format!(
+                "{} cannot start on this machine: {missing} does not exist",
+                node.name
+            ));
+            if !certificate.exists() {
+                continue;
+            }
+            Credentials::read(files, &node.name)?
+        };
+        let verified = credentials.verify_dates(now).and_then(|()| credentials.verify());
+        match verified {
+            Err(flaw) if !flaw.is_name => return Err(io::Error::other(flaw.text)),
+            verified => nameless.push((certificate, verified.err())),
+        }
+        for file in credentials.files() {
+            let warning = file.dates.describe(now);
+            warnings.extend(warning.filter(|warning| !warnings.contains(warning)));
         }
     }
-    warnings.extend(elsewhere.into_iter().map(|node| {
-        let path = files.key_of(&node.name);
-        format!("{} cannot start on this machine: {} does not exist", node.name, path.display())
-    }));
+    warnings.extend(elsewhere);
+    check_names(&nameless, warnings)
+}
+
+/// A path without `{name}` may be that of a different file on each machine, so it suffices that the
+/// certificate names one of the nodes; those that it does not name run elsewhere.
+fn check_names(verified: &[(PathBuf, Option<Flaw>)], warnings: &mut Vec<String>) -> io::Result<()> {
+    for (path, flaw) in verified {
+        let Some(flaw) = flaw else { continue };
+        if !verified.iter().any(|(other, flaw)| other == path && flaw.is_none()) {
+            return Err(io::Error::other(flaw.text.clone()));
+        }
+        warnings.push(flaw.text.clone());
+    }
     Ok(())
 }
 

@@ -94,3 +94,10 @@ pub const MAX_ATTEMPTS: usize = 8;
 /// Host names that one neighbor or the client of a provider can have waiting for the resolver: they
 /// request another look-up only after giving up on the previous one.
 pub const LOOKUPS_EACH: usize = 2;
+
+/// Time before the expiry of a certificate at which a node begins to warn: enough to renew it by hand.
+pub const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
+
+/// Largest certificate or key file, in bytes. All authorities of an operating system together are a
+/// quarter of that.
+pub const MAX_CERTIFICATE_FILE_BYTES: usize = 1 << 20;

@@ -1,6 +1,7 @@
 //! The shell: sockets, clocks and files around the pure core.
 
 mod assemble;
+mod certificates;
 mod check;
 mod clock;
 mod connect;

@@ -1,20 +1,21 @@
 //! TLS between nodes, mutually authenticated: each side presents a certificate that the herd's own
 //! authority issued for its name.
 
-mod pem;
+mod credentials;
 
-use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::{self as pem_files, PemObject as _};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
+pub use credentials::{Credentials, Flaw};
+
+use super::certificates::{located, private_key};
 use super::tls::Tls;
 use crate::config::PeerTls;
+use credentials::provider;
 
 /// The first byte of every TLS connection: the type of a handshake record (RFC 8446, section 5.1).
 /// No command begins with it.
@@ -24,58 +25,59 @@ pub const FIRST_BYTE: u8 = 0x16;
 pub struct PeerTlsConfig {
     client: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
+    /// The certificates that were read.
+    pub credentials: Credentials,
 }
 
 impl PeerTlsConfig {
-    /// Loads the files of the node `name`.
+    /// Loads the files of the node `name`. [`Credentials`] verifies what they contain.
     ///
     /// # Errors
     ///
-    /// If a file cannot be read or is not valid; the message names the file and the fix.
+    /// If a file cannot be read or is not valid, or the certificate does not belong to the key; the
+    /// message names the file and the fix.
     pub fn load(files: &PeerTls, name: &str) -> io::Result<Self> {
-        let (certificate, key) = (files.certificate_of(name), files.key_of(name));
-        let chain = || certificates("certificate", &certificate);
-        let private = || private_key(&key);
-        let mut roots = RootCertStore::empty();
-        for authority in certificates("ca", &files.ca)? {
-            roots.add(authority).map_err(|error| located("ca", &files.ca, &foreign(&error)))?;
-        }
-        let roots = Arc::new(roots);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let credentials = Credentials::read(files, name)?;
+        let roots = Arc::new(credentials.authorities()?);
+        let path = files.key_of(name);
+        let key = private_key("peers.tls.key", &path)?;
+        let provider = provider();
         // The key before the certificate, which is then known to be the cause of an error.
-        provider.key_provider.load_private_key(private()?).map_err(|_| {
+        provider.key_provider.load_private_key(key.clone_key()).map_err(|_| {
             let why = "uses an algorithm that is not supported; create an ECDSA (P-256 or P-384), \
                        Ed25519 or RSA key";
-            located("key", &key, why)
+            located("peers.tls.key", &path, why)
         })?;
         let mismatch = |error: rustls::Error| {
             let why = match error {
                 rustls::Error::InconsistentKeys(_) => format!(
                     "does not belong to the key {}; name a certificate and a key that were created \
                      together",
-                    key.display()
+                    path.display()
                 ),
-                other => foreign(&other),
+                other => format!("{other}; name a PEM file"),
             };
-            located("certificate", &certificate, &why)
+            credentials.own.dates.error(&why)
         };
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
                 .build()
-                .map_err(|error| located("ca", &files.ca, &foreign(&error)))?;
+                .map_err(|error| {
+                    credentials.ca.dates.error(&format!("{error}; name a PEM file"))
+                })?;
         let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(chain()?, private()?)
+            .with_single_cert(credentials.chain(), key.clone_key())
             .map_err(mismatch)?;
         let client = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(io::Error::other)?
             .with_root_certificates(roots)
-            .with_client_auth_cert(chain()?, private()?)
+            .with_client_auth_cert(credentials.chain(), key)
             .map_err(mismatch)?;
-        Ok(Self { client: Arc::new(client), server: Arc::new(server) })
+        Ok(Self { client: Arc::new(client), server: Arc::new(server), credentials })
     }
 
     /// The dialing side of a link with the node `name`, whose certificate must be for that name.
@@ -121,38 +123,4 @@ fn server_name(name: &[u8]) -> io::Result<ServerName<'static>> {
             "{text:?} is not valid in a certificate; name the node with letters, digits and hyphens"
         ))
     })
-}
-
-/// Reads the private key at `path`.
-fn private_key(path: &Path) -> io::Result<PrivateKeyDer<'static>> {
-    let bytes = read("key", path)?;
-    PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|_| located("key", path, pem::describe_key(&bytes)))
-}
-
-/// Reads the certificates at `path`, of which there is at least one.
-fn certificates(key: &str, path: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
-    let bytes = read(key, path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let found = found.map_err(|error: pem_files::Error| {
-        located(key, path, &format!("is damaged: {error}; copy or create it again"))
-    })?;
-    if found.is_empty() {
-        return Err(located(key, path, pem::describe_certificate(&bytes)));
-    }
-    Ok(found)
-}
-
-fn read(key: &str, path: &Path) -> io::Result<Vec<u8>> {
-    fs::read(path)
-        .map_err(|error| located(key, path, &format!("cannot be read: {error}; name a PEM file")))
-}
-
-fn foreign(error: &impl std::fmt::Display) -> String {
-    format!("{error}; name a PEM file")
-}
-
-/// The error that the file of `peers.tls.KEY` is not usable; `why` includes what to do.
-fn located(key: &str, path: &Path, why: &str) -> io::Error {
-    io::Error::other(format!("peers.tls.{key} {}: {why}", path.display()))
 }

@@ -2,21 +2,19 @@
 //! requested on which connection; see the call order in [`crate::places::upstream`].
 
 mod socket;
+mod tls;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::sync::Arc;
 
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::ServerName;
 use slab::Slab;
 use socket::Socket;
+pub use tls::ProviderTls;
 
 use crate::config::ProviderServer;
 use crate::endpoint::{Host, Url};
@@ -31,7 +29,7 @@ const MARK: usize = 1 << (usize::BITS - 1);
 /// The sockets of the places client.
 pub struct Upstream {
     url: Url,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tls: Option<(ProviderTls, ServerName<'static>)>,
     sockets: Slab<Box<Socket>>,
     generation: u32,
     /// Connections that are being established.
@@ -97,7 +95,7 @@ impl Upstream {
                     io::Error::other(format!("{name} is not a valid host name for TLS"))
                 })?,
             };
-            Some((Arc::new(tls_config(server.ca_file.as_deref())?), name))
+            Some((ProviderTls::load(server.ca_file.as_deref())?, name))
         } else {
             None
         };
@@ -115,6 +113,15 @@ impl Upstream {
             inbound: vec![0; READ_CHUNK],
             request: Vec::new(),
         })
+    }
+
+    /// The TLS settings, if the URL is an `https` one.
+    #[must_use]
+    pub const fn tls(&self) -> Option<&ProviderTls> {
+        match &self.tls {
+            Some((tls, _)) => Some(tls),
+            None => None,
+        }
     }
 
     /// Returns true if `token` is of one of these sockets.
@@ -324,7 +331,7 @@ impl Upstream {
                 }
             }
         }
-        let tls = self.tls.clone();
+        let tls = self.tls.as_ref().map(|(tls, name)| (tls.config(), name.clone()));
         let Some(socket) = self.get(token) else { return };
         if !socket.ready {
             match socket.finish_handshake(tls) {
@@ -471,40 +478,6 @@ fn alternate(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
         order.extend(other.pop_front());
     }
     order
-}
-
-/// TLS with Mozilla's certificate authorities and those of `ca_file`. Certificates are always
-/// verified; no setting turns that off. Sessions are resumed (RFC 8446, section 2.2) from rustls's
-/// bounded store of tickets.
-fn tls_config(ca_file: Option<&Path>) -> io::Result<ClientConfig> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    if let Some(path) = ca_file {
-        let located = |why: String| {
-            io::Error::other(format!(
-                "places.ca_file {}: {why}; name a PEM file of certificates",
-                path.display()
-            ))
-        };
-        let mut found = 0;
-        for certificate in
-            CertificateDer::pem_file_iter(path).map_err(|error| located(error.to_string()))?
-        {
-            let certificate = certificate.map_err(|error| located(error.to_string()))?;
-            roots.add(certificate).map_err(|error| located(error.to_string()))?;
-            found += 1;
-        }
-        if found == 0 {
-            return Err(located("contains no certificate".to_owned()));
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
     reason = "test helpers report errors by failing the test"
 )]
 
+pub mod certificates;
 mod client;
 mod herd;
 mod process;

@@ -17,6 +17,8 @@
 //!              │
 //!             node            sessions of the line protocol, replies in order
 //!            ╱    ╲
+//!      storage     │          the log of records
+//!         │        │
 //!         herd    places      records and links; places near a client
 //!            ╲    ╱
 //!           protocol          lines, commands, records and their order
@@ -50,6 +52,7 @@ pub mod node;
 pub mod places;
 pub mod protocol;
 pub mod rng;
+pub mod storage;
 pub mod testing;
 pub mod text;
 pub mod time;

@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The siblings that each top-level module may use: net → http → node → {herd, places} → protocol.
+/// The siblings that each top-level module may use: net → http → node → {storage → herd, places}
+/// → protocol.
 /// `config` is for the programs and for `net`, which assembles the core from it.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("text", &[]),
@@ -27,9 +28,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["endpoint", "message_log", "limits"]),
     ("herd", &["text", "counters", "rng", "protocol", "limits", "ids", "time"]),
     ("places", &["text", "counters", "rng", "endpoint", "time", "limits"]),
+    ("storage", &["text", "counters", "herd", "protocol", "ids", "time"]),
     (
         "node",
         &[
+            "storage",
             "herd",
             "places",
             "message_log",
@@ -44,8 +47,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "http",
         &[
-            "text", "endpoint", "node", "herd", "places", "counters", "protocol", "limits", "ids",
-            "time",
+            "text", "endpoint", "node", "storage", "herd", "places", "counters", "protocol",
+            "limits", "ids", "time",
         ],
     ),
     (
@@ -54,6 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "endpoint",
             "http",
             "node",
+            "storage",
             "herd",
             "places",
             "message_log",
@@ -80,6 +84,7 @@ const CORE: &[&str] = &[
     "ids",
     "time",
     "herd",
+    "storage",
     "places",
     "node",
     "http",

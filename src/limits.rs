@@ -89,6 +89,9 @@ settings! {
         client_ttl: Option<Duration> = 0 ("never"), 1..=3_153_600_000 Seconds,
             "Age at which a client's record expires",
             "The original server never expired records; must be identical on all nodes";
+        forget_keep: Duration = 604_800, 1..=3_153_600_000 Seconds,
+            "Time for which a node remembers that a client was removed",
+            "A node that was away for up to a week does not bring removed clients back; must be identical on all nodes";
         max_log_lines_per_second: u32 = 10, 1..=1_000_000 Count,
             "Diagnostic lines of one kind per second; further ones are counted",
             "A repeated error must not fill the disk";

@@ -78,6 +78,11 @@ const TESTED: &[(&str, &str, &str)] = &[
     ("limits.max_clients", "tests/hostile/ids.rs", "a_full_directory_keeps_the_newest_clients"),
     ("limits.client_ttl_s", "tests/recovery.rs", "expired_records_are_removed_and_not_sent"),
     (
+        "limits.forget_keep_s",
+        "tests/peers/settings.rs",
+        "a_peer_with_different_settings_is_refused_and_both_sides_log_the_reason",
+    ),
+    (
         "limits.max_log_lines_per_second",
         "tests/log.rs",
         "repeated_diagnostics_are_suppressed_and_counted",

@@ -156,7 +156,12 @@ impl World {
         let setting = events.below(4);
         let client_ttl = if setting & 1 == 1 { 60 * SECOND } else { 0 };
         let places = if setting & 2 == 2 { upstream() } else { node::offline() };
-        let rules = Rules { max_clock_offset: 5 * SECOND, max_clients: MAX_CLIENTS, client_ttl };
+        let rules = Rules {
+            max_clock_offset: 5 * SECOND,
+            max_clients: MAX_CLIENTS,
+            client_ttl,
+            forget_keep: SECOND,
+        };
         let identity = node::identity(ME, None, rules);
         let node = node::node(identity, &[NodeId(NEIGHBORS[LEGACY.index()])], places, LIMITS());
         let now = Now { instant: Instant::START, wall: Wall(1_621_464_828_223_371_889) };
@@ -412,11 +417,12 @@ impl World {
 
     /// The first line of a neighbor.
     fn hello(&self, link: LinkId, boot: usize) -> Vec<u8> {
-        let Rules { max_clock_offset, max_clients, client_ttl } = self.model.rules;
+        let Rules { max_clock_offset, max_clients, client_ttl, forget_keep } = self.model.rules;
         let name = NAMES[usize::from(NEIGHBORS[link.index()])];
         let nonce = "00112233445566778899aabbccddeeff";
         format!(
-            "HERD 1 {name} Clark {boot} {nonce} {max_clock_offset:x} {max_clients:x} {client_ttl:x} open\n"
+            "HERD 2 {name} Clark {boot} {nonce} open {max_clock_offset:x} {max_clients:x} \
+             {client_ttl:x} {forget_keep:x} 0 -\n"
         )
         .into_bytes()
     }
@@ -468,7 +474,7 @@ impl World {
             assert!(out.is_empty() && peer.session.link() == Some(LEGACY));
             return self.peers.push(peer);
         }
-        assert!(out.starts_with(b"HERD 1 Clark ") && peer.session.is_handshaking());
+        assert!(out.starts_with(b"HERD 2 Clark ") && peer.session.is_handshaking());
         let answer = match outcome {
             1 => [b"? ", &out[..]].concat(),
             boot => self.hello(link, boot - 2),
@@ -496,7 +502,7 @@ impl World {
         let Handled { consumed, next } =
             peer.session.handle_input(&mut self.node, input, &self.now, &mut out);
         assert_eq!(consumed, lines.len());
-        let hello = out.starts_with(b"HERD 1 Clark ");
+        let hello = out.starts_with(b"HERD 2 Clark ");
         assert!(out.is_empty() || hello, "peers get no replies: {}", out.escape_ascii());
         next
     }

@@ -38,7 +38,7 @@ const NOW: Now =
 const FILL: usize = 4096;
 const LONGEST_MESSAGE: usize = 4500;
 
-const RULES: Rules = Rules { max_clock_offset: 5 * SECOND, max_clients: 4, client_ttl: 0 };
+const RULES: Rules = Rules { max_clock_offset: 5 * SECOND, max_clients: 4, client_ttl: 0, forget_keep: SECOND };
 
 /// The configuration of both ends.
 #[derive(Clone, Copy)]
@@ -307,17 +307,19 @@ impl Other {
             let hello = [hello.0, hello.1].map(|line| fields(line).collect::<Vec<_>>());
             let number = |field: &[u8]| u64::from_str_radix(str::from_utf8(field).unwrap(), 16);
             let ours = node::identity(NEIGHBORS[self.setting.peer()], None, RULES).rules;
-            let [word, version, from, to, _boot, _nonce, offset, clients, ttl, open] = hello[0][..]
+            let [word, version, from, to, _boot, _nonce, open, offset, clients, ttl, keep, _port, _next] =
+                hello[0][..]
             else {
                 panic!("the first line is not a HERD line")
             };
-            assert_eq!([word, version, to, open], [&b"HERD"[..], b"1", b"Clark", b"open"]);
+            assert_eq!([word, version, to, open], [&b"HERD"[..], b"2", b"Clark", b"open"]);
             let neighbors = NEIGHBORS.map(|it| node::NAMES[usize::from(it)].as_bytes());
             assert!(neighbors.contains(&from));
             assert!(self.setting.dials.is_none_or(|link| neighbors[link] == from));
             assert_eq!(number(offset), Ok(ours.max_clock_offset as u64));
             assert_eq!(number(clients), Ok(ours.max_clients.into()));
             assert_eq!(number(ttl), Ok(ours.client_ttl as u64));
+            assert_eq!(number(keep), Ok(ours.forget_keep as u64));
         }
     }
 }

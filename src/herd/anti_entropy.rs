@@ -480,7 +480,7 @@ mod tests {
     /// Equal sums are not answered.
     #[test]
     fn no_answer_means_equal_until_a_difference_is_reported() {
-        let rules = Rules { max_clock_offset: 0, max_clients: 10, client_ttl: 0 };
+        let rules = Rules { max_clock_offset: 0, max_clients: 10, client_ttl: 0, forget_keep: 0 };
         let directory = Directory::new(rules, Keys { index: (1, 2), digest: (3, 4) });
         let flooding = SlotQueue::default();
         let mut anti_entropy = AntiEntropy::default();

@@ -49,6 +49,8 @@ pub struct Rules {
     pub max_clients: u32,
     /// Time from receipt until a record expires, in nanoseconds; 0 means never.
     pub client_ttl: Nanos,
+    /// Time for which the removal of a client is remembered, in nanoseconds.
+    pub forget_keep: Nanos,
 }
 
 /// The sender of a record.
@@ -464,6 +466,7 @@ mod tests {
             max_clock_offset: 5 * SECOND,
             max_clients,
             client_ttl: Nanos::from(ttl) * SECOND,
+            forget_keep: 0,
         };
         Directory::new(rules, Keys { index: (1, 2), digest: (3, 4) })
     }

@@ -1,13 +1,16 @@
 //! The handshake of two nodes: mutual challenge-response authentication.
 //!
-//! The dialing node sends the first line: `HERD <version> <from> <to> <boot> <nonce> <Δ>
-//! <max_clients> <client_ttl> <secret|open>`. The other node answers with its own `HERD` line. Each
-//! side sees the settings of the other and decides for itself, so both sides log a mismatch. If the
-//! listener refuses for a reason that the dialer cannot see, such as a wrong certificate, it
-//! answers `REFUSED <reason>`. With a shared secret, the dialer then sends `PROOF <hmac>`, and the
-//! listener answers with its own. Each proof is an HMAC-SHA256 (RFC 2104) over the role of its
-//! sender and both `HERD` lines, which contain fresh nonces. Neither replaying another handshake
-//! nor reflecting a proof succeeds.
+//! The dialing node sends the first line: `HERD 2 <from> <to> <boot> <nonce> <secret|open> <Δ>
+//! <max_clients> <client_ttl> <forget_keep> <link_port> <next>`. The other node answers with its own
+//! `HERD` line. Each side sees the settings of the other and decides for itself, so both sides log a
+//! mismatch. If the listener refuses for a reason that the dialer cannot see, such as a wrong
+//! certificate, it answers `REFUSED <reason>`. With a shared secret, the dialer then sends `PROOF
+//! <hmac>`, and the listener answers with its own. Each proof is an HMAC-SHA256 (RFC 2104) over the
+//! role of its sender and both `HERD` lines, which contain fresh nonces. Neither replaying another
+//! handshake nor reflecting a proof succeeds.
+//!
+//! In all versions, the line begins with `HERD <version> <from> <to>`, so a node recognizes a
+//! neighbor of another release and refuses it with `REFUSED`, which that release logs.
 
 use ring::hmac;
 
@@ -15,11 +18,12 @@ use super::directory::Rules;
 use super::link::Origin;
 use super::message::hex as number;
 use crate::ids::{BootId, NodeId};
+use crate::protocol::time::Nanos;
 use crate::protocol::{fields, next_field};
 use crate::text::hex;
 
 /// Version of the link protocol. Any other version is refused.
-pub const VERSION: &[u8] = b"1";
+pub const VERSION: &[u8] = b"2";
 
 /// Keyword of the first line of a node.
 const HELLO: &[u8] = b"HERD";
@@ -27,7 +31,12 @@ const HELLO: &[u8] = b"HERD";
 /// Keyword of an answer that refuses the link for a reason that the dialer cannot see.
 const REFUSED: &[u8] = b"REFUSED ";
 
-/// Maximum length of a handshake line in bytes. Names of 64 bytes are its longest fields.
+/// The answer of a server that does not know the handshake, such as the original one, or that does
+/// not know this version.
+const UNKNOWN: &[u8] = b"? HERD ";
+
+/// Maximum length of a handshake line in bytes. The longest has about 350: two names of 64 bytes, and
+/// 16 hexadecimal digits for each number.
 pub const MAX_HANDSHAKE_LINE: usize = 512;
 
 /// A nonce of 128 random bits, the size that RFC 4086 §8 recommends for keys.
@@ -43,6 +52,10 @@ pub struct Identity {
     pub neighbors: Vec<NodeId>,
     /// Settings that must be identical on all nodes.
     pub rules: Rules,
+    /// Rules that this node announces for the future, if any.
+    pub next: Option<Rules>,
+    /// Port of the listener for links only; 0 if there is none.
+    pub link_port: u16,
     /// The shared secret, if the herd has one.
     pub secret: Option<hmac::Key>,
     /// True if links require TLS.
@@ -84,6 +97,8 @@ pub struct Handshake {
     /// The node that was dialed, or that the dialing peer claims to be.
     peer: NodeId,
     boot: BootId,
+    /// The peer's port for links only; 0 if it has none.
+    link_port: u16,
     transport: Transport,
 }
 
@@ -98,6 +113,8 @@ pub enum Progress {
         peer: NodeId,
         /// Boot id of the peer process.
         boot: BootId,
+        /// Port of the peer's listener for links only; 0 if it has none.
+        link_port: u16,
     },
     /// The link is refused for this reason. Appended output must still be sent.
     Refused(String),
@@ -125,7 +142,8 @@ impl Handshake {
         let mine = hello(identity, peer, nonce);
         out.extend_from_slice(&mine);
         out.push(b'\n');
-        Self { mine, theirs: Vec::new(), origin: Origin::Dialed, peer, boot: BootId(0), transport }
+        let (theirs, origin) = (Vec::new(), Origin::Dialed);
+        Self { mine, theirs, origin, peer, boot: BootId(0), link_port: 0, transport }
     }
 
     /// Processes the first line of an accepted connection. Appends output to `out`.
@@ -137,29 +155,43 @@ impl Handshake {
         transport: Transport,
         out: &mut Vec<u8>,
     ) -> Accepted {
-        let Some(hello_line) = Hello::parse(line) else { return Accepted::Client(None) };
+        let Some(Opening { version, from, to }) = Opening::parse(line) else {
+            return Accepted::Client(None);
+        };
+        let hello_line = Hello::parse(line);
+        if hello_line.is_none() && version == VERSION {
+            return Accepted::Client(None);
+        }
         let stranger = |why: &str| {
-            let name = String::from_utf8_lossy(hello_line.from).into_owned();
+            let name = String::from_utf8_lossy(from).into_owned();
             Accepted::Client(Some(format!("a peer named {name:?} {why}")))
         };
-        if hello_line.to != identity.name(identity.me) {
+        if to != identity.name(identity.me) {
             return stranger("dialed a different node; its address of that node leads here");
         }
-        let Some(peer) = identity.node(hello_line.from) else {
+        let Some(peer) = identity.node(from) else {
             return stranger("is not in this herd; add it to the configuration of this node");
         };
         if !identity.neighbors.contains(&peer) {
             return stranger("is not a neighbor of this node");
         }
-        let mine = hello(identity, peer, nonce);
-        let handshake = Self {
-            mine,
+        let mut handshake = Self {
+            mine: hello(identity, peer, nonce),
             theirs: line.to_vec(),
             origin: Origin::Accepted,
             peer,
-            boot: hello_line.boot,
+            boot: BootId(0),
+            link_port: 0,
             transport,
         };
+        let Some(hello_line) = hello_line else {
+            // The peer cannot parse this node's line, but every version logs the reason.
+            let told = other_version("this node", VERSION, version);
+            out.extend_from_slice(&[REFUSED, told.as_bytes(), b"\n"].concat());
+            let why = other_version("it", version, VERSION);
+            return Accepted::Peer(Box::new(handshake), Progress::Refused(why));
+        };
+        (handshake.boot, handshake.link_port) = (hello_line.boot, hello_line.link_port);
         let disagreement = Self::disagreement(identity, &hello_line);
         let distrust = handshake.distrust(identity);
         match (&disagreement, distrust) {
@@ -212,22 +244,33 @@ impl Handshake {
         if let Some(why) = line.strip_prefix(REFUSED) {
             return Progress::Refused(format!("it refused this node: {}", why.escape_ascii()));
         }
-        let Some(hello_line) = Hello::parse(line) else {
-            let line = String::from_utf8_lossy(&line[..line.len().min(64)]).into_owned();
-            return Progress::Refused(format!(
-                "it does not accept this node as a neighbor; it answered {line:?}"
-            ));
+        let unknown = || {
+            let answer = String::from_utf8_lossy(&line[..line.len().min(64)]).into_owned();
+            let mut why =
+                format!("it does not accept this node as a neighbor; it answered {answer:?}");
+            if line.starts_with(UNKNOWN) {
+                let name = identity.name(self.peer).escape_ascii();
+                let hint = format!(
+                    ". If {name} runs an older release, upgrade it; if it is an original server, \
+                     list it in peers.seed_compatible"
+                );
+                why.push_str(&hint);
+            }
+            Progress::Refused(why)
         };
-        if hello_line.from != identity.name(self.peer)
-            || hello_line.to != identity.name(identity.me)
-        {
-            let name = String::from_utf8_lossy(hello_line.from).into_owned();
+        let Some(Opening { version, from, to }) = Opening::parse(line) else { return unknown() };
+        if from != identity.name(self.peer) || to != identity.name(identity.me) {
+            let name = String::from_utf8_lossy(from).into_owned();
             return Progress::Refused(format!(
                 "{name:?} answers at its address; correct `hosts` or `ports`"
             ));
         }
+        if version != VERSION {
+            return Progress::Refused(other_version("it", version, VERSION));
+        }
+        let Some(hello_line) = Hello::parse(line) else { return unknown() };
         line.clone_into(&mut self.theirs);
-        self.boot = hello_line.boot;
+        (self.boot, self.link_port) = (hello_line.boot, hello_line.link_port);
         let distrust = || self.distrust(identity).map(str::to_owned);
         if let Some(why) = Self::disagreement(identity, &hello_line).or_else(distrust) {
             return Progress::Refused(why);
@@ -242,27 +285,25 @@ impl Handshake {
     }
 
     fn established(&self) -> Progress {
-        Progress::Established { peer: self.peer, boot: self.boot }
+        let Self { peer, boot, link_port, .. } = *self;
+        Progress::Established { peer, boot, link_port }
     }
 
     /// Returns a mismatch of settings between this node and the sender of `hello_line`. Both sides
     /// detect it.
-    fn disagreement(identity: &Identity, hello_line: &Hello<'_>) -> Option<String> {
-        if hello_line.version != VERSION {
-            return Some(
-                "it uses a different version of the link protocol; run the same release".to_owned(),
-            );
-        }
+    fn disagreement(identity: &Identity, hello_line: &Hello) -> Option<String> {
+        let [ours, theirs] = [&identity.rules, &hello_line.rules];
         let differ = |what: &str, theirs: i128, ours: i128| {
             (theirs != ours).then(|| {
                 format!("its {what} is {theirs}, here it is {ours}; make them the same in the whole herd")
             })
         };
-        let rules = &identity.rules;
+        let clients = [theirs.max_clients, ours.max_clients].map(i128::from);
         if let Some(why) =
-            differ("max_clock_offset in ns", hello_line.max_clock_offset, rules.max_clock_offset)
-                .or_else(|| differ("max_clients", hello_line.max_clients, rules.max_clients.into()))
-                .or_else(|| differ("client_ttl in ns", hello_line.client_ttl, rules.client_ttl))
+            differ("max_clock_offset in ns", theirs.max_clock_offset, ours.max_clock_offset)
+                .or_else(|| differ("max_clients", clients[0], clients[1]))
+                .or_else(|| differ("client_ttl in ns", theirs.client_ttl, ours.client_ttl))
+                .or_else(|| differ("forget_keep in ns", theirs.forget_keep, ours.forget_keep))
         {
             return Some(why);
         }
@@ -312,39 +353,78 @@ impl Handshake {
     }
 }
 
-/// A parsed first line.
-struct Hello<'a> {
+/// The part of a first line that is the same in all versions.
+struct Opening<'a> {
     version: &'a [u8],
     from: &'a [u8],
     to: &'a [u8],
-    boot: BootId,
-    max_clock_offset: i128,
-    max_clients: i128,
-    client_ttl: i128,
-    has_secret: bool,
 }
 
-impl<'a> Hello<'a> {
+impl<'a> Opening<'a> {
     fn parse(line: &'a [u8]) -> Option<Self> {
-        if line.len() > MAX_HANDSHAKE_LINE || next_field(line)?.0 != HELLO {
-            return None;
+        let (word, rest) = next_field(line).filter(|_| line.len() <= MAX_HANDSHAKE_LINE)?;
+        let (version, rest) = next_field(rest)?;
+        let (from, rest) = next_field(rest)?;
+        let (to, _) = next_field(rest)?;
+        let is_version = version.len() <= 4 && version.iter().all(u8::is_ascii_digit);
+        (word == HELLO && is_version).then_some(Self { version, from, to })
+    }
+}
+
+/// A parsed first line of this version.
+struct Hello {
+    boot: BootId,
+    has_secret: bool,
+    rules: Rules,
+    /// The peer's port for links only; 0 if it has none.
+    link_port: u16,
+}
+
+impl Hello {
+    fn parse(line: &[u8]) -> Option<Self> {
+        let [_, version, _, _, boot, nonce, secret, offset, clients, ttl, keep, port, next] =
+            fields::<13>(line)?;
+        let is_valid = version == VERSION && unhex(nonce)?.len() == size_of::<Nonce>();
+        is_valid.then_some(())?;
+        if next != b"-" {
+            rules(&mut next.split(|&byte| byte == b','))?;
         }
-        let [_, version, from, to, boot, nonce, offset, clients, ttl, secret] = fields::<10>(line)?;
-        (unhex(nonce)?.len() == size_of::<Nonce>()).then_some(())?;
         Some(Self {
-            version,
-            from,
-            to,
             boot: BootId(number(boot)?),
-            max_clock_offset: number(offset)?.into(),
-            max_clients: number(clients)?.into(),
-            client_ttl: number(ttl)?.into(),
             has_secret: match secret {
                 b"secret" => true,
                 b"open" => false,
                 _ => return None,
             },
+            rules: rules(&mut [offset, clients, ttl, keep].into_iter())?,
+            link_port: number(port)?.try_into().ok()?,
         })
+    }
+}
+
+/// Parses rules: four numbers and nothing else.
+fn rules<'a>(fields: &mut impl Iterator<Item = &'a [u8]>) -> Option<Rules> {
+    let mut next = || number(fields.next()?);
+    let rules = Rules {
+        max_clock_offset: next()?.into(),
+        max_clients: next()?.try_into().ok()?,
+        client_ttl: next()?.into(),
+        forget_keep: next()?.into(),
+    };
+    fields.next().is_none().then_some(rules)
+}
+
+/// Appends rules, separated by `separator`.
+fn push_rules(out: &mut Vec<u8>, rules: &Rules, separator: u8) {
+    let nanos = |nanos: Nanos| u64::try_from(nanos).unwrap_or(u64::MAX);
+    let Rules { max_clock_offset, max_clients, client_ttl, forget_keep } = *rules;
+    let numbers =
+        [nanos(max_clock_offset), max_clients.into(), nanos(client_ttl), nanos(forget_keep)];
+    for (at, number) in numbers.into_iter().enumerate() {
+        if at > 0 {
+            out.push(separator);
+        }
+        hex::push(out, &number.to_be_bytes());
     }
 }
 
@@ -354,17 +434,22 @@ fn hello(identity: &Identity, to: NodeId, nonce: &Nonce) -> Vec<u8> {
     hex::push(&mut line, &identity.boot.0.to_be_bytes());
     line.push(b' ');
     hex::push(&mut line, nonce);
-    let rules = &identity.rules;
-    for number in [
-        u64::try_from(rules.max_clock_offset).unwrap_or(u64::MAX),
-        rules.max_clients.into(),
-        u64::try_from(rules.client_ttl).unwrap_or(u64::MAX),
-    ] {
-        line.push(b' ');
-        hex::push(&mut line, &number.to_be_bytes());
+    line.extend_from_slice(if identity.secret.is_some() { b" secret " } else { b" open " });
+    push_rules(&mut line, &identity.rules, b' ');
+    line.push(b' ');
+    hex::push(&mut line, &identity.link_port.to_be_bytes());
+    line.push(b' ');
+    match &identity.next {
+        Some(next) => push_rules(&mut line, next, b','),
+        None => line.push(b'-'),
     }
-    line.extend_from_slice(if identity.secret.is_some() { b" secret" } else { b" open" });
     line
+}
+
+/// Returns the reason for refusing a node that speaks another version of the protocol.
+fn other_version(who: &str, theirs: &[u8], ours: &[u8]) -> String {
+    let (theirs, ours) = (theirs.escape_ascii(), ours.escape_ascii());
+    format!("{who} speaks version {theirs} of the link protocol, not {ours}; run the same release")
 }
 
 fn unhex(field: &[u8]) -> Option<Vec<u8>> {
@@ -431,8 +516,14 @@ mod tests {
         for secret in [None, Some(&b"s3cret"[..])] {
             let (at_a, at_b, wire) =
                 run(&identity(0, secret), &identity(1, secret), [1, 2], &LOOPBACK);
-            assert_eq!(at_a, Progress::Established { peer: NodeId(1), boot: BootId(101) });
-            assert_eq!(at_b, Progress::Established { peer: NodeId(0), boot: BootId(100) });
+            assert_eq!(
+                at_a,
+                Progress::Established { peer: NodeId(1), boot: BootId(101), link_port: 0 }
+            );
+            assert_eq!(
+                at_b,
+                Progress::Established { peer: NodeId(0), boot: BootId(100), link_port: 0 }
+            );
             assert!(!wire.windows(6).any(|w| w == b"s3cret"));
         }
     }
@@ -455,6 +546,62 @@ mod tests {
         let (at_a, at_b, _) = run(&identity(0, None), &other, [1, 2], &LOOPBACK);
         refused(&at_a, "max_clients is 99, here it is 1000000");
         refused(&at_b, "max_clients is 1000000, here it is 99");
+    }
+
+    #[test]
+    fn rules_and_the_link_port_survive_the_line() {
+        let mut a = identity(0, None);
+        a.link_port = 0xbeef;
+        a.next = Some(Rules { client_ttl: 7, max_clients: 9, ..a.rules });
+        let line = hello(&a, NodeId(1), &[1; 16]);
+        let parsed = Hello::parse(&line).unwrap();
+        assert_eq!((parsed.rules, parsed.link_port), (a.rules, 0xbeef));
+        let (at_a, at_b, _) = run(&a, &identity(1, None), [1, 2], &LOOPBACK);
+        assert_eq!(
+            at_b,
+            Progress::Established { peer: NodeId(0), boot: BootId(100), link_port: 0xbeef }
+        );
+        assert_eq!(
+            at_a,
+            Progress::Established { peer: NodeId(1), boot: BootId(101), link_port: 0 }
+        );
+        let text = String::from_utf8(line).unwrap();
+        for (good, bad) in
+            [(",", ";"), (" beef", " 1beef"), (" open", " shut"), ("HERD 2", "HERD 1")]
+        {
+            assert!(Hello::parse(text.replace(good, bad).as_bytes()).is_none(), "{bad}");
+        }
+        a.names[0] = [b'x'; 64].into();
+        a.names[1] = [b'y'; 64].into();
+        assert!(hello(&a, NodeId(1), &[1; 16]).len() < MAX_HANDSHAKE_LINE);
+    }
+
+    #[test]
+    fn a_neighbor_of_another_release_is_refused_in_words_that_it_logs() {
+        let b = identity(1, None);
+        let first = b"HERD 1 A B 1 00000000000000000000000000000000 12a05f200 64 0 open";
+        for (line, version) in [(&first[..], "1"), (b"HERD 03 A B", "03")] {
+            let mut out = Vec::new();
+            let accepted = Handshake::accept(&b, line, &[2; 16], LOOPBACK, &mut out);
+            let Accepted::Peer(_, progress) = accepted else { panic!("taken for a client") };
+            refused(&progress, &format!("it speaks version {version} of the link protocol, not 2"));
+            let told = format!(
+                "REFUSED this node speaks version 2 of the link protocol, not {version}; run the same release\n"
+            );
+            assert_eq!(String::from_utf8(out).unwrap(), told);
+        }
+        // What releases with version 1 and later ones answer.
+        let a = identity(0, None);
+        for (answer, why) in [
+            (
+                &b"? HERD 2 A B"[..],
+                "If B runs an older release, upgrade it; if it is an original server",
+            ),
+            (b"HERD 3 B A", "it speaks version 3 of the link protocol, not 2"),
+        ] {
+            let mut dialer = Handshake::dial(&a, NodeId(1), &[1; 16], LOOPBACK, &mut Vec::new());
+            refused(&dialer.handle_line(&a, answer, &mut Vec::new()), why);
+        }
     }
 
     #[test]
@@ -490,6 +637,9 @@ mod tests {
         for (line, resembles_handshake) in [
             (b"IAMAT k +1-1 5".to_vec(), false),
             (b"HERD".to_vec(), false),
+            (b"HERD 2 A B".to_vec(), false),
+            (b"HERD x A B".to_vec(), false),
+            (b"HERD 1 X B".to_vec(), true),
             (hello(&a, NodeId(2), &[1; 16]), true),
             (
                 String::from_utf8(hello(&a, NodeId(1), &[1; 16]))
@@ -530,7 +680,10 @@ mod tests {
         let mut b = identity(1, None);
         b.tls = true;
         let (at_a, _, _) = run(&identity(0, None), &b, [1, 2], &certified);
-        assert_eq!(at_a, Progress::Established { peer: NodeId(1), boot: BootId(101) });
+        assert_eq!(
+            at_a,
+            Progress::Established { peer: NodeId(1), boot: BootId(101), link_port: 0 }
+        );
         let (at_a, at_b, _) = run(&identity(0, None), &b, [1, 2], &LOOPBACK);
         refused(&at_b, "does not speak TLS");
         refused(&at_a, "refused this node: it does not speak TLS");

@@ -231,9 +231,9 @@ fn the_first_line_of_a_client_is_no_longer_than_any_other() {
         let expected = format!("? {}...\n", text(&line[..64]));
         assert_eq!((text(&replies), next), (expected, Next::ShutdownWhenFlushed));
     }
-    let hello = "HERD 1 Bona Clark 1 00000000000000000000000000000000 12a05f200 64 0 open\n";
+    let hello = "HERD 2 Bona Clark 1 00000000000000000000000000000000 open 12a05f200 64 0 1 0 -\n";
     let (replies, _, _) = converse(&limits, &[hello.as_bytes()]);
-    assert!(replies.starts_with(b"HERD 1 Clark Bona "), "{}", text(&replies));
+    assert!(replies.starts_with(b"HERD 2 Clark Bona "), "{}", text(&replies));
 }
 
 fn line() -> impl Strategy<Value = Vec<u8>> {
@@ -246,7 +246,7 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
             format!("WHATSAT {client} {radius} {bound}{end}").into_bytes()),
         1 => proptest::collection::vec(any::<u8>(), 0..30),
         1 => Just(b"GET / HTTP/1.1\r\n".to_vec()),
-        1 => Just(b"HERD 1 Bona Clark 1 00000000000000000000000000000000 12a05f200 64 0 open\n".to_vec()),
+        1 => Just(b"HERD 2 Bona Clark 1 00000000000000000000000000000000 open 12a05f200 64 0 1 0 -\n".to_vec()),
         1 => (120usize..140).prop_map(|length| [vec![b'x'; length], b"\n".to_vec()].concat()),
     ]
 }

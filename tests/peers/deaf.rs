@@ -64,7 +64,7 @@ fn a_peer_that_stops_reading_uses_little_memory_and_then_receives_the_newest_rec
 
     let mut peer = Client::connect_narrow(herd.address("Left"));
     peer.send(&[&hello("Right", "Left", 1, false)[..], b"\n"].concat());
-    assert!(peer.line().starts_with(b"HERD 1 Left Right "));
+    assert!(peer.line().starts_with(b"HERD 2 Left Right "));
     let before = herd.resident_kib("Left");
     let done = AtomicBool::new(false);
     let mut stream = peer.stream().try_clone().unwrap();

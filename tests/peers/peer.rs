@@ -26,9 +26,11 @@ pub fn with_fake_neighbor(secret: Option<&str>, extra: &str) -> (Herd, TcpListen
 pub fn hello(from: &str, to: &str, nonce: u8, has_secret: bool) -> Vec<u8> {
     let (boot, nonce) = (0x1234_u64, hex(&[nonce; 16]));
     let (offset, clients, ttl) = (5_000_000_000_u64, 1_000_000_u64, 0_u64);
+    let keep = 604_800_000_000_000_u64;
     let secret = if has_secret { "secret" } else { "open" };
     format!(
-        "HERD 1 {from} {to} {boot:016x} {nonce} {offset:016x} {clients:016x} {ttl:016x} {secret}"
+        "HERD 2 {from} {to} {boot:016x} {nonce} {secret} \
+         {offset:016x} {clients:016x} {ttl:016x} {keep:016x} 0000 -"
     )
     .into_bytes()
 }

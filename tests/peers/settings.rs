@@ -12,6 +12,12 @@ fn a_peer_with_different_settings_is_refused_and_both_sides_log_the_reason() {
         ("limits: {max_clients: 100}", "limits: {max_clients: 200}", "max_clients", ["100", "200"]),
         ("", "limits: {client_ttl_s: 60}", "client_ttl in ns", ["0", "60000000000"]),
         (
+            "",
+            "limits: {forget_keep_s: 60}",
+            "forget_keep in ns",
+            ["604800000000000", "60000000000"],
+        ),
+        (
             "peers: {max_clock_offset: 2}",
             "",
             "max_clock_offset in ns",

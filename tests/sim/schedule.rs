@@ -485,6 +485,7 @@ fn rules(calm: bool, hot: bool, clients: usize, rng: &mut Rng) -> Rules {
         max_clock_offset: Nanos::from(rng.pick(&[1, 5, 60])) * SECOND,
         max_clients: if capped { rng.range(1, clients.min(8) as u64) as u32 } else { 1_000_000 },
         client_ttl: if expiring { Nanos::from(rng.pick(&[1, 2, 10, 43_200])) * SECOND } else { 0 },
+        forget_keep: 604_800 * SECOND,
     }
 }
 

@@ -495,6 +495,8 @@ impl World {
             me: NodeId(at as u16),
             neighbors,
             rules: schedule.rules,
+            next: None,
+            link_port: 0,
             secret: schedule.secret.then(|| hmac::Key::new(hmac::HMAC_SHA256, b"secret")),
             tls: false,
             boot: BootId(self.rng.bits()),

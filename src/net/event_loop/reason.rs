@@ -132,7 +132,7 @@ mod tests {
             refused("its max_clients is 5, here it is 7; make them the same"),
             refused("its max_clients is 6, here it is 7; make them the same")
         );
-        assert_eq!(refused("it answered \"? HERD 1 a\""), refused("it answered \"? HERD 1 b\""));
+        assert_eq!(refused("it answered \"? HERD 2 a\""), refused("it answered \"? HERD 2 b\""));
         assert_ne!(
             refused("\"A\" answers at its address"),
             refused("\"B\" answers at its address")

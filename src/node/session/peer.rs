@@ -9,9 +9,6 @@ use crate::node::{Event, Node};
 use crate::protocol::command::is_http_request_line;
 use crate::time::Now;
 
-/// The reply of a server that does not know the handshake, such as the original one.
-const UNKNOWN_HELLO: &[u8] = b"? HERD ";
-
 impl LineSession {
     /// Fixes the role of an accepted connection.
     pub(super) fn on_first_line(
@@ -68,15 +65,7 @@ impl LineSession {
         out: &mut Vec<u8>,
     ) {
         if let Role::Handshaking(handshake) = &mut self.role {
-            let mut progress = handshake.handle_line(node.herd.identity(), line, out);
-            if let Progress::Refused(reason) = &mut progress
-                && line.starts_with(UNKNOWN_HELLO)
-            {
-                let name = node.herd.identity().name(handshake.peer()).escape_ascii();
-                let hint =
-                    format!(". If {name} is an original server, list it in peers.seed_compatible");
-                reason.push_str(&hint);
-            }
+            let progress = handshake.handle_line(node.herd.identity(), line, out);
             self.on_handshake(node, progress, now);
         }
     }

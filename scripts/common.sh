@@ -6,8 +6,8 @@
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"
 
 run=$root/run
-nodes_dir=$run/nodes       # NAME.pid and NAME.err (standard error) of each node
-emulator_dir=$run/emulator # emulator.pid, its output and its certificates
+nodes_dir=$run/nodes       # NAME.pid, NAME.started and NAME.err (standard error) of each node
+emulator_dir=$run/emulator # emulator.pid, emulator.started, its output and its certificates
 stop_timeout=5             # seconds; a node exits within two
 
 # Prints the absolute path of a file.
@@ -32,22 +32,45 @@ command_of() { # command_of PID
     fi
 }
 
-# Succeeds if the process runs, its command line matches the pattern, and it was started in this
-# checkout: a reused pid may belong to any process, for example a node of another checkout.
-is_running() { # is_running PID PATTERN
-    local words
-    [[ $1 =~ ^[1-9][0-9]*$ ]] && kill -0 "$1" 2>/dev/null || return 1
-    words=$(command_of "$1") || return 1
-    [ ! -d /proc/self ] || [ "$(readlink "/proc/$1/cwd")" = "$root" ] || return 1
+# Prints the start time of a process in clock ticks since boot, or nothing if the system does not tell.
+start_time_of() { # start_time_of PID
+    local line words
+    { line=$(<"/proc/$1/stat"); } 2>/dev/null || return 0
+    read -ra words <<<"${line##*) }" # the name of the program may contain anything
+    echo "${words[19]}"
+}
+
+# Writes the pid file of a process, and beside it the time at which the process started.
+write_pid() { # write_pid FILE PID
+    echo "$2 $(start_time_of "$2")" >"${1%.pid}.started"
+    echo "$2" >"$1"
+}
+
+# Removes pid files, with the files that write_pid wrote beside them.
+remove_pids() { # remove_pids FILE…
+    rm -f "$@" "${@/%.pid/.started}"
+}
+
+# Succeeds if the process named by a pid file runs, and sets $pid. The pid may have been reused by any
+# process, for example by a node of another checkout. Therefore the command line must match the pattern,
+# the process must run in this checkout, and if its start time was recorded, it must be the same.
+is_running() { # is_running FILE PATTERN
+    local words started=""
+    [ -s "$1" ] || return 1
+    pid=$(<"$1")
+    [[ $pid =~ ^[1-9][0-9]*$ ]] && kill -0 "$pid" 2>/dev/null || return 1
+    words=$(command_of "$pid") || return 1
+    [ ! -d /proc/self ] || [ "$(readlink "/proc/$pid/cwd")" = "$root" ] || return 1
+    [ ! -f "${1%.pid}.started" ] || started=$(<"${1%.pid}.started")
+    # A process that the user started by hand has a pid file, but no recorded time.
+    [ "${started%% *}" != "$pid" ] || [ "${started#* }" = "$(start_time_of "$pid")" ] || return 1
     # shellcheck disable=SC2053 # unquoted on purpose: a pattern
     [[ ${words% } == $2 ]]
 }
 
 # Succeeds if the node runs, and sets $pid.
 is_node_running() { # is_node_running NAME
-    [ -s "$nodes_dir/$1.pid" ] || return 1
-    pid=$(<"$nodes_dir/$1.pid")
-    is_running "$pid" "*/proxy-herd -c * $(printf %q "$1")"
+    is_running "$nodes_dir/$1.pid" "*/proxy-herd -c * $(printf %q "$1")"
 }
 
 # Prints the configuration file of a running node.
@@ -61,9 +84,7 @@ config_of() { # config_of PID NAME
 
 # Succeeds if the places emulator runs, and sets $pid.
 is_emulator_running() {
-    [ -s "$emulator_dir/emulator.pid" ] || return 1
-    pid=$(<"$emulator_dir/emulator.pid")
-    is_running "$pid" "*/scripts/emulator.py *"
+    is_running "$emulator_dir/emulator.pid" "*/scripts/emulator.py *"
 }
 
 # Stops processes: sends SIGTERM to all, waits for all, and kills those that do not exit in time.

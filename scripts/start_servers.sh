@@ -23,6 +23,7 @@ trap 'exit 141' PIPE
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
 start_timeout=20 # seconds until a node must accept connections; it takes milliseconds
+link_timeout=3   # seconds in which the nodes should be linked; it takes a fraction of one
 
 usage() {
     say "$*"
@@ -74,8 +75,8 @@ stop_started() {
     [ -z "$cargo_pid" ] || kill -- "-$cargo_pid" 2>/dev/null || true
     mapfile -t jobs < <(jobs -p)
     stop_all "${jobs[@]}"
-    for name in "${started[@]}"; do rm -f "$nodes_dir/$name.pid"; done
-    [ -z "$emulator_started" ] || rm -f "$emulator_dir/emulator.pid"
+    for name in "${started[@]}"; do remove_pids "$nodes_dir/$name.pid"; done
+    [ -z "$emulator_started" ] || remove_pids "$emulator_dir/emulator.pid"
 }
 trap stop_started EXIT
 
@@ -220,7 +221,7 @@ start_emulator() {
         detached "$output" "$errors" python3 "$root/scripts/emulator.py" \
             --cert "$certificates/server.pem" --key "$certificates/server.key"
         emulator=$!
-        echo "$emulator" >"$emulator_dir/emulator.pid"
+        write_pid "$emulator_dir/emulator.pid" "$emulator"
     fi
     until read -r line <"$output" && [[ $line == ready\ url=* ]]; do
         if ! kill -0 "$emulator" 2>/dev/null || [ "$SECONDS" -ge "$deadline" ]; then
@@ -256,7 +257,7 @@ for name in "${missing[@]}"; do
     started+=("$name")
     detached /dev/null "$nodes_dir/$name.err" "$binary" -c "$used" "$name"
     pids[$name]=$!
-    echo "${pids[$name]}" >"$nodes_dir/$name.pid"
+    write_pid "$nodes_dir/$name.pid" "${pids[$name]}"
 done
 
 failed() { # failed NAME WHY
@@ -282,6 +283,15 @@ checked=$("$binary" -c "$used" --check)
 logs=$(sed -n 's|^Logs: \(.*\)/NAME\.log.*|\1|p' <<<"$checked")
 map=$(sed -n 's|^HTTP: [^ ]* at \([^,]*\).*|http://\1/|p' <<<"$checked")
 case $logs in /*) ;; *) logs=$root/$logs ;; esac
+# Once the nodes are linked, an update reaches all of them within milliseconds. A neighbor on another
+# machine may be down, so the script does not insist.
+if [ -n "$map" ]; then
+    deadline=$((SECONDS + link_timeout))
+    until timeout "$link_timeout" "$binary" -c "$used" --status "${names[@]}" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$deadline" ] || break
+        sleep 0.05
+    done
+fi
 table=$({
     echo "NODE PORT PID LOG"
     for name in "${names[@]}"; do

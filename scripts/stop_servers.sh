@@ -25,7 +25,8 @@ done
 if is_emulator_running; then pids+=("$pid") stopped+=("the emulator"); fi
 
 stop_all "${pids[@]}"
-rm -f "$nodes_dir"/*.pid "$nodes_dir"/*.err "$emulator_dir/emulator.pid"
+remove_pids "$nodes_dir"/*.pid "$emulator_dir/emulator.pid"
+rm -f "$nodes_dir"/*.err
 
 [ "${#gone[@]}" -eq 0 ] || echo "no longer running:$(list "${gone[@]}")"
 if [ "${#stopped[@]}" -gt 0 ]; then

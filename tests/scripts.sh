@@ -390,7 +390,23 @@ halt
 prints "and other processes are not" "no longer running: Bailey, Bona"
 kill -0 "$stranger" || die "the node of another checkout was stopped"
 kill "$stranger"
+gone "$stranger"
+# A node that runs in this checkout, but is not the one that the pid file was written for.
+start 0
+read -r was started <"$dir/run/nodes/Bona.started"
+[ "$was" = "$(<"$dir/run/nodes/Bona.pid")" ] || die "Bona.started names another process: $was"
+(cd "$dir" && exec "$dir/target/release/proxy-herd" -c "$base/other/config.yml" Bona) 2>/dev/null &
+stranger=$!
+until accepts "$candidate"; do [ "$SECONDS" -lt "$deadline" ] || die "the other node does not start"; done
+echo "$stranger" >"$dir/run/nodes/Bona.pid"
+echo "$stranger $started" >"$dir/run/nodes/Bona.started"
+halt
+prints "nor a later node of this checkout" "no longer running: Bona"
+kill -0 "$stranger" || die "a node that was started by hand was stopped"
+kill "$stranger"
 stranger=
+kill "$was"
+gone "$was"
 
 # A directory that cannot be written; root needs a read-only mount.
 if unshare -m true 2>/dev/null; then
@@ -406,7 +422,7 @@ if unshare -m true 2>/dev/null; then
     mv "$dir/run.old" "$dir/run"
 fi
 
-# Every block of the quick start in README.md works when pasted in one go.
+# Every block of the quick start in README.md works when pasted in one go, and again when pasted twice.
 mkdir "$dir/conf"
 cp conf/config.yml "$dir/conf"
 free=()
@@ -418,30 +434,47 @@ mapfile -t fixed < <(grep -E '^[^#]*: *\{|^ +[A-Z][a-z]+: [0-9]+' conf/config.ym
 changes=()
 for i in "${!fixed[@]}"; do changes+=(-e "s/\\b${fixed[i]}\\b/${free[i]}/g"); done
 sed -i "${changes[@]}" "$dir/conf/config.yml"
-block=
-blocks=0
-reply=
-while IFS= read -r line; do
-    case $line in
-    '```sh') block=$'\n' ;;
-    '```')
-        [ -n "$block" ] || continue
-        blocks=$((blocks + 1))
-        (cd "$dir" && timeout 60 bash) <<<"$block" >"$dir/block" 2>&1 || die "a block of README.md: exit $?: $(<"$dir/block")"
-        reply=$(<"$dir/block")
-        [[ $reply != *"? "* ]] || die "a block of README.md:$block$reply"
-        case $block in
-        *kill*) [ "$(grep -c '^AT Clark ' "$dir/block")" -eq 2 ] || die "not two records:$block$reply" ;;
-        *WHATSAT*) grep -q '"status": "OK"' "$dir/block" || die "no places:$block$reply" ;;
-        *IAMAT*) [[ $reply == "AT Clark "* ]] || die "no reply:$block$reply" ;;
-        esac
-        block=
-        ;;
-    *) [ -z "$block" ] || block+=$line$'\n' ;;
+# Prints the shell blocks of a document in the range of a sed address, each followed by a NUL byte.
+shell_blocks() { # shell_blocks FILE ADDRESS
+    sed -n "$2p" "$1" | sed "${changes[@]}" | awk '/^```sh$/ { on = 1; next } /^```$/ && on { on = 0; printf "%c", 0 } on'
+}
+
+# Runs a block as if it were pasted in one go, and sets $reply to what it prints.
+paste_block() { # paste_block BLOCK
+    (cd "$dir" && timeout 60 bash) <<<"$1" >"$dir/block" 2>&1 || die "exit $? of the block:"$'\n'"$1$(<"$dir/block")"
+    reply=$(<"$dir/block")
+    [[ $reply != *"? "* ]] || die "a command is refused:"$'\n'"$1$reply"
+    case $1 in
+    *kill\ -9*) [ "$(grep -c '^AT Clark ' "$dir/block")" -eq 2 ] || die "not two records:"$'\n'"$1$reply" ;;
+    *WHATSAT*) grep -q '"status": "OK"' "$dir/block" || die "no places:"$'\n'"$1$reply" ;;
+    *IAMAT*) [[ $reply == "AT Clark "* ]] || die "no reply:"$'\n'"$1$reply" ;;
     esac
-done < <(sed -n '/^## Quick start/,/^## Install/p' README.md | sed "${changes[@]}")
-[ "$blocks" -ge 4 ] || die "README.md: only $blocks blocks in the quick start"
+}
+
+mapfile -d '' -t blocks < <(shell_blocks README.md '/^## Quick start/,/^## Install/')
+[ "${#blocks[@]}" -ge 4 ] || die "README.md: only ${#blocks[@]} blocks in the quick start"
+for block in "${blocks[@]}"; do paste_block "$block"; done
 echo "ok: every block of the quick start works when pasted"
+for block in "${blocks[@]}"; do
+    case $block in *start_servers.sh*) continue ;; esac # refuses to start a herd that runs
+    paste_block "$block"
+    paste_block "$block"
+done
+echo "ok: and when pasted again"
+
+# The line with the counters is that of this signal, not of an earlier one.
+mapfile -d '' -t blocks < <(shell_blocks docs/logging.md '/^## Counters/,/^## Writing/')
+[ "${#blocks[@]}" -eq 1 ] || die "docs/logging.md: ${#blocks[@]} blocks about counters"
+clark=$(sed -n 's/^ *Clark: \([0-9]*\).*/\1/p' "$dir/conf/config.yml" | head -n 1)
+for ((accepted = 0, turn = 0; turn < 4; turn++)); do
+    paste_block "${blocks[0]}"
+    [ "$(wc -l <"$dir/block")" -eq 1 ] || die "not one line with counters: $reply"
+    before=$accepted accepted=$(grep -o 'connections_accepted_total=[0-9]*' "$dir/block" | grep -o '[0-9]*$') ||
+        die "no counters: $reply"
+    [ "$turn" -eq 0 ] || [ "$accepted" -gt "$before" ] || die "previous counters: $accepted after $before"
+    printf 'WHATSAT bus-12 0 0\n' | nc -N 127.0.0.1 "$clark" >/dev/null
+done
+echo "ok: the counters of a signal are shown"
 halt
 
 [ -s "$dir/logs/Clark.log" ] || die "there are no logs to search for the key"

@@ -82,6 +82,9 @@ pub trait Shell {
 
     /// Number of open connections of clients and browsers.
     fn connections(&self) -> usize;
+
+    /// Problems of the shell, as sentences.
+    fn problems(&self, now: &Now) -> Vec<String>;
 }
 
 /// State shared by all HTTP connections.

@@ -154,7 +154,7 @@ impl Overview {
                 events: http.events.counters.sent,
             },
             tiles: http.settings.tiles.clone(),
-            problems: problems(node, now),
+            problems: [problems(node, now), shell.problems(now)].concat(),
         }
     }
 }

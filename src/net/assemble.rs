@@ -3,11 +3,16 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ring::hmac;
 
-use super::upstream::Upstream;
+use super::certificates::Dates;
+use super::clock::wall;
+use super::peer_tls::PeerTlsConfig;
+use super::reload::{FileSet, Fresh};
+use super::upstream::{ProviderTls, Upstream};
 use super::word;
 use crate::config::{Config, PlacesConfig, ProviderConfig};
 use crate::herd::directory::{Keys, Rules};
@@ -95,6 +100,44 @@ fn places_of_file(path: &Path) -> Result<Offline, String> {
     let format = Format::of(&path.to_string_lossy(), &bytes);
     let places = places_file::parse(&bytes, format).map_err(|error| error.to_string())?;
     Ok(Offline::own(places))
+}
+
+/// Returns the files that SIGHUP reloads, with the dates of the certificates that have been read from
+/// them. A file that would not be accepted then is accepted at the start, as far as the node can run
+/// with it: clients need it whatever its neighbors think of its certificate.
+pub(super) fn file_sets(
+    config: &Config,
+    name: &str,
+    links: Option<&PeerTlsConfig>,
+    upstream: Option<&Upstream>,
+) -> Vec<(FileSet, Vec<Dates>)> {
+    let mut sets = Vec::new();
+    if let (Some(files), Some(tls)) = (&config.peers.tls, links) {
+        let flaw = tls.credentials.verify().err().map(|flaw| flaw.text);
+        let dates = tls.credentials.files().map(|file| file.dates.clone()).into();
+        let (files, name) = (files.clone(), name.to_owned());
+        let load = move || {
+            let tls = PeerTlsConfig::load(&files, &name)?;
+            let verified = tls.credentials.verify_dates(wall());
+            let verified = verified.and_then(|()| tls.credentials.verify());
+            verified.map_err(|flaw| io::Error::other(flaw.text))?;
+            Ok(Fresh::Links(Box::new(tls)))
+        };
+        sets.push((FileSet { name: "peers.tls", load: Arc::new(load), flaw }, dates));
+    }
+    let server = config.places.provider.server();
+    let ca_file = server.and_then(|server| server.ca_file.clone());
+    if let (Some(path), Some(tls)) = (ca_file, upstream.and_then(Upstream::tls)) {
+        let dates = tls.dates().cloned().into_iter().collect();
+        let load = move || {
+            let tls = ProviderTls::load(Some(&path))?;
+            tls.verify(wall())?;
+            Ok(Fresh::Provider(tls))
+        };
+        let (name, load) = ("places.ca_file", Arc::new(load));
+        sets.push((FileSet { name, load, flaw: None }, dates));
+    }
+    sets
 }
 
 /// Returns the neighbors of `node` in the order of their names, which is the order of links.

@@ -2,6 +2,7 @@
 
 mod pem;
 mod validity;
+mod watch;
 
 use core::cmp::Ordering;
 use std::fs::{self, File};
@@ -13,6 +14,7 @@ use rustls::pki_types::pem::{self as pem_files, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 pub use validity::Validity;
+pub use watch::Watch;
 
 use crate::message_log::utc;
 use crate::net::limits::{EXPIRES_SOON, MAX_CERTIFICATE_FILE_BYTES};
@@ -135,6 +137,16 @@ impl Dates {
         }
     }
 
+    /// The next second in which [`Dates::phase`] may change, since the Unix epoch.
+    #[must_use]
+    pub fn next_change(&self, now: Wall) -> Option<i64> {
+        let now = seconds(now);
+        let changes = |Validity { not_before, not_after }: &Validity| {
+            [*not_before, *not_after - EXPIRES_SOON.as_secs() as i64, *not_after + 1]
+        };
+        self.each.iter().flat_map(changes).filter(|&change| change > now).min()
+    }
+
     /// Describes what is wrong with the dates, or soon will be, and what to do. `None` if the file is
     /// [`Phase::Valid`].
     #[must_use]
@@ -228,14 +240,13 @@ fn which(at: usize, count: usize) -> String {
     if count == 1 { String::new() } else { format!("certificate {} of {count} ", at + 1) }
 }
 
-/// Formats a number of seconds in days, hours or minutes.
+/// Formats a number of seconds with a suitable unit.
 fn duration(seconds: i64) -> String {
-    const HOUR: i64 = 3600;
-    const TWO_DAYS: i64 = 48 * HOUR;
     let (number, unit) = match seconds {
-        TWO_DAYS.. => (seconds / (24 * HOUR), "day"),
-        HOUR..TWO_DAYS => (seconds / HOUR, "hour"),
-        _ => (seconds / 60, "minute"),
+        172_800.. => (seconds / 86_400, "day"),
+        7_200.. => (seconds / 3_600, "hour"),
+        120.. => (seconds / 60, "minute"),
+        _ => (seconds, "second"),
     };
     format!("{number} {unit}{}", if number == 1 { "" } else { "s" })
 }

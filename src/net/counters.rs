@@ -28,6 +28,11 @@ counters! {
             output_stalls (reason = "output"): "Pauses because of unsent reply bytes.",
             whatsat_stalls (reason = "whatsat"): "Pauses because of pending WHATSATs.",
         }
+        reloads_total: "Sets of files that were read again at SIGHUP, by result." {
+            reloads (result = "done"): "Sets of files that were read again and came into use.",
+            reloads_failed (result = "failed"):
+                "Sets of files that could not be used; the previous ones remained in use.",
+        }
         dials_failed_total: "Dials of a neighbor that failed." { dials_failed }
     }
 }

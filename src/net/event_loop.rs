@@ -27,6 +27,7 @@ mod close;
 mod links;
 mod places;
 mod reason;
+mod reload;
 mod report;
 mod run_queue;
 mod serve;
@@ -47,6 +48,7 @@ use super::connection::{Connection, Stage};
 use super::listener::Listener;
 use super::log_file::Log;
 use super::peer_tls::PeerTlsConfig;
+use super::reload::Reload;
 use super::resolver::Resolver;
 use super::signals::Signals;
 use super::timers::Timers;
@@ -86,6 +88,8 @@ pub struct EventLoop {
     neighbors: Vec<Neighbor>,
     upstream: Option<Upstream>,
     peer_tls: Option<PeerTlsConfig>,
+    /// The files that SIGHUP reloads.
+    pub reload: Reload,
     link_buffer: usize,
     /// Boxed: a slab that grows moves pointers, and an empty slot costs one.
     connections: Slab<Box<Connection>>,
@@ -137,7 +141,8 @@ impl EventLoop {
             accept_at: None,
             signals,
             resolver: Resolver::new(Arc::clone(&waker), outbound.neighbors.len()),
-            places_resolver: Resolver::new(waker, 1),
+            places_resolver: Resolver::new(Arc::clone(&waker), 1),
+            reload: Reload::new(waker),
             neighbors: outbound.neighbors,
             upstream: outbound.upstream,
             peer_tls: outbound.peer_tls,
@@ -194,6 +199,7 @@ impl EventLoop {
         self.node.message_log.set_clock(now.wall.nanos());
         let queued = self.run.take();
         let Some(fresh) = self.handle_events(events, &now) else { return Ok(true) };
+        self.handle_reloads(&now);
         self.serve_fresh(fresh, &now);
         self.serve_queued(queued, &now);
         self.accept(&now);
@@ -286,6 +292,7 @@ impl EventLoop {
             upstream.as_ref().and_then(Upstream::poll_timeout),
             self.node.herd.poll_timeout(),
             self.http.poll_timeout(&self.node.herd),
+            self.reload.poll_timeout(),
             self.telemetry.log_flush_at,
             self.accept_at,
             self.stop_at,
@@ -298,9 +305,10 @@ impl EventLoop {
     /// Handles signals. Returns true if the node ends at once.
     fn handle_signals(&mut self, now: &Now) -> bool {
         let asked = self.signals.take();
-        if asked.reopen_log {
+        if asked.reload {
             self.write_log(now.instant);
             self.telemetry.log.reopen();
+            self.reload.request(now.instant);
         }
         if asked.report {
             self.report(now.instant);

@@ -98,6 +98,9 @@ pub const LOOKUPS_EACH: usize = 2;
 /// Time before the expiry of a certificate at which a node begins to warn: enough to renew it by hand.
 pub const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
 
+/// Time after which a node reports that the files it reads again at SIGHUP have not been read.
+pub const RELOAD_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Largest certificate or key file, in bytes. All authorities of an operating system together are a
 /// quarter of that.
 pub const MAX_CERTIFICATE_FILE_BYTES: usize = 1 << 20;

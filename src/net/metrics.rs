@@ -6,6 +6,7 @@ use std::fs;
 use super::counters::Counters;
 use super::log_file::{Log, LogStats};
 use super::prometheus::Writer;
+use super::reload::Reload;
 use crate::counters::{Reading, Row, Sample, read};
 use crate::herd::link::{Established, Link};
 use crate::herd::{self, Herd, directory};
@@ -26,6 +27,8 @@ pub struct LoopStats<'a> {
     pub turns: &'a Histogram,
     /// The log, which has counters of its own.
     pub log: &'a Log,
+    /// Files that are reloaded, and the certificates among them.
+    pub reload: &'a Reload,
 }
 
 impl Shell for LoopStats<'_> {
@@ -43,12 +46,17 @@ impl Shell for LoopStats<'_> {
             &node.places_wait,
         );
         w.histogram("loop_turn_seconds", "Durations of the turns of the event loop.", self.turns);
+        certificates(self.reload, &mut w);
         process(&mut w);
         out.extend_from_slice(&w.finish());
     }
 
     fn connections(&self) -> usize {
         self.clients
+    }
+
+    fn problems(&self, now: &Now) -> Vec<String> {
+        self.reload.problems(now)
     }
 }
 
@@ -165,6 +173,16 @@ fn peers(herd: &Herd, w: &mut Writer) {
 fn each_peer(herd: &Herd, mut each: impl FnMut(&str, &Link)) {
     for link in herd.links() {
         each(&String::from_utf8_lossy(herd.identity().name(link.peer)), link);
+    }
+}
+
+fn certificates(reload: &Reload, w: &mut Writer) {
+    w.gauge(
+        "certificate_expiry_timestamp_seconds",
+        "Time at which the first certificate of a file in use expires, since the Unix epoch.",
+    );
+    for (file, expiry) in reload.certificates.expiries() {
+        w.sample(&[("file", &file)], expiry as f64);
     }
 }
 

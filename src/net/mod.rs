@@ -15,6 +15,7 @@ mod log_file;
 mod metrics;
 mod peer_tls;
 mod prometheus;
+mod reload;
 mod resolver;
 mod session;
 mod signals;
@@ -75,9 +76,16 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     };
     let neighbors = assemble::sorted_neighbors(config, node).iter().map(neighbor).collect();
     let link_buffer = config.peers.limits.max_send_buffer;
+    let sets = assemble::file_sets(config, &me.name, peer_tls.as_ref(), upstream.as_ref());
     let outbound = Outbound { neighbors, upstream, peer_tls, link_buffer };
     let mut event_loop = EventLoop::new(limits, core, http, outbound, address, log)
         .map_err(|error| cannot_listen(&me.name, address, "ports", &error))?;
+    for (set, certificates) in sets {
+        if let Some(flaw) = &set.flaw {
+            log::warn!("{flaw}");
+        }
+        event_loop.reload.add(set, certificates);
+    }
     let http = config.http.as_ref().and_then(|http| Some((&http.listen, http.ports[node]?)));
     let http = http.map(|(host, port)| listen_address(host, port)).transpose()?;
     if let Some(address) = http {

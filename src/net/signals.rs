@@ -14,8 +14,8 @@ use signal_hook::{flag, low_level};
 pub struct Asked {
     /// SIGTERM or SIGINT: shut down gracefully.
     pub stop: bool,
-    /// SIGHUP: reopen the log.
-    pub reopen_log: bool,
+    /// SIGHUP: reopen the log and reload files.
+    pub reload: bool,
     /// SIGUSR1: log the counters.
     pub report: bool,
 }
@@ -24,7 +24,7 @@ pub struct Asked {
 /// SIGPIPE, so a write to a closed socket returns an error.
 pub struct Signals {
     stop: Arc<AtomicBool>,
-    reopen_log: Arc<AtomicBool>,
+    reload: Arc<AtomicBool>,
     report: Arc<AtomicBool>,
     wake: UnixStream,
 }
@@ -40,14 +40,14 @@ impl Signals {
         wake.set_nonblocking(true)?;
         let mut signals = Self {
             stop: Arc::default(),
-            reopen_log: Arc::default(),
+            reload: Arc::default(),
             report: Arc::default(),
             wake: UnixStream::from_std(wake),
         };
         for (signal, asked) in [
             (SIGTERM, &signals.stop),
             (SIGINT, &signals.stop),
-            (SIGHUP, &signals.reopen_log),
+            (SIGHUP, &signals.reload),
             (SIGUSR1, &signals.report),
         ] {
             // The flag first, so that it is set when the loop wakes.
@@ -65,10 +65,6 @@ impl Signals {
         let mut sink = [0; 64];
         while self.wake.read(&mut sink).is_ok_and(|read| read > 0) {}
         let take = |flag: &AtomicBool| flag.swap(false, Ordering::Relaxed);
-        Asked {
-            stop: take(&self.stop),
-            reopen_log: take(&self.reopen_log),
-            report: take(&self.report),
-        }
+        Asked { stop: take(&self.stop), reload: take(&self.reload), report: take(&self.report) }
     }
 }

@@ -124,6 +124,13 @@ impl Upstream {
         }
     }
 
+    /// Replaces the TLS settings. Connections that exist keep theirs.
+    pub fn set_tls(&mut self, fresh: ProviderTls) {
+        if let Some((tls, _)) = &mut self.tls {
+            *tls = fresh;
+        }
+    }
+
     /// Returns true if `token` is of one of these sockets.
     #[must_use]
     pub const fn owns(token: Token) -> bool {

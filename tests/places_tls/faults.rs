@@ -1,6 +1,7 @@
 //! Servers that are not authentic, stall, break off or report errors. In any case the reply is the AT
 //! line and a document with advice, by the deadline.
 
+use std::fs;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,30 @@ fn an_authority_that_is_not_configured_is_not_trusted() {
     let reply = ask(&mut herd.client("Solo"));
     assert!(message(&reply).contains("places.ca_file"), "{}", reply.document);
     assert_eq!(emulator.stats()["requests"]["total"], 0);
+}
+
+/// Questions that follow the reload are answered; the authority that replaced another one is trusted.
+#[test]
+fn authorities_are_reloaded_at_sighup() {
+    let emulator = Server::emulator(&[]);
+    let mut herd = Herd::new(&[("Solo", &[])], "");
+    let other = fs::read(certificates().join("hostile/untrusted-ca.pem")).unwrap();
+    let file = write_file(&herd, "ca.pem", &other);
+    let good = fs::read(authority()).unwrap();
+    let config = fs::read_to_string(herd.config()).unwrap() + &places("google", emulator.url(), "");
+    let config = config.replace(authority().to_str().unwrap(), file.to_str().unwrap());
+    fs::write(herd.config(), config).unwrap();
+    herd.start("Solo");
+    let mut client = herd.client("Solo");
+    assert!(message(&ask(&mut client)).contains("UnknownIssuer"));
+    fs::write(&file, &good[..good.len() / 2]).unwrap();
+    herd.signal("Solo", "HUP");
+    herd.wait_for_log("Solo", &["WARNING - cannot reload places.ca_file", "ca.pem: is damaged"]);
+    fs::write(&file, &good).unwrap();
+    herd.signal("Solo", "HUP");
+    herd.wait_for_log("Solo", &["INFO - reloaded places.ca_file"]);
+    let reply = ask(&mut client);
+    assert_eq!(reply.status(), "OK", "{}", reply.document);
 }
 
 /// The server stalls at every step of connecting, of the handshake and of the response.
@@ -263,16 +288,16 @@ fn output_with_ca_file(contents: Option<&[u8]>) -> Output {
     if let Some(contents) = contents {
         write_file(&herd, "authorities.pem", contents);
     }
-    let mut configuration = std::fs::read_to_string(herd.config()).unwrap();
+    let mut configuration = fs::read_to_string(herd.config()).unwrap();
     let section = places("google", "https://localhost:1", "");
     configuration += &section.replace(authority().to_str().unwrap(), path.to_str().unwrap());
-    std::fs::write(herd.config(), configuration).unwrap();
+    fs::write(herd.config(), configuration).unwrap();
     herd.run(&["Solo"])
 }
 
 #[test]
 fn a_ca_file_without_certificates_prevents_the_start() {
-    let key = std::fs::read(certificates().join("server.key")).unwrap();
+    let key = fs::read(certificates().join("server.key")).unwrap();
     let cut = b"-----BEGIN CERTIFICATE-----\nAAAA\n";
     let garbage = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for contents in [None, Some(&b""[..]), Some(b"not PEM"), Some(&key), Some(cut), Some(garbage)] {

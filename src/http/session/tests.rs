@@ -21,6 +21,10 @@ impl Shell for Silent {
     fn connections(&self) -> usize {
         0
     }
+
+    fn problems(&self, _: &Now) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// A node and one connection to it.

@@ -8,6 +8,7 @@ use crate::net::diagnostics::COUNTERS;
 use crate::net::limits::LOG_FLUSH;
 use crate::net::log_file::Log;
 use crate::net::metrics::LoopStats;
+use crate::net::reload::Reload;
 use crate::node::Event;
 use crate::time::Instant;
 
@@ -35,8 +36,8 @@ impl Telemetry {
     }
 
     /// The statistics for `/metrics` and the counters line. `clients` are the open connections.
-    pub const fn stats(&self, clients: usize) -> LoopStats<'_> {
-        LoopStats { counters: &self.counters, clients, turns: &self.turns, log: &self.log }
+    pub const fn stats<'a>(&'a self, clients: usize, reload: &'a Reload) -> LoopStats<'a> {
+        LoopStats { counters: &self.counters, clients, turns: &self.turns, log: &self.log, reload }
     }
 }
 
@@ -61,7 +62,7 @@ impl EventLoop {
 
     /// Logs all counters.
     pub(super) fn report(&self, now: Instant) {
-        let stats = self.telemetry.stats(self.admissions.clients());
+        let stats = self.telemetry.stats(self.admissions.clients(), &self.reload);
         let report = stats.report(&self.node, &self.http, now);
         log::info!(target: COUNTERS, "counters: {report}");
     }

@@ -175,7 +175,7 @@ impl EventLoop {
 
     /// Phase 2: executes the input of one entry. Replies are appended to the batch.
     fn execute(&mut self, batch: &mut Batch, at: usize, now: &Now) {
-        let Self { connections, node, http, telemetry, admissions, run, .. } = self;
+        let Self { connections, node, http, telemetry, admissions, run, reload, .. } = self;
         let entry = &mut batch.entries[at];
         let Some(range) = entry.input.clone() else { return };
         let Some(connection) = connections.get_mut(key(entry.token).0) else { return };
@@ -187,7 +187,7 @@ impl EventLoop {
         }
         let ended = connection.readiness.ended;
         let Stage::Open(session) = &mut connection.stage else { return };
-        let stats = telemetry.stats(admissions.clients());
+        let stats = telemetry.stats(admissions.clients(), reload);
         let mut cx = Context { node, http, shell: &stats, now };
         let input = Input { bytes, ended, unsent: connection.output.len() };
         let start = batch.outbound.len();

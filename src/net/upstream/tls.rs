@@ -1,5 +1,6 @@
 //! TLS with a places provider.
 
+use core::cmp::Ordering;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use rustls::{ClientConfig, RootCertStore};
 
 use crate::net::certificates::{CertificateFile, Dates, Purpose};
+use crate::time::Wall;
 
 /// TLS settings for connections to a provider: Mozilla's certificate authorities, and those of
 /// `ca_file`. Certificates are always verified; no setting turns that off. Sessions are resumed
@@ -38,6 +40,21 @@ impl ProviderTls {
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self { config: Arc::new(config), dates })
+    }
+
+    /// Verifies that one of the certificates in `ca_file` has not expired. The others may be of use:
+    /// the file can contain any number of authorities.
+    ///
+    /// # Errors
+    ///
+    /// If all have expired; the message names the file and the fix.
+    pub fn verify(&self, now: Wall) -> io::Result<()> {
+        let Some(dates) = &self.dates else { return Ok(()) };
+        let all_expired = dates.positions(now).all(|position| position == Ordering::Greater);
+        match dates.describe(now).filter(|_| all_expired) {
+            Some(text) => Err(io::Error::other(text)),
+            None => Ok(()),
+        }
     }
 
     /// The settings for a new connection.

@@ -70,6 +70,11 @@ if have "the scripts that start and stop a herd" nc python3 openssl; then
     bash tests/scripts.sh "${CARGO_TARGET_DIR:-target}/debug/proxy-herd"
 fi
 
+if have "the Debian package" dpkg-deb dpkg-shlibdeps strip python3; then
+    step "the Debian package"
+    bash tests/package.sh "${CARGO_TARGET_DIR:-target}/debug"
+fi
+
 if [ -d tests/servers ] && have "tests of the test servers" python3 openssl; then
     step "tests of the test servers"
     python3 -m unittest discover -s tests/servers

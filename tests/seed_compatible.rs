@@ -1,5 +1,5 @@
-//! A herd in which one neighbor is the original Python server, which does not implement the
-//! handshake and sends bare AT lines, each on a new connection.
+//! Herds with original Python servers among the neighbors. They do not implement the handshake, and
+//! send bare AT lines, each on a new connection.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,11 +10,12 @@
 
 mod common;
 
-use std::fs::File;
-use std::net::TcpStream;
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use common::{At, DEADLINE, Herd, assert_bytes, eventually, refused, seconds, wall_ns};
+use common::{At, Client, DEADLINE, Herd, assert_bytes, eventually, refused, seconds, wall_ns};
 
 /// Two nodes connected only through an original server.
 const AROUND_ORIGINAL: [(&str, &[&str]); 3] =
@@ -26,31 +27,53 @@ const WITH_ORIGINAL: [(&str, &[&str]); 3] =
 
 const COMPATIBLE: &str = "peers: {seed_compatible: [Seed]}";
 
-/// A stand-in for the original server, running as node `Seed`. Dropping it stops it.
-struct OriginalServer(Child);
+/// A stand-in for the original server. Dropping it stops it.
+struct OriginalServer {
+    child: Child,
+    address: SocketAddr,
+    /// The AT lines that it has received.
+    received: PathBuf,
+}
 
 impl OriginalServer {
+    /// Runs as the node `Seed`, whose neighbors are `Left` and `Right`.
     fn start(herd: &Herd) -> Self {
+        Self::start_as(herd, "Seed", "127.0.0.1", &["Left", "Right"])
+    }
+
+    /// Runs as the node `name` at this address, and reaches its neighbors by loopback of its family.
+    fn start_as(herd: &Herd, name: &str, host: &str, neighbors: &[&str]) -> Self {
+        let address = SocketAddr::new(host.parse().unwrap(), herd.port(name));
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/seed_standin.py");
         let mut command = Command::new("python3");
-        command.args([script, "Seed", &herd.port("Seed").to_string()]);
-        for neighbor in ["Left", "Right"] {
-            command.arg(herd.port(neighbor).to_string());
+        command.args([script, name, &address.to_string()]);
+        let loopback = if address.is_ipv6() { "[::1]" } else { "127.0.0.1" };
+        for neighbor in neighbors {
+            command.arg(format!("{loopback}:{}", herd.port(neighbor)));
         }
-        let stderr = File::create(herd.directory().join("Seed.stderr")).unwrap();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn();
-        let server = Self(child.expect("the stand-in for the original server requires python3"));
+        let received = herd.directory().join(format!("{name}.received"));
+        let stdout = File::create(&received).unwrap();
+        let stderr = File::create(herd.directory().join(format!("{name}.stderr"))).unwrap();
+        let child = command.stdin(Stdio::null()).stdout(stdout).stderr(stderr).spawn();
+        let child = child.expect("the stand-in for the original server requires python3");
+        let server = Self { child, address, received };
         eventually("the stand-in accepts connections", 2 * DEADLINE, || {
-            TcpStream::connect(herd.address("Seed")).ok()
+            TcpStream::connect(address).ok()
         });
         server
+    }
+
+    /// The number of times that it has received `line`.
+    fn count(&self, line: &[u8]) -> usize {
+        let received = fs::read(&self.received).unwrap();
+        received.split_inclusive(|&byte| byte == b'\n').filter(|&held| held == line).count()
     }
 }
 
 impl Drop for OriginalServer {
     fn drop(&mut self) {
-        let _ = self.0.kill(); // it may have exited already
-        let _ = self.0.wait();
+        let _ = self.child.kill(); // it may have exited already
+        let _ = self.child.wait();
     }
 }
 
@@ -153,6 +176,137 @@ fn peers_and_clients_at_the_address_of_an_original_server_are_served() {
     assert_eq!(herd.held("Left", "evil"), None);
 }
 
+/// Sends an update to each of the original servers `seeds` and then to each of the `real` nodes.
+/// Every other server receives it. An original server receives each line as often as `expected` says
+/// of the server that the update was sent to, and of itself.
+fn check_that_updates_reach_all(
+    herd: &Herd,
+    seeds: &[(&str, &OriginalServer)],
+    real: &[&str],
+    expected: impl Fn(&str, &str) -> usize,
+) {
+    // A new link begins with everything that the node stores.
+    let first = herd.client(real[0]).iamat("first", "+1+1", "1");
+    for (name, server) in seeds {
+        let what = format!("{name} is linked");
+        eventually(&what, DEADLINE, || (server.count(&first) > 0).then_some(()));
+    }
+    let addresses = seeds.iter().map(|&(name, server)| (name, server.address));
+    let senders = addresses.chain(real.iter().map(|&name| (name, herd.address(name))));
+    let mut lines = Vec::new();
+    for (name, address) in senders {
+        for i in 0..10 {
+            let client = format!("{name}-{i}");
+            let update = format!("IAMAT {client} +1+1 {}", seconds(wall_ns()));
+            let line = Client::connect(address).ask(update.as_bytes());
+            assert_eq!(At::parse(&line).server, name);
+            for real in real {
+                wait_until_held(herd, real, &client, &line);
+            }
+            lines.push((name, line));
+        }
+    }
+    for (sender, line) in &lines {
+        for (name, server) in seeds {
+            let expected = expected(sender, name);
+            let what = format!("{name} receives {} {expected} times", line.escape_ascii());
+            eventually(&what, DEADLINE, || (server.count(line) == expected).then_some(()));
+        }
+    }
+    // Everything has arrived. Nothing is sent again, in particular not in circles.
+    for (sender, line) in &lines {
+        for (name, server) in seeds {
+            assert_eq!(server.count(line), expected(sender, name), "{}", line.escape_ascii());
+        }
+    }
+    for name in real {
+        let sent = herd.counter(name, "updates_flooded_total");
+        let degree = seeds.len() + real.len() - 1;
+        // The others are those that this test waited with.
+        assert!(sent <= (degree * (lines.len() + 10)) as u64, "{name} has sent {sent} records");
+    }
+}
+
+/// A record of one original server is not lost for another at the same address.
+#[test]
+fn original_servers_of_one_address_exchange_records_through_a_node() {
+    for seeds in [&["Ada", "Ben"][..], &["Ada", "Ben", "Cyd"]] {
+        let nodes: Vec<(&str, &[&str])> =
+            seeds.iter().map(|&seed| (seed, &["Mid"][..])).chain([("Mid", &[][..])]).collect();
+        let mut herd = Herd::new(&nodes, &format!("peers: {{seed_compatible: {seeds:?}}}"));
+        let start = |&seed| (seed, OriginalServer::start_as(&herd, seed, "127.0.0.1", &["Mid"]));
+        let servers: Vec<_> = seeds.iter().map(start).collect();
+        herd.start("Mid");
+        let servers: Vec<_> = servers.iter().map(|(name, server)| (*name, server)).collect();
+        check_that_updates_reach_all(&herd, &servers, &["Mid"], |_, _| 1);
+    }
+}
+
+#[test]
+fn records_reach_original_servers_behind_another_node() {
+    let nodes: [(&str, &[&str]); 5] = [
+        ("Ada", &["Left"]),
+        ("Ben", &["Left"]),
+        ("Cyd", &["Right"]),
+        ("Left", &["Right"]),
+        ("Right", &[]),
+    ];
+    let mut herd = Herd::new(&nodes, "peers: {seed_compatible: [Ada, Ben, Cyd]}");
+    let start = |name, neighbor| OriginalServer::start_as(&herd, name, "127.0.0.1", &[neighbor]);
+    let servers = [start("Ada", "Left"), start("Ben", "Left"), start("Cyd", "Right")];
+    herd.start("Left");
+    herd.start("Right");
+    herd.wait_until_connected(&["Left".to_owned(), "Right".to_owned()]);
+    let servers: Vec<_> = ["Ada", "Ben", "Cyd"].into_iter().zip(&servers).collect();
+    // Right has one original server only, so it knows the sender.
+    let expected = |from: &str, to: &str| usize::from((from, to) != ("Cyd", "Cyd"));
+    check_that_updates_reach_all(&herd, &servers, &["Left", "Right"], expected);
+}
+
+/// An original server that connects from an address of its own is not sent its records back.
+#[test]
+fn an_original_server_on_its_own_address_is_known_as_the_sender() {
+    let nodes: [(&str, &[&str]); 4] =
+        [("Ada", &["Mid"]), ("Ben", &["Mid"]), ("Cyd", &["Mid"]), ("Mid", &[])];
+    let extra = "hosts: {Cyd: 127.0.0.2}\npeers: {seed_compatible: [Ada, Ben, Cyd]}";
+    let mut herd = Herd::new(&nodes, extra);
+    let servers = [("Ada", "127.0.0.1"), ("Ben", "127.0.0.1"), ("Cyd", "127.0.0.2")]
+        .map(|(name, host)| (name, OriginalServer::start_as(&herd, name, host, &["Mid"])));
+    herd.start("Mid");
+    let servers: Vec<_> = servers.iter().map(|(name, server)| (*name, server)).collect();
+    let expected = |from: &str, to: &str| usize::from((from, to) != ("Cyd", "Cyd"));
+    check_that_updates_reach_all(&herd, &servers, &["Mid"], expected);
+}
+
+/// One original server dials 127.0.0.1 and the other `::1`, and each is configured by one of the two.
+#[test]
+fn both_forms_of_loopback_are_one_address() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return; // this machine has no IPv6
+    }
+    for (ada, ben) in [("127.0.0.1", "::1"), ("127.0.0.1", "127.0.0.1"), ("::1", "::1")] {
+        let nodes: [(&str, &[&str]); 3] = [("Ada", &["Mid"]), ("Ben", &["Mid"]), ("Mid", &[])];
+        let hosts = format!("Ada: \"{ada}\", Ben: \"{ben}\"");
+        let extra = format!(
+            "hosts: {{Mid: {{listen: \"::\", dial: 127.0.0.1}}, {hosts}}}\n\
+             peers: {{seed_compatible: [Ada, Ben]}}"
+        );
+        let mut herd = Herd::new(&nodes, &extra);
+        herd.set_environment("HERD_SECRET", "secret");
+        let servers = [("Ada", ada), ("Ben", ben)]
+            .map(|(name, host)| (name, OriginalServer::start_as(&herd, name, host, &["Mid"])));
+        herd.start("Mid");
+        let servers: Vec<_> = servers.iter().map(|(name, server)| (*name, server)).collect();
+        check_that_updates_reach_all(&herd, &servers, &["Mid"], |_, _| 1);
+        // An original server may also dial the other form.
+        let line = b"AT Ben +0.500000000 other-form +1+1 1621464827\n";
+        let other = if ben == "::1" { "127.0.0.1" } else { "::1" };
+        let other = SocketAddr::new(other.parse().unwrap(), herd.port("Mid"));
+        assert_bytes(&Client::connect(other).exchange(line), b"");
+        wait_until_held(&herd, "Mid", "other-form", line);
+    }
+}
+
 /// A bare AT line is accepted without a reply, as the first line of a connection or later, and is
 /// flooded.
 #[test]
@@ -229,7 +383,7 @@ fn an_undeclared_original_server_is_reported_with_the_fix() {
     let fix = "list it in peers.seed_compatible";
     herd.wait_for_log("Left", &["Seed is not linked", fix]);
     for time in 1..4 {
-        let mut client = common::Client::connect(herd.address("Seed"));
+        let mut client = Client::connect(herd.address("Seed"));
         client.send(format!("IAMAT kiwi +1+1 {time}\n").as_bytes());
         client.line();
     }

@@ -2,6 +2,7 @@
 
 use super::Herd;
 use super::directory::{Applied, Source};
+use super::link::LegacySender;
 use super::message::Purpose;
 use super::observer::Observer;
 use super::queue::SlotQueue;
@@ -16,6 +17,8 @@ enum Arrival {
     Local,
     /// A peer has flooded it.
     Flooded(LinkId),
+    /// An original server has flooded it.
+    Legacy(LegacySender),
     /// A peer has sent it because a comparison of digests showed that this node lacks it.
     Repaired(LinkId),
 }
@@ -30,15 +33,29 @@ impl Herd {
         applied
     }
 
-    /// Applies a record received from an original server, which floods bare AT lines.
+    /// Applies a record that an original server has flooded as a bare AT line. `label` is the address
+    /// of its connection, for the log.
     pub fn apply_legacy_record(
         &mut self,
-        link: LinkId,
+        sender: LegacySender,
+        label: &[u8],
         record: &Record<'_>,
         wall: Wall,
         observer: &mut impl Observer,
     ) {
-        self.apply_peer_record(link, record, None, wall, observer);
+        let applied = self.directory.apply(record, Source::Peer, wall);
+        self.count_flooded(applied);
+        if observer.enabled() {
+            let sender = match sender {
+                LegacySender::Neighbor(link) => self.peer_name(link),
+                LegacySender::Unknown => label,
+            };
+            observer.record_received(sender, record.line, applied);
+        }
+        if let Applied::Stored(slot) = applied {
+            let origin = self.identity.node(record.server);
+            self.forward(slot, origin, Arrival::Legacy(sender));
+        }
     }
 
     /// Applies a record received on `link`; `repair` is set if anti-entropy sent it.
@@ -54,10 +71,7 @@ impl Herd {
         let is_new = matches!(applied, Applied::Stored(_));
         let counters = &mut self.counters;
         match repair {
-            None => {
-                counters.floods_received += 1;
-                counters.floods_duplicate += u64::from(!is_new);
-            }
+            None => self.count_flooded(applied),
             Some(Purpose::Sync) => counters.link_sync_records += u64::from(is_new),
             Some(Purpose::Check) => counters.antientropy_repairs += u64::from(is_new),
         }
@@ -75,17 +89,28 @@ impl Herd {
         }
     }
 
+    fn count_flooded(&mut self, applied: Applied) {
+        self.counters.floods_received += 1;
+        self.counters.floods_duplicate += u64::from(!matches!(applied, Applied::Stored(_)));
+    }
+
     /// Queues `slot` for the neighbors to which this node must forward it.
     ///
     /// A record that arrived along the tree of its origin is forwarded along that tree, and any
     /// other record to all neighbors except the sender. Original servers, and neighbors that have
     /// not advertised their link yet, are not part of any tree and receive every record.
+    ///
+    /// If the record may have come from any of several original servers, all of them receive it. The
+    /// one that sent it ignores it, since it is not newer than the record that it holds.
     fn forward(&mut self, slot: Slot, origin: Option<NodeId>, arrival: Arrival) {
         self.mark_changed(slot);
         let (sender, along_tree) = match arrival {
             Arrival::Local => (None, true),
             Arrival::Flooded(link) => (Some(link), true),
-            Arrival::Repaired(link) => (Some(link), false),
+            Arrival::Legacy(LegacySender::Unknown) => (None, false),
+            Arrival::Legacy(LegacySender::Neighbor(link)) | Arrival::Repaired(link) => {
+                (Some(link), false)
+            }
         };
         let parent = sender.map(|link| self.link(link).peer);
         let tree = match origin {

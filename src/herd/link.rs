@@ -6,7 +6,7 @@ use super::anti_entropy::AntiEntropy;
 use super::keepalive::Keepalive;
 use super::message::Purpose;
 use super::queue::{IdSet, SlotQueue};
-use crate::ids::{BootId, ConnectionId, NodeId, Slot};
+use crate::ids::{BootId, ConnectionId, LinkId, NodeId, Slot};
 use crate::time::Instant;
 
 /// Time allowed for a neighbor to accept a TCP connection: one that is up does so within a round
@@ -36,6 +36,16 @@ pub enum PeerKind {
     Herd,
     /// That of the original server: no handshake, bare AT lines, no digests.
     Legacy,
+}
+
+/// The original server that has sent a bare AT line. It opens a connection for each record and does
+/// not identify itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LegacySender {
+    /// The neighbor of this link.
+    Neighbor(LinkId),
+    /// One of several neighbors that connect from the same address.
+    Unknown,
 }
 
 /// The end that dialed a connection.

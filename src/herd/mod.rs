@@ -58,7 +58,7 @@ use anti_entropy::Context;
 use directory::{Directory, Keys};
 use fetch_claims::FetchClaims;
 use handshake::Identity;
-pub use link::{Connected, Origin};
+pub use link::{Connected, LegacySender, Origin};
 use link::{DIAL_RACE, Established, Link, PeerKind};
 use message::{Message, Purpose};
 pub use observer::Observer;

@@ -25,6 +25,7 @@ mod admissions;
 mod batch;
 mod close;
 mod links;
+mod original_servers;
 mod places;
 mod reason;
 mod reload;

@@ -1,7 +1,7 @@
 //! The dialect of the original Python server: bare AT lines, with numbers as Python prints them.
 
 use super::Node;
-use crate::ids::LinkId;
+use crate::herd::LegacySender;
 use crate::protocol::fields;
 use crate::protocol::record::Record;
 use crate::time::Now;
@@ -10,12 +10,19 @@ use crate::time::Now;
 const LEAST_EXPONENT: usize = 324;
 
 /// Applies a bare AT line of an original server, which may print the difference in another form and
-/// leave white space at the end. Returns true if the line is one.
-pub fn take_record(node: &mut Node, link: LinkId, line: &[u8], now: &Now) -> bool {
+/// leave white space at the end. `label` is the address of its connection. Returns true if the line
+/// is one.
+pub fn take_record(
+    node: &mut Node,
+    sender: LegacySender,
+    label: &[u8],
+    line: &[u8],
+    now: &Now,
+) -> bool {
     let Some((canonical, _)) = canonical(line) else { return false };
     let Some(record) = Record::parse(&canonical) else { return false };
     let Node { herd, message_log, .. } = node;
-    herd.apply_legacy_record(link, &record, now.wall, message_log);
+    herd.apply_legacy_record(sender, label, &record, now.wall, message_log);
     true
 }
 

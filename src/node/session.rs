@@ -8,7 +8,7 @@ use super::replies::Replies;
 use super::{Answer, Event, Node, legacy};
 use crate::herd::directory::{MAX_RECORD, PREFETCH_BATCH};
 use crate::herd::handshake::{Handshake, MAX_HANDSHAKE_LINE, Transport};
-use crate::herd::{Connected, Origin};
+use crate::herd::{Connected, LegacySender, Origin};
 use crate::ids::{BootId, ConnectionId, LinkId};
 use crate::protocol::command::client_of;
 use crate::protocol::framing::{Framed, Framing};
@@ -78,8 +78,8 @@ pub struct PeerInfo {
     pub address_key: u64,
     /// Loopback or not, and the certificate.
     pub transport: Transport,
-    /// The link to a seed-compatible neighbor at this address.
-    pub legacy: Option<LinkId>,
+    /// The seed-compatible neighbor that may be the other end.
+    pub legacy: Option<LegacySender>,
     /// The limit on connections is reached: the connection is kept only until its first line shows
     /// whether it is a peer's.
     pub over_limit: bool,
@@ -105,14 +105,14 @@ pub struct LineSession {
 }
 
 enum Role {
-    /// No line received yet: a client or a neighbor. The link is [`PeerInfo::legacy`].
-    New(Transport, Option<LinkId>),
+    /// No line received yet: a client or a neighbor. The sender is [`PeerInfo::legacy`].
+    New(Transport, Option<LegacySender>),
     Client,
     Handshaking(Box<Handshake>),
     Linked(LinkId),
     /// Accepted from the address of a seed-compatible neighbor: bare AT lines are taken, everything
     /// else is a client's.
-    LegacyPeer(LinkId),
+    LegacyPeer(LegacySender),
     /// Dialed to a seed-compatible neighbor: what it sends is ignored.
     LegacyLink(LinkId),
 }
@@ -387,8 +387,8 @@ impl LineSession {
             Role::New(..) => self.on_first_line(node, line, now, out),
             Role::Handshaking(_) => self.on_handshake_line(node, line, now, out),
             Role::LegacyLink(_) => {}
-            Role::LegacyPeer(link) => {
-                if !legacy::take_record(node, link, line, now) {
+            Role::LegacyPeer(sender) => {
+                if !legacy::take_record(node, sender, &self.label, line, now) {
                     self.on_command(node, line, now, out);
                 }
             }

@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """A stand-in for the original Python server, as a neighbor of real nodes in tests.
 
-Usage: seed_standin.py NAME PORT [NEIGHBOR_PORT...]
+Usage: seed_standin.py NAME ADDRESS [NEIGHBOR...]
 
-To its neighbors it behaves exactly like the original, on loopback:
+ADDRESS and NEIGHBOR are a host and a port: 127.0.0.1:5000 or [::1]:5000. Every AT line that it
+receives is printed.
+
+To its neighbors it behaves exactly like the original:
 
 - There is no handshake: an AT line is accepted on any connection.
 - It answers an IAMAT with an AT line, and forwards the update to all neighbors.
@@ -25,8 +28,9 @@ import time
 class Server:
     """The original server: the newest time of each client, and the neighbors to forward updates to."""
 
-    def __init__(self, name: str, neighbors: list[int]):
+    def __init__(self, name: str, host: str, neighbors: list[tuple[str, int]]):
         self.name = name
+        self.host = host
         self.neighbors = neighbors
         self.times: dict[str, float] = {}
         self.sending: set[asyncio.Task] = set()  # keeps the tasks from being garbage-collected
@@ -52,6 +56,7 @@ class Server:
                 self.apply(client, float(stamp), update)
                 return update + "\n"
             case ["AT", _, _, client, _, stamp] if is_number(stamp):
+                print(line, flush=True)
                 self.apply(client, float(stamp), line)
                 return ""
             case []:
@@ -63,15 +68,17 @@ class Server:
         if stamp <= self.times.get(client, float("-inf")):
             return
         self.times[client] = stamp
-        for port in self.neighbors:
-            task = asyncio.create_task(self.send(port, update))
+        for host, port in self.neighbors:
+            task = asyncio.create_task(self.send(host, port, update))
             self.sending.add(task)
             task.add_done_callback(self.sending.discard)
 
-    async def send(self, port: int, update: str) -> None:
+    async def send(self, host: str, port: int, update: str) -> None:
         """Sends an update to a neighbor on its own connection."""
+        # On another machine, this would be its source address.
+        own = (self.host, 0) if (":" in host) == (":" in self.host) else None
         try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            _, writer = await asyncio.open_connection(host, port, local_addr=own)
             writer.write(f"{update}\n".encode("latin-1"))
             await writer.drain()
             writer.close()
@@ -89,11 +96,18 @@ def is_number(text: str) -> bool:
     return True
 
 
+def parse_address(text: str) -> tuple[str, int]:
+    """Returns host and port."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
 async def main() -> None:
     """Serves until it is killed."""
-    name, port, *neighbors = sys.argv[1:]
-    server = Server(name, [int(neighbor) for neighbor in neighbors])
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", int(port))
+    name, address, *neighbors = sys.argv[1:]
+    host, port = parse_address(address)
+    server = Server(name, host, [parse_address(neighbor) for neighbor in neighbors])
+    listener = await asyncio.start_server(server.serve, host, port)
     await listener.serve_forever()
 
 

@@ -61,6 +61,13 @@ pub enum Packet {
 
 impl Wire {
     pub fn new(dialer: usize, link: LinkId, listener: usize) -> Self {
+        let mut wire = Self::from_original(dialer, listener, Vec::new());
+        wire.ends[0].dialing = Some(link);
+        wire
+    }
+
+    /// A connection that an original server opens to send `line`.
+    pub fn from_original(dialer: usize, listener: usize, line: Vec<u8>) -> Self {
         let mut ends = [dialer, listener].map(|host| End {
             host,
             dialing: None,
@@ -71,7 +78,7 @@ impl Wire {
             waiting: false,
             ending: false,
         });
-        ends[0].dialing = Some(link);
+        ends[0].out = line;
         Self { ends, pipes: [Pipe::default(), Pipe::default()], black: false }
     }
 }

@@ -100,6 +100,18 @@ impl Oracle {
         Ok(Some(id))
     }
 
+    /// An original server has stored and flooded a record that it received at `clock` by its own clock.
+    pub fn flooded_by_original(&mut self, update: &Answered<'_>) -> RecordId {
+        let rank = update.time.min(update.clock + self.rules.max_clock_offset);
+        self.by_line.insert(update.line.to_vec(), self.facts.len());
+        self.facts.push(Fact {
+            client: update.client,
+            key: (rank, update.time, update.clock, update.node, update.line.to_vec()),
+            digest: herd_hash(update.line),
+        });
+        self.facts.len() - 1
+    }
+
     /// Checks the records that a node holds at wall time `clock`: properties S2 and S3.
     pub fn observe(
         &mut self,

@@ -37,9 +37,12 @@ pub struct Schedule {
     pub max_line: usize,
     pub network: Network,
     pub clients: Vec<String>,
-    /// The neighbors of an original server, which is one more host after the nodes. Empty: there is
-    /// none. There is never more than one, because nodes cannot tell two on one address apart.
-    pub original: Vec<usize>,
+    /// The neighbors of each original server. Original servers are further hosts after the nodes, and
+    /// may be neighbors of each other.
+    pub originals: Vec<Vec<usize>>,
+    /// All original servers connect from one address, so that a node with several of them does not know
+    /// which one has sent a record.
+    pub one_address: bool,
     /// Initial error of each node's wall clock.
     pub clocks: Vec<Nanos>,
     /// No faults: properties that hold only without faults are checked.
@@ -75,8 +78,10 @@ pub enum Cut {
 /// An event that the schedule causes.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// A client sends an IAMAT to a node.
+    /// A client sends an IAMAT to a node or to an original server.
     Update { node: usize, client: usize, when: When },
+    /// The original server with this index restarts and has lost everything.
+    RestartOriginal { original: usize },
     /// The node dies. If `silent`, its machine fails, so that connections are not reset.
     Kill { node: usize, silent: bool, for_good: bool },
     /// The node starts empty.
@@ -138,7 +143,8 @@ impl fmt::Display for Schedule {
         writeln!(f, "{rules:?}\n{timing:?}\n{network:?}")?;
         writeln!(f, "secret: {secret}, max_line: {max_line}, clocks: {clocks:?}")?;
         writeln!(f, "for good: cut {cut_for_good:?}, dead {dead_for_good:?}")?;
-        writeln!(f, "neighbors of an original server: {:?}", self.original)?;
+        let (originals, one_address) = (&self.originals, self.one_address);
+        writeln!(f, "neighbors of original servers: {originals:?}, one address: {one_address}")?;
         write!(f, "faults end at {} s", self.quiet_at as f64 / 1e9)?;
         for (at, step) in &self.steps {
             write!(f, "\n  {:.6} {step:?}", *at as f64 / 1e9)?;
@@ -190,14 +196,15 @@ impl Schedule {
             max_line: if rng.percent(10) { 128 } else { 4096 },
             network,
             clients,
-            original: Vec::new(),
+            originals: Vec::new(),
+            one_address: false,
             clocks,
             calm,
             steps: Vec::new(),
             quiet_at: rng.range(300, longest) * MILLISECOND,
             last_step_at: 0,
         };
-        schedule.original = schedule.neighbors_of_an_original();
+        schedule.original_servers();
         schedule.updates(crowded, rng);
         if hot {
             schedule.burst(rng);
@@ -247,18 +254,52 @@ impl Schedule {
         (self.rules.max_clients as usize) < self.clients.len()
     }
 
-    /// Draws the neighbors of an original server, independently of everything else. It receives every
-    /// record only if none is evicted or expires, and in time only through wide links.
-    fn neighbors_of_an_original(&self) -> Vec<usize> {
+    /// Draws original servers and what happens to them, independently of everything else. They receive
+    /// every record only if none is evicted or expires, and in time only through wide links.
+    fn original_servers(&mut self) {
         let rng = &mut Rng::new(!self.seed);
         let is_lossless = self.rules.client_ttl == 0 && !self.is_capped();
-        if !is_lossless || self.network.window < 4096 || !rng.percent(25) {
-            return Vec::new();
+        if !is_lossless || self.network.window < 4096 || !rng.percent(30) {
+            return;
         }
-        let mut neighbors = vec![rng.index(self.nodes), rng.index(self.nodes)];
-        neighbors.sort_unstable();
-        neighbors.dedup();
-        neighbors
+        let count = rng.pick(&[1, 1, 2, 2, 3]);
+        self.one_address = rng.percent(75);
+        let middle = rng.index(self.nodes);
+        for original in 0..count {
+            // Often several at one node.
+            let first = if rng.percent(70) { middle } else { rng.index(self.nodes) };
+            let mut neighbors = vec![first];
+            if rng.percent(30) {
+                neighbors.push(rng.index(self.nodes));
+            }
+            if original > 0 && rng.percent(20) {
+                neighbors.push(self.nodes + rng.index(original));
+            }
+            neighbors.sort_unstable();
+            neighbors.dedup();
+            self.originals.push(neighbors);
+        }
+        for original in 0..count {
+            for neighbor in self.originals[original].clone() {
+                if neighbor >= self.nodes {
+                    self.originals[neighbor - self.nodes].push(self.nodes + original);
+                }
+            }
+        }
+        for _ in 0..rng.range(1, 20) {
+            let (at, node) = (rng.below(self.quiet_at), self.nodes + rng.index(count));
+            let (client, when) = (rng.index(self.clients.len()), when(false, rng));
+            self.steps.push((at, Step::Update { node, client, when }));
+        }
+        if !self.calm && rng.percent(30) {
+            let (at, original) = (rng.below(self.quiet_at), rng.index(count));
+            self.steps.push((at, Step::RestartOriginal { original }));
+        }
+    }
+
+    /// Number of original servers among the neighbors of a node.
+    pub fn originals_at(&self, node: usize) -> usize {
+        self.originals.iter().filter(|neighbors| neighbors.contains(&node)).count()
     }
 
     fn updates(&mut self, crowded: bool, rng: &mut Rng) {

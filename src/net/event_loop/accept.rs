@@ -10,7 +10,6 @@ use mio::net::TcpStream;
 use super::EventLoop;
 use crate::herd::handshake::Transport;
 use crate::http::{BrowserInfo, HttpSession};
-use crate::ids::LinkId;
 use crate::net::connection::{Admission, Connection, Deadline, Security, Stage};
 use crate::net::limits::ACCEPT_RETRY;
 use crate::net::listener::Accept;
@@ -104,7 +103,7 @@ impl EventLoop {
             }
         };
         let inserted = self.insert(|this, token| {
-            let session = this.session(token, address, kind, over_limit);
+            let session = this.session(token, &stream, address, kind, over_limit);
             let mut connection =
                 Connection::new(stream, Stage::Open(session), address, now.instant);
             connection.admission = admission;
@@ -143,6 +142,7 @@ impl EventLoop {
     fn session(
         &mut self,
         token: Token,
+        stream: &TcpStream,
         address: SocketAddr,
         kind: ListenerKind,
         over_limit: bool,
@@ -159,16 +159,10 @@ impl EventLoop {
             label,
             address_key,
             transport: Transport { loopback: ip.is_loopback(), certified: None },
-            legacy: self.legacy_at(ip),
+            legacy: self.legacy_sender(stream, ip),
             over_limit,
         };
         Session::Lines(LineSession::accepted(id, peer))
-    }
-
-    /// The link to a seed-compatible neighbor at this address.
-    fn legacy_at(&self, address: IpAddr) -> Option<LinkId> {
-        let mut links = self.node.herd.links().iter().zip(&self.neighbors);
-        links.position(|(link, neighbor)| link.is_legacy() && neighbor.is_at(address)).map(LinkId)
     }
 
     /// Returns true if a neighbor at this address is not linked.

@@ -44,10 +44,15 @@ impl Neighbor {
         Self { host, port, addresses, attempts: 0, reported: Reported::default() }
     }
 
+    /// Its addresses by the last look-up; empty before the first.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(|known| known.ip().to_canonical())
+    }
+
     /// Returns true if it is known to have this address.
     pub(super) fn is_at(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.addresses.iter().any(|known| known.ip().to_canonical() == address)
+        self.addresses().any(|known| known == address)
     }
 }
 

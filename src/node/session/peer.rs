@@ -51,8 +51,8 @@ impl LineSession {
             self.ending = Some(Ending::Shutdown);
             return;
         }
-        if let Some(link) = legacy {
-            self.role = Role::LegacyPeer(link);
+        if let Some(sender) = legacy {
+            self.role = Role::LegacyPeer(sender);
         }
         self.on_line(node, line, now, out);
     }

@@ -16,7 +16,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use common::{Client, DEADLINE, Herd, binary, eventually, free_port, show};
+use common::{Client, DEADLINE, Herd, binary, eventually, free_port, show, wall_ns};
 
 /// Returns the section `http` for these nodes, and their ports.
 fn section(nodes: &[&str]) -> (String, BTreeMap<String, u16>) {
@@ -95,7 +95,8 @@ fn metrics_follow_the_prometheus_text_format() {
             );
         }
     }
-    assert!(text.ends_with('\n') && families.keys().all(|name| name.starts_with("proxy_herd_")));
+    let is_named = |name: &&str| ["proxy_herd_", "process_"].iter().any(|it| name.starts_with(it));
+    assert!(text.ends_with('\n') && families.keys().all(is_named));
     let value = |sample: &str| samples[sample];
     for (sample, expected) in [
         ("proxy_herd_commands_total{command=\"iamat\",result=\"stored\"}", 1.0),
@@ -115,6 +116,18 @@ fn metrics_follow_the_prometheus_text_format() {
     {
         assert!(value(&format!("proxy_herd_{sample}")) > 1.0, "{sample}");
     }
+    for (standard, own) in [
+        ("process_resident_memory_bytes", "proxy_herd_resident_memory_bytes"),
+        ("process_open_fds", "proxy_herd_open_fds"),
+        ("process_max_fds", "proxy_herd_max_fds"),
+    ] {
+        assert!((value(standard) - value(own)).abs() < 1e-9, "{standard}");
+    }
+    assert!(value("process_virtual_memory_bytes") > value("process_resident_memory_bytes"));
+    let age = wall_ns() as f64 / 1e9 - value("process_start_time_seconds");
+    assert!((0.0..60.0).contains(&age), "the node was started {age} s ago");
+    assert!((0.0..60.0).contains(&value("process_cpu_seconds_total")));
+    assert_eq!(families["process_cpu_seconds_total"], "counter");
     for (histogram, kind) in &families {
         if *kind != "histogram" {
             continue;
@@ -142,13 +155,17 @@ fn the_documented_metrics_are_those_of_the_program() {
     let mut others = String::from("| Metric | Type | Meaning |\n|---|---|---|\n");
     let (counters, mut help) = (proxy_herd::net::counters_markdown(), "");
     for line in metrics().lines() {
-        if let Some(text) = line.strip_prefix("# HELP proxy_herd_") {
+        if let Some(text) = line.strip_prefix("# HELP ") {
             help = text.split_once(' ').unwrap().1;
-        } else if let Some(text) = line.strip_prefix("# TYPE proxy_herd_") {
+        } else if let Some(text) = line.strip_prefix("# TYPE ") {
             let (name, kind) = text.split_once(' ').unwrap();
-            if kind != "counter" {
+            let own = name.strip_prefix("proxy_herd_");
+            if kind != "counter" || own.is_none() {
+                let name = own.unwrap_or(name);
                 let _ = writeln!(others, "| `{name}` | {kind} | {help} |");
             }
+        } else if line.starts_with("process_") {
+            // Its family is in the other table.
         } else if let Some((name, _)) = line.rsplit_once(' ')
             && name.split('{').next().is_some_and(|family| family.ends_with("_total"))
         {

@@ -49,6 +49,7 @@ use super::connection::{Connection, Stage};
 use super::listener::Listener;
 use super::log_file::Log;
 use super::peer_tls::PeerTlsConfig;
+use super::process::Process;
 use super::reload::Reload;
 use super::resolver::Resolver;
 use super::signals::Signals;
@@ -163,14 +164,15 @@ impl EventLoop {
         })
     }
 
-    /// Listens for browsers and tools on `address` as well.
+    /// Listens for browsers and tools on `address` as well. They can read the metrics of `process`.
     ///
     /// # Errors
     ///
     /// As [`EventLoop::new`].
-    pub fn serve_http(&mut self, address: SocketAddr) -> io::Result<()> {
+    pub fn serve_http(&mut self, address: SocketAddr, process: Process) -> io::Result<()> {
         let listener = Listener::bind(address, &self.limits, self.poll.registry(), HTTP_LISTENER)?;
         self.listeners.push((ListenerKind::Http, listener));
+        self.telemetry.process = Some(process);
         Ok(())
     }
 

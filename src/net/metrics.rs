@@ -1,10 +1,10 @@
 //! All counters and gauges of a node: `/metrics`, and the line that the log shows on SIGUSR1.
 
 use core::fmt::Write as _;
-use std::fs;
 
 use super::counters::Counters;
 use super::log_file::{Log, LogStats};
+use super::process::Process;
 use super::prometheus::Writer;
 use super::reload::Reload;
 use crate::counters::{Reading, Row, Sample, read};
@@ -29,6 +29,8 @@ pub struct LoopStats<'a> {
     pub log: &'a Log,
     /// Files that are reloaded, and the certificates among them.
     pub reload: &'a Reload,
+    /// The process, if it serves HTTP.
+    pub process: Option<&'a Process>,
 }
 
 impl Shell for LoopStats<'_> {
@@ -47,7 +49,9 @@ impl Shell for LoopStats<'_> {
         );
         w.histogram("loop_turn_seconds", "Durations of the turns of the event loop.", self.turns);
         certificates(self.reload, &mut w);
-        process(&mut w);
+        if let Some(process) = self.process {
+            process.push_metrics(&mut w);
+        }
         out.extend_from_slice(&w.finish());
     }
 
@@ -184,32 +188,6 @@ fn certificates(reload: &Reload, w: &mut Writer) {
     for (file, expiry) in reload.certificates.expiries() {
         w.sample(&[("file", &file)], expiry as f64);
     }
-}
-
-/// Writes the metrics of the process, which are absent without `/proc`.
-fn process(w: &mut Writer) {
-    if let Some(bytes) = resident_bytes() {
-        w.gauge("resident_memory_bytes", "Resident memory of the process.").value(bytes);
-    }
-    if let Some(files) = open_files() {
-        w.gauge("open_fds", "Open file descriptors.").value(files);
-    }
-    if let Ok((soft, _)) = rlimit::Resource::NOFILE.get() {
-        w.gauge("max_fds", "Limit on open file descriptors.").value(soft);
-    }
-}
-
-/// Number of open file descriptors: the size of `/proc/self/fd`, which Linux reports since 6.2 and
-/// as 0 before that. Reading the directory instead would delay the loop when many are open.
-fn open_files() -> Option<u64> {
-    fs::metadata("/proc/self/fd").ok().map(|files| files.len()).filter(|&files| files > 0)
-}
-
-/// Resident memory by `/proc/self/status`, which gives it in KiB.
-fn resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 #[cfg(test)]

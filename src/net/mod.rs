@@ -14,6 +14,7 @@ mod listener;
 mod log_file;
 mod metrics;
 mod peer_tls;
+mod process;
 mod prometheus;
 mod reload;
 mod resolver;
@@ -42,6 +43,7 @@ use event_loop::{EventLoop, Neighbor, Outbound};
 use log_file::Log;
 pub use metrics::markdown as counters_markdown;
 use peer_tls::PeerTlsConfig;
+use process::Process;
 use sd_notify::NotifyState;
 
 /// Runs the node at `node` in [`Config::nodes`] until a signal ends it.
@@ -51,6 +53,7 @@ use sd_notify::NotifyState;
 /// If the node cannot start, for example because a port is in use. The message names the setting and
 /// the fix.
 pub fn run(config: &Config, node: usize) -> io::Result<()> {
+    let started = clock::wall();
     let me = &config.nodes[node];
     let address = listen_address(&me.listen, me.port)?;
     let log = Log::open(&config.logging, &config.limits, &me.name)?;
@@ -89,7 +92,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let http = config.http.as_ref().and_then(|http| Some((&http.listen, http.ports[node]?)));
     let http = http.map(|(host, port)| listen_address(host, port)).transpose()?;
     if let Some(address) = http {
-        let served = event_loop.serve_http(address);
+        let served = event_loop.serve_http(address, Process::new(started));
         served.map_err(|error| cannot_listen(&me.name, address, "http.ports", &error))?;
     }
     for warning in &config.warnings {

@@ -13,6 +13,7 @@ const PREFIX: &str = "proxy_herd_";
 /// Writes metrics, one family after the other.
 pub struct Writer {
     text: String,
+    /// The name of the current family, with its prefix.
     name: String,
 }
 
@@ -31,7 +32,7 @@ impl Writer {
                 continue;
             }
             let kind = if first.sample.is_counter() { "counter" } else { "gauge" };
-            self.family(family, kind, first.sample.help);
+            self.family(PREFIX, family, kind, first.sample.help);
             for reading in readings[at..].iter().filter(|it| it.sample.family == family) {
                 let Reading { sample, value } = reading;
                 // Writing to a String cannot fail.
@@ -43,13 +44,25 @@ impl Writer {
     /// Begins the family of gauges `name`.
     pub fn gauge(&mut self, name: &str, help: &str) -> &mut Self {
         debug_assert!(!is_counter_name(name), "{name}");
-        self.family(name, "gauge", help)
+        self.family(PREFIX, name, "gauge", help)
     }
 
-    fn family(&mut self, name: &str, kind: &str, help: &str) -> &mut Self {
-        self.name.clear();
-        self.name.push_str(name);
-        let _ = writeln!(self.text, "# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} {kind}");
+    /// Begins the family of gauges `name`, which is the same for all programs and has no prefix.
+    pub fn standard_gauge(&mut self, name: &str, help: &str) -> &mut Self {
+        self.family("", name, "gauge", help)
+    }
+
+    /// Begins the family of counters `name`, which is the same for all programs and has no prefix.
+    pub fn standard_counter(&mut self, name: &str, help: &str) -> &mut Self {
+        debug_assert!(is_counter_name(name), "{name}");
+        self.family("", name, "counter", help)
+    }
+
+    fn family(&mut self, prefix: &str, name: &str, kind: &str, help: &str) -> &mut Self {
+        let Self { text, name: current, .. } = self;
+        current.clear();
+        current.extend([prefix, name]);
+        let _ = writeln!(text, "# HELP {current} {help}\n# TYPE {current} {kind}");
         self
     }
 
@@ -61,7 +74,7 @@ impl Writer {
     /// Writes a sample of the current family with labels.
     pub fn sample(&mut self, labels: &[(&str, &str)], value: impl Into<Value>) -> &mut Self {
         let Self { text, name, .. } = self;
-        let _ = write!(text, "{PREFIX}{name}");
+        text.push_str(name);
         for (at, (label, value)) in labels.iter().enumerate() {
             let _ = write!(text, "{}{label}=\"", if at == 0 { '{' } else { ',' });
             for character in value.chars() {
@@ -87,7 +100,7 @@ impl Writer {
     /// Writes the histogram `name` of durations. The name ends in `_seconds`.
     pub fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         debug_assert!(name.ends_with("_seconds"), "{name}");
-        self.family(name, "histogram", help);
+        self.family(PREFIX, name, "histogram", help);
         for (bound_us, count) in histogram.cumulative() {
             let bound = bound_us as f64 / 1e6;
             let _ = writeln!(self.text, "{PREFIX}{name}_bucket{{le=\"{bound}\"}} {count}");

@@ -8,6 +8,7 @@ use crate::net::diagnostics::COUNTERS;
 use crate::net::limits::LOG_FLUSH;
 use crate::net::log_file::Log;
 use crate::net::metrics::LoopStats;
+use crate::net::process::Process;
 use crate::net::reload::Reload;
 use crate::node::Event;
 use crate::time::Instant;
@@ -20,6 +21,8 @@ pub(super) struct Telemetry {
     /// The start of the current turn, after the wait.
     pub woken: Option<Instant>,
     pub log: Log,
+    /// The process, if its metrics are served.
+    pub process: Option<Process>,
     /// The latest time to write the buffered lines.
     pub log_flush_at: Option<Instant>,
 }
@@ -31,13 +34,15 @@ impl Telemetry {
             turns: Histogram::default(),
             woken: None,
             log,
+            process: None,
             log_flush_at: None,
         }
     }
 
     /// The statistics for `/metrics` and the counters line. `clients` are the open connections.
     pub const fn stats<'a>(&'a self, clients: usize, reload: &'a Reload) -> LoopStats<'a> {
-        LoopStats { counters: &self.counters, clients, turns: &self.turns, log: &self.log, reload }
+        let Self { counters, turns, log, process, .. } = self;
+        LoopStats { counters, clients, turns, log, reload, process: process.as_ref() }
     }
 }
 

@@ -121,6 +121,7 @@ fn decode(mut wire: &[u8]) -> Option<(u16, Vec<u8>)> {
             |_| String::from_utf8_lossy(&wire[..end]).to_ascii_lowercase(),
             str::to_ascii_lowercase,
         );
+        let head = head.replace("\r\n ", "   ").replace("\r\n\t", "   "); // unfolded
         let (status, body) = (head[9..12].parse().ok()?, &wire[end..]);
         wire = body;
         let field = |name: &str| {

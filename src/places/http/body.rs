@@ -158,7 +158,7 @@ impl Chunked {
         if size > (MAX_BODY_BYTES - self.bytes.len()) as u64 {
             return Err(HttpError::BodyTooLong);
         }
-        Ok(if size == 0 { Step::Trailer(Section::default()) } else { Step::Data(size as usize) })
+        Ok(if size == 0 { Step::Trailer(Section::trailer()) } else { Step::Data(size as usize) })
     }
 }
 

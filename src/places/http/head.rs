@@ -43,7 +43,13 @@ pub(super) struct Head {
 
 impl Head {
     /// Parses a complete head, including its empty line.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, HttpError> {
+    pub(super) fn parse(bytes: &mut [u8]) -> Result<Self, HttpError> {
+        // A higher minor version is processed as the highest known one (RFC 9110, section 2.5).
+        if let Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', minor @ b'2'..=b'9']) =
+            bytes.first_chunk_mut()
+        {
+            *minor = b'1';
+        }
         let mut headers = [EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
         match response.parse(bytes) {
@@ -126,7 +132,9 @@ impl Fields {
                 }
                 fields.chunked = true;
             } else if header.name.eq_ignore_ascii_case("content-encoding") {
-                if !value.eq_ignore_ascii_case(b"identity") {
+                // A list, in which elements may be empty (RFC 9110, section 5.6.1).
+                let mut codings = value.split(|&b| b == b',').map(<[u8]>::trim_ascii);
+                if !codings.all(|it| it.is_empty() || it.eq_ignore_ascii_case(b"identity")) {
                     return Err(HttpError::ContentEncoding);
                 }
             } else if header.name.eq_ignore_ascii_case("connection") {

@@ -8,7 +8,8 @@
 //!
 //! The framing follows RFC 9112 strictly: where the RFC permits a recipient to either repair or
 //! reject a message, it is rejected, because a client that misjudges the end of a response may take
-//! the rest for the response to its next request. httparse parses a head once it is complete; what
+//! the rest for the response to its next request. What the RFC requires a client to accept is
+//! accepted: folded lines, higher minor versions and empty list elements. httparse parses a head once it is complete; what
 //! it tolerates (bare LF, repeated lengths, a length together with a transfer coding) is rejected
 //! here.
 //!
@@ -158,7 +159,7 @@ impl Default for Exchange {
 impl Exchange {
     /// Creates an exchange whose request is about to be sent.
     pub fn new() -> Self {
-        Self { state: State::Head(Section::default()), interim: 0, started: false }
+        Self { state: State::Head(Section::head()), interim: 0, started: false }
     }
 
     /// Returns true if any byte of the response has arrived. If a reused connection closes before
@@ -217,7 +218,7 @@ impl Exchange {
                         if self.interim > MAX_INTERIM_RESPONSES {
                             return Err(HttpError::TooManyInterim);
                         }
-                        self.state = State::Head(Section::default());
+                        self.state = State::Head(Section::head());
                     } else {
                         let body = Body::new(head.framing);
                         self.state = State::Body(head, body);

@@ -1,17 +1,30 @@
-//! A section of header or trailer fields while it arrives: lines up to and including an empty one.
+//! A section of header or trailer fields while it arrives: lines up to and including an empty one,
+//! without line folding.
 
 use memchr::memchr;
 
 use super::HttpError;
 
-/// The bytes of an incomplete section, of which only the line ends have been examined.
-#[derive(Debug, Default)]
+/// The bytes of an incomplete section, of which only the ends and starts of lines have been examined.
+#[derive(Debug)]
 pub(super) struct Section {
     bytes: Vec<u8>,
     line: usize,
+    /// The number of complete lines that must precede a line that continues a field.
+    before_folded: usize,
 }
 
 impl Section {
+    /// The head of a response: a status line, then fields.
+    pub(super) fn head() -> Self {
+        Self { bytes: Vec::new(), line: 0, before_folded: 2 }
+    }
+
+    /// The trailer of a chunked body: fields only.
+    pub(super) fn trailer() -> Self {
+        Self { before_folded: 1, ..Self::head() }
+    }
+
     /// Consumes the part of `data` that belongs to the section. Returns the number of bytes consumed
     /// if the section is complete, and `None` if all of `data` was consumed and it is not.
     pub(super) fn push(
@@ -39,10 +52,23 @@ impl Section {
                 if line.len() == 2 {
                     return Ok(Some(used));
                 }
+                if self.before_folded > 0 {
+                    self.before_folded -= 1;
+                } else if matches!(line[0], b' ' | b'\t') {
+                    self.unfold();
+                }
                 self.line = self.bytes.len();
             }
         }
         Ok(None)
+    }
+
+    /// Joins the last line, which starts with white space, to the one before it. RFC 9112, section 5.2,
+    /// requires that a client replace each such line folding by spaces.
+    fn unfold(&mut self) {
+        if let Some(line_end) = self.bytes.get_mut(self.line - 2..self.line) {
+            line_end.fill(b' ');
+        }
     }
 
     /// Returns true if the section, continued by `data`, may start with `magic`.
@@ -53,7 +79,7 @@ impl Section {
     }
 
     /// The bytes that have arrived.
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.bytes
     }
 }

@@ -6,6 +6,7 @@
 //! Errors are a `google.rpc.Status` as JSON: <https://google.aip.dev/193>.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::json::{self, Capped, Geometry, Text};
@@ -54,6 +55,9 @@ pub(super) fn read(target: Target<'_>, response: &Response) -> Result<Listing, F
     }
     let document: Document<'_> =
         json::document(&response.body).map_err(|_| target.unexpected_document())?;
+    if document.places.0.is_empty() && document.error.is_some() {
+        return Err(read_error(target, response));
+    }
     let mut attributions = Vec::new();
     let mut results = Vec::new();
     for place in document.places.0 {
@@ -75,6 +79,8 @@ pub(super) fn read(target: Target<'_>, response: &Response) -> Result<Listing, F
 struct Document<'a> {
     #[serde(borrow, default)]
     places: Capped<Place<'a>, MAX_RESULTS>,
+    /// Google reports errors with another HTTP status; a proxy may turn it into 200.
+    error: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -182,6 +188,7 @@ struct ErrorDocument<'a> {
 
 #[derive(Deserialize, Default)]
 struct ErrorStatus<'a> {
+    code: Option<u16>,
     #[serde(borrow)]
     message: Option<Text<'a>>,
     #[serde(borrow)]
@@ -207,7 +214,11 @@ fn read_error(target: Target<'_>, response: &Response) -> Failure {
     let message = error.message.as_ref().map_or("", |message| &message.0);
     // An older gateway reports this in the message only.
     let bad_key = reason == "API_KEY_INVALID" || message.starts_with("API key not valid");
-    let error = match (response.status, status) {
+    let code = match response.status {
+        200 => error.code.unwrap_or(200),
+        code => code,
+    };
+    let error = match (code, status) {
         (429, _) | (_, "RESOURCE_EXHAUSTED") => ProviderError::RateLimited,
         (_, "PERMISSION_DENIED" | "UNAUTHENTICATED") | (401 | 403, _) => {
             ProviderError::Unauthorized
@@ -332,6 +343,40 @@ mod tests {
         let place = r#"{"displayName":{"text":"x"}},"#.repeat(1000);
         let body = format!("{{\"places\":[{place}{{}}]}}");
         assert_eq!(read(Provider::Google, 200, &body).unwrap().len(), 20);
+    }
+
+    #[test]
+    fn an_error_with_status_200_is_an_error() {
+        for (error, expected, words) in [
+            (
+                r#"{"code":429,"message":"Quota exceeded","status":"RESOURCE_EXHAUSTED"}"#,
+                Status::OverQueryLimit,
+                "HTTP 200, RESOURCE_EXHAUSTED: Quota exceeded",
+            ),
+            (r#"{"code":403,"message":"no"}"#, Status::RequestDenied, "HTTP 200, no"),
+            (
+                r#"{"code":400,"message":"Invalid radius","status":"INVALID_ARGUMENT"}"#,
+                Status::RequestDenied,
+                "does not accept this question",
+            ),
+            (r#"{"code":500,"message":"x","status":"INTERNAL"}"#, Status::UnknownError, "failed"),
+            (r#"{"code":-1}"#, Status::UnknownError, "a.example failed (HTTP 200)"),
+            ("{}", Status::UnknownError, "a.example failed (HTTP 200)"),
+            (r#""upstream timed out""#, Status::UnknownError, "failed (HTTP 200)"),
+            ("[]", Status::UnknownError, "failed (HTTP 200)"),
+        ] {
+            for body in
+                [format!(r#"{{"error":{error}}}"#), format!(r#"{{"places":[],"error":{error}}}"#)]
+            {
+                let failure = read(Provider::Google, 200, &body).unwrap_err();
+                assert_eq!(failure.status, expected, "{body}");
+                assert!(failure.message.contains(words), "{}", failure.message);
+            }
+        }
+        let (document, _) = document(Provider::Google, r#"{"error":null}"#, 20);
+        assert_eq!(document["status"], "ZERO_RESULTS");
+        let body = r#"{"places":[{"displayName":{"text":"x"}}],"error":{"code":500}}"#;
+        assert_eq!(read(Provider::Google, 200, body).unwrap().len(), 1);
     }
 
     #[test]

@@ -445,6 +445,7 @@ pub(super) fn trailers() -> Vec<Case> {
         "",
         "A: b\r\n",
         "A: b\r\nC:\r\n",
+        "A: b\r\n c\r\n\t\r\nD: e\r\n",
         "Content-Length: 9\r\n",
         "Transfer-Encoding: gzip\r\n",
         "Connection: close\r\n",
@@ -463,7 +464,7 @@ pub(super) fn trailers() -> Vec<Case> {
         "A : b\r\n",
         "A: b\0\r\n",
         " A: b\r\n",
-        "A: b\r\n c\r\n",
+        " \r\n",
         "A: \r b\r\n",
         "HTTP/1.1 200 OK\r\n",
     ] {

@@ -14,10 +14,15 @@ const BAD_STATUS_LINES: &[&str] = &[
     "HTTP/1.1 ",
     "HTTP/2 200 OK",
     "HTTP/2.0 200 OK",
-    "HTTP/1.2 200 OK",
     "HTTP/0.9 200 OK",
     "HTTP/11 200 OK",
     "HTTP/1.10 200 OK",
+    "HTTP/1.20 200 OK",
+    "HTTP/1.x 200 OK",
+    "HTTP/1.: 200 OK",
+    "HTTP/1./ 200 OK",
+    "HTTP/2.2 200 OK",
+    "HTTP/12 200 OK",
     "HTTP/1,1 200 OK",
     "HTTP/1.1200 OK",
     "HTTP/1.1  200 OK",
@@ -72,6 +77,8 @@ pub(super) fn status_lines() -> Vec<Case> {
         "HTTP/1.1 200 OK",
         "HTTP/1.1 200 a b\tc",
         "HTTP/1.1 200 caf\u{e9}",
+        "HTTP/1.2 200 OK",
+        "HTTP/1.9 200 OK",
     ] {
         cases.push(case(line, format!("{line}{rest}"), End::Open, complete(200, b"ok", true)));
     }
@@ -147,9 +154,11 @@ const BAD_FIELDS: &[&str] = &[
     "\u{e9}: a",
     "X: a\r b",
     "X: a\rb: c",
-    "A: b\r\n folded",
-    "A: b\r\n\tfolded",
-    "A: b\r\n ",
+    " folded: onto the status line",
+    "\t",
+    "X\r\n : a",
+    "X\r\n Y: a",
+    "X: a\r\n b\rc",
     "Content-Length : 2",
     "X: a\r\r",
     "HTTP/1.1 200 OK",
@@ -183,7 +192,52 @@ const GOOD_FIELDS: &[&str] = &[
     "Connection:",
     "Connection: ,,",
     "Location: /x",
+    "Content-Encoding:",
+    "Content-Encoding: ",
+    "Content-Encoding: identity,",
+    "Content-Encoding: , identity ,IDENTITY",
+    "A: b\r\n folded",
+    "A: b\r\n\tfolded \r\n twice: Content-Length: 7",
+    "A:\r\n b",
+    "A: b\r\n ",
+    "A: b\r\n\t \r\n ",
+    "Content-Encoding:\r\n identity",
+    "Connection:\r\n keep-alive",
 ];
+
+/// Folded fields on which the framing depends.
+pub(super) fn folded() -> Vec<Case> {
+    let with = |fields: &str, body: &str| format!("HTTP/1.1 200 OK\r\n{fields}\r\n\r\n{body}");
+    let bad_length = Want::Bad(HttpError::ContentLength);
+    let bad_coding = Want::Bad(HttpError::TransferEncoding);
+    let chunks = "2\r\nok\r\n0\r\n";
+    [
+        ("Content-Length:\r\n 2", "ok".to_owned(), complete(200, b"ok", true)),
+        ("Content-Length: 2\r\n\t", "ok".to_owned(), complete(200, b"ok", true)),
+        ("Content-Length: 2\r\n 0", "ok".to_owned(), bad_length.clone()),
+        ("Content-Length: 2\r\n , 2", "ok".to_owned(), bad_length),
+        ("Transfer-Encoding:\r\n\tchunked", format!("{chunks}\r\n"), complete(200, b"ok", true)),
+        ("Transfer-Encoding: chun\r\n ked", format!("{chunks}\r\n"), bad_coding),
+        ("A: b\r\n Content-Length: 9", "ok".to_owned(), complete(200, b"ok", false)),
+        ("Connection: a,\r\n close\r\nContent-Length: 2", "ok".into(), complete(200, b"ok", false)),
+    ]
+    .into_iter()
+    .map(|(fields, body, want)| {
+        let end = if fields.starts_with("A: b") { End::Clean } else { End::Open };
+        case(format!("folded {fields:?}"), with(fields, &body), end, want)
+    })
+    .collect()
+}
+
+#[test]
+fn folded_lines_are_unfolded() {
+    check_all(&folded());
+    let location = "HTTP/1.1 302 Found\r\nLocation: /a\r\n\tb\r\nContent-Length: 0\r\n\r\n";
+    let Got::Complete(response) = feed([location.as_bytes()], End::Open) else {
+        panic!("not complete");
+    };
+    assert_eq!(response.location.as_deref(), Some("/a  \tb"));
+}
 
 pub(super) fn fields() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -226,8 +280,8 @@ pub(super) fn fields() -> Vec<Case> {
         "zstd",
         "identity, gzip",
         "gzip, identity",
-        "",
-        "identity,",
+        "identity gzip",
+        ",gzip",
         "compress",
     ] {
         let field = format!("Content-Encoding: {coding}");

@@ -134,6 +134,7 @@ fn there_are_more_than_a_thousand_cases() {
         bodies::valid(),
         heads::status_lines(),
         heads::fields(),
+        heads::folded(),
         heads::line_ends(),
         bodies::lengths(),
         bodies::encodings(),

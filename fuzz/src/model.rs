@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use proxy_herd::herd::directory::{Rules, Source};
 use proxy_herd::protocol::time::{Nanos, SECOND};
 
-use crate::node::{NAMES, hash};
+use crate::node::NAMES;
 
 /// An update that a client sent to a node.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,9 +66,9 @@ impl Model {
             return news;
         }
         if self.held.len() == rules.max_clients as usize {
-            let least = (0..self.held.len()).min_by_key(|&at| standing(&rules, &self.held[at]));
+            let least = (0..self.held.len()).min_by_key(|&at| key(&rules, &self.held[at]));
             let least = least.expect("room for one client at least");
-            if standing(&rules, fact) <= standing(&rules, &self.held[least]) {
+            if key(&rules, fact) <= key(&rules, &self.held[least]) {
                 return false;
             }
             self.held.swap_remove(least);
@@ -87,12 +87,8 @@ fn rank(rules: &Rules, fact: &Fact) -> Nanos {
     fact.time.min(fact.received + rules.max_clock_offset)
 }
 
-/// The order of records.
+/// The order of records; a full directory evicts the least.
 fn key(rules: &Rules, fact: &Fact) -> (Nanos, Nanos, Nanos, &'static str, String) {
     (rank(rules, fact), fact.time, fact.received, NAMES[fact.server], fact.line())
 }
 
-/// The rank of a client for eviction from a full directory.
-fn standing(rules: &Rules, fact: &Fact) -> (Nanos, Nanos, Nanos, u64) {
-    (rank(rules, fact), fact.time, fact.received, hash(fact.client.as_bytes()))
-}

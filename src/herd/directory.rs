@@ -10,9 +10,9 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use super::digest::{Leaf, Sums};
-use super::eviction::{Candidate, Candidates};
+use super::eviction::{Order, Tournament};
 pub use super::slots::MAX_RECORD;
-use super::slots::{NO_TIME, Slots, Stored};
+use super::slots::{Slots, Stored};
 use crate::counters::counters;
 use crate::ids::Slot;
 use crate::protocol::location::Location;
@@ -23,9 +23,6 @@ use crate::time::Wall;
 /// Number of shards. With 5,000,000 clients, a shard has about 1,200 entries, and growing it takes
 /// tens of microseconds.
 const SHARDS: usize = 4096;
-
-/// Number of outdated candidates that is always tolerated before the heap is rebuilt.
-const OUTDATED: usize = 4096;
 
 /// Number of clients that are prefetched together: about as many cache misses as a core can
 /// overlap.
@@ -85,7 +82,7 @@ pub struct Directory {
     slots: Slots,
     len: u32,
     sums: Sums,
-    candidates: Candidates,
+    tournament: Tournament,
     /// The slot at which the sweep for expired records continues.
     sweep_at: u32,
     /// Counters of removed clients.
@@ -111,7 +108,7 @@ impl Directory {
             slots: Slots::default(),
             len: 0,
             sums: Sums::default(),
-            candidates: Candidates::default(),
+            tournament: Tournament::default(),
             sweep_at: 0,
             counters: Counters::default(),
         }
@@ -139,6 +136,12 @@ impl Directory {
     #[must_use]
     pub const fn slots(&self) -> u32 {
         self.slots.used()
+    }
+
+    /// Returns the number of comparisons made to find the least record, a measure of work.
+    #[must_use]
+    pub const fn compared(&self) -> u64 {
+        self.tournament.compared()
     }
 
     /// Returns the digest tree.
@@ -237,23 +240,14 @@ impl Directory {
             if repeat {
                 return Applied::Duplicate;
             }
-            let (time, held_time) = (self.time_alone(record), held.time());
-            let decided = time != NO_TIME && held_time != NO_TIME && time != held_time;
-            let is_newer = if decided {
-                time > held_time
-            } else {
-                // A stored line is always a valid record.
-                held.record().is_some_and(|held| {
-                    record.cmp(&held, self.rules.max_clock_offset) == Ordering::Greater
-                })
-            };
-            if !is_newer {
+            if !self.is_newer(record, held) {
                 return Applied::Stale;
             }
             self.write(slot, client_hash, record);
+            self.tournament.handle_raised(slot, order(&self.slots, &self.rules));
             return Applied::Stored(slot);
         }
-        if self.len >= self.rules.max_clients && !self.make_room(record, client_hash) {
+        if self.len >= self.rules.max_clients && !self.make_room(record) {
             return Applied::OverCapacity;
         }
         let slot = self.insert(client_hash, index_hash, record);
@@ -301,12 +295,21 @@ impl Directory {
         (client_hash, index_hash(self.keys.index, client_hash))
     }
 
-    /// Returns the value for [`Stored::time`].
-    fn time_alone(&self, record: &Record<'_>) -> i64 {
-        if record.rank(self.rules.max_clock_offset) != record.time {
-            return NO_TIME;
-        }
-        i64::try_from(record.time).unwrap_or(NO_TIME)
+    /// Returns the value for [`Stored::rank`].
+    fn rank(&self, record: &Record<'_>) -> i64 {
+        let rank = record.rank(self.rules.max_clock_offset);
+        rank.clamp(i64::MIN.into(), i64::MAX.into()) as i64
+    }
+
+    /// Returns whether `record` is newer than a stored record, by the order of records.
+    fn is_newer(&self, record: &Record<'_>, held: &Stored) -> bool {
+        let by_rank = self.rank(record).cmp(&held.rank());
+        let newer = by_rank.then_with(|| {
+            // A stored line is always a valid record.
+            let held = held.record();
+            held.map_or(Ordering::Less, |held| record.cmp(&held, self.rules.max_clock_offset))
+        });
+        newer == Ordering::Greater
     }
 
     fn is_expired(&self, record: &Record<'_>, now: Wall) -> bool {
@@ -330,10 +333,10 @@ impl Directory {
 
     fn write(&mut self, slot: Slot, client_hash: u64, record: &Record<'_>) {
         let digest = keyed_hash(self.keys.digest, record.line);
-        let time = self.time_alone(record);
+        let rank = self.rank(record);
         let stored = &mut self.slots[slot];
         self.sums.replace(Leaf::of(client_hash), stored.digest(), digest);
-        stored.set(record, time, digest);
+        stored.set(record, rank, digest);
     }
 
     fn insert(&mut self, client_hash: u64, index_hash: u64, record: &Record<'_>) -> Slot {
@@ -345,7 +348,7 @@ impl Directory {
             self::index_hash(keys.index, client_hash)
         });
         self.len += 1;
-        self.index_candidates(slot);
+        self.enter(slot);
         slot
     }
 
@@ -359,82 +362,46 @@ impl Directory {
         self.sums.replace(Leaf::of(client_hash), self.slots[slot].digest(), 0);
         self.slots.release(slot);
         self.len -= 1;
+        self.tournament.handle_raised(slot, order(&self.slots, &self.rules));
+        // Many clients have expired.
+        if self.tournament.is_active() && self.len < self.rules.max_clients / 2 {
+            self.tournament = Tournament::default();
+        }
     }
 
     /// Evicts the least record to make room for `record`. Returns false if `record` itself is the
-    /// least. Entries of the heap are lower bounds, see [`Candidates`].
-    fn make_room(&mut self, record: &Record<'_>, client_hash: u64) -> bool {
-        self.index_candidates_up_to(self.slots.used());
-        let offered = self.candidate(record, client_hash, Slot(u32::MAX));
-        while let Some(least) = self.candidates.least() {
-            match self.candidate_in(least.slot) {
-                Some(current) if current == least => {
-                    if offered <= least {
-                        return false;
-                    }
-                    self.candidates.pop();
-                    self.remove(least.slot);
-                    self.counters.evicted += 1;
-                    return true;
-                }
-                // The client has a newer record, which ranks higher.
-                Some(current) if current.client_hash == least.client_hash => {
-                    self.candidates.pop();
-                    self.candidates.push(current);
-                }
-                // The slot is free or belongs to another client, which has its own entry.
-                _ => self.candidates.pop(),
-            }
+    /// least.
+    fn make_room(&mut self, record: &Record<'_>) -> bool {
+        let Some(least) = self.tournament.least() else { return false };
+        if !self.is_newer(record, &self.slots[least]) {
+            return false;
         }
-        false
+        self.remove(least);
+        self.counters.evicted += 1;
+        true
     }
 
-    /// Builds the heap of candidates before the limit is reached, a few slots per insertion, so
-    /// that the first eviction need not examine all clients at once.
-    fn index_candidates(&mut self, inserted: Slot) {
-        if u64::from(self.len) * 4 < u64::from(self.rules.max_clients) * 3 {
-            if self.candidates.indexed > 0 {
-                // Many clients have expired. Slots are now reused by clients that are not in the
-                // heap.
-                self.candidates = Candidates::default();
-            }
+    /// Takes note of a new client in the tournament.
+    ///
+    /// The tournament is held only once the directory is three quarters full. From then on, one
+    /// group of slots enters per insertion, so all have entered before the first eviction.
+    fn enter(&mut self, inserted: Slot) {
+        let is_nearly_full = u64::from(self.len) * 4 >= u64::from(self.rules.max_clients) * 3;
+        if !self.tournament.is_active() && !is_nearly_full {
             return;
         }
-        if self.candidates.len() > 2 * self.len as usize + OUTDATED {
-            self.candidates = Candidates::default(); // mostly outdated entries: rebuild
+        let order = order(&self.slots, &self.rules);
+        self.tournament.handle_added(inserted, order);
+        if self.tournament.entered() < self.slots.used() {
+            self.tournament.enter(order);
         }
-        if inserted.0 < self.candidates.indexed
-            && let Some(candidate) = self.candidate_in(inserted)
-        {
-            self.candidates.push(candidate);
-        }
-        let end = self.candidates.indexed.saturating_add(8);
-        self.index_candidates_up_to(end.min(self.slots.used()));
     }
+}
 
-    fn index_candidates_up_to(&mut self, end: u32) {
-        while self.candidates.indexed < end {
-            if let Some(candidate) = self.candidate_in(Slot(self.candidates.indexed)) {
-                self.candidates.push(candidate);
-            }
-            self.candidates.indexed += 1;
-        }
-    }
-
-    fn candidate_in(&self, slot: Slot) -> Option<Candidate> {
-        let record = self.slots.get(slot)?.record()?;
-        Some(self.candidate(&record, self.client_hash(record.client), slot))
-    }
-
-    fn candidate(&self, record: &Record<'_>, client_hash: u64, slot: Slot) -> Candidate {
-        Candidate {
-            rank: record.rank(self.rules.max_clock_offset),
-            time: record.time,
-            received: record.received,
-            client_hash,
-            slot,
-        }
-    }
+/// Returns the order of the stored records. A function, since a method would borrow the whole
+/// directory.
+const fn order<'a>(slots: &'a Slots, rules: &Rules) -> Order<'a> {
+    Order { slots, max_clock_offset: rules.max_clock_offset }
 }
 
 fn shard_of(client_hash: u64) -> usize {

@@ -44,6 +44,14 @@ impl Slots {
         (stored.len > 0).then_some(stored)
     }
 
+    /// Returns [`Stored::rank`] of `slot`. Of the two cache lines of the slot, it reads one.
+    #[must_use]
+    pub fn rank(&self, slot: Slot) -> i64 {
+        let stored =
+            self.chunks.get(slot.index() / CHUNK).map(|chunk| &chunk[slot.index() % CHUNK]);
+        stored.map_or(i64::MAX, Stored::rank)
+    }
+
     /// Allocates a slot, which must be filled with [`Stored::set`].
     pub fn take(&mut self) -> Slot {
         self.free.pop().unwrap_or_else(|| {
@@ -82,7 +90,7 @@ impl IndexMut<Slot> for Slots {
 #[repr(align(64))]
 pub struct Stored {
     digest: u64,
-    time: i64,
+    rank: i64,
     text: Text,
     len: u16,
     client_at: u16,
@@ -98,13 +106,10 @@ enum Text {
 
 const _: () = assert!(size_of::<Stored>() == 128);
 
-/// The value of [`Stored::time`] if time alone does not determine the rank.
-pub const NO_TIME: i64 = i64::MIN;
-
 impl Default for Stored {
     fn default() -> Self {
         let text = Text::Inline([0; INLINE]);
-        Self { digest: 0, time: NO_TIME, text, len: 0, client_at: 0, client_len: 0 }
+        Self { digest: 0, rank: i64::MAX, text, len: 0, client_at: 0, client_len: 0 }
     }
 }
 
@@ -115,11 +120,17 @@ impl Stored {
         self.digest
     }
 
-    /// Returns the client's time if it equals the rank of the record, and [`NO_TIME`] otherwise. It
-    /// usually suffices to decide which of two records is newer without parsing the stored line.
+    /// Returns the first part of the key of the order, [`Record::rank`], limited to 64 bits. Of two
+    /// records with different ranks, the one with the greater rank is newer; the stored line need
+    /// not be parsed then. That of a free slot is `i64::MAX`.
     #[must_use]
-    pub const fn time(&self) -> i64 {
-        self.time
+    pub const fn rank(&self) -> i64 {
+        self.rank
+    }
+
+    /// Replaces the rank, which depends on Δ.
+    pub const fn set_rank(&mut self, rank: i64) {
+        self.rank = rank;
     }
 
     /// Returns the AT line, without LF.
@@ -167,8 +178,8 @@ impl Stored {
         self.digest ^ u64::from(text)
     }
 
-    /// Stores a record of at most [`MAX_RECORD`] bytes; see [`Stored::time`] for `time`.
-    pub fn set(&mut self, record: &Record<'_>, time: i64, digest: u64) {
+    /// Stores a record of at most [`MAX_RECORD`] bytes; see [`Stored::rank`] for `rank`.
+    pub fn set(&mut self, record: &Record<'_>, rank: i64, digest: u64) {
         let line = record.line;
         if line.len() > INLINE {
             self.text = Text::Long(line.into());
@@ -180,7 +191,7 @@ impl Stored {
             self.text = Text::Inline(text);
         }
         self.digest = digest;
-        self.time = time;
+        self.rank = rank;
         self.len = line.len() as u16;
         self.client_at = record.client_at as u16;
         self.client_len = record.client.len() as u16;

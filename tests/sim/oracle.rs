@@ -17,7 +17,8 @@ pub type RecordId = usize;
 #[derive(Clone, Debug)]
 pub struct Fact {
     pub client: usize,
-    /// The order of the contract: `(min(time, received + Δ), time, received, server, line)`.
+    /// The order of the contract: `(min(time, received + Δ), time, received, server, line)`. A full
+    /// directory evicts the least.
     key: (Nanos, Nanos, Nanos, usize, Vec<u8>),
     digest: u64,
 }
@@ -217,7 +218,7 @@ impl Oracle {
     pub fn converged(&self, nodes: &[(usize, Nanos)]) -> Result<(), String> {
         let alive = |id: RecordId| !nodes.iter().any(|&(_, clock)| self.is_expired(id, clock));
         let mut kept: Vec<RecordId> = self.best_of_all(alive).into_iter().flatten().collect();
-        kept.sort_by_key(|&id| core::cmp::Reverse(self.eviction_rank(&self.facts[id])));
+        kept.sort_by_key(|&id| core::cmp::Reverse(&self.facts[id].key));
         kept.truncate(self.rules.max_clients as usize);
         let kept: BTreeSet<RecordId> = kept.into_iter().collect();
         for &(node, _) in nodes {
@@ -267,12 +268,6 @@ impl Oracle {
             .collect()
     }
 
-    /// The rank of a client for eviction. The lowest is evicted first.
-    fn eviction_rank(&self, fact: &Fact) -> (Nanos, Nanos, Nanos, u64) {
-        let (rank, time, received, ..) = fact.key;
-        (rank, time, received, self.hashes[fact.client])
-    }
-
     fn is_expired(&self, id: RecordId, clock: Nanos) -> bool {
         let ttl = self.rules.client_ttl;
         ttl > 0 && clock - self.facts[id].key.2 > ttl
@@ -284,17 +279,16 @@ impl Oracle {
         let held: Vec<RecordId> =
             others.filter(|&id| self.facts[id].client != fact.client).collect();
         held.len() >= self.rules.max_clients as usize
-            && held.iter().all(|&id| self.eviction_rank(&self.facts[id]) > self.eviction_rank(fact))
+            && held.iter().all(|&id| self.facts[id].key > fact.key)
     }
 
     fn is_evicted(&self, id: RecordId, view: &[Option<RecordId>]) -> bool {
-        let rank = self.eviction_rank(&self.facts[id]);
         let mut held = view.iter().flatten();
         // If records expire, there may be room again.
         let full = view.iter().flatten().count() == self.rules.max_clients as usize;
         if self.rules.client_ttl > 0 {
             return view.len() > self.rules.max_clients as usize;
         }
-        full && held.all(|&other| self.eviction_rank(&self.facts[other]) > rank)
+        full && held.all(|&other| self.facts[other].key > self.facts[id].key)
     }
 }

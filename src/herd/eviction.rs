@@ -161,7 +161,8 @@ mod tests {
     use crate::time::Wall;
 
     fn directory(max_clients: u32) -> Directory {
-        let rules = Rules { max_clock_offset: 5 * SECOND, max_clients, client_ttl: 0 };
+        let rules =
+            Rules { max_clock_offset: 5 * SECOND, max_clients, client_ttl: 0, forget_keep: 0 };
         // The digest key of a herd without a secret.
         Directory::new(rules, Keys { index: (1, 2), digest: (0, 0) })
     }

@@ -21,7 +21,11 @@ pub fn summary(config: &Config) -> String {
     let _ = writeln!(text, "\nPlaces: {}", places(config));
     let _ = writeln!(text, "HTTP: {}", http(config));
     let secret = if config.peers.secret.is_some() { "shared secret" } else { "no secret" };
-    let tls = if config.peers.tls.is_some() { "TLS" } else { "no TLS" };
+    let tls = match &config.peers.tls {
+        None => "no TLS",
+        Some(tls) if tls.accept_plain => "TLS or plain",
+        Some(_) => "TLS",
+    };
     let offset = config.peers.max_clock_offset.as_secs_f64();
     let _ = writeln!(text, "Peers: {secret}, {tls}, maximum clock offset {offset} s");
     let directory = config.logging.directory.display();

@@ -31,7 +31,7 @@ struct Item {
 
 enum Value {
     Null,
-    Bool,
+    Bool(bool),
     Integer(i128),
     Float(f64),
     Text(String),
@@ -193,8 +193,8 @@ impl<'de> Visitor<'de> for AnyValue {
         Ok(Value::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
-        Ok(Value::Bool)
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
@@ -252,7 +252,7 @@ impl Value {
     fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
-            Self::Bool => "a boolean",
+            Self::Bool(_) => "a boolean",
             Self::Integer(_) => "an integer",
             Self::Float(_) => "a decimal number",
             Self::Text(_) => "a string",
@@ -318,10 +318,18 @@ impl<'a> Field<'a> {
     pub fn text(&self) -> Result<&'a str, Error> {
         match &self.item.value {
             Value::Text(text) => Ok(text),
-            Value::Bool | Value::Integer(_) | Value::Float(_) => {
+            Value::Bool(_) | Value::Integer(_) | Value::Float(_) => {
                 Err(self.mismatch("a string", "put it in quotes"))
             }
             _ => Err(self.mismatch("a string", "use a single value")),
+        }
+    }
+
+    /// Returns the value as a boolean.
+    pub fn boolean(&self) -> Result<bool, Error> {
+        match self.item.value {
+            Value::Bool(value) => Ok(value),
+            _ => Err(self.mismatch("a boolean", "use true or false, without quotes")),
         }
     }
 

@@ -170,7 +170,7 @@ fn read(
     let limits = settings(&limits_section, Limits::TABLE)?;
     let key = secret::api_key(environment, &file, directory)?;
     let places = PlacesConfig::read(&places_section, key, directory, &mut warnings)?;
-    let peers = PeersConfig::read(&peers_section, directory, environment)?;
+    let peers = PeersConfig::read(&peers_section, directory, environment, &mut warnings)?;
     if let Some(warning) = peers.unreachable(&nodes) {
         warnings.push(file.get("hosts").unwrap_or(root).error(warning).to_string());
     }

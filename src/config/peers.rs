@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::document::Section;
+use super::document::{Field, Section};
 use super::error::Error;
 use super::secret::{self, Environment, Secret};
 use super::{NodeConfig, keys_with, readable_file, settings};
@@ -31,6 +31,8 @@ pub struct PeerTls {
     key: PathBuf,
     /// Certificate authority that signs the certificates of the herd.
     pub ca: PathBuf,
+    /// True while links without TLS are established as well: a herd changes to TLS node by node.
+    pub accept_plain: bool,
 }
 
 /// Placeholder for the node name in the paths of the certificate and key, so that all nodes can use
@@ -69,6 +71,7 @@ impl PeersConfig {
         section: &Section,
         directory: &Path,
         environment: Environment,
+        warnings: &mut Vec<String>,
     ) -> Result<Self, Error> {
         let max_clock_offset = section
             .get("max_clock_offset")
@@ -90,7 +93,12 @@ impl PeersConfig {
                  raise timeout_ms or lower keepalive_ms",
             ));
         }
-        Ok(Self { max_clock_offset, secret, tls: tls(section, directory)?, limits })
+        Ok(Self { max_clock_offset, secret, tls: tls(section, directory, warnings)?, limits })
+    }
+
+    /// Returns true if links are established over TLS only.
+    pub fn requires_tls(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| !tls.accept_plain)
     }
 
     /// Returns a warning if links will be refused: a node is not on a loopback address, and without a
@@ -108,14 +116,25 @@ impl PeersConfig {
     }
 }
 
-fn tls(section: &Section, directory: &Path) -> Result<Option<PeerTls>, Error> {
+fn tls(
+    section: &Section,
+    directory: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<Option<PeerTls>, Error> {
     let Some(field) = section.get("tls") else { return Ok(None) };
-    let files = field.section(&["certificate", "key", "ca"])?;
+    let files = field.section(&["certificate", "key", "ca", "accept_plain"])?;
     let file = |key| match files.get(key) {
         // Which file this is depends on the node that starts.
         Some(field) if field.text()?.contains(NAME_IN_PATH) => Ok(directory.join(field.text()?)),
         Some(field) => readable_file(field, directory),
         None => Err(field.missing(key, "certificate, key and ca are all required")),
     };
-    Ok(Some(PeerTls { certificate: file("certificate")?, key: file("key")?, ca: file("ca")? }))
+    let accept_plain = files.get("accept_plain").map_or(Ok(false), Field::boolean)?;
+    if let Some(field) = files.get("accept_plain").filter(|_| accept_plain) {
+        let warning =
+            "links without TLS are established too; remove it when all nodes have peers.tls";
+        warnings.push(field.error(warning).to_string());
+    }
+    let (certificate, key, ca) = (file("certificate")?, file("key")?, file("ca")?);
+    Ok(Some(PeerTls { certificate, key, ca, accept_plain }))
 }

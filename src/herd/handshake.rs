@@ -31,6 +31,9 @@ const HELLO: &[u8] = b"HERD";
 /// Keyword of an answer that refuses the link for a reason that the dialer cannot see.
 const REFUSED: &[u8] = b"REFUSED ";
 
+/// The reason of a node that requires TLS for refusing a link without it.
+pub const REQUIRES_TLS: &str = "it does not speak TLS; set peers.tls on both sides";
+
 /// The answer of a server that does not know the handshake, such as the original one, or that does
 /// not know this version.
 const UNKNOWN: &[u8] = b"? HERD ";
@@ -324,7 +327,7 @@ impl Handshake {
             Some(certified) if !certified.iter().any(|certified| certified == name) => {
                 Some("its certificate is for another name")
             }
-            None if identity.tls => Some("it does not speak TLS; set peers.tls on both sides"),
+            None if identity.tls => Some(REQUIRES_TLS),
             None if identity.secret.is_none() && !self.transport.loopback => Some(
                 "without a secret peers are taken from loopback only; set HERD_SECRET or peers.tls",
             ),

@@ -183,7 +183,7 @@ pub(super) fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
         next: None,
         link_port: 0,
         secret,
-        tls: config.peers.tls.is_some(),
+        tls: config.peers.requires_tls(),
         boot: BootId(word(random, 0)),
         names,
     };

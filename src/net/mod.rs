@@ -75,7 +75,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     );
     let neighbor = |&link: &usize| {
         let peer = &config.nodes[link];
-        Neighbor::new(peer.dial.clone(), peer.port)
+        Neighbor::new(peer.dial.clone(), peer.port, config.peers.requires_tls())
     };
     let neighbors = assemble::sorted_neighbors(config, node).iter().map(neighbor).collect();
     let link_buffer = config.peers.limits.max_send_buffer;

@@ -10,6 +10,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[path = "../peers/peer.rs"]
+#[allow(dead_code, reason = "these tests need only the first line of a handshake")]
+mod peer;
+
 mod check;
 mod expiry;
 mod reload;
@@ -76,10 +80,18 @@ impl Secured {
         let names: Vec<&str> = nodes.iter().map(|(name, _)| *name).collect();
         mint(&directory, &names);
         let config = std::fs::read_to_string(herd.config()).unwrap();
-        let peers = peers(&directory);
-        std::fs::write(herd.config(), format!("{config}{peers}\nhttp: {{ports: {{{ports}}}}}\n"))
-            .unwrap();
-        Self { herd, directory, http }
+        std::fs::write(herd.config(), format!("{config}http: {{ports: {{{ports}}}}}\n")).unwrap();
+        let mut secured = Self { herd, directory, http };
+        let peers = peers(&secured.directory);
+        for name in names {
+            secured.configure(name, &peers);
+        }
+        secured
+    }
+
+    /// Appends `extra` to the configuration of a node, from its next start on.
+    fn configure(&mut self, name: &str, extra: &str) {
+        self.herd.set_host(name, Ipv4Addr::LOCALHOST, &[], extra);
     }
 
     fn port(&self, name: &str) -> u16 {

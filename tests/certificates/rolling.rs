@@ -5,8 +5,9 @@ use std::fs;
 use std::path::Path;
 
 use crate::common::{DEADLINE, eventually};
+use crate::peer::{Peer, hello};
 use crate::reload::hup;
-use crate::{Secured, mint};
+use crate::{Secured, mint, peers};
 
 const TRIANGLE: [(&str, &[&str]); 3] = [("A", &["B", "C"]), ("B", &["C"]), ("C", &[])];
 
@@ -18,8 +19,14 @@ struct Rolling {
 }
 
 impl Rolling {
-    fn start() -> Self {
+    fn start(peers: Option<&str>) -> Self {
         let mut secured = Secured::new(&TRIANGLE);
+        secured.herd.set_environment("HERD_SECRET", "correct horse battery staple");
+        for name in secured.herd.names() {
+            if let Some(peers) = peers {
+                secured.configure(&name, peers);
+            }
+        }
         secured.herd.start_all();
         let rolling = Self { secured, records: BTreeMap::new() };
         rolling.secured.wait_until_linked(2);
@@ -58,6 +65,28 @@ impl Rolling {
         self.settle();
     }
 
+    /// Gives every node in turn this section `peers`.
+    fn roll(&mut self, peers: &str) {
+        for name in self.secured.herd.names() {
+            self.secured.configure(&name, peers);
+            self.restart(&name);
+        }
+        self.report();
+        self.settle();
+    }
+
+    /// Returns true if a node accepts a handshake without TLS.
+    fn accepts_plain(&self, name: &str, from: &str) -> bool {
+        // Without the proof that would follow, the established link stays.
+        let mut peer = Peer::connect(self.secured.herd.address(name));
+        peer.send(&[&hello(from, name, 1, true)]);
+        let answer = peer.line();
+        assert!(
+            answer.starts_with(b"HERD ") || answer.starts_with(b"REFUSED it does not speak TLS")
+        );
+        answer.starts_with(b"HERD ")
+    }
+
     fn is_linked(&self, name: &str, peer: &str) -> bool {
         let overview: serde_json::Value =
             serde_json::from_str(&self.secured.get(name, "/api/herd")).unwrap();
@@ -70,7 +99,7 @@ impl Rolling {
 /// authority only. After every step, each node in turn is linked by new handshakes.
 #[test]
 fn the_authority_is_replaced_without_a_partition() {
-    let mut rolling = Rolling::start();
+    let mut rolling = Rolling::start(None);
     let directory = rolling.secured.directory.clone();
     let new = directory.join("new");
     mint(&new, &["A", "B", "C"]);
@@ -109,7 +138,7 @@ fn the_authority_is_replaced_without_a_partition() {
 /// The control: without the first step, the nodes reject each other's certificates.
 #[test]
 fn a_certificate_of_a_new_authority_alone_is_not_accepted() {
-    let mut rolling = Rolling::start();
+    let mut rolling = Rolling::start(None);
     let directory = rolling.secured.directory.clone();
     let new = directory.join("new");
     mint(&new, &["A"]);
@@ -125,4 +154,31 @@ fn a_certificate_of_a_new_authority_alone_is_not_accepted() {
         problems.contains("the link to B is down: ").then_some(())
     });
     assert!(rolling.is_linked("B", "C"));
+}
+
+/// The steps of docs/operations.md from links without TLS to TLS, and back.
+#[test]
+fn a_herd_changes_to_tls_and_back_node_by_node() {
+    let mut rolling = Rolling::start(Some(""));
+    let directory = rolling.secured.directory.clone();
+    let tls = peers(&directory);
+    let mixed = tls.replace("tls: {", "tls: {accept_plain: true, ");
+    let accepted = |rolling: &Rolling| {
+        [("A", "B"), ("B", "C"), ("C", "A")].map(|(name, from)| rolling.accepts_plain(name, from))
+    };
+    assert_eq!(accepted(&rolling), [true; 3]);
+    rolling.roll(&mixed);
+    assert_eq!(accepted(&rolling), [true; 3]);
+    rolling.roll(&tls);
+    assert_eq!(accepted(&rolling), [false; 3]);
+    for name in ["A", "B", "C"] {
+        let ca = directory.join("ca.pem");
+        let presented = rolling.secured.presented(name, &ca, &directory.join("B.pem"));
+        assert!(presented.is_ok(), "{presented:?}");
+        assert_eq!(rolling.secured.problems(name), [""; 0]);
+        assert_eq!(rolling.secured.logged(name, "accept_plain").len(), 1);
+    }
+    rolling.roll(&mixed);
+    rolling.roll("");
+    assert_eq!(accepted(&rolling), [true; 3]);
 }

@@ -175,6 +175,64 @@ fn a_node_without_tls_is_refused_and_both_sides_log_the_reason() {
     assert_not_linked(&herd);
 }
 
+/// A node that accepts links without TLS as well dials as the neighbor requires: without TLS at first,
+/// over TLS after a refusal, and without TLS again when that fails.
+#[test]
+fn a_node_with_mixed_links_dials_as_the_neighbor_requires() {
+    let (mut herd, certificates) = pair();
+    let mixed = peers(&certificates, "Left", &certificates);
+    let mixed = mixed.replace("tls: {", "tls: {accept_plain: true, ");
+    herd.set_host("Left", Ipv4Addr::LOCALHOST, &[], &mixed);
+    let listener = TcpListener::bind(herd.address("Right")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    herd.start("Left");
+    for (answer, over_tls) in [
+        ("REFUSED its certificate is for another name\n", false),
+        ("REFUSED it does not speak TLS; set peers.tls on both sides\n", false),
+        ("? what a strange line\n", true),
+        ("REFUSED it does not speak TLS; set peers.tls on both sides\n", false),
+        ("", true),
+        ("", false),
+    ] {
+        let stream = eventually("Left dials", 2 * DEADLINE, || listener.accept().ok()).0;
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut first = [0];
+        (&stream).read_exact(&mut first).unwrap();
+        assert_eq!(first[0], if over_tls { 0x16 } else { b'H' }, "before the answer {answer:?}");
+        (&stream).write_all(answer.as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = (&stream).read_to_end(&mut Vec::new()); // until the node gives up
+    }
+    herd.wait_for_log("Left", &["INFO", "Right requires TLS and is dialed over TLS from now on"]);
+    let lines = herd.log_lines("Left");
+    let about_tls =
+        |line: &&String| line.contains("WARNING") && line.contains("does not speak TLS");
+    assert_eq!(lines.iter().filter(about_tls).count(), 0, "{lines:#?}");
+}
+
+/// Without TLS, a neighbor is authenticated as if there were none.
+#[test]
+fn a_node_with_mixed_links_verifies_certificates_and_secrets() {
+    let (mut herd, certificates) = pair();
+    herd.set_environment("HERD_SECRET", SECRET);
+    let mixed = peers(&certificates, "Left", &certificates);
+    let mixed = mixed.replace("tls: {", "tls: {accept_plain: true, ");
+    herd.set_host("Left", Ipv4Addr::LOCALHOST, &[], &mixed);
+    herd.start("Left");
+    let hello = hello("Right", "Left", 1, true);
+    let mut plain = Peer::connect(herd.address("Left"));
+    plain.send(&[&hello, b"PROOF 00"]);
+    assert!(plain.line().starts_with(b"HERD "));
+    plain.rest();
+    herd.wait_for_log("Left", &["Right is not linked", "its proof is wrong"]);
+    let mut other = connect(&herd, "Left", &certificates, Some("Other"));
+    other.write_all(&[&hello[..], b"\n"].concat()).unwrap();
+    let mut received = Vec::new();
+    let _ = other.read_to_end(&mut received);
+    assert_bytes(&received, b"REFUSED its certificate is for another name\n");
+}
+
 /// Connections without input, which may be in the clear or TLS, end at their deadlines all the same.
 #[test]
 fn a_node_with_tls_closes_silent_connections() {

@@ -76,6 +76,33 @@ fn files_are_relative_to_the_configuration() {
 }
 
 #[test]
+fn plain_links_beside_tls_cause_a_warning() {
+    let load = |more: &str| {
+        let tls = format!("{{certificate: ca.pem, key: ca.pem, ca: ca.pem{more}}}");
+        let yaml = format!("{PAIR}peers: {{tls: {tls}}}\n");
+        TempDir::with(&[("herd.yml", yaml.as_bytes()), ("ca.pem", b"-")]).load(&[])
+    };
+    for (more, accepted) in
+        [("", false), (", accept_plain: false", false), (", accept_plain: true", true)]
+    {
+        let config = load(more).unwrap();
+        assert_eq!(config.peers.tls.as_ref().unwrap().accept_plain, accepted);
+        assert_eq!(config.peers.requires_tls(), !accepted);
+        let warnings = config.warnings.iter().filter(|it| {
+            it.ends_with(
+                "field `peers.tls.accept_plain`: links without TLS are established too; remove it \
+                 when all nodes have peers.tls",
+            )
+        });
+        assert_eq!(warnings.count(), usize::from(accepted), "{:?}", config.warnings);
+    }
+    let error = load(", accept_plain: \"true\"").unwrap_err();
+    let expected =
+        "`peers.tls.accept_plain`: is a string, not a boolean; use true or false, without quotes";
+    assert!(error.ends_with(expected), "{error}");
+}
+
+#[test]
 fn unusable_files_are_rejected() {
     let missing = "No such file or directory (os error 2); correct the path, which is relative to the configuration";
     let secret = "use a file that contains only the secret";

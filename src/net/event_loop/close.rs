@@ -124,7 +124,13 @@ impl EventLoop {
                     self.log_unreachable(link, if by_peer { &closed } else { reason });
                 }
             }
-            Stage::Dialing(link) => self.on_dial_failed(link, now, reason),
+            Stage::Dialing(link) => {
+                if self.links_are_mixed() && matches!(connection.security, Security::Handshaking(_))
+                {
+                    self.neighbors[link.index()].over_tls = false; // it may not speak TLS any longer
+                }
+                self.on_dial_failed(link, now, reason);
+            }
             Stage::Draining => {}
         }
         self.admissions.leave(connection.admission, connection.address.ip());

@@ -11,7 +11,7 @@ use super::EventLoop;
 use super::reason::{Reason, Reported};
 use crate::endpoint::Host;
 use crate::herd::Action;
-use crate::herd::handshake::Transport;
+use crate::herd::handshake::{REQUIRES_TLS, Transport};
 use crate::ids::LinkId;
 use crate::limits::Limits;
 use crate::net::connect::is_connected;
@@ -29,19 +29,22 @@ pub struct Neighbor {
     /// Its addresses by the last look-up.
     addresses: Vec<SocketAddr>,
     attempts: usize,
+    /// True if it is dialed over TLS. While links without TLS are accepted, this follows from how the
+    /// neighbor was reached last, or from its refusal.
+    pub(super) over_tls: bool,
     /// The reasons for its absence that have been logged.
     pub(super) reported: Reported,
 }
 
 impl Neighbor {
-    /// A neighbor at `host`.
+    /// A neighbor at `host`, which is dialed over TLS from the start if `over_tls` is true.
     #[must_use]
-    pub fn new(host: Host, port: u16) -> Self {
+    pub fn new(host: Host, port: u16, over_tls: bool) -> Self {
         let addresses = match host {
             Host::Address(address) => vec![SocketAddr::new(address, port)],
             Host::Name(_) => Vec::new(),
         };
-        Self { host, port, addresses, attempts: 0, reported: Reported::default() }
+        Self { host, port, addresses, attempts: 0, over_tls, reported: Reported::default() }
     }
 
     /// Its addresses by the last look-up; empty before the first.
@@ -139,17 +142,31 @@ impl EventLoop {
     /// Logs that a handshake with a neighbor was refused, once for each reason until it has been
     /// linked.
     pub(super) fn log_handshake_failure(&mut self, link: LinkId, label: &[u8], reason: &str) {
+        let is_new = self.neighbors[link.index()].reported.is_new(&Reason::handshake(reason));
+        if self.links_are_mixed() && reason.contains(REQUIRES_TLS) {
+            self.neighbors[link.index()].over_tls = true;
+            if is_new {
+                let peer = self.node.herd.peer_name(link).escape_ascii();
+                log::info!("{peer} requires TLS and is dialed over TLS from now on");
+            }
+            return;
+        }
         self.node.set_link_failure(link, Some(reason));
-        if self.neighbors[link.index()].reported.is_new(&Reason::handshake(reason)) {
+        if is_new {
             let (peer, label) =
                 (self.node.herd.peer_name(link).escape_ascii(), label.escape_ascii());
             log::warn!("{peer} is not linked ({label}): {reason}");
         }
     }
 
+    /// Returns true while links with and without TLS are established.
+    pub(super) fn links_are_mixed(&self) -> bool {
+        self.peer_tls.is_some() && !self.node.herd.identity().tls
+    }
+
     /// Starts the session on a connection that this node dialed, once it is connected.
     pub(super) fn finish_dial(&mut self, token: Token, now: &Now) -> io::Result<()> {
-        let Self { connections, node, peer_tls, .. } = self;
+        let Self { connections, node, neighbors, peer_tls, .. } = self;
         let Some(connection) = connections.get_mut(key(token).0) else { return Ok(()) };
         let Stage::Dialing(link) = connection.stage else { return Ok(()) };
         if !is_connected(&connection.stream)? {
@@ -158,7 +175,8 @@ impl EventLoop {
         connection.readiness.writable = true;
         connection.readiness.readable = true;
         let (peer, legacy) = (node.herd.peer_name(link), node.herd.link(link).is_legacy());
-        if let (Some(config), Security::Plain, false) = (peer_tls, &connection.security, legacy) {
+        let over_tls = neighbors[link.index()].over_tls && !legacy;
+        if let (Some(config), Security::Plain, true) = (peer_tls, &connection.security, over_tls) {
             connection.security = Security::Handshaking(Box::new(config.dial(peer)?));
         }
         if !connection.secure(None, std::iter::empty(), now.instant)? {

@@ -80,7 +80,8 @@ mod tests {
             Ok(address) => Host::Address(address),
             Err(_) => Host::Name((*host).into()), // not looked up
         };
-        let neighbors: Vec<_> = hosts.iter().map(host).map(|host| Neighbor::new(host, 1)).collect();
+        let neighbors: Vec<_> =
+            hosts.iter().map(host).map(|host| Neighbor::new(host, 1, false)).collect();
         let legacy = (0..).map(LinkId).zip(&neighbors);
         let [from, to] = [from, to].map(|text| text.parse::<IpAddr>().unwrap().to_canonical());
         sender(legacy, from, from == to || is_default_loopback(from), |it| it.is_loopback())

@@ -226,7 +226,11 @@ impl EventLoop {
                 let Some(connection) = self.get(token) else { return };
                 let admission = std::mem::replace(&mut connection.admission, Admission::Exempt);
                 let address = connection.address.ip();
+                let is_tls = matches!(connection.security, Security::Tls(_));
                 self.admissions.leave(admission, address);
+                if self.links_are_mixed() {
+                    self.neighbors[link.index()].over_tls = is_tls;
+                }
                 let Self { connections, node, limits, neighbors, link_buffer, .. } = self;
                 become_link(&connections[key(token).0], limits, *link_buffer);
                 neighbors[link.index()].reported.clear();

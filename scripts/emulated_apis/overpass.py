@@ -10,8 +10,8 @@
 It supports settings, `node`, `way`, `relation`, `nw`, `nr`, `wr` and `nwr` with any number of
 `(around:R,lat,lon)` and tag filters, unions in parentheses, `if(count(nodes)<N){…}` and similar
 conditions, and `out` with its verbosity, geometry, order and limit. Anything else gets the parse
-error of the real service. Like there, elements are ordered by id, not by distance, and a way has no
-position without `center`.
+error of the real service. Like there, elements are ordered by type and id, not by distance, and a way
+or a relation has no position without `center`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ STOCK_AGENTS = re.compile(
 )
 VERBOSITIES = ("ids", "skel", "body", "tags", "meta")
 GEOMETRIES = ("center", "geom", "bb")
+TYPES = ("node", "way", "relation")
+# The types that a query statement selects, or a count counts.
+SELECTED = {
+    "nodes": {"node"}, "ways": {"way"}, "relations": {"relation"}, "nw": {"node", "way"},
+    "nr": {"node", "relation"}, "wr": {"way", "relation"}, "nwr": set(TYPES),
+}  # fmt: skip
 MAX_QUERY = 16_384  # bytes; a search around a point takes less than one kilobyte
 
 
@@ -109,7 +115,7 @@ class Query:
         output of the statement to `printed`."""
         if self.accept(r"out\b"):
             out = self.out()
-            kept = sorted(before, key=lambda element: (element.kind, element.place.number))
+            kept = sorted(before, key=lambda it: (TYPES.index(it.kind), it.place.number))
             printed += [as_dict(element, out) for element in kept[: out.limit]]
             return before
         if self.accept(r"\("):
@@ -121,22 +127,23 @@ class Query:
         if self.accept(r"if\s*\("):
             return self.condition(before, printed)
         kind = self.expect_pattern(r"[a-z]+", "statement")
-        kinds = {
-            "node": {"node"}, "way": {"way"}, "relation": set(), "rel": set(), "nw": {"node", "way"},
-            "nr": {"node"}, "wr": {"way"}, "nwr": {"node", "way"},
-        }.get(kind)  # fmt: skip
-        if kinds is None:
+        kinds = SELECTED.get({"rel": "relations", **{it: f"{it}s" for it in TYPES}}.get(kind, kind))
+        if kinds is None or kind in ("nodes", "ways", "relations"):
             raise QueryError(f'Unknown type "{kind}"')
         return self.query(kinds)
 
     def condition(self, before: Set[Element], printed: List[dict]) -> Set[Element]:
         """Executes an `if` after its parenthesis. The statements in braces are always parsed."""
-        kind = self.expect_pattern(r"count\s*\(\s*(?:node|way)s\s*\)", "count(nodes) or count(ways)")
+        self.expect_pattern(r"count\s*\(", "count")
+        counted = SELECTED.get(self.expect_pattern(r"[a-z]+", "type"))
+        if counted is None:
+            raise QueryError("count takes nodes, ways, relations, nw, nr, wr or nwr")
+        self.expect(")")
         less = self.expect_pattern("[<>]", "'<' or '>'") == "<"
         number = int(self.expect_pattern(r"\d+", "number"))
         self.expect(")")
         self.expect("{")
-        count = sum(element.kind in kind for element in before)
+        count = sum(element.kind in counted for element in before)
         holds = count < number if less else count > number
         after = before
         while not self.accept("}"):
@@ -161,7 +168,7 @@ class Query:
                 break
         if not around:
             raise QueryError("the emulator answers queries with (around:radius,lat,lon) only")
-        elements = (Element(place, "way" if place.is_way else "node") for place in found)
+        elements = (Element(place, place.element) for place in found)
         return {
             e for e in elements if e.kind in kinds and all(test(tags(e.place)) for test in tests)
         }
@@ -277,8 +284,11 @@ def as_dict(element: Element, out: Out) -> dict:
             document["bounds"] = {
                 "minlat": place.lat, "minlon": place.lng, "maxlat": place.lat, "maxlon": place.lng,
             }  # fmt: skip
-        if out.verbosity in ("skel", "body", "meta"):
+        if out.verbosity in ("skel", "body", "meta") and element.kind == "way":
             document["nodes"] = [place.number + offset for offset in (1, 2, 4, 1)]
+        elif out.verbosity in ("skel", "body", "meta"):
+            members = [{"type": "way", "ref": place.number + offset} for offset in (1, 2)]
+            document["members"] = [{**member, "role": "outer"} for member in members]
     if out.verbosity in ("body", "tags", "meta"):
         document["tags"] = tags(place)
     return document

@@ -55,9 +55,10 @@ class Place(NamedTuple):
         return f"EMULATED_{self.number:013x}"
 
     @property
-    def is_way(self) -> bool:
-        """True if the place is a way (an outline) in OpenStreetMap. One third are."""
-        return self.number % 3 == 0
+    def element(self) -> str:
+        """The type of its element in OpenStreetMap. Two ninths of the places are ways (outlines), one
+        ninth are relations (outlines in several parts)."""
+        return "node" if self.number % 3 else "way" if self.number % 9 else "relation"
 
 
 def distance_m(lat_a: float, lng_a: float, lat_b: float, lng_b: float) -> float:

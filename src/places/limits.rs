@@ -25,7 +25,7 @@ pub const MAX_CHUNK_EXTENSION_BYTES: usize = 4 * 1024;
 /// Bytes of the trailer after a chunked body, which is read and dropped.
 pub const MAX_TRAILER_BYTES: usize = 4 * 1024;
 
-/// Bytes of one response body. Twenty places from Google take 10 to 60 KiB, a thousand nodes from
+/// Bytes of one response body. Twenty places from Google take 10 to 60 KiB, a thousand places from
 /// Overpass about 500 KiB, or more if they include towns with names in all languages.
 pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
@@ -43,7 +43,7 @@ pub const MAX_JSON_MEMBERS: usize = 64;
 /// Places requested and kept: the maximum of Nearby Search and of WHATSAT.
 pub const MAX_RESULTS: usize = 20;
 
-/// Nodes read from one Overpass response before the nearest twenty are selected.
+/// Elements read from one Overpass response before the nearest twenty are selected.
 pub const MAX_OVERPASS_ELEMENTS: usize = 1000;
 
 /// Bytes of a provider's own explanation in an `error_message`, which a person reads on a terminal.

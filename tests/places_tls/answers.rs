@@ -91,6 +91,21 @@ fn all_five_nodes_query_overpass() {
 }
 
 #[test]
+fn overpass_finds_nodes_ways_and_relations_within_the_radius() {
+    let emulator = Server::emulator(&[]);
+    let herd = solo("overpass", emulator.url(), "");
+    let mut client = herd.client("Solo");
+    client.iamat("kiwi", "+34.068930-118.445127", &seconds(wall_ns()));
+    let reply = client.whatsat("kiwi", "10", "20");
+    let ids: Vec<&str> =
+        reply.results().iter().map(|place| place["place_id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), 20);
+    for kind in ["node/", "way/", "relation/"] {
+        assert!(ids.iter().any(|id| id.starts_with(kind)), "{kind}: {ids:?}");
+    }
+}
+
+#[test]
 fn a_request_asks_only_for_required_fields() {
     let emulator = Server::emulator(&[]);
     let herd = solo("google", emulator.url(), "");

@@ -319,18 +319,27 @@ class Overpass(Case):
         self.assertEqual((status, headers.get_content_type()), (200, "application/json"), data)
         return json.loads(data)["elements"]
 
-    def test_nodes_and_ways_are_found(self) -> None:
+    def test_all_types_are_found(self) -> None:
         found = self.elements(f'[out:json][timeout:5];nwr["name"]{self.AROUND};out center;')
-        self.assertEqual({element["type"] for element in found}, {"node", "way"})
+        self.assertEqual({element["type"] for element in found}, {"node", "way", "relation"})
+        for kind, types in (
+            ("node", {"node"}), ("way", {"way"}), ("relation", {"relation"}), ("rel", {"relation"}),
+            ("nw", {"node", "way"}), ("nr", {"node", "relation"}), ("wr", {"way", "relation"}),
+        ):  # fmt: skip
+            some = self.elements(f"[out:json];{kind}{self.AROUND};out center;")
+            self.assertEqual(some, [element for element in found if element["type"] in types])
+            brief = self.elements(f"[out:json];{kind}{self.AROUND};out center tags;")
+            self.assertEqual([element["tags"] for element in brief], [it["tags"] for it in some])
+            self.assertFalse({"nodes", "members"} & set().union(*brief))
         for element in found:
             at = element if element["type"] == "node" else element["center"]
             self.assertLessEqual(meters(UCLA, (at["lat"], at["lon"])), 2000)
             self.assertTrue(element["tags"]["name"])
-        keys = [(element["type"], element["id"]) for element in found]
+        keys = [("nwr".index(element["type"][0]), element["id"]) for element in found]
         self.assertEqual(keys, sorted(keys), "in the order of the ids, not of distance")
 
-    def test_a_way_has_no_position_without_center(self) -> None:
-        for element in self.elements(f"[out:json];way{self.AROUND};out body;"):
+    def test_a_way_or_a_relation_has_no_position_without_center(self) -> None:
+        for element in self.elements(f"[out:json];wr{self.AROUND};out body;"):
             self.assertFalse({"lat", "lon", "center", "bounds"} & set(element))
 
     def test_limit_verbosity_and_tags_are_supported(self) -> None:
@@ -367,6 +376,10 @@ class Overpass(Case):
         query = f"[out:json];{near}if(count(nodes)<%d){{out body;{far}}};out;"
         self.assertEqual(self.elements(query % len(few)), few)
         self.assertEqual(self.elements(query % (len(few) + 1)), few + many)
+        kinds = {"nodes": 1, "ways": 0, "relations": 0, "nw": 1, "nr": 1, "wr": 0, "nwr": 1}
+        for kind, counts_nodes in kinds.items():
+            query = f"[out:json];{near}if(count({kind})<1){{{far}}};out;"
+            self.assertEqual(self.elements(query), few if counts_nodes else many, kind)
         # The statements of a false condition are parsed, but not executed.
         kept = f"[out:json];{near}if (count(ways) > 0) {{{far}}};out;"
         self.assertEqual(self.elements(kept), few)
@@ -388,7 +401,8 @@ class Overpass(Case):
 
     def test_errors_are_html_pages(self) -> None:
         for query in ("", "out", "node;out;", f"[out:json];town{self.AROUND};out;", f"[out:json];node{self.AROUND}",
-                      "[out:json];node(around:x,1,2);out;", "[out:json];node(around:1,91,2);out;"):  # fmt: skip
+                      "[out:json];node(around:x,1,2);out;", f"[out:json];nodes{self.AROUND};out;",
+                      f"[out:json];node{self.AROUND};if(count(way)<1){{out;}};", "[out:json];node(around:1,91,2);out;"):  # fmt: skip
             with self.subTest(query):
                 status, headers, data = self.overpass(query)
                 self.assertEqual((status, headers.get_content_type()), (400, "text/html"))

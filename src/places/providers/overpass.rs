@@ -1,4 +1,5 @@
-//! OpenStreetMap's Overpass API: named nodes around a point. It needs no key.
+//! OpenStreetMap's Overpass API: named places around a point, mapped as nodes, ways or relations. It needs
+//! no key.
 //!
 //! Language: <https://wiki.openstreetmap.org/wiki/Overpass_API/Overpass_QL>. Usage policy:
 //! <https://dev.overpass-api.de/overpass-doc/en/preface/commons.html> (about 10,000 requests and
@@ -22,7 +23,7 @@ use crate::places::providers::listing::Listing;
 use crate::places::providers::target::Target;
 use crate::text::percent::push_encoded;
 
-/// The tags that make a node a place that people look for. Their values are the types of the place.
+/// The tags that make an element a place that people look for. Their values are the types of the place.
 /// <https://wiki.openstreetmap.org/wiki/Map_features>
 const KINDS: [&str; 11] = [
     "amenity",
@@ -38,16 +39,22 @@ const KINDS: [&str; 11] = [
     "place",
 ];
 
+/// The tag that, on a way, is mostly that of a track. Stations are also mapped as nodes.
+const LINES: &str = "railway";
+
 /// Appends the request.
 ///
 /// Overpass cannot order by distance, and a circle of 50 km around a city contains far too many
-/// named nodes to fetch. The query therefore widens its circle, from 1/64 of the radius in steps of
-/// four, until it contains twenty nodes (`if` exists in Overpass QL "to try more loosely search
+/// named places to fetch. The query therefore widens its circle, from 1/64 of the radius in steps of
+/// four, until it contains twenty places (`if` exists in Overpass QL "to try more loosely search
 /// conditions if stricter search conditions did not deliver a result"). A circle with four times
-/// the radius of one that contains fewer than twenty nodes contains some hundreds; all of them are
+/// the radius of one that contains fewer than twenty places contains some hundreds; all of them are
 /// fetched, and the nearest are selected here. If it includes a large town, the first thousand by
-/// id arrive, which may not include the nearest. So the nodes of each circle are printed before it
-/// is widened.
+/// type and id arrive, which may not include the nearest. So the places of each circle are printed
+/// before it is widened.
+///
+/// Most larger places are areas: ways, or relations if they have several parts. `center` prints the
+/// middle of their bounding box, and `tags` omits their members, which may be thousands.
 pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut Vec<u8>) {
     let mut body = b"data=".to_vec();
     push_encoded(&mut body, query(target, question).as_bytes());
@@ -58,15 +65,20 @@ pub(super) fn write_request(target: Target<'_>, question: &Question, out: &mut V
 fn query(target: Target<'_>, question: &Question) -> String {
     let Point { lat, lng } = question.center;
     let kinds = KINDS.join("|");
+    let kinds_of_areas = KINDS.into_iter().filter(|&kind| kind != LINES);
+    let kinds_of_areas = kinds_of_areas.collect::<Vec<_>>().join("|");
     let circle = |part: f64| {
-        let radius = question.radius_m / part;
-        format!("node(around:{radius},{lat},{lng})[name][~\"^({kinds})$\"~\".\"];")
+        let named = format!("(around:{},{lat},{lng})[name]", question.radius_m / part);
+        format!(
+            "(node{named}[~\"^({kinds})$\"~\".\"];wr{named}[~\"^({kinds_of_areas})$\"~\".\"];);"
+        )
     };
-    let wider = |part: f64| format!("if(count(nodes)<{MAX_RESULTS}){{out body;{}}};", circle(part));
+    let wider =
+        |part: f64| format!("if(count(nwr)<{MAX_RESULTS}){{out center tags;{}}};", circle(part));
     // A busy server admits queries with small claims sooner, and these need little.
     let timeout = target.deadline.as_secs().clamp(1, 25);
     format!(
-        "[out:json][timeout:{timeout}][maxsize:67108864];{}{}{}{}out body {MAX_OVERPASS_ELEMENTS};",
+        "[out:json][timeout:{timeout}][maxsize:67108864];{}{}{}{}out center tags {MAX_OVERPASS_ELEMENTS};",
         circle(64.0),
         wider(16.0),
         wider(4.0),
@@ -101,12 +113,14 @@ pub(super) fn read(
         // remark (https://github.com/drolbr/Overpass-API/issues/94).
         return Err(target.aborted(remark));
     }
-    let mut nodes: Vec<Node<'_>> =
-        document.elements.0.into_iter().filter_map(|it| Node::of(it, question.center)).collect();
-    nodes.sort_by(|a, b| a.distance_m.total_cmp(&b.distance_m).then_with(|| a.id.cmp(&b.id)));
-    // A wider circle repeats the nodes of the narrower ones.
-    nodes.dedup_by(|node, previous| node.id.is_some() && node.id == previous.id);
-    let results: Vec<String> = nodes.iter().take(MAX_RESULTS).map(Node::result).collect();
+    let mut places: Vec<Place<'_>> =
+        document.elements.0.into_iter().filter_map(|it| Place::of(it, question)).collect();
+    places.sort_by(|a, b| {
+        a.distance_m.total_cmp(&b.distance_m).then_with(|| (a.kind, a.id).cmp(&(b.kind, b.id)))
+    });
+    // A wider circle repeats the places of the narrower ones.
+    places.dedup_by(|a, b| a.id.is_some() && (a.kind, a.id) == (b.kind, b.id));
+    let results: Vec<String> = places.iter().take(MAX_RESULTS).map(Place::result).collect();
     Listing::build(
         [("html_attributions", ATTRIBUTION)],
         results.iter().map(String::as_str),
@@ -130,14 +144,28 @@ struct Document<'a> {
 
 #[derive(serde::Deserialize)]
 struct Element<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
     #[serde(borrow)]
     id: Option<&'a RawValue>,
+    /// The position of a node.
     #[serde(borrow)]
     lat: Option<&'a RawValue>,
     #[serde(borrow)]
     lon: Option<&'a RawValue>,
+    /// The position of a way or a relation.
+    #[serde(borrow)]
+    center: Option<Position<'a>>,
     #[serde(borrow)]
     tags: Option<Tags<'a>>,
+}
+
+#[derive(serde::Deserialize)]
+struct Position<'a> {
+    #[serde(borrow)]
+    lat: Option<&'a RawValue>,
+    #[serde(borrow)]
+    lon: Option<&'a RawValue>,
 }
 
 /// The tags that are used. A town has hundreds, most of them its name in other languages.
@@ -198,27 +226,38 @@ impl Tags<'_> {
 }
 
 /// An element with a name and coordinates.
-struct Node<'a> {
+struct Place<'a> {
+    kind: &'static str,
     id: Option<&'a str>,
     geometry: Geometry<'a>,
     tags: Tags<'a>,
     distance_m: f64,
 }
 
-impl<'a> Node<'a> {
-    /// Returns `None` for an element without a name or coordinates, such as a way or a relation.
-    fn of(element: Element<'a>, center: Point) -> Option<Self> {
+impl<'a> Place<'a> {
+    /// Returns `None` for an element without a name or coordinates, or whose center is outside of the
+    /// circle: a large area may reach into it.
+    fn of(element: Element<'a>, question: &Question) -> Option<Self> {
         let tags = element.tags?;
         tags.get("name").filter(|name| !name.is_empty())?;
-        let (lat, lon) = (element.lat?, element.lon?);
+        let (kind, position) = match element.kind.as_ref().map(|kind| &*kind.0) {
+            Some("way") => ("way", element.center?),
+            Some("relation") => ("relation", element.center?),
+            _ => ("node", Position { lat: element.lat, lon: element.lon }),
+        };
+        let (lat, lon) = (position.lat?, position.lon?);
         let geometry = Geometry::new(lat, lon)?;
         let point = Point { lat: lat.get().parse().ok()?, lng: lon.get().parse().ok()? };
+        let distance_m = question.center.distance_m(point);
+        if kind != "node" && distance_m > question.radius_m {
+            return None;
+        }
         let id = element.id.and_then(json::number);
-        Some(Self { id, geometry, tags, distance_m: center.distance_m(point) })
+        Some(Self { kind, id, geometry, tags, distance_m })
     }
 
     fn result(&self) -> String {
-        let id = self.id.map(|id| format!("node/{id}"));
+        let id = self.id.map(|id| format!("{}/{id}", self.kind));
         let types: Vec<&str> = KINDS.iter().filter_map(|kind| self.tags.get(kind)).collect();
         let result = json::SearchResult {
             geometry: Some(self.geometry),
@@ -253,11 +292,14 @@ mod tests {
         let query = at(Provider::Overpass, URL, |target| query(target, &UCLA));
         let kinds = "^(amenity|shop|tourism|leisure|office|craft|historic|healthcare|public_transport|railway|place)$";
         let circle = |radius| {
-            format!("node(around:{radius},34.06893,-118.445127)[name][~\"{kinds}\"~\".\"];")
+            let named = format!("(around:{radius},34.06893,-118.445127)[name]");
+            let areas = kinds.replace("railway|", "");
+            format!("(node{named}[~\"{kinds}\"~\".\"];wr{named}[~\"{areas}\"~\".\"];);")
         };
         let expected = format!(
-            "[out:json][timeout:5][maxsize:67108864];{}if(count(nodes)<20){{out body;{}}};\
-             if(count(nodes)<20){{out body;{}}};if(count(nodes)<20){{out body;{}}};out body 1000;",
+            "[out:json][timeout:5][maxsize:67108864];{}if(count(nwr)<20){{out center tags;{}}};\
+             if(count(nwr)<20){{out center tags;{}}};if(count(nwr)<20){{out center tags;{}}};\
+             out center tags 1000;",
             circle("156.25"),
             circle("625"),
             circle("2500"),
@@ -277,6 +319,40 @@ mod tests {
         assert!(head.contains("Content-Type: application/x-www-form-urlencoded\r\n"));
         assert!(head.ends_with(&format!("Content-Length: {}", body.len())));
         assert!(body.starts_with("data=%5Bout%3Ajson%5D%5Btimeout%3A5%5D"));
+    }
+
+    /// The same number may be the id of a node, a way and a relation.
+    #[test]
+    fn ways_and_relations_are_shown_at_their_centers() {
+        let element = |kind: &str, id: u32, lat: f64| {
+            let at = format!(r#""lat":{lat},"lon":-118.445127"#);
+            let at = if kind == "node" { at } else { format!(r#""center":{{{at}}}"#) };
+            format!(
+                r#"{{"type":"{kind}","id":{id},{at},"tags":{{"name":"{kind} {id}","tourism":"hotel"}}}},"#
+            )
+        };
+        let near = [
+            element("node", 5, 34.07),
+            element("way", 5, 34.07),
+            element("relation", 5, 34.07),
+            element("relation", 6, 34.075),
+        ]
+        .concat();
+        // The center of a large area can be outside of the circle of 10 km.
+        let outside = [element("way", 7, 34.3), element("relation", 8, -34.0)].concat();
+        let body = format!(
+            r#"{{"elements":[{near}{near}{outside}
+                {{"type":"way","id":9,"lat":34.07,"lon":-118.4,"tags":{{"name":"No center"}}}},
+                {{"type":"way","id":9,"center":{{"lat":34.07}},"tags":{{"name":"Half a center"}}}},
+                {{"type":"node","id":9,"center":{{"lat":34.07,"lon":-118.4}},"tags":{{"name":"x"}}}}]}}"#
+        );
+        let (document, _) = document(Provider::Overpass, &body, 20);
+        let results = document["results"].as_array().unwrap();
+        let ids: Vec<&str> = results.iter().map(|it| it["place_id"].as_str().unwrap()).collect();
+        assert_eq!(ids, ["node/5", "relation/5", "way/5", "relation/6"]);
+        assert_eq!(results[1]["name"], "relation 5");
+        assert_eq!(results[1]["types"][0], "hotel");
+        assert_eq!(results[3]["geometry"]["location"]["lat"], 34.075);
     }
 
     #[test]
@@ -317,7 +393,7 @@ mod tests {
 
     /// The response contains a circle with few nodes and a wider one with a large town at its rim.
     #[test]
-    fn near_nodes_are_kept_and_shown_once() {
+    fn near_places_are_kept_and_shown_once() {
         let node = |id: u32, lat: f64| {
             format!(r#"{{"id":{id},"lat":{lat},"lon":-118.445127,"tags":{{"name":"n{id}"}}}},"#)
         };

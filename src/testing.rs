@@ -1,10 +1,11 @@
-//! Fixtures for tests, examples and fuzz targets: herds in memory, topologies.
+//! Fixtures for tests, examples and fuzz targets: herds in memory, topologies, a disk.
 //!
 //! Not part of any interface: everything here may change at any time. The module is always
 //! compiled, since the linker drops what the programs do not use, whereas a Cargo feature would
 //! build the library twice, once for the programs and once for their tests. Only test modules of
 //! the library may use it; `tests/architecture.rs` enforces that.
 
+pub mod disk;
 pub mod topology;
 
 use crate::herd::directory::{Keys, Rules};

@@ -23,7 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("counters", &[]),
     ("ids", &[]),
     ("time", &["protocol"]),
-    ("testing", &["herd", "rng", "protocol", "limits", "ids", "time"]),
+    ("testing", &["storage", "herd", "rng", "protocol", "limits", "ids", "time"]),
     ("message_log", &["text", "protocol"]),
     ("config", &["endpoint", "message_log", "limits"]),
     ("herd", &["text", "counters", "rng", "protocol", "limits", "ids", "time"]),

@@ -81,6 +81,7 @@ pub struct Directory {
     shards: Box<[HashTable<Slot>]>,
     slots: Slots,
     len: u32,
+    bytes: u64,
     sums: Sums,
     tournament: Tournament,
     /// The slot at which the sweep for expired records continues.
@@ -107,6 +108,7 @@ impl Directory {
             shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
             slots: Slots::default(),
             len: 0,
+            bytes: 0,
             sums: Sums::default(),
             tournament: Tournament::default(),
             sweep_at: 0,
@@ -118,6 +120,12 @@ impl Directory {
     #[must_use]
     pub const fn len(&self) -> u32 {
         self.len
+    }
+
+    /// Returns the number of bytes in all stored lines, without LF.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// Returns whether the directory is empty.
@@ -336,6 +344,8 @@ impl Directory {
         let rank = self.rank(record);
         let stored = &mut self.slots[slot];
         self.sums.replace(Leaf::of(client_hash), stored.digest(), digest);
+        self.bytes += record.line.len() as u64;
+        self.bytes -= stored.line().len() as u64;
         stored.set(record, rank, digest);
     }
 
@@ -360,6 +370,7 @@ impl Directory {
             entry.remove();
         }
         self.sums.replace(Leaf::of(client_hash), self.slots[slot].digest(), 0);
+        self.bytes -= self.slots[slot].line().len() as u64;
         self.slots.release(slot);
         self.len -= 1;
         self.tournament.handle_raised(slot, order(&self.slots, &self.rules));
@@ -547,6 +558,7 @@ mod tests {
             prop_assert!(a.len() <= 4);
             // No evicted record ranks above the least record that was kept.
             let kept = contents(&a);
+            prop_assert_eq!(a.bytes(), kept.iter().map(|line| line.len() as u64).sum::<u64>());
             let rank = |l: &Vec<u8>| Record::parse(l).unwrap().rank(5 * SECOND);
             let least = kept.iter().map(rank).min().unwrap();
             for l in contents(&all).iter().filter(|l| !kept.contains(l)) {

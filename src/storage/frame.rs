@@ -147,6 +147,12 @@ pub fn parse_frame(bytes: &[u8], salt: Salt) -> Parsed<'_> {
     Parsed::Frame(Kind(head[14]), &bytes[HEAD..end], end + 1)
 }
 
+/// Returns the length of the frame at the beginning of `bytes`, without checking anything else.
+pub(super) fn length_of(bytes: &[u8]) -> Option<usize> {
+    let payload = number(bytes.get(9..13)?)?;
+    Some(frame_len(payload as usize))
+}
+
 /// Parses lower-case hexadecimal digits, at most eight.
 fn number(digits: &[u8]) -> Option<u32> {
     digits.iter().try_fold(0, |value, &digit| {

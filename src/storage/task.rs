@@ -23,7 +23,7 @@ pub struct Task {
     pub lane: Lane,
     /// The operations, at least one.
     pub ops: Vec<Op>,
-    /// The reason, for the state machine alone.
+    /// The reason, which the shell need not know.
     pub purpose: Purpose,
 }
 
@@ -40,8 +40,8 @@ pub enum Lane {
 /// succeeds as a whole or has failed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Creates the file, or empties it if it exists, and reserves `size` bytes for it: reading them
-    /// returns zeros. If the file system cannot reserve space, `size` may be ignored.
+    /// Creates the file, or empties it if it exists, and reserves `size` bytes for it, like
+    /// [`Op::Reserve`]. If space cannot be reserved, this is no failure.
     Create {
         /// The file.
         file: FileName,
@@ -56,6 +56,14 @@ pub enum Op {
         offset: u64,
         /// The bytes.
         bytes: Vec<u8>,
+    },
+    /// Reserves space for the file up to `size` bytes: reading what has not been written returns
+    /// zeros. If the file system cannot do so, this is an error or nothing at all.
+    Reserve {
+        /// The file, which exists.
+        file: FileName,
+        /// The size of the file afterwards.
+        size: u64,
     },
     /// `fdatasync`.
     Sync {
@@ -92,6 +100,7 @@ impl Op {
         match *self {
             Self::Create { file, .. } => ("create", Some(file)),
             Self::Write { file, .. } => ("write", Some(file)),
+            Self::Reserve { file, .. } => ("reserve space for", Some(file)),
             Self::Sync { file } => ("sync", Some(file)),
             Self::SyncFolder => ("sync the folder", None),
             Self::Rename { to, .. } => ("replace", Some(to)),
@@ -101,24 +110,30 @@ impl Op {
     }
 }
 
-/// The reason for a task.
+/// The reason for a task, for the state machine alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// The position up to which the log is durable afterwards, and the segment.
+    /// A sync of the log.
     Sync {
         /// The segment.
         segment: u64,
-        /// The position.
-        target: u64,
+        /// Positions up to this one are durable afterwards.
+        position: u64,
     },
+    /// A sync of the files that have been loaded.
+    SyncLoaded,
     /// A new segment.
     Create {
         /// Its number.
         segment: u64,
+        /// The length of its header.
+        header: u64,
+        /// Bytes reserved for it.
+        reserved: u64,
     },
-    /// A part of the snapshot in progress; the last part also syncs it.
+    /// A part of the snapshot in progress.
     Snapshot {
-        /// Whether this is the last part.
+        /// Whether this is the last part, which also syncs the snapshot.
         last: bool,
     },
     /// A new manifest.
@@ -127,6 +142,26 @@ pub enum Purpose {
     Delete,
     /// Release of the space that a sealed segment does not use.
     Truncate,
+    /// Reservation of space ahead of the log.
+    Reserve {
+        /// The segment.
+        segment: u64,
+        /// Its size afterwards.
+        size: u64,
+    },
+}
+
+impl Purpose {
+    /// Whether the success of a task with this purpose shows that what made `failed` fail is over.
+    pub(super) const fn settles(self, failed: Self) -> bool {
+        match failed {
+            Self::Create { .. } => matches!(self, Self::Create { .. }),
+            Self::Snapshot { .. } => matches!(self, Self::Snapshot { last: true }),
+            Self::Publish => matches!(self, Self::Publish),
+            Self::Delete => matches!(self, Self::Delete),
+            Self::Sync { .. } | Self::SyncLoaded | Self::Truncate | Self::Reserve { .. } => true,
+        }
+    }
 }
 
 /// An operation of a task that failed. The operations before it have succeeded, and those after it

@@ -1,0 +1,446 @@
+//! The state machine: decides what is written, synced, created and deleted, and when.
+
+mod compaction;
+mod files;
+mod problems;
+
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::io;
+
+use super::event::{Cause, Event, Problem};
+use super::file::FileName;
+use super::folder::Folder;
+use super::frame::{HEAD, Kind};
+use super::journal::{Journal, Segment, Target};
+use super::recovery::{self, Recovered};
+use super::snapshot::Snapshot;
+use super::task::{DiskError, Failed, Lane, Op, Purpose, Task, Write};
+use super::{Counters, Gate, Position, Settings, SyncMode};
+use crate::herd::directory::Directory;
+use crate::time::Instant;
+use problems::RETRY;
+
+/// The storage of one node.
+pub struct Storage {
+    settings: Settings,
+    boot: u64,
+    /// The payload of the first frame of each file.
+    header: Vec<u8>,
+    journal: Journal,
+    folder: Folder,
+    /// A segment that exists and has not been used, and the length of its header.
+    spare: Option<(u64, u64)>,
+    /// The snapshot in progress.
+    snapshot: Option<Snapshot>,
+    /// The number of the last snapshot that was begun. A number is not used twice.
+    attempted: u64,
+    /// True if a snapshot is due whatever the size of the folder.
+    rewrite: bool,
+    /// Files that have been loaded and may not be durable.
+    unsynced: Vec<FileName>,
+    manifest: ManifestState,
+    /// True while the disk thread has a task of the lane [`Lane::Files`].
+    is_busy: bool,
+    /// True if space cannot be reserved.
+    cannot_reserve: bool,
+    /// A buffer for the next part of a snapshot.
+    part: Vec<u8>,
+    /// The time before which no further task of [`Lane::Files`] begins, after a failure.
+    retry_at: Option<Instant>,
+    /// The pause after the next failure.
+    pause: Duration,
+    /// The number of the first segment to keep for a cursor.
+    keep_from: Option<u64>,
+    /// Bytes of a snapshot of the directory, when last examined.
+    live: u64,
+    behind: Option<Problem>,
+    growing: Option<(Purpose, Problem)>,
+    events: VecDeque<Event>,
+    now: Instant,
+    /// True once the first segment of this process exists.
+    has_started: bool,
+    is_stopping: bool,
+    /// True once the manifest states that everything is durable, or is about to.
+    is_closed: bool,
+    /// Counters of the storage.
+    pub counters: Counters,
+}
+
+/// Whether the manifest on disk is up to date.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ManifestState {
+    /// A start or a snapshot requires a new one.
+    Outdated,
+    /// The disk thread writes it.
+    Publishing,
+    Current,
+}
+
+impl Storage {
+    /// The storage after a recovery.
+    #[must_use]
+    pub fn new(settings: Settings, recovered: Recovered, now: Instant) -> Self {
+        let boot = recovered.boot + 1;
+        let counters = Counters {
+            records_loaded: recovered.records,
+            damaged_places: recovered.damaged,
+            damaged_bytes: recovered.damaged_bytes,
+            ..Counters::default()
+        };
+        let Recovered { files, obsolete, truncate, highest, rewrite, clean, .. } = recovered;
+        let mut journal = Journal::new(settings.sync);
+        let mut unsynced = Vec::new();
+        if !clean && !files.is_empty() && settings.sync != SyncMode::Never {
+            // The last process was killed before it synced them, or after a sync had failed: then they
+            // cannot be synced any more, and a snapshot of what was read from them is required.
+            unsynced = files.iter().map(|it| it.file).collect();
+            journal.open_hole();
+        }
+        let mut folder = Folder::new(files, obsolete, truncate, highest);
+        if !settings.keeps_segments {
+            folder.release_kept(u64::MAX);
+        }
+        Self {
+            header: recovery::header(&settings.node, boot),
+            journal,
+            keep_from: settings.keeps_segments.then_some(0),
+            settings,
+            boot,
+            folder,
+            spare: None,
+            snapshot: None,
+            attempted: 0,
+            rewrite,
+            unsynced,
+            manifest: ManifestState::Outdated,
+            is_busy: false,
+            cannot_reserve: false,
+            part: Vec::new(),
+            retry_at: None,
+            pause: RETRY.0,
+            live: 0,
+            behind: None,
+            growing: None,
+            events: VecDeque::new(),
+            now,
+            has_started: false,
+            is_stopping: false,
+            is_closed: false,
+            counters,
+        }
+    }
+
+    /// Returns whether the manifest and the first segment have been written, so that the node may
+    /// listen.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        self.journal.current().is_some()
+    }
+
+    /// Returns how often the node has started with this folder, this start included. A folder that was
+    /// restored from a copy counts from there.
+    #[must_use]
+    pub const fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// Appends a record that the directory has stored. `line` has no LF. Returns the position after
+    /// it, which [`Storage::gate`] takes.
+    pub fn append(&mut self, kind: Kind, line: &[u8]) -> Position {
+        self.counters.records_appended += 1;
+        Position(self.journal.append(kind, line))
+    }
+
+    /// Returns what must be written to the log now.
+    pub fn poll_write(&mut self) -> Option<Write<'_>> {
+        if !self.journal.is_flushed() && self.is_over_limit(self.journal.buffered()) {
+            self.fail_write(Cause::Limit { max_bytes: self.settings.max_bytes });
+        }
+        self.journal.poll_write()
+    }
+
+    /// Handles the end of a write: the number of bytes written, which may be less than all.
+    pub fn handle_written(&mut self, result: Result<usize, DiskError>, now: Instant) {
+        self.now = now;
+        let error = match result {
+            Ok(count) if count > 0 => {
+                self.counters.bytes_written += count as u64;
+                self.journal.handle_written(count, now);
+                if let Some(segment) = self.journal.current() {
+                    self.folder.set_length(segment.number, segment.length());
+                    if segment.length() >= self.segment_bytes() {
+                        self.rotate();
+                    }
+                }
+                return;
+            }
+            Ok(_) => DiskError::from(&io::Error::from(io::ErrorKind::WriteZero)),
+            Err(error) => error,
+        };
+        self.counters.errors += 1;
+        let file = self.journal.current().map(|segment| FileName::Segment(segment.number));
+        self.fail_write(Cause::Failed { action: "write", file, error });
+        self.continue_log();
+    }
+
+    /// Returns the next task, of a lane that has none.
+    pub fn poll_task(&mut self) -> Option<Task> {
+        if let Some(Target { segment, position }) = self.journal.poll_sync(self.now) {
+            let ops = vec![Op::Sync { file: FileName::Segment(segment) }];
+            return Some(Task {
+                lane: Lane::Sync,
+                ops,
+                purpose: Purpose::Sync { segment, position },
+            });
+        }
+        if self.is_busy {
+            return None;
+        }
+        let (purpose, ops) = if self.is_stopping {
+            self.last_task()?
+        } else if self.retry_at.is_none() {
+            self.next_files_task()?
+        } else {
+            return None;
+        };
+        self.is_busy = true;
+        Some(Task { lane: Lane::Files, ops, purpose })
+    }
+
+    /// Handles the end of a task. Takes the task back, whose buffers are used again.
+    pub fn handle_task_done(&mut self, task: Task, result: Result<(), Failed>, now: Instant) {
+        self.now = now;
+        let Task { ops, purpose, .. } = task;
+        let (done, cause) = match result {
+            Ok(()) => (ops.len(), None),
+            Err(failed) => (failed.op, Some(cause_of(&ops, failed))),
+        };
+        self.counters.errors += u64::from(cause.is_some());
+        if let Purpose::Sync { segment, position } = purpose {
+            return self.handle_sync_done(Target { segment, position }, cause);
+        }
+        self.is_busy = false;
+        match purpose {
+            Purpose::Sync { .. } => {}
+            Purpose::Create { segment, header, reserved } => {
+                if cause.is_none() {
+                    self.folder.add_segment(segment, header, reserved);
+                    self.spare = Some((segment, header));
+                } else {
+                    self.folder.give_up(FileName::Segment(segment));
+                }
+            }
+            Purpose::Snapshot { last } => {
+                self.handle_part_done(ops, last, cause.is_some());
+            }
+            Purpose::Publish => {
+                let is_done = cause.is_none();
+                self.manifest =
+                    if is_done { ManifestState::Current } else { ManifestState::Outdated };
+                if let Some(snapshot) = self.snapshot.take_if(|it| is_done && it.is_complete()) {
+                    self.put_in_force(&snapshot);
+                }
+            }
+            Purpose::Delete => {
+                let file = |op| if let Op::Delete { file } = op { Some(file) } else { None };
+                for (at, file) in ops.into_iter().filter_map(file).enumerate() {
+                    if at < done {
+                        self.folder.remove(file);
+                    } else {
+                        self.folder.put_back(file);
+                    }
+                }
+            }
+            Purpose::SyncLoaded => {
+                if let Some(cause) = cause {
+                    self.begin_behind(cause);
+                }
+                return;
+            }
+            // They save space and time, and nothing depends on them.
+            Purpose::Truncate => return self.continue_log(),
+            Purpose::Reserve { segment, size } => {
+                self.cannot_reserve |= cause.is_some();
+                if cause.is_none() {
+                    self.folder.set_reserved(segment, size);
+                }
+                return;
+            }
+        }
+        match cause {
+            Some(cause) => self.fail_files(purpose, cause),
+            None => self.end_growing(purpose),
+        }
+        self.continue_log();
+    }
+
+    /// Decides whether a compaction is due, and collects the next part of its snapshot.
+    pub fn handle_directory(&mut self, directory: &Directory, now: Instant) {
+        self.now = now;
+        let frames = u64::from(directory.len()) * (HEAD as u64 + 1);
+        self.live = directory.bytes() + frames + (HEAD + self.header.len() + 1) as u64;
+        if let Some(snapshot) = &mut self.snapshot {
+            if snapshot.wants_records() {
+                snapshot.collect(directory);
+            }
+            return;
+        }
+        self.continue_log();
+        self.give_up_kept();
+        let can_begin = self.manifest == ManifestState::Current
+            && self.retry_at.is_none()
+            && !self.is_stopping
+            && self.journal.is_flushed();
+        if can_begin && self.is_due(directory) {
+            self.begin_snapshot(directory);
+        }
+    }
+
+    /// Handles the time of [`Storage::poll_timeout`].
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
+        self.retry_at = self.retry_at.filter(|&at| at > now);
+    }
+
+    /// Returns the time of the next [`Storage::handle_timeout`]. A time that has passed means that
+    /// [`Storage::handle_directory`] has more to do in the next turn, which should come at once.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let collects = self.snapshot.as_ref().is_some_and(Snapshot::wants_records);
+        let collect_at = (collects && !self.is_stopping).then_some(self.now);
+        [self.journal.sync_at(), self.retry_at, collect_at].into_iter().flatten().min()
+    }
+
+    /// Returns the next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Syncs what has been appended, in all modes, and begins nothing else. The shell goes on with
+    /// writes and tasks until [`Storage::is_idle`].
+    pub fn handle_shutdown(&mut self, now: Instant) {
+        self.now = now;
+        self.is_stopping = true;
+        self.journal.handle_shutdown(now);
+    }
+
+    /// Returns whether the shell may end the process after [`Storage::handle_shutdown`]: nothing is
+    /// left to do, or the disk has failed.
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        let is_done = self.is_closed || self.journal.has_hole() || !self.is_published();
+        self.journal.is_idle() && !self.is_busy && is_done
+    }
+
+    const fn is_published(&self) -> bool {
+        matches!(self.manifest, ManifestState::Current)
+    }
+
+    /// Returns whether the reply that waits for `position` may leave.
+    #[must_use]
+    pub fn gate(&self, position: Position) -> Gate {
+        self.journal.gate(position.0)
+    }
+
+    /// Returns the position after everything that was appended. A reply that reveals a record of
+    /// unknown position may wait for this one.
+    #[must_use]
+    pub const fn appended(&self) -> Position {
+        Position(self.journal.appended())
+    }
+
+    /// Returns the position up to which the kernel has everything.
+    #[must_use]
+    pub const fn written(&self) -> Position {
+        Position(self.journal.written())
+    }
+
+    /// Returns the position up to which everything is durable. Behind it there may be a hole; see
+    /// [`Storage::gate`].
+    #[must_use]
+    pub fn durable(&self) -> Position {
+        Position(self.journal.durable())
+    }
+
+    /// Returns whether the disk may lack records that were appended.
+    #[must_use]
+    pub const fn is_behind(&self) -> bool {
+        self.journal.has_hole()
+    }
+
+    /// Returns the most severe condition that persists, for `problems`.
+    #[must_use]
+    pub fn problem(&self) -> Option<&Problem> {
+        self.behind.as_ref().or(self.growing.as_ref().map(|(_, problem)| problem))
+    }
+
+    /// Returns the number of bytes in the files of the folder.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.folder.sizes().total
+    }
+
+    /// Keeps the segments from this number on until they have been read, as far as `max_bytes`
+    /// permits. With [`Settings::keeps_segments`], all are kept until the first call.
+    pub fn keep_from(&mut self, segment: u64) {
+        self.keep_from = Some(segment);
+        self.folder.release_kept(segment);
+    }
+
+    /// Continues the log in the spare segment, if there is none at present.
+    fn continue_log(&mut self) {
+        if self.journal.current().is_none()
+            && !self.is_stopping
+            && !self.must_wait()
+            && let Some((number, header)) = self.spare.take()
+        {
+            self.has_started = true;
+            self.journal.install(number, header);
+        }
+    }
+
+    /// Continues the log in the spare segment. Returns false if there is none yet, or the kernel does
+    /// not have everything yet.
+    fn rotate(&mut self) -> bool {
+        if !self.journal.is_flushed() {
+            return false;
+        }
+        let Some((number, header)) = self.spare.take() else { return false };
+        if let Some(previous) = self.journal.install(number, header) {
+            self.seal(&previous);
+        }
+        true
+    }
+
+    fn seal(&mut self, segment: &Segment) {
+        self.folder.seal(segment.number, segment.length());
+    }
+
+    fn fail_write(&mut self, cause: Cause) {
+        if let Some(segment) = self.journal.handle_write_failed() {
+            self.seal(&segment);
+        }
+        self.begin_behind(cause);
+    }
+
+    fn handle_sync_done(&mut self, target: Target, cause: Option<Cause>) {
+        let Some(cause) = cause else {
+            self.counters.syncs += 1;
+            return self.journal.handle_synced(target);
+        };
+        let (matters, poisoned) = self.journal.handle_sync_failed(target);
+        if let Some(segment) = poisoned {
+            self.seal(&segment);
+        }
+        if matters {
+            self.begin_behind(cause);
+        }
+        self.continue_log();
+    }
+}
+
+fn cause_of(ops: &[Op], failed: Failed) -> Cause {
+    let (action, file) = ops.get(failed.op).map_or(("use", None), Op::describe);
+    Cause::Failed { action, file, error: failed.error }
+}

@@ -1,0 +1,437 @@
+//! Recovery: loading the files of a folder into a directory, over damage.
+
+use core::fmt;
+use std::collections::{BTreeSet, VecDeque};
+
+use super::file::FileName;
+use super::frame::Kind;
+use super::manifest::{Entry, Manifest, VERSION};
+use super::reader::Reader;
+use super::task::DiskError;
+use crate::herd::directory::{Directory, PREFETCH_BATCH, Source};
+use crate::protocol::record::Record;
+use crate::time::Wall;
+
+/// Number of damaged places that are reported one by one. All are counted.
+const MAX_REPORTED: usize = 32;
+
+/// The result of a recovery.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Records read, including those that a newer one replaced or that had expired.
+    pub records: u64,
+    /// The first damaged places, each for one WARNING.
+    pub damage: Vec<Damage>,
+    /// The number of damaged places.
+    pub damaged: u64,
+    /// Bytes in all damaged places.
+    pub damaged_bytes: u64,
+    /// How often the node has started with this folder before.
+    pub(super) boot: u64,
+    pub(super) key: Option<[u8; 16]>,
+    /// Files that hold records, each with its length.
+    pub(super) files: Vec<Entry>,
+    /// Files that are not needed.
+    pub(super) obsolete: Vec<FileName>,
+    /// Segments that are longer than their content.
+    pub(super) truncate: Vec<(FileName, u64)>,
+    /// The highest number in use.
+    pub(super) highest: u64,
+    /// True if the node had stopped after everything in the files was durable.
+    pub(super) clean: bool,
+    /// True if the files should be replaced by a snapshot soon, because some are damaged.
+    pub(super) rewrite: bool,
+}
+
+/// A damaged place in a file, which was skipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub file: FileName,
+    /// Offset of the first damaged byte.
+    pub offset: u64,
+    /// Number of damaged bytes.
+    pub length: u64,
+    /// What was found.
+    pub kind: DamageKind,
+}
+
+/// The kind of a damaged place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DamageKind {
+    /// The end of a segment that was being written when the node died. It is truncated.
+    TornTail,
+    /// Bytes that are not intact.
+    Corrupt,
+    /// The file is shorter than the manifest states, or does not exist.
+    Missing,
+    /// The file cannot be read from here on.
+    Unreadable(DiskError),
+}
+
+/// The sentence for the log. It does not name the folder; the shell does.
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, offset, length, kind } = self;
+        match kind {
+            DamageKind::TornTail => {
+                write!(f, "{file}: {length} bytes at offset {offset} are incomplete; truncated")
+            }
+            DamageKind::Corrupt => {
+                write!(f, "{file}: {length} bytes at offset {offset} are damaged; skipped")
+            }
+            DamageKind::Missing if *offset == 0 => {
+                write!(f, "{file}: the file is missing ({length} bytes at offset 0)")
+            }
+            DamageKind::Missing => {
+                write!(f, "{file}: {length} bytes at offset {offset} are missing")
+            }
+            DamageKind::Unreadable(error) => {
+                write!(f, "{file}: {length} bytes at offset {offset} cannot be read: {error}")
+            }
+        }
+    }
+}
+
+/// The reason not to start with a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The folder belongs to another node.
+    OtherNode(Box<str>),
+    /// The folder was written in a newer format.
+    NewerFormat(u64),
+}
+
+/// The part of the message that follows the name of the folder.
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherNode(node) => write!(
+                f,
+                "it belongs to node {node}; set storage.directory to the folder of this node's data"
+            ),
+            Self::NewerFormat(version) => write!(
+                f,
+                "it was written in format {version} by a newer version of proxy-herd, and this one \
+                 reads formats up to {VERSION}; start the newer version"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for Refusal {}
+
+/// Loading the records of a folder into a directory.
+pub struct Recovery {
+    node: Box<str>,
+    /// True if the manifest is intact. Otherwise each file states its node and format.
+    trusted: bool,
+    /// The files to read, in this order.
+    pending: VecDeque<Entry>,
+    /// Files that are superseded, and are read only if something else is damaged.
+    leftovers: Vec<FileName>,
+    current: Option<Current>,
+    /// True if the current file holds more than its header.
+    has_content: bool,
+    recovered: Recovered,
+}
+
+impl Recovery {
+    /// Begins a recovery of the folder of `node` that contains the files `names`, others included.
+    /// `manifest` is the content of [`FileName::Manifest`], or `None` if there is none or it cannot be
+    /// read. A manifest longer than [`MAX_MANIFEST`](super::MAX_MANIFEST) is damaged.
+    ///
+    /// # Errors
+    ///
+    /// If the manifest is intact, but that of another node or of a newer version.
+    pub fn new<'n>(
+        node: &str,
+        names: impl IntoIterator<Item = &'n str>,
+        manifest: Option<&[u8]>,
+    ) -> Result<Self, Refusal> {
+        let found: BTreeSet<FileName> = names.into_iter().filter_map(FileName::parse).collect();
+        let parsed = manifest.map_or(Ok(None), Manifest::parse)?;
+        let mut recovery = Self {
+            node: node.into(),
+            trusted: parsed.is_some(),
+            pending: VecDeque::new(),
+            leftovers: Vec::new(),
+            current: None,
+            has_content: false,
+            recovered: Recovered::default(),
+        };
+        let recovered = &mut recovery.recovered;
+        recovered.highest = found.iter().filter_map(|file| file.number()).max().unwrap_or(0);
+        if found.contains(&FileName::NewManifest) {
+            recovered.obsolete.push(FileName::NewManifest);
+        }
+        match parsed {
+            Some(manifest) if *manifest.node != *node => {
+                return Err(Refusal::OtherNode(manifest.node.into()));
+            }
+            Some(manifest) => recovery.plan(&manifest, &found),
+            None => recovery.plan_without(manifest, &found),
+        }
+        Ok(recovery)
+    }
+
+    /// Plans a recovery by an intact manifest.
+    fn plan(&mut self, manifest: &Manifest, found: &BTreeSet<FileName>) {
+        let recovered = &mut self.recovered;
+        (recovered.boot, recovered.key) = (manifest.boot, manifest.key);
+        recovered.clean = manifest.clean;
+        let mut missing = Vec::new();
+        for &entry in &manifest.files {
+            let number = entry.file.number().unwrap_or(0);
+            recovered.highest = recovered.highest.max(number);
+            match (found.contains(&entry.file), entry.held) {
+                (true, true) => recovered.files.push(entry),
+                (true, false) => self.pending.push_back(entry),
+                (false, true) => {}
+                (false, false) => missing.push(entry),
+            }
+        }
+        // Segments that were created after the manifest was written.
+        let listed = |file| manifest.files.iter().find(|entry| entry.file == file);
+        let newest = manifest.files.iter().filter_map(|entry| entry.file.number()).max();
+        for &file in found {
+            match file {
+                FileName::Manifest | FileName::NewManifest => {}
+                _ if listed(file).is_some() => {}
+                FileName::Segment(number) if Some(number) > newest => {
+                    self.pending.push_back(Entry { file, length: None, held: false });
+                }
+                _ => self.leftovers.push(file),
+            }
+        }
+        for entry in missing {
+            let length = entry.length.unwrap_or(0);
+            self.recovered.report(Damage {
+                file: entry.file,
+                offset: 0,
+                length,
+                kind: DamageKind::Missing,
+            });
+        }
+        self.pending.make_contiguous().sort_by_key(|entry| order(entry.file));
+    }
+
+    /// Plans a recovery without a manifest: reads all files.
+    fn plan_without(&mut self, manifest: Option<&[u8]>, found: &BTreeSet<FileName>) {
+        for &file in found {
+            if file.number().is_some() {
+                self.pending.push_back(Entry { file, length: None, held: false });
+            }
+        }
+        let file = FileName::Manifest;
+        match manifest {
+            Some(text) => {
+                let length = text.len() as u64;
+                self.recovered.report(Damage {
+                    file,
+                    offset: 0,
+                    length,
+                    kind: DamageKind::Corrupt,
+                });
+            }
+            // The first task of a new folder writes the manifest.
+            None if self.pending.is_empty() && !found.contains(&file) => {}
+            None => self.recovered.report(Damage {
+                file,
+                offset: 0,
+                length: 0,
+                kind: DamageKind::Missing,
+            }),
+        }
+        self.pending.make_contiguous().sort_by_key(|entry| order(entry.file));
+    }
+
+    /// Returns the key material in the manifest, if it is intact and has some.
+    #[must_use]
+    pub const fn key(&self) -> Option<[u8; 16]> {
+        self.recovered.key
+    }
+
+    /// Returns the next file to read, from its beginning. The previous one has ended or failed.
+    pub fn poll_file(&mut self) -> Option<FileName> {
+        let listed = self.pending.pop_front();
+        let leftover = listed.is_none();
+        let entry = match listed {
+            Some(entry) => entry,
+            // They may hold what is damaged elsewhere.
+            None if self.recovered.rewrite => {
+                Entry { file: self.leftovers.pop()?, length: None, held: false }
+            }
+            None => return None,
+        };
+        self.has_content = false;
+        let reader = Reader::new(entry.file, entry.length);
+        self.current = Some(Current { entry, reader, leftover });
+        Some(entry.file)
+    }
+
+    /// Handles the next bytes of the file. Returns the number consumed; the rest is passed again with
+    /// the bytes that follow, so the buffer must hold more than [`MAX_FRAME`](super::frame::MAX_FRAME)
+    /// bytes. `ended` is true if the file ends after `input`; everything is consumed then.
+    ///
+    /// # Errors
+    ///
+    /// If the manifest was damaged and the file belongs to another node or a newer version.
+    pub fn handle_input(
+        &mut self,
+        input: &[u8],
+        ended: bool,
+        directory: &mut Directory,
+        now: Wall,
+    ) -> Result<usize, Refusal> {
+        let Self { current, recovered, node, trusted, has_content, .. } = self;
+        let Some(current) = current else { return Ok(input.len()) };
+        let (mut batch, mut refusal, mut boot) = (Batch::new(directory, now), None, 0);
+        let reports = !current.leftover;
+        let consumed = current.reader.read(
+            input,
+            ended,
+            |kind, payload| match kind {
+                Kind::HEADER if *trusted => {}
+                Kind::HEADER => match check_header(node, payload) {
+                    Ok(started) => boot = started,
+                    Err(why) => refusal = Some(why),
+                },
+                _ => {
+                    *has_content = true;
+                    if kind.is_record() {
+                        batch.push(payload);
+                    }
+                }
+            },
+            |damage| {
+                if reports {
+                    recovered.report(damage);
+                }
+            },
+        );
+        batch.apply();
+        recovered.records += batch.records;
+        recovered.boot = recovered.boot.max(boot);
+        if ended {
+            self.end_file(None);
+        }
+        refusal.map_or(Ok(consumed), Err)
+    }
+
+    /// Handles a file that cannot be opened, or not be read from here on.
+    pub fn handle_failed(&mut self, error: DiskError) {
+        self.end_file(Some(error));
+    }
+
+    /// Ends the recovery. [`Recovery::poll_file`] has returned nothing.
+    #[must_use]
+    pub fn finish(mut self) -> Recovered {
+        self.recovered.obsolete.append(&mut self.leftovers);
+        self.recovered
+    }
+
+    fn end_file(&mut self, error: Option<DiskError>) {
+        let Some(Current { mut entry, reader, leftover }) = self.current.take() else { return };
+        let (listed, intact) = (entry.length, reader.intact());
+        let damage = match error {
+            Some(error) => {
+                let end = listed.unwrap_or(0).max(intact);
+                Some(reader.damage(end, DamageKind::Unreadable(error)))
+            }
+            None => reader.finish(),
+        };
+        let is_readable =
+            !damage.as_ref().is_some_and(|it| matches!(it.kind, DamageKind::Unreadable(_)));
+        entry.length = Some(if is_readable { intact } else { listed.unwrap_or(intact) });
+        let is_intact = damage.is_none();
+        let recovered = &mut self.recovered;
+        if let Some(damage) = damage.filter(|_| !leftover) {
+            recovered.report(damage);
+        }
+        if !self.has_content && is_intact {
+            return recovered.obsolete.push(entry.file);
+        }
+        recovered.rewrite |= leftover;
+        recovered.files.push(entry);
+        if is_readable && listed.is_none() && reader.offset() > intact {
+            recovered.truncate.push((entry.file, intact));
+        }
+    }
+}
+
+impl Recovered {
+    fn report(&mut self, damage: Damage) {
+        self.damaged += 1;
+        self.damaged_bytes += damage.length;
+        self.rewrite |= damage.kind != DamageKind::TornTail;
+        if self.damage.len() < MAX_REPORTED {
+            self.damage.push(damage);
+        }
+    }
+}
+
+/// The file that is being read.
+struct Current {
+    entry: Entry,
+    reader: Reader,
+    leftover: bool,
+}
+
+/// Records that are applied together, so that their cache misses overlap.
+struct Batch<'a, 'i> {
+    directory: &'a mut Directory,
+    now: Wall,
+    held: Vec<Record<'i>>,
+    /// Records so far.
+    records: u64,
+}
+
+impl<'a, 'i> Batch<'a, 'i> {
+    fn new(directory: &'a mut Directory, now: Wall) -> Self {
+        Self { directory, now, held: Vec::with_capacity(PREFETCH_BATCH), records: 0 }
+    }
+
+    fn push(&mut self, line: &'i [u8]) {
+        // A line with an intact checksum that is no record was written by a later program.
+        let Some(record) = Record::parse(line) else { return };
+        self.held.push(record);
+        if self.held.len() == PREFETCH_BATCH {
+            self.apply();
+        }
+    }
+
+    fn apply(&mut self) {
+        self.directory.prefetch(self.held.iter().map(|record| record.client));
+        for record in self.held.drain(..) {
+            self.records += 1;
+            self.directory.apply(&record, Source::Peer, self.now);
+        }
+    }
+}
+
+/// Snapshots come first: their records are most of all, and few of them are replaced.
+fn order(file: FileName) -> (bool, FileName) {
+    (matches!(file, FileName::Segment(_)), file)
+}
+
+/// Returns the payload of the first frame of each file.
+pub(super) fn header(node: &str, boot: u64) -> Vec<u8> {
+    format!("proxy-herd storage {VERSION} node {node} boot {boot}").into_bytes()
+}
+
+/// Checks the header of a file of `node`. Returns the number of starts that it states.
+fn check_header(node: &str, payload: &[u8]) -> Result<u64, Refusal> {
+    let text = String::from_utf8_lossy(payload);
+    let mut fields = text.split(' ').skip(2);
+    let version = fields.next().and_then(|version| version.parse().ok()).unwrap_or(VERSION);
+    if version > VERSION {
+        return Err(Refusal::NewerFormat(version));
+    }
+    let owner = fields.nth(1);
+    let boot = fields.nth(1).and_then(|boot| boot.parse().ok());
+    match owner.filter(|owner| *owner != node) {
+        Some(other) => Err(Refusal::OtherNode(other.into())),
+        None => Ok(boot.unwrap_or(0)),
+    }
+}

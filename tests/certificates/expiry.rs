@@ -21,7 +21,7 @@ fn the_expiry_of_every_file_is_a_metric() {
 #[test]
 fn a_node_warns_once_before_and_once_after_the_expiry() {
     let mut secured = Secured::new(&PAIR);
-    let left = Certificate::of_node(&secured.directory, "Left").valid(-3_600, 12).create();
+    let left = Certificate::of_node(&secured.directory, "Left").valid(-3_600, 20).create();
     secured.herd.start_all();
     secured.wait_until_linked(1);
     let name = left.display();
@@ -56,7 +56,7 @@ fn a_node_warns_once_before_and_once_after_the_expiry() {
 #[test]
 fn an_idle_node_warns_as_well() {
     let mut secured = Secured::new(&[("Solo", &[])]);
-    Certificate::of_node(&secured.directory, "Solo").valid(-3_600, 8).create();
+    Certificate::of_node(&secured.directory, "Solo").valid(-3_600, 15).create();
     secured.herd.start("Solo");
     secured.herd.wait_for_log("Solo", &["WARNING", "expires on"]);
     eventually("the certificate has expired", 3 * DEADLINE, || {

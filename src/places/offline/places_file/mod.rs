@@ -33,7 +33,8 @@ const VICINITY: &[&str] = &["vicinity", "address"];
 pub enum Format {
     /// GeoJSON.
     GeoJson,
-    /// A table whose separator is the most frequent one of its first line: comma, semicolon or tab.
+    /// A table whose separator is the one with which its first line names the columns: comma, semicolon
+    /// or tab.
     Csv,
     /// A table whose columns are separated by tabs.
     Tsv,
@@ -291,6 +292,28 @@ mod tests {
         let table = "name\tlatitude\tlongitude\nA;B,C\t1\t2\n";
         let expected = [("A;B,C".into(), String::new(), String::new(), 1.0, 2.0)];
         assert_eq!(places(table.as_bytes(), Format::Tsv), expected);
+    }
+
+    #[test]
+    fn names_of_columns_may_contain_other_separators() {
+        for table in [
+            "name;latitude;longitude;\"street, number, postcode, town\"\nDepot;34.5;-118.25;x\n",
+            "name;lat;lon;a,b,c,d,e\nDepot;34.5;-118.25;x\n",
+            "\"a;b;c;d;e\",name,lat,lon\nx,Depot,34.5,-118.25\n",
+            "\"say \"\"a;b;c;d\"\"\",lat,lon,name\nx,34.5,-118.25,Depot\n",
+            "\"a\nb;c;d;e;f;g\",name,lat,lon\n\"x\ny\",Depot,34.5,-118.25\n",
+            "lat\tlon\t\"a,b;c,d;e,f\"\tname\n34.5\t-118.25\t1;2,3\tDepot\n",
+            "\r\n\r\nname;lat;lon\r\nDepot;34.5;-118.25\r\n",
+            "name;lat;lon\rDepot;34.5;-118.25\r",
+            "\u{feff}\"name\";\"lat\";\"lon\";\",,,,,\"\nDepot;34.5;-118.25;\",,,,\"\n",
+        ] {
+            let found = places(table.as_bytes(), Format::Csv);
+            assert_eq!(found, [("Depot".into(), String::new(), String::new(), 34.5, -118.25)]);
+        }
+        let incomplete = error(b"name;lat;\"a, b, c\"\nA;1;2\n", Format::Csv);
+        assert!(incomplete.contains("among [\"name\", \"lat\", \"a, b, c\"]"), "{incomplete}");
+        let unknown = error(b"x;y;z,w\n", Format::Csv);
+        assert!(unknown.contains("among [\"x\", \"y\", \"z,w\"]"), "{unknown}");
     }
 
     #[test]

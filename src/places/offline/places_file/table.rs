@@ -1,21 +1,30 @@
 //! Tables: comma-, semicolon- and tab-separated files.
 
-use memchr::memchr_iter;
-
 use super::{Error, FieldError, KIND, LATITUDE, LONGITUDE, List, NAME, VICINITY, point};
 
-/// Returns the separator of the columns: the most frequent one of the first line.
+/// Returns the separator of the columns: the one with which the first line names the most required
+/// columns, or else has the most columns. Counting the separators of the line would also count those
+/// in names of columns.
 pub(super) fn separator(bytes: &[u8]) -> u8 {
-    let first_line = bytes.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let count = |separator: u8| memchr_iter(separator, first_line).count();
+    let fit = |&separator: &u8| {
+        let mut reader = reader(bytes, separator);
+        reader.headers().map_or((0, 0), |header| {
+            let required = [NAME, LATITUDE, LONGITUDE];
+            (required.iter().filter(|names| find(header, names).is_some()).count(), header.len())
+        })
+    };
     // The last of several maxima wins, so that the default is a comma.
-    [b'\t', b';', b','].into_iter().max_by_key(|&separator| count(separator)).unwrap_or(b',')
+    [b'\t', b';', b','].into_iter().max_by_key(fit).unwrap_or(b',')
+}
+
+fn reader(bytes: &[u8], separator: u8) -> csv::Reader<&[u8]> {
+    csv::ReaderBuilder::new().delimiter(separator).from_reader(bytes)
 }
 
 /// Reads a table whose columns are separated by `separator`.
 pub(super) fn read(bytes: &[u8], separator: u8, list: &mut List) -> Result<(), Error> {
     let table_error = |error| table_error(bytes, &error);
-    let mut reader = csv::ReaderBuilder::new().delimiter(separator).from_reader(bytes);
+    let mut reader = reader(bytes, separator);
     let columns = Columns::of(reader.headers().map_err(table_error)?)?;
     let mut row = csv::StringRecord::new();
     while reader.read_record(&mut row).map_err(table_error)? {
@@ -49,6 +58,13 @@ fn table_error(bytes: &[u8], error: &csv::Error) -> Error {
     Error { line: line_at(bytes, error.position()), field: None, message }
 }
 
+/// Returns the index of the column with one of these names.
+fn find(header: &csv::StringRecord, names: &[&str]) -> Option<usize> {
+    names
+        .iter()
+        .find_map(|name| header.iter().position(|column| column.trim().eq_ignore_ascii_case(name)))
+}
+
 /// The indices of the columns.
 struct Columns {
     name: usize,
@@ -60,13 +76,8 @@ struct Columns {
 
 impl Columns {
     fn of(header: &csv::StringRecord) -> Result<Self, Error> {
-        let find = |names: &[&str]| {
-            names.iter().find_map(|name| {
-                header.iter().position(|column| column.trim().eq_ignore_ascii_case(name))
-            })
-        };
         let require = |names: &[&'static str]| {
-            find(names).ok_or_else(|| {
+            find(header, names).ok_or_else(|| {
                 let columns: Vec<_> = header.iter().collect();
                 let message = format!(
                     "there is no such column among {columns:?}; name the columns in the first \
@@ -79,8 +90,8 @@ impl Columns {
             name: require(NAME)?,
             latitude: require(LATITUDE)?,
             longitude: require(LONGITUDE)?,
-            kind: find(KIND),
-            vicinity: find(VICINITY),
+            kind: find(header, KIND),
+            vicinity: find(header, VICINITY),
         })
     }
 

@@ -125,6 +125,29 @@ knows() { # knows PORT CLIENT
     done
 }
 
+# The usual way to stop the server on a port: `lsof` lists every process that uses the port, whether
+# local or remote.
+if command -v lsof >/dev/null; then
+    names=(Bailey Bona Campbell Clark Jaquez)
+    for at in "${!names[@]}"; do
+        pid=$(<"$dir/run/nodes/${names[at]}.pid")
+        deadline=$((SECONDS + step_timeout))
+        until [ "$(lsof "-ti:${ports[at]}")" = "$pid" ]; do
+            [ "$SECONDS" -lt "$deadline" ] || die "not only ${names[at]} uses port ${ports[at]}"
+        done
+        lsof "-ti:${ports[at]}" | xargs kill
+        gone "$pid"
+        for name in "${names[@]}"; do
+            [ "$name" = "${names[at]}" ] || kill -0 "$(<"$dir/run/nodes/$name.pid")" ||
+                die "$name ended with ${names[at]}"
+        done
+        start 0
+        prints "${names[at]} is the only node that ends by its port" "${names[at]} is no longer running"
+    done
+else
+    echo "skipped: nodes are not stopped by their ports, because lsof is not installed"
+fi
+
 before=$(<"$dir/run/nodes/Clark.pid")
 crash Bona
 start 0

@@ -352,6 +352,8 @@ impl World {
                     self.at(at, Event::Dialed { edge, dialer: node });
                 }
             }
+            // No node of this world has a port for links only.
+            Action::Move { .. } | Action::Finish(_) | Action::Resume(_) => {}
             Action::Close { connection, .. } => {
                 // The peer notices unless the edge drops everything.
                 for link in (0..self.hosts[node].edges.len()).map(LinkId) {

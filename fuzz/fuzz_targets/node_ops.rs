@@ -724,6 +724,9 @@ impl World {
                     assert!(!self.dials.contains(&link), "the neighbor is being dialed already");
                     self.dials.push(link);
                 }
+                Action::Move { .. } | Action::Finish(_) | Action::Resume(_) => {
+                    panic!("no neighbor has a port for links: {action:?}")
+                }
                 Action::Close { connection: ConnectionId(id), .. } => {
                     let at = self.peers.iter().position(|peer| peer.id == id);
                     self.close(at.expect("the connection exists"));

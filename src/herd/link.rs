@@ -98,12 +98,17 @@ pub struct Link {
 
 /// An established link.
 pub struct Established {
-    /// Its connection.
+    /// The connection on which it sends.
     pub connection: ConnectionId,
     /// Records queued for the peer.
     pub flood: SlotQueue,
     /// The state of anti-entropy.
     pub anti_entropy: AntiEntropy,
+    /// The connection that carried the link before it moved, until it has been read to its end.
+    pub(super) predecessor: Option<ConnectionId>,
+    /// The connection that the link moves to once [`Established::connection`] has been read to its end,
+    /// and the time until which that must have happened.
+    pub(super) successor: Option<(ConnectionId, Instant)>,
     pub(super) boot: BootId,
     pub(super) origin: Origin,
     since: Instant,
@@ -173,6 +178,8 @@ impl Established {
     pub(super) fn new(connected: Connected, now: Instant) -> Self {
         Self {
             connection: connected.connection,
+            predecessor: None,
+            successor: None,
             boot: connected.boot,
             origin: connected.origin,
             since: now,

@@ -9,13 +9,16 @@
 //! | [`Herd::apply_local_update`] | a local client has sent an IAMAT |
 //! | [`Herd::handle_connected`] | the handshake on a connection has succeeded |
 //! | [`Herd::handle_line`] | a link has received a line |
-//! | [`Herd::handle_disconnected`] | the connection of a link has closed |
+//! | [`Herd::handle_link_port`] | the peer of a new link has named its port for links only |
+//! | [`Herd::handle_moved`] | the handshake on a connection to such a port has succeeded |
+//! | [`Herd::handle_ended`] | the peer has ended a connection of a link, after its last line |
+//! | [`Herd::handle_disconnected`] | a connection of a link has closed otherwise |
 //! | [`Herd::handle_dial_failed`] | a dial or its handshake has failed |
 //! | [`Herd::handle_timeout`] | the time of [`Herd::poll_timeout`] has come |
 //!
 //! | out | meaning |
 //! |---|---|
-//! | [`Herd::poll_action`] | a neighbor to dial, a connection to close |
+//! | [`Herd::poll_action`] | a neighbor to dial, a connection to close, to end or to resume |
 //! | [`Herd::poll_event`] | an event for the log |
 //! | [`Herd::poll_transmit`] | bytes to send on a link, while [`Herd::has_output`] |
 //! | [`Herd::poll_changed`] | slots whose record has changed, while watched |
@@ -23,8 +26,8 @@
 //!
 //! Promises:
 //!
-//! - Each link has at most one connection. Lines and the end of a connection that has been replaced
-//!   are ignored, so the event loop may report them late.
+//! - Each link has at most one connection, and while it moves, two. Lines and the end of a connection
+//!   that has been replaced are ignored, so the event loop may report them late.
 //! - After [`Action::Dial`] no further dial of that link is requested until
 //!   [`Herd::handle_connected`] or [`Herd::handle_dial_failed`] is called for it.
 //! - After [`Action::Close`] the link no longer uses the connection.
@@ -37,6 +40,7 @@ pub mod directory;
 pub mod eviction;
 pub mod fetch_claims;
 mod flood;
+mod handover;
 pub mod handshake;
 pub mod keepalive;
 pub mod link;
@@ -98,6 +102,19 @@ pub struct Timing {
 pub enum Action {
     /// Dial the neighbor of this link.
     Dial(LinkId),
+    /// Dial the peer of `connection` at its port for links only, if it is on this machine.
+    Move {
+        /// The link.
+        link: LinkId,
+        /// The connection that carries it, and that the new one will replace.
+        connection: ConnectionId,
+        /// The port.
+        port: u16,
+    },
+    /// Shut down the sending side of this connection once its output has been sent.
+    Finish(ConnectionId),
+    /// Continue with this connection, whose lines were held.
+    Resume(ConnectionId),
     /// Close this connection.
     Close {
         /// The connection.
@@ -114,6 +131,8 @@ pub enum CloseReason {
     Superseded,
     /// Nothing was received for [`Timing::timeout`].
     KeepaliveTimeout,
+    /// The link was moving from or to this connection, and the other one broke.
+    MoveFailed,
 }
 
 impl CloseReason {
@@ -123,6 +142,7 @@ impl CloseReason {
         match self {
             Self::Superseded => "superseded by another connection",
             Self::KeepaliveTimeout => "keepalive timeout",
+            Self::MoveFailed => "the link was lost while it moved to another connection",
         }
     }
 }
@@ -266,6 +286,11 @@ impl Herd {
         &self.identity
     }
 
+    /// Sets the port of this node's listener for links only.
+    pub const fn set_link_port(&mut self, port: u16) {
+        self.identity.link_port = port;
+    }
+
     /// Returns the links to all neighbors; a [`LinkId`] is an index into this list.
     #[must_use]
     pub fn links(&self) -> &[Link] {
@@ -311,7 +336,9 @@ impl Herd {
     ) -> Result<(), ProtocolError> {
         let Link { peer, up, .. } = &mut self.links[link.index()];
         // Another connection may have replaced this one in the meantime.
-        let Some(up) = up.as_mut().filter(|up| up.connection == connection) else { return Ok(()) };
+        let Some(up) = up.as_mut().filter(|up| up.receives_on() == connection) else {
+            return Ok(());
+        };
         up.keepalive.handle_line(now.instant);
         let message = Message::parse(line).ok_or(ProtocolError::InvalidMessage)?;
         let repair = up.announced_repair.take();
@@ -380,9 +407,8 @@ impl Herd {
             if is_race && old.origin == preferred {
                 return None;
             }
-            let (connection, reason) = (old.connection, CloseReason::Superseded);
-            self.actions.push_back(Action::Close { connection, reason });
-            link.take_down(now);
+            self.close_connections(id, None, CloseReason::Superseded);
+            self.links[id.index()].take_down(now);
         }
         self.establish(id, connected, now);
         Some(id)
@@ -409,10 +435,13 @@ impl Herd {
         self.links_changed(now);
     }
 
-    /// Handles the end of a connection that was a link.
+    /// Handles the loss of a connection of a link.
     pub fn handle_disconnected(&mut self, link: LinkId, connection: ConnectionId, now: Instant) {
-        let up = self.link(link).up.as_ref();
-        if up.is_some_and(|up| up.connection == connection) {
+        let Some(up) = &mut self.links[link.index()].up else { return };
+        if up.successor() == Some(connection) {
+            up.successor = None; // the link does not move
+        } else if up.is_in_use(connection) {
+            self.close_connections(link, Some(connection), CloseReason::MoveFailed);
             self.take_down(link, now);
         }
     }
@@ -464,7 +493,8 @@ impl Herd {
         let of_link = |link: &Link| match &link.up {
             Some(_) if link.is_legacy() => None,
             Some(up) => {
-                let others = [up.check_at, up.anti_entropy.poll_timeout()];
+                let moved = up.successor.map(|(_, deadline)| deadline);
+                let others = [up.check_at, up.anti_entropy.poll_timeout(), moved];
                 let keepalive = up.keepalive.poll_timeout(self.timing.timeout);
                 others.into_iter().flatten().chain([keepalive]).min()
             }
@@ -508,10 +538,10 @@ impl Herd {
             link.dialing = true;
             self.actions.push_back(Action::Dial(id));
         }
-        let Some(up) = link.herd_peer() else { return };
+        self.limit_move(id, now);
+        let Some(up) = self.links[id.index()].herd_peer() else { return };
         if up.keepalive.is_silent(self.timing.timeout, now) {
-            let (connection, reason) = (up.connection, CloseReason::KeepaliveTimeout);
-            self.actions.push_back(Action::Close { connection, reason });
+            self.close_connections(id, None, CloseReason::KeepaliveTimeout);
             self.counters.links_timed_out += 1;
             self.emit(Event::PeerSilent { link: id, silence: self.timing.timeout });
             self.take_down(id, now);

@@ -11,7 +11,7 @@ use super::peer_tls::{FIRST_BYTE, PeerTlsConfig, certified};
 use super::session::Session;
 use super::tls::Tls;
 use crate::herd::link::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT};
-use crate::ids::LinkId;
+use crate::ids::{ConnectionId, LinkId};
 use crate::limits::Limits;
 use crate::net::limits::{DRAIN_TIMEOUT, PROBATION, RESERVE_TIMEOUT};
 use crate::node::Next;
@@ -23,13 +23,23 @@ const KEPT_INPUT: usize = 256;
 
 /// The stage of a connection.
 pub enum Stage {
-    /// This node is connecting to the neighbor of the link.
-    Dialing(LinkId),
+    /// This node is connecting to the neighbor of a link.
+    Dialing(Dial),
     /// A session runs on it.
     Open(Session),
     /// The sending side is shut down. Input is read and discarded for a moment, so that unread bytes
     /// do not turn into a reset that destroys the last reply.
     Draining,
+}
+
+/// The aim of a dial.
+#[derive(Clone, Copy)]
+pub struct Dial {
+    /// The link.
+    pub link: LinkId,
+    /// The connection that carries the link and that this one will replace. If `None`, the dial
+    /// establishes the link.
+    pub replaces: Option<ConnectionId>,
 }
 
 /// The encryption of a connection.
@@ -52,6 +62,8 @@ pub enum Admission {
     /// The limit is reached, but it comes from the address of a neighbor that is not linked: its
     /// first line shows whether it is that neighbor.
     Probation,
+    /// It was accepted at the port for links, and its handshake has not succeeded yet.
+    LinkPort,
     /// The limit is reached, but it is an HTTP connection that may make one health check.
     Reserve,
     /// The limit is reached, and the peer has been notified.
@@ -112,6 +124,8 @@ pub struct Connection {
     pub queued: bool,
     /// True while it waits for room for its WHATSAT.
     pub starved: bool,
+    /// True if the sending side is to be shut down once everything has been sent.
+    pub finishing: bool,
     /// True if being blocked has been counted since the connection was last read.
     pub stall_counted: bool,
     /// The limit that it counts against.
@@ -184,6 +198,7 @@ impl Connection {
             next: Next::NeedInput,
             queued: false,
             starved: false,
+            finishing: false,
             stall_counted: false,
             admission: Admission::Exempt,
             generation: 0,
@@ -388,6 +403,14 @@ impl Connection {
         Ok(sent)
     }
 
+    /// Shuts down the sending side if that is to be done and everything has been sent.
+    pub fn finish_if_sent(&mut self) {
+        if self.finishing && !self.has_unsent() {
+            self.finishing = false;
+            self.shut_down();
+        }
+    }
+
     /// Shuts down the sending side. An error means that the peer has gone, which the next read
     /// reports as well.
     pub fn shut_down(&mut self) {
@@ -453,7 +476,10 @@ impl Connection {
         };
         let probation =
             probation.map(|duration| (self.times.since + duration, Deadline::Probation));
-        [line, idle, probation].into_iter().flatten().min_by_key(|(when, _)| *when)
+        let at_link_port = self.admission == Admission::LinkPort;
+        let handshake =
+            at_link_port.then_some((self.times.since + HANDSHAKE_TIMEOUT, Deadline::Handshake));
+        [line, idle, probation, handshake].into_iter().flatten().min_by_key(|(when, _)| *when)
     }
 }
 

@@ -24,6 +24,7 @@ mod accept;
 mod admissions;
 mod batch;
 mod close;
+mod link_port;
 mod links;
 mod original_servers;
 mod places;
@@ -54,7 +55,7 @@ use super::reload::Reload;
 use super::resolver::Resolver;
 use super::signals::Signals;
 use super::timers::Timers;
-use super::token::{self, HTTP_LISTENER, LISTENER, SIGNALS, WAKER, next_generation};
+use super::token::{self, HTTP_LISTENER, LINK_LISTENER, LISTENER, SIGNALS, WAKER, next_generation};
 use super::upstream::Upstream;
 use crate::herd::directory::MAX_RECORD;
 use crate::http::Server;
@@ -243,6 +244,7 @@ impl EventLoop {
         for event in events {
             match event.token() {
                 LISTENER => self.handle_listener_event(ListenerKind::Lines),
+                LINK_LISTENER => self.handle_listener_event(ListenerKind::Links),
                 HTTP_LISTENER => self.handle_listener_event(ListenerKind::Http),
                 SIGNALS => {
                     if self.handle_signals(now) {

@@ -48,6 +48,14 @@ pub const PROBATION: Duration = Duration::from_millis(200);
 /// less than one.
 pub const MAX_PROBATIONS: usize = 64;
 
+/// Connections to the port for links whose handshake has not succeeded; a further one ends the oldest.
+/// They come from this machine only and shake hands immediately.
+pub const MAX_AT_LINK_PORT: usize = 64;
+
+/// Ports that are tried for the listener for links. The largest herd has 2,000 ports, which are 7 % of
+/// those that Linux chooses from.
+pub const LINK_PORT_ATTEMPTS: usize = 16;
+
 /// HTTP connections over the limit at the same time, each of which may make one health check; a
 /// further one ends the oldest. As many as are accepted in a turn by default, so that each is read
 /// once before others end it; a probe sends its request immediately.

@@ -50,16 +50,22 @@ impl Listener {
         registry: &Registry,
         token: Token,
     ) -> io::Result<Self> {
+        Self::bind_only(address, limits)?.listen(registry, token)
+    }
+
+    /// Binds a socket to `address` without listening. If its port is 0, the kernel chooses one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Listener::bind`].
+    pub fn bind_only(address: SocketAddr, limits: &Limits) -> io::Result<Bound> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.set_reuse_address(true)?; // after a restart the port may be in TIME_WAIT
         socket.set_nonblocking(true)?;
         let options = SockRef::from(&socket);
         set_options(&options, limits.send_buffer, limits.receive_buffer, limits.tcp_keepalive);
         socket.bind(&address.into())?;
-        socket.listen(LISTEN_BACKLOG)?;
-        let mut socket = TcpListener::from_std(socket.into());
-        registry.register(&mut socket, token, Interest::READABLE)?;
-        Ok(Self { socket, ready: true, spare: spare() })
+        Ok(Bound(socket))
     }
 
     /// Accepts the next connection.
@@ -82,6 +88,33 @@ impl Listener {
                 },
             }
         }
+    }
+}
+
+/// A socket that is bound to an address and does not listen yet.
+pub struct Bound(Socket);
+
+impl Bound {
+    /// Its port.
+    ///
+    /// # Errors
+    ///
+    /// If the system call fails.
+    pub fn port(&self) -> io::Result<u16> {
+        let address = self.0.local_addr()?.as_socket();
+        Ok(address.map_or(0, |address| address.port()))
+    }
+
+    /// Begins to listen.
+    ///
+    /// # Errors
+    ///
+    /// If another socket listens there.
+    pub fn listen(self, registry: &Registry, token: Token) -> io::Result<Listener> {
+        self.0.listen(LISTEN_BACKLOG)?;
+        let mut socket = TcpListener::from_std(self.0.into());
+        registry.register(&mut socket, token, Interest::READABLE)?;
+        Ok(Listener { socket, ready: true, spare: spare() })
     }
 }
 

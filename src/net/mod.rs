@@ -35,7 +35,9 @@ use crate::endpoint::Host;
 use crate::http::Server;
 use crate::limits::Limits;
 use crate::message_log::MessageLog;
-use crate::net::limits::{MAX_PROBATIONS, MAX_REFUSALS, MAX_RESERVE, OWN_DESCRIPTORS};
+use crate::net::limits::{
+    MAX_AT_LINK_PORT, MAX_PROBATIONS, MAX_REFUSALS, MAX_RESERVE, OWN_DESCRIPTORS,
+};
 use crate::node::Node;
 pub use check::check;
 use diagnostics::Diagnostics;
@@ -95,6 +97,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
         let served = event_loop.serve_http(address, Process::new(started));
         served.map_err(|error| cannot_listen(&me.name, address, "http.ports", &error))?;
     }
+    event_loop.serve_links(address.ip(), &all_ports(config));
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
@@ -138,6 +141,12 @@ fn cannot_listen(name: &str, address: SocketAddr, ports: &str, error: &io::Error
     io::Error::new(error.kind(), format!("{name} cannot listen on {address}: {todo} ({error})"))
 }
 
+/// Returns the ports of all nodes, those for HTTP included.
+fn all_ports(config: &Config) -> Vec<u16> {
+    let http = config.http.iter().flat_map(|http| http.ports.iter().copied().flatten());
+    config.nodes.iter().map(|node| node.port).chain(http).collect()
+}
+
 fn listen_address(host: &Host, port: u16) -> io::Result<SocketAddr> {
     match host {
         Host::Address(address) => Ok(SocketAddr::new(*address, port)),
@@ -166,11 +175,13 @@ fn word(random: &[u8; 32], at: usize) -> u64 {
 /// remains after the descriptors that clients must not use up.
 fn within_descriptors(config: &Config, neighbors: usize) -> Limits {
     let mut limits = config.limits.clone();
-    // A neighbor may dial while it is being dialed; a connection to a provider tries two addresses.
-    let needed = OWN_DESCRIPTORS + 2 * neighbors + 2 * config.places.limits.pool_size;
+    // A neighbor may dial while it is being dialed, and one of the two links may be moving; a connection
+    // to a provider tries two addresses.
+    let needed = OWN_DESCRIPTORS + 3 * neighbors + 2 * config.places.limits.pool_size;
     // In the reserve, a new connection may come before the one that it ends has closed.
     let http = if config.http.is_some() { 2 * MAX_RESERVE } else { 0 };
-    let reserved = limits.reserved_descriptors.max(needed) + MAX_PROBATIONS + MAX_REFUSALS + http;
+    let unproven = MAX_PROBATIONS + MAX_REFUSALS + MAX_AT_LINK_PORT;
+    let reserved = limits.reserved_descriptors.max(needed) + unproven + http;
     let wanted = (limits.max_connections + reserved) as u64;
     let granted = rlimit::increase_nofile_limit(wanted).unwrap_or(1024);
     let room = usize::try_from(granted).unwrap_or(usize::MAX).saturating_sub(reserved).max(1);

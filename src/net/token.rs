@@ -10,6 +10,8 @@ use crate::ids::ConnectionId;
 
 /// The listener for browsers and tools.
 pub const HTTP_LISTENER: Token = Token(usize::MAX - 4);
+/// The listener for links only.
+pub const LINK_LISTENER: Token = Token(usize::MAX - 5);
 /// The waker of the threads that look names up.
 pub const WAKER: Token = Token(usize::MAX - 3);
 /// The descriptor that signals arrive on.
@@ -65,7 +67,7 @@ mod tests {
         assert_eq!(next_generation(0), 1);
         assert_eq!(next_generation(MAX_GENERATION), 0);
         let greatest = token(u32::MAX as usize, MAX_GENERATION);
-        for reserved in [HTTP_LISTENER, WAKER, SIGNALS, LISTENER] {
+        for reserved in [LINK_LISTENER, HTTP_LISTENER, WAKER, SIGNALS, LISTENER] {
             assert!(greatest < reserved);
         }
         assert!(!crate::net::upstream::Upstream::owns(greatest));

@@ -119,6 +119,16 @@ pub enum Event {
         /// The mismatch and its fix.
         reason: String,
     },
+    /// A link does not move to the peer's port for links only, because one of the two nodes has refused
+    /// the handshake there.
+    NotMoved {
+        /// Address and port of the other end.
+        label: Box<[u8]>,
+        /// The link.
+        link: LinkId,
+        /// The mismatch.
+        reason: String,
+    },
     /// A client sends records in the manner of an original server, but is not declared as one. Emitted
     /// once for each node that the records name as their server.
     UndeclaredLegacy {

@@ -9,7 +9,7 @@ use super::{Answer, Event, Node, legacy};
 use crate::herd::directory::{MAX_RECORD, PREFETCH_BATCH};
 use crate::herd::handshake::{Handshake, MAX_HANDSHAKE_LINE, Transport};
 use crate::herd::{Connected, LegacySender, Origin};
-use crate::ids::{BootId, ConnectionId, LinkId};
+use crate::ids::{BootId, ConnectionId, LinkId, NodeId};
 use crate::protocol::command::client_of;
 use crate::protocol::framing::{Framed, Framing};
 use crate::protocol::next_field;
@@ -65,6 +65,8 @@ pub enum Blocked {
     LastReplies,
     /// The number of WHATSATs that wait on all connections must fall below the limit.
     Crowded,
+    /// The connection that this one replaces must end: a link moves from there to here.
+    Held,
     /// A subscription must have an event to send.
     Events,
 }
@@ -80,6 +82,8 @@ pub struct PeerInfo {
     pub transport: Transport,
     /// The seed-compatible neighbor that may be the other end.
     pub legacy: Option<LegacySender>,
+    /// The connection was accepted at the port for links only: it moves a link, or is closed.
+    pub links_only: bool,
     /// The limit on connections is reached: the connection is kept only until its first line shows
     /// whether it is a peer's.
     pub over_limit: bool,
@@ -95,6 +99,7 @@ pub struct LineSession {
     id: ConnectionId,
     label: Box<[u8]>,
     address_key: u64,
+    links_only: bool,
     over_limit: bool,
     framing: Framing,
     role: Role,
@@ -102,13 +107,15 @@ pub struct LineSession {
     /// The next command is a WHATSAT, and too many wait in all.
     crowded: bool,
     ending: Option<Ending>,
+    /// True if another connection carries on the link that this one carried.
+    has_moved: bool,
 }
 
 enum Role {
     /// No line received yet: a client or a neighbor. The sender is [`PeerInfo::legacy`].
     New(Transport, Option<LegacySender>),
     Client,
-    Handshaking(Box<Handshake>),
+    Handshaking(Box<Handshake>, Aim),
     Linked(LinkId),
     /// Accepted from the address of a seed-compatible neighbor: bare AT lines are taken, everything
     /// else is a client's.
@@ -117,11 +124,22 @@ enum Role {
     LegacyLink(LinkId),
 }
 
+/// The aim of a handshake.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Aim {
+    /// To establish a link.
+    Establish,
+    /// To move a link to this connection. The dialer knows the connection that it replaces.
+    Move(Option<ConnectionId>),
+}
+
 /// The reason for executing nothing more.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
     /// The peer has half-closed.
     Close,
+    /// The link has broken: a peer half-closes after a complete line only.
+    Broken,
     /// The node ends the connection.
     Shutdown,
 }
@@ -133,6 +151,7 @@ impl LineSession {
         let role = Role::New(peer.transport, peer.legacy);
         let mut session = Self::new(id, peer.label, MAX_HANDSHAKE_LINE, role);
         session.address_key = peer.address_key;
+        session.links_only = peer.links_only;
         session.over_limit = peer.over_limit;
         session
     }
@@ -159,9 +178,37 @@ impl LineSession {
             node.events.push_back(Event::Linked { connection: id, link });
             return Self::new(id, label, MAX_RECORD, Role::LegacyLink(link));
         }
+        Self::shaking_hands(node, id, label, peer, Aim::Establish, transport, out)
+    }
+
+    /// A session for a connection that this node dialed to move `link` there from the connection that
+    /// it `replaces`. Appends the first line to send.
+    #[must_use]
+    pub fn moving(
+        node: &mut Node,
+        id: ConnectionId,
+        label: Box<[u8]>,
+        link: LinkId,
+        replaces: ConnectionId,
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> Self {
+        let peer = node.herd.link(link).peer;
+        Self::shaking_hands(node, id, label, peer, Aim::Move(Some(replaces)), transport, out)
+    }
+
+    fn shaking_hands(
+        node: &mut Node,
+        id: ConnectionId,
+        label: Box<[u8]>,
+        peer: NodeId,
+        aim: Aim,
+        transport: Transport,
+        out: &mut Vec<u8>,
+    ) -> Self {
         let nonce = node.nonces.next();
         let handshake = Handshake::dial(node.herd.identity(), peer, &nonce, transport, out);
-        Self::new(id, label, MAX_HANDSHAKE_LINE, Role::Handshaking(Box::new(handshake)))
+        Self::new(id, label, MAX_HANDSHAKE_LINE, Role::Handshaking(Box::new(handshake), aim))
     }
 
     fn new(id: ConnectionId, label: Box<[u8]>, max_line: usize, role: Role) -> Self {
@@ -169,12 +216,14 @@ impl LineSession {
             id,
             label,
             address_key: 0,
+            links_only: false,
             over_limit: false,
             framing: Framing::new(max_line),
             role,
             replies: Replies::default(),
             crowded: false,
             ending: None,
+            has_moved: false,
         }
     }
 
@@ -201,6 +250,18 @@ impl LineSession {
         }
     }
 
+    /// Returns true if this connection has ended because its link has moved to another one.
+    #[must_use]
+    pub const fn has_moved(&self) -> bool {
+        self.has_moved
+    }
+
+    /// Returns true while the lines of this connection wait for the end of the one that it replaces.
+    #[must_use]
+    pub fn is_held(&self, node: &Node) -> bool {
+        matches!(self.role, Role::Linked(link) if node.herd.is_held(link, self.id))
+    }
+
     /// Returns true once the first line has shown that this is a client. A connection from the
     /// address of a seed-compatible neighbor may be that neighbor's.
     #[must_use]
@@ -211,14 +272,16 @@ impl LineSession {
     /// Returns true while the handshake of a link is under way.
     #[must_use]
     pub const fn is_handshaking(&self) -> bool {
-        matches!(self.role, Role::Handshaking(_))
+        matches!(self.role, Role::Handshaking(..))
     }
 
     /// The link that this node is establishing on a connection that it dialed.
     #[must_use]
     pub fn dialing(&self, node: &Node) -> Option<LinkId> {
         match &self.role {
-            Role::Handshaking(handshake) if handshake.origin() == Origin::Dialed => {
+            Role::Handshaking(handshake, Aim::Establish)
+                if handshake.origin() == Origin::Dialed =>
+            {
                 node.herd.link_to(handshake.peer())
             }
             _ => None,
@@ -257,7 +320,7 @@ impl LineSession {
             // A new connection is served at once whatever others ask, but for one line only.
             Role::New(..) => 1,
             Role::Client | Role::LegacyPeer(_) => CLIENT_BYTES_PER_TURN,
-            Role::Handshaking(_) | Role::Linked(_) | Role::LegacyLink(_) => usize::MAX,
+            Role::Handshaking(..) | Role::Linked(_) | Role::LegacyLink(_) => usize::MAX,
         };
         if matches!(self.role, Role::New(..)) {
             self.framing.set_max_line(first_line_limit(node, input.bytes));
@@ -282,7 +345,7 @@ impl LineSession {
             }
             // A client's last line needs no LF. On a link, half a record must not be believed.
             let ends_line =
-                input.ended && !matches!(self.role, Role::Handshaking(_) | Role::Linked(_));
+                input.ended && !matches!(self.role, Role::Handshaking(..) | Role::Linked(_));
             match self.framing.next(rest, ends_line) {
                 Framed::Line(line, _) if self.is_crowded_by(node, line) => {
                     return Handled { consumed: at, next: Next::Blocked(Blocked::Crowded) };
@@ -293,7 +356,10 @@ impl LineSession {
                 }
                 Framed::Overlong(line) => self.on_overlong(node, line, out),
                 Framed::Partial if input.ended && self.is_on_probation() => self.refuse(out),
-                Framed::Partial if input.ended => self.ending = Some(Ending::Close),
+                Framed::Partial if input.ended => {
+                    let broken = !rest.is_empty() && self.link().is_some();
+                    self.ending = Some(if broken { Ending::Broken } else { Ending::Close });
+                }
                 Framed::Partial => return Handled { consumed: at, next: Next::NeedInput },
             }
         }
@@ -313,6 +379,9 @@ impl LineSession {
             node.cancel(ticket);
         }
         match &self.role {
+            Role::Linked(link) if self.ending == Some(Ending::Close) => {
+                self.has_moved = node.herd.handle_ended(*link, self.id, now);
+            }
             Role::Linked(link) | Role::LegacyLink(link) => {
                 node.herd.handle_disconnected(*link, self.id, now);
             }
@@ -338,16 +407,19 @@ impl LineSession {
     fn next_of(&self, ending: Ending) -> Next {
         match ending {
             _ if self.is_waiting() => Next::Blocked(Blocked::LastReplies),
-            Ending::Close => Next::CloseWhenFlushed,
+            Ending::Close | Ending::Broken => Next::CloseWhenFlushed,
             Ending::Shutdown => Next::ShutdownWhenFlushed,
         }
     }
 
     /// The reason not to read from the connection now, with `unsent` bytes on their way to the socket.
     ///
-    /// Never on a link: a peer's lines have no replies, and two peers that both stopped reading
-    /// because of unsent output would wait for each other.
+    /// On a link, never because of output: a peer's lines have no replies, and two peers that both
+    /// stopped reading because of unsent output would wait for each other.
     fn blocked(&self, node: &Node, unsent: usize) -> Option<Blocked> {
+        if let Role::Linked(link) = self.role {
+            return node.herd.is_held(link, self.id).then_some(Blocked::Held);
+        }
         let blocked = if unsent + self.replies.held() >= node.limits.max_output_buffer {
             // Replies that are held back leave with the places that they wait for.
             let held_back = self.replies.held() >= node.limits.max_output_buffer;
@@ -385,7 +457,7 @@ impl LineSession {
             Role::Client => self.on_command(node, line, now, out),
             Role::Linked(link) => self.on_link_line(node, link, line, now),
             Role::New(..) => self.on_first_line(node, line, now, out),
-            Role::Handshaking(_) => self.on_handshake_line(node, line, now, out),
+            Role::Handshaking(..) => self.on_handshake_line(node, line, now, out),
             Role::LegacyLink(_) => {}
             Role::LegacyPeer(sender) => {
                 if !legacy::take_record(node, sender, &self.label, line, now) {

@@ -12,6 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::client::Client;
+#[cfg(target_os = "linux")]
+use super::process::ports_of;
 use super::process::{binary, free_port, launched, run, wait_for_exit};
 use super::protocol::{seconds, wall_ns};
 use super::{DEADLINE, FIVE, eventually};
@@ -244,6 +246,25 @@ impl Herd {
                     false
                 };
                 clients.iter_mut().all(arrived).then_some(())
+            });
+        }
+    }
+
+    /// The running nodes that `lsof -ti:PORT` lists for the port of `name`.
+    #[cfg(target_os = "linux")]
+    pub fn listed_at(&mut self, name: &str) -> Vec<String> {
+        let port = self.port(name);
+        let names = self.names();
+        let running: Vec<_> = names.into_iter().filter(|name| self.is_running(name)).collect();
+        running.into_iter().filter(|name| ports_of(self.pid(name)).contains(&port)).collect()
+    }
+
+    /// Waits until `lsof -ti:PORT` lists each node at its own port only, if no client is connected.
+    #[cfg(target_os = "linux")]
+    pub fn wait_until_listed_alone(&mut self) {
+        for name in self.names() {
+            eventually(&format!("only {name} is listed at its port"), DEADLINE, || {
+                (self.listed_at(&name) == [name.as_str()]).then_some(())
             });
         }
     }

@@ -1,5 +1,7 @@
 //! Child processes and ports.
 
+use std::collections::BTreeSet;
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::Path;
@@ -59,6 +61,29 @@ pub fn wait_for_exit(child: &mut Child, deadline: Duration) -> Option<ExitStatus
         }
         thread::sleep(Duration::from_millis(1)); // polling interval
     }
+}
+
+/// The ports of all TCP sockets of a process, local and remote, as `lsof` reads them from proc(5).
+#[cfg(target_os = "linux")]
+pub fn ports_of(pid: u32) -> BTreeSet<u16> {
+    let inode = |entry: fs::DirEntry| {
+        let target = fs::read_link(entry.path()).ok()?.into_os_string().into_string().ok()?;
+        Some(target.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
+    };
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let inodes: BTreeSet<String> = descriptors.filter_map(|entry| inode(entry.unwrap())).collect();
+    let table = |name| fs::read_to_string(format!("/proc/{pid}/net/{name}")).unwrap_or_default();
+    let mut ports = BTreeSet::new();
+    for row in (table("tcp") + &table("tcp6")).lines() {
+        let fields: Vec<&str> = row.split_whitespace().collect();
+        if fields.len() > 9 && inodes.contains(fields[9]) {
+            let port = |address: &str| {
+                u16::from_str_radix(address.rsplit_once(':').unwrap().1, 16).unwrap()
+            };
+            ports.extend([port(fields[1]), port(fields[2])]);
+        }
+    }
+    ports
 }
 
 /// A port on which no process listens. It is below the kernel's ephemeral range, so that an

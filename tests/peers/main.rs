@@ -14,6 +14,7 @@ mod common;
 mod clocks;
 mod deaf;
 mod handshake;
+mod link_port;
 mod peer;
 mod settings;
 mod tls;

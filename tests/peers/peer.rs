@@ -103,6 +103,11 @@ impl Peer {
         }
     }
 
+    /// Half-closes the connection.
+    pub fn shut_down(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Write);
+    }
+
     /// Half-closes the connection and reads until the node closes it.
     pub fn half_close(mut self) -> Vec<u8> {
         let _ = self.0.shutdown(Shutdown::Write);

@@ -116,6 +116,8 @@ fn nodes_link_over_tls_and_bring_each_other_up_to_date() {
             });
             assert_eq!(herd.counter(&name, "handshakes_refused_total"), 0);
         }
+        #[cfg(target_os = "linux")]
+        herd.wait_until_listed_alone(); // the links have moved to the ports for links
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use proxy_herd::ids::LinkId;
+use proxy_herd::ids::{ConnectionId, LinkId};
 use proxy_herd::node::LineSession;
 
 use crate::schedule::Time;
@@ -14,6 +14,8 @@ pub struct Wire {
     pub ends: [End; 2],
     /// `pipes[i]` leads to `ends[i]`.
     pub pipes: [Pipe; 2],
+    /// The connection whose link moves to this one, if it was dialed for that.
+    pub replaces: Option<ConnectionId>,
     /// Everything sent from now on is lost.
     pub black: bool,
 }
@@ -34,6 +36,8 @@ pub struct End {
     pub waiting: bool,
     /// Closed once `out` is empty.
     pub ending: bool,
+    /// The sending side is shut down once `out` is empty.
+    pub finishing: bool,
 }
 
 /// One direction of a connection.
@@ -60,10 +64,15 @@ pub enum Packet {
 }
 
 impl Wire {
-    pub fn new(dialer: usize, link: LinkId, listener: usize) -> Self {
+    pub fn new(
+        dialer: usize,
+        link: LinkId,
+        listener: usize,
+        replaces: Option<ConnectionId>,
+    ) -> Self {
         let mut wire = Self::from_original(dialer, listener, Vec::new());
         wire.ends[0].dialing = Some(link);
-        wire
+        Self { replaces, ..wire }
     }
 
     /// A connection that an original server opens to send `line`.
@@ -77,9 +86,10 @@ impl Wire {
             eof: false,
             waiting: false,
             ending: false,
+            finishing: false,
         });
         ends[0].out = line;
-        Self { ends, pipes: [Pipe::default(), Pipe::default()], black: false }
+        Self { ends, pipes: [Pipe::default(), Pipe::default()], replaces: None, black: false }
     }
 }
 

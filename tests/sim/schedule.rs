@@ -154,6 +154,11 @@ impl fmt::Display for Schedule {
 }
 
 impl Schedule {
+    /// The port for links of every node, in half of the schedules.
+    pub const fn link_port(&self) -> u16 {
+        self.seed.is_multiple_of(2) as u16
+    }
+
     /// The schedule of `seed`.
     pub fn new(seed: u64) -> Self {
         let rng = &mut Rng::new(seed);

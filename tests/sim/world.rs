@@ -570,7 +570,7 @@ impl World {
             neighbors,
             rules: schedule.rules,
             next: None,
-            link_port: 0,
+            link_port: schedule.link_port(),
             secret: schedule.secret.then(|| hmac::Key::new(hmac::HMAC_SHA256, b"secret")),
             tls: false,
             boot: BootId(self.rng.bits()),
@@ -856,6 +856,11 @@ impl World {
                 if link.is_legacy() {
                     continue;
                 }
+                let moved = self.wires[up.connection.0 as usize].replaces.is_some();
+                if self.schedule.calm && moved != (self.schedule.link_port() != 0) {
+                    let peer = link.peer.0;
+                    return self.fail(format!("the link of n{at:02} and n{peer:02} has not moved"));
+                }
                 let theirs = self.hosts[link.peer.index()].clock_offset;
                 let off = (theirs - host.clock_offset).abs();
                 let (most, about) =
@@ -967,7 +972,21 @@ impl World {
                 continue;
             };
             match action {
-                Action::Dial(link) => self.dial(at, link),
+                Action::Dial(link) => self.dial(at, link, None),
+                Action::Move { link, connection, .. } => self.dial(at, link, Some(connection)),
+                Action::Finish(connection) => {
+                    let wire = connection.0 as usize;
+                    let end = self.end_of(wire, at);
+                    self.wires[wire].ends[end].finishing = true;
+                    self.send(wire, end);
+                }
+                Action::Resume(connection) => {
+                    let wire = connection.0 as usize;
+                    let end = self.end_of(wire, at);
+                    self.wires[wire].ends[end].waiting = false;
+                    self.at(self.now, Event::Arrive(wire, end));
+                    self.read(wire, end);
+                }
                 Action::Close { connection, .. } => {
                     let wire = connection.0 as usize;
                     self.close(wire, self.end_of(wire, at), Packet::Fin);
@@ -1045,8 +1064,10 @@ impl World {
         let host = &self.hosts[at];
         let links = host.node.as_ref()?.herd.links().iter().filter(|link| link.is_dialing());
         links.map(|link| link.peer.index()).find(|&peer| {
-            !host.wires.iter().map(|&wire| &self.wires[wire].ends).any(|[dialer, listener]| {
-                dialer.host == at && listener.host == peer && dialer.is_open()
+            !host.wires.iter().map(|&wire| &self.wires[wire]).any(|wire| {
+                let [dialer, listener] = &wire.ends;
+                let is_open = dialer.host == at && listener.host == peer && dialer.is_open();
+                is_open && wire.replaces.is_none()
             })
         })
     }
@@ -1059,12 +1080,13 @@ impl World {
         }
     }
 
-    fn dial(&mut self, at: usize, link: LinkId) {
+    /// Dials a neighbor, to move the link from the connection that this one `replaces` if given.
+    fn dial(&mut self, at: usize, link: LinkId, replaces: Option<ConnectionId>) {
         let Some(node) = &self.hosts[at].node else { return };
         let peer = node.herd.link(link).peer.index();
         let wire = self.wires.len();
         self.trace.line(self.now, || format!("n{at:02} dials n{peer:02}: wire {wire}"));
-        self.wires.push(Wire::new(at, link, peer));
+        self.wires.push(Wire::new(at, link, peer, replaces));
         self.hosts[at].wires.push(wire);
         let delay = self.delay(at, peer);
         self.at(self.now + delay, Event::Syn(wire));
@@ -1093,6 +1115,7 @@ impl World {
                 label: b"peer"[..].into(),
                 transport,
                 legacy: self.legacy_sender(listener, dialer),
+                links_only: self.wires[wire].replaces.is_some(),
                 ..proxy_herd::node::PeerInfo::default()
             },
         );
@@ -1119,22 +1142,18 @@ impl World {
             return self.push(wire, 1, Packet::Fin);
         }
         let now = self.clocks(dialer);
+        let replaces = self.wires[wire].replaces;
         let End { dialing, out, session, .. } = &mut self.wires[wire].ends[0];
         let (Some(link), Some(node)) = (dialing.take(), &mut self.hosts[dialer].node) else {
             // The dialer has given up.
             return self.push(wire, 1, Packet::Reset);
         };
         let transport = Transport { loopback: true, certified: None };
-        let label = b"peer"[..].into();
-        *session = Some(LineSession::dialed(
-            node,
-            ConnectionId(wire as u64),
-            label,
-            link,
-            transport,
-            now.instant,
-            out,
-        ));
+        let (id, label, at) = (ConnectionId(wire as u64), b"peer"[..].into(), now.instant);
+        *session = Some(match replaces {
+            None => LineSession::dialed(node, id, label, link, transport, at, out),
+            Some(old) => LineSession::moving(node, id, label, link, old, transport, out),
+        });
         self.limit_handshake(wire, 0);
         self.send(wire, 0);
         self.turn(dialer);
@@ -1152,12 +1171,15 @@ impl World {
         if let Some(until) = self.blocked_until(host, host) {
             return self.at(until, Event::Deadline(wire, end));
         }
+        let moves = self.wires[wire].replaces.is_some();
         let this = &mut self.wires[wire].ends[end];
         if let Some(link) = this.dialing.take() {
             let now = self.clocks(host);
             if let Some(node) = &mut self.hosts[host].node {
                 self.trace.line(self.now, || format!("n{host:02} stops dialing n{other:02}"));
-                node.herd.handle_dial_failed(link, now.instant);
+                if !moves {
+                    node.herd.handle_dial_failed(link, now.instant);
+                }
                 self.hosts[host].wires.retain(|&held| held != wire);
                 self.turn(host);
             }
@@ -1244,6 +1266,7 @@ impl World {
         }
         match next {
             Next::NeedInput | Next::Yielded | Next::Blocked(_) => {}
+            Next::CloseWhenFlushed if session.link().is_some() => this.ending = true,
             Next::CloseWhenFlushed | Next::ShutdownWhenFlushed => {
                 if session.link().is_some() {
                     return self.close(wire, end, Packet::Fin);
@@ -1331,8 +1354,11 @@ impl World {
             self.push(wire, 1 - end, Packet::Bytes(bytes));
             bytes = rest;
         }
-        if all && self.wires[wire].ends[end].ending {
+        let this = &mut self.wires[wire].ends[end];
+        if all && this.ending {
             self.close(wire, end, Packet::Fin);
+        } else if all && std::mem::take(&mut this.finishing) {
+            self.push(wire, 1 - end, Packet::Fin);
         }
         all
     }
@@ -1368,8 +1394,9 @@ impl World {
         let this = &mut self.wires[wire].ends[end];
         let dialing = this.dialing;
         let session = this.forget();
+        let moves = self.wires[wire].replaces.is_some();
         let Some(node) = &mut self.hosts[host].node else { return };
-        if let Some(link) = dialing {
+        if let Some(link) = dialing.filter(|_| !moves) {
             node.herd.handle_dial_failed(link, now.instant);
         }
         if let Some(mut session) = session {

@@ -8,6 +8,7 @@ use mio::Token;
 use mio::net::TcpStream;
 
 use super::EventLoop;
+use super::link_port::is_here;
 use crate::herd::handshake::Transport;
 use crate::http::{BrowserInfo, HttpSession};
 use crate::net::connection::{Admission, Connection, Deadline, Security, Stage};
@@ -24,6 +25,8 @@ use crate::time::Now;
 pub(super) enum ListenerKind {
     /// Clients and peers.
     Lines,
+    /// Neighbors on this machine, which move their links here.
+    Links,
     /// Browsers and tools.
     Http,
 }
@@ -90,10 +93,15 @@ impl EventLoop {
         now: &Now,
     ) -> Option<Token> {
         self.telemetry.counters.accepted += 1;
+        if kind == ListenerKind::Links && !is_here(address) {
+            self.node.counters.handshakes_refused += 1;
+            return None; // closed
+        }
         let over_limit = self.admissions.is_full(address.ip(), &self.limits);
         // A neighbor is accepted whatever the number of clients, and identifies itself at once.
         let may_be_peer = || self.awaits_peer_at(address.ip());
         let admission = match kind {
+            ListenerKind::Links => Admission::LinkPort,
             _ if !over_limit => Admission::Client,
             ListenerKind::Http => Admission::Reserve,
             ListenerKind::Lines if may_be_peer() => Admission::Probation,
@@ -108,7 +116,7 @@ impl EventLoop {
                 Connection::new(stream, Stage::Open(session), address, now.instant);
             connection.admission = admission;
             connection.queued = true; // it is served in this turn
-            if this.peer_tls.is_some() && kind == ListenerKind::Lines {
+            if this.peer_tls.is_some() && kind != ListenerKind::Http {
                 connection.security = Security::Unknown;
             }
             connection
@@ -122,6 +130,9 @@ impl EventLoop {
             }
         };
         self.admissions.enter(admission, address.ip(), &self.limits);
+        if admission == Admission::LinkPort {
+            self.admit_link(token, now);
+        }
         let oldest = match admission {
             Admission::Probation => self.admissions.put_on_probation(token),
             Admission::Reserve => self.admissions.put_in_reserve(token),
@@ -130,7 +141,7 @@ impl EventLoop {
         if let Some(oldest) = oldest {
             self.end_probation(oldest, now);
         }
-        if kind == ListenerKind::Lines {
+        if kind != ListenerKind::Http {
             let label = address.to_string();
             self.node.message_log.line(&[label.as_bytes(), b" opened"]);
         }
@@ -155,12 +166,14 @@ impl EventLoop {
             let peer = BrowserInfo { label, address_key, over_limit };
             return Session::Http(HttpSession::accepted(&mut self.http, id, peer));
         }
+        let links_only = kind == ListenerKind::Links;
         let peer = PeerInfo {
             label,
             address_key,
             transport: Transport { loopback: ip.is_loopback(), certified: None },
-            legacy: self.legacy_sender(stream, ip),
-            over_limit,
+            legacy: self.legacy_sender(stream, ip).filter(|_| !links_only),
+            links_only,
+            over_limit: over_limit && !links_only,
         };
         Session::Lines(LineSession::accepted(id, peer))
     }

@@ -8,7 +8,7 @@ use mio::Token;
 
 use crate::limits::Limits;
 use crate::net::connection::Admission;
-use crate::net::limits::{MAX_PROBATIONS, MAX_REFUSALS, MAX_RESERVE};
+use crate::net::limits::{MAX_AT_LINK_PORT, MAX_PROBATIONS, MAX_REFUSALS, MAX_RESERVE};
 
 /// Counts connections against the limits.
 #[derive(Default)]
@@ -23,6 +23,9 @@ pub struct Admissions {
     reserve: usize,
     /// The same connections, the oldest first. Some have closed or changed since.
     reserved: VecDeque<Token>,
+    /// Connections to the port for links whose handshake has not succeeded, the oldest first. Some
+    /// have closed or changed since.
+    at_link_port: VecDeque<Token>,
     address_keys: RandomState,
 }
 
@@ -74,7 +77,7 @@ impl Admissions {
             }
             Admission::Probation | Admission::Refused => self.over_limit += 1,
             Admission::Reserve => self.reserve += 1,
-            Admission::Exempt => {}
+            Admission::LinkPort | Admission::Exempt => {}
         }
     }
 
@@ -93,7 +96,7 @@ impl Admissions {
             }
             Admission::Probation | Admission::Refused => self.over_limit -= 1,
             Admission::Reserve => self.reserve -= 1,
-            Admission::Exempt => {}
+            Admission::LinkPort | Admission::Exempt => {}
         }
     }
 
@@ -101,6 +104,14 @@ impl Admissions {
     pub fn put_on_probation(&mut self, token: Token) -> Option<Token> {
         self.probations.push_back(token);
         (self.probations.len() > MAX_PROBATIONS).then(|| self.probations.pop_front()).flatten()
+    }
+
+    /// Adds a connection to the port for links. Returns the oldest one if there are too many: its time
+    /// is up.
+    pub fn put_at_link_port(&mut self, token: Token) -> Option<Token> {
+        self.at_link_port.push_back(token);
+        let is_full = self.at_link_port.len() > MAX_AT_LINK_PORT;
+        is_full.then(|| self.at_link_port.pop_front()).flatten()
     }
 
     /// Puts an HTTP connection into the reserve. Returns the oldest one if there are too many: its
@@ -116,8 +127,9 @@ mod tests {
     use super::*;
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-    const ALL: [Admission; 5] = [
+    const ALL: [Admission; 6] = [
         Admission::Client,
+        Admission::LinkPort,
         Admission::Probation,
         Admission::Reserve,
         Admission::Refused,
@@ -188,9 +200,10 @@ mod tests {
     #[test]
     fn one_connection_too_many_ends_the_oldest() {
         type Put = fn(&mut Admissions, Token) -> Option<Token>;
-        let cases: [(usize, Put); 2] = [
+        let cases: [(usize, Put); 3] = [
             (MAX_PROBATIONS, Admissions::put_on_probation),
             (MAX_RESERVE, Admissions::put_in_reserve),
+            (MAX_AT_LINK_PORT, Admissions::put_at_link_port),
         ];
         for (most, put) in cases {
             let mut admissions = Admissions::default();

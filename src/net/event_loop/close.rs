@@ -5,7 +5,7 @@ use mio::Token;
 use super::EventLoop;
 use super::reason::Reason;
 use crate::ids::LinkId;
-use crate::net::connection::{Admission, Deadline, Security, Stage};
+use crate::net::connection::{Admission, Deadline, Dial, Security, Stage};
 use crate::net::limits::{DISCARD_BYTES_PER_TURN, EVENTS_PER_TURN};
 use crate::net::session::Session;
 use crate::net::token::key;
@@ -124,12 +124,15 @@ impl EventLoop {
                     self.log_unreachable(link, if by_peer { &closed } else { reason });
                 }
             }
-            Stage::Dialing(link) => {
+            Stage::Dialing(Dial { link, replaces: None }) => {
                 if self.links_are_mixed() && matches!(connection.security, Security::Handshaking(_))
                 {
                     self.neighbors[link.index()].over_tls = false; // it may not speak TLS any longer
                 }
                 self.on_dial_failed(link, now, reason);
+            }
+            Stage::Dialing(Dial { link, .. }) => {
+                self.log_not_moved(link, &connection.address.to_string(), reason.text());
             }
             Stage::Draining => {}
         }
@@ -147,6 +150,10 @@ impl EventLoop {
         let link = session.link().map(|link| (link, node.herd.peer_name(link).to_vec()));
         session.handle_closed(node, http, now.instant);
         match link {
+            Some((_, peer)) if session.has_moved() => {
+                let moved = b" closed: another connection carries the link with ";
+                node.message_log.line(&[session.label(), moved, &peer]);
+            }
             Some((link, peer)) => {
                 // Another connection may carry the link by now.
                 if node.herd.link(link).up.is_none() {

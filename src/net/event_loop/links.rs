@@ -15,7 +15,7 @@ use crate::herd::handshake::{REQUIRES_TLS, Transport};
 use crate::ids::LinkId;
 use crate::limits::Limits;
 use crate::net::connect::is_connected;
-use crate::net::connection::{Connection, Security, Stage, set_options};
+use crate::net::connection::{Connection, Dial, Security, Stage, set_options};
 use crate::net::limits::{LINK_BUFFER, LINK_BYTES_PER_TURN};
 use crate::net::session::Session;
 use crate::net::token::{id_of, key, token_of};
@@ -24,7 +24,7 @@ use crate::time::Now;
 
 /// The addresses of a neighbor, and the attempts to reach it.
 pub struct Neighbor {
-    host: Host,
+    pub(super) host: Host,
     port: u16,
     /// Its addresses by the last look-up.
     addresses: Vec<SocketAddr>,
@@ -67,6 +67,11 @@ impl EventLoop {
                 Action::Close { connection, reason } => {
                     self.close(token_of(connection), now, reason.as_str());
                 }
+                Action::Move { link, connection, port } => {
+                    self.move_link(link, connection, port, now);
+                }
+                Action::Finish(connection) => self.finish_sending(connection),
+                Action::Resume(connection) => self.enqueue(token_of(connection)),
                 Action::Dial(_) if self.stop_at.is_some() => {}
                 Action::Dial(link) => {
                     let neighbor = &self.neighbors[link.index()];
@@ -102,16 +107,19 @@ impl EventLoop {
     }
 
     fn dial(&mut self, link: LinkId, address: SocketAddr, now: &Now) {
-        let inserted = TcpStream::connect(address).and_then(|stream| {
-            let mut connection =
-                Connection::new(stream, Stage::Dialing(link), address, now.instant);
-            connection.readiness.writable = false;
-            self.insert(|_, _| connection)
-        });
-        match inserted {
-            Ok(token) => self.set_timer(token),
-            Err(error) => self.on_dial_failed(link, now, &Reason::from(&error)),
+        if let Err(error) = self.connect(Dial { link, replaces: None }, address, now) {
+            self.on_dial_failed(link, now, &Reason::from(&error));
         }
+    }
+
+    /// Begins to connect to a neighbor.
+    pub(super) fn connect(&mut self, dial: Dial, address: SocketAddr, now: &Now) -> io::Result<()> {
+        let stream = TcpStream::connect(address)?;
+        let mut connection = Connection::new(stream, Stage::Dialing(dial), address, now.instant);
+        connection.readiness.writable = false;
+        let token = self.insert(|_, _| connection)?;
+        self.set_timer(token);
+        Ok(())
     }
 
     /// Informs the herd that a neighbor was not reached.
@@ -168,7 +176,7 @@ impl EventLoop {
     pub(super) fn finish_dial(&mut self, token: Token, now: &Now) -> io::Result<()> {
         let Self { connections, node, neighbors, peer_tls, .. } = self;
         let Some(connection) = connections.get_mut(key(token).0) else { return Ok(()) };
-        let Stage::Dialing(link) = connection.stage else { return Ok(()) };
+        let Stage::Dialing(Dial { link, replaces }) = connection.stage else { return Ok(()) };
         if !is_connected(&connection.stream)? {
             return Ok(());
         }
@@ -190,8 +198,11 @@ impl EventLoop {
         let transport = Transport { loopback, certified };
         let label = connection.address.to_string().into_bytes().into_boxed_slice();
         let (id, mut hello) = (id_of(token), Vec::new());
-        let session =
-            LineSession::dialed(node, id, label, link, transport, now.instant, &mut hello);
+        let (at, out) = (now.instant, &mut hello);
+        let session = match replaces {
+            None => LineSession::dialed(node, id, label, link, transport, at, out),
+            Some(old) => LineSession::moving(node, id, label, link, old, transport, out),
+        };
         connection.stage = Stage::Open(Session::Lines(session));
         become_link(connection, &self.limits, self.link_buffer);
         connection.send(&hello, now.instant)?;

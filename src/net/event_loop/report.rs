@@ -98,7 +98,10 @@ impl EventLoop {
 /// Logs an event of a session.
 pub(super) fn log_event(event: &Event) {
     match event {
-        Event::HandshakeStarted { .. } | Event::Linked { .. } | Event::HandshakeFailed { .. } => {}
+        Event::HandshakeStarted { .. }
+        | Event::Linked { .. }
+        | Event::HandshakeFailed { .. }
+        | Event::NotMoved { .. } => {}
         Event::NotANeighbor { label, reason } => {
             log::warn!("{}: {reason}; treated as a client", label.escape_ascii());
         }

@@ -236,6 +236,9 @@ impl EventLoop {
                 neighbors[link.index()].reported.clear();
                 node.set_link_failure(link, None);
             }
+            node::Event::NotMoved { link, ref label, ref reason } => {
+                self.log_not_moved(link, &String::from_utf8_lossy(label), reason);
+            }
             _ => super::report::log_event(event),
         }
     }
@@ -266,6 +269,7 @@ impl EventLoop {
         let Some(connection) = connections.get_mut(key(token).0) else { return Disposition::Keep };
         let counters = &mut telemetry.counters;
         counters.sent_bytes += std::mem::take(&mut connection.sent);
+        connection.finish_if_sent();
         let unsent = connection.has_unsent();
         let goes_on = match connection.next {
             Next::CloseWhenFlushed if !unsent => return Disposition::Close,

@@ -126,6 +126,10 @@ impl LineSession {
             return self.refuse(out);
         }
         self.ending = Some(Ending::Shutdown);
+        if self.links_only && matches!(self.role, Role::New(..)) {
+            node.counters.handshakes_refused += 1;
+            return;
+        }
         node.counters.overlong += 1;
         match self.role {
             Role::New(..) | Role::Client | Role::LegacyPeer(_) => {
@@ -135,10 +139,10 @@ impl LineSession {
                 node.message_log.line(&[&self.label, b" < ", shown, b"... (too long)"]);
                 node.message_log.line(&[&self.label, b" > ", trim(reply.reply())]);
             }
-            Role::Handshaking(_) => node.counters.handshakes_refused += 1,
+            Role::Handshaking(..) => node.counters.handshakes_refused += 1,
             Role::Linked(_) | Role::LegacyLink(_) => node.counters.link_errors += 1,
         }
-        if matches!(self.role, Role::Handshaking(_) | Role::Linked(_) | Role::LegacyLink(_)) {
+        if matches!(self.role, Role::Handshaking(..) | Role::Linked(_) | Role::LegacyLink(_)) {
             node.events.push_back(Event::PeerLineTooLong { label: self.label.clone() });
         }
     }

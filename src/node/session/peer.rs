@@ -1,6 +1,6 @@
 //! Connections of neighbors: the first line, the handshake, and the lines of a link.
 
-use super::{Ending, HELLO, LineSession, Role};
+use super::{Aim, Ending, HELLO, LineSession, Role};
 use crate::herd::Connected;
 use crate::herd::directory::MAX_RECORD;
 use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress};
@@ -26,21 +26,27 @@ impl LineSession {
             let nonce = node.nonces.next();
             match Handshake::accept(node.herd.identity(), line, &nonce, transport, out) {
                 Accepted::Peer(handshake, progress) => {
-                    self.role = Role::Handshaking(handshake);
+                    let aim = if self.links_only { Aim::Move(None) } else { Aim::Establish };
+                    self.role = Role::Handshaking(handshake, aim);
                     self.framing.set_max_line(MAX_HANDSHAKE_LINE);
                     node.events.push_back(Event::HandshakeStarted { connection: self.id });
                     return self.on_handshake(node, progress, now);
                 }
-                Accepted::Client(Some(reason)) => {
+                Accepted::Client(Some(reason)) if !self.links_only => {
                     node.counters.handshakes_refused += 1;
                     let label = self.label.clone();
                     node.events.push_back(Event::NotANeighbor { label, reason });
                 }
-                Accepted::Client(None) => {}
+                Accepted::Client(_) => {}
             }
-            if line.len() > node.limits.max_line && !self.over_limit {
+            if line.len() > node.limits.max_line && !self.over_limit && !self.links_only {
                 return self.on_overlong(node, line, out);
             }
+        }
+        if self.links_only {
+            node.counters.handshakes_refused += 1;
+            self.ending = Some(Ending::Shutdown);
+            return;
         }
         if self.over_limit {
             return self.refuse(out);
@@ -64,41 +70,56 @@ impl LineSession {
         now: &Now,
         out: &mut Vec<u8>,
     ) {
-        if let Role::Handshaking(handshake) = &mut self.role {
+        if let Role::Handshaking(handshake, _) = &mut self.role {
             let progress = handshake.handle_line(node.herd.identity(), line, out);
             self.on_handshake(node, progress, now);
         }
     }
 
     fn on_handshake(&mut self, node: &mut Node, progress: Progress, now: &Now) {
-        let Role::Handshaking(handshake) = &self.role else { return };
-        let peer = handshake.peer();
-        let origin = handshake.origin();
-        let name = node.herd.identity().name(peer).to_vec().into_boxed_slice();
+        let Role::Handshaking(handshake, aim) = &self.role else { return };
+        let (peer, origin, aim) = (handshake.peer(), handshake.origin(), *aim);
         let label = || self.label.clone();
         match progress {
             Progress::Waiting => {}
-            Progress::Established { boot, .. } => {
+            Progress::Established { boot, link_port, .. } => {
                 let connected = Connected { connection: self.id, peer, boot, origin };
-                let Some(link) = node.herd.handle_connected(connected, now.instant) else {
-                    node.events.push_back(Event::AlreadyLinked { label: label(), peer: name });
+                let link = match aim {
+                    Aim::Establish => node.herd.handle_connected(connected, now.instant),
+                    Aim::Move(replaces) => node.herd.handle_moved(connected, replaces, now.instant),
+                };
+                let name = node.herd.identity().name(peer);
+                let Some(link) = link else {
+                    let peer = name.into();
+                    node.events.push_back(Event::AlreadyLinked { label: label(), peer });
                     self.ending = Some(Ending::Shutdown);
                     return;
                 };
+                let linked: &[u8] = if aim == Aim::Establish {
+                    b" linked with "
+                } else {
+                    b" takes over the link with "
+                };
                 let name = name.escape_ascii().to_string();
-                node.message_log.line(&[&self.label, b" linked with ", name.as_bytes()]);
+                node.message_log.line(&[&self.label, linked, name.as_bytes()]);
                 self.role = Role::Linked(link);
                 // Not the limit for clients: another node may allow its own clients more.
                 self.framing.set_max_line(MAX_RECORD);
                 node.events.push_back(Event::Linked { connection: self.id, link });
+                if aim == Aim::Establish {
+                    node.herd.handle_link_port(link, self.id, link_port);
+                }
             }
             Progress::Refused(reason) => {
-                if let Some(link) = node.herd.link_to(peer) {
-                    let event = Event::HandshakeFailed { label: label(), link, reason };
-                    node.events.push_back(event);
-                }
-                node.counters.handshakes_refused += 1;
                 self.ending = Some(Ending::Shutdown);
+                let Some(link) = node.herd.link_to(peer) else { return };
+                let label = label();
+                if let Aim::Move(Some(_)) = aim {
+                    node.events.push_back(Event::NotMoved { label, link, reason });
+                } else {
+                    node.counters.handshakes_refused += 1;
+                    node.events.push_back(Event::HandshakeFailed { label, link, reason });
+                }
             }
         }
     }

@@ -485,6 +485,13 @@ for block in "${blocks[@]}"; do
 done
 echo "ok: and when pasted again"
 
+# The configuration in README.md is valid.
+awk '/^## /{ here = /Configuration/ } /^```/ { on = here && /yaml$/; next } on' README.md >"$dir/several.yml"
+(umask 077 && openssl rand -hex 32 >"$dir/secret")
+printed=$("$dir/target/release/proxy-herd" -c "$dir/several.yml" --check 2>&1) || die "the configuration in README.md: $printed"
+prints "the configuration in README.md is valid" "several.yml: 3 nodes, 3 edges"
+prints_not "and --check has no warning about it" "warning"
+
 # The line with the counters is that of this signal, not of an earlier one.
 mapfile -d '' -t blocks < <(shell_blocks docs/logging.md '/^## Counters/,/^## Writing/')
 [ "${#blocks[@]}" -eq 1 ] || die "docs/logging.md: ${#blocks[@]} blocks about counters"

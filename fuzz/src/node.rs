@@ -98,9 +98,7 @@ fn directory(directory: &Directory) {
         let record = Record::parse(line).expect("what is stored is a record");
         assert_eq!(directory.get(record.client, Wall(record.received)), Some(line));
         let (leaf, digest) = (leaf(record.client), hash(line));
-        let mut listed = 0;
-        directory.for_leaf(leaf, |held, at| listed += u32::from((held, at) == (digest, slot)));
-        assert_eq!(listed, 1);
+        assert_eq!(directory.leaf(leaf).filter(|&held| held == (digest, slot)).count(), 1);
         for level in 0..=LEAF_LEVEL {
             let index = leaf.index() >> (4 * (LEAF_LEVEL - level));
             let sum = sums.entry((level, index as u16)).or_default();

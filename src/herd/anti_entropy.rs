@@ -226,11 +226,11 @@ impl AntiEntropy {
             Message::Wants(purpose, leaf, digests) => {
                 self.repairs_for = Some(purpose);
                 let wanted: Vec<u64> = digests.iter().collect();
-                context.directory.for_leaf(leaf, |digest, slot| {
+                for (digest, slot) in context.directory.leaf(leaf) {
                     if wanted.contains(&digest) && !context.flooding.contains(slot) {
                         self.repairs.push(slot);
                     }
-                });
+                }
             }
             Message::Pull(branch) => {
                 self.repairs_for = Some(Purpose::Sync);
@@ -295,12 +295,11 @@ impl AntiEntropy {
                 self.pushing = branch.leaves();
                 continue;
             };
-            let repairs = &mut self.repairs;
-            directory.for_leaf(Leaf(leaf as u16), |_, slot| {
+            for (_, slot) in directory.leaf(Leaf(leaf as u16)) {
                 if !flooding.contains(slot) {
-                    repairs.push(slot);
+                    self.repairs.push(slot);
                 }
-            });
+            }
         }
     }
 
@@ -345,11 +344,7 @@ impl AntiEntropy {
         theirs.sort_unstable();
         let mut ours = std::mem::take(&mut self.scratch);
         ours.clear();
-        context.directory.for_leaf(leaf, |digest, slot| {
-            if listed.contains(&digest) {
-                ours.push((digest, slot));
-            }
-        });
+        ours.extend(context.directory.leaf(leaf).filter(|(digest, _)| listed.contains(digest)));
         for &(digest, slot) in &ours {
             if theirs.binary_search(&digest).is_err() && !context.flooding.contains(slot) {
                 self.offer(leaf, digest, slot);
@@ -365,12 +360,8 @@ impl AntiEntropy {
     }
 
     fn list_leaf(&mut self, leaf: Leaf, low: u64, directory: &Directory, out: &mut Vec<u8>) {
-        let mut digests = Vec::new();
-        directory.for_leaf(leaf, |digest, _| {
-            if digest >= low {
-                digests.push(digest);
-            }
-        });
+        let all = directory.leaf(leaf).map(|(digest, _)| digest);
+        let mut digests: Vec<u64> = all.filter(|&digest| digest >= low).collect();
         digests.sort_unstable();
         // The rest of a large leaf follows in more lines.
         let high = digests.get(DIGESTS_PER_LINE).map_or(u64::MAX, |next| next - 1);
@@ -453,9 +444,7 @@ fn take_leaf(queue: &mut VecDeque<(Leaf, u64)>, leaf: Leaf, digests: &mut Vec<u6
 }
 
 fn is_stored(directory: &Directory, leaf: Leaf, wanted: u64) -> bool {
-    let mut found = false;
-    directory.for_leaf(leaf, |digest, _| found |= digest == wanted);
-    found
+    directory.leaf(leaf).any(|(digest, _)| digest == wanted)
 }
 
 /// Returns the number of a branch, counted level by level.

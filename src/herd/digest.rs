@@ -93,6 +93,12 @@ impl Sums {
         }
     }
 
+    /// Sets all sums to 0.
+    pub fn clear(&mut self) {
+        self.leaves.fill(0);
+        self.kept.fill(0);
+    }
+
     /// Returns the sum of one leaf.
     #[must_use]
     pub fn leaf(&self, leaf: Leaf) -> u64 {

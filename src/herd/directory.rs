@@ -1,20 +1,21 @@
 //! The newest record of every client.
 //!
-//! Records are stored in numbered slots, which an index maps client names to. The index is sharded
-//! by the herd-wide hash of the client, so that growing one table takes little time, and so that
-//! anti-entropy can list a leaf of the digest tree without scanning all clients.
+//! Records are stored in numbered slots, which an index maps client names to. The index is sharded,
+//! so that growing one table takes little time. Its hash is keyed by a random number of this process,
+//! whereas the digests are keyed by a number that all nodes share: the slots of each leaf of the
+//! digest tree are chained, and the key of the digests can change while the node runs.
 
 use core::cmp::Ordering;
 
 use hashbrown::HashTable;
-use siphasher::sip::SipHasher13;
 
 use super::digest::{Leaf, Sums};
+use super::digest_tree::{DigestTree, keyed_hash};
 use super::eviction::{Order, Tournament};
 pub use super::slots::MAX_RECORD;
 use super::slots::{Slots, Stored};
 use crate::counters::counters;
-use crate::ids::Slot;
+use crate::ids::{LinkId, Slot};
 use crate::protocol::location::Location;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
@@ -77,24 +78,25 @@ pub enum Applied {
 /// The newest record of every client, at most [`Rules::max_clients`] of them.
 pub struct Directory {
     rules: Rules,
-    keys: Keys,
+    index_key: (u64, u64),
     shards: Box<[HashTable<Slot>]>,
     slots: Slots,
     len: u32,
     bytes: u64,
-    sums: Sums,
+    tree: DigestTree,
     tournament: Tournament,
     /// The slot at which the sweep for expired records continues.
     sweep_at: u32,
-    /// Counters of removed clients.
+    /// Counters of removed and examined clients.
     pub counters: Counters,
 }
 
 counters! {
-    /// Monotonic counters of removed clients since start-up.
+    /// Monotonic counters of removed and examined clients since start-up.
     Counters {
         clients_evicted_total: "Clients evicted because the directory was full." { evicted }
         clients_expired_total: "Clients removed because their time to live had passed." { expired }
+        antientropy_examined_total: "Records that anti-entropy has looked at." { examined }
     }
 }
 
@@ -104,12 +106,12 @@ impl Directory {
     pub fn new(rules: Rules, keys: Keys) -> Self {
         Self {
             rules,
-            keys,
+            index_key: keys.index,
             shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
             slots: Slots::default(),
             len: 0,
             bytes: 0,
-            sums: Sums::default(),
+            tree: DigestTree::new(keys.digest),
             tournament: Tournament::default(),
             sweep_at: 0,
             counters: Counters::default(),
@@ -152,17 +154,16 @@ impl Directory {
         self.tournament.compared()
     }
 
-    /// Returns the digest tree.
+    /// Returns the sums of the digest tree.
     #[must_use]
     pub const fn sums(&self) -> &Sums {
-        &self.sums
+        self.tree.sums()
     }
 
     /// Returns the AT line of `client`, without LF, unless it has expired at `now`.
     #[must_use]
     pub fn get(&self, client: &[u8], now: Wall) -> Option<&[u8]> {
-        let (client_hash, index_hash) = self.hashes(client);
-        let slot = self.find(client_hash, index_hash, client)?;
+        let slot = self.slot(client)?;
         (!self.has_expired(slot, now)).then(|| self.slots[slot].line())
     }
 
@@ -179,19 +180,21 @@ impl Directory {
     /// dominate its cost. Since the clients of pipelined commands are known in advance, their
     /// misses can overlap.
     pub fn prefetch<'c>(&self, clients: impl Iterator<Item = &'c [u8]>) {
-        let (mut hashes, mut slots) = ([(0, 0); PREFETCH_BATCH], [None; PREFETCH_BATCH]);
+        let (mut hashes, mut slots) = ([0; PREFETCH_BATCH], [None; PREFETCH_BATCH]);
         let mut count = 0;
         for (hash, client) in hashes.iter_mut().zip(clients) {
-            *hash = self.hashes(client);
-            core::hint::black_box(self.sums.leaf(Leaf::of(hash.0)));
+            *hash = self.index_hash(client);
             count += 1;
         }
-        for (slot, &(client_hash, index_hash)) in slots.iter_mut().zip(&hashes[..count]) {
+        for (slot, &hash) in slots.iter_mut().zip(&hashes[..count]) {
             // The first entry with this hash, without comparing names: nearly always the right one.
-            *slot = self.shards[shard_of(client_hash)].find(index_hash, |_| true).copied();
+            *slot = self.shards[shard_of(hash)].find(hash, |_| true).copied();
         }
         for slot in slots.into_iter().flatten() {
             core::hint::black_box(self.slots[slot].prefetch());
+        }
+        for slot in slots.into_iter().flatten() {
+            core::hint::black_box(self.sums().leaf(self.slots[slot].leaf));
         }
     }
 
@@ -205,8 +208,7 @@ impl Directory {
     /// Returns the slot of `client`, if it is stored. Its record may have expired.
     #[must_use]
     pub fn slot(&self, client: &[u8]) -> Option<Slot> {
-        let (client_hash, index_hash) = self.hashes(client);
-        self.find(client_hash, index_hash, client)
+        self.find(self.index_hash(client), client)
     }
 
     /// Returns the name of the client in `slot`, or `None` if the slot is free.
@@ -229,10 +231,8 @@ impl Directory {
         if record.line.len() > MAX_RECORD || self.is_expired(record, now) {
             return Applied::Expired;
         }
-        let (client_hash, index_hash) = self.hashes(record.client);
-        // Needed last but loaded now, so that its cache miss overlaps with those of the search.
-        core::hint::black_box(self.sums.leaf(Leaf::of(client_hash)));
-        let mut held = self.find(client_hash, index_hash, record.client);
+        let hash = self.index_hash(record.client);
+        let mut held = self.find(hash, record.client);
         // The outcome must not depend on whether the sweep has already removed this record.
         if let Some(slot) = held.filter(|&slot| self.has_expired(slot, now)) {
             self.remove(slot);
@@ -241,6 +241,8 @@ impl Directory {
         }
         if let Some(slot) = held {
             let held = &self.slots[slot];
+            // Needed last but loaded now, so that its cache miss overlaps with the comparison.
+            core::hint::black_box(self.sums().leaf(held.leaf));
             let repeat = match source {
                 Source::Client => held.report() == record.report(),
                 Source::Peer => held.line() == record.line,
@@ -251,14 +253,14 @@ impl Directory {
             if !self.is_newer(record, held) {
                 return Applied::Stale;
             }
-            self.write(slot, client_hash, record);
+            self.replace(slot, record);
             self.tournament.handle_raised(slot, order(&self.slots, &self.rules));
             return Applied::Stored(slot);
         }
         if self.len >= self.rules.max_clients && !self.make_room(record) {
             return Applied::OverCapacity;
         }
-        let slot = self.insert(client_hash, index_hash, record);
+        let slot = self.insert(hash, record);
         Applied::Stored(slot)
     }
 
@@ -283,24 +285,64 @@ impl Directory {
         false
     }
 
-    /// Calls `each` with digest and slot of every record in `leaf`, in arbitrary order.
-    pub fn for_leaf(&self, leaf: Leaf, mut each: impl FnMut(u64, Slot)) {
-        for &slot in &self.shards[leaf.index() * SHARDS / Leaf::COUNT] {
-            let stored = &self.slots[slot];
-            if Leaf::of(self.client_hash(stored.client())) == leaf {
-                each(stored.digest(), slot);
-            }
-        }
+    /// Returns digest and slot of every record in `leaf`, in arbitrary order.
+    pub fn leaf(&self, leaf: Leaf) -> impl Iterator<Item = (u64, Slot)> {
+        self.tree.leaf(&self.slots, leaf)
     }
 
-    fn client_hash(&self, client: &[u8]) -> u64 {
-        keyed_hash(self.keys.digest, client)
+    /// Examines up to `most` records of `leaf`: from the first one on, or, if `resume`, from where
+    /// the last walk for `link` stopped. Fills `found` with their digests and slots, and returns
+    /// whether they are the last ones.
+    ///
+    /// A record that is stored all the time is found once, whatever happens between two calls.
+    pub fn walk(
+        &mut self,
+        link: LinkId,
+        leaf: Leaf,
+        resume: bool,
+        most: usize,
+        found: &mut Vec<(u64, Slot)>,
+    ) -> bool {
+        let finished = self.tree.walk(&self.slots, (link, resume), leaf, most, found);
+        self.counters.examined += found.len() as u64;
+        finished
     }
 
-    /// Returns the herd-wide hash of a client and its hash in the local index.
-    fn hashes(&self, client: &[u8]) -> (u64, u64) {
-        let client_hash = self.client_hash(client);
-        (client_hash, index_hash(self.keys.index, client_hash))
+    /// Starts to compute all digests with another key. [`Directory::continue_rekey`] must be called
+    /// until it is done; until then, the sums are those of a part of the records.
+    pub fn start_rekey(&mut self, digest_key: (u64, u64)) {
+        self.tree.start_rekey(digest_key, self.is_empty());
+    }
+
+    /// Computes the digests of the next `budget` slots with the new key. Returns whether all are
+    /// done.
+    pub fn continue_rekey(&mut self, budget: u32) -> bool {
+        self.tree.continue_rekey(&mut self.slots, budget)
+    }
+
+    /// Returns whether the record in `slot` is part of the sums. All are, except while the key of the
+    /// digests changes.
+    #[must_use]
+    pub const fn is_summed(&self, slot: Slot) -> bool {
+        self.tree.is_summed(slot)
+    }
+
+    /// Returns the key of the digests.
+    #[must_use]
+    pub const fn digest_key(&self) -> (u64, u64) {
+        self.tree.key()
+    }
+
+    /// Uses only the leaves whose numbers have no other bits than `bits`. Tests crowd many records
+    /// into few leaves with it. All nodes of a herd must use the same leaves, and the directory must
+    /// be empty.
+    pub fn use_few_leaves(&mut self, bits: u16) {
+        debug_assert!(self.is_empty(), "records keep their leaves");
+        self.tree.leaf_bits = bits;
+    }
+
+    fn index_hash(&self, client: &[u8]) -> u64 {
+        keyed_hash(self.index_key, client)
     }
 
     /// Returns the value for [`Stored::rank`].
@@ -333,44 +375,41 @@ impl Directory {
                 .is_some_and(|record| self.is_expired(&record, now))
     }
 
-    fn find(&self, client_hash: u64, index_hash: u64, client: &[u8]) -> Option<Slot> {
-        self.shards[shard_of(client_hash)]
-            .find(index_hash, |&slot| self.slots[slot].client() == client)
-            .copied()
+    fn find(&self, hash: u64, client: &[u8]) -> Option<Slot> {
+        self.shards[shard_of(hash)].find(hash, |&slot| self.slots[slot].client() == client).copied()
     }
 
-    fn write(&mut self, slot: Slot, client_hash: u64, record: &Record<'_>) {
-        let digest = keyed_hash(self.keys.digest, record.line);
+    /// Replaces the record in `slot` by a newer one of the same client.
+    fn replace(&mut self, slot: Slot, record: &Record<'_>) {
         let rank = self.rank(record);
         let stored = &mut self.slots[slot];
-        self.sums.replace(Leaf::of(client_hash), stored.digest(), digest);
+        let digest = self.tree.replace(slot, stored, record.line);
         self.bytes += record.line.len() as u64;
         self.bytes -= stored.line().len() as u64;
         stored.set(record, rank, digest);
     }
 
-    fn insert(&mut self, client_hash: u64, index_hash: u64, record: &Record<'_>) -> Slot {
+    fn insert(&mut self, hash: u64, record: &Record<'_>) -> Slot {
         let slot = self.slots.take();
-        self.write(slot, client_hash, record);
-        let (slots, keys) = (&self.slots, self.keys);
-        self.shards[shard_of(client_hash)].insert_unique(index_hash, slot, |&slot| {
-            let client_hash = keyed_hash(keys.digest, slots[slot].client());
-            self::index_hash(keys.index, client_hash)
-        });
+        let rank = self.rank(record);
+        self.slots[slot].set(record, rank, 0);
+        self.bytes += record.line.len() as u64;
+        let (slots, key) = (&self.slots, self.index_key);
+        self.shards[shard_of(hash)]
+            .insert_unique(hash, slot, |&slot| keyed_hash(key, slots[slot].client()));
         self.len += 1;
+        self.tree.insert(&mut self.slots, slot);
         self.enter(slot);
         slot
     }
 
     fn remove(&mut self, slot: Slot) {
-        let (client_hash, index_hash) = self.hashes(self.slots[slot].client());
-        if let Ok(entry) =
-            self.shards[shard_of(client_hash)].find_entry(index_hash, |&held| held == slot)
-        {
+        let hash = self.index_hash(self.slots[slot].client());
+        if let Ok(entry) = self.shards[shard_of(hash)].find_entry(hash, |&held| held == slot) {
             entry.remove();
         }
-        self.sums.replace(Leaf::of(client_hash), self.slots[slot].digest(), 0);
         self.bytes -= self.slots[slot].line().len() as u64;
+        self.tree.remove(&mut self.slots, slot);
         self.slots.release(slot);
         self.len -= 1;
         self.tournament.handle_raised(slot, order(&self.slots, &self.rules));
@@ -415,20 +454,10 @@ const fn order<'a>(slots: &'a Slots, rules: &Rules) -> Order<'a> {
     Order { slots, max_clock_offset: rules.max_clock_offset }
 }
 
-fn shard_of(client_hash: u64) -> usize {
-    Leaf::of(client_hash).index() * SHARDS / Leaf::COUNT
-}
-
-/// Returns the hash of a client within its shard. The herd-wide hash alone would suffice for honest
-/// clients. Multiplication by a secret key prevents names that are chosen to collide, unless all 64
-/// bits of the herd-wide hash are equal.
-fn index_hash((k0, k1): (u64, u64), client_hash: u64) -> u64 {
-    let product = u128::from(client_hash ^ k0) * u128::from(k1 | 1);
-    (product >> 64) as u64 ^ product as u64
-}
-
-fn keyed_hash((k0, k1): (u64, u64), bytes: &[u8]) -> u64 {
-    SipHasher13::new_with_keys(k0, k1).hash(bytes)
+/// Returns the shard of a client with this index hash. The table in the shard uses the lowest and the
+/// highest bits of the hash.
+const fn shard_of(hash: u64) -> usize {
+    (hash >> 32) as usize % SHARDS
 }
 
 #[cfg(test)]
@@ -523,16 +552,60 @@ mod tests {
         let mut seen = 0;
         for leaf in 0..=u16::MAX {
             let mut sum = 0u64;
-            d.for_leaf(Leaf(leaf), |digest, _| {
+            for (digest, _) in d.leaf(Leaf(leaf)) {
                 seen += 1;
                 sum = sum.wrapping_add(digest);
-            });
+            }
             assert_eq!(
                 sum,
                 d.sums().children(Branch { level: 3, index: leaf >> 4 })[usize::from(leaf & 15)]
             );
         }
         assert_eq!(seen, 500);
+    }
+
+    proptest! {
+        /// Clients come, move and expire while the key changes, a few slots at a time. In the end,
+        /// digests, leaves and sums are those of a directory that has always had the last key.
+        #[test]
+        fn a_key_changes_while_records_change(
+            events in proptest::collection::vec((0u8..30, 0u32..5, 0u8..40), 1..200),
+        ) {
+            let (mut d, mut now) = (directory(1000, 60), 0);
+            d.use_few_leaves(3);
+            let leaves = || (0..4).map(Leaf);
+            for (at, (client, budget, event)) in events.into_iter().enumerate() {
+                let wall = Wall(Nanos::from(now) * SECOND);
+                match event {
+                    0 => d.start_rekey((at as u64, 5)),
+                    1 => now += 30,
+                    2..10 => _ = d.continue_rekey(budget),
+                    10..15 => _ = d.sweep(wall, budget),
+                    _ => {
+                        let line = line("A", &format!("c{client}"), 1, now + at as i64, now);
+                        d.apply(&Record::parse(&line).unwrap(), Source::Client, wall);
+                    }
+                }
+                let summed = |&slot: &Slot| d.line(slot).is_some() && d.is_summed(slot);
+                let expected = (0..d.slots()).map(Slot).filter(summed).count();
+                prop_assert_eq!(leaves().map(|leaf| d.leaf(leaf).count()).sum::<usize>(), expected);
+            }
+            while !d.continue_rekey(3) {}
+            let mut fresh = directory(1000, 0);
+            fresh.use_few_leaves(3);
+            fresh.start_rekey(d.digest_key());
+            for line in contents(&d) {
+                apply(&mut fresh, &line, Source::Peer);
+            }
+            prop_assert_eq!(d.sums().of(Branch::ROOT), fresh.sums().of(Branch::ROOT));
+            for leaf in leaves() {
+                prop_assert_eq!(d.sums().leaf(leaf), fresh.sums().leaf(leaf));
+                let digests = |d: &Directory| {
+                    d.leaf(leaf).map(|(digest, _)| digest).collect::<std::collections::BTreeSet<_>>()
+                };
+                prop_assert_eq!(digests(&d), digests(&fresh));
+            }
+        }
     }
 
     proptest! {

@@ -36,6 +36,7 @@
 
 pub mod anti_entropy;
 pub mod digest;
+mod digest_tree;
 pub mod directory;
 pub mod eviction;
 pub mod fetch_claims;
@@ -43,6 +44,7 @@ mod flood;
 mod handover;
 pub mod handshake;
 pub mod keepalive;
+mod leaves;
 pub mod link;
 mod link_states;
 pub mod message;

@@ -1,11 +1,12 @@
 //! Storage of records.
 //!
-//! A slot is two cache lines: an AT line, the position of the client name in it, and its digest.
-//! Slots are allocated in chunks that never move, so that growth copies nothing. Freed slots are
-//! reused first.
+//! A slot is two cache lines: an AT line, the position of the client name in it, its digest, and its
+//! place in the digest tree. Slots are allocated in chunks that never move, so that growth copies
+//! nothing. Freed slots are reused first.
 
 use core::ops::{Index, IndexMut};
 
+use super::digest::Leaf;
 use crate::ids::Slot;
 use crate::protocol::location::Location;
 use crate::protocol::next_field;
@@ -15,11 +16,11 @@ use crate::protocol::record::Record;
 pub const MAX_RECORD: usize = u16::MAX as usize;
 
 /// Number of slots per allocation.
-const CHUNK: usize = 4096;
+pub const CHUNK: usize = 4096;
 
 /// Longest line that is stored inline. It makes a slot two cache lines, and typical records fit (a
-/// name of thirty bytes, a clock difference of years, six decimals of a degree).
-const INLINE: usize = 103;
+/// name of thirty bytes, a clock difference of months, six decimals of a degree).
+const INLINE: usize = 102;
 
 /// All slots.
 #[derive(Default)]
@@ -41,7 +42,7 @@ impl Slots {
     #[must_use]
     pub fn get(&self, slot: Slot) -> Option<&Stored> {
         let stored = self.chunks.get(slot.index() / CHUNK)?.get(slot.index() % CHUNK)?;
-        (stored.len > 0).then_some(stored)
+        (!stored.is_free()).then_some(stored)
     }
 
     /// Returns [`Stored::rank`] of `slot`. Of the two cache lines of the slot, it reads one.
@@ -92,28 +93,43 @@ pub struct Stored {
     digest: u64,
     rank: i64,
     text: Text,
-    len: u16,
-    client_at: u16,
-    client_len: u16,
+    /// The slot before this one in the chain of its leaf; see [`Leaves`](super::leaves::Leaves).
+    pub previous: Slot,
+    /// The leaf of the client, once the digest is part of the sums.
+    pub leaf: Leaf,
+    /// Position and length of the client name in an inline line.
+    client_at: u8,
+    client_len: u8,
 }
 
 /// The storage of a line.
 #[derive(Clone)]
 enum Text {
-    Inline([u8; INLINE]),
-    Long(Box<[u8]>),
+    Inline { len: u8, line: [u8; INLINE] },
+    Long { line: Box<[u8]>, client_at: u16, client_len: u16 },
 }
 
 const _: () = assert!(size_of::<Stored>() == 128);
 
 impl Default for Stored {
     fn default() -> Self {
-        let text = Text::Inline([0; INLINE]);
-        Self { digest: 0, rank: i64::MAX, text, len: 0, client_at: 0, client_len: 0 }
+        Self {
+            digest: 0,
+            rank: i64::MAX,
+            text: Text::Inline { len: 0, line: [0; INLINE] },
+            previous: Slot(0),
+            leaf: Leaf(0),
+            client_at: 0,
+            client_len: 0,
+        }
     }
 }
 
 impl Stored {
+    const fn is_free(&self) -> bool {
+        matches!(self.text, Text::Inline { len: 0, .. })
+    }
+
     /// Returns the digest of the line.
     #[must_use]
     pub const fn digest(&self) -> u64 {
@@ -136,24 +152,32 @@ impl Stored {
     /// Returns the AT line, without LF.
     #[must_use]
     pub fn line(&self) -> &[u8] {
-        let text = match &self.text {
-            Text::Inline(text) => text.as_slice(),
-            Text::Long(text) => text,
-        };
-        &text[..self.len.into()]
+        match &self.text {
+            Text::Inline { len, line } => &line[..usize::from(*len)],
+            Text::Long { line, .. } => line,
+        }
+    }
+
+    /// Returns position and length of the client name in the line.
+    fn client_at(&self) -> (usize, usize) {
+        match &self.text {
+            Text::Inline { .. } => (self.client_at.into(), self.client_len.into()),
+            Text::Long { client_at, client_len, .. } => ((*client_at).into(), (*client_len).into()),
+        }
     }
 
     /// Returns the name of the client.
     #[must_use]
     pub fn client(&self) -> &[u8] {
-        let at = usize::from(self.client_at);
-        &self.line()[at..at + usize::from(self.client_len)]
+        let (at, len) = self.client_at();
+        &self.line()[at..at + len]
     }
 
     /// Returns location and time, like [`Record::report`].
     #[must_use]
     pub fn report(&self) -> &[u8] {
-        &self.line()[usize::from(self.client_at) + usize::from(self.client_len)..]
+        let (at, len) = self.client_at();
+        &self.line()[at + len..]
     }
 
     /// Returns the location of the client.
@@ -165,15 +189,16 @@ impl Stored {
     /// Returns the line as a record.
     #[must_use]
     pub fn record(&self) -> Option<Record<'_>> {
-        Record::known(self.line(), self.client_at.into(), self.client_len.into())
+        let (at, len) = self.client_at();
+        Record::known(self.line(), at, len)
     }
 
     /// Reads from both cache lines, to load them.
     #[must_use]
     pub fn prefetch(&self) -> u64 {
         let text = match &self.text {
-            Text::Inline(text) => text[0] ^ text[INLINE / 2] ^ text[INLINE - 1],
-            Text::Long(_) => 0,
+            Text::Inline { line, .. } => line[0] ^ line[INLINE / 2] ^ line[INLINE - 1],
+            Text::Long { .. } => 0,
         };
         self.digest ^ u64::from(text)
     }
@@ -182,18 +207,27 @@ impl Stored {
     pub fn set(&mut self, record: &Record<'_>, rank: i64, digest: u64) {
         let line = record.line;
         if line.len() > INLINE {
-            self.text = Text::Long(line.into());
-        } else if let Text::Inline(text) = &mut self.text {
-            text[..line.len()].copy_from_slice(line);
+            let (client_at, client_len) = (record.client_at as u16, record.client.len() as u16);
+            self.text = Text::Long { line: line.into(), client_at, client_len };
         } else {
-            let mut text = [0; INLINE];
-            text[..line.len()].copy_from_slice(line);
-            self.text = Text::Inline(text);
+            // An inline line is at most 102 bytes long.
+            let length = line.len() as u8;
+            (self.client_at, self.client_len) = (record.client_at as u8, record.client.len() as u8);
+            if let Text::Inline { len, line: text } = &mut self.text {
+                text[..line.len()].copy_from_slice(line);
+                *len = length;
+            } else {
+                let mut text = [0; INLINE];
+                text[..line.len()].copy_from_slice(line);
+                self.text = Text::Inline { len: length, line: text };
+            }
         }
         self.digest = digest;
         self.rank = rank;
-        self.len = line.len() as u16;
-        self.client_at = record.client_at as u16;
-        self.client_len = record.client.len() as u16;
+    }
+
+    /// Replaces the digest.
+    pub const fn set_digest(&mut self, digest: u64) {
+        self.digest = digest;
     }
 }

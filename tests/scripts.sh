@@ -23,11 +23,13 @@ mkdir "$dir"
 listener=
 demo=
 stranger=
+was=
 stop() {
     local status=$?
     [ -z "$listener" ] || kill "$listener" 2>/dev/null || true
     [ -z "$demo" ] || kill "$demo" 2>/dev/null || true
     [ -z "$stranger" ] || kill "$stranger" 2>/dev/null || true
+    [ -z "$was" ] || kill "$was" 2>/dev/null || true
     "$dir/scripts/stop_servers.sh" >/dev/null || true
     if [ "$status" -eq 0 ]; then rm -rf "$base"; else echo "scripts: logs are in $dir" >&2; fi
 }
@@ -430,6 +432,7 @@ kill "$stranger"
 stranger=
 kill "$was"
 gone "$was"
+was=
 
 # A directory that cannot be written; root needs a read-only mount.
 if unshare -m true 2>/dev/null; then

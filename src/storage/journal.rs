@@ -207,22 +207,28 @@ impl Journal {
         }
     }
 
-    /// Handles a failed sync: nothing that it covered is durable, nor will be by a repetition. Returns
-    /// false if a snapshot has covered all of it in the meantime. Returns the segment that must not be
-    /// written any more, if it is the current one.
-    pub(super) fn handle_sync_failed(&mut self, target: Target) -> (bool, Option<Segment>) {
+    /// Handles a failed sync: nothing that the kernel has of the segment is durable, nor will be by a
+    /// repetition. Returns false if a snapshot has covered all of it in the meantime. If it was the
+    /// current segment, nothing more is written to it, and `sealed` is called with it.
+    pub(super) fn handle_sync_failed(
+        &mut self,
+        target: Target,
+        sealed: impl FnOnce(&Segment),
+    ) -> bool {
         self.in_flight = None;
-        if target.position <= self.synced {
-            return (false, None);
+        let segments = self.unsynced.iter().chain(&self.current);
+        let matters = |it: &Segment| it.number == target.segment && it.end() > self.synced;
+        if !segments.into_iter().any(matters) {
+            return false;
         }
         self.round = None;
         self.widen_hole(self.synced);
         self.unsynced.clear();
-        let poisoned = self.current.take_if(|segment| segment.number == target.segment);
-        if poisoned.is_some() {
+        if let Some(poisoned) = self.current.take_if(|it| it.number == target.segment) {
             self.discard_buffer();
+            sealed(&poisoned);
         }
-        (true, poisoned)
+        true
     }
 
     /// Ends the log: nothing is written any more. Returns the current segment.

@@ -216,10 +216,10 @@ impl Storage {
             Ok(()) => (ops.len(), None),
             Err(failed) => (failed.op, Some(cause_of(&ops, failed))),
         };
-        self.counters.errors += u64::from(cause.is_some());
         if let Purpose::Sync { segment, position } = purpose {
             return self.handle_sync_done(Target { segment, position }, cause);
         }
+        self.counters.errors += u64::from(cause.is_some());
         self.is_busy = false;
         match purpose {
             Purpose::Sync { .. } => {}
@@ -429,11 +429,10 @@ impl Storage {
             self.counters.syncs += 1;
             return self.journal.handle_synced(target);
         };
-        let (matters, poisoned) = self.journal.handle_sync_failed(target);
-        if let Some(segment) = poisoned {
-            self.seal(&segment);
-        }
-        if matters {
+        let folder = &mut self.folder;
+        let seal = |segment: &Segment| folder.seal(segment.number, segment.length());
+        if self.journal.handle_sync_failed(target, seal) {
+            self.counters.errors += 1;
             self.begin_behind(cause);
         }
         self.continue_log();

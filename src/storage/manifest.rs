@@ -60,10 +60,12 @@ impl Manifest {
     /// Returns the text of the manifest.
     pub fn to_text(&self) -> Vec<u8> {
         let mut text = String::new();
+        let Self { node, boot, .. } = self;
         let key = self.key.map_or_else(|| "-".to_owned(), |key| digits(&key));
+        let clean = if self.clean { "yes" } else { "no" };
         // Writing to a string cannot fail.
-        let _ =
-            write!(text, "{MAGIC}{VERSION}\nnode {}\nboot {}\nkey {key}\n", self.node, self.boot);
+        let _ = write!(text, "{MAGIC}{VERSION}\nnode {node}\nboot {boot}\n");
+        let _ = write!(text, "key {key}\nclean {clean}\n");
         for entry in &self.files {
             let word = if entry.held { "held" } else { "file" };
             let _ = match entry.length {

@@ -72,8 +72,8 @@ impl Disk {
         }
         match *op {
             Op::Create { file, size } => {
-                let inode = Inode { reserved: size as usize, ..Inode::default() };
-                self.inodes.push(inode);
+                let reserved = if self.free() < size { 0 } else { size as usize };
+                self.inodes.push(Inode { reserved, ..Inode::default() });
                 let id = self.inodes.len() - 1;
                 self.folder.insert(file, id);
                 self.changes.push(Change::Create(file, id));
@@ -85,7 +85,11 @@ impl Disk {
                 }
             }
             Op::Reserve { file, size } => {
+                let free = self.free();
                 let inode = self.inode(file)?;
+                if size > inode.content.len().max(inode.reserved) as u64 + free {
+                    return Err(error(io::ErrorKind::StorageFull));
+                }
                 inode.reserved = inode.reserved.max(size as usize);
             }
             Op::Sync { file } => return self.sync(file, rng),
@@ -211,6 +215,10 @@ impl Disk {
         true
     }
 
+    fn free(&self) -> u64 {
+        self.capacity.map_or(u64::MAX / 2, |most| most.saturating_sub(self.used()))
+    }
+
     fn inode(&mut self, file: FileName) -> Result<&mut Inode, DiskError> {
         let id = *self.folder.get(&file).ok_or_else(|| error(io::ErrorKind::NotFound))?;
         Ok(&mut self.inodes[id])
@@ -218,7 +226,7 @@ impl Disk {
 
     /// Writes as much as fits. Returns the number of bytes written.
     fn write_at(&mut self, file: FileName, offset: u64, bytes: &[u8]) -> Result<usize, DiskError> {
-        let free = self.capacity.map_or(u64::MAX, |most| most.saturating_sub(self.used()));
+        let free = self.free();
         let inode = self.inode(file)?;
         let start = offset as usize;
         let size = inode.content.len().max(inode.reserved);

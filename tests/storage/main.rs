@@ -1,7 +1,7 @@
 //! The storage on a simulated disk: random operations, faults, crashes and restarts, each followed by
 //! a comparison with what was promised; and every truncation and every flipped bit of small files.
 //!
-//! `cargo test --test storage` runs the schedules of seeds 0 to 999. These variables change that:
+//! `cargo test --test storage` runs the schedules of seeds 0 to 499. These variables change that:
 //! - `SIM_SEED=N` replays the schedule of seed N and prints what happens in it;
 //! - `SIM_SCHEDULES=N` runs N schedules;
 //! - `SIM_FIRST=N` starts at seed N.
@@ -15,6 +15,7 @@
 
 mod damage;
 mod node;
+mod rules;
 mod schedule;
 mod size;
 
@@ -25,7 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use schedule::{Report, Schedule};
 
 /// Schedules that the test suite runs.
-const SHORT_RUN: u64 = 1000;
+const SHORT_RUN: u64 = 500;
 
 /// Failures after which a run stops.
 const MAX_FAILURES: usize = 10;

@@ -49,7 +49,7 @@ fn update(node: &mut Node, disk: &mut Disk, clients: i64, updates: i64, name: us
 fn the_folder_stays_within_its_bound_and_is_rarely_compacted() {
     let mut disk = Disk::default();
     let mut node = start(&mut disk, 4 << 30, false);
-    let (compactions, largest) = update(&mut node, &mut disk, 8_000, 250_000, 400);
+    let (compactions, largest) = update(&mut node, &mut disk, 6_000, 190_000, 400);
     let live = node.directory.bytes() + u64::from(node.directory.len());
     let bound = 3 * live + (64 << 20);
     assert!(largest <= bound, "{largest} of {bound} bytes");

@@ -27,9 +27,8 @@ impl Storage {
             return Some((Purpose::Publish, self.publish()));
         }
         if self.folder.has_obsolete() {
-            let mut ops: Vec<Op> = self.folder.take_obsolete(DELETED_AT_ONCE);
-            ops.push(Op::SyncFolder);
-            return Some((Purpose::Delete, ops));
+            // The folder need not be synced: a file that reappears is deleted at the next start.
+            return Some((Purpose::Delete, self.folder.take_obsolete(DELETED_AT_ONCE)));
         }
         if self.spare.is_none() && !self.must_wait() {
             return Some(self.create_segment());
@@ -67,7 +66,7 @@ impl Storage {
             node: self.settings.node.to_string(),
             boot: self.boot,
             key: self.settings.key,
-            clean: self.is_closed,
+            clean: self.is_closed && self.settings.sync != SyncMode::Never,
             files: self.folder.entries(snapshot, self.keep_from),
         };
         let (file, bytes) = (FileName::NewManifest, manifest.to_text());

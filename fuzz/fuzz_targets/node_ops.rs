@@ -19,6 +19,7 @@ use proxy_herd::herd::Action;
 use proxy_herd::herd::digest::{Branch, FANOUT, LEAF_LEVEL};
 use proxy_herd::herd::directory::{Rules, Source};
 use proxy_herd::herd::handshake::Transport;
+use proxy_herd::herd::link::LegacySender;
 use proxy_herd::herd::message::{
     DIGESTS_PER_LINE, Message, Purpose, push_links, push_listing, push_offers, push_ping,
     push_pong, push_pull, push_repair, push_sums, push_wants,
@@ -432,7 +433,7 @@ impl World {
         self.last_id += 1;
         let (link, boot) = (LinkId(events.below(NEIGHBORS.len())), events.below(2));
         let transport = Transport { loopback: true, certified: None };
-        let legacy = (link == LEGACY).then_some(LEGACY);
+        let legacy = (link == LEGACY).then_some(LegacySender::Neighbor(LEGACY));
         let caller = PeerInfo { transport, legacy, ..PeerInfo::default() };
         let session = LineSession::accepted(ConnectionId(self.last_id), caller);
         let mut peer = Peer { id: self.last_id, session, link };

@@ -38,7 +38,8 @@ const NOW: Now =
 const FILL: usize = 4096;
 const LONGEST_MESSAGE: usize = 4500;
 
-const RULES: Rules = Rules { max_clock_offset: 5 * SECOND, max_clients: 4, client_ttl: 0, forget_keep: SECOND };
+const RULES: Rules =
+    Rules { max_clock_offset: 5 * SECOND, max_clients: 4, client_ttl: 0, forget_keep: SECOND };
 
 /// The configuration of both ends.
 #[derive(Clone, Copy)]
@@ -50,13 +51,17 @@ struct Setting {
     /// The other end has a different secret or different settings.
     stranger: bool,
     loopback: bool,
+    /// The other end has dialed the port for links only.
+    links_only: bool,
 }
 
 impl Setting {
     fn of(byte: u8) -> Self {
         let bit = |at: u8| byte >> at & 1 == 1;
         let link = usize::from(bit(4)) + usize::from(bit(5));
-        Self { dials: bit(0).then_some(link), secret: bit(1), stranger: bit(2), loopback: !bit(3) }
+        let dials = bit(0).then_some(link);
+        let links_only = bit(7) && dials.is_none();
+        Self { dials, secret: bit(1), stranger: bit(2), loopback: !bit(3), links_only }
     }
 
     /// The link to the node that an honest other end is.
@@ -97,8 +102,11 @@ fuzz_target!(|input: &[u8]| {
         node.read(&stream[from..], left.is_empty());
     }
     let outcome = node.finish(stream.is_empty());
+    assert!(outcome.link.is_none() || !setting.links_only, "no link is up that could move");
     if outcome.link.is_some() {
         other.check_link(&stream);
+    } else if setting.links_only {
+        only_handshakes(&outcome.sent);
     } else if !stream.starts_with(b"HERD ") && setting.dials.is_none() {
         replies(&outcome.sent);
     }
@@ -149,7 +157,12 @@ impl End {
             }
             None => LineSession::accepted(
                 ConnectionId(7),
-                PeerInfo { label, transport, ..PeerInfo::default() },
+                PeerInfo {
+                    label,
+                    transport,
+                    links_only: setting.links_only,
+                    ..PeerInfo::default()
+                },
             ),
         };
         Self { node, session, held: Vec::new(), sent, next: Next::NeedInput }
@@ -307,8 +320,21 @@ impl Other {
             let hello = [hello.0, hello.1].map(|line| fields(line).collect::<Vec<_>>());
             let number = |field: &[u8]| u64::from_str_radix(str::from_utf8(field).unwrap(), 16);
             let ours = node::identity(NEIGHBORS[self.setting.peer()], None, RULES).rules;
-            let [word, version, from, to, _boot, _nonce, open, offset, clients, ttl, keep, _port, _next] =
-                hello[0][..]
+            let [
+                word,
+                version,
+                from,
+                to,
+                _boot,
+                _nonce,
+                open,
+                offset,
+                clients,
+                ttl,
+                keep,
+                _port,
+                _next,
+            ] = hello[0][..]
             else {
                 panic!("the first line is not a HERD line")
             };
@@ -330,6 +356,15 @@ fn fields(mut line: &[u8]) -> impl Iterator<Item = &[u8]> {
         line = rest;
         Some(field)
     })
+}
+
+/// Checks that nothing but a handshake has been sent.
+fn only_handshakes(sent: &[u8]) {
+    for line in sent.split_inclusive(|&byte| byte == b'\n') {
+        let is_expected =
+            [&b"HERD 2 "[..], b"PROOF ", b"REFUSED "].iter().any(|word| line.starts_with(word));
+        assert!(is_expected, "{}", line.escape_ascii());
+    }
 }
 
 /// Checks that every line sent to a client begins like a reply.

@@ -155,12 +155,25 @@ settings! {
     }
 }
 
+settings! {
+    /// Interval and size of the storage: part of the section `storage`.
+    StorageLimits in "storage" {
+        sync_interval: Duration = 1_000, 10..=3_600_000 Milliseconds,
+            "Longest time until a record is on the disk, with `sync: interval`",
+            "A power cut loses at most one second; a sync per second costs a disk little";
+        max_bytes: u64 = 4_294_967_296, 67_108_864..=1_125_899_906_842_624 Bytes,
+            "Size of the directory of one node",
+            "Ten million clients; compaction keeps it at about three times the live records";
+    }
+}
+
 /// Returns all configurable limits, section by section.
 pub fn all() -> impl Iterator<Item = &'static Limit> {
     let limits = Limits::TABLE.iter().map(|setting| &setting.limit);
     let places = PlacesLimits::TABLE.iter().map(|setting| &setting.limit);
     let peers = PeerLimits::TABLE.iter().map(|setting| &setting.limit);
-    limits.chain(places).chain(peers)
+    let storage = StorageLimits::TABLE.iter().map(|setting| &setting.limit);
+    limits.chain(places).chain(peers).chain(storage)
 }
 
 /// Returns the Markdown table of [`all`] limits, which `--limits` and docs/configuration.md show.
@@ -201,6 +214,7 @@ mod tests {
         check(Limits::TABLE);
         check(PlacesLimits::TABLE);
         check(PeerLimits::TABLE);
+        check(StorageLimits::TABLE);
     }
 
     #[test]

@@ -159,6 +159,7 @@ Places: offline, built-in gazetteer
 HTTP: Bailey at 127.0.0.1:8099, Bona at 127.0.0.1:8044, Campbell at 127.0.0.1:8022, Clark at 127.0.0.1:8211, Jaquez at 127.0.0.1:8194
 Peers: no secret, no TLS, maximum clock offset 5 s
 Logs: logs/NAME.log, level INFO
+Storage: data/NAME, sync: interval
 Limits: all at their defaults
 "
     );
@@ -201,6 +202,7 @@ Places: google at http://localhost:8080/emulator
 HTTP: off
 Peers: shared secret, no TLS, maximum clock offset 0.5 s
 Logs: /var/log/herd/NAME.log, level WARNING
+Storage: off
 Limits not at their defaults:
     limits.max_line: 512 bytes, default 4096 bytes
     limits.idle_timeout_s: 90 s, default 0 (off)

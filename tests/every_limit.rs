@@ -118,6 +118,12 @@ const TESTED: &[(&str, &str, &str)] = &[
         "tests/hostile/peers.rs",
         "a_peer_that_does_not_read_stays_within_its_buffer_limit",
     ),
+    ("storage.sync_interval_ms", "tests/storage/main.rs", "schedules_keep_what_was_promised"),
+    (
+        "storage.max_bytes",
+        "tests/storage/size.rs",
+        "the_folder_stays_within_its_bound_and_is_rarely_compacted",
+    ),
 ];
 
 /// Fixed limits on the work of a turn: the declaration, the file that tests it, and the test.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::table::table;
 use crate::config::{Config, ProviderConfig};
-use crate::limits::{Limits, PeerLimits, PlacesLimits, Setting};
+use crate::limits::{Limits, PeerLimits, PlacesLimits, Setting, StorageLimits};
 use crate::message_log::level_name;
 
 /// Returns a summary of `config`: the topology, the settings and the limits that are not at their
@@ -31,9 +31,13 @@ pub fn summary(config: &Config) -> String {
     let directory = config.logging.directory.display();
     let level = config.logging.level.to_level().map_or("OFF", level_name);
     let _ = writeln!(text, "Logs: {directory}/NAME.log, level {level}");
-    let changed = changed(&config.limits, Limits::TABLE)
+    let _ = writeln!(text, "Storage: {}", storage(config));
+    let mut changed = changed(&config.limits, Limits::TABLE)
         + &changed(&config.places.limits, PlacesLimits::TABLE)
         + &changed(&config.peers.limits, PeerLimits::TABLE);
+    if let Some(storage) = &config.storage {
+        changed += &self::changed(&storage.limits, StorageLimits::TABLE);
+    }
     if changed.is_empty() {
         text.push_str("Limits: all at their defaults\n");
     } else {
@@ -72,6 +76,11 @@ fn places(config: &Config) -> String {
         | ProviderConfig::GoogleLegacy { server, .. }
         | ProviderConfig::Overpass { server } => format!("{name} at {}", server.url),
     }
+}
+
+fn storage(config: &Config) -> String {
+    let Some(storage) = &config.storage else { return "off".to_owned() };
+    format!("{}/NAME, sync: {}", storage.directory.display(), storage.sync.name())
 }
 
 fn http(config: &Config) -> String {

@@ -49,7 +49,7 @@ fn level(field: &Field) -> Result<log::LevelFilter, Error> {
     })
 }
 
-fn path(field: &Field) -> Result<PathBuf, Error> {
+pub(super) fn path(field: &Field) -> Result<PathBuf, Error> {
     match field.text()? {
         "" => Err(field.error("is empty; enter a path or remove the line")),
         path if path.contains('\0') => {

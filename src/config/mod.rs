@@ -4,8 +4,8 @@
 //! once into the type that the node works with, so a [`Config`] needs no further checks.
 //!
 //! The paths of files (`api_key_file`, `ca_file`, `secret_file`, the places file, certificates) are
-//! relative to the directory of the configuration file. The log directory is relative to the working
-//! directory.
+//! relative to the directory of the configuration file. The directories of the log and of the storage
+//! are relative to the working directory.
 
 mod document;
 mod error;
@@ -16,6 +16,7 @@ mod peers;
 mod places;
 mod redaction;
 mod secret;
+mod storage;
 pub mod suggest;
 
 use std::fs::{self, File};
@@ -31,6 +32,7 @@ pub use logging::LoggingConfig;
 pub use peers::{PeerTls, PeersConfig};
 pub use places::{PlacesConfig, ProviderConfig, ProviderServer};
 pub use secret::{Environment, Secret, no_secrets};
+pub use storage::{StorageConfig, Sync};
 
 use crate::endpoint::Host;
 use crate::limits::{Limits, MAX_CONFIG_BYTES, Setting};
@@ -52,6 +54,8 @@ pub struct Config {
     pub peers: PeersConfig,
     /// The HTTP interface; `None` if the file has no section `http`.
     pub http: Option<HttpConfig>,
+    /// The storage of records; `None` if the file has no section `storage`.
+    pub storage: Option<StorageConfig>,
     /// Defaults of the benchmark.
     pub benchmark: BenchmarkConfig,
     /// Settings that are valid but probably not intended.
@@ -147,6 +151,7 @@ const KEYS: &[&str] = &[
     "logging",
     "peers",
     "http",
+    "storage",
     "benchmark",
 ];
 
@@ -183,6 +188,7 @@ fn read(
         logging: LoggingConfig::read(&logging_section)?,
         peers,
         http,
+        storage: StorageConfig::read(&file)?,
         benchmark: BenchmarkConfig::read(&file)?,
         warnings,
     })

@@ -220,6 +220,11 @@ fn problems(node: &Node, now: &Now) -> Vec<String> {
             Some(_) => {}
         }
     }
+    if let Some(store) = &node.store
+        && let Some(problem) = store.storage.problem()
+    {
+        problems.push(format!("storage {}: {problem}", store.folder));
+    }
     if !is_available(&node.places, now) {
         problems.push("the places provider is failing; circuit breaker open".to_owned());
     }

@@ -115,6 +115,8 @@ pub struct Connection {
     pub input: Vec<u8>,
     /// Output that the socket has not taken.
     pub output: Vec<u8>,
+    /// Output that waits for the disk. Nothing is executed meanwhile.
+    pub held: Option<Held>,
     /// Bytes sent and not yet added to the counters.
     pub sent: u64,
     /// The need of the session, as of its last call.
@@ -136,6 +138,14 @@ pub struct Connection {
     pub times: Times,
     /// The reason for the log, if the node ends the connection.
     pub close_reason: Option<&'static str>,
+}
+
+/// Output that waits until records are durable.
+pub struct Held {
+    /// True if the output must not be sent unless it is.
+    pub is_update: bool,
+    /// The output.
+    pub bytes: Vec<u8>,
 }
 
 /// A time limit on a connection.
@@ -194,6 +204,7 @@ impl Connection {
             },
             input: Vec::new(),
             output: Vec::new(),
+            held: None,
             sent: 0,
             next: Next::NeedInput,
             queued: false,
@@ -226,7 +237,7 @@ impl Connection {
     #[must_use]
     pub fn has_unsent(&self) -> bool {
         let ciphertext = matches!(&self.security, Security::Tls(tls) if tls.wants_write());
-        ciphertext || !self.output.is_empty()
+        ciphertext || !self.output.is_empty() || self.held.is_some()
     }
 
     /// Returns true if every reply has been produced and handed to the kernel.
@@ -339,6 +350,10 @@ impl Connection {
     ///
     /// A socket error other than "would block".
     pub fn send(&mut self, bytes: &[u8], now: Instant) -> io::Result<()> {
+        if let Some(held) = &mut self.held {
+            held.bytes.extend_from_slice(bytes);
+            return Ok(());
+        }
         if !self.output.is_empty() {
             self.output.extend_from_slice(bytes);
             return self.flush(now);
@@ -466,7 +481,8 @@ impl Connection {
         // A client that the node makes wait is not idle.
         let waits = session.is_waiting()
             || matches!(self.next, Next::Yielded | Next::Blocked(_))
-            || !self.output.is_empty();
+            || !self.output.is_empty()
+            || self.held.is_some();
         let idle = session.idle_timeout(limits).filter(|_| !waits);
         let idle = idle.map(|idle| (self.times.active + idle, Deadline::Idle));
         let probation = match self.admission {

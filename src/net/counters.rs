@@ -33,6 +33,8 @@ counters! {
             reloads_failed (result = "failed"):
                 "Sets of files that could not be used; the previous ones remained in use.",
         }
+        updates_refused_total:
+            "Clients closed because their update could not be made durable." { updates_refused }
         dials_failed_total: "Dials of a neighbor that failed." { dials_failed }
     }
 }

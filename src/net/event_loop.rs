@@ -8,11 +8,12 @@
 //!    [`BATCH_BYTES`](crate::net::limits::BATCH_BYTES).
 //! 2. **Execute** the batch. The records that its first commands need are prefetched together, so
 //!    that the cache misses of different connections overlap.
-//! 3. **Commit**: whatever must have happened before a reply may leave, once before each send.
+//! 3. **Commit**: whatever must have happened before a reply may leave, once before each send. The
+//!    records that the batch has changed are written to the log of the storage.
 //! 4. **Send** the replies of the batch, and decide what to do with its connections.
 //! 5. Accept connections; dial the neighbors whose names have been resolved; drive the places client
 //!    and pass on its answers; run the herd's timers and perform its actions; send the output of
-//!    links, and wake subscribers; handle deadlines; write the log.
+//!    links, and wake subscribers; handle deadlines; drive the storage; write the log.
 //!
 //! Phases 1 to 4 run for the connections that an event was about, then for those in the run queue:
 //! they had more to do than the turn before allowed, or something that they waited for has happened.
@@ -34,9 +35,11 @@ mod report;
 mod run_queue;
 mod serve;
 mod shutdown;
+mod storage;
 mod subscribers;
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,6 +50,8 @@ use slab::Slab;
 
 use super::clock::Clock;
 use super::connection::{Connection, Stage};
+use super::disk::Disk;
+use super::folder::Folder;
 use super::listener::Listener;
 use super::log_file::Log;
 use super::peer_tls::PeerTlsConfig;
@@ -63,6 +68,7 @@ use crate::ids::LinkId;
 use crate::limits::Limits;
 use crate::net::limits::{EVENTS_PER_TURN, GIVE_UP_BEFORE_END, READ_CHUNK};
 use crate::node::Node;
+use crate::storage::Position;
 use crate::time::{Instant, Now};
 
 use accept::ListenerKind;
@@ -90,6 +96,12 @@ pub struct EventLoop {
     /// One for each link of the herd.
     neighbors: Vec<Neighbor>,
     upstream: Option<Upstream>,
+    /// The files of the storage, if the node has one.
+    disk: Option<Disk>,
+    /// Connections whose output waits for the disk, the least position first.
+    gated: BinaryHeap<Reverse<(Position, Token)>>,
+    /// True once the storage has been told that the node stops.
+    storage_stops: bool,
     peer_tls: Option<PeerTlsConfig>,
     /// The files that SIGHUP reloads.
     pub reload: Reload,
@@ -130,6 +142,7 @@ impl EventLoop {
         node: Node,
         http: Server,
         outbound: Outbound,
+        folder: Option<Folder>,
         address: SocketAddr,
         log: Log,
     ) -> io::Result<Self> {
@@ -143,6 +156,9 @@ impl EventLoop {
             listeners: vec![(ListenerKind::Lines, listener)],
             accept_at: None,
             signals,
+            disk: folder.map(|folder| Disk::start(folder, &waker)).transpose()?,
+            gated: BinaryHeap::new(),
+            storage_stops: false,
             resolver: Resolver::new(Arc::clone(&waker), outbound.neighbors.len()),
             places_resolver: Resolver::new(Arc::clone(&waker), 1),
             reload: Reload::new(waker),
@@ -204,6 +220,7 @@ impl EventLoop {
         let queued = self.run.take();
         let Some(fresh) = self.handle_events(events, &now) else { return Ok(true) };
         self.handle_reloads(&now);
+        self.finish_disk_tasks(&now);
         self.serve_fresh(fresh, &now);
         self.serve_queued(queued, &now);
         self.accept(&now);
@@ -217,6 +234,7 @@ impl EventLoop {
         self.wake_subscribers(&now);
         self.handle_deadlines(&now);
         self.resume_starved();
+        self.drive_storage(&now);
         self.write_log(now.instant);
         Ok(self.shutdown_complete(&now))
     }
@@ -299,6 +317,7 @@ impl EventLoop {
             self.http.poll_timeout(&self.node.herd),
             self.reload.poll_timeout(),
             self.telemetry.log_flush_at,
+            self.node.store.as_ref().and_then(|store| store.storage.poll_timeout()),
             self.accept_at,
             self.stop_at,
             self.stop_at.and_then(|at| at.checked_sub(GIVE_UP_BEFORE_END)).filter(|&at| at > now),

@@ -15,6 +15,7 @@ use crate::http::{self, Server, Shell, events};
 use crate::node::{self, Node};
 use crate::places::Places;
 use crate::places::upstream::{Client, Stats};
+use crate::storage;
 use crate::time::{Instant, Now};
 
 /// Metrics of the event loop.
@@ -90,6 +91,9 @@ impl LoopStats<'_> {
         readings
             .push(Sample::gauge("clients", "", "Clients held.").reading(directory.len().into()));
         readings.extend(read(directory::Counters::TABLE, &directory.counters));
+        if let Some(store) = &node.store {
+            readings.extend(read(storage::Counters::TABLE, &store.storage.counters));
+        }
         if let Places::Upstream(client) = &node.places {
             readings.extend(read(Stats::TABLE, client.stats()));
             readings.extend(places(client, now));
@@ -113,6 +117,7 @@ pub fn markdown() -> String {
         .chain(samples(node::Counters::TABLE))
         .chain(samples(herd::Counters::TABLE))
         .chain(samples(directory::Counters::TABLE))
+        .chain(samples(storage::Counters::TABLE))
         .chain(samples(Stats::TABLE))
         .chain(samples(http::Counters::TABLE))
         .chain(samples(events::Counters::TABLE))

@@ -8,7 +8,9 @@ mod connect;
 mod connection;
 mod counters;
 mod diagnostics;
+mod disk;
 mod event_loop;
+mod folder;
 pub mod limits;
 mod listener;
 mod log_file;
@@ -16,6 +18,7 @@ mod metrics;
 mod peer_tls;
 mod process;
 mod prometheus;
+mod recovery;
 mod reload;
 mod resolver;
 mod session;
@@ -68,13 +71,12 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let peer_tls =
         config.peers.tls.as_ref().map(|files| PeerTlsConfig::load(files, &me.name)).transpose()?;
     let http = Server::new(assemble::http_settings(config, &limits), word(&random, 0));
-    let core = Node::new(
-        assemble::herd(config, node, &random),
-        places,
-        message_log,
-        limits.clone(),
-        &nonce_key,
-    );
+    let mut herd = assemble::herd(config, node, &random);
+    let stored = config.storage.as_ref();
+    let stored = stored.map(|storage| recovery::open(storage, &me.name, &mut herd.directory));
+    let (store, folder) = stored.transpose()?.unzip();
+    let mut core = Node::new(herd, places, message_log, limits.clone(), &nonce_key);
+    core.store = store;
     let neighbor = |&link: &usize| {
         let peer = &config.nodes[link];
         Neighbor::new(peer.dial.clone(), peer.port, config.peers.requires_tls())
@@ -83,7 +85,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let link_buffer = config.peers.limits.max_send_buffer;
     let sets = assemble::file_sets(config, &me.name, peer_tls.as_ref(), upstream.as_ref());
     let outbound = Outbound { neighbors, upstream, peer_tls, link_buffer };
-    let mut event_loop = EventLoop::new(limits, core, http, outbound, address, log)
+    let mut event_loop = EventLoop::new(limits, core, http, outbound, folder, address, log)
         .map_err(|error| cannot_listen(&me.name, address, "ports", &error))?;
     for (set, certificates) in sets {
         if let Some(flaw) = &set.flaw {

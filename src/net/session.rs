@@ -4,6 +4,7 @@ use crate::http::limits::IDLE_TIMEOUT;
 use crate::http::{Context, HttpSession, Server};
 use crate::ids::LinkId;
 use crate::limits::Limits;
+use crate::node::store::Gated;
 use crate::node::{Answer, Handled, Input, LineSession, Node};
 use crate::time::Instant;
 use core::time::Duration;
@@ -103,6 +104,14 @@ impl Session {
             Self::Http(_) => {
                 Some(limits.idle_timeout.map_or(IDLE_TIMEOUT, |idle| idle.min(IDLE_TIMEOUT)))
             }
+        }
+    }
+
+    /// The part of the last output that waits for the disk; see [`LineSession::take_gated`].
+    pub const fn take_gated(&mut self) -> Option<Gated> {
+        match self {
+            Self::Lines(session) => session.take_gated(),
+            Self::Http(_) => None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The dialect of the original Python server: bare AT lines, with numbers as Python prints them.
 
 use super::Node;
+use super::observer::Observers;
 use crate::herd::LegacySender;
 use crate::protocol::fields;
 use crate::protocol::record::Record;
@@ -21,8 +22,9 @@ pub fn take_record(
 ) -> bool {
     let Some((canonical, _)) = canonical(line) else { return false };
     let Some(record) = Record::parse(&canonical) else { return false };
-    let Node { herd, message_log, .. } = node;
-    herd.apply_legacy_record(sender, label, &record, now.wall, message_log);
+    let Node { herd, message_log: log, store, .. } = node;
+    let mut observers = Observers { log, store: store.as_mut() };
+    herd.apply_legacy_record(sender, label, &record, now.wall, &mut observers);
     true
 }
 

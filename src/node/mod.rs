@@ -16,6 +16,7 @@ mod legacy;
 mod observer;
 mod replies;
 mod session;
+pub mod store;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -37,6 +38,7 @@ use crate::places::document::{Status, write_failure};
 use crate::places::{Asked, Places, Question, Ticket};
 use crate::protocol::record::Record;
 use crate::time::{Instant, Now};
+use store::Store;
 
 /// Budget of one client per turn, in bytes of commands and replies; one reply may exceed it. This is
 /// enough for a pipeline of 256 IAMATs with long names or twenty of the longest WHATSATs, which is
@@ -178,6 +180,8 @@ pub struct Node {
     pub places: Places,
     /// Messages for the log.
     pub message_log: MessageLog,
+    /// The storage, if records survive a restart.
+    pub store: Option<Store>,
     /// Monotonic counters since start-up.
     pub counters: Counters,
     /// Time that replies waited for places; replies that did not wait are not counted.
@@ -214,6 +218,7 @@ impl Node {
             herd,
             places,
             message_log,
+            store: None,
             counters: Counters::default(),
             places_wait: Histogram::default(),
             limits,

@@ -5,6 +5,7 @@ mod peer;
 
 use super::CLIENT_BYTES_PER_TURN;
 use super::replies::Replies;
+use super::store::Gated;
 use super::{Answer, Event, Node, legacy};
 use crate::herd::directory::{MAX_RECORD, PREFETCH_BATCH};
 use crate::herd::handshake::{Handshake, MAX_HANDSHAKE_LINE, Transport};
@@ -106,6 +107,8 @@ pub struct LineSession {
     replies: Replies,
     /// The next command is a WHATSAT, and too many wait in all.
     crowded: bool,
+    /// The part of the replies since [`LineSession::take_gated`] that waits for the disk.
+    gated: Option<Gated>,
     ending: Option<Ending>,
     /// True if another connection carries on the link that this one carried.
     has_moved: bool,
@@ -222,6 +225,7 @@ impl LineSession {
             role,
             replies: Replies::default(),
             crowded: false,
+            gated: None,
             ending: None,
             has_moved: false,
         }
@@ -363,6 +367,11 @@ impl LineSession {
                 Framed::Partial => return Handled { consumed: at, next: Next::NeedInput },
             }
         }
+    }
+
+    /// Returns the part of the output of the last [`LineSession::handle_input`] that waits for the disk.
+    pub const fn take_gated(&mut self) -> Option<Gated> {
+        self.gated.take()
     }
 
     /// Completes the reply that waits for `answer`, and appends the replies that it held back to `out`.

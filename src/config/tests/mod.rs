@@ -209,11 +209,11 @@ fn malformed_files_are_rejected() {
         ),
         (
             "ports: {A: 1}\nweb: {}\n",
-            "2: field `web`: is unknown; remove it or use one of api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, http, benchmark",
+            "2: field `web`: is unknown; remove it or use one of api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, http, storage, benchmark",
         ),
         (
             "ports: {A: 1}\n\nAIzaCanary: 1\n",
-            "3: has an unknown key; remove it or use one of api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, http, benchmark",
+            "3: has an unknown key; remove it or use one of api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, http, storage, benchmark",
         ),
         (
             "ports: {A: 1}\nlogging:\n  \"1\": 1\n",
@@ -304,6 +304,7 @@ fn commented_settings_of_the_shipped_file_are_the_defaults() {
     assert_eq!(config.limits, Limits::default());
     assert_eq!(config.places.limits, limits::PlacesLimits::default());
     assert_eq!(config.peers.limits, limits::PeerLimits::default());
+    assert_eq!(config.storage.unwrap().limits, limits::StorageLimits::default());
     assert_eq!(config.nodes, load(ORIGINAL).nodes);
     assert_eq!(config.warnings, [""; 0]);
     for limit in limits::all() {
@@ -325,6 +326,7 @@ fn the_documentation_describes_every_key() {
         ("logging", LoggingConfig::KEYS.to_vec()),
         ("peers", PeersConfig::keys()),
         ("http", HttpConfig::KEYS.to_vec()),
+        ("storage", StorageConfig::keys()),
         ("benchmark", BenchmarkConfig::KEYS.to_vec()),
     ];
     for key in KEYS {

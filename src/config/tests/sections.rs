@@ -11,6 +11,7 @@ fn every_limit_is_read_and_its_range_enforced() {
                 "max_in_flight" => "\n  pool_size: 256",
                 "keepalive_ms" => "\n  timeout_ms: 600000",
                 "timeout_ms" => "\n  keepalive_ms: 50",
+                "sync_interval_ms" | "max_bytes" => "\n  directory: data",
                 "max_pending_whatsat" => "\n  max_pending_whatsat_per_connection: 1",
                 "max_pending_whatsat_per_connection" => "\n  max_pending_whatsat: 1000000",
                 _ => "",
@@ -272,4 +273,31 @@ fn invalid_http_settings_are_rejected() {
     // Nodes on different machines can have the same HTTP port.
     let hosts = "hosts: {Bona: 10.0.0.1, Clark: 10.0.0.2}\npeers: {secret_file: }\n";
     assert!(pair(&format!("{hosts}http: {{ports: {{Bona: 80, Clark: 80}}}}\n")).http.is_some());
+}
+
+#[test]
+fn storage_settings_are_read_and_invalid_ones_are_rejected() {
+    assert_eq!(pair("").storage, None);
+    let storage = pair("storage: {directory: data}\n").storage.unwrap();
+    assert_eq!((storage.directory, storage.sync), ("data".into(), Sync::Interval));
+    assert_eq!(storage.limits.sync_interval, Duration::from_secs(1));
+    assert_eq!(storage.limits.max_bytes, 4 << 30);
+    let storage = pair("storage: {directory: /var/lib/herd, sync: always}\n").storage.unwrap();
+    assert_eq!((storage.directory, storage.sync), ("/var/lib/herd".into(), Sync::Always));
+    for (lines, error) in [
+        (
+            "storage:\n  sync: never\n",
+            "3: field `storage.directory`: is missing; name the directory in which the nodes store their records: data",
+        ),
+        (
+            "storage:\n  directory: \"\"\n",
+            "4: field `storage.directory`: is empty; enter a path or remove the line",
+        ),
+        (
+            "storage:\n  directory: data\n  sync: sometimes\n",
+            "5: field `storage.sync`: is not a valid mode; use always, interval or never",
+        ),
+    ] {
+        assert_eq!(error_in_pair(lines), error, "{lines:?}");
+    }
 }

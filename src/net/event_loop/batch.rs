@@ -6,6 +6,7 @@ use mio::Token;
 
 use crate::limits::Limits;
 use crate::net::limits::BATCH_BYTES;
+use crate::node::store::Gated;
 
 /// Connections that are served together: their input, and the replies to it.
 ///
@@ -33,6 +34,8 @@ pub struct Entry {
     pub input: Option<Range<usize>>,
     /// Its replies in [`Batch::outbound`].
     pub output: Range<usize>,
+    /// The part of the replies that waits for the disk.
+    pub gated: Option<Gated>,
 }
 
 impl Batch {
@@ -57,13 +60,13 @@ impl Batch {
     /// Adds a connection whose input is the first `length` bytes of [`Batch::free`].
     pub fn push(&mut self, token: Token, length: usize) {
         let end = self.used + length;
-        self.entries.push(Entry { token, input: Some(self.used..end), output: 0..0 });
+        self.entries.push(Entry { token, input: Some(self.used..end), output: 0..0, gated: None });
         self.used = end;
     }
 
     /// Adds a connection that has nothing to execute.
     pub fn push_idle(&mut self, token: Token) {
-        self.entries.push(Entry { token, input: None, output: 0..0 });
+        self.entries.push(Entry { token, input: None, output: 0..0, gated: None });
     }
 
     /// Empties the batch.

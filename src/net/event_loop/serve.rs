@@ -1,5 +1,6 @@
 //! Serving connections, in the phases of a turn: receive, execute, commit, send.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io;
 
@@ -10,9 +11,10 @@ use super::batch::{Batch, Entry};
 use super::close::BY_PEER;
 use super::{EventLoop, become_link};
 use crate::http::Context;
-use crate::net::connection::{Admission, Security, Stage};
+use crate::net::connection::{Admission, Held, Security, Stage};
 use crate::net::limits::{BATCH_BYTES, LOG_BUFFER, READ_CHUNK, TURN_BYTES};
 use crate::net::token::{key, token_of};
+use crate::node::store::Gated;
 use crate::node::{self, Blocked, Input, Next};
 use crate::time::Now;
 
@@ -102,6 +104,10 @@ impl EventLoop {
             }
         }
         connection.flush(now.instant)?;
+        if connection.held.is_some() {
+            batch.push_idle(token);
+            return Ok(());
+        }
         let held = connection.input.len();
         let read = match connection.next {
             Next::NeedInput if connection.readiness.readable => {
@@ -193,6 +199,7 @@ impl EventLoop {
         let start = batch.outbound.len();
         let handled = session.handle_input(&mut cx, input, &mut batch.outbound);
         entry.output = start..batch.outbound.len();
+        entry.gated = session.take_gated();
         connection.next = handled.next;
         connection.times.active = now.instant;
         connection.stall_counted &= handled.next != Next::NeedInput;
@@ -207,6 +214,9 @@ impl EventLoop {
     fn commit(&mut self, now: &Now) {
         while let Some(event) = self.node.poll_event() {
             self.handle_node_event(&event, now);
+        }
+        if let (Some(disk), Some(store)) = (&self.disk, &mut self.node.store) {
+            disk.write(&mut store.storage, now.instant);
         }
     }
 
@@ -247,9 +257,16 @@ impl EventLoop {
     fn send(&mut self, batch: &mut Batch, range: core::ops::Range<usize>, now: &Now) {
         for entry in &batch.entries[range] {
             let Some(connection) = self.get(entry.token) else { continue };
-            let output = &batch.outbound[entry.output.clone()];
+            let end = entry.gated.map_or(entry.output.end, |gated| gated.from);
+            let output = &batch.outbound[entry.output.start..end];
             let sent =
                 if output.is_empty() { Ok(()) } else { connection.send(output, now.instant) };
+            if let (Some(gated), Ok(())) = (entry.gated, &sent) {
+                let Gated { position, is_update, .. } = gated;
+                let bytes = batch.outbound[end..entry.output.end].to_vec();
+                connection.held = Some(Held { is_update, bytes });
+                self.gated.push(Reverse((position, entry.token)));
+            }
             match sent.map(|()| self.settle(entry.token)) {
                 Ok(Disposition::Keep) => self.set_timer(entry.token),
                 Ok(Disposition::Close) => self.close(entry.token, now, BY_PEER),
@@ -272,6 +289,7 @@ impl EventLoop {
         connection.finish_if_sent();
         let unsent = connection.has_unsent();
         let goes_on = match connection.next {
+            _ if connection.held.is_some() => false,
             Next::CloseWhenFlushed if !unsent => return Disposition::Close,
             Next::ShutdownWhenFlushed if !unsent => return Disposition::Drain,
             // The subscriber has half-closed: the session ends the stream.
@@ -286,6 +304,7 @@ impl EventLoop {
             Next::Blocked(_) | Next::CloseWhenFlushed | Next::ShutdownWhenFlushed => false,
         };
         let stalls = match connection.next {
+            _ if connection.held.is_some() => None,
             Next::Blocked(Blocked::Output) if unsent => Some(&mut counters.output_stalls),
             Next::Blocked(Blocked::Places | Blocked::Crowded) => Some(&mut counters.whatsat_stalls),
             _ => None,

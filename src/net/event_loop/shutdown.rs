@@ -67,7 +67,7 @@ impl EventLoop {
                 self.drain(token, now);
             }
         }
-        self.connections.is_empty()
+        self.connections.is_empty() && self.storage_is_synced(now)
     }
 
     /// Closes everything at the end of the node, and writes the log.

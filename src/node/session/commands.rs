@@ -2,6 +2,7 @@
 
 use super::{Ending, LineSession, Role};
 use crate::herd::directory::Applied;
+use crate::node::store::Gated;
 use crate::node::{Event, Node};
 use crate::places::Question;
 use crate::places::geo::Point;
@@ -38,6 +39,7 @@ impl LineSession {
         now: &Now,
         out: &mut Vec<u8>,
     ) {
+        let start = out.len();
         let mut reply = self.replies.sink(out);
         let record = Record::emit(&mut reply, &node.name, iamat, now.wall.nanos());
         let refused = node.limits.new_clients_per_second_per_address.is_some_and(|most| {
@@ -48,7 +50,15 @@ impl LineSession {
         let (count, note): (_, &[u8]) = if refused {
             (&mut counters.newcomers_refused, b" (over a limit on clients, not stored)")
         } else {
-            match node.herd.apply_local_update(&record, now.wall) {
+            let applied = node.herd.apply_local_update(&record, now.wall);
+            if let Some(store) = &mut node.store {
+                let held = || node.herd.directory.slot(record.client);
+                if let Some(position) = store.append_update(applied, record.line, held) {
+                    let gated = Gated { from: start, position, is_update: true };
+                    Gated::merge(&mut self.gated, gated);
+                }
+            }
+            match applied {
                 Applied::Stored(_) => (&mut counters.iamat_stored, b""),
                 Applied::Duplicate => (&mut counters.iamat_repeat, b" (repeat, not stored)"),
                 Applied::Stale => (&mut counters.iamat_stale, b" (stale, not stored)"),
@@ -86,6 +96,13 @@ impl LineSession {
         }
         let center = Point { lat: location.latitude(), lng: location.longitude() };
         let question = Question { center, radius_m: whatsat.radius_m };
+        if let Some(store) = &node.store {
+            let slot = || node.herd.directory.slot(whatsat.client);
+            if let Some(position) = store.waits_for(slot) {
+                let gated = Gated { from: out.len(), position, is_update: false };
+                Gated::merge(&mut self.gated, gated);
+            }
+        }
         let mut reply = self.replies.sink(out);
         reply.extend_from_slice(held);
         reply.push(b'\n');

@@ -5,6 +5,7 @@ use crate::herd::Connected;
 use crate::herd::directory::MAX_RECORD;
 use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress};
 use crate::ids::LinkId;
+use crate::node::observer::Observers;
 use crate::node::{Event, Node};
 use crate::protocol::command::is_http_request_line;
 use crate::time::Now;
@@ -125,8 +126,9 @@ impl LineSession {
     }
 
     pub(super) fn on_link_line(&mut self, node: &mut Node, link: LinkId, line: &[u8], now: &Now) {
-        let Node { herd, message_log, .. } = node;
-        if let Err(error) = herd.handle_line(link, self.id, line, now, message_log) {
+        let Node { herd, message_log: log, store, .. } = node;
+        let mut observers = Observers { log, store: store.as_mut() };
+        if let Err(error) = herd.handle_line(link, self.id, line, now, &mut observers) {
             node.counters.link_errors += 1;
             let peer = node.herd.peer_name(link).into();
             let label = self.label.clone();

@@ -1,0 +1,99 @@
+//! The storage: finished tasks, the replies that have waited for them, and new tasks.
+
+use std::cmp::Reverse;
+use std::mem;
+
+use super::EventLoop;
+use crate::net::connection::Held;
+use crate::storage::{Condition, Event, Gate};
+use crate::time::Now;
+
+/// The close reason of a client whose update cannot be made durable.
+const NOT_DURABLE: &str = "the update cannot be stored";
+
+impl EventLoop {
+    /// Handles the tasks that the disk threads have finished, and releases what has waited for them.
+    pub(super) fn finish_disk_tasks(&mut self, now: &Now) {
+        let (Some(disk), Some(store)) = (&self.disk, &mut self.node.store) else { return };
+        let mut finished = false;
+        while disk.finish_task(&mut store.storage, now.instant) {
+            finished = true;
+        }
+        if finished {
+            store.forget_durable();
+            self.release_gated(now);
+        }
+    }
+
+    /// Sends the output that no longer waits, and has its connections served in the next turn.
+    fn release_gated(&mut self, now: &Now) {
+        while let Some(&Reverse((position, token))) = self.gated.peek() {
+            let Some(store) = &self.node.store else { return };
+            let gate = store.storage.gate(position);
+            if gate == Gate::Wait {
+                return;
+            }
+            self.gated.pop();
+            let Some(connection) = self.get(token) else { continue };
+            let Some(Held { bytes, is_update, .. }) = connection.held.take() else { continue };
+            if gate == Gate::Refused && is_update {
+                self.telemetry.counters.updates_refused += 1;
+                self.close(token, now, NOT_DURABLE);
+                continue;
+            }
+            match connection.send(&bytes, now.instant) {
+                Ok(()) => self.enqueue(token),
+                Err(error) => self.close(token, now, &error),
+            }
+        }
+    }
+
+    /// Runs the timers of the storage, starts its tasks, and logs its events.
+    pub(super) fn drive_storage(&mut self, now: &Now) {
+        let (Some(disk), Some(store)) = (&self.disk, &mut self.node.store) else { return };
+        let storage = &mut store.storage;
+        if storage.poll_timeout().is_some_and(|at| at <= now.instant) {
+            storage.handle_timeout(now.instant);
+        }
+        storage.handle_directory(&self.node.herd.directory, now.instant);
+        disk.write(storage, now.instant);
+        while let Some(task) = storage.poll_task() {
+            disk.start_task(task);
+        }
+        while let Some(event) = storage.poll_event() {
+            log_event(&event, &store.folder);
+        }
+        // A write may have failed, so that replies are refused rather than kept waiting.
+        self.release_gated(now);
+    }
+
+    /// Has everything synced at the end of the node. Returns true once it is.
+    pub(super) fn storage_is_synced(&mut self, now: &Now) -> bool {
+        let Some(store) = &mut self.node.store else { return true };
+        if !mem::replace(&mut self.storage_stops, true) {
+            store.storage.handle_shutdown(now.instant);
+        }
+        self.drive_storage(now);
+        self.node.store.as_ref().is_none_or(|store| store.storage.is_idle())
+    }
+}
+
+fn log_event(event: &Event, folder: &str) {
+    match event {
+        Event::Began(problem) => log::error!("storage {folder}: {problem}"),
+        Event::Ended(Condition::Behind) => {
+            log::info!("storage {folder}: the disk accepts writes again, and nothing is missing");
+        }
+        Event::Ended(Condition::Growing) => {
+            log::info!("storage {folder}: old files are removed again");
+        }
+        Event::Compacted { records, before, after, took } => log::info!(
+            "storage {folder}: compacted from {before} to {after} bytes, {records} records, in {:.1} s",
+            took.as_secs_f64()
+        ),
+        Event::GivenUp { first, last } => log::warn!(
+            "storage {folder}: segments {first} to {last} were removed before they were delivered, \
+             because storage.max_bytes is reached"
+        ),
+    }
+}

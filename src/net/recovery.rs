@@ -1,0 +1,169 @@
+//! Loading the stored records of a node before it listens.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::time::Instant as StdInstant;
+
+use super::clock::wall;
+use super::disk::execute;
+use super::folder::Folder;
+use crate::config::{StorageConfig, Sync};
+use crate::herd::directory::Directory;
+use crate::node::store::Store;
+use crate::storage::{
+    Damage, DamageKind, DiskError, FileName, MAX_MANIFEST, Recovered, Recovery, Refusal, Settings,
+    Storage, SyncMode,
+};
+use crate::time::Instant;
+
+/// Bytes read from a file at once.
+const CHUNK: usize = 1 << 20;
+
+/// Opens the folder of the node `name`, loads its records into `directory`, and prepares the log for
+/// new ones.
+///
+/// # Errors
+///
+/// If the folder is in use, belongs to another node or to a newer version, or cannot be created or
+/// written. Damage is no error: it is logged and skipped.
+pub fn open(
+    config: &StorageConfig,
+    name: &str,
+    directory: &mut Directory,
+) -> io::Result<(Store, Folder)> {
+    let started = StdInstant::now();
+    let path = config.directory.join(name);
+    let folder = Folder::open(&path)?;
+    let recovered = recover(&folder, name, directory).map_err(|error| {
+        io::Error::new(error.kind(), format!("storage {}: {error}", path.display()))
+    })?;
+    let path = path.display();
+    for damage in &recovered.damage {
+        log_damage(&path.to_string(), damage);
+    }
+    log::info!(
+        "storage {path}: {} records loaded in {:.3} s; {} clients",
+        recovered.records,
+        started.elapsed().as_secs_f64(),
+        directory.len()
+    );
+    let settings = Settings {
+        node: name.into(),
+        sync: match config.sync {
+            Sync::Always => SyncMode::Always,
+            Sync::Interval => SyncMode::Interval(config.limits.sync_interval),
+            Sync::Never => SyncMode::Never,
+        },
+        max_bytes: config.limits.max_bytes,
+        key: None,
+        keeps_segments: false,
+    };
+    let mut storage = Storage::new(settings, recovered, Instant::START);
+    while !storage.is_ready() {
+        let Some(task) = storage.poll_task() else { break };
+        let result = execute(&folder, &task.ops);
+        if let Err(failed) = &result {
+            let (action, file) = task.ops[failed.op].describe();
+            let file = file.map_or_else(String::new, |file| format!(" {file}"));
+            return Err(io::Error::other(format!(
+                "cannot use the storage {path}: cannot {action}{file}: {}; free space on its file \
+                 system, correct its permissions, or change storage.directory",
+                failed.error
+            )));
+        }
+        storage.handle_task_done(task, result, Instant::START);
+    }
+    let gates = config.sync == Sync::Always;
+    Ok((Store::new(storage, path.to_string().into(), gates), folder))
+}
+
+fn recover(folder: &Folder, name: &str, directory: &mut Directory) -> io::Result<Recovered> {
+    let names = names(folder.path())?;
+    let manifest = read_manifest(folder);
+    let refused = |refusal| io::Error::other(describe(&refusal));
+    let mut recovery = Recovery::new(name, names.iter().map(String::as_str), manifest.as_deref())
+        .map_err(refused)?;
+    let mut buffer = Vec::with_capacity(2 * CHUNK);
+    while let Some(file) = recovery.poll_file() {
+        let mut reader = match folder.reader(file) {
+            Ok(reader) => reader,
+            Err(error) => {
+                recovery.handle_failed(DiskError::from(&error));
+                continue;
+            }
+        };
+        buffer.clear();
+        loop {
+            match reader.by_ref().take(CHUNK as u64).read_to_end(&mut buffer) {
+                Ok(read) => {
+                    let now = wall();
+                    let ended = read == 0;
+                    let consumed =
+                        recovery.handle_input(&buffer, ended, directory, now).map_err(refused)?;
+                    buffer.drain(..consumed);
+                    if ended {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    recovery.handle_failed(DiskError::from(&error));
+                    break;
+                }
+            }
+        }
+    }
+    Ok(recovery.finish())
+}
+
+/// Returns the names in the folder.
+fn names(path: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        names.extend(entry?.file_name().into_string());
+    }
+    Ok(names)
+}
+
+/// Returns the manifest, or `None` if there is none or it cannot be read.
+fn read_manifest(folder: &Folder) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = folder.reader(FileName::Manifest).ok()?;
+    file.take(MAX_MANIFEST as u64).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn describe(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::OtherNode(node) => format!(
+            "it belongs to the node {}; correct storage.directory, or move the folder away",
+            node.escape_debug()
+        ),
+        Refusal::NewerFormat(version) => format!(
+            "it was written by a newer release (format {version}); run that release, or move the \
+             folder away: the neighbors have the records"
+        ),
+    }
+}
+
+fn log_damage(folder: &str, damage: &Damage) {
+    let Damage { file, offset, length, kind } = damage;
+    match kind {
+        DamageKind::TornTail => log::warn!(
+            "storage {folder}: {file} ends in a half-written record at offset {offset}, length {length}; \
+             it was truncated"
+        ),
+        DamageKind::Corrupt => log::warn!(
+            "storage {folder}: {file} is damaged at offset {offset}, length {length}; the rest was \
+             loaded, and neighbors restore the records that were lost"
+        ),
+        DamageKind::Missing => log::warn!(
+            "storage {folder}: {file} ends at offset {offset}, and {length} bytes are missing; \
+             neighbors restore the records that were lost"
+        ),
+        DamageKind::Unreadable(error) => log::warn!(
+            "storage {folder}: {file} cannot be read from offset {offset}: {error}; neighbors restore \
+             the records that were lost"
+        ),
+    }
+}

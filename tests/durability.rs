@@ -1,0 +1,349 @@
+//! Records on disk: real processes that are killed, restarted, and given damaged or foreign folders.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test helpers report errors by failing the test"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use common::{At, DEADLINE, FIVE, Herd, eventually, seconds, wall_ns};
+
+const STORAGE: &str = "storage: {directory: data, sync: interval}";
+
+fn folder(herd: &Herd, name: &str) -> PathBuf {
+    herd.directory().join("data").join(name)
+}
+
+/// The segments and snapshots of a folder that contain a record.
+fn files_with_records(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| common::find(&fs::read(file).unwrap(), b" AT ").is_some());
+    files.sort();
+    files
+}
+
+/// Clients that send updates until they are stopped or lose their connection, and note each AT line
+/// that they have received.
+struct Load {
+    stop: Arc<AtomicBool>,
+    threads: Vec<thread::JoinHandle<()>>,
+    acknowledged: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+}
+
+impl Load {
+    fn start(herd: &Herd, clients: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let acknowledged = Arc::new(Mutex::new(BTreeMap::new()));
+        let names = herd.names();
+        let threads = (0..clients)
+            .map(|number| {
+                let address = herd.address(&names[number % names.len()]);
+                let (stop, acknowledged) = (Arc::clone(&stop), Arc::clone(&acknowledged));
+                thread::spawn(move || {
+                    let mut socket = std::net::TcpStream::connect(address).unwrap();
+                    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+                    let mut step = 0_u64;
+                    while !stop.load(Ordering::Relaxed) {
+                        let client = format!("van-{number}-{}", step % 20);
+                        let line =
+                            format!("IAMAT {client} +34.{step:06}-118.4 {}\n", seconds(wall_ns()));
+                        let Some(reply) = exchange(&mut socket, line.as_bytes()) else { return };
+                        acknowledged.lock().unwrap().insert(client, reply);
+                        step += 1;
+                    }
+                })
+            })
+            .collect();
+        Self { stop, threads, acknowledged }
+    }
+
+    /// Waits until this many clients have an acknowledged record.
+    fn wait_for(&self, clients: usize) {
+        eventually("updates are acknowledged", DEADLINE, || {
+            (self.acknowledged.lock().unwrap().len() >= clients).then_some(())
+        });
+    }
+
+    /// Returns the last AT line that each client has received.
+    fn finish(self) -> BTreeMap<String, Vec<u8>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
+        Arc::into_inner(self.acknowledged).unwrap().into_inner().unwrap()
+    }
+}
+
+/// Sends one line and returns the reply, or `None` if the connection breaks before it is complete.
+fn exchange(socket: &mut std::net::TcpStream, line: &[u8]) -> Option<Vec<u8>> {
+    use std::io::{Read as _, Write as _};
+    socket.write_all(line).ok()?;
+    let mut reply = Vec::new();
+    let mut byte = [0; 256];
+    while reply.last() != Some(&b'\n') {
+        match socket.read(&mut byte) {
+            Ok(0) | Err(_) => return None,
+            Ok(read) => reply.extend_from_slice(&byte[..read]),
+        }
+    }
+    Some(reply)
+}
+
+/// Asserts that every node holds each of these records, or a newer one of the same client: the last
+/// update before the kill may have been stored and not acknowledged.
+fn assert_nothing_lost(herd: &Herd, acknowledged: &BTreeMap<String, Vec<u8>>) {
+    for name in herd.names() {
+        let mut missing: Vec<_> = acknowledged.iter().collect();
+        eventually(&format!("{name} holds every acknowledged record"), 3 * DEADLINE, || {
+            let mut client = herd.client(&name);
+            missing.retain(|(id, line)| {
+                let held = client.held(id.as_bytes());
+                held.is_none_or(|held| time(&held) < time(line))
+            });
+            missing.is_empty().then_some(())
+        });
+    }
+}
+
+/// The client's time, the last field. All have the same number of digits, so they compare as text.
+fn time(line: &[u8]) -> &[u8] {
+    line.trim_ascii_end().rsplit(|&byte| byte == b' ').next().unwrap()
+}
+
+#[test]
+fn a_herd_whose_nodes_are_all_killed_keeps_every_acknowledged_record() {
+    for sync in ["always", "interval", "never"] {
+        let mut herd = Herd::new(&FIVE, &format!("storage: {{directory: data, sync: {sync}}}"));
+        let mut expected = BTreeMap::new();
+        for round in 0..3_u64 {
+            herd.start_all();
+            assert_nothing_lost(&herd, &expected);
+            let load = Load::start(&herd, 10);
+            load.wait_for(100);
+            // The moment of the kill varies from round to round.
+            thread::sleep(Duration::from_millis(37 * round));
+            herd.names().iter().for_each(|name| herd.kill(name));
+            expected.extend(load.finish());
+        }
+        herd.start_all();
+        assert_nothing_lost(&herd, &expected);
+    }
+}
+
+#[test]
+fn a_node_alone_answers_whatsat_after_a_restart_with_the_same_bytes() {
+    let mut herd = Herd::new(&[("Solo", &[])], STORAGE);
+    herd.start("Solo");
+    let time = seconds(wall_ns());
+    let line = herd.client("Solo").iamat("kiwi", "+34.068930-118.445127", &time);
+    for signal in ["KILL", "TERM"] {
+        herd.signal("Solo", signal);
+        herd.wait("Solo", DEADLINE);
+        herd.start("Solo");
+        assert_eq!(herd.held("Solo", "kiwi"), Some(line.clone()), "after SIG{signal}");
+    }
+    let file = &files_with_records(&folder(&herd, "Solo"))[0];
+    let text = fs::read(file).unwrap();
+    assert!(common::find(&text, line.trim_ascii_end()).is_some(), "visible to grep");
+}
+
+#[test]
+fn without_the_section_nothing_is_stored() {
+    let mut herd = Herd::new(&[("Solo", &[])], "");
+    herd.start("Solo");
+    herd.client("Solo").iamat("kiwi", "+1-1", "5");
+    herd.kill("Solo");
+    assert!(!herd.directory().join("data").exists());
+    herd.start("Solo");
+    assert_eq!(herd.held("Solo", "kiwi"), None);
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_prevents_the_start_with_one_line() {
+    let mut herd = Herd::new(&[("Left", &["Right"]), ("Right", &[])], STORAGE);
+    let refused = |herd: &Herd, name: &str, parts: &[&str]| {
+        let output = herd.run(&[name]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        let errors: Vec<&str> = text.lines().filter(|line| line.contains("storage")).collect();
+        assert_eq!(errors.len(), 1, "{text}");
+        for part in parts {
+            assert!(errors[0].contains(part), "{text} lacks {part}");
+        }
+    };
+    herd.start("Left");
+    herd.client("Left").iamat("kiwi", "+1-1", "5");
+    // The port is taken as well, but the folder is examined first.
+    refused(&herd, "Left", &["in use by another process", "data/Left"]);
+    herd.kill("Left");
+
+    fs::rename(folder(&herd, "Left"), folder(&herd, "Right")).unwrap();
+    refused(&herd, "Right", &["belongs to the node Left", "data/Right"]);
+    fs::rename(folder(&herd, "Right"), folder(&herd, "Left")).unwrap();
+
+    let manifest = folder(&herd, "Left").join("MANIFEST");
+    let original = fs::read(&manifest).unwrap();
+    fs::remove_dir_all(herd.directory().join("data")).unwrap();
+    fs::write(herd.directory().join("data"), "a file").unwrap();
+    refused(&herd, "Left", &["cannot use the storage", "data/Left", "correct storage.directory"]);
+    assert!(original.starts_with(b"proxy-herd storage 1\n"));
+}
+
+#[test]
+fn damage_is_reported_and_the_rest_is_served() {
+    let mut herd = Herd::new(&[("Solo", &[])], STORAGE);
+    herd.start("Solo");
+    let mut client = herd.client("Solo");
+    for number in 0..10 {
+        client.iamat(&format!("van-{number}"), "+34.07-118.45", &seconds(wall_ns()));
+    }
+    herd.kill("Solo");
+    let files = files_with_records(&folder(&herd, "Solo"));
+    let log = files.last().unwrap();
+    let text = fs::read(log).unwrap();
+    let damaged = common::find(&text, b"van-3").unwrap() as u64;
+    let file = fs::File::options().write(true).open(log).unwrap();
+    file.write_all_at(b"X", damaged).unwrap();
+    let last = common::find(&text, b"van-9").unwrap() as u64;
+    file.set_len(last + 2).unwrap();
+    herd.start("Solo");
+    let mut client = herd.client("Solo");
+    for number in 0..10 {
+        let held = client.held(format!("van-{number}").as_bytes());
+        assert_eq!(held.is_none(), number == 3 || number == 9, "van-{number}");
+    }
+    let name = log.file_name().unwrap().to_str().unwrap();
+    let corrupt = herd.wait_for_log("Solo", &["WARNING", name, "damaged at offset", "length"]);
+    let torn = herd.wait_for_log("Solo", &["WARNING", name, "half-written", "offset", "length"]);
+    assert_ne!(corrupt, torn);
+    assert_eq!(herd.counter("Solo", "storage_damaged_places_total"), 2);
+}
+
+/// Neighbors restore a lost record.
+#[test]
+fn neighbors_restore_what_was_lost() {
+    let mut herd = Herd::new(&[("Left", &["Right"]), ("Right", &[])], STORAGE);
+    herd.start_all();
+    herd.wait_until_connected(&herd.names());
+    let line = herd.client("Left").iamat("kiwi", "+1-1", &seconds(wall_ns()));
+    herd.wait_until_held(&herd.names(), "kiwi", &line);
+    herd.kill("Left");
+    for file in fs::read_dir(folder(&herd, "Left")).unwrap() {
+        let path = file.unwrap().path();
+        let length = fs::metadata(&path).unwrap().len();
+        fs::write(path, vec![0xff; length as usize]).unwrap();
+    }
+    herd.start("Left");
+    herd.wait_until_held(&herd.names(), "kiwi", &line);
+}
+
+/// A tmpfs on the folder, which is unmounted at the end.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Returns `None` if this user cannot mount file systems.
+    fn mount(path: &Path, bytes: u32) -> Option<Self> {
+        fs::create_dir_all(path).unwrap();
+        let size = format!("size={bytes}");
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path);
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        if !mounted {
+            println!("NOT TESTED: a full disk (this user cannot mount a tmpfs)");
+        }
+        mounted.then(|| Self(path.to_owned()))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_reported_once_and_what_was_missed_is_written_later() {
+    let mut herd = Herd::new(&[("Solo", &[])], STORAGE);
+    let Some(disk) = SmallDisk::mount(&herd.directory().join("data"), 8 << 20) else { return };
+    herd.start("Solo");
+    let mut filler = fs::File::create(disk.0.join("ballast")).unwrap();
+    while std::io::Write::write_all(&mut filler, &[1; 4096]).is_ok() {}
+    drop(filler);
+    // More than the node has reserved.
+    let mut client = herd.client("Solo");
+    let mut held = BTreeMap::new();
+    let mut number = 0;
+    let reported = |line: &String| line.contains("ERROR") && line.contains("serves from memory");
+    while !herd.log_lines("Solo").iter().any(reported) {
+        for _ in 0..500 {
+            number += 1;
+            let id = format!("van-{}", number % 5000);
+            let line = client.iamat(&id, "+34.07-118.45", &seconds(wall_ns()));
+            held.insert(id, line);
+        }
+        assert!(number < 1_000_000, "the disk never filled up");
+    }
+    fs::remove_file(disk.0.join("ballast")).unwrap();
+    herd.wait_for_log("Solo", &["INFO", "storage", "accepts writes again"]);
+    assert_eq!(herd.log_lines("Solo").iter().filter(|line| reported(line)).count(), 1);
+    herd.kill("Solo");
+    herd.start("Solo");
+    assert_nothing_lost(&herd, &held);
+}
+
+#[test]
+fn with_always_an_update_that_cannot_be_stored_gets_no_at_line() {
+    let extra = "storage: {directory: data, sync: always}";
+    let mut herd = Herd::new(&[("Solo", &[])], extra);
+    let Some(disk) = SmallDisk::mount(&herd.directory().join("data"), 256 * 1024) else { return };
+    herd.start("Solo");
+    let first = herd.client("Solo").iamat("first", "+1-1", &seconds(wall_ns()));
+    let mut filler = fs::File::create(disk.0.join("ballast")).unwrap();
+    while std::io::Write::write_all(&mut filler, &[1; 4096]).is_ok() {}
+    let mut acknowledged = BTreeMap::new();
+    let mut number = 0;
+    // What the node has reserved is used up first.
+    eventually("an update is refused", 3 * DEADLINE, || {
+        let mut socket = std::net::TcpStream::connect(herd.address("Solo")).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        for _ in 0..1000 {
+            number += 1;
+            let id = format!("van-{number}");
+            let line = format!("IAMAT {id} +34.07-118.45 {}\n", seconds(wall_ns()));
+            match exchange(&mut socket, line.as_bytes()) {
+                Some(reply) => {
+                    assert!(At::parse(&reply).own.starts_with(id.as_bytes()));
+                    acknowledged.insert(id, reply);
+                }
+                None => return Some(()), // closed without an AT line
+            }
+        }
+        None
+    });
+    assert_eq!(herd.held("Solo", "first"), Some(first.clone()), "WHATSAT keeps working");
+    fs::remove_file(disk.0.join("ballast")).unwrap();
+    drop(filler);
+    eventually("updates are stored again", 3 * DEADLINE, || {
+        let mut socket = std::net::TcpStream::connect(herd.address("Solo")).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        let line = format!("IAMAT last +2-2 {}\n", seconds(wall_ns()));
+        let reply = exchange(&mut socket, line.as_bytes())?;
+        acknowledged.insert("last".to_owned(), reply);
+        Some(())
+    });
+    acknowledged.insert("first".to_owned(), first);
+    herd.kill("Solo");
+    herd.start("Solo");
+    assert_nothing_lost(&herd, &acknowledged);
+}

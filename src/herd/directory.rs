@@ -5,6 +5,8 @@
 //! whereas the digests are keyed by a number that all nodes share: the slots of each leaf of the
 //! digest tree are chained, and the key of the digests can change while the node runs.
 
+mod tombstones;
+
 use core::cmp::Ordering;
 
 use hashbrown::HashTable;
@@ -20,6 +22,7 @@ use crate::protocol::location::Location;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
 use crate::time::Wall;
+use tombstones::Tombstones;
 
 /// Number of shards. With 5,000,000 clients, a shard has about 1,200 entries, and growing it takes
 /// tens of microseconds.
@@ -85,6 +88,7 @@ pub struct Directory {
     bytes: u64,
     tree: DigestTree,
     tournament: Tournament,
+    tombstones: Tombstones,
     /// The slot at which the sweep for expired records continues.
     sweep_at: u32,
     /// Counters of removed and examined clients.
@@ -96,6 +100,12 @@ counters! {
     Counters {
         clients_evicted_total: "Clients evicted because the directory was full." { evicted }
         clients_expired_total: "Clients removed because their time to live had passed." { expired }
+        tombstones_removed_total: "Tombstones removed, by reason." {
+            tombstones_expired (reason = "expired"):
+                "Tombstones removed because their time to live had passed.",
+            tombstones_dropped (reason = "dropped"):
+                "Tombstones removed early because there were too many.",
+        }
         antientropy_examined_total: "Records that anti-entropy has looked at." { examined }
     }
 }
@@ -113,12 +123,13 @@ impl Directory {
             bytes: 0,
             tree: DigestTree::new(keys.digest),
             tournament: Tournament::default(),
+            tombstones: Tombstones::default(),
             sweep_at: 0,
             counters: Counters::default(),
         }
     }
 
-    /// Returns the number of clients.
+    /// Returns the number of records, those of erased clients included.
     #[must_use]
     pub const fn len(&self) -> u32 {
         self.len
@@ -160,11 +171,13 @@ impl Directory {
         self.tree.sums()
     }
 
-    /// Returns the AT line of `client`, without LF, unless it has expired at `now`.
+    /// Returns the AT line of `client`, without LF, unless it has expired at `now` or the client was
+    /// erased.
     #[must_use]
     pub fn get(&self, client: &[u8], now: Wall) -> Option<&[u8]> {
         let slot = self.slot(client)?;
-        (!self.has_expired(slot, now)).then(|| self.slots[slot].line())
+        let stored = &self.slots[slot];
+        (!stored.is_tombstone() && !self.has_expired(slot, now)).then(|| stored.line())
     }
 
     /// Returns the AT line in `slot`, without LF, or `None` if the slot is free.
@@ -198,11 +211,12 @@ impl Directory {
         }
     }
 
-    /// Returns the record in `slot`, unless the slot is free or the record has expired at `now`.
+    /// Returns the record in `slot`, unless the slot is free, the record has expired at `now`, or it
+    /// is a tombstone.
     #[must_use]
     pub fn record(&self, slot: Slot, now: Wall) -> Option<Record<'_>> {
         let record = self.slots.get(slot)?.record()?;
-        (!self.is_expired(&record, now)).then_some(record)
+        (!record.is_tombstone() && !self.is_expired(&record, now)).then_some(record)
     }
 
     /// Returns the slot of `client`, if it is stored. Its record may have expired.
@@ -217,7 +231,8 @@ impl Directory {
         self.slots.get(slot).map(Stored::client)
     }
 
-    /// Returns the location of the client in `slot`, or `None` if the slot is free.
+    /// Returns the location of the client in `slot`, or `None` if the slot is free or the client was
+    /// erased.
     #[must_use]
     pub fn location(&self, slot: Slot) -> Option<Location<'_>> {
         self.slots.get(slot)?.location()
@@ -235,8 +250,7 @@ impl Directory {
         let mut held = self.find(hash, record.client);
         // The outcome must not depend on whether the sweep has already removed this record.
         if let Some(slot) = held.filter(|&slot| self.has_expired(slot, now)) {
-            self.remove(slot);
-            self.counters.expired += 1;
+            self.expire(slot);
             held = None;
         }
         if let Some(slot) = held {
@@ -255,18 +269,24 @@ impl Directory {
             }
             self.replace(slot, record);
             self.tournament.handle_raised(slot, order(&self.slots, &self.rules));
+            self.bound_tombstones();
             return Applied::Stored(slot);
+        }
+        if !self.make_room_for_tombstone(record) {
+            return Applied::OverCapacity;
         }
         if self.len >= self.rules.max_clients && !self.make_room(record) {
             return Applied::OverCapacity;
         }
         let slot = self.insert(hash, record);
+        self.bound_tombstones();
         Applied::Stored(slot)
     }
 
     /// Removes expired records among the next `budget` slots. Returns whether the sweep has reached
     /// the end of the directory and will start over.
     pub fn sweep(&mut self, now: Wall, budget: u32) -> bool {
+        self.sweep_tombstones(now);
         if self.rules.client_ttl == 0 {
             return true;
         }
@@ -278,8 +298,7 @@ impl Directory {
             let slot = Slot(self.sweep_at);
             self.sweep_at += 1;
             if self.has_expired(slot, now) {
-                self.remove(slot);
-                self.counters.expired += 1;
+                self.expire(slot);
             }
         }
         false
@@ -362,17 +381,31 @@ impl Directory {
         newer == Ordering::Greater
     }
 
+    /// Returns the time to live of a record; 0 means forever.
+    const fn time_to_live(&self, is_tombstone: bool) -> Nanos {
+        if is_tombstone { self.rules.forget_keep } else { self.rules.client_ttl }
+    }
+
     fn is_expired(&self, record: &Record<'_>, now: Wall) -> bool {
-        self.rules.client_ttl > 0 && now.nanos() - record.received > self.rules.client_ttl
+        let time_to_live = self.time_to_live(record.is_tombstone());
+        time_to_live > 0 && now.nanos() - record.received > time_to_live
     }
 
     fn has_expired(&self, slot: Slot, now: Wall) -> bool {
-        self.rules.client_ttl > 0
-            && self
-                .slots
-                .get(slot)
-                .and_then(Stored::record)
-                .is_some_and(|record| self.is_expired(&record, now))
+        self.slots.get(slot).is_some_and(|stored| {
+            // Nearly always, no record needs to be parsed.
+            let is_tombstone = !self.tombstones.is_empty() && stored.is_tombstone();
+            self.time_to_live(is_tombstone) > 0
+                && stored.record().is_some_and(|record| self.is_expired(&record, now))
+        })
+    }
+
+    /// Removes a record that has expired.
+    fn expire(&mut self, slot: Slot) {
+        let is_tombstone = self.slots[slot].is_tombstone();
+        self.remove(slot);
+        let counters = &mut self.counters;
+        *(if is_tombstone { &mut counters.tombstones_expired } else { &mut counters.expired }) += 1;
     }
 
     fn find(&self, hash: u64, client: &[u8]) -> Option<Slot> {
@@ -383,6 +416,8 @@ impl Directory {
     fn replace(&mut self, slot: Slot, record: &Record<'_>) {
         let rank = self.rank(record);
         let stored = &mut self.slots[slot];
+        self.tombstones.handle_removed(stored);
+        self.tombstones.handle_stored(record, rank);
         let digest = self.tree.replace(slot, stored, record.line);
         self.bytes += record.line.len() as u64;
         self.bytes -= stored.line().len() as u64;
@@ -393,6 +428,7 @@ impl Directory {
         let slot = self.slots.take();
         let rank = self.rank(record);
         self.slots[slot].set(record, rank, 0);
+        self.tombstones.handle_stored(record, rank);
         self.bytes += record.line.len() as u64;
         let (slots, key) = (&self.slots, self.index_key);
         self.shards[shard_of(hash)]
@@ -409,6 +445,7 @@ impl Directory {
             entry.remove();
         }
         self.bytes -= self.slots[slot].line().len() as u64;
+        self.tombstones.handle_removed(&self.slots[slot]);
         self.tree.remove(&mut self.slots, slot);
         self.slots.release(slot);
         self.len -= 1;
@@ -426,8 +463,10 @@ impl Directory {
         if !self.is_newer(record, &self.slots[least]) {
             return false;
         }
+        let is_tombstone = self.slots[least].is_tombstone();
         self.remove(least);
-        self.counters.evicted += 1;
+        let counters = &mut self.counters;
+        *(if is_tombstone { &mut counters.tombstones_dropped } else { &mut counters.evicted }) += 1;
         true
     }
 
@@ -468,7 +507,7 @@ mod tests {
     use crate::protocol::time::SECOND;
     use proptest::prelude::*;
 
-    fn directory(max_clients: u32, ttl: i64) -> Directory {
+    pub fn directory(max_clients: u32, ttl: i64) -> Directory {
         let rules = Rules {
             max_clock_offset: 5 * SECOND,
             max_clients,
@@ -478,7 +517,7 @@ mod tests {
         Directory::new(rules, Keys { index: (1, 2), digest: (3, 4) })
     }
 
-    fn line(server: &str, client: &str, place: u8, time: i64, received: i64) -> Vec<u8> {
+    pub fn line(server: &str, client: &str, place: u8, time: i64, received: i64) -> Vec<u8> {
         let text = format!("IAMAT {client} +{place}-1 {time}");
         let Command::Iamat(iamat) = Command::parse(text.as_bytes()) else { panic!("{text}") };
         let mut out = Vec::new();
@@ -486,12 +525,12 @@ mod tests {
         out
     }
 
-    fn apply(directory: &mut Directory, line: &[u8], source: Source) -> Applied {
+    pub fn apply(directory: &mut Directory, line: &[u8], source: Source) -> Applied {
         directory.apply(&Record::parse(line).unwrap(), source, Wall(0))
     }
 
     /// Returns all lines, sorted, to compare directories.
-    fn contents(directory: &Directory) -> Vec<Vec<u8>> {
+    pub fn contents(directory: &Directory) -> Vec<Vec<u8>> {
         let mut lines: Vec<_> = (0..directory.slots())
             .filter_map(|s| directory.line(Slot(s)))
             .map(<[u8]>::to_vec)

@@ -33,6 +33,23 @@ impl Herd {
         applied
     }
 
+    /// Erases `client` if it is held: stores and floods a tombstone that is newer than its record.
+    /// Appends the line of the tombstone, without LF, to `out` and returns its slot.
+    pub fn forget(&mut self, client: &[u8], wall: Wall, out: &mut Vec<u8>) -> Option<Slot> {
+        let held = Record::parse(self.directory.get(client, wall)?)?;
+        let rank = held.rank(self.identity.rules.max_clock_offset);
+        let time = wall.nanos().max(rank + 1);
+        let server = self.identity.name(self.identity.me);
+        let tombstone = Record::emit_tombstone(out, server, client, time)?;
+        match self.directory.apply(&tombstone, Source::Client, wall) {
+            Applied::Stored(slot) => {
+                self.forward(slot, Some(self.identity.me), Arrival::Local);
+                Some(slot)
+            }
+            _ => None,
+        }
+    }
+
     /// Applies a record that an original server has flooded as a bare AT line. `label` is the address
     /// of its connection, for the log.
     pub fn apply_legacy_record(

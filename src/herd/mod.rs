@@ -7,6 +7,7 @@
 //! | in | when |
 //! |---|---|
 //! | [`Herd::apply_local_update`] | a local client has sent an IAMAT |
+//! | [`Herd::forget`] | an administrator erases a client |
 //! | [`Herd::handle_connected`] | the handshake on a connection has succeeded |
 //! | [`Herd::handle_line`] | a link has received a line |
 //! | [`Herd::handle_link_port`] | the peer of a new link has named its port for links only |
@@ -502,7 +503,8 @@ impl Herd {
             }
             None => (!link.dialing).then_some(link.next_dial),
         };
-        let sweep = (self.directory.rules().client_ttl > 0).then_some(self.sweep_at);
+        let sweeps = self.directory.rules().client_ttl > 0 || self.directory.tombstones() > 0;
+        let sweep = sweeps.then_some(self.sweep_at);
         let links = self.links.iter().filter_map(of_link);
         let others = [
             self.routes.poll_timeout(),

@@ -10,7 +10,7 @@ use super::digest::Leaf;
 use crate::ids::Slot;
 use crate::protocol::location::Location;
 use crate::protocol::next_field;
-use crate::protocol::record::Record;
+use crate::protocol::record::{Record, is_tombstone};
 
 /// Maximum length of a record in bytes, since its parts are measured in 16 bits.
 pub const MAX_RECORD: usize = u16::MAX as usize;
@@ -178,6 +178,12 @@ impl Stored {
     pub fn report(&self) -> &[u8] {
         let (at, len) = self.client_at();
         &self.line()[at + len..]
+    }
+
+    /// Returns whether the record erases the client. False if the slot is free.
+    #[must_use]
+    pub fn is_tombstone(&self) -> bool {
+        is_tombstone(self.report())
     }
 
     /// Returns the location of the client.

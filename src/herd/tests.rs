@@ -72,3 +72,33 @@ fn a_clock_that_is_off_is_reported_once() {
     assert_eq!(herd.poll_event(), None);
     assert!(!herd.link(link).up.as_ref().unwrap().clock_is_off());
 }
+
+/// A tombstone outranks what the node holds even if the clock of the node is behind, and is flooded to
+/// neighbors but not to original servers.
+#[test]
+fn a_forgotten_client_is_forgotten_by_neighbors_and_not_mentioned_to_original_servers() {
+    let mut herd = Herd::new(
+        identity(&["A", "B", "C"], 1, &[0, 2]),
+        &[NodeId(2)],
+        crate::testing::timing(),
+        crate::testing::KEYS,
+        Instant::START,
+    );
+    herd.handle_connected(connected(10, 0, 7, Origin::Dialed), Instant::START);
+    herd.handle_connected(connected(12, 2, 0, Origin::Dialed), Instant::START);
+    let mut line = Vec::new();
+    assert_eq!(herd.forget(b"k", WALL, &mut line), None);
+    let record = Record::parse(b"AT A +0.000000000 k +1-1 8").unwrap();
+    herd.apply_local_update(&record, WALL);
+    let slot = herd.forget(b"k", WALL, &mut line);
+    assert_eq!((slot, &line[..]), (Some(Slot(0)), &b"AT B +0.000000000 k 8.000000001"[..]));
+    assert_eq!(herd.forget(b"k", WALL, &mut Vec::new()), None, "it is not held any more");
+    assert_eq!(herd.apply_local_update(&record, WALL), directory::Applied::Stale);
+    for (link, expected) in [(LinkId(0), 1), (LinkId(1), 0)] {
+        let mut out = Vec::new();
+        herd.poll_transmit(link, WALL, &mut out, usize::MAX, &mut ());
+        let found = out.split(|&byte| byte == b'\n').filter(|sent| *sent == line).count();
+        assert_eq!(found, expected, "{link:?}");
+    }
+    assert!(herd.poll_timeout().unwrap() <= Instant::START, "tombstones expire");
+}

@@ -1,7 +1,7 @@
 //! The output of a link, most urgent first: keepalive, link states, flooded records, anti-entropy.
 
 use super::Herd;
-use super::link::{Established, Link};
+use super::link::{Established, Link, PeerKind};
 use super::message::{push_links, push_repair};
 use super::observer::{Observer, Sent};
 use crate::ids::{LinkId, NodeId};
@@ -58,10 +58,14 @@ impl Herd {
         limit: usize,
         observer: &mut impl Observer,
     ) {
-        let Link { peer, up: Some(up), .. } = &mut self.links[link.index()] else { return };
+        let Link { peer, up: Some(up), kind, .. } = &mut self.links[link.index()] else { return };
         while out.len() < limit {
             let Some(slot) = up.flood.pop() else { break };
             let Some(line) = self.directory.line(slot) else { continue };
+            // An original server would not understand a tombstone.
+            if *kind == PeerKind::Legacy && self.directory.is_tombstone(slot) {
+                continue;
+            }
             out.extend_from_slice(line);
             out.push(b'\n');
             self.counters.floods_sent += 1;

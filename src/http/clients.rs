@@ -100,7 +100,7 @@ impl Listing {
 
     fn push_end(&self, more: bool, directory: &Directory, out: &mut Vec<u8>) {
         out.extend_from_slice(b"\n],\"held\":");
-        push_digits(out, directory.len().into(), 1);
+        push_digits(out, directory.clients().into(), 1);
         out.extend_from_slice(b",\"next\":");
         if more {
             out.extend_from_slice(b"\"/api/clients?after=");

@@ -133,7 +133,7 @@ impl Overview {
             protocol: String::from_utf8_lossy(VERSION).into_owned(),
             time: now.wall.nanos() as f64 / 1e9,
             uptime: now.instant.uptime().as_secs_f64(),
-            clients: directory.len(),
+            clients: directory.clients(),
             digest: format!("{:016x}", directory.sums().of(Branch::ROOT)),
             connections: shell.connections(),
             subscribers: http.events.subscribers(),

@@ -96,7 +96,7 @@ impl Subscription {
         self.cursor = events.published();
         events.counters.resets += 1;
         slice.out.extend_from_slice(b"retry: 2000\nevent: reset\ndata: {\"held\":");
-        push_digits(slice.out, directory.len().into(), 1);
+        push_digits(slice.out, directory.clients().into(), 1);
         slice.out.extend_from_slice(b"}\n\n");
         self.phase = Phase::Snapshot(0);
         Step::Continue

@@ -88,8 +88,12 @@ impl LoopStats<'_> {
         readings.extend(read(Counters::TABLE, self.counters));
         readings.extend(read(node::Counters::TABLE, &node.counters));
         readings.extend(read(herd::Counters::TABLE, &node.herd.counters));
-        readings
-            .push(Sample::gauge("clients", "", "Clients held.").reading(directory.len().into()));
+        for (name, help, value) in [
+            ("clients", "Clients held.", directory.clients()),
+            ("tombstones", "Clients whose removal is remembered.", directory.tombstones()),
+        ] {
+            readings.push(Sample::gauge(name, "", help).reading(value.into()));
+        }
         readings.extend(read(directory::Counters::TABLE, &directory.counters));
         if let Some(store) = &node.store {
             readings.extend(read(storage::Counters::TABLE, &store.storage.counters));

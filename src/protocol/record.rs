@@ -1,11 +1,15 @@
 //! Records, which are stored as their AT lines. `parse(emit(x)) == x`.
+//!
+//! A client is erased by a record, too: a tombstone, which is an AT line without a location.
 
 use core::cmp::Ordering;
 
 use super::command::Iamat;
 use super::location::Location;
 use super::next_field;
-use super::time::{Nanos, parse_difference, parse_time, push_difference};
+use super::time::{
+    MAX_SECONDS, Nanos, SECOND, parse_difference, parse_time, push_difference, push_time,
+};
 
 /// A parsed record: views of its AT line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +59,29 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// Appends the line, without LF, with which `server` erases `client` at `time`, and returns its
+    /// record: `AT <server> +0.000000000 <client> <time>`. Returns `None` if the time is before 1970
+    /// or after the year 9999.
+    pub fn emit_tombstone(
+        out: &'a mut Vec<u8>,
+        server: &[u8],
+        client: &[u8],
+        time: Nanos,
+    ) -> Option<Record<'a>> {
+        if !(0..=Nanos::from(MAX_SECONDS) * SECOND).contains(&time) {
+            return None;
+        }
+        let start = out.len();
+        out.extend_from_slice(b"AT ");
+        out.extend_from_slice(server);
+        push_difference(out, 0);
+        let client_at = out.len() - start;
+        out.extend_from_slice(client);
+        out.push(b' ');
+        push_time(out, time);
+        Self::known(&out[start..], client_at, client.len())
+    }
+
     /// Returns the record of a stored line whose client name is at `client_at`. Parses only the
     /// fields that determine the order of records. Returns `None` if the line is not a record.
     #[must_use]
@@ -78,6 +105,9 @@ impl<'a> Record<'a> {
         let (client, rest) = field(rest)?;
         let client_at = line.len() - rest.len() - client.len();
         let (location, rest) = field(rest)?;
+        if rest.is_empty() {
+            return Self::parse_tombstone(line, [server, difference, client, location]);
+        }
         let (time, rest) = field(rest)?;
         // The fields and five single spaces must account for every byte.
         let fields = server.len() + difference.len() + client.len() + location.len() + time.len();
@@ -90,13 +120,37 @@ impl<'a> Record<'a> {
         Some(Self { line, server, client_at, client, time, received })
     }
 
-    /// Returns location and time, verbatim. An IAMAT that repeats both is an exact repeat.
+    /// Parses a line with these fields. There is one form of a time, so that an AT line that has lost
+    /// its location is no tombstone.
+    fn parse_tombstone(line: &'a [u8], fields: [&'a [u8]; 4]) -> Option<Self> {
+        let [server, difference, client, time] = fields;
+        let length: usize = fields.iter().map(|field| field.len()).sum();
+        let (seconds, nanos) = time.split_at_checked(time.len().checked_sub(10)?)?;
+        let digits = |field: &[u8]| !field.is_empty() && field.iter().all(u8::is_ascii_digit);
+        let is_canonical = digits(seconds)
+            && nanos[0] == b'.'
+            && digits(&nanos[1..])
+            && (seconds.len() == 1 || seconds[0] != b'0');
+        if !is_canonical || difference != b"+0.000000000" || length + "AT".len() + 4 != line.len() {
+            return None;
+        }
+        Self::known(line, line.len() - time.len() - 1 - client.len(), client.len())
+            .filter(|record| record.server == server)
+    }
+
+    /// Returns whether this record erases the client.
+    #[must_use]
+    pub fn is_tombstone(&self) -> bool {
+        is_tombstone(self.report())
+    }
+
+    /// Returns location and time, verbatim; of a tombstone, the time. An IAMAT that repeats both is an exact repeat.
     #[must_use]
     pub fn report(&self) -> &'a [u8] {
         &self.line[self.client_at + self.client.len()..]
     }
 
-    /// Returns the location of the client.
+    /// Returns the location of the client, or `None` for a tombstone.
     #[must_use]
     pub fn location(&self) -> Option<Location<'a>> {
         Location::parse(next_field(self.report())?.0)
@@ -123,6 +177,12 @@ impl<'a> Record<'a> {
     pub fn rank(&self, max_clock_offset: Nanos) -> Nanos {
         self.time.min(self.received + max_clock_offset)
     }
+}
+
+/// Returns whether [`Record::report`] is that of a tombstone: a location begins with a sign.
+#[must_use]
+pub fn is_tombstone(report: &[u8]) -> bool {
+    report.get(1).is_some_and(u8::is_ascii_digit)
 }
 
 #[cfg(test)]
@@ -181,6 +241,37 @@ mod tests {
     }
 
     #[test]
+    fn a_tombstone_is_an_at_line_without_a_location() {
+        let mut line = Vec::new();
+        let time = 1_621_464_828_223_371_889;
+        let record = Record::emit_tombstone(&mut line, b"Clark", b"kiwi", time).unwrap();
+        assert_eq!(record.line, b"AT Clark +0.000000000 kiwi 1621464828.223371889");
+        assert_eq!(Record::parse(record.line), Some(record));
+        assert_eq!((record.client, record.time, record.received), (&b"kiwi"[..], time, time));
+        assert!(record.is_tombstone() && record.location().is_none());
+        let living = emit("Clark", "IAMAT k +1-1 5", 0);
+        assert!(!Record::parse(&living).unwrap().is_tombstone());
+        for time in [-1, 253_402_300_799 * SECOND + 1] {
+            assert_eq!(Record::emit_tombstone(&mut Vec::new(), b"A", b"k", time), None);
+        }
+        for other in [
+            "AT Clark +0.000000000 kiwi 1621464828",
+            "AT Clark +0.000000000 kiwi 1621464828.22337188",
+            "AT Clark +0.000000000 kiwi +1621464828.223371889",
+            "AT Clark +0.000000000 kiwi 01621464828.223371889",
+            "AT Clark +0.000000001 kiwi 1621464828.223371889",
+            "AT Clark -0.000000000 kiwi 1621464828.223371889",
+            "AT Clark +0.000000000 kiwi  1621464828.223371889",
+            "AT Clark +0.000000000 kiwi 1621464828.223371889 ",
+            "AT Clark +0.000000000 kiwi .223371889",
+            "AT Clark +0.000000000 kiwi 953402300799.000000000",
+            "AT Clark +0.000000000 1621464828.223371889",
+        ] {
+            assert_eq!(Record::parse(other.as_bytes()), None, "{other}");
+        }
+    }
+
+    #[test]
     fn a_client_whose_clock_ran_ahead_recovers() {
         // The clock was a day ahead; five seconds after its correction, updates are newer again.
         let ahead = emit("Clark", "IAMAT k +1-1 186400", 100_000 * SECOND);
@@ -213,6 +304,7 @@ mod tests {
         #[test]
         fn any_bytes_parse_or_not(line in proptest::collection::vec(any::<u8>(), 0..80)) {
             if let Some(record) = Record::parse(&line) {
+                prop_assert_eq!(record.is_tombstone(), record.location().is_none());
                 prop_assert_eq!(record.line, &line[..]);
             }
         }

@@ -3,7 +3,7 @@
 use core::cmp::Ordering;
 
 use super::decimal::{Decimal, split_sign};
-use crate::text::digits::put_digits;
+use crate::text::digits::{push_digits, put_digits};
 
 /// Nanoseconds since the POSIX epoch, or between two times. Valid times need 69 bits.
 pub type Nanos = i128;
@@ -55,6 +55,13 @@ pub fn push_difference(out: &mut Vec<u8>, difference: Nanos) {
     field[start - 1] = if difference < 0 { b'-' } else { b'+' };
     field[last] = b' ';
     out.extend_from_slice(&field[start - 2..]);
+}
+
+/// Appends a time that is not negative, with nine decimals.
+pub fn push_time(out: &mut Vec<u8>, time: Nanos) {
+    push_digits(out, (time / SECOND) as u64, 1);
+    out.push(b'.');
+    push_digits(out, (time % SECOND) as u64, 9);
 }
 
 #[cfg(test)]

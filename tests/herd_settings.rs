@@ -180,6 +180,24 @@ fn a_lower_number_of_clients_keeps_the_newest_on_all_nodes() {
     }
 }
 
+/// Nodes that load their records do not know yet that the announced settings were in force.
+#[test]
+fn stored_records_survive_when_all_nodes_are_killed_before_the_values_are_moved() {
+    let limits = "limits: {max_clients: 50, next: {max_clients: 400}}";
+    let mut f = Fixture::start(&format!("storage: {{directory: data}}\n{limits}"));
+    f.wait_for_status("limits.next is in force on all nodes that answered");
+    f.store(300);
+    f.wait_until_held(300);
+    for name in NAMES {
+        f.herd.kill(name);
+    }
+    f.herd.start("Mid");
+    f.herd.start("Left");
+    f.herd.start("Right");
+    f.wait_until_held(300);
+    f.wait_for_status("limits.next is in force on all nodes that answered");
+}
+
 /// A herd of one node waits for no announcement.
 #[test]
 fn a_single_node_starts_with_what_it_announces() {

@@ -73,6 +73,7 @@ use message::{Message, Purpose};
 pub use observer::Observer;
 use queue::SlotQueue;
 use routes::Routes;
+use takeover::Offer;
 
 use crate::counters::counters;
 use crate::ids::{ConnectionId, LinkId, NodeId, Slot};
@@ -291,11 +292,12 @@ impl Herd {
             link_to[peer.index()] = Some(LinkId(links.len()));
             links.push(Link::new(peer, kind, now));
         }
+        let rules_at_start = Offer { rules: identity.rules, next: identity.next }.lenient();
         let mut herd = Self {
             timing,
             legacy_nodes: legacy_nodes.to_vec(),
             announced: vec![None; identity.names.len()],
-            directory: Directory::new(identity.rules, keys),
+            directory: Directory::new(rules_at_start, keys),
             routes: Routes::new(identity.me, identity.names.len(), now),
             links,
             claims: FetchClaims::default(),

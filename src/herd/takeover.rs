@@ -6,6 +6,10 @@
 //! neighbors (`RULES`), which announce them too and so take them over at once. A node that was away
 //! takes them over in the handshake.
 //!
+//! A node cannot know whether the announced rules were in force before it started. Until it knows of a
+//! node that does not announce them, its directory keeps what either rules keep. Otherwise a herd
+//! whose nodes all restart at once could drop stored records that only the announced rules keep.
+//!
 //! A node that has nothing to announce counts as one that announces the rules in force, so nodes
 //! whose configuration has been completed do not hold up those that start with the previous one.
 
@@ -48,6 +52,20 @@ impl Offer {
         match self.next {
             Some(next) => next,
             None => self.rules,
+        }
+    }
+
+    /// The rules of the directory of a node that has just started: both those in force and those that
+    /// it announces keep a record.
+    #[must_use]
+    pub fn lenient(&self) -> Rules {
+        let (rules, next) = (self.rules, self.target());
+        let ttls = [rules.client_ttl, next.client_ttl];
+        Rules {
+            max_clients: rules.max_clients.max(next.max_clients),
+            client_ttl: if ttls.contains(&0) { 0 } else { ttls[0].max(ttls[1]) },
+            forget_keep: rules.forget_keep.max(next.forget_keep),
+            ..rules
         }
     }
 
@@ -127,6 +145,9 @@ impl Herd {
     /// Records the rules that a node announces.
     fn handle_announcement(&mut self, node: NodeId, target: Rules) {
         self.announced[node.index()] = Some(target);
+        if target != self.offer().target() {
+            self.directory.set_rules(self.identity.rules);
+        }
         self.take_over_if_unanimous();
     }
 
@@ -208,6 +229,20 @@ mod tests {
         ] {
             assert_eq!(ours.agreement(&theirs), expected, "{ours:?} {theirs:?}");
         }
+    }
+
+    #[test]
+    fn a_node_that_has_just_started_keeps_what_either_rules_keep() {
+        let lenient = |now: (u32, i128), next: (u32, i128)| {
+            let rules = |(max_clients, client_ttl)| Rules { max_clients, client_ttl, ..RULES };
+            let offer = Offer { rules: rules(now), next: Some(rules(next)) };
+            (offer.lenient().max_clients, offer.lenient().client_ttl)
+        };
+        assert_eq!(lenient((1, 5), (2, 6)), (2, 6));
+        assert_eq!(lenient((2, 6), (1, 5)), (2, 6));
+        assert_eq!(lenient((1, 0), (1, 5)), (1, 0));
+        assert_eq!(lenient((1, 5), (1, 0)), (1, 0));
+        assert_eq!(offer(1, None).lenient(), rules(1));
     }
 
     proptest! {

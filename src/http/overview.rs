@@ -161,7 +161,7 @@ impl Overview {
                 events: http.events.counters.sent,
             },
             tiles: http.settings.tiles.clone(),
-            settings: Settings::from(directory.rules()),
+            settings: Settings::from(&herd.offer().rules),
             next: Next::of(herd),
             problems: [problems(node, now), shell.problems(now)].concat(),
         }

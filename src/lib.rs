@@ -23,7 +23,8 @@
 //!            ╲    ╱
 //!           protocol          lines, commands, records and their order
 //!
-//!   leaves: ids, time, endpoint, text, rng, counters, histogram, limits, message_log
+//!   leaves: ids, time, endpoint, text, rng, geo, counters, histogram, limits, message_log
+//!   spatial: the nearest clients, for http
 //! ```
 //!
 //! # Reading order
@@ -41,6 +42,7 @@ pub mod cli;
 pub mod config;
 pub mod counters;
 pub mod endpoint;
+pub mod geo;
 pub mod herd;
 pub mod histogram;
 pub mod http;
@@ -52,6 +54,7 @@ pub mod node;
 pub mod places;
 pub mod protocol;
 pub mod rng;
+pub mod spatial;
 pub mod storage;
 pub mod testing;
 pub mod text;

@@ -16,7 +16,7 @@ use libfuzzer_sys::fuzz_target;
 use proxy_herd::cli;
 use proxy_herd::config::Config;
 use proxy_herd::limits::{self, MAX_NODE_NAME, MAX_NODES};
-use proxy_herd::places::geo::Point;
+use proxy_herd::geo::Point;
 use proxy_herd::places::limits::MAX_PLACE_TEXT;
 use proxy_herd::places::offline::Offline;
 use proxy_herd::places::offline::places_file::{self, Format};

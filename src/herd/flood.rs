@@ -10,6 +10,16 @@ use crate::ids::{LinkId, NodeId, Slot};
 use crate::protocol::record::Record;
 use crate::time::Wall;
 
+/// A part of the node that follows the changes of the directory. Each has a conflating queue of slots,
+/// like a link; an update costs one check while there is no follower.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follower {
+    /// The events that browsers subscribe to.
+    Events,
+    /// The index of positions.
+    Positions,
+}
+
 /// The path by which a record reached this node.
 #[derive(Clone, Copy)]
 enum Arrival {
@@ -151,37 +161,41 @@ impl Herd {
         }
     }
 
-    /// Starts to record which slots change.
-    pub fn watch(&mut self) {
-        self.watched = Some(SlotQueue::default());
+    /// Starts to record for a follower which slots change.
+    pub fn follow(&mut self, follower: Follower) {
+        self.unfollow(follower);
+        self.followers.push((follower, SlotQueue::default()));
     }
 
-    /// Stops recording changes and drops those that were not polled.
-    pub fn unwatch(&mut self) {
-        self.watched = None;
+    /// Stops recording changes for a follower and drops those that were not polled.
+    pub fn unfollow(&mut self, follower: Follower) {
+        self.followers.retain(|(held, _)| *held != follower);
     }
 
-    /// Returns whether changes are recorded.
+    /// Returns whether changes are recorded for a follower.
     #[must_use]
-    pub const fn is_watched(&self) -> bool {
-        self.watched.is_some()
+    pub fn is_followed(&self, follower: Follower) -> bool {
+        self.followers.iter().any(|(held, _)| *held == follower)
     }
 
     /// Number of slots that [`Herd::poll_changed`] will return.
     #[must_use]
-    pub fn changed(&self) -> usize {
-        self.watched.as_ref().map_or(0, SlotQueue::len)
+    pub fn changed(&self, follower: Follower) -> usize {
+        self.followers
+            .iter()
+            .find(|(held, _)| *held == follower)
+            .map_or(0, |(_, queue)| queue.len())
     }
 
     /// Returns the next slot that has changed, each once however often it has changed since.
-    pub fn poll_changed(&mut self) -> Option<Slot> {
-        self.watched.as_mut()?.pop()
+    pub fn poll_changed(&mut self, follower: Follower) -> Option<Slot> {
+        self.followers.iter_mut().find(|(held, _)| *held == follower)?.1.pop()
     }
 
-    /// Records a change of `slot`, if changes are recorded.
+    /// Records a change of `slot` for all followers.
     pub(crate) fn mark_changed(&mut self, slot: Slot) {
-        if let Some(watched) = &mut self.watched {
-            watched.push(slot);
+        for (_, changed) in &mut self.followers {
+            changed.push(slot);
         }
     }
 }

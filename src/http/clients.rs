@@ -7,7 +7,10 @@ use super::position::{Bounds, Position};
 use super::query;
 use crate::herd::directory::Directory;
 use crate::ids::Slot;
+use crate::protocol::record::Record;
+use crate::protocol::time::{Nanos, SECOND};
 use crate::text::digits::push_digits;
+use crate::text::percent::push_encoded;
 use crate::time::Wall;
 
 /// Clients of one page if the request does not set `limit`.
@@ -20,9 +23,42 @@ pub struct Listing {
     bounds: Option<Bounds>,
     /// The box as the request wrote it, for the link to the next page.
     bounds_text: String,
+    /// The age as the request wrote it.
+    age: Age,
+    age_text: String,
     limit: u64,
     listed: u64,
     begun: bool,
+}
+
+/// The condition that a client has been heard from recently.
+#[derive(Clone, Copy, Default)]
+pub struct Age(Option<Nanos>);
+
+impl Age {
+    /// Parses the parameter `max_age`, in seconds.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a number.
+    pub fn parse(value: &[u8]) -> Result<Self, String> {
+        let seconds =
+            query::number(value).ok_or("max_age must be a number of seconds, at least 0")?;
+        // The cast saturates: no record is that old.
+        Ok(Self(Some((seconds * SECOND as f64) as Nanos)))
+    }
+
+    /// Returns whether every record is recent enough.
+    #[must_use]
+    pub const fn is_unlimited(self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Returns whether the record is recent enough.
+    #[must_use]
+    pub fn allows(self, record: &Record<'_>, now: Wall) -> bool {
+        self.0.is_none_or(|most| now.nanos() - record.received <= most)
+    }
 }
 
 impl Listing {
@@ -36,16 +72,22 @@ impl Listing {
             at: Slot(0),
             bounds: None,
             bounds_text: String::new(),
+            age: Age::default(),
+            age_text: String::new(),
             limit: DEFAULT_LIMIT,
             listed: 0,
             begun: false,
         };
-        for (name, value) in query::parameters(query, &["bbox", "limit", "after"])? {
+        for (name, value) in query::parameters(query, &["bbox", "limit", "after", "max_age"])? {
             let number = query::integer(&value);
             match name.as_str() {
                 "bbox" => {
                     listing.bounds = Some(query::bounds(&value).ok_or(BBOX_FORMAT)?);
                     listing.bounds_text = String::from_utf8_lossy(&value).into_owned();
+                }
+                "max_age" => {
+                    listing.age = Age::parse(&value)?;
+                    listing.age_text = String::from_utf8_lossy(&value).into_owned();
                 }
                 "limit" => {
                     listing.limit =
@@ -71,7 +113,7 @@ impl Listing {
         slice: &mut OutputSlice<'_>,
     ) -> bool {
         if !std::mem::replace(&mut self.begun, true) {
-            slice.out.extend_from_slice(b"{\"type\":\"FeatureCollection\",\"features\":[");
+            push_collection_start(slice.out);
         }
         while self.at.0 < directory.slots() && self.listed < self.limit && slice.has_room() {
             slice.spend(1);
@@ -93,30 +135,51 @@ impl Listing {
             return;
         }
         let Some(record) = directory.record(self.at, now) else { return };
+        if !self.age.allows(&record, now) {
+            return;
+        }
         out.extend_from_slice(if self.listed == 0 { b"\n" } else { b",\n" });
         push_feature(out, &record, now);
         self.listed += 1;
     }
 
     fn push_end(&self, more: bool, directory: &Directory, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"\n],\"held\":");
-        push_digits(out, directory.clients().into(), 1);
-        out.extend_from_slice(b",\"next\":");
-        if more {
-            out.extend_from_slice(b"\"/api/clients?after=");
-            push_digits(out, self.at.0.into(), 1);
-            out.extend_from_slice(b"&limit=");
-            push_digits(out, self.limit, 1);
-            if self.bounds.is_some() {
-                out.extend_from_slice(b"&bbox=");
-                out.extend_from_slice(self.bounds_text.as_bytes());
-            }
-            out.push(b'"');
-        } else {
-            out.extend_from_slice(b"null");
+        if !more {
+            return push_collection_end(directory, out);
         }
+        push_held(directory, out);
+        out.extend_from_slice(b"\"/api/clients?after=");
+        push_digits(out, self.at.0.into(), 1);
+        out.extend_from_slice(b"&limit=");
+        push_digits(out, self.limit, 1);
+        if self.bounds.is_some() {
+            out.extend_from_slice(b"&bbox=");
+            out.extend_from_slice(self.bounds_text.as_bytes());
+        }
+        if !self.age_text.is_empty() {
+            out.extend_from_slice(b"&max_age=");
+            push_encoded(out, self.age_text.as_bytes());
+        }
+        out.push(b'"');
         out.extend_from_slice(b"}\n");
     }
+}
+
+/// Appends the beginning of a `FeatureCollection`.
+pub(super) fn push_collection_start(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"type\":\"FeatureCollection\",\"features\":[");
+}
+
+/// Appends the end of a `FeatureCollection` without a next page.
+pub(super) fn push_collection_end(directory: &Directory, out: &mut Vec<u8>) {
+    push_held(directory, out);
+    out.extend_from_slice(b"null}\n");
+}
+
+fn push_held(directory: &Directory, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\n],\"held\":");
+    push_digits(out, directory.clients().into(), 1);
+    out.extend_from_slice(b",\"next\":");
 }
 
 /// Error message for a box that is not valid.

@@ -34,8 +34,8 @@ use super::limits::{
 use super::position::Position;
 use super::seats::{Seats, Taken};
 use crate::counters::counters;
-use crate::herd::Herd;
 use crate::herd::directory::Directory;
+use crate::herd::{Follower, Herd};
 use crate::ids::{ConnectionId, Slot};
 use crate::time::{Instant, Wall};
 
@@ -141,8 +141,8 @@ impl Events {
     ) -> Option<Start> {
         let Taken { key, evicted } =
             self.subscribers.take(MAX_SUBSCRIBERS, connection, address, now)?;
-        if !herd.is_watched() {
-            herd.watch();
+        if !herd.is_followed(Follower::Events) {
+            herd.follow(Follower::Events);
             self.epoch.period += 1;
             self.beat_at = now + EVENT_HEARTBEAT;
         }
@@ -167,11 +167,11 @@ impl Events {
     /// The next time at which [`Events::handle_timeout`] must be called.
     #[must_use]
     pub fn poll_timeout(&self, herd: &Herd) -> Option<Instant> {
-        if !herd.is_watched() {
+        if !herd.is_followed(Follower::Events) {
             return None;
         }
         let changes = match self.batch_left {
-            0 => (herd.changed() > 0).then_some(self.flush_at),
+            0 => (herd.changed(Follower::Events) > 0).then_some(self.flush_at),
             _ => Some(Instant::START),
         };
         let idle = self.idle_since.map(|since| since + EVENT_LINGER);
@@ -181,23 +181,23 @@ impl Events {
     /// Logs changes of the herd, one per unit of `work`, and publishes them when the batch is
     /// complete. Returns whether subscribers have something to send.
     pub fn handle_timeout(&mut self, herd: &mut Herd, now: Instant, work: &mut usize) -> bool {
-        if !herd.is_watched() {
+        if !herd.is_followed(Follower::Events) {
             return false;
         }
         if self.idle_since.is_some_and(|since| since + EVENT_LINGER <= now) {
-            herd.unwatch();
+            herd.unfollow(Follower::Events);
             self.clear();
             return false;
         }
         let mut is_due = false;
-        if self.batch_left == 0 && self.flush_at <= now && herd.changed() > 0 {
-            self.batch_left = herd.changed().min(MAX_CHANGES_PER_FLUSH);
+        if self.batch_left == 0 && self.flush_at <= now && herd.changed(Follower::Events) > 0 {
+            self.batch_left = herd.changed(Follower::Events).min(MAX_CHANGES_PER_FLUSH);
             self.flush_at = now + EVENT_FLUSH;
         }
         while self.batch_left > 0 && *work > 0 {
             *work -= 1;
             self.batch_left -= 1;
-            if let Some(slot) = herd.poll_changed() {
+            if let Some(slot) = herd.poll_changed(Follower::Events) {
                 self.append(slot, &herd.directory);
             }
             if self.batch_left == 0 {
@@ -345,6 +345,7 @@ impl Events {
         let superseded = self.slots[slot.index()].last_change != sequence as u32;
         if superseded && filter.contains(position)
             || !filter.contains_client(directory.client(slot))
+            || !filter.allows_age(slot, directory, now)
         {
             return;
         }
@@ -460,10 +461,10 @@ mod tests {
         // Without subscribers the log is kept for a while, in case one reconnects.
         events.unsubscribe(start.key, ConnectionId(1), now);
         tick(&mut events, &mut herd, &mut now);
-        assert!(herd.is_watched());
+        assert!(herd.is_followed(Follower::Events));
         now += EVENT_LINGER;
         tick(&mut events, &mut herd, &mut now);
-        assert!(!herd.is_watched() && events.ring.is_empty());
+        assert!(!herd.is_followed(Follower::Events) && events.ring.is_empty());
         let next = events
             .subscribe(ConnectionId(3), 0, Some(&format!("7-1-{last}")), &mut herd, now)
             .unwrap();
@@ -492,7 +493,7 @@ mod tests {
             let mut work = usize::MAX;
             assert!(events.handle_timeout(&mut herd, now, &mut work));
             assert_eq!(usize::MAX - work, MAX_CHANGES_PER_FLUSH);
-            assert_eq!(herd.changed(), batches_left * MAX_CHANGES_PER_FLUSH);
+            assert_eq!(herd.changed(Follower::Events), batches_left * MAX_CHANGES_PER_FLUSH);
         }
     }
 

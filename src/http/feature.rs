@@ -1,6 +1,6 @@
 //! A client as a GeoJSON feature (RFC 7946, section 3.2).
 
-use crate::places::geo::push_degrees;
+use crate::geo::push_degrees;
 use crate::protocol::record::Record;
 use crate::protocol::time::{Nanos, SECOND};
 use crate::text::digits::push_digits;
@@ -35,6 +35,24 @@ pub fn without_guard(mut name: Vec<u8>) -> Vec<u8> {
 
 /// Appends `record` as a feature. Its `age` is relative to `now`.
 pub fn push_feature(out: &mut Vec<u8>, record: &Record<'_>, now: Wall) {
+    push_properties(out, record, now);
+    out.extend_from_slice(b"}}");
+}
+
+/// Appends `record` as a feature with its distance in meters.
+pub fn push_feature_at(out: &mut Vec<u8>, record: &Record<'_>, now: Wall, distance_m: f64) {
+    push_properties(out, record, now);
+    out.extend_from_slice(b",\"distance\":");
+    // The cast saturates; no two points are 20,100 km apart.
+    let millimeters = (distance_m * 1000.0).round() as u64;
+    push_digits(out, millimeters / 1000, 1);
+    out.push(b'.');
+    push_digits(out, millimeters % 1000, 3);
+    out.extend_from_slice(b"}}");
+}
+
+/// Appends a feature without its last two braces.
+fn push_properties(out: &mut Vec<u8>, record: &Record<'_>, now: Wall) {
     out.extend_from_slice(b"{\"type\":\"Feature\",\"id\":\"");
     push_id(out, record.client);
     out.extend_from_slice(b"\",\"geometry\":");
@@ -59,7 +77,6 @@ pub fn push_feature(out: &mut Vec<u8>, record: &Record<'_>, now: Wall) {
     push_seconds(out, now.nanos() - record.received, 3);
     out.extend_from_slice(b",\"line\":");
     push_text(out, record.line);
-    out.extend_from_slice(b"}}");
 }
 
 /// Appends a JSON string. Bytes that are not UTF-8, which JSON cannot represent, become U+FFFD.

@@ -1,19 +1,23 @@
 //! The filter of one subscriber of `/events`.
 
 use super::change::{Change, name_hash};
-use super::clients::BBOX_FORMAT;
+use super::clients::{Age, BBOX_FORMAT};
 use super::feature::without_guard;
 use super::limits::MAX_FILTER_CLIENTS;
 use super::position::{Bounds, Position};
 use super::query;
+use crate::herd::directory::Directory;
+use crate::ids::Slot;
+use crate::time::Wall;
 
-/// Selects the clients that are in a box and have one of several names. Either condition may be
-/// absent.
+/// Selects the clients that are in a box, have one of several names and were heard from recently. Each
+/// condition may be absent.
 #[derive(Default)]
 pub(super) struct Filter {
     bounds: Option<Bounds>,
     /// Names and their hashes; empty if every name passes.
     clients: Vec<(u32, Vec<u8>)>,
+    age: Age,
 }
 
 impl Filter {
@@ -25,9 +29,12 @@ impl Filter {
     /// The message says what is wrong with the query; it is sent in the response.
     pub fn parse(query: &str) -> Result<(Self, Option<String>), String> {
         let (mut filter, mut last_event_id) = (Self::default(), None);
-        for (name, value) in query::parameters(query, &["bbox", "client", "last_event_id"])? {
+        for (name, value) in
+            query::parameters(query, &["bbox", "client", "max_age", "last_event_id"])?
+        {
             match name.as_str() {
                 "bbox" => filter.bounds = Some(query::bounds(&value).ok_or(BBOX_FORMAT)?),
+                "max_age" => filter.age = Age::parse(&value)?,
                 "client" if filter.clients.len() < MAX_FILTER_CLIENTS => {
                     let name = without_guard(value);
                     filter.clients.push((name_hash(&name), name));
@@ -60,6 +67,12 @@ impl Filter {
         self.bounds.is_none_or(|bounds| bounds.contains(position))
     }
 
+    /// Returns whether the client in a slot has been heard from recently enough.
+    pub fn allows_age(&self, slot: Slot, directory: &Directory, now: Wall) -> bool {
+        self.age.is_unlimited()
+            || directory.record(slot, now).is_some_and(|record| self.age.allows(&record, now))
+    }
+
     /// Returns whether the client of this name passes; `None` if its slot has been freed.
     pub fn contains_client(&self, name: Option<&[u8]>) -> bool {
         self.clients.is_empty() || self.names().any(|wanted| name == Some(wanted))
@@ -69,7 +82,6 @@ impl Filter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Slot;
 
     #[test]
     fn a_change_passes_where_it_comes_from_and_where_it_goes() {

@@ -39,6 +39,15 @@ pub const MAX_SUBSCRIBERS: usize = 1024;
 /// when all seats are taken. A reader on a slow mobile network takes a slice in less.
 pub const STALL: Duration = Duration::from_secs(1);
 
+/// Time that the positions of clients are kept up to date after the last query of what is near.
+pub const POSITIONS_LINGER: Duration = Duration::from_mins(10);
+
+/// Interval at which changes are entered into the positions. A query enters the rest itself.
+pub const POSITIONS_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Changes that are entered into the positions in one turn: some hundreds of microseconds.
+pub const POSITIONS_PER_TURN: usize = 1024;
+
 /// Clients that one subscriber may name in its filter.
 pub const MAX_FILTER_CLIENTS: usize = 16;
 

@@ -12,14 +12,15 @@ pub mod events;
 pub mod feature;
 mod filter;
 pub mod limits;
+mod near;
 pub mod overview;
 pub mod position;
+mod positions;
 pub mod query;
 pub mod request;
 pub mod response;
 mod seats;
 mod session;
-pub mod settings;
 mod subscription;
 
 use core::fmt::Write as _;
@@ -34,6 +35,7 @@ use crate::node::Node;
 use crate::time::{Instant, Now, Wall};
 use events::Events;
 use limits::WORK_PER_TURN;
+use positions::Positions;
 use response::Status;
 use seats::Seats;
 
@@ -95,6 +97,8 @@ pub struct Server {
     security_fields: String,
     /// The log of changes and its subscribers.
     pub events: Events,
+    /// The positions of clients.
+    positions: Positions,
     /// Monotonic counters since start-up.
     pub counters: Counters,
     /// Open connections.
@@ -215,6 +219,7 @@ impl Server {
             security_fields: security_fields(&settings),
             settings,
             events: Events::new(boot),
+            positions: Positions::default(),
             counters: Counters::default(),
             connections: 0,
             tags: assets::tags(),
@@ -246,7 +251,8 @@ impl Server {
     /// The next time at which [`Server::handle_timeout`] must be called.
     #[must_use]
     pub fn poll_timeout(&self, herd: &Herd) -> Option<Instant> {
-        self.events.poll_timeout(herd)
+        let timeouts = [self.events.poll_timeout(herd), self.positions.poll_timeout(herd)];
+        timeouts.into_iter().flatten().min()
     }
 
     /// Logs changes of the herd and sends heartbeats when they are due. Returns whether subscribers
@@ -254,6 +260,7 @@ impl Server {
     pub fn handle_timeout(&mut self, herd: &mut Herd, now: Instant) -> bool {
         // Separate from the budget of the turn: a listing must not delay the log.
         let mut work = WORK_PER_TURN;
+        self.positions.handle_timeout(herd, now);
         self.events.handle_timeout(herd, now, &mut work)
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::position::{Bounds, Position};
+use crate::geo::Point;
 use crate::protocol::decimal::{Decimal, split_sign};
 use crate::text::percent::decode;
 
@@ -14,7 +15,7 @@ use crate::text::percent::decode;
 pub fn parameters(query: &str, known: &[&str]) -> Result<Vec<(String, Vec<u8>)>, String> {
     let mut parameters = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = split(pair);
         if !known.contains(&name) {
             let known = known.join(", ");
             return Err(format!("unknown parameter `{name}`; known parameters: {known}"));
@@ -25,6 +26,16 @@ pub fn parameters(query: &str, known: &[&str]) -> Result<Vec<(String, Vec<u8>)>,
         parameters.push((name.to_owned(), value));
     }
     Ok(parameters)
+}
+
+/// Returns the name of a parameter.
+#[must_use]
+pub fn name_of(pair: &str) -> &str {
+    split(pair).0
+}
+
+fn split(pair: &str) -> (&str, &str) {
+    pair.split_once('=').unwrap_or((pair, ""))
 }
 
 /// Parses an unsigned decimal integer of at most 19 digits.
@@ -48,6 +59,24 @@ pub fn bounds(text: &[u8]) -> Option<Bounds> {
         southwest: Position::new(south, west),
         northeast: Position::new(north, east),
     })
+}
+
+/// Parses a point: `LON,LAT` in degrees.
+#[must_use]
+pub fn point(text: &[u8]) -> Option<Point> {
+    let mut fields = text.split(|&byte| byte == b',');
+    let lng = degrees(fields.next()?, 180)?;
+    let lat = degrees(fields.next()?, 90)?;
+    fields.next().is_none().then_some(Point { lat, lng })
+}
+
+/// Parses a number that is not negative.
+#[must_use]
+pub fn number(text: &[u8]) -> Option<f64> {
+    let text = &*plain(text)?;
+    let (negative, digits) = split_sign(text).unwrap_or((false, text));
+    let number = Decimal::parse(digits)?.to_f64(0);
+    (!negative || number == 0.0).then_some(number)
 }
 
 /// Exponents up to which [`plain`] expands: more than the range of an `f64`.

@@ -5,16 +5,18 @@ use super::clients::Listing;
 use super::feature::{name_of_id, push_feature};
 use super::filter::Filter;
 use super::limits::{MAX_LISTINGS, SLICE_BYTES};
+use super::near::Near;
 use super::overview::{Overview, unready};
-use super::query::{parameters, plain};
+use super::positions::point;
+use super::query::{name_of, parameters, plain};
 use super::request::{Parsed, Rejection, Request, list};
 use super::response::{Chunk, Length, NO_STORE, ResponseOptions, Status, media};
 use super::subscription::Subscription;
 use super::{Context, OutputSlice, Server};
+use crate::geo::Point;
 use crate::ids::ConnectionId;
 use crate::node::CLIENT_BYTES_PER_TURN;
 use crate::node::{self, Blocked, Handled, Input, Next, Node};
-use crate::places::geo::Point;
 use crate::places::{Question, Ticket};
 use crate::protocol::command::{Command, MAX_RADIUS_KM, MAX_RESULTS, Whatsat};
 use crate::protocol::record::Record;
@@ -50,6 +52,8 @@ enum State {
     Asset(&'static [u8], ResponseOptions),
     /// Sends a listing of clients, which has the seat with this key.
     Listing(Box<Listing>, usize, ResponseOptions),
+    /// Sends the nearest clients of a point; it has the seat with this key.
+    Near(Box<Near>, usize, ResponseOptions),
     /// Waits for places.
     Places(Ticket, ResponseOptions),
     /// Sends events until the connection is closed.
@@ -84,7 +88,7 @@ impl HttpSession {
 
     /// Returns true while a body of finite length is being sent.
     const fn is_streaming(&self) -> bool {
-        matches!(self.state, State::Asset(..) | State::Listing(..))
+        matches!(self.state, State::Asset(..) | State::Listing(..) | State::Near(..))
     }
 
     /// Begins a graceful shutdown: no further requests are answered, and
@@ -166,7 +170,7 @@ impl HttpSession {
     /// socket took the previous slice.
     fn note_stall(&self, cx: &mut Context<'_>, stalled: bool, progressed: bool) {
         let (seats, key) = match &self.state {
-            State::Listing(_, key, _) => (&mut cx.http.listings, *key),
+            State::Listing(_, key, _) | State::Near(_, key, _) => (&mut cx.http.listings, *key),
             State::Events(subscription, _) => (&mut cx.http.events.subscribers, subscription.key()),
             State::Idle | State::Asset(..) | State::Places(..) => return,
         };
@@ -203,7 +207,9 @@ impl HttpSession {
     fn blocked(&self, http: &Server, unsent: usize) -> Option<Blocked> {
         match &self.state {
             State::Places(..) => Some(Blocked::Places),
-            State::Asset(..) | State::Listing(..) | State::Events(..) if unsent > 0 => {
+            State::Asset(..) | State::Listing(..) | State::Near(..) | State::Events(..)
+                if unsent > 0 =>
+            {
                 Some(Blocked::Output)
             }
             State::Events(subscription, _) if !subscription.is_due(&http.events) => {
@@ -216,7 +222,7 @@ impl HttpSession {
     /// Appends a slice of the current response. Returns whether it was the last one.
     fn stream(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> bool {
         let Context { node, http, now, .. } = cx;
-        let Server { work, events, .. } = &mut **http;
+        let Server { work, events, positions, .. } = &mut **http;
         let directory = &node.herd.directory;
         let soft_limit = out.len() + SLICE_BYTES;
         let mut slice = OutputSlice { out, soft_limit, work };
@@ -234,6 +240,21 @@ impl HttpSession {
             State::Listing(listing, seat, options) => {
                 let chunk = options.chunked.then(|| Chunk::begin(slice.out));
                 let ended = listing.advance(directory, now.wall, &mut slice);
+                if let Some(chunk) = chunk {
+                    chunk.end(slice.out);
+                    if ended {
+                        Chunk::push_last(slice.out);
+                    }
+                }
+                if !ended {
+                    return false;
+                }
+                http.listings.leave(*seat, self.id);
+                *options
+            }
+            State::Near(near, seat, options) => {
+                let chunk = options.chunked.then(|| Chunk::begin(slice.out));
+                let ended = near.advance(&mut node.herd, positions, now.wall, &mut slice);
                 if let Some(chunk) = chunk {
                     chunk.end(slice.out);
                     if ended {
@@ -375,25 +396,69 @@ impl HttpSession {
         mut options: ResponseOptions,
         out: &mut Vec<u8>,
     ) {
-        let Context { http, now, .. } = cx;
+        let has = |name: &str| request.query.split('&').any(|pair| name_of(pair) == name);
+        if has("near") {
+            if has("bbox") {
+                let reason = "near and bbox exclude each other; use one of them";
+                return self.send_error(cx.http, options, Status::BAD_REQUEST, reason, out);
+            }
+            return self.near(cx, Near::parse(request.query), options, out);
+        }
         let listing = match Listing::parse(request.query) {
             Ok(listing) => listing,
             Err(reason) => {
-                return self.send_error(http, options, Status::BAD_REQUEST, &reason, out);
+                return self.send_error(cx.http, options, Status::BAD_REQUEST, &reason, out);
             }
         };
+        if let Some(seat) = self.take_seat(cx, &mut options, out) {
+            self.state = State::Listing(Box::new(listing), seat, options);
+        }
+    }
+
+    /// Answers a query for the nearest clients.
+    fn near(
+        &mut self,
+        cx: &mut Context<'_>,
+        near: Result<Near, String>,
+        mut options: ResponseOptions,
+        out: &mut Vec<u8>,
+    ) {
+        let mut near = match near {
+            Ok(near) => near,
+            Err(reason) => {
+                return self.send_error(cx.http, options, Status::BAD_REQUEST, &reason, out);
+            }
+        };
+        if let Some(seat) = self.take_seat(cx, &mut options, out) {
+            let Context { node, http, now, .. } = cx;
+            near.wait_for(http.positions.begin_query(&mut node.herd, now.instant));
+            self.state = State::Near(Box::new(near), seat, options);
+        }
+    }
+
+    /// Takes a seat for a listing and sends the head of its response. Returns the key of the seat, or
+    /// `None` if the response is complete.
+    fn take_seat(
+        &mut self,
+        cx: &mut Context<'_>,
+        options: &mut ResponseOptions,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
+        let Context { http, now, .. } = cx;
         if options.head_only {
-            begin_stream(http, &mut options, media::GEOJSON, &[NO_STORE], out);
-            return self.complete(options);
+            begin_stream(http, options, media::GEOJSON, &[NO_STORE], out);
+            self.complete(*options);
+            return None;
         }
         let (address, now) = (self.peer.address_key, now.instant);
         let Some(seat) = http.listings.take(MAX_LISTINGS, self.id, address, now) else {
             let reason = "too many listings are in progress; retry in a moment";
-            return self.send_error(http, options, Status::UNAVAILABLE, reason, out);
+            self.send_error(http, *options, Status::UNAVAILABLE, reason, out);
+            return None;
         };
         http.evicted.extend(seat.evicted);
-        begin_stream(http, &mut options, media::GEOJSON, &[NO_STORE], out);
-        self.state = State::Listing(Box::new(listing), seat.key, options);
+        begin_stream(http, options, media::GEOJSON, &[NO_STORE], out);
+        Some(seat.key)
     }
 
     fn subscribe(
@@ -426,7 +491,7 @@ impl HttpSession {
         self.state = State::Events(Box::new(subscription), options);
     }
 
-    /// Answers `/api/clients/ID` and `/api/clients/ID/places`.
+    /// Answers `/api/clients/ID`, `/api/clients/ID/places` and `/api/clients/ID/near`.
     fn client(
         &mut self,
         cx: &mut Context<'_>,
@@ -436,10 +501,11 @@ impl HttpSession {
         out: &mut Vec<u8>,
     ) {
         let Context { node, http, now, .. } = cx;
-        let (name, places) = match name.strip_suffix("/places") {
-            Some(name) => (name, true),
-            None => (name, false),
+        let (name, part) = match name.rsplit_once('/') {
+            Some((name, part @ ("places" | "near"))) => (name, part),
+            _ => (name, ""),
         };
+        let places = part == "places";
         let allowed = || request.origin.is_some_and(|origin| http.settings.may_read(origin));
         if places && request.is_cross_site && !allowed() {
             let reason = "pages of other sites may not query places, because each query uses the \
@@ -452,9 +518,13 @@ impl HttpSession {
             let reason = "there is no such client; its name must be percent-encoded";
             return self.send_error(http, options, Status::NOT_FOUND, reason, out);
         };
-        if let (true, Some(location)) = (places, record.location()) {
-            let center = Point { lat: location.latitude(), lng: location.longitude() };
-            return self.places(cx, request, center, options, out);
+        if let (false, Some(location)) = (part.is_empty(), record.location()) {
+            let center = point(location);
+            if places {
+                return self.places(cx, request, center, options, out);
+            }
+            let near = Near::around(record.client.to_vec(), center, request.query);
+            return self.near(cx, near, options, out);
         }
         let mut body = Vec::new();
         push_feature(&mut body, &record, now.wall);
@@ -513,7 +583,9 @@ impl HttpSession {
         http.connections -= 1;
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle | State::Asset(..) => {}
-            State::Listing(_, seat, _) => http.listings.leave(seat, self.id),
+            State::Listing(_, seat, _) | State::Near(_, seat, _) => {
+                http.listings.leave(seat, self.id);
+            }
             State::Places(ticket, _) => node.cancel(ticket),
             State::Events(subscription, _) => {
                 http.events.unsubscribe(subscription.key(), self.id, now);

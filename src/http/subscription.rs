@@ -166,7 +166,7 @@ impl Subscription {
             next += 1;
             let Some(slot) = slot else { continue };
             let Some(position) = directory.location(slot).map(Position::from) else { continue };
-            if self.filter.contains(position) {
+            if self.filter.contains(position) && self.filter.allows_age(slot, directory, now.wall) {
                 let sent = push_client(slice.out, None, slot, directory, now.wall);
                 events.counters.sent += u64::from(sent);
                 events.record_sent(slot, position, directory);

@@ -496,8 +496,8 @@ mod tests {
     use mio::{Events, Poll};
 
     use super::*;
+    use crate::geo::Point;
     use crate::limits::PlacesLimits;
-    use crate::places::geo::Point;
     use crate::places::providers::Provider;
     use crate::places::upstream::Settings;
     use crate::places::{Question, Ticket};

@@ -5,7 +5,7 @@
 //! Everything here appends to the buffer of the reply and allocates nothing else. The caller adds
 //! the newlines that terminate the reply.
 
-use super::geo::{Point, push_degrees};
+use crate::geo::{Point, push_degrees};
 use crate::text::json::push_string;
 
 /// One result of a document.

@@ -4,7 +4,6 @@
 //! produce the same [`document`].
 
 pub mod document;
-pub mod geo;
 pub mod http;
 pub mod limits;
 pub mod offline;

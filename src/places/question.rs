@@ -1,6 +1,6 @@
 //! The question that a WHATSAT asks about places.
 
-use super::geo::Point;
+use crate::geo::Point;
 
 /// A circle around a point.
 #[derive(Clone, Copy, Debug, PartialEq)]

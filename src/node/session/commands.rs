@@ -1,11 +1,11 @@
 //! The commands of clients: IAMAT, WHATSAT, and everything else.
 
 use super::{Ending, LineSession, Role};
+use crate::geo::Point;
 use crate::herd::directory::Applied;
 use crate::node::store::Gated;
 use crate::node::{Event, Node};
 use crate::places::Question;
-use crate::places::geo::Point;
 use crate::protocol::command::{Command, Iamat, Whatsat};
 use crate::protocol::record::Record;
 use crate::protocol::refusal::refusal;

@@ -205,7 +205,7 @@ impl PlaceId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::places::geo::Point;
+    use crate::geo::Point;
     use proptest::prelude::*;
     use std::sync::LazyLock;
 

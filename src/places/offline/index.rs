@@ -9,7 +9,7 @@
 use geo_index::indices::Indices;
 use geo_index::kdtree::{KDTree, KDTreeBuilder, KDTreeIndex, KDTreeMetadata};
 
-use crate::places::geo::{EARTH_RADIUS_M, Point};
+use crate::geo::{EARTH_RADIUS_M, Point};
 
 /// Coordinate units per degree. A unit is about one centimeter on the ground.
 const UNITS: f64 = 1e7;

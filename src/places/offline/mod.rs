@@ -5,7 +5,7 @@ mod index;
 pub mod places_file;
 
 use super::document::{Place, Writer};
-use super::geo::Point;
+use crate::geo::Point;
 pub use gazetteer::Damaged;
 use gazetteer::{ATTRIBUTIONS, Gazetteer};
 use index::Hit;

@@ -238,9 +238,9 @@ fn read_error(target: Target<'_>, response: &Response) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use crate::geo::Point;
     use crate::places::Question;
     use crate::places::document::Status;
-    use crate::places::geo::Point;
     use crate::places::providers::Provider;
     use crate::places::providers::failure::Blame;
     use crate::places::providers::tests::{CANARY, UCLA, document, read, request};

@@ -48,8 +48,8 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::geo::Point;
     use crate::places::document::Status;
-    use crate::places::geo::Point;
     use crate::places::providers::failure::Blame;
 
     /// A key that may appear in requests only. Its `/` has to be percent-encoded.

@@ -14,8 +14,8 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::json::{self, Capped, Geometry, Text};
+use crate::geo::Point;
 use crate::places::Question;
-use crate::places::geo::Point;
 use crate::places::http::{Method, RequestWriter, Response};
 use crate::places::limits::{MAX_OVERPASS_ELEMENTS, MAX_RESULTS};
 use crate::places::providers::failure::{Failure, ProviderError};

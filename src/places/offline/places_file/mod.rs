@@ -17,8 +17,8 @@ use std::fmt;
 use geo_index::kdtree::KDTree;
 
 use super::index::{self, Hit, Index};
+use crate::geo::Point;
 use crate::places::document::Place;
-use crate::places::geo::Point;
 use crate::places::limits::{MAX_PLACE_TEXT, MAX_PLACES, MAX_PLACES_FILE_BYTES};
 
 /// The names of each field. The first is used in error messages.

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::*;
+use crate::geo::Point;
 use crate::limits::PlacesLimits;
-use crate::places::geo::Point;
 use crate::places::limits::BREAKER_THRESHOLD;
 use crate::places::providers::Provider;
 

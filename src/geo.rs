@@ -6,7 +6,7 @@ use crate::text::digits::put_digits;
 pub const EARTH_RADIUS_M: f64 = 6_371_008.8;
 
 /// A point on the globe, in degrees. Latitude −90..=90, longitude −180..=180.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Point {
     /// Degrees north of the equator.
     pub lat: f64,

@@ -1,0 +1,102 @@
+//! The positions of clients, for queries of what is near. Kept only while there are such queries.
+
+use super::limits::{POSITIONS_INTERVAL, POSITIONS_LINGER, POSITIONS_PER_TURN};
+use crate::geo::Point;
+use crate::herd::directory::Directory;
+use crate::herd::{Follower, Herd};
+use crate::ids::Slot;
+use crate::protocol::location::Location;
+use crate::spatial::Index;
+use crate::time::Instant;
+
+/// An index of the positions of all clients.
+///
+/// The first query begins it: the herd records from then on which slots change, and the slots that
+/// are in use are entered. An update then costs an entry in a conflating queue, which is emptied in
+/// slices. The last query is followed by [`POSITIONS_LINGER`], after which the index is dropped.
+#[derive(Default)]
+pub struct Positions {
+    index: Index,
+    /// The next slot to enter, and the end of those that were in use at the beginning.
+    entered: u32,
+    end: u32,
+    used_at: Instant,
+    update_at: Instant,
+}
+
+impl Positions {
+    /// Returns the index, in which [`Positions::update`] has entered what a query needs.
+    pub(super) const fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Takes note of a query. Returns the number of changes to enter before it sees every update that
+    /// was applied before it.
+    pub(super) fn begin_query(&mut self, herd: &mut Herd, now: Instant) -> usize {
+        if !herd.is_followed(Follower::Positions) {
+            herd.follow(Follower::Positions);
+            *self = Self { end: herd.directory.slots(), ..Self::default() };
+        }
+        self.used_at = now;
+        herd.changed(Follower::Positions)
+    }
+
+    /// Enters slots and `changes`, one per unit of `work`. Returns whether all have been entered.
+    pub(super) fn update(
+        &mut self,
+        herd: &mut Herd,
+        changes: &mut usize,
+        work: &mut usize,
+    ) -> bool {
+        while self.entered < self.end && *work > 0 {
+            *work -= 1;
+            self.enter(Slot(self.entered), &herd.directory);
+            self.entered += 1;
+        }
+        while *changes > 0 && *work > 0 {
+            *work -= 1;
+            *changes -= 1;
+            match herd.poll_changed(Follower::Positions) {
+                Some(slot) => self.enter(slot, &herd.directory),
+                None => *changes = 0, // entered for another query
+            }
+        }
+        self.entered == self.end && *changes == 0
+    }
+
+    /// Returns the next time at which [`Positions::handle_timeout`] must be called.
+    pub(super) fn poll_timeout(&self, herd: &Herd) -> Option<Instant> {
+        let has_changes = herd.changed(Follower::Positions) > 0;
+        let update = has_changes.then_some(self.update_at);
+        let end = herd.is_followed(Follower::Positions).then(|| self.used_at + POSITIONS_LINGER);
+        [update, end].into_iter().flatten().min()
+    }
+
+    /// Enters some changes, so that a query need not wait for them, or drops an index that is not
+    /// used.
+    pub(super) fn handle_timeout(&mut self, herd: &mut Herd, now: Instant) {
+        if !herd.is_followed(Follower::Positions) {
+            return;
+        }
+        if self.used_at + POSITIONS_LINGER <= now {
+            herd.unfollow(Follower::Positions);
+            *self = Self::default();
+        } else if self.update_at <= now {
+            let mut work = POSITIONS_PER_TURN;
+            let mut changes = herd.changed(Follower::Positions);
+            let is_complete = self.update(herd, &mut changes, &mut work);
+            self.update_at = if is_complete { now + POSITIONS_INTERVAL } else { now };
+        }
+    }
+
+    /// Sets or removes the position of the client in a slot. A slot that was freed and is not used
+    /// again keeps its entry, which queries skip.
+    fn enter(&mut self, slot: Slot, directory: &Directory) {
+        self.index.set(slot, directory.location(slot).map(point));
+    }
+}
+
+/// Returns a location in degrees.
+pub(super) fn point(location: Location<'_>) -> Point {
+    Point { lat: location.latitude(), lng: location.longitude() }
+}

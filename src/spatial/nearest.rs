@@ -1,0 +1,285 @@
+//! The nearest clients of a point.
+//!
+//! A best-first search (Hjaltason and Samet, "Distance Browsing in Spatial Databases", 1999): the
+//! cells that are still to be examined wait in a queue, nearest first, and the search ends when none
+//! can contain a nearer client than those found. The queue holds cells, not nodes of the tree, so a
+//! search can pause although the tree changes.
+
+use core::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+
+use super::index::{Content, Index};
+use super::rect::{Cell, SLACK_M};
+use crate::geo::Point;
+use crate::ids::Slot;
+
+/// A client that was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hit {
+    /// Great-circle distance in meters.
+    pub distance_m: f64,
+    /// Its name.
+    pub client: Box<[u8]>,
+    /// Its slot at the time.
+    pub slot: Slot,
+}
+
+impl Eq for Hit {}
+
+/// By distance, then by name.
+impl Ord for Hit {
+    fn cmp(&self, other: &Self) -> Ordering {
+        micrometers(self.distance_m)
+            .cmp(&micrometers(other.distance_m))
+            .then_with(|| self.client.cmp(&other.client))
+    }
+}
+
+/// Returns a distance in the unit in which distances are compared. Equal distances, such as those on
+/// both sides of the antimeridian, may differ by the rounding of the arithmetic, some nanometers.
+fn micrometers(meters: f64) -> u64 {
+    (meters * 1e6).round() as u64
+}
+
+impl PartialOrd for Hit {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The state of a search. The default is one that finds nothing.
+#[derive(Default)]
+pub struct Nearest {
+    center: Point,
+    radius_m: f64,
+    limit: usize,
+    /// Cells to examine, nearest first: lower bound of the distance in micrometers, and the cell.
+    queue: BinaryHeap<Reverse<(u64, Cell)>>,
+    /// The nearest clients so far, at most `limit`, farthest first.
+    hits: BinaryHeap<Hit>,
+    /// True once the search has paused: a client that has moved since may be met twice.
+    has_paused: bool,
+}
+
+impl Nearest {
+    /// A search for the `limit` clients nearest to `center` that are at most `radius_m` meters away.
+    #[must_use]
+    pub fn new(center: Point, radius_m: f64, limit: usize) -> Self {
+        let queue = BinaryHeap::from([Reverse((0, Cell::ROOT))]);
+        Self { center, radius_m, limit, queue, hits: BinaryHeap::new(), has_paused: false }
+    }
+
+    /// Examines cells and slots until the search is over or `budget` is used up. Returns whether it is
+    /// over.
+    ///
+    /// `client` returns name and exact location of the client in a slot, or `None` if it must not be
+    /// found.
+    pub fn step<'d>(
+        &mut self,
+        index: &Index,
+        budget: &mut usize,
+        mut client: impl FnMut(Slot) -> Option<(&'d [u8], Point)>,
+    ) -> bool {
+        while *budget > 0 {
+            let Some(&Reverse((bound, cell))) = self.queue.peek() else { return true };
+            if self.limit == 0 || bound > micrometers(self.reach()) {
+                self.queue.clear();
+                return true;
+            }
+            self.queue.pop();
+            *budget -= 1;
+            match index.content(cell) {
+                Content::Divided => {
+                    for quarter in (0..4).map(|quarter| cell.quarter(quarter)) {
+                        let bound = quarter.distance_m(self.center);
+                        if bound <= self.reach() {
+                            self.queue.push(Reverse((micrometers(bound), quarter)));
+                        }
+                    }
+                }
+                Content::Slots(slots) => {
+                    for (slot, position) in slots {
+                        *budget = budget.saturating_sub(1);
+                        let about = self.center.distance_m(position.point());
+                        if about - SLACK_M <= self.reach()
+                            && let Some((name, location)) = client(slot)
+                        {
+                            self.consider(slot, name, self.center.distance_m(location));
+                        }
+                    }
+                }
+            }
+        }
+        self.has_paused = true;
+        false
+    }
+
+    /// Returns the clients found, nearest first.
+    #[must_use]
+    pub fn into_hits(self) -> Vec<Hit> {
+        self.hits.into_sorted_vec()
+    }
+
+    /// The distance beyond which nothing is of interest.
+    fn reach(&self) -> f64 {
+        match self.hits.peek() {
+            Some(farthest) if self.hits.len() >= self.limit => farthest.distance_m,
+            _ => self.radius_m,
+        }
+    }
+
+    fn consider(&mut self, slot: Slot, client: &[u8], distance_m: f64) {
+        if distance_m > self.radius_m {
+            return;
+        }
+        if self.has_paused && self.hits.iter().any(|hit| hit.slot == slot) {
+            return;
+        }
+        if self.hits.len() >= self.limit {
+            let key = (micrometers(distance_m), client);
+            let worse = self.hits.peek().is_some_and(|farthest| {
+                key >= (micrometers(farthest.distance_m), &*farthest.client)
+            });
+            if worse {
+                return;
+            }
+            self.hits.pop();
+        }
+        self.hits.push(Hit { distance_m, client: client.into(), slot });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+
+    struct World {
+        index: Index,
+        clients: Vec<Option<(String, Point)>>,
+    }
+
+    impl World {
+        /// Clients in a city, at both poles, on both sides of the antimeridian, at one common place,
+        /// and everywhere else.
+        fn new(rng: &mut Rng, clients: usize) -> Self {
+            let mut world = Self { index: Index::default(), clients: vec![None; clients] };
+            (0..clients).for_each(|slot| world.place(slot, Some(any_place(rng))));
+            world
+        }
+
+        fn place(&mut self, slot: usize, at: Option<Point>) {
+            self.clients[slot] = at.map(|at| (format!("client-{slot}"), at));
+            self.index.set(Slot(slot as u32), at);
+        }
+
+        fn get(&self, slot: Slot) -> Option<(&[u8], Point)> {
+            let (name, at) = self.clients[slot.index()].as_ref()?;
+            Some((name.as_bytes(), *at))
+        }
+
+        fn oracle(&self, center: Point, radius_m: f64, limit: usize) -> Vec<Hit> {
+            let mut hits: Vec<Hit> = (0..self.clients.len() as u32)
+                .filter_map(|slot| {
+                    let (name, at) = self.get(Slot(slot))?;
+                    let distance_m = center.distance_m(at);
+                    Some(Hit { distance_m, client: name.into(), slot: Slot(slot) })
+                })
+                .filter(|hit| hit.distance_m <= radius_m)
+                .collect();
+            hits.sort();
+            hits.truncate(limit);
+            hits
+        }
+    }
+
+    fn any_place(rng: &mut Rng) -> Point {
+        let mut around = |lat: f64, lng: f64, by: f64| Point {
+            lat: (lat + (rng.unit() - 0.5) * by).clamp(-90.0, 90.0),
+            lng: (lng + (rng.unit() - 0.5) * by).clamp(-180.0, 180.0),
+        };
+        match around(5.0, 5.0, 10.0).lat as u32 {
+            0..4 => around(34.05, -118.25, 0.2),
+            4 => around(10.0, 180.0, 1.0),
+            5 => around(10.0, -180.0, 1.0),
+            6 => Point { lat: 90.0, ..around(0.0, 0.0, 360.0) },
+            7 => around(-89.99, 0.0, 360.0),
+            8 => Point { lat: 0.0, lng: 0.0 },
+            _ => around(0.0, 0.0, 360.0),
+        }
+    }
+
+    fn search(world: &World, center: Point, radius_m: f64, limit: usize, slice: usize) -> Vec<Hit> {
+        let mut search = Nearest::new(center, radius_m, limit);
+        let mut budget = slice;
+        while !search.step(&world.index, &mut budget, |slot| world.get(slot)) {
+            assert_eq!(budget, 0);
+            budget = slice;
+        }
+        search.into_hits()
+    }
+
+    #[test]
+    fn hits_are_exact_everywhere() {
+        let mut rng = Rng::new(7);
+        for clients in [0, 1, 20, 400, 4000] {
+            let world = World::new(&mut rng, clients);
+            for _ in 0..120 {
+                let center = any_place(&mut rng);
+                let radius_m = rng.pick(&[0.0, 5_000.0, 300_000.0, 2e7, f64::INFINITY]);
+                let limit = rng.pick(&[0, 1, 10, 1000]);
+                let slice = rng.pick(&[1, 50, usize::MAX]);
+                let found = search(&world, center, radius_m, limit, slice);
+                assert_eq!(found, world.oracle(center, radius_m, limit), "{center:?} {radius_m}");
+            }
+        }
+    }
+
+    /// Clients that do not move are found however much others move and leave during the search.
+    #[test]
+    fn a_search_survives_changes_between_its_steps() {
+        let mut rng = Rng::new(8);
+        let mut world = World::new(&mut rng, 3000);
+        let center = Point { lat: 34.05, lng: -118.25 };
+        let restless = |slot: usize| slot.is_multiple_of(2);
+        for _ in 0..5 {
+            let mut search = Nearest::new(center, 1e6, 1000);
+            loop {
+                let mut budget = 60;
+                if search.step(&world.index, &mut budget, |slot| world.get(slot)) {
+                    break;
+                }
+                for _ in 0..400 {
+                    let slot = rng.index(1500) * 2;
+                    let to = (!rng.percent(40)).then(|| any_place(&mut rng));
+                    world.place(slot, to);
+                }
+            }
+            let hits = search.into_hits();
+            let still: Vec<&Hit> = hits.iter().filter(|hit| !restless(hit.slot.index())).collect();
+            let all = world.oracle(center, 1e6, usize::MAX);
+            let reach =
+                hits.last().filter(|_| hits.len() == 1000).map_or(1e6, |hit| hit.distance_m);
+            let expected: Vec<&Hit> = all
+                .iter()
+                .filter(|hit| !restless(hit.slot.index()) && hit.distance_m < reach)
+                .collect();
+            assert_eq!(still[..expected.len()], expected);
+            let mut slots: Vec<_> = hits.iter().map(|hit| hit.slot.0).collect();
+            slots.sort_unstable();
+            slots.dedup();
+            assert_eq!(slots.len(), hits.len(), "a client was found twice");
+        }
+    }
+
+    /// The work of a search depends on the number of hits, not on the number of clients.
+    #[test]
+    fn a_search_examines_few_clients() {
+        let mut rng = Rng::new(9);
+        let world = World::new(&mut rng, 100_000);
+        let mut search = Nearest::new(Point { lat: 34.05, lng: -118.25 }, 5_000.0, 10);
+        let mut budget = 2_000;
+        assert!(search.step(&world.index, &mut budget, |slot| world.get(slot)));
+        assert!(budget > 1_500, "{} examined", 2_000 - budget);
+    }
+}

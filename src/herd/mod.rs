@@ -137,6 +137,8 @@ pub enum CloseReason {
     KeepaliveTimeout,
     /// The link was moving from or to this connection, and the other one broke.
     MoveFailed,
+    /// The peer has dialed this connection to move the link, and has not moved it in time.
+    NotMoved,
 }
 
 impl CloseReason {
@@ -147,6 +149,7 @@ impl CloseReason {
             Self::Superseded => "superseded by another connection",
             Self::KeepaliveTimeout => "keepalive timeout",
             Self::MoveFailed => "the link was lost while it moved to another connection",
+            Self::NotMoved => "the link has not moved to this connection in time",
         }
     }
 }

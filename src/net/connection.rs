@@ -344,6 +344,18 @@ impl Connection {
         Ok(filled)
     }
 
+    /// Returns true if the end of the stream is all that is left to read. May return false over TLS,
+    /// where the end is a record.
+    #[must_use]
+    pub fn is_at_end(&self) -> bool {
+        let peek = || match self.stream.peek(&mut [0]) {
+            Ok(read) => read == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        };
+        let closed = self.readiness.read_closed && self.input.is_empty();
+        closed && (self.readiness.ended || peek())
+    }
+
     /// Sends `bytes` after the output that is still unsent. What the socket does not take is kept.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
 //! The command line of proxy-herd.
 
+mod announced;
 mod program;
 mod status;
 mod summary;
@@ -193,6 +194,9 @@ pub(crate) fn no_such_node(config: &Config, name: &str) -> String {
 fn print_status(config: &Config, nodes: &[usize]) -> Result<(), CommandError> {
     let status = status::status(config, nodes).map_err(CommandError::failure)?;
     print(&status.table)?;
+    for note in &status.notes {
+        print(&format!("{note}\n"))?;
+    }
     if status.problems.is_empty() {
         return Ok(());
     }

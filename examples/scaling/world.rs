@@ -406,7 +406,10 @@ impl Traffic {
                 // The regular checks in these experiments find nothing to offer.
                 Message::Offers(..) | Message::Pull(_) => Some(Purpose::Sync),
                 Message::Record(_) => repair,
-                Message::Links { .. } | Message::Ping(_) | Message::Pong(..) => None,
+                Message::Links { .. }
+                | Message::Rules(_)
+                | Message::Ping(_)
+                | Message::Pong(..) => None,
             };
             let kind = match (message, purpose) {
                 (_, Some(Purpose::Sync)) => &mut self.syncs,

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use proxy_herd::herd::Action;
+use proxy_herd::herd::{Action, LegacySender};
 use proxy_herd::herd::digest::{Branch, FANOUT, LEAF_LEVEL};
 use proxy_herd::herd::directory::{Rules, Source};
 use proxy_herd::herd::handshake::Transport;

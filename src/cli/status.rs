@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::announced::announced;
 use super::table::table;
 use crate::config::Config;
 use crate::http::overview::Overview;
@@ -31,6 +32,8 @@ pub struct Status {
     pub table: String,
     /// The problems found; empty if all nodes are healthy.
     pub problems: Vec<String>,
+    /// Announced settings, as sentences.
+    pub notes: Vec<String>,
 }
 
 /// Queries `nodes`, which are indices in [`Config::nodes`].
@@ -78,7 +81,8 @@ pub fn status(config: &Config, nodes: &[usize]) -> Result<Status, String> {
     if agreement == Agreement::Different {
         problems.push("the nodes do not hold the same records, and none are in transit".into());
     }
-    Ok(Status { table: status_table(&names, &answers, agreement), problems })
+    let notes = announced(&answers.iter().flatten().collect::<Vec<_>>());
+    Ok(Status { table: status_table(&names, &answers, agreement), problems, notes })
 }
 
 /// A node's overview, or the reason that there is none, with the node as its subject.
@@ -193,7 +197,7 @@ fn printable(mut overview: Overview) -> Overview {
 
 /// Returns the start of `text`, with everything escaped that is not visible as itself: control
 /// characters, ANSI escape sequences, line breaks, and characters that change the direction of text.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut shown = String::new();
     for (index, c) in text.chars().enumerate() {
         if index == MAX_SHOWN {
@@ -303,7 +307,7 @@ fn duration(seconds: f64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::http::overview::Counts;
     use std::net::TcpListener;
@@ -325,16 +329,23 @@ mod tests {
         address
     }
 
+    /// The answer of a node of an earlier release, which announces no settings.
+    fn answer(name: &str) -> serde_json::Value {
+        serde_json::json!({
+            "node": name, "version": "1", "protocol": "1", "time": 0.0, "uptime": 0.0,
+            "clients": 0, "digest": "0", "connections": 0, "subscribers": 0, "nodes": [],
+            "links": [], "places": {"provider": "offline", "available": true},
+            "counters": Counts::default(), "tiles": null, "problems": [],
+        })
+    }
+
+    /// The answer of a healthy node.
+    pub fn overview(name: &str) -> Overview {
+        serde_json::from_value(answer(name)).unwrap()
+    }
+
     fn node(name: &str) -> SocketAddr {
-        server(
-            serde_json::json!({
-                "node": name, "version": "1", "protocol": "1", "time": 0.0, "uptime": 0.0,
-                "clients": 0, "digest": "0", "connections": 0, "subscribers": 0, "nodes": [],
-                "links": [], "places": {"provider": "offline", "available": true},
-                "counters": Counts::default(), "tiles": null, "problems": [],
-            })
-            .to_string(),
-        )
+        server(answer(name).to_string())
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! The summary of a configuration that `--check` prints.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use super::table::table;
-use crate::config::{Config, ProviderConfig};
+use crate::config::{Config, HerdSettings, ProviderConfig};
+use crate::http::settings::Settings;
 use crate::limits::{Limits, PeerLimits, PlacesLimits, Setting, StorageLimits};
 use crate::message_log::level_name;
 
@@ -28,6 +30,10 @@ pub fn summary(config: &Config) -> String {
     };
     let offset = config.peers.max_clock_offset.as_secs_f64();
     let _ = writeln!(text, "Peers: {secret}, {tls}, maximum clock offset {offset} s");
+    if let Some(next) = &config.next {
+        let [now, next] = [&config.herd_settings(), next].map(settings);
+        let _ = writeln!(text, "Announced for the whole herd: {}", now.changes(&next));
+    }
     let directory = config.logging.directory.display();
     let level = config.logging.level.to_level().map_or("OFF", level_name);
     let _ = writeln!(text, "Logs: {directory}/NAME.log, level {level}");
@@ -44,6 +50,16 @@ pub fn summary(config: &Config) -> String {
         let _ = write!(text, "Limits not at their defaults:\n{changed}");
     }
     text
+}
+
+fn settings(settings: &HerdSettings) -> Settings {
+    let seconds = |duration: Duration| duration.as_secs();
+    Settings {
+        max_clock_offset: settings.max_clock_offset.as_secs_f64(),
+        max_clients: settings.max_clients as u32,
+        client_ttl_s: settings.client_ttl.map_or(0, seconds),
+        forget_keep_s: seconds(settings.forget_keep),
+    }
 }
 
 /// A table of the nodes with their addresses and neighbors.

@@ -12,6 +12,7 @@ mod error;
 mod herd;
 mod http;
 mod logging;
+mod next;
 mod peers;
 mod places;
 mod redaction;
@@ -29,6 +30,7 @@ use document::{Document, Field, Section};
 pub use error::Error;
 pub use http::{HttpConfig, TileServer};
 pub use logging::LoggingConfig;
+pub use next::HerdSettings;
 pub use peers::{PeerTls, PeersConfig};
 pub use places::{PlacesConfig, ProviderConfig, ProviderServer};
 pub use secret::{Environment, Secret, no_secrets};
@@ -48,6 +50,8 @@ pub struct Config {
     pub places: PlacesConfig,
     /// Limits on clients.
     pub limits: Limits,
+    /// Settings of the whole herd that this node announces for the future, if any.
+    pub next: Option<HerdSettings>,
     /// The log.
     pub logging: LoggingConfig,
     /// Links between nodes.
@@ -134,6 +138,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Returns the settings that must be identical on all nodes.
+    pub const fn herd_settings(&self) -> HerdSettings {
+        HerdSettings::new(&self.limits, &self.peers)
+    }
+
     /// Returns the index in [`Config::nodes`] of the node `name`.
     pub fn node(&self, name: &str) -> Option<usize> {
         self.nodes.iter().position(|node| node.name == name)
@@ -162,7 +171,7 @@ fn read(
     environment: Environment,
 ) -> Result<Config, Error> {
     let file = root.section(KEYS)?;
-    let limits_section = file.section("limits", &keys_with(Limits::TABLE, &[]))?;
+    let limits_section = file.section("limits", &keys_with(Limits::TABLE, &["next"]))?;
     let places_section = file.section("places", &PlacesConfig::keys())?;
     let peers_section = file.section("peers", &PeersConfig::keys())?;
     let logging_section = file.section("logging", LoggingConfig::KEYS)?;
@@ -179,12 +188,14 @@ fn read(
     if let Some(warning) = peers.unreachable(&nodes) {
         warnings.push(file.get("hosts").unwrap_or(root).error(warning).to_string());
     }
+    let next = next::read(&limits_section, &limits, &peers, &mut warnings)?;
     let http = HttpConfig::read(&file, &nodes)?;
     Ok(Config {
         source: source.to_owned(),
         nodes,
         places,
         limits,
+        next,
         logging: LoggingConfig::read(&logging_section)?,
         peers,
         http,

@@ -1,5 +1,6 @@
 //! The section `peers`.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -58,6 +59,9 @@ fn with_name(path: &Path, name: &str) -> PathBuf {
     }
 }
 
+/// Range of [`PeersConfig::max_clock_offset`], in seconds.
+pub(super) const MAX_CLOCK_OFFSET_RANGE: RangeInclusive<f64> = 0.0..=86_400.0;
+
 /// Default of [`PeersConfig::max_clock_offset`]: a client's clock may be off by seconds, not minutes.
 const MAX_CLOCK_OFFSET: Duration = Duration::from_secs(5);
 
@@ -75,7 +79,7 @@ impl PeersConfig {
     ) -> Result<Self, Error> {
         let max_clock_offset = section
             .get("max_clock_offset")
-            .map_or(Ok(MAX_CLOCK_OFFSET), |field| field.seconds(0.0..=86_400.0))?;
+            .map_or(Ok(MAX_CLOCK_OFFSET), |field| field.seconds(MAX_CLOCK_OFFSET_RANGE))?;
         let secret = match (
             secret::from_environment(environment, "HERD_SECRET")?,
             section.get("secret_file"),

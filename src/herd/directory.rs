@@ -5,10 +5,12 @@
 //! whereas the digests are keyed by a number that all nodes share: the slots of each leaf of the
 //! digest tree are chained, and the key of the digests can change while the node runs.
 
+mod adaptation;
 mod tombstones;
 
 use core::cmp::Ordering;
 
+use adaptation::Adaptation;
 use hashbrown::HashTable;
 
 use super::digest::{Leaf, Sums};
@@ -89,6 +91,7 @@ pub struct Directory {
     tree: DigestTree,
     tournament: Tournament,
     tombstones: Tombstones,
+    adaptation: Adaptation,
     /// The slot at which the sweep for expired records continues.
     sweep_at: u32,
     /// Counters of removed and examined clients.
@@ -124,6 +127,7 @@ impl Directory {
             tree: DigestTree::new(keys.digest),
             tournament: Tournament::default(),
             tombstones: Tombstones::default(),
+            adaptation: Adaptation::default(),
             sweep_at: 0,
             counters: Counters::default(),
         }
@@ -254,6 +258,7 @@ impl Directory {
             held = None;
         }
         if let Some(slot) = held {
+            self.renew_rank(slot);
             let held = &self.slots[slot];
             // Needed last but loaded now, so that its cache miss overlaps with the comparison.
             core::hint::black_box(self.sums().leaf(held.leaf));
@@ -459,15 +464,22 @@ impl Directory {
     /// Evicts the least record to make room for `record`. Returns false if `record` itself is the
     /// least.
     fn make_room(&mut self, record: &Record<'_>) -> bool {
+        if self.admits_excess() {
+            return true;
+        }
         let Some(least) = self.tournament.least() else { return false };
         if !self.is_newer(record, &self.slots[least]) {
             return false;
         }
-        let is_tombstone = self.slots[least].is_tombstone();
-        self.remove(least);
+        self.evict(least);
+        true
+    }
+
+    fn evict(&mut self, slot: Slot) {
+        let is_tombstone = self.slots[slot].is_tombstone();
+        self.remove(slot);
         let counters = &mut self.counters;
         *(if is_tombstone { &mut counters.tombstones_dropped } else { &mut counters.evicted }) += 1;
-        true
     }
 
     /// Takes note of a new client in the tournament.
@@ -475,8 +487,7 @@ impl Directory {
     /// The tournament is held only once the directory is three quarters full. From then on, one
     /// group of slots enters per insertion, so all have entered before the first eviction.
     fn enter(&mut self, inserted: Slot) {
-        let is_nearly_full = u64::from(self.len) * 4 >= u64::from(self.rules.max_clients) * 3;
-        if !self.tournament.is_active() && !is_nearly_full {
+        if !self.adaptation.has_ranks() || !(self.tournament.is_active() || self.is_nearly_full()) {
             return;
         }
         let order = order(&self.slots, &self.rules);
@@ -484,6 +495,10 @@ impl Directory {
         if self.tournament.entered() < self.slots.used() {
             self.tournament.enter(order);
         }
+    }
+
+    fn is_nearly_full(&self) -> bool {
+        u64::from(self.len) * 4 >= u64::from(self.rules.max_clients) * 3
     }
 }
 

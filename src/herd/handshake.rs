@@ -17,8 +17,8 @@ use ring::hmac;
 use super::directory::Rules;
 use super::link::Origin;
 use super::message::hex as number;
+use super::takeover::{Agreement, Offer, parse_rules, push_rules};
 use crate::ids::{BootId, NodeId};
-use crate::protocol::time::Nanos;
 use crate::protocol::{fields, next_field};
 use crate::text::hex;
 
@@ -102,6 +102,8 @@ pub struct Handshake {
     boot: BootId,
     /// The peer's port for links only; 0 if it has none.
     link_port: u16,
+    /// The rules of the peer, once its first line has been received.
+    offer: Option<Offer>,
     transport: Transport,
 }
 
@@ -146,7 +148,7 @@ impl Handshake {
         out.extend_from_slice(&mine);
         out.push(b'\n');
         let (theirs, origin) = (Vec::new(), Origin::Dialed);
-        Self { mine, theirs, origin, peer, boot: BootId(0), link_port: 0, transport }
+        Self { mine, theirs, origin, peer, boot: BootId(0), link_port: 0, offer: None, transport }
     }
 
     /// Processes the first line of an accepted connection. Appends output to `out`.
@@ -185,6 +187,7 @@ impl Handshake {
             peer,
             boot: BootId(0),
             link_port: 0,
+            offer: None,
             transport,
         };
         let Some(hello_line) = hello_line else {
@@ -195,6 +198,7 @@ impl Handshake {
             return Accepted::Peer(Box::new(handshake), Progress::Refused(why));
         };
         (handshake.boot, handshake.link_port) = (hello_line.boot, hello_line.link_port);
+        handshake.offer = Some(hello_line.offer);
         let disagreement = Self::disagreement(identity, &hello_line);
         let distrust = handshake.distrust(identity);
         match (&disagreement, distrust) {
@@ -220,6 +224,12 @@ impl Handshake {
     #[must_use]
     pub const fn origin(&self) -> Origin {
         self.origin
+    }
+
+    /// Returns the rules of the peer, once its first line has been received.
+    #[must_use]
+    pub const fn offer(&self) -> Option<&Offer> {
+        self.offer.as_ref()
     }
 
     /// Processes the next line. Appends output to `out`.
@@ -274,6 +284,7 @@ impl Handshake {
         let Some(hello_line) = Hello::parse(line) else { return unknown() };
         line.clone_into(&mut self.theirs);
         (self.boot, self.link_port) = (hello_line.boot, hello_line.link_port);
+        self.offer = Some(hello_line.offer);
         let distrust = || self.distrust(identity).map(str::to_owned);
         if let Some(why) = Self::disagreement(identity, &hello_line).or_else(distrust) {
             return Progress::Refused(why);
@@ -295,20 +306,21 @@ impl Handshake {
     /// Returns a mismatch of settings between this node and the sender of `hello_line`. Both sides
     /// detect it.
     fn disagreement(identity: &Identity, hello_line: &Hello) -> Option<String> {
-        let [ours, theirs] = [&identity.rules, &hello_line.rules];
-        let differ = |what: &str, theirs: i128, ours: i128| {
-            (theirs != ours).then(|| {
-                format!("its {what} is {theirs}, here it is {ours}; make them the same in the whole herd")
-            })
-        };
-        let clients = [theirs.max_clients, ours.max_clients].map(i128::from);
-        if let Some(why) =
-            differ("max_clock_offset in ns", theirs.max_clock_offset, ours.max_clock_offset)
-                .or_else(|| differ("max_clients", clients[0], clients[1]))
-                .or_else(|| differ("client_ttl in ns", theirs.client_ttl, ours.client_ttl))
-                .or_else(|| differ("forget_keep in ns", theirs.forget_keep, ours.forget_keep))
-        {
-            return Some(why);
+        let ours = Offer { rules: identity.rules, next: identity.next };
+        match ours.agreement(&hello_line.offer) {
+            Agreement::Crossed => {
+                return Some(
+                    "limits.next of each node announces the settings of the other; remove one of them"
+                        .to_owned(),
+                );
+            }
+            Agreement::Same | Agreement::TakeOver | Agreement::PeerTakesOver => {}
+            Agreement::Different => {
+                let why = Self::difference(&ours.rules, &hello_line.offer.rules);
+                if why.is_some() {
+                    return why;
+                }
+            }
         }
         if hello_line.has_secret != identity.secret.is_some() {
             let (has, lacks) =
@@ -318,6 +330,20 @@ impl Handshake {
             ));
         }
         None
+    }
+
+    /// Returns the first difference between the rules of this node and those of a peer.
+    fn difference(ours: &Rules, theirs: &Rules) -> Option<String> {
+        let differ = |what: &str, theirs: i128, ours: i128| {
+            (theirs != ours).then(|| {
+                format!("its {what} is {theirs}, here it is {ours}; make them the same in the whole herd")
+            })
+        };
+        let clients = [theirs.max_clients, ours.max_clients].map(i128::from);
+        differ("max_clock_offset in ns", theirs.max_clock_offset, ours.max_clock_offset)
+            .or_else(|| differ("max_clients", clients[0], clients[1]))
+            .or_else(|| differ("client_ttl in ns", theirs.client_ttl, ours.client_ttl))
+            .or_else(|| differ("forget_keep in ns", theirs.forget_keep, ours.forget_keep))
     }
 
     /// Returns the reason not to trust the connection on which the handshake runs.
@@ -378,7 +404,7 @@ impl<'a> Opening<'a> {
 struct Hello {
     boot: BootId,
     has_secret: bool,
-    rules: Rules,
+    offer: Offer,
     /// The peer's port for links only; 0 if it has none.
     link_port: u16,
 }
@@ -389,9 +415,11 @@ impl Hello {
             fields::<13>(line)?;
         let is_valid = version == VERSION && unhex(nonce)?.len() == size_of::<Nonce>();
         is_valid.then_some(())?;
-        if next != b"-" {
-            rules(&mut next.split(|&byte| byte == b','))?;
-        }
+        let next = match next {
+            b"-" => None,
+            next => Some(parse_rules(next.split(|&byte| byte == b','))?),
+        };
+        let rules = parse_rules([offset, clients, ttl, keep].into_iter())?;
         Some(Self {
             boot: BootId(number(boot)?),
             has_secret: match secret {
@@ -399,35 +427,9 @@ impl Hello {
                 b"open" => false,
                 _ => return None,
             },
-            rules: rules(&mut [offset, clients, ttl, keep].into_iter())?,
+            offer: Offer { rules, next },
             link_port: number(port)?.try_into().ok()?,
         })
-    }
-}
-
-/// Parses rules: four numbers and nothing else.
-fn rules<'a>(fields: &mut impl Iterator<Item = &'a [u8]>) -> Option<Rules> {
-    let mut next = || number(fields.next()?);
-    let rules = Rules {
-        max_clock_offset: next()?.into(),
-        max_clients: next()?.try_into().ok()?,
-        client_ttl: next()?.into(),
-        forget_keep: next()?.into(),
-    };
-    fields.next().is_none().then_some(rules)
-}
-
-/// Appends rules, separated by `separator`.
-fn push_rules(out: &mut Vec<u8>, rules: &Rules, separator: u8) {
-    let nanos = |nanos: Nanos| u64::try_from(nanos).unwrap_or(u64::MAX);
-    let Rules { max_clock_offset, max_clients, client_ttl, forget_keep } = *rules;
-    let numbers =
-        [nanos(max_clock_offset), max_clients.into(), nanos(client_ttl), nanos(forget_keep)];
-    for (at, number) in numbers.into_iter().enumerate() {
-        if at > 0 {
-            out.push(separator);
-        }
-        hex::push(out, &number.to_be_bytes());
     }
 }
 
@@ -438,12 +440,12 @@ fn hello(identity: &Identity, to: NodeId, nonce: &Nonce) -> Vec<u8> {
     line.push(b' ');
     hex::push(&mut line, nonce);
     line.extend_from_slice(if identity.secret.is_some() { b" secret " } else { b" open " });
-    push_rules(&mut line, &identity.rules, b' ');
+    push_rules(&mut line, &identity.rules, ' ');
     line.push(b' ');
     hex::push(&mut line, &identity.link_port.to_be_bytes());
     line.push(b' ');
     match &identity.next {
-        Some(next) => push_rules(&mut line, next, b','),
+        Some(next) => push_rules(&mut line, next, ','),
         None => line.push(b'-'),
     }
     line
@@ -551,6 +553,29 @@ mod tests {
         refused(&at_b, "max_clients is 1000000, here it is 99");
     }
 
+    /// A node that was restarted after the others had taken over what it announces.
+    #[test]
+    fn announced_settings_link_with_nodes_that_have_taken_them_over() {
+        let (mut late, mut early) = (identity(0, Some(b"x")), identity(1, Some(b"x")));
+        early.rules.max_clients = 99;
+        late.next = Some(early.rules);
+        for (a, b) in [(&late, &early), (&early, &late)] {
+            let (at_a, at_b, _) = run(a, b, [1, 2], &LOOPBACK);
+            for progress in [at_a, at_b] {
+                assert!(matches!(progress, Progress::Established { .. }), "{progress:?}");
+            }
+        }
+        early.next = Some(late.rules);
+        let (at_a, at_b, _) = run(&late, &early, [1, 2], &LOOPBACK);
+        refused(&at_a, "announces the settings of the other");
+        refused(&at_b, "announces the settings of the other");
+        late.next.as_mut().unwrap().client_ttl = 5;
+        early.next = None;
+        let (at_a, at_b, _) = run(&late, &early, [1, 2], &LOOPBACK);
+        refused(&at_a, "max_clients is 99, here it is 1000000");
+        refused(&at_b, "max_clients is 1000000, here it is 99");
+    }
+
     #[test]
     fn rules_and_the_link_port_survive_the_line() {
         let mut a = identity(0, None);
@@ -558,7 +583,8 @@ mod tests {
         a.next = Some(Rules { client_ttl: 7, max_clients: 9, ..a.rules });
         let line = hello(&a, NodeId(1), &[1; 16]);
         let parsed = Hello::parse(&line).unwrap();
-        assert_eq!((parsed.rules, parsed.link_port), (a.rules, 0xbeef));
+        assert_eq!((parsed.offer.rules, parsed.link_port), (a.rules, 0xbeef));
+        assert_eq!(parsed.offer.next, a.next);
         let (at_a, at_b, _) = run(&a, &identity(1, None), [1, 2], &LOOPBACK);
         assert_eq!(
             at_b,

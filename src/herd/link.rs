@@ -115,6 +115,8 @@ pub struct Established {
     pub(super) keepalive: Keepalive,
     /// True if the peer's clock is off by more than the limit.
     pub(super) clock_is_off: bool,
+    /// The peer must be informed of the rules in force here.
+    pub(super) rules_due: bool,
     /// Nodes whose link state is queued for the peer.
     pub(super) pending_link_states: IdSet,
     /// The start of the next check; `None` if the peer starts checks.
@@ -185,6 +187,7 @@ impl Established {
             since: now,
             keepalive: Keepalive::new(now),
             clock_is_off: false,
+            rules_due: false,
             pending_link_states: IdSet::default(),
             flood: SlotQueue::default(),
             anti_entropy: AntiEntropy::default(),
@@ -221,6 +224,7 @@ impl Established {
     #[must_use]
     pub fn has_output(&self) -> bool {
         self.keepalive.has_output()
+            || self.rules_due
             || !self.pending_link_states.is_empty()
             || !self.flood.is_empty()
             || self.anti_entropy.has_output()

@@ -6,7 +6,8 @@
 use core::fmt;
 
 use super::digest::{Branch, FANOUT, LEAF_LEVEL, Leaf};
-use super::directory::MAX_RECORD;
+use super::directory::{MAX_RECORD, Rules};
+use super::takeover::{parse_spaced_rules, push_rules};
 use crate::limits::{MAX_NODE_NAME, MAX_NODES};
 use crate::protocol::next_field;
 use crate::protocol::record::Record;
@@ -56,6 +57,8 @@ pub enum Message<'a> {
     Ping(u64),
     /// Reply to a ping, with the wall clock of the sender.
     Pong(u64, Wall),
+    /// The rules that the sender has taken over.
+    Rules(Rules),
     /// Link state: the established links of a node.
     Links {
         /// Name of the node.
@@ -105,6 +108,7 @@ impl<'a> Message<'a> {
             b"REPAIR" => Some(Message::Repair(purpose(field()?)?)),
             b"PING" => Some(Message::Ping(hex(field()?)?)),
             b"PONG" => Some(Message::Pong(hex(field()?)?, Wall(decimal(field()?)?))),
+            b"RULES" => parse_spaced_rules(rest).map(Message::Rules),
             b"LINKS" => {
                 let (origin, sequence) = (field()?, hex(field()?)?);
                 Some(Message::Links { origin, sequence, up: rest })
@@ -150,6 +154,13 @@ pub fn push_ping(out: &mut Vec<u8>, id: u64) {
 /// Appends `PONG`; `wall` is the wall clock of this node.
 pub fn push_pong(out: &mut Vec<u8>, id: u64, wall: Wall) {
     push(out, format_args!("PONG {id:x} {}\n", wall.nanos()));
+}
+
+/// Appends `RULES`.
+pub fn push_rules_in_force(out: &mut Vec<u8>, rules: &Rules) {
+    out.extend_from_slice(b"RULES ");
+    push_rules(out, rules, ' ');
+    out.push(b'\n');
 }
 
 /// Appends `LINKS`.

@@ -9,6 +9,7 @@
 //! | [`Herd::apply_local_update`] | a local client has sent an IAMAT |
 //! | [`Herd::forget`] | an administrator erases a client |
 //! | [`Herd::handle_connected`] | the handshake on a connection has succeeded |
+//! | [`Herd::handle_offer`] | and it has become the link |
 //! | [`Herd::handle_line`] | a link has received a line |
 //! | [`Herd::handle_link_port`] | the peer of a new link has named its port for links only |
 //! | [`Herd::handle_moved`] | the handshake on a connection to such a port has succeeded |
@@ -53,6 +54,7 @@ pub mod observer;
 pub mod queue;
 pub mod routes;
 mod slots;
+pub mod takeover;
 #[cfg(test)]
 mod tests;
 mod transmit;
@@ -62,7 +64,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use anti_entropy::Context;
-use directory::{Directory, Keys};
+use directory::{Directory, Keys, Rules};
 use fetch_claims::FetchClaims;
 pub use flood::Follower;
 use handshake::Identity;
@@ -72,6 +74,7 @@ use message::{Message, Purpose};
 pub use observer::Observer;
 use queue::SlotQueue;
 use routes::Routes;
+use takeover::Offer;
 
 use crate::counters::counters;
 use crate::ids::{ConnectionId, LinkId, NodeId, Slot};
@@ -85,7 +88,13 @@ const SWEEP_SLOTS: u32 = 20_000;
 /// Pause between two sweeps: a directory of a million clients is examined in five seconds.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Events per link that wait to be polled. Further ones are dropped.
+/// Steps of an adaptation of the directory to other rules, each of which takes about a microsecond.
+const ADAPTATION_STEPS: u32 = 1_000;
+
+/// Pause between two slices of an adaptation: a million clients are evicted in ten seconds.
+const ADAPTATION_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Events per link, and of the node itself, that wait to be polled. Further ones are dropped.
 const EVENTS_PER_LINK: usize = 4;
 
 /// Timing of links.
@@ -171,6 +180,13 @@ pub enum Event {
         /// The time for which nothing was received.
         silence: Duration,
     },
+    /// The announced rules have been taken over.
+    RulesTakenOver {
+        /// The rules that were in force.
+        before: Rules,
+        /// The rules in force now.
+        rules: Rules,
+    },
 }
 
 /// A violation of the link protocol, which requires closing the connection.
@@ -178,12 +194,17 @@ pub enum Event {
 pub enum ProtocolError {
     /// The line is not a message.
     InvalidMessage,
+    /// The peer has taken over rules that this node does not announce.
+    OtherRules,
 }
 
 impl fmt::Display for ProtocolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InvalidMessage => f.write_str("it sent a line that is not a valid message"),
+            Self::OtherRules => {
+                f.write_str("it has taken over settings that limits.next does not announce here")
+            }
         }
     }
 }
@@ -239,6 +260,10 @@ pub struct Herd {
     followers: Vec<(Follower, SlotQueue)>,
     /// Link by node, for neighbors.
     link_to: Vec<Option<LinkId>>,
+    /// Original servers, neighbors or not.
+    legacy_nodes: Vec<NodeId>,
+    /// The rules that each node announces in its link state.
+    announced: Vec<Option<Rules>>,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     /// Counters of replication.
@@ -246,17 +271,19 @@ pub struct Herd {
     advertisement: link_states::Advertisement,
     /// Time of the next sweep for expired records.
     sweep_at: Instant,
+    /// Time of the next slice of an adaptation of the directory.
+    adapt_at: Instant,
     /// Jitter of redials.
     jitter: Rng,
 }
 
 impl Herd {
-    /// The state of the node `identity`, which dials all neighbors at once. `legacy_peers` are the
-    /// neighbors that are original servers.
+    /// The state of the node `identity`, which dials all neighbors at once. `legacy_nodes` are the
+    /// nodes that are original servers.
     #[must_use]
     pub fn new(
         identity: Identity,
-        legacy_peers: &[NodeId],
+        legacy_nodes: &[NodeId],
         timing: Timing,
         keys: Keys,
         now: Instant,
@@ -264,14 +291,17 @@ impl Herd {
         let mut link_to = vec![None; identity.names.len()];
         let mut links = Vec::with_capacity(identity.neighbors.len());
         for &peer in &identity.neighbors {
-            let is_legacy = legacy_peers.contains(&peer);
+            let is_legacy = legacy_nodes.contains(&peer);
             let kind = if is_legacy { PeerKind::Legacy } else { PeerKind::Herd };
             link_to[peer.index()] = Some(LinkId(links.len()));
             links.push(Link::new(peer, kind, now));
         }
-        Self {
+        let rules_at_start = Offer { rules: identity.rules, next: identity.next }.lenient();
+        let mut herd = Self {
             timing,
-            directory: Directory::new(identity.rules, keys),
+            legacy_nodes: legacy_nodes.to_vec(),
+            announced: vec![None; identity.names.len()],
+            directory: Directory::new(rules_at_start, keys),
             routes: Routes::new(identity.me, identity.names.len(), now),
             links,
             claims: FetchClaims::default(),
@@ -282,9 +312,12 @@ impl Herd {
             counters: Counters::default(),
             advertisement: link_states::Advertisement::new(now),
             sweep_at: now,
+            adapt_at: now,
             jitter: Rng::new(identity.boot.0),
             identity,
-        }
+        };
+        herd.take_over_if_unanimous(); // a herd of one node
+        herd
     }
 
     /// Returns the identity of this node.
@@ -355,6 +388,7 @@ impl Herd {
             }
             Message::Repair(purpose) => up.announced_repair = Some(purpose),
             Message::Ping(id) => up.keepalive.handle_ping(id),
+            Message::Rules(rules) => self.handle_rules(rules)?,
             Message::Pong(id, theirs) => self.handle_pong(link, id, theirs, now.wall),
             Message::Links { origin, sequence, up } => {
                 self.handle_link_state(link, origin, sequence, up, now.instant);
@@ -515,6 +549,7 @@ impl Herd {
             self.claims.poll_timeout(),
             self.advertisement.poll_timeout(),
             sweep,
+            self.directory.is_adapting().then_some(self.adapt_at),
         ];
         links.chain(others.into_iter().flatten()).min()
     }
@@ -527,6 +562,10 @@ impl Herd {
             self.resume_fetches();
         }
         self.sweep(now);
+        if self.directory.is_adapting() && self.adapt_at <= now.instant {
+            self.adapt_at = now.instant + ADAPTATION_INTERVAL;
+            self.directory.adapt(ADAPTATION_STEPS);
+        }
         for link in (0..self.links.len()).map(LinkId) {
             self.handle_link_timeout(link, now.instant);
         }
@@ -576,7 +615,7 @@ impl Herd {
     }
 
     fn emit(&mut self, event: Event) {
-        if self.events.len() < EVENTS_PER_LINK * self.links.len() {
+        if self.events.len() < EVENTS_PER_LINK * (self.links.len() + 1) {
             self.events.push_back(event);
         }
     }

@@ -1,8 +1,8 @@
-//! The output of a link, most urgent first: keepalive, link states, flooded records, anti-entropy.
+//! The output of a link, most urgent first: keepalive, rules, link states, flooded records, anti-entropy.
 
 use super::Herd;
 use super::link::{Established, Link, PeerKind};
-use super::message::{push_links, push_repair};
+use super::message::{push_links, push_repair, push_rules_in_force};
 use super::observer::{Observer, Sent};
 use crate::ids::{LinkId, NodeId};
 use crate::time::Wall;
@@ -25,6 +25,9 @@ impl Herd {
     ) {
         let Some(up) = &mut self.links[link.index()].up else { return };
         up.keepalive.poll_transmit(wall, out);
+        if std::mem::take(&mut up.rules_due) {
+            push_rules_in_force(out, &self.identity.rules);
+        }
         self.transmit_link_states(link, out, limit);
         // A quarter of the output is reserved for anti-entropy, which updates would otherwise
         // starve.

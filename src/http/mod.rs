@@ -21,6 +21,7 @@ pub mod request;
 pub mod response;
 mod seats;
 mod session;
+pub mod settings;
 mod subscription;
 
 use core::fmt::Write as _;

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::{Next, Settings};
 use super::{Server, Shell};
 use crate::herd::digest::Branch;
 use crate::herd::handshake::VERSION;
@@ -42,6 +43,12 @@ pub struct Overview {
     pub counters: Counts,
     /// Map tiles for the page.
     pub tiles: Option<Tiles>,
+    /// Settings in force that must be identical on all nodes.
+    #[serde(default)] // nodes of earlier releases do not send it
+    pub settings: Settings,
+    /// Settings that the node announces in `limits.next`; `null` if it announces none.
+    #[serde(default)]
+    pub next: Option<Next>,
     /// Problems, as sentences; empty if the node is healthy.
     pub problems: Vec<String>,
 }
@@ -154,6 +161,8 @@ impl Overview {
                 events: http.events.counters.sent,
             },
             tiles: http.settings.tiles.clone(),
+            settings: Settings::from(&herd.offer().rules),
+            next: Next::of(herd),
             problems: [problems(node, now), shell.problems(now)].concat(),
         }
     }

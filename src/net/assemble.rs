@@ -14,7 +14,7 @@ use super::peer_tls::PeerTlsConfig;
 use super::reload::{FileSet, Fresh};
 use super::upstream::{ProviderTls, Upstream};
 use super::word;
-use crate::config::{Config, PlacesConfig, ProviderConfig};
+use crate::config::{Config, HerdSettings, PlacesConfig, ProviderConfig};
 use crate::herd::directory::{Keys, Rules};
 use crate::herd::handshake::Identity;
 use crate::herd::{Herd, Timing};
@@ -147,6 +147,17 @@ pub(super) fn sorted_neighbors(config: &Config, node: usize) -> Vec<usize> {
     neighbors
 }
 
+/// Returns the settings of the whole herd in the form of the core.
+pub fn rules(settings: &HerdSettings) -> Rules {
+    let nanos = |duration: Duration| duration.as_nanos() as i128;
+    Rules {
+        max_clock_offset: nanos(settings.max_clock_offset),
+        max_clients: settings.max_clients as u32,
+        client_ttl: settings.client_ttl.map_or(0, nanos),
+        forget_keep: nanos(settings.forget_keep),
+    }
+}
+
 /// Returns the herd as `node` sees it. `random` seeds the keys of the index and the boot id.
 pub(super) fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
     let mut names: Vec<Box<[u8]>> =
@@ -157,10 +168,9 @@ pub(super) fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
         let name = config.nodes[node].name.as_bytes();
         NodeId(names.binary_search_by(|held| (**held).cmp(name)).unwrap_or_default() as u16)
     };
-    let nanos = |duration: Duration| duration.as_nanos() as i128;
     let neighbors = sorted_neighbors(config, node);
-    let legacy_peers: Vec<NodeId> =
-        neighbors.iter().filter(|&&n| config.nodes[n].seed_compatible).map(|&n| id(n)).collect();
+    let legacy_nodes: Vec<NodeId> =
+        (0..config.nodes.len()).filter(|&n| config.nodes[n].seed_compatible).map(id).collect();
     let secret = config.peers.secret.as_ref();
     let secret = secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose()));
     // Digests are compared between nodes, so their key is the herd's. It is derived from the secret, so
@@ -174,13 +184,8 @@ pub(super) fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
     let identity = Identity {
         me: id(node),
         neighbors: neighbors.iter().map(|&n| id(n)).collect(),
-        rules: Rules {
-            max_clock_offset: nanos(config.peers.max_clock_offset),
-            max_clients: config.limits.max_clients as u32,
-            client_ttl: config.limits.client_ttl.map_or(0, nanos),
-            forget_keep: nanos(config.limits.forget_keep),
-        },
-        next: None,
+        rules: rules(&config.herd_settings()),
+        next: config.next.as_ref().map(rules),
         link_port: 0,
         secret,
         tls: config.peers.requires_tls(),
@@ -195,5 +200,5 @@ pub(super) fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
         antientropy_interval: peers.antientropy_interval,
     };
     let keys = Keys { index: (word(random, 8), word(random, 16)), digest };
-    Herd::new(identity, &legacy_peers, timing, keys, Instant::START)
+    Herd::new(identity, &legacy_nodes, timing, keys, Instant::START)
 }

@@ -38,6 +38,46 @@ fn every_limit_is_read_and_its_range_enforced() {
 }
 
 #[test]
+fn announced_settings_are_read_and_others_stay_as_they_are() {
+    let now = "limits:\n  max_clients: 7\n  client_ttl_s: 60\n";
+    let config = pair(&format!("{now}  next: {{max_clients: 9, max_clock_offset: 0.5}}\n"));
+    let next = HerdSettings {
+        max_clock_offset: Duration::from_millis(500),
+        max_clients: 9,
+        ..config.herd_settings()
+    };
+    assert_eq!((config.limits.max_clients, config.next), (7, Some(next)));
+    let config = pair(&format!("{now}  next: {{client_ttl_s: 0, forget_keep_s: 5}}\n"));
+    let next = config.next.unwrap();
+    assert_eq!((next.client_ttl, next.forget_keep), (None, Duration::from_secs(5)));
+    assert_eq!(next.max_clients, 7);
+
+    for nothing in ["", "  next:\n", "  next: {}\n", "  next: {max_clients: }\n"] {
+        let config = pair(&format!("{now}{nothing}"));
+        assert_eq!((config.next, config.warnings.len()), (None, 0), "{nothing:?}");
+    }
+    let config = pair(&format!("{now}  next: {{max_clients: 7}}\n"));
+    assert_eq!(config.next, None);
+    let warning = "6: field `limits.next`: announces the settings that are configured; remove it";
+    assert!(config.warnings.iter().any(|it| it.ends_with(warning)), "{:?}", config.warnings);
+    for (wrong, error) in [
+        (
+            "max_clients: 0",
+            "7: field `limits.next.max_clients`: 0 is out of range; use a number from 1 to 100000000",
+        ),
+        (
+            "max_clock_offset: 86401",
+            "7: field `limits.next.max_clock_offset`: 86401 is out of range; use a number of seconds from 0 to 86400",
+        ),
+        ("max_line: 9", "7: field `limits.next.max_line`: is unknown"),
+        ("next: {}", "7: field `limits.next.next`: is unknown"),
+    ] {
+        let message = error_in_pair(&format!("{now}  next:\n    {wrong}\n"));
+        assert!(message.starts_with(error), "{message}");
+    }
+}
+
+#[test]
 fn contradictory_limits_are_detected() {
     let idle = "timeout_ms must be at least twice keepalive_ms, or idle links time out; raise timeout_ms or lower keepalive_ms";
     for (lines, error) in [

@@ -3,6 +3,7 @@
 use super::EventLoop;
 use crate::herd;
 use crate::histogram::Histogram;
+use crate::http::settings::Settings;
 use crate::net::counters::Counters;
 use crate::net::diagnostics::COUNTERS;
 use crate::net::limits::LOG_FLUSH;
@@ -85,6 +86,11 @@ impl EventLoop {
                      answered but not stored",
                     name(link),
                     offset as f64 / 1e9
+                ),
+                herd::Event::RulesTakenOver { before, rules } => log::warn!(
+                    "the settings announced in limits.next are in force: {}; once all nodes \
+                     have them, move them to their place in the configuration",
+                    Settings::from(&before).changes(&Settings::from(&rules))
                 ),
                 herd::Event::PeerSilent { link, silence } => log::warn!(
                     "{} has been silent for {silence:?}; closing the link and redialing",

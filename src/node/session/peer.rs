@@ -96,6 +96,7 @@ impl LineSession {
                     self.ending = Some(Ending::Shutdown);
                     return;
                 };
+                let offer = handshake.offer().copied();
                 let linked: &[u8] = if aim == Aim::Establish {
                     b" linked with "
                 } else {
@@ -107,6 +108,9 @@ impl LineSession {
                 // Not the limit for clients: another node may allow its own clients more.
                 self.framing.set_max_line(MAX_RECORD);
                 node.events.push_back(Event::Linked { connection: self.id, link });
+                if let Some(offer) = offer {
+                    node.herd.handle_offer(link, &offer);
+                }
                 if aim == Aim::Establish {
                     node.herd.handle_link_port(link, self.id, link_port);
                 }

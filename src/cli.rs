@@ -49,7 +49,8 @@ const PROGRAM: Program = Program {
     usage: "\
 Usage: proxy-herd [-c FILE] NAME
        proxy-herd [-c FILE] --check
-       proxy-herd [-c FILE] --status [NAME...]",
+       proxy-herd [-c FILE] --status [NAME...]
+       proxy-herd [-c FILE] --forget CLIENT [NAME]",
     about: "
 NAME is a node of the configuration. It runs until SIGTERM or SIGINT.
 
@@ -60,20 +61,28 @@ Environment:
 
 Exit status:
     0   success
-    1   error (invalid configuration, port in use, ...), or --status found a problem
+    1   error (invalid configuration, port in use, ...), --status found a problem, or
+        the client of --forget is not known
     2   invalid command line
 ",
 };
 
+/// White space of the line protocol.
+const WHITE_SPACE: [char; 6] = [' ', '\t', '\n', '\x0b', '\x0c', '\r'];
+
 /// Runs `proxy-herd` with `arguments`, which exclude the program name.
 ///
-/// `check` tries to read the files that a node of the herd would read, and returns warnings. `serve`
-/// runs a node until it is shut down.
+/// `check` tries to read the files that a node of the herd would read, and returns warnings. `forget`
+/// asks the first of some nodes that answers to erase a client, and returns its index and whether it
+/// held the client. `serve` runs a node until it is shut down.
 pub fn main<E: fmt::Display>(
     arguments: impl Iterator<Item = OsString>,
     environment: Environment,
-    check: impl FnOnce(&Config) -> Result<Vec<String>, E>,
-    serve: impl FnOnce(&Config, usize) -> Result<(), E>,
+    (check, forget, serve): (
+        impl FnOnce(&Config) -> Result<Vec<String>, E>,
+        impl FnOnce(&Config, &[u8], &[usize]) -> Result<(usize, bool), String>,
+        impl FnOnce(&Config, usize) -> Result<(), E>,
+    ),
 ) -> ExitCode {
     let arguments: Vec<OsString> = arguments.collect();
     let invocation = Invocation::parse(&arguments, environment);
@@ -85,6 +94,16 @@ pub fn main<E: fmt::Display>(
             print(&summary(&config))
         }
         Invocation::Status(config, nodes) => print_status(&config, &nodes),
+        Invocation::Forget(config, client, nodes) => {
+            let outcome = forget(&config, client.as_bytes(), &nodes);
+            match outcome.map_err(CommandError::failure)? {
+                (_, true) => print(&format!("forgotten: {client}\n")),
+                (node, false) => Err(CommandError::failure(format!(
+                    "{} does not know the client {client}",
+                    config.nodes[node].name
+                ))),
+            }
+        }
         Invocation::Serve(config, node) => {
             warn(&config.warnings);
             serve(&config, node).map_err(CommandError::failure)
@@ -98,6 +117,8 @@ enum Invocation {
     Print(String),
     Check(Box<Config>),
     Status(Box<Config>, Vec<usize>),
+    /// The client, and the nodes to ask.
+    Forget(Box<Config>, String, Vec<usize>),
     Serve(Box<Config>, usize),
 }
 
@@ -122,6 +143,9 @@ impl Invocation {
             return Self::status(load(&no_secrets)?, &matches.free);
         }
         let config = load(environment)?;
+        if let Some(client) = matches.opt_str("forget").filter(|_| !matches.opt_present("check")) {
+            return Self::forget(config, &client, &matches.free);
+        }
         let wrong = match (matches.opt_present("check"), matches.free.as_slice()) {
             (true, []) => return Ok(Self::Check(config)),
             (true, _) => "--check validates the whole configuration; omit the name".to_owned(),
@@ -131,6 +155,30 @@ impl Invocation {
                 None => no_such_node(&config, name),
             },
             (false, _) => "more than one node name; each process runs one node".to_owned(),
+        };
+        Err(usage_error(wrong, Some(&config)))
+    }
+
+    /// Parses what follows `--forget CLIENT`: at most one node.
+    fn forget(config: Box<Config>, client: &str, names: &[String]) -> Result<Self, CommandError> {
+        let wrong = match names {
+            _ if client.is_empty() || client.contains(WHITE_SPACE) => {
+                "the name of a client is one field, without white space".to_owned()
+            }
+            [] => {
+                let speaks = |&node: &usize| !config.nodes[node].seed_compatible;
+                let nodes = (0..config.nodes.len()).filter(speaks).collect();
+                return Ok(Self::Forget(config, client.to_owned(), nodes));
+            }
+            [name] => match config.node(name) {
+                Some(node) if config.nodes[node].seed_compatible => {
+                    format!("{name} is an original server, which cannot forget a client")
+                }
+                Some(node) => return Ok(Self::Forget(config, client.to_owned(), vec![node])),
+                None => no_such_node(&config, name),
+            },
+            _ => "more than one node name; one node forgets the client, and tells the others"
+                .to_owned(),
         };
         Err(usage_error(wrong, Some(&config)))
     }
@@ -154,6 +202,7 @@ fn options() -> Options {
         .optopt("c", "config", CONFIG_HELP, "FILE")
         .optflag("", "check", "validate the configuration, print a summary and exit")
         .optflag("", "status", "show the status of running nodes; exit with 1 if any is unhealthy")
+        .optopt("", "forget", "erase CLIENT on all nodes; NAME is the node to ask", "CLIENT")
         .optflag("", "limits", "print all limits with their defaults and reasons, as Markdown")
         .optflag("h", "help", "print this help")
         .optflag("V", "version", "print the version");

@@ -6,5 +6,7 @@ use std::process::ExitCode;
 use proxy_herd::net;
 
 fn main() -> ExitCode {
-    proxy_herd::cli::main(env::args_os().skip(1), &|name| env::var_os(name), net::check, net::run)
+    let environment = |name: &str| env::var_os(name);
+    let (arguments, actions) = (env::args_os().skip(1), (net::check, net::forget, net::run));
+    proxy_herd::cli::main(arguments, &environment, actions)
 }

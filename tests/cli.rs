@@ -39,6 +39,7 @@ const USAGE: &str = "\
 Usage: proxy-herd [-c FILE] NAME
        proxy-herd [-c FILE] --check
        proxy-herd [-c FILE] --status [NAME...]
+       proxy-herd [-c FILE] --forget CLIENT [NAME]
 Nodes of conf/config.yml: Bailey, Bona, Campbell, Clark, Jaquez
 Try 'proxy-herd --help' for more information.
 ";

@@ -84,6 +84,8 @@ fn check_name(field: &Field, name: &str) -> Result<(), Error> {
     } else if name.contains(|c: char| c.is_whitespace() || c.is_control()) {
         "contains white space or a control character; a node name is a single field of AT lines"
             .to_owned()
+    } else if name == "-" {
+        "is not a node name, but that of an administrator; choose another one".to_owned()
     } else if name.contains('/') {
         "contains a `/`; a node name is also the name of a log file".to_owned()
     } else {

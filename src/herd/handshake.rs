@@ -29,7 +29,7 @@ pub const VERSION: &[u8] = b"2";
 const HELLO: &[u8] = b"HERD";
 
 /// Keyword of an answer that refuses the link for a reason that the dialer cannot see.
-const REFUSED: &[u8] = b"REFUSED ";
+pub(super) const REFUSED: &[u8] = b"REFUSED ";
 
 /// The reason of a node that requires TLS for refusing a link without it.
 pub const REQUIRES_TLS: &str = "it does not speak TLS; set peers.tls on both sides";
@@ -240,15 +240,11 @@ impl Handshake {
         let Some(secret) = &identity.secret else {
             return Progress::Refused("it sent an unexpected line".to_owned());
         };
-        let proof =
-            fields::<2>(line).filter(|[word, _]| word == b"PROOF").and_then(|f| unhex(f[1]));
-        let expected = self.transcript(self.origin.other());
-        // `verify` compares in constant time.
-        if proof.is_none_or(|proof| hmac::verify(secret, &expected, &proof).is_err()) {
+        if !is_proof_of(secret, self.origin.other(), self.lines(), line) {
             return Progress::Refused("its proof is wrong; it has a different secret".to_owned());
         }
         if self.origin == Origin::Accepted {
-            self.push_proof(secret, out);
+            push_proof(out, secret, self.origin, self.lines());
         }
         self.established()
     }
@@ -291,7 +287,7 @@ impl Handshake {
         }
         match &identity.secret {
             Some(secret) => {
-                self.push_proof(secret, out);
+                push_proof(out, secret, self.origin, self.lines());
                 Progress::Waiting
             }
             None => self.established(),
@@ -361,36 +357,53 @@ impl Handshake {
         }
     }
 
-    fn push_proof(&self, secret: &hmac::Key, out: &mut Vec<u8>) {
-        let tag = hmac::sign(secret, &self.transcript(self.origin));
-        out.extend_from_slice(b"PROOF ");
-        hex::push(out, tag.as_ref());
-        out.push(b'\n');
+    /// The first lines of the dialer and the listener.
+    fn lines(&self) -> [&[u8]; 2] {
+        match self.origin {
+            Origin::Dialed => [&self.mine, &self.theirs],
+            Origin::Accepted => [&self.theirs, &self.mine],
+        }
     }
+}
 
-    /// Returns the message that a proof authenticates, for the proof of the dialer or the listener.
-    fn transcript(&self, prover: Origin) -> Vec<u8> {
-        let role: &[u8] = match prover {
-            Origin::Dialed => b"dialler",
-            Origin::Accepted => b"listener",
-        };
-        let (first, second) = match self.origin {
-            Origin::Dialed => (&self.mine, &self.theirs),
-            Origin::Accepted => (&self.theirs, &self.mine),
-        };
-        [role, first, second].join(&b'\n')
-    }
+/// Returns the message that a proof authenticates, for the proof of the dialer or the listener.
+fn transcript(prover: Origin, [first, second]: [&[u8]; 2]) -> Vec<u8> {
+    let role: &[u8] = match prover {
+        Origin::Dialed => b"dialler",
+        Origin::Accepted => b"listener",
+    };
+    [role, first, second].join(&b'\n')
+}
+
+/// Appends the proof of `prover` for a handshake with these first lines.
+pub(super) fn push_proof(out: &mut Vec<u8>, secret: &hmac::Key, prover: Origin, lines: [&[u8]; 2]) {
+    let tag = hmac::sign(secret, &transcript(prover, lines));
+    out.extend_from_slice(b"PROOF ");
+    hex::push(out, tag.as_ref());
+    out.push(b'\n');
+}
+
+/// Returns whether `line` is the proof of `prover` for a handshake with these first lines.
+pub(super) fn is_proof_of(
+    secret: &hmac::Key,
+    prover: Origin,
+    lines: [&[u8]; 2],
+    line: &[u8],
+) -> bool {
+    let proof = fields::<2>(line).filter(|[word, _]| word == b"PROOF").and_then(|f| unhex(f[1]));
+    // `verify` compares in constant time.
+    proof.is_some_and(|proof| hmac::verify(secret, &transcript(prover, lines), &proof).is_ok())
 }
 
 /// The part of a first line that is the same in all versions.
-struct Opening<'a> {
-    version: &'a [u8],
-    from: &'a [u8],
-    to: &'a [u8],
+pub(super) struct Opening<'a> {
+    pub version: &'a [u8],
+    pub from: &'a [u8],
+    pub to: &'a [u8],
 }
 
 impl<'a> Opening<'a> {
-    fn parse(line: &'a [u8]) -> Option<Self> {
+    pub fn parse(line: &'a [u8]) -> Option<Self> {
         let (word, rest) = next_field(line).filter(|_| line.len() <= MAX_HANDSHAKE_LINE)?;
         let (version, rest) = next_field(rest)?;
         let (from, rest) = next_field(rest)?;
@@ -401,16 +414,16 @@ impl<'a> Opening<'a> {
 }
 
 /// A parsed first line of this version.
-struct Hello {
+pub(super) struct Hello {
     boot: BootId,
-    has_secret: bool,
+    pub has_secret: bool,
     offer: Offer,
     /// The peer's port for links only; 0 if it has none.
     link_port: u16,
 }
 
 impl Hello {
-    fn parse(line: &[u8]) -> Option<Self> {
+    pub fn parse(line: &[u8]) -> Option<Self> {
         let [_, version, _, _, boot, nonce, secret, offset, clients, ttl, keep, port, next] =
             fields::<13>(line)?;
         let is_valid = version == VERSION && unhex(nonce)?.len() == size_of::<Nonce>();
@@ -434,7 +447,12 @@ impl Hello {
 }
 
 fn hello(identity: &Identity, to: NodeId, nonce: &Nonce) -> Vec<u8> {
-    let mut line = [HELLO, VERSION, identity.name(identity.me), identity.name(to)].join(&b' ');
+    first_line(identity, identity.name(identity.me), identity.name(to), nonce)
+}
+
+/// Returns the first line of `from` in a handshake with `to`, with the settings of `identity`.
+pub(super) fn first_line(identity: &Identity, from: &[u8], to: &[u8], nonce: &Nonce) -> Vec<u8> {
+    let mut line = [HELLO, VERSION, from, to].join(&b' ');
     line.push(b' ');
     hex::push(&mut line, &identity.boot.0.to_be_bytes());
     line.push(b' ');
@@ -452,7 +470,7 @@ fn hello(identity: &Identity, to: NodeId, nonce: &Nonce) -> Vec<u8> {
 }
 
 /// Returns the reason for refusing a node that speaks another version of the protocol.
-fn other_version(who: &str, theirs: &[u8], ours: &[u8]) -> String {
+pub(super) fn other_version(who: &str, theirs: &[u8], ours: &[u8]) -> String {
     let (theirs, ours) = (theirs.escape_ascii(), ours.escape_ascii());
     format!("{who} speaks version {theirs} of the link protocol, not {ours}; run the same release")
 }

@@ -36,6 +36,7 @@
 //! - No queue grows without bound if nothing is polled: each holds at most a few entries per link,
 //!   client or node.
 
+pub mod administrator;
 pub mod anti_entropy;
 pub mod digest;
 mod digest_tree;

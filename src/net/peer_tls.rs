@@ -86,10 +86,17 @@ impl PeerTlsConfig {
     ///
     /// If the name is not valid in a certificate.
     pub fn dial(&self, name: &[u8]) -> io::Result<Tls> {
+        self.connection(name).map(Tls::new)
+    }
+
+    /// As [`PeerTlsConfig::dial`], for a socket that blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`PeerTlsConfig::dial`].
+    pub fn connection(&self, name: &[u8]) -> io::Result<ClientConnection> {
         let name = server_name(name)?;
-        let connection =
-            ClientConnection::new(Arc::clone(&self.client), name).map_err(io::Error::other)?;
-        Ok(Tls::new(connection))
+        ClientConnection::new(Arc::clone(&self.client), name).map_err(io::Error::other)
     }
 
     /// The accepting side of a link.

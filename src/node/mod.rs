@@ -69,6 +69,10 @@ counters! {
             unknown (command = "unknown", result = "refused"):
                 "Lines that are not a valid command.",
             overlong (command = "overlong", result = "refused"): "Lines over the length limit.",
+            forgotten (command = "forget", result = "forgotten"):
+                "Clients that administrators have erased.",
+            forget_unknown (command = "forget", result = "unknown"):
+                "Requests to erase a client that this node does not hold.",
             http_requests (command = "http", result = "refused"):
                 "Connections closed because they began with an HTTP request.",
         }
@@ -110,6 +114,13 @@ pub enum Event {
         /// Address and port of the other end.
         label: Box<[u8]>,
         /// The mismatch and its fix.
+        reason: String,
+    },
+    /// The handshake of an administrator was refused.
+    AdministratorRefused {
+        /// Address and port of the other end.
+        label: Box<[u8]>,
+        /// The reason, for the administrator.
         reason: String,
     },
     /// A handshake was refused by one of the two nodes.

@@ -1,5 +1,6 @@
 //! One connection of the line protocol: its role, its input, and its outstanding replies.
 
+mod administrator;
 mod commands;
 mod peer;
 
@@ -7,6 +8,7 @@ use super::CLIENT_BYTES_PER_TURN;
 use super::replies::Replies;
 use super::store::Gated;
 use super::{Answer, Event, Node, legacy};
+use crate::herd::administrator::Administrator;
 use crate::herd::directory::{MAX_RECORD, PREFETCH_BATCH};
 use crate::herd::handshake::{Handshake, MAX_HANDSHAKE_LINE, Transport};
 use crate::herd::{Connected, LegacySender, Origin};
@@ -120,6 +122,8 @@ enum Role {
     Client,
     Handshaking(Box<Handshake>, Aim),
     Linked(LinkId),
+    /// An administrator; `None` once it is admitted.
+    Administrator(Option<Box<Administrator>>),
     /// Accepted from the address of a seed-compatible neighbor: bare AT lines are taken, everything
     /// else is a client's.
     LegacyPeer(LegacySender),
@@ -274,10 +278,10 @@ impl LineSession {
         matches!(self.role, Role::Client)
     }
 
-    /// Returns true while the handshake of a link is under way.
+    /// Returns true while the handshake of a link or of an administrator is under way.
     #[must_use]
     pub const fn is_handshaking(&self) -> bool {
-        matches!(self.role, Role::Handshaking(..))
+        matches!(self.role, Role::Handshaking(..) | Role::Administrator(Some(_)))
     }
 
     /// The link that this node is establishing on a connection that it dialed.
@@ -324,7 +328,7 @@ impl LineSession {
         let share = match self.role {
             // A new connection is served at once whatever others ask, but for one line only.
             Role::New(..) => 1,
-            Role::Client | Role::LegacyPeer(_) => CLIENT_BYTES_PER_TURN,
+            Role::Client | Role::LegacyPeer(_) | Role::Administrator(_) => CLIENT_BYTES_PER_TURN,
             Role::Handshaking(..) | Role::Linked(_) | Role::LegacyLink(_) => usize::MAX,
         };
         if matches!(self.role, Role::New(..)) {
@@ -349,8 +353,11 @@ impl LineSession {
                 prefetched = at + prefetch(node, rest);
             }
             // A client's last line needs no LF. On a link, half a record must not be believed.
-            let ends_line =
-                input.ended && !matches!(self.role, Role::Handshaking(..) | Role::Linked(_));
+            let is_trusted = matches!(
+                self.role,
+                Role::Handshaking(..) | Role::Linked(_) | Role::Administrator(_)
+            );
+            let ends_line = input.ended && !is_trusted;
             match self.framing.next(rest, ends_line) {
                 Framed::Line(line, _) if self.is_crowded_by(node, line) => {
                     return Handled { consumed: at, next: Next::Blocked(Blocked::Crowded) };
@@ -468,6 +475,7 @@ impl LineSession {
             Role::Linked(link) => self.on_link_line(node, link, line, now),
             Role::New(..) => self.on_first_line(node, line, now, out),
             Role::Handshaking(..) => self.on_handshake_line(node, line, now, out),
+            Role::Administrator(_) => self.on_administrator_line(node, line, now, out),
             Role::LegacyLink(_) => {}
             Role::LegacyPeer(sender) => {
                 if !legacy::take_record(node, sender, &self.label, line, now) {

@@ -35,6 +35,8 @@ impl Kind {
     pub const HEADER: Self = Self(b'H');
     /// A record that a client gave to this node and that was newer than the one held.
     pub const UPDATE: Self = Self(b'U');
+    /// A tombstone that an administrator caused on this node.
+    pub const FORGET: Self = Self(b'F');
     /// A record received from a neighbor.
     pub const RECEIVED: Self = Self(b'R');
     /// A record in a snapshot.
@@ -49,7 +51,7 @@ impl Kind {
     /// Returns whether the payload is a record.
     #[must_use]
     pub const fn is_record(self) -> bool {
-        matches!(self, Self::UPDATE | Self::RECEIVED | Self::SNAPSHOT)
+        matches!(self, Self::UPDATE | Self::FORGET | Self::RECEIVED | Self::SNAPSHOT)
     }
 }
 

@@ -52,6 +52,10 @@ fn invalid_nodes_are_rejected() {
             "1: field `ports.a\\u{1b}`: contains white space or a control character; a node name is a single field of AT lines",
         ),
         (
+            "ports: {\"-\": 1}\n",
+            "1: field `ports.-`: is not a node name, but that of an administrator; choose another one",
+        ),
+        (
             "ports: {../a: 1}\n",
             "1: field `ports.../a`: contains a `/`; a node name is also the name of a log file",
         ),

@@ -108,6 +108,9 @@ pub(super) fn log_event(event: &Event) {
         | Event::Linked { .. }
         | Event::HandshakeFailed { .. }
         | Event::NotMoved { .. } => {}
+        Event::AdministratorRefused { label, reason } => {
+            log::warn!("{}: refused as an administrator: {reason}", label.escape_ascii());
+        }
         Event::NotANeighbor { label, reason } => {
             log::warn!("{}: {reason}; treated as a client", label.escape_ascii());
         }

@@ -156,7 +156,7 @@ impl LineSession {
                 node.message_log.line(&[&self.label, b" < ", shown, b"... (too long)"]);
                 node.message_log.line(&[&self.label, b" > ", trim(reply.reply())]);
             }
-            Role::Handshaking(..) => node.counters.handshakes_refused += 1,
+            Role::Handshaking(..) | Role::Administrator(_) => node.counters.handshakes_refused += 1,
             Role::Linked(_) | Role::LegacyLink(_) => node.counters.link_errors += 1,
         }
         if matches!(self.role, Role::Handshaking(..) | Role::Linked(_) | Role::LegacyLink(_)) {

@@ -25,6 +25,9 @@ impl LineSession {
         self.framing.set_max_line(node.limits.max_line);
         if line.starts_with(HELLO) {
             let nonce = node.nonces.next();
+            if !self.over_limit && self.accept_administrator(node, line, &nonce, &transport, out) {
+                return;
+            }
             match Handshake::accept(node.herd.identity(), line, &nonce, transport, out) {
                 Accepted::Peer(handshake, progress) => {
                     let aim = if self.links_only { Aim::Move(None) } else { Aim::Establish };

@@ -1,0 +1,158 @@
+//! `--forget`: a client is erased from the whole herd.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test helpers report errors by failing the test"
+)]
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use common::{DEADLINE, Herd, eventually, seconds, wall_ns};
+
+const PAIR: [(&str, &[&str]); 2] = [("Left", &["Right"]), ("Right", &[])];
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Runs `--forget` and asserts that the client was forgotten.
+fn forget(herd: &Herd, arguments: &[&str]) {
+    let output = herd.run(&[&["--forget"], arguments].concat());
+    assert_eq!(stdout(&output), format!("forgotten: {}\n", arguments[0]), "{output:?}");
+    assert!(output.status.success());
+}
+
+/// Runs `--forget` and asserts that it fails with one line that contains `reason`.
+fn fail(herd: &Herd, arguments: &[&str], reason: &str) {
+    let output = herd.run(&[&["--forget"], arguments].concat());
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), stdout(&output)), (Some(1), String::new()), "{error}");
+    assert!(error.contains(reason) && error.trim_end().lines().count() == 1, "{error}");
+}
+
+fn wait_until_gone(herd: &Herd, names: &[String], client: &str) {
+    for name in names {
+        eventually(&format!("{name} forgets {client}"), DEADLINE, || {
+            herd.held(name, client).is_none().then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_client_is_forgotten_by_five_nodes_of_which_one_was_away() {
+    let mut herd = Herd::five();
+    let names = herd.names();
+    let old = herd.client("Bona").iamat("kiwi", "+1+1", &seconds(wall_ns()));
+    herd.wait_until_held(&names, "kiwi", &old);
+    herd.kill("Campbell");
+    forget(&herd, &["kiwi", "Clark"]);
+    assert_eq!(herd.held("Clark", "kiwi"), None, "at once on the node that was asked");
+    let others: Vec<String> = names.iter().filter(|name| *name != "Campbell").cloned().collect();
+    wait_until_gone(&herd, &others, "kiwi");
+    fail(&herd, &["kiwi", "Bailey"], "Bailey does not know the client kiwi");
+
+    herd.start("Campbell");
+    herd.wait_until_connected(&names);
+    for name in &names {
+        assert_eq!(herd.held(name, "kiwi"), None, "{name}");
+        let stale = herd.exchange(name, b"IAMAT kiwi +1+1 1000000000\n");
+        assert!(stale.starts_with(b"AT "), "an older update is answered");
+        assert_eq!(herd.held(name, "kiwi"), None, "and changes nothing on {name}");
+    }
+    let new = herd.client("Campbell").iamat("kiwi", "+2+2", &seconds(wall_ns()));
+    herd.wait_until_held(&names, "kiwi", &new);
+}
+
+#[test]
+fn the_first_node_that_answers_is_asked() {
+    let mut herd = Herd::new(&PAIR, "");
+    fail(&herd, &["k"], "Left cannot be reached");
+    herd.start("Right");
+    herd.client("Right").iamat("k", "+1+1", "5");
+    forget(&herd, &["k"]);
+    fail(&herd, &["k"], "Right does not know the client k");
+    fail(&herd, &["k", "Left"], "Left cannot be reached");
+    for (arguments, reason) in [
+        (&["k", "Nobody"][..], "there is no node `Nobody`"),
+        (&["a b"], "one field"),
+        (&[""], "one field"),
+        (&["k", "Left", "Right"], "more than one node"),
+    ] {
+        let output = herd.run(&[&["--forget"], arguments].concat());
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(reason), "{output:?}");
+    }
+    let log = herd.wait_for_log("Right", &["> FORGOTTEN k"]);
+    assert!(!log.contains("WARN"), "{log}");
+}
+
+#[test]
+fn only_an_administrator_that_knows_the_secret_can_forget() {
+    let mut herd = Herd::new(&PAIR, "");
+    herd.set_environment("HERD_SECRET", "correct horse");
+    herd.start_all();
+    herd.client("Left").iamat("k", "+1+1", "5");
+    assert_eq!(herd.exchange("Left", b"FORGET k\n"), b"? FORGET k\n");
+    assert_eq!(
+        herd.exchange("Left", b"IAMAT x +1+1 1\nFORGET k\n").split(|&b| b == b'\n').nth(1),
+        Some(&b"? FORGET k"[..])
+    );
+    // Without a proof, the command is taken for a wrong one.
+    let hello = format!("HERD 2 - Left 0 {} secret 0 1 0 0 0 -\nFORGET k\n", "0".repeat(32));
+    let answer = herd.exchange("Left", hello.as_bytes());
+    assert!(answer.starts_with(b"HERD 2 Left - "), "{}", answer.escape_ascii());
+    assert!(!answer.windows(9).any(|at| at == b"FORGOTTEN"));
+    herd.wait_for_log("Left", &["refused as an administrator: its proof is wrong"]);
+    herd.set_environment("HERD_SECRET", "battery staple");
+    fail(&herd, &["k", "Left"], "Left does not answer");
+    let config = herd.config();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_proxy-herd"));
+    command.arg("-c").arg(&config).args(["--forget", "k", "Left"]).env_remove("HERD_SECRET");
+    let error = String::from_utf8(command.output().unwrap().stderr).unwrap();
+    assert!(error.contains("this node has a secret"), "{error}");
+    assert!(herd.held("Left", "k").is_some());
+    herd.set_environment("HERD_SECRET", "correct horse");
+    forget(&herd, &["k", "Left"]);
+    assert_eq!(herd.held("Left", "k"), None);
+}
+
+#[test]
+fn a_certificate_of_any_node_admits_an_administrator() {
+    let mut herd = Herd::new(&PAIR, "");
+    let directory = create_certificates(&herd, &["Left", "Right"]);
+    let path = directory.display();
+    let tls = format!(
+        "peers: {{tls: {{certificate: \"{path}/{{name}}.pem\", key: \"{path}/{{name}}.key\", \
+         ca: \"{path}/ca.pem\"}}}}\n"
+    );
+    let config = std::fs::read_to_string(herd.config()).unwrap();
+    std::fs::write(herd.config(), config.clone() + &tls).unwrap();
+    herd.start_all();
+    herd.client("Left").iamat("k", "+1+1", "5");
+    forget(&herd, &["k", "Left"]);
+    assert_eq!(herd.held("Left", "k"), None);
+    herd.client("Left").iamat("k", "+1+1", &seconds(wall_ns()));
+    // The certificate of the other node suffices, and no certificate does not.
+    std::fs::rename(directory.join("Left.key"), directory.join("away")).unwrap();
+    forget(&herd, &["k", "Left"]);
+    herd.client("Left").iamat("k", "+1+1", &seconds(wall_ns()));
+    std::fs::write(herd.config(), config).unwrap();
+    fail(&herd, &["k", "Left"], "it does not speak TLS");
+    assert!(herd.held("Left", "k").is_some());
+}
+
+/// Creates a certificate authority and certificates for these nodes.
+fn create_certificates(herd: &Herd, names: &[&str]) -> PathBuf {
+    let directory = herd.directory().join("certificates");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/mint_certs.py");
+    let mut command = Command::new("python3");
+    command.arg(script).arg(&directory).arg("--herd").args(names);
+    let output = command.output().expect("these tests require python3 and openssl");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    directory
+}

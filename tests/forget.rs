@@ -9,6 +9,8 @@
 
 mod common;
 
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -144,6 +146,44 @@ fn a_certificate_of_any_node_admits_an_administrator() {
     std::fs::write(herd.config(), config).unwrap();
     fail(&herd, &["k", "Left"], "it does not speak TLS");
     assert!(herd.held("Left", "k").is_some());
+}
+
+#[test]
+fn an_erased_client_is_gone_from_the_http_side_and_subscribers_are_informed() {
+    let port = common::free_port();
+    let http = format!("http: {{ports: {{Right: {port}}}}}");
+    let mut herd = Herd::new(&PAIR, &http);
+    herd.start_all();
+    herd.wait_until_connected(&herd.names());
+    let old = herd.client("Left").iamat("kiwi", "+1+1", &seconds(wall_ns()));
+    herd.wait_until_held(&herd.names(), "kiwi", &old);
+    let get = |path: &str| {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    };
+    let read = |path: &str| {
+        let mut response = String::new();
+        get(path).read_to_string(&mut response).unwrap();
+        response
+    };
+    assert!(read("/api/clients/kiwi").starts_with("HTTP/1.1 200"));
+    let mut events = BufReader::new(get("/events")).lines().map(Result::unwrap);
+    assert!(events.any(|line| line == "event: ready"));
+    forget(&herd, &["kiwi", "Left"]);
+    assert!(events.any(|line| line == "event: forget"));
+    assert!(events.next().unwrap().starts_with("id: "));
+    assert_eq!(events.next().unwrap(), "data: {\"id\":\"kiwi\"}");
+    assert!(read("/api/clients/kiwi").starts_with("HTTP/1.1 404"));
+    for listing in ["/api/clients", "/api/clients?bbox=0,0,2,2"] {
+        assert!(!read(listing).contains("kiwi"), "{listing}");
+    }
+    let metrics = read("/metrics");
+    for sample in ["proxy_herd_tombstones 1\n", "proxy_herd_clients 2\n"] {
+        assert!(metrics.contains(sample), "{sample}");
+    }
 }
 
 /// Creates a certificate authority and certificates for these nodes.

@@ -4,7 +4,7 @@ use core::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
-use super::feature::push_feature;
+use super::feature::{push_feature, push_id};
 use super::position::Position;
 use crate::herd::directory::Directory;
 use crate::ids::Slot;
@@ -66,6 +66,26 @@ pub(super) fn name_hash(name: &[u8]) -> u32 {
     let mut hasher = SipHasher13::new();
     hasher.write(name);
     hasher.finish() as u32
+}
+
+/// Appends the event of a change in `slot`: `client`, or `forget` if the client was erased. Returns
+/// whether an event was appended.
+pub(super) fn push_event(
+    out: &mut Vec<u8>,
+    id: EventId,
+    slot: Slot,
+    directory: &Directory,
+    now: Wall,
+) -> bool {
+    let Some(client) = directory.client(slot).filter(|_| directory.is_tombstone(slot)) else {
+        return push_client(out, Some(id), slot, directory, now);
+    };
+    out.extend_from_slice(b"event: forget\n");
+    id.push(out);
+    out.extend_from_slice(b"data: {\"id\":\"");
+    push_id(out, client);
+    out.extend_from_slice(b"\"}\n\n");
+    true
 }
 
 /// Appends the event of the client in `slot`, unless the slot is free or its record has expired.

@@ -25,7 +25,7 @@
 use std::collections::VecDeque;
 
 use super::OutputSlice;
-use super::change::{Change, Epoch, EventId, name_hash, push_client};
+use super::change::{Change, Epoch, EventId, name_hash, push_event};
 use super::filter::Filter;
 use super::limits::{
     EVENT_FLUSH, EVENT_HEARTBEAT, EVENT_LINGER, MAX_CHANGES, MAX_CHANGES_PER_FLUSH, MAX_RENDERED,
@@ -224,15 +224,19 @@ impl Events {
         self.first + self.ring.len() as u64
     }
 
-    /// Logs the current position of the client in `slot`, unless the slot is free by now.
+    /// Logs the current position of the client in `slot`, unless the slot is free by now. A client that
+    /// was erased is where subscribers believe it to be; without a position, none of them knows it.
     fn append(&mut self, slot: Slot, directory: &Directory) {
-        let Some(location) = directory.location(slot) else { return };
+        let known = || self.slots.get(slot.index())?.position;
+        let erased = || known().filter(|_| directory.is_tombstone(slot));
+        let location = directory.location(slot).map(Position::from);
+        let Some(position) = location.or_else(erased) else { return };
         let name_hash = directory.client(slot).map_or(0, name_hash);
         if self.ring.len() >= MAX_CHANGES {
             self.ring.pop_front();
             self.first += 1;
         }
-        let (last_change, position) = (self.end() as u32, Position::from(location));
+        let last_change = self.end() as u32;
         let known = self.known(slot);
         let previous = known.position.replace(position);
         known.last_change = last_change;
@@ -349,19 +353,19 @@ impl Events {
         {
             return;
         }
-        let id = Some(EventId { epoch: self.epoch, sequence });
+        let id = EventId { epoch: self.epoch, sequence };
         let Rendered { first, ranges, bytes } = &mut self.rendered;
         let range = sequence.checked_sub(*first).and_then(|at| ranges.get_mut(at as usize)).filter(
             // Without room for another event, it is rendered for this subscriber alone.
             |range| **range != (0, 0) || bytes.len() < MAX_RENDERED,
         );
         let Some(range) = range else {
-            self.counters.sent += u64::from(push_client(out, id, slot, directory, now));
+            self.counters.sent += u64::from(push_event(out, id, slot, directory, now));
             return;
         };
         if *range == (0, 0) {
             let start = bytes.len() as u32;
-            push_client(bytes, id, slot, directory, now);
+            push_event(bytes, id, slot, directory, now);
             *range = (start, bytes.len() as u32);
         }
         let event = &bytes[range.0 as usize..range.1 as usize];

@@ -323,6 +323,27 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_is_erased_is_reported_once() {
+        let mut fixture = Fixture::new(3);
+        assert!(fixture.turn(SLICE_BYTES).contains(READY));
+        fixture.herd.forget(b"000001", Wall(0), &mut Vec::new()).unwrap();
+        fixture.flush(1);
+        let sent = fixture.turn(SLICE_BYTES);
+        let forgotten = |text: &str| text.matches("event: forget\n").count();
+        assert_eq!(forgotten(&sent), 1, "{sent}");
+        assert!(sent.contains("data: {\"id\":\"000001\"}\n\n"), "{sent}");
+        // A subscriber that comes later does not hear of it.
+        fixture.subscription.phase = Phase::Reset;
+        let sent = fixture.turn(SLICE_BYTES);
+        assert!(sent.starts_with("retry: 2000\nevent: reset\ndata: {\"held\":2}\n"), "{sent}");
+        assert!(!sent.contains("000001") && sent.contains(READY), "{sent}");
+        fixture.update(1, 80);
+        fixture.flush(1);
+        let sent = fixture.turn(SLICE_BYTES);
+        assert!(sent.contains("000001 +80+1 80") && forgotten(&sent) == 0, "{sent}");
+    }
+
+    #[test]
     fn a_subscriber_waits_while_the_log_holds_nothing_published() {
         let mut fixture = Fixture::new(2);
         fixture.flush(1);

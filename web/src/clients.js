@@ -135,6 +135,12 @@ export class Clients {
     }
   }
 
+  /** Removes the client with this `id`, if it is known. */
+  remove(id) {
+    const at = this.#indexes.get(id);
+    if (at !== undefined) this.#remove(at);
+  }
+
   #remove(at) {
     const last = --this.size;
     this.#indexes.delete(this.ids[at]);

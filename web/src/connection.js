@@ -16,7 +16,7 @@ const MOST_TURN = 1000;
 
 /**
  * Keeps the connection to the node. Calls the functions of `handlers`: `reset(held)`,
- * `client(feature)` and `ready()` for events, `herd(overview)` every second, and `state(name)` when
+ * `client(feature)`, `forget(id)` and `ready()` for events, `herd(overview)` every second, and `state(name)` when
  * the state changes to connecting, live, or gone.
  */
 export class Connection {
@@ -63,7 +63,7 @@ export class Connection {
     const on = (type, handle) =>
       source.addEventListener(type, (event) => {
         this.#lastId = event.lastEventId;
-        if (type !== "client") {
+        if (type === "reset" || type === "ready") {
           this.#inSnapshot = type === "reset";
           this.#liveSince = performance.now();
         }
@@ -72,6 +72,7 @@ export class Connection {
       });
     on("reset", ({ held }) => this.#handlers.reset(held));
     on("client", (feature) => this.#handlers.client(feature));
+    on("forget", ({ id }) => this.#handlers.forget(id));
     on("ready", () => this.#handlers.ready());
     source.onopen = () => {
       this.#update({ subscribed: true });

@@ -53,6 +53,12 @@ const connection = new Connection({
     if (feature.id === wanted) visitWanted();
     if (!fitted) fitting ||= setTimeout(fit, FIRST_CLIENTS);
   },
+  forget(id) {
+    if (dots.selected === id) select(null);
+    clients.remove(id);
+    dots.redraw();
+    if (loaded) showList();
+  },
   ready() {
     clients.endSnapshot();
     dots.redraw();

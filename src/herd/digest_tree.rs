@@ -130,7 +130,7 @@ impl DigestTree {
     }
 }
 
-/// SipHash-1-3, under which nobody without the key can choose inputs that collide.
+/// SipHash-1-3, whose collisions cannot be found without the key.
 pub fn keyed_hash((k0, k1): (u64, u64), bytes: &[u8]) -> u64 {
     SipHasher13::new_with_keys(k0, k1).hash(bytes)
 }

@@ -133,6 +133,17 @@ impl Directory {
         }
     }
 
+    /// Makes room in the index for about `clients` more records, at most [`Rules::max_clients`] in
+    /// all, so that it need not grow while they are loaded.
+    pub fn reserve(&mut self, clients: u32) {
+        let clients = clients.min(self.rules.max_clients.saturating_sub(self.len));
+        let (slots, key) = (&self.slots, self.index_key);
+        for shard in &mut self.shards {
+            let hash = |&slot: &Slot| keyed_hash(key, slots[slot].client());
+            shard.reserve(clients as usize / SHARDS, hash);
+        }
+    }
+
     /// Returns the number of records, those of erased clients included.
     #[must_use]
     pub const fn len(&self) -> u32 {

@@ -15,6 +15,9 @@ use crate::time::Wall;
 /// Number of damaged places that are reported one by one. All are counted.
 const MAX_REPORTED: usize = 32;
 
+/// Length of a typical frame in bytes, from which the number of records is estimated.
+const TYPICAL_FRAME: u64 = 96;
+
 /// The result of a recovery.
 #[derive(Debug, Default)]
 pub struct Recovered {
@@ -286,6 +289,11 @@ impl Recovery {
     ) -> Result<usize, Refusal> {
         let Self { current, recovered, node, trusted, has_content, .. } = self;
         let Some(current) = current else { return Ok(input.len()) };
+        if let (FileName::Snapshot(_), Some(length), 0) =
+            (current.entry.file, current.entry.length, current.reader.offset())
+        {
+            directory.reserve((length / TYPICAL_FRAME) as u32);
+        }
         let (mut batch, mut refusal, mut boot) = (Batch::new(directory, now), None, 0);
         let reports = !current.leftover;
         let consumed = current.reader.read(

@@ -1,4 +1,7 @@
 //! Records on disk: real processes that are killed, restarted, and given damaged or foreign folders.
+//!
+//! `STORAGE_ROUNDS` and `STORAGE_SEED` set the number of kills of a whole herd and select their moments;
+//! see `scripts/storage.sh`.
 
 #![allow(
     clippy::unwrap_used,
@@ -35,8 +38,8 @@ fn files_with_records(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Clients that send updates until they are stopped or lose their connection, and note each AT line
-/// that they have received.
+/// Clients that send updates until they are stopped or their node is gone, and note each AT line that they
+/// have received.
 struct Load {
     stop: Arc<AtomicBool>,
     threads: Vec<thread::JoinHandle<()>>,
@@ -60,9 +63,16 @@ impl Load {
                         let client = format!("van-{number}-{}", step % 20);
                         let line =
                             format!("IAMAT {client} +34.{step:06}-118.4 {}\n", seconds(wall_ns()));
-                        let Some(reply) = exchange(&mut socket, line.as_bytes()) else { return };
-                        acknowledged.lock().unwrap().insert(client, reply);
                         step += 1;
+                        thread::sleep(Duration::from_millis(1)); // the log should remain small
+                        if let Some(reply) = exchange(&mut socket, line.as_bytes()) {
+                            acknowledged.lock().unwrap().insert(client, reply);
+                            continue;
+                        }
+                        // The update was refused, or the node has been killed.
+                        let Ok(again) = std::net::TcpStream::connect(address) else { return };
+                        again.set_read_timeout(Some(DEADLINE)).unwrap();
+                        socket = again;
                     }
                 })
             })
@@ -121,24 +131,117 @@ fn time(line: &[u8]) -> &[u8] {
     line.trim_ascii_end().rsplit(|&byte| byte == b' ').next().unwrap()
 }
 
+/// Returns a number of the environment.
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// The mode changes from round to round, on the same folders. In some rounds, one of these comes before the
+/// kill: the disk fills up and is emptied, another process tries to use a folder, or a folder is given to
+/// another node.
 #[test]
 fn a_herd_whose_nodes_are_all_killed_keeps_every_acknowledged_record() {
-    for sync in ["always", "interval", "never"] {
-        let mut herd = Herd::new(&FIVE, &format!("storage: {{directory: data, sync: {sync}}}"));
-        let mut expected = BTreeMap::new();
-        for round in 0..3_u64 {
-            herd.start_all();
-            assert_nothing_lost(&herd, &expected);
-            let load = Load::start(&herd, 10);
-            load.wait_for(100);
-            // The moment of the kill varies from round to round.
-            thread::sleep(Duration::from_millis(37 * round));
-            herd.names().iter().for_each(|name| herd.kill(name));
-            expected.extend(load.finish());
+    let rounds = setting("STORAGE_ROUNDS").unwrap_or(4);
+    let seed = setting("STORAGE_SEED").unwrap_or(1);
+    let mut rng = Rng::new(seed);
+    let mut herd = Herd::new(&FIVE, STORAGE);
+    let data = herd.directory().join("data");
+    let disk = SmallDisk::mount(&data, 128 << 20);
+    let original = fs::read_to_string(herd.config()).unwrap();
+    let mut expected = BTreeMap::new();
+    let (mut kills, mut full, mut foreign, mut second) = (0, 0, 0, 0);
+    let mut clean = 0;
+    for round in 0..rounds {
+        let mode = ["always", "interval", "never"][round as usize % 3];
+        let config = original.replace("sync: interval", &format!("sync: {mode}"));
+        fs::write(herd.config(), config).unwrap();
+        let names = herd.names();
+        let chosen = &names[rng.below(names.len() as u64) as usize];
+        let other = &names[(names.iter().position(|it| it == chosen).unwrap() + 1) % names.len()];
+        let event = rng.below(4);
+        if event == 0 && round > 0 {
+            foreign += 1;
+            refuses_the_folder_of_another_node(&herd, chosen, other);
         }
         herd.start_all();
         assert_nothing_lost(&herd, &expected);
+        let load = Load::start(&herd, 10);
+        load.wait_for(expected.len().min(100) + 20);
+        if event == 1 {
+            second += 1;
+            let output = herd.run(&[chosen]);
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(text.contains("in use by another process"), "{text}");
+        }
+        if let Some(disk) = disk.as_ref().filter(|_| event == 2) {
+            full += 1;
+            disk.fill_and_empty(&herd, &mut rng);
+        }
+        thread::sleep(Duration::from_millis(rng.below(500))); // until the moment of the kill
+        if rng.below(8) == 0 {
+            clean += 1;
+            for name in &names {
+                herd.signal(name, "TERM");
+            }
+            for name in &names {
+                assert!(herd.wait(name, DEADLINE).success());
+            }
+        } else {
+            kills += 1;
+            for name in &names {
+                herd.signal(name, "KILL");
+            }
+            for name in &names {
+                herd.wait(name, DEADLINE);
+            }
+        }
+        expected.extend(load.finish());
     }
+    herd.start_all();
+    assert_nothing_lost(&herd, &expected);
+    for name in herd.names() {
+        assert_eq!(herd.counter(&name, "storage_damaged_bytes_total"), 0, "a kill damages nothing");
+    }
+    println!(
+        "seed {seed}: {kills} kills and {clean} stops of all nodes, {} clients; the disk was full {full} \
+         times, a folder of another node was refused {foreign} times and a second process {second} times; \
+         no acknowledged record was lost",
+        expected.len()
+    );
+}
+
+/// A small generator (`SplitMix64`).
+struct Rng(u64);
+
+impl Rng {
+    const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ (word >> 31)) % bound
+    }
+}
+
+/// Copies the folder of `owner` over that of `node`, which refuses to start, and undoes it.
+fn refuses_the_folder_of_another_node(herd: &Herd, node: &str, owner: &str) {
+    let (own, kept) = (folder(herd, node), herd.directory().join("data/kept"));
+    fs::rename(&own, &kept).unwrap();
+    fs::create_dir(&own).unwrap();
+    for file in fs::read_dir(folder(herd, owner)).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), own.join(file.file_name())).unwrap();
+    }
+    let output = herd.run(&[node]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(&format!("belongs to the node {owner}")), "{text}");
+    fs::remove_dir_all(&own).unwrap();
+    fs::rename(&kept, &own).unwrap();
 }
 
 #[test]
@@ -263,6 +366,33 @@ impl SmallDisk {
             println!("NOT TESTED: a full disk (this user cannot mount a tmpfs)");
         }
         mounted.then(|| Self(path.to_owned()))
+    }
+}
+
+impl SmallDisk {
+    /// Fills the disk under load and, a little later, empties it. Returns once no node lacks anything on it.
+    fn fill_and_empty(&self, herd: &Herd, rng: &mut Rng) {
+        let ballast = self.0.join("ballast");
+        let mut filler = fs::File::create(&ballast).unwrap();
+        let full = Duration::from_millis(200 + rng.below(800));
+        let start = std::time::Instant::now();
+        while start.elapsed() < full {
+            while std::io::Write::write_all(&mut filler, &[1; 4096]).is_ok() {}
+            thread::sleep(Duration::from_millis(5)); // the nodes may have freed something
+        }
+        drop(filler);
+        fs::remove_file(&ballast).unwrap();
+        for name in herd.names() {
+            eventually(&format!("{name} has written what was missing"), 3 * DEADLINE, || {
+                let lines = herd.log_lines(&name);
+                let last = |part: &str| {
+                    lines.iter().rposition(|line| line.contains("storage") && line.contains(part))
+                };
+                let began = last("ERROR");
+                (began <= last("nothing is missing").max(last("old files are removed again")))
+                    .then_some(())
+            });
+        }
     }
 }
 

@@ -72,13 +72,6 @@ impl Herd {
         up.is_some_and(|up| up.receives_on() != connection && up.is_in_use(connection))
     }
 
-    /// Returns whether the link moves to `connection` once the peer has ended the present one.
-    #[must_use]
-    pub fn is_successor(&self, link: LinkId, connection: ConnectionId) -> bool {
-        let up = self.link(link).up.as_ref();
-        up.is_some_and(|up| up.successor() == Some(connection))
-    }
-
     /// Handles the end of a connection of a link after its last line: the peer has ended it. Returns
     /// whether another connection carries the link on.
     pub fn handle_ended(&mut self, link: LinkId, connection: ConnectionId, now: Instant) -> bool {
@@ -98,7 +91,7 @@ impl Herd {
     pub(super) fn limit_move(&mut self, link: LinkId, now: Instant) {
         let Some(up) = &mut self.links[link.index()].up else { return };
         if let Some((connection, _)) = up.successor.take_if(|(_, deadline)| *deadline <= now) {
-            self.actions.push_back(Action::Close { connection, reason: CloseReason::NotMoved });
+            self.actions.push_back(Action::Close { connection, reason: CloseReason::MoveFailed });
         }
     }
 

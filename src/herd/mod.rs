@@ -147,8 +147,6 @@ pub enum CloseReason {
     KeepaliveTimeout,
     /// The link was moving from or to this connection, and the other one broke.
     MoveFailed,
-    /// The peer has dialed this connection to move the link, and has not moved it in time.
-    NotMoved,
 }
 
 impl CloseReason {
@@ -159,7 +157,6 @@ impl CloseReason {
             Self::Superseded => "superseded by another connection",
             Self::KeepaliveTimeout => "keepalive timeout",
             Self::MoveFailed => "the link was lost while it moved to another connection",
-            Self::NotMoved => "the link has not moved to this connection in time",
         }
     }
 }

@@ -5,12 +5,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use super::assemble;
 use super::clock::wall;
 use super::peer_tls::{Credentials, Flaw, PeerTlsConfig};
 use super::upstream::{ProviderTls, Upstream};
+use super::{assemble, recovery};
 use super::{random, word};
 use crate::config::{Config, ProviderConfig, Secret};
+use crate::storage::LOCK;
 use crate::time::Wall;
 
 /// Length in bytes below which a secret is reported as short. Twelve random letters and digits have
@@ -36,6 +37,7 @@ pub fn check(config: &Config) -> io::Result<Vec<String>> {
     check_secrets(config, &mut warnings);
     check_http(config, &mut warnings);
     check_log_directory(config, &mut warnings);
+    check_storage(config, &mut warnings)?;
     Ok(warnings)
 }
 
@@ -174,6 +176,45 @@ fn check_log_directory(config: &Config, warnings: &mut Vec<String>) {
     }
 }
 
+/// Examines the folders of the nodes, which may be running. A folder that cannot be written is a warning,
+/// as for logs: another user may run the nodes.
+fn check_storage(config: &Config, warnings: &mut Vec<String>) -> io::Result<()> {
+    let Some(storage) = &config.storage else { return Ok(()) };
+    for node in config.nodes.iter().filter(|node| !node.seed_compatible) {
+        let folder = storage.directory.join(&node.name);
+        let problem = match can_be_created(&folder) {
+            Ok(true) => continue,
+            Ok(false) => {
+                if let Err(error) = recovery::examine(&folder, &node.name) {
+                    if error.kind() == io::ErrorKind::Other {
+                        return Err(error);
+                    }
+                    Some(error)
+                } else {
+                    can_be_appended_to(&folder.join(LOCK)).err()
+                }
+            }
+            Err(error) => Some(error),
+        };
+        let problem = problem.or_else(|| can_be_written_to(&folder).err());
+        if let Some(error) = problem {
+            warnings.push(format!(
+                "cannot use the storage {}: {error}; correct storage.directory, or check as the user \
+                 who runs the nodes",
+                folder.display()
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the error of a node that creates a file in `folder`.
+fn can_be_written_to(folder: &Path) -> io::Result<()> {
+    let probe = folder.join(format!("check-{}", std::process::id()));
+    File::create_new(&probe)?;
+    fs::remove_file(&probe)
+}
+
 /// Returns false if `directory` exists. Otherwise creates and removes it, which returns the error that
 /// a node would encounter.
 fn can_be_created(directory: &Path) -> io::Result<bool> {
@@ -200,9 +241,7 @@ fn can_be_appended_to(path: &Path) -> io::Result<()> {
         Ok(found) if found.is_file() => OpenOptions::new().append(true).open(path).map(|_| ()),
         Ok(_) => Ok(()), // opening a FIFO would block
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let probe = path.with_extension(format!("check-{}", std::process::id()));
-            File::create_new(&probe)?;
-            fs::remove_file(&probe)
+            can_be_written_to(path.parent().unwrap_or(Path::new(".")))
         }
         Err(error) => Err(error),
     }

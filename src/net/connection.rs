@@ -344,18 +344,6 @@ impl Connection {
         Ok(filled)
     }
 
-    /// Returns true if the end of the stream is all that is left to read. May return false over TLS,
-    /// where the end is a record.
-    #[must_use]
-    pub fn is_at_end(&self) -> bool {
-        let peek = || match self.stream.peek(&mut [0]) {
-            Ok(read) => read == 0,
-            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
-        };
-        let closed = self.readiness.read_closed && self.input.is_empty();
-        closed && (self.readiness.ended || peek())
-    }
-
     /// Sends `bytes` after the output that is still unsent. What the socket does not take is kept.
     ///
     /// # Errors
@@ -376,6 +364,19 @@ impl Connection {
             self.times.stalled_since = Some(now);
         }
         Ok(())
+    }
+
+    /// Sends the output that has waited for the disk.
+    ///
+    /// # Errors
+    ///
+    /// A socket error other than "would block".
+    pub fn release(&mut self, now: Instant) -> io::Result<()> {
+        let Some(held) = self.held.take() else { return Ok(()) };
+        // The peer has not been silent, nor has its line taken long: nothing was read meanwhile.
+        self.times.active = now;
+        self.times.line_since = self.times.line_since.map(|_| now);
+        self.send(&held.bytes, now)
     }
 
     /// Sends unsent output.
@@ -488,7 +489,8 @@ impl Connection {
         session: &Session,
         limits: &Limits,
     ) -> Option<(Instant, Deadline)> {
-        let line = self.times.line_since.filter(|_| self.next == Next::NeedInput);
+        let is_read = self.next == Next::NeedInput && self.held.is_none();
+        let line = self.times.line_since.filter(|_| is_read);
         let line = line.map(|since| (since + limits.line_timeout, Deadline::Line));
         // A client that the node makes wait is not idle.
         let waits = session.is_waiting()

@@ -36,6 +36,13 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 /// Pause before accepting is retried when descriptors have run out.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
+/// Files of the storage that are open for writing at the same time: those that are written, and segments
+/// that are full and not synced yet.
+pub const OPEN_FILES: usize = 16;
+
+/// Descriptors of the storage: also its folder, its lock, and a file being opened by each thread.
+pub const STORAGE_DESCRIPTORS: usize = OPEN_FILES + 5;
+
 /// Descriptors of the process itself: standard streams, log, listeners, readiness queue, signals.
 pub const OWN_DESCRIPTORS: usize = 24;
 

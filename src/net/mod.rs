@@ -41,12 +41,15 @@ use crate::limits::Limits;
 use crate::message_log::MessageLog;
 use crate::net::limits::{
     MAX_AT_LINK_PORT, MAX_PROBATIONS, MAX_REFUSALS, MAX_RESERVE, OWN_DESCRIPTORS,
+    STORAGE_DESCRIPTORS,
 };
 use crate::node::Node;
 pub use check::check;
 use diagnostics::Diagnostics;
 use event_loop::{EventLoop, Neighbor, Outbound};
+use folder::Folder;
 pub use forget::forget;
+use listener::Listener;
 use log_file::Log;
 pub use metrics::markdown as counters_markdown;
 use peer_tls::PeerTlsConfig;
@@ -74,8 +77,15 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
         config.peers.tls.as_ref().map(|files| PeerTlsConfig::load(files, &me.name)).transpose()?;
     let http = Server::new(assemble::http_settings(config, &limits), word(&random, 0));
     let mut herd = assemble::herd(config, node, &random);
-    let stored = config.storage.as_ref();
-    let stored = stored.map(|storage| recovery::open(storage, &me.name, &mut herd.directory));
+    let web = config.http.as_ref().and_then(|http| Some((&http.listen, http.ports[node]?)));
+    let web = web.map(|(host, port)| listen_address(host, port)).transpose()?;
+    let stored = config.storage.as_ref().map(|storage| {
+        let folder = Folder::open(&storage.directory.join(&me.name))?;
+        // Every start adds a file, so one that is going to fail should not get that far.
+        expect_free(&me.name, address, web, &limits)?;
+        let store = recovery::load(storage, &me.name, &folder, &mut herd.directory)?;
+        Ok::<_, io::Error>((store, folder))
+    });
     let (store, folder) = stored.transpose()?.unzip();
     let mut core = Node::new(herd, places, message_log, limits.clone(), &nonce_key);
     core.store = store;
@@ -95,9 +105,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
         }
         event_loop.reload.add(set, certificates);
     }
-    let http = config.http.as_ref().and_then(|http| Some((&http.listen, http.ports[node]?)));
-    let http = http.map(|(host, port)| listen_address(host, port)).transpose()?;
-    if let Some(address) = http {
+    if let Some(address) = web {
         let served = event_loop.serve_http(address, Process::new(started));
         served.map_err(|error| cannot_listen(&me.name, address, "http.ports", &error))?;
     }
@@ -112,7 +120,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
         );
     }
     log::info!("{} listens on {address}", me.name);
-    if let Some(address) = http {
+    if let Some(address) = web {
         log::info!("{} serves HTTP at http://{address}/", me.name);
     }
     notify_supervisor(NotifyState::Ready);
@@ -125,6 +133,21 @@ fn notify_supervisor(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         log::warn!("cannot notify the supervisor at NOTIFY_SOCKET: {error}");
     }
+}
+
+/// Returns an error if the node `name` cannot listen on `lines`, or on `http` for browsers.
+fn expect_free(
+    name: &str,
+    lines: SocketAddr,
+    http: Option<SocketAddr>,
+    limits: &Limits,
+) -> io::Result<()> {
+    for (address, ports) in [(Some(lines), "ports"), (http, "http.ports")] {
+        let Some(address) = address else { continue };
+        Listener::bind_only(address, limits)
+            .map_err(|error| cannot_listen(name, address, ports, &error))?;
+    }
+    Ok(())
 }
 
 fn cannot_listen(name: &str, address: SocketAddr, ports: &str, error: &io::Error) -> io::Error {
@@ -181,7 +204,8 @@ fn within_descriptors(config: &Config, neighbors: usize) -> Limits {
     let mut limits = config.limits.clone();
     // A neighbor may dial while it is being dialed, and one of the two links may be moving; a connection
     // to a provider tries two addresses.
-    let needed = OWN_DESCRIPTORS + 3 * neighbors + 2 * config.places.limits.pool_size;
+    let storage = if config.storage.is_some() { STORAGE_DESCRIPTORS } else { 0 };
+    let needed = OWN_DESCRIPTORS + storage + 3 * neighbors + 2 * config.places.limits.pool_size;
     // In the reserve, a new connection may come before the one that it ends has closed.
     let http = if config.http.is_some() { 2 * MAX_RESERVE } else { 0 };
     let unproven = MAX_PROBATIONS + MAX_REFUSALS + MAX_AT_LINK_PORT;

@@ -1,6 +1,6 @@
 //! Loading the stored records of a node before it listens.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::Instant as StdInstant;
@@ -20,25 +20,23 @@ use crate::time::Instant;
 /// Bytes read from a file at once.
 const CHUNK: usize = 1 << 20;
 
-/// Opens the folder of the node `name`, loads its records into `directory`, and prepares the log for
-/// new ones.
+/// Loads the records of the node `name` from `folder` into `directory`, and prepares the log for new
+/// ones.
 ///
 /// # Errors
 ///
-/// If the folder is in use, belongs to another node or to a newer version, or cannot be created or
-/// written. Damage is no error: it is logged and skipped.
-pub fn open(
+/// If the folder belongs to another node or to a newer version, or cannot be written, or its files may not
+/// be read. Damage is no error: it is logged and skipped.
+pub fn load(
     config: &StorageConfig,
     name: &str,
+    folder: &Folder,
     directory: &mut Directory,
-) -> io::Result<(Store, Folder)> {
+) -> io::Result<Store> {
     let started = StdInstant::now();
-    let path = config.directory.join(name);
-    let folder = Folder::open(&path)?;
-    let recovered = recover(&folder, name, directory).map_err(|error| {
-        io::Error::new(error.kind(), format!("storage {}: {error}", path.display()))
-    })?;
-    let path = path.display();
+    let located = |error| at_folder(folder.path(), &error);
+    let recovered = recover(folder, name, directory).map_err(located)?;
+    let path = folder.path().display();
     for damage in &recovered.damage {
         log_damage(&path.to_string(), damage);
     }
@@ -62,7 +60,7 @@ pub fn open(
     let mut storage = Storage::new(settings, recovered, Instant::START);
     while !storage.is_ready() {
         let Some(task) = storage.poll_task() else { break };
-        let result = execute(&folder, &task.ops);
+        let result = execute(folder, &task.ops);
         if let Err(failed) = &result {
             let (action, file) = task.ops[failed.op].describe();
             let file = file.map_or_else(String::new, |file| format!(" {file}"));
@@ -75,12 +73,32 @@ pub fn open(
         storage.handle_task_done(task, result, Instant::START);
     }
     let gates = config.sync == Sync::Always;
-    Ok((Store::new(storage, path.to_string().into(), gates), folder))
+    Ok(Store::new(storage, path.to_string().into(), gates))
+}
+
+/// Returns an error if the folder at `path` belongs to another node than `name` or to a newer version.
+/// Changes nothing, so the node may be running.
+///
+/// # Errors
+///
+/// As stated, and if the folder may not be read. It exists.
+pub fn examine(path: &Path, name: &str) -> io::Result<()> {
+    let names = names(path)?;
+    let manifest =
+        File::open(path.join(FileName::Manifest.to_string())).ok().and_then(read_manifest);
+    match Recovery::new(name, names.iter().map(String::as_str), manifest.as_deref()) {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(at_folder(path, &io::Error::other(describe(&refusal)))),
+    }
+}
+
+fn at_folder(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("storage {}: {error}", path.display()))
 }
 
 fn recover(folder: &Folder, name: &str, directory: &mut Directory) -> io::Result<Recovered> {
     let names = names(folder.path())?;
-    let manifest = read_manifest(folder);
+    let manifest = folder.reader(FileName::Manifest).ok().and_then(read_manifest);
     let refused = |refusal| io::Error::other(describe(&refusal));
     let mut recovery = Recovery::new(name, names.iter().map(String::as_str), manifest.as_deref())
         .map_err(refused)?;
@@ -88,6 +106,14 @@ fn recover(folder: &Folder, name: &str, directory: &mut Directory) -> io::Result
     while let Some(file) = recovery.poll_file() {
         let mut reader = match folder.reader(file) {
             Ok(reader) => reader,
+            Err(error) if is_refusal(&error) => {
+                return Err(io::Error::new(
+                    error.kind(),
+                    format!(
+                        "cannot open {file}: {error}; correct the permissions or the limit on open files"
+                    ),
+                ));
+            }
             Err(error) => {
                 recovery.handle_failed(DiskError::from(&error));
                 continue;
@@ -116,6 +142,17 @@ fn recover(folder: &Folder, name: &str, directory: &mut Directory) -> io::Result
     Ok(recovery.finish())
 }
 
+/// Returns whether a file cannot be opened for a reason outside of it. Its records are intact then: a node
+/// that started without them would replace the file.
+fn is_refusal(error: &io::Error) -> bool {
+    let is_exhausted = |error: &io::Error| {
+        use rustix::io::Errno;
+        let errno = Errno::from_io_error(error);
+        matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM))
+    };
+    error.kind() == io::ErrorKind::PermissionDenied || is_exhausted(error)
+}
+
 /// Returns the names in the folder.
 fn names(path: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
@@ -125,10 +162,9 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Returns the manifest, or `None` if there is none or it cannot be read.
-fn read_manifest(folder: &Folder) -> Option<Vec<u8>> {
+/// Returns the manifest, or `None` if it cannot be read.
+fn read_manifest(file: File) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = folder.reader(FileName::Manifest).ok()?;
     file.take(MAX_MANIFEST as u64).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }

@@ -33,12 +33,6 @@ impl Session {
         matches!(self, Self::Lines(session) if session.has_moved())
     }
 
-    /// Returns true if a link may move to this connection and has not done so yet.
-    #[must_use]
-    pub fn is_successor(&self, node: &Node) -> bool {
-        matches!(self, Self::Lines(session) if session.is_successor(node))
-    }
-
     /// Returns true if an HTTP connection was refused because a limit was reached.
     #[must_use]
     pub const fn is_refused(&self) -> bool {

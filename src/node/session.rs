@@ -264,11 +264,10 @@ impl LineSession {
         self.has_moved
     }
 
-    /// Returns true if the peer has dialed this connection to move a link and has not moved it yet. If
-    /// it ends without a line, the peer has given up.
+    /// Returns true while the lines of this connection wait for the end of the one that it replaces.
     #[must_use]
-    pub fn is_successor(&self, node: &Node) -> bool {
-        matches!(self.role, Role::Linked(link) if node.herd.is_successor(link, self.id))
+    pub fn is_held(&self, node: &Node) -> bool {
+        matches!(self.role, Role::Linked(link) if node.herd.is_held(link, self.id))
     }
 
     /// Returns true once the first line has shown that this is a client. A connection from the

@@ -1,21 +1,20 @@
 //! The storage of a node's records, and what the replies to its clients wait for.
 
-use std::collections::HashMap;
-
 use crate::herd::directory::Applied;
 use crate::ids::Slot;
 use crate::storage::{Gate, Kind, Position, Storage};
 
-/// The storage and, with `storage.sync: always`, the records that are not durable yet.
+/// The storage and, with `storage.sync: always`, the positions of the records.
 pub struct Store {
     /// The state machine of the storage.
     pub storage: Storage,
     /// The folder, for messages.
     pub folder: Box<str>,
-    /// Positions of the records that are not durable yet, by slot; `None` unless replies wait for
-    /// them. One entry per client at most. The slot of an evicted client may be used by another one
-    /// meanwhile, whose replies then wait for no reason, but not for long.
-    pending: Option<HashMap<Slot, Position>>,
+    /// The position of the last record appended for each slot; `None` unless replies wait for the disk.
+    /// A vector, so that nothing has to be removed when a sync ends: a record is durable once its gate
+    /// is open. The slot of an evicted client may be used by another one, whose replies then wait for no
+    /// reason, but not for long.
+    positions: Option<Vec<Position>>,
 }
 
 /// A part of a reply that waits for the disk.
@@ -27,16 +26,21 @@ pub struct Gated {
     pub position: Position,
     /// True if it contains an AT line that must not be sent unless the record is durable.
     pub is_update: bool,
+    /// True if one of these AT lines must not be sent in any case: the disk lacks the record already.
+    pub is_refused: bool,
 }
 
 impl Gated {
-    /// Adds another reply that waits to the first one.
-    pub fn merge(waiting: &mut Option<Self>, other: Self) {
-        match waiting {
-            None => *waiting = Some(other),
-            Some(first) => {
+    /// Adds another reply that waits to the first one. It suffices to wait for the greater position: a
+    /// fault that makes the disk lack a record that waits makes it lack all later ones as well.
+    pub fn merge(waiting: &mut Option<Self>, other: Option<Self>) {
+        match (waiting, other) {
+            (_, None) => {}
+            (waiting @ None, other) => *waiting = other,
+            (Some(first), Some(other)) => {
                 first.position = first.position.max(other.position);
                 first.is_update |= other.is_update;
+                first.is_refused |= other.is_refused;
             }
         }
     }
@@ -46,46 +50,72 @@ impl Store {
     /// The store around `storage`. `gates` is true if replies wait until records are durable.
     #[must_use]
     pub fn new(storage: Storage, folder: Box<str>, gates: bool) -> Self {
-        Self { storage, folder, pending: gates.then(HashMap::new) }
+        Self { storage, folder, positions: gates.then(Vec::new) }
     }
 
     /// Appends a record that the directory has stored in `slot`.
     pub fn append(&mut self, kind: Kind, slot: Slot, line: &[u8]) {
         let position = self.storage.append(kind, line);
-        if let Some(pending) = &mut self.pending {
-            pending.insert(slot, position);
+        if let Some(positions) = &mut self.positions {
+            if positions.len() <= slot.index() {
+                positions.resize(slot.index() + 1, Position(0));
+            }
+            positions[slot.index()] = position;
         }
     }
 
-    /// Appends the record of a local client that was applied. Returns the position that its reply
-    /// must wait for, if any. `held` returns the slot of the record that is held instead.
+    /// Appends the record of a local client that was applied. `held` returns the slot of the record that
+    /// is held instead. Returns what the reply, which begins at `from` in the output, must wait for.
     pub fn append_update(
         &mut self,
         applied: Applied,
         line: &[u8],
+        from: usize,
         held: impl FnOnce() -> Option<Slot>,
-    ) -> Option<Position> {
+    ) -> Option<Gated> {
         match applied {
-            Applied::Stored(slot) => {
-                self.append(Kind::UPDATE, slot, line);
-                self.waits_for(|| Some(slot))
-            }
+            Applied::Stored(slot) => self.append_local(Kind::UPDATE, slot, line, from),
             // The reply reveals that a record is held.
-            Applied::Duplicate | Applied::Stale => self.waits_for(held),
+            Applied::Duplicate | Applied::Stale => {
+                self.positions.as_ref()?;
+                self.acknowledge(held()?, from)
+            }
             Applied::OverCapacity | Applied::Expired => None,
         }
     }
 
-    /// Returns the position that must be durable before a reply may reveal the record in a slot.
-    pub fn waits_for(&self, slot: impl FnOnce() -> Option<Slot>) -> Option<Position> {
-        self.pending.as_ref()?.get(&slot()?).copied()
+    /// Appends a record that originates here and that the directory has stored in `slot`. Returns what
+    /// the reply, which begins at `from` in the output, must wait for.
+    pub fn append_local(
+        &mut self,
+        kind: Kind,
+        slot: Slot,
+        line: &[u8],
+        from: usize,
+    ) -> Option<Gated> {
+        self.append(kind, slot, line);
+        self.acknowledge(slot, from)
     }
 
-    /// Drops the positions that have become durable.
-    pub fn forget_durable(&mut self) {
-        let storage = &self.storage;
-        if let Some(pending) = &mut self.pending {
-            pending.retain(|_, position| storage.gate(*position) != Gate::Open);
-        }
+    fn acknowledge(&self, slot: Slot, from: usize) -> Option<Gated> {
+        let (position, gate) = self.gate(slot)?;
+        let is_refused = gate == Gate::Refused;
+        Some(Gated { from, position, is_update: true, is_refused })
+    }
+
+    /// Returns what a reply must wait for that begins at `from` in the output and reveals the record in a
+    /// slot. A record that the disk lacks is revealed: it may have been acknowledged by another node.
+    pub fn reveal(&self, from: usize, slot: impl FnOnce() -> Option<Slot>) -> Option<Gated> {
+        self.positions.as_ref()?;
+        let (position, gate) = self.gate(slot()?)?;
+        let waits = gate == Gate::Wait;
+        waits.then_some(Gated { from, position, is_update: false, is_refused: false })
+    }
+
+    /// Returns the position of the record in `slot`, unless it is durable or replies do not wait.
+    fn gate(&self, slot: Slot) -> Option<(Position, Gate)> {
+        let position = *self.positions.as_ref()?.get(slot.index())?;
+        let gate = self.storage.gate(position);
+        (gate != Gate::Open).then_some((position, gate))
     }
 }

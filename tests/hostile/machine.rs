@@ -193,13 +193,13 @@ fn without_free_descriptors_the_node_stays_idle_and_keeps_its_links() {
 #[test]
 fn clients_cannot_use_reserved_descriptors() {
     let mut herd = Herd::new(PAIR, "limits: {reserved_descriptors: 100}");
-    let limited = ["sh", "-c", "ulimit -n 300 && exec \"$0\" \"$@\""];
+    let limited = ["sh", "-c", "ulimit -n 364 && exec \"$0\" \"$@\""];
     herd.set_host("Left", Ipv4Addr::LOCALHOST, &limited, "");
     herd.start("Left");
-    // 300 - 100, minus 128 for connections that are being refused.
+    // 364 - 100, minus 192 for connections that are being refused or not proven to be links.
     herd.wait_for_log(
         "Left",
-        &["the limit on open files is 300", "limits.max_connections is lowered to 72 from"],
+        &["the limit on open files is 364", "limits.max_connections is lowered to 72 from"],
     );
     let mut clients: Vec<Client> = Vec::new();
     eventually("the node is full", DEADLINE, || {
@@ -214,7 +214,7 @@ fn clients_cannot_use_reserved_descriptors() {
         (clients.len() == 72).then_some(())
     });
     let open = fs::read_dir(format!("/proc/{}/fd", herd.pid("Left"))).unwrap().count();
-    assert!(open <= 300 - 100, "{open} descriptors are open");
+    assert!(open <= 364 - 100, "{open} descriptors are open");
     herd.start("Right");
     eventually("the neighbor is linked", DEADLINE, || {
         let line = herd.client("Right").iamat("probe", "+0+0", &seconds(wall_ns()));

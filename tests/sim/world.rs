@@ -1199,7 +1199,6 @@ impl World {
         if let Some(until) = self.blocked_until(from, to) {
             return self.at(until, Event::Arrive(wire, end));
         }
-        self.abandon_move(wire, end);
         while !self.wires[wire].ends[end].waiting {
             let Some(packet) = self.wires[wire].pipes[end].pop(self.now) else { break };
             self.handle_packet(wire, end, packet);
@@ -1210,18 +1209,6 @@ impl World {
                 self.send(wire, 1 - end);
             }
             self.turn(from);
-        }
-    }
-
-    /// Closes a connection that the peer has dialed to move a link, and has ended without a line.
-    fn abandon_move(&mut self, wire: usize, end: usize) {
-        let (this, pipe) = (&self.wires[wire].ends[end], &self.wires[wire].pipes[end]);
-        let has_ended = matches!(pipe.packets.front(),
-            Some((at, Packet::Fin | Packet::Reset)) if *at <= self.now);
-        let Some(node) = &self.hosts[this.host].node else { return };
-        let is_successor = this.session.as_ref().is_some_and(|session| session.is_successor(node));
-        if is_successor && this.input.is_empty() && (has_ended || this.eof) {
-            self.close(wire, end, Packet::Fin);
         }
     }
 

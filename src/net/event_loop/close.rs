@@ -147,11 +147,7 @@ impl EventLoop {
     /// logged: a browser opens a handful for each page.
     fn on_closed(&mut self, session: &mut Session, now: &Now, reason: &str) {
         let Self { node, http, .. } = self;
-        let unused = session.is_successor(node);
-        let link = session
-            .link()
-            .filter(|_| !unused)
-            .map(|link| (link, node.herd.peer_name(link).to_vec()));
+        let link = session.link().map(|link| (link, node.herd.peer_name(link).to_vec()));
         session.handle_closed(node, http, now.instant);
         match link {
             Some((_, peer)) if session.has_moved() => {

@@ -1,6 +1,5 @@
 //! Serving connections, in the phases of a turn: receive, execute, commit, send.
 
-use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::io;
 
@@ -11,11 +10,11 @@ use super::batch::{Batch, Entry};
 use super::close::BY_PEER;
 use super::{EventLoop, become_link};
 use crate::http::Context;
-use crate::net::connection::{Admission, Connection, Held, Security, Stage};
+use crate::net::connection::{Admission, Held, Security, Stage};
 use crate::net::limits::{BATCH_BYTES, LOG_BUFFER, READ_CHUNK, TURN_BYTES};
 use crate::net::token::{key, token_of};
 use crate::node::store::Gated;
-use crate::node::{self, Blocked, Input, Next, Node};
+use crate::node::{self, Blocked, Input, Next};
 use crate::time::Now;
 
 /// The fate of a connection that has been served.
@@ -261,11 +260,15 @@ impl EventLoop {
             let output = &batch.outbound[entry.output.start..end];
             let sent =
                 if output.is_empty() { Ok(()) } else { connection.send(output, now.instant) };
-            if let (Some(gated), Ok(())) = (entry.gated, &sent) {
-                let Gated { position, is_update, .. } = gated;
-                let bytes = batch.outbound[end..entry.output.end].to_vec();
-                connection.held = Some(Held { is_update, bytes });
-                self.gated.push(Reverse((position, entry.token)));
+            match (entry.gated, &sent) {
+                (Some(Gated { is_refused: true, .. }), Ok(())) => {
+                    self.refuse_update(entry.token, now);
+                }
+                (Some(Gated { position, is_update, .. }), Ok(())) => {
+                    let bytes = batch.outbound[end..entry.output.end].to_vec();
+                    self.hold(entry.token, Held { is_update, bytes }, position);
+                }
+                _ => {}
             }
             match sent.map(|()| self.settle(entry.token)) {
                 Ok(Disposition::Keep) => self.set_timer(entry.token),
@@ -282,7 +285,7 @@ impl EventLoop {
 
     /// Decides what to do with a connection after its replies have been sent as far as possible.
     fn settle(&mut self, token: Token) -> Disposition {
-        let Self { connections, node, telemetry, run, .. } = self;
+        let Self { connections, telemetry, run, .. } = self;
         let Some(connection) = connections.get_mut(key(token).0) else { return Disposition::Keep };
         let counters = &mut telemetry.counters;
         counters.sent_bytes += std::mem::take(&mut connection.sent);
@@ -292,10 +295,6 @@ impl EventLoop {
             _ if connection.held.is_some() => false,
             Next::CloseWhenFlushed if !unsent => return Disposition::Close,
             Next::ShutdownWhenFlushed if !unsent => return Disposition::Drain,
-            // The peer has given up moving the link to this connection.
-            Next::Blocked(Blocked::Held) if is_abandoned(connection, node) => {
-                return Disposition::Close;
-            }
             // The subscriber has half-closed: the session ends the stream.
             Next::Blocked(Blocked::Events) if connection.readiness.read_closed => {
                 connection.readiness.ended = true;
@@ -318,15 +317,9 @@ impl EventLoop {
         }
         if goes_on {
             run.push(connection, token);
-        } else if connection.next == Next::Blocked(Blocked::Crowded) {
+        } else if connection.next == Next::Blocked(Blocked::Crowded) && connection.held.is_none() {
             run.starve(connection, token);
         }
         Disposition::Keep
     }
-}
-
-/// Returns true if the peer has dialed `connection` to move a link there and has closed it instead.
-fn is_abandoned(connection: &Connection, node: &Node) -> bool {
-    matches!(&connection.stage, Stage::Open(session) if session.is_successor(node))
-        && connection.is_at_end()
 }

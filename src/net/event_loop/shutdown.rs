@@ -8,6 +8,7 @@ use crate::net::connection::{Connection, Stage};
 use crate::net::limits::{GIVE_UP_BEFORE_END, SHUTDOWN_TIMEOUT};
 use crate::net::notify_supervisor;
 use crate::node::Next;
+use crate::storage::Condition;
 use crate::time::Now;
 
 /// The close reason of all connections at the end of the node.
@@ -75,6 +76,14 @@ impl EventLoop {
         let now = self.clock.now();
         for token in self.tokens() {
             self.close(token, &now, "the node has stopped");
+        }
+        if let Some(store) = &self.node.store
+            && store.storage.problem().is_some_and(|it| it.condition == Condition::Behind)
+        {
+            log::error!(
+                "storage {}: the node stops, and the disk lacks records; neighbors restore them",
+                store.folder
+            );
         }
         self.write_log(now.instant);
         self.report(now.instant);

@@ -3,9 +3,13 @@
 use std::cmp::Reverse;
 use std::mem;
 
+use mio::Token;
+
 use super::EventLoop;
-use crate::net::connection::Held;
-use crate::storage::{Condition, Event, Gate};
+use crate::net::connection::{Held, Stage};
+use crate::net::limits::EVENTS_PER_TURN;
+use crate::net::token::key;
+use crate::storage::{Condition, Event, Gate, Position};
 use crate::time::Now;
 
 /// The close reason of a client whose update cannot be made durable.
@@ -20,8 +24,22 @@ impl EventLoop {
             finished = true;
         }
         if finished {
-            store.forget_durable();
             self.release_gated(now);
+        }
+    }
+
+    /// Holds the output of a connection until `position` is durable.
+    pub(super) fn hold(&mut self, token: Token, held: Held, position: Position) {
+        let Some(connection) = self.get(token) else { return };
+        connection.held = Some(held);
+        self.gated.push(Reverse((position, token)));
+        if self.gated.len() > 2 * self.connections.len() + EVENTS_PER_TURN {
+            // Most are of connections that have closed while the disk was slow.
+            let connections = &self.connections;
+            self.gated.retain(|Reverse((_, token))| {
+                let (key, generation) = key(*token);
+                connections.get(key).is_some_and(|it| it.generation == generation)
+            });
         }
     }
 
@@ -35,16 +53,29 @@ impl EventLoop {
             }
             self.gated.pop();
             let Some(connection) = self.get(token) else { continue };
-            let Some(Held { bytes, is_update, .. }) = connection.held.take() else { continue };
-            if gate == Gate::Refused && is_update {
-                self.telemetry.counters.updates_refused += 1;
-                self.close(token, now, NOT_DURABLE);
+            if gate == Gate::Refused && connection.held.as_ref().is_some_and(|it| it.is_update) {
+                self.refuse_update(token, now);
                 continue;
             }
-            match connection.send(&bytes, now.instant) {
+            match connection.release(now.instant) {
                 Ok(()) => self.enqueue(token),
                 Err(error) => self.close(token, now, &error),
             }
+        }
+    }
+
+    /// Ends a connection with an update that cannot be made durable. Replies before it are sent, if they
+    /// wait for nothing else.
+    pub(super) fn refuse_update(&mut self, token: Token, now: &Now) {
+        let Some(connection) = self.get(token) else { return };
+        connection.held = None;
+        let waits = matches!(&connection.stage, Stage::Open(session) if session.is_waiting());
+        self.telemetry.counters.updates_refused += 1;
+        if waits {
+            // The AT line is among the replies that follow the places.
+            self.close(token, now, NOT_DURABLE);
+        } else {
+            self.begin_shutdown(token, NOT_DURABLE, now);
         }
     }
 

@@ -68,11 +68,8 @@ impl LineSession {
         let mut tombstone = Vec::new();
         let slot = node.herd.forget(client, now.wall, &mut tombstone);
         if let (Some(slot), Some(store)) = (slot, &mut node.store) {
-            store.append(Kind::FORGET, slot, &tombstone);
-            if let Some(position) = store.waits_for(|| Some(slot)) {
-                let gated = Gated { from: out.len(), position, is_update: true };
-                Gated::merge(&mut self.gated, gated);
-            }
+            let gated = store.append_local(Kind::FORGET, slot, &tombstone, out.len());
+            Gated::merge(&mut self.gated, gated);
         }
         let counters = &mut node.counters;
         let (count, answer) = match slot {

@@ -53,10 +53,8 @@ impl LineSession {
             let applied = node.herd.apply_local_update(&record, now.wall);
             if let Some(store) = &mut node.store {
                 let held = || node.herd.directory.slot(record.client);
-                if let Some(position) = store.append_update(applied, record.line, held) {
-                    let gated = Gated { from: start, position, is_update: true };
-                    Gated::merge(&mut self.gated, gated);
-                }
+                let gated = store.append_update(applied, record.line, start, held);
+                Gated::merge(&mut self.gated, gated);
             }
             match applied {
                 Applied::Stored(_) => (&mut counters.iamat_stored, b""),
@@ -98,10 +96,7 @@ impl LineSession {
         let question = Question { center, radius_m: whatsat.radius_m };
         if let Some(store) = &node.store {
             let slot = || node.herd.directory.slot(whatsat.client);
-            if let Some(position) = store.waits_for(slot) {
-                let gated = Gated { from: out.len(), position, is_update: false };
-                Gated::merge(&mut self.gated, gated);
-            }
+            Gated::merge(&mut self.gated, store.reveal(out.len(), slot));
         }
         let mut reply = self.replies.sink(out);
         reply.extend_from_slice(held);

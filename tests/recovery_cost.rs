@@ -12,19 +12,19 @@
 
 use std::time::{Duration, Instant};
 
-use proxy_herd::herd::anti_entropy::FETCH_FREELY;
-use proxy_herd::herd::directory::Source;
+use proxy_herd::herd::anti_entropy::{FETCH_FREELY, GRACE, MAX_SUSPECTS, RECORDS_PER_CALL};
+use proxy_herd::herd::directory::{Rules, Source};
 use proxy_herd::herd::fetch_claims::FETCH_PATIENCE;
 use proxy_herd::herd::{Herd, Origin};
 use proxy_herd::ids::{BootId, LinkId};
 use proxy_herd::net::limits::LINK_BUFFER;
 use proxy_herd::protocol::command::Command;
 use proxy_herd::protocol::record::Record;
-use proxy_herd::protocol::time::SECOND;
-use proxy_herd::testing::{connected, herd, identity};
+use proxy_herd::protocol::time::{Nanos, SECOND};
+use proxy_herd::testing::{connected, herd, identity, timing};
 use proxy_herd::time::{self, Now, Wall};
 
-/// The wall clock of all nodes, which stands still.
+/// The wall clock of all nodes at the start.
 const CLOCK: Wall = Wall(1_700_000_000 * SECOND);
 
 /// Bytes on the link of a record sent by anti-entropy: two lines.
@@ -45,13 +45,24 @@ struct Star {
     fetched: u64,
     /// A node with limited bandwidth, and its bytes per millisecond.
     slow: Option<(usize, usize)>,
+    /// The error of node 0's clock, in nanoseconds.
+    clock_error: Nanos,
+    /// The largest number of records that one call has examined.
+    most_examined: u64,
 }
 
-fn node(me: usize, nodes: usize, boot: u64) -> Herd {
+const RULES: Rules = Rules {
+    max_clock_offset: 5 * SECOND,
+    max_clients: 10_000_000, // none of RECOVERY_CLIENTS is evicted
+    client_ttl: 0,
+    forget_keep: 0,
+};
+
+fn node(me: usize, nodes: usize, boot: u64, rules: Rules) -> Herd {
     let neighbors: Vec<u16> = if me == 0 { (1..nodes as u16).collect() } else { vec![0] };
     let names: Vec<String> = (0..nodes).map(|node| format!("N{node}")).collect();
     let mut identity = identity(&names, me as u16, &neighbors);
-    identity.rules.max_clients = 10_000_000; // none of RECOVERY_CLIENTS is evicted
+    identity.rules = rules;
     identity.boot = BootId(boot);
     herd(identity)
 }
@@ -73,14 +84,31 @@ fn store(herd: &mut Herd, client: u32, time: i64) {
 
 impl Star {
     fn new(nodes: usize) -> Self {
+        Self::with_rules(nodes, RULES)
+    }
+
+    fn with_rules(nodes: usize, rules: Rules) -> Self {
         Self {
-            nodes: (0..nodes).map(|me| node(me, nodes, me as u64 + 1)).collect(),
+            nodes: (0..nodes).map(|me| node(me, nodes, me as u64 + 1, rules)).collect(),
             now: time::Instant::START,
             sent: 0,
             received: 0,
             fetched: 0,
             slow: None,
+            clock_error: 0,
+            most_examined: 0,
         }
+    }
+
+    /// The wall clock of a node.
+    fn wall(&self, node: usize) -> Wall {
+        let elapsed = self.now.uptime().as_nanos() as Nanos;
+        Wall(CLOCK.nanos() + elapsed + if node == 0 { self.clock_error } else { 0 })
+    }
+
+    /// Records examined by anti-entropy on all nodes.
+    fn examined(&self) -> u64 {
+        self.nodes.iter().map(|node| node.directory.counters.examined).sum()
     }
 
     /// Reconnects all links.
@@ -119,7 +147,9 @@ impl Star {
         let mut quiet = 0;
         while quiet < 30 {
             let moved = self.step();
-            if moved == 0 {
+            if self.is_busy() {
+                quiet = 0; // a step may only look at records
+            } else if moved == 0 {
                 self.now += Duration::from_millis(99);
                 quiet += 1;
             } else if moved > 200 {
@@ -127,6 +157,21 @@ impl Star {
             }
         }
         start.elapsed()
+    }
+
+    /// Returns whether a node compares or sends records.
+    fn is_busy(&self) -> bool {
+        let mut links = self.nodes.iter().flat_map(Herd::links);
+        links.any(|link| link.up.as_ref().is_some_and(|up| up.anti_entropy.has_output()))
+    }
+
+    /// Transfers lines for `time`, ten milliseconds per step.
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.step();
+            self.now += Duration::from_millis(9);
+        }
     }
 
     /// Simulates a millisecond, in which every link transfers at most one buffer. Returns the
@@ -141,20 +186,24 @@ impl Star {
             self.received += back;
             moved += there + back;
         }
-        for node in &mut self.nodes {
-            node.handle_timeout(&Now { instant: self.now, wall: CLOCK });
-            while node.poll_action().is_some() {}
+        for node in 0..self.nodes.len() {
+            let now = Now { instant: self.now, wall: self.wall(node) };
+            self.nodes[node].handle_timeout(&now);
+            while self.nodes[node].poll_action().is_some() {}
         }
         moved
     }
 
     fn carry(&mut self, from: (usize, LinkId), to: (usize, LinkId)) -> u64 {
-        let Self { nodes, slow, fetched, .. } = self;
-        let now = Now { instant: self.now, wall: CLOCK };
+        let (wall, now) = (self.wall(from.0), Now { instant: self.now, wall: self.wall(to.0) });
+        let Self { nodes, slow, fetched, most_examined, .. } = self;
         let limit =
             slow.filter(|(node, _)| *node == from.0).map_or(LINK_BUFFER, |(_, bytes)| bytes);
         let mut bytes = Vec::new();
-        nodes[from.0].poll_transmit(from.1, CLOCK, &mut bytes, limit, &mut ());
+        let before = nodes[from.0].directory.counters.examined;
+        nodes[from.0].poll_transmit(from.1, wall, &mut bytes, limit, &mut ());
+        let examined = nodes[from.0].directory.counters.examined - before;
+        *most_examined = examined.max(*most_examined);
         let Some(up) = &nodes[to.0].link(to.1).up else { return 0 };
         let connection = up.connection;
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
@@ -272,6 +321,62 @@ fn a_fetch_continues_when_a_neighbor_stalls() {
         }
         assert!(star.nodes[0].link(LinkId(0)).up.is_some(), "the link has timed out");
     }
+}
+
+/// However many records share a leaf, a turn examines a bounded number of records, and all turns
+/// together examine each a few times: no step searches the leaf for one record or one line.
+#[test]
+fn the_work_is_linear_even_if_all_records_are_in_one_leaf() {
+    let clients = clients();
+    let outdated = 1_600_000_000;
+    let mut examined = Vec::new();
+    for clients in [clients / 4, clients] {
+        for (what, behind) in [("empty", 0), ("outdated", clients), ("half", clients / 2)] {
+            let mut star = Star::new(3);
+            for node in &mut star.nodes {
+                node.directory.use_few_leaves(0);
+            }
+            (0..behind).for_each(|client| store(&mut star.nodes[0], client, outdated));
+            for herd in &mut star.nodes[1..] {
+                (0..clients).for_each(|client| store(herd, client, 1_700_000_000));
+            }
+            star.link();
+            let took = star.settle();
+            figures(&format!("{clients} clients in one leaf, {what}"), &star, took);
+            star.assert_identical();
+            println!("examined {}, at most {} per call", star.examined(), star.most_examined);
+            assert!(star.most_examined <= RECORDS_PER_CALL as u64);
+            assert!(star.examined() <= 20 * u64::from(clients), "{what}: {}", star.examined());
+            examined.push(star.examined());
+        }
+    }
+    let (few, many) = examined.split_at(3);
+    for (few, many) in few.iter().zip(many) {
+        assert!(*many <= 5 * few, "four times the clients: {many} instead of {few}");
+    }
+}
+
+/// A node whose clock is ahead loses what its time to live demands. Once the clock is right, the next
+/// check finds out, and everything is fetched at once.
+#[test]
+fn a_clock_that_was_ahead_costs_one_fetch() {
+    let clients = clients().max(6 * MAX_SUSPECTS as u32);
+    let rules = Rules { client_ttl: 3600 * SECOND, ..RULES };
+    let mut star = Star::with_rules(2, rules);
+    for herd in &mut star.nodes {
+        (0..clients).for_each(|client| store(herd, client, 1_700_000_000));
+    }
+    star.link();
+    star.settle();
+    star.clock_error = 86_400 * SECOND;
+    star.run(Duration::from_secs(20));
+    assert_eq!(star.nodes[0].directory.len(), 0, "everything has expired");
+    // Checks request a sample, find that it is of no use, and leave it at that.
+    assert!(star.fetched <= 2 * MAX_SUSPECTS as u64, "{} records for nothing", star.fetched);
+    star.clock_error = 0;
+    let interval = timing().antientropy_interval;
+    star.run(interval + GRACE + Duration::from_secs(1));
+    assert_eq!(star.nodes[0].directory.len(), clients);
 }
 
 /// With continuous updates on all nodes while digests are compared, records in flight are not

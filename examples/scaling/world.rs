@@ -399,12 +399,11 @@ impl Traffic {
             let message =
                 Message::parse(&line[..line.len() - 1]).expect("nodes send valid messages");
             let purpose = match message {
-                Message::Sums(purpose, ..)
-                | Message::Repair(purpose)
-                | Message::Wants(purpose, ..)
-                | Message::Listing { purpose, .. } => Some(purpose),
-                // The regular checks in these experiments find nothing to offer.
-                Message::Offers(..) | Message::Pull(_) => Some(Purpose::Sync),
+                Message::Sums(purpose, ..) | Message::Repair(purpose) => Some(purpose),
+                Message::Listing(list) | Message::Offers(list) | Message::Wants(list) => {
+                    Some(list.purpose)
+                }
+                Message::Pull(_) => Some(Purpose::Sync),
                 Message::Record(_) => repair,
                 Message::Links { .. }
                 | Message::Rules(_)

@@ -19,7 +19,6 @@ use proxy_herd::herd::{Action, LegacySender};
 use proxy_herd::herd::digest::{Branch, FANOUT, LEAF_LEVEL};
 use proxy_herd::herd::directory::{Rules, Source};
 use proxy_herd::herd::handshake::Transport;
-use proxy_herd::herd::link::LegacySender;
 use proxy_herd::herd::message::{
     DIGESTS_PER_LINE, Message, Purpose, push_links, push_listing, push_offers, push_ping,
     push_pong, push_pull, push_repair, push_sums, push_wants,
@@ -608,9 +607,9 @@ impl World {
                 push_sums(&mut line, purpose, branch, &sums);
             }
             4 => push_sums(&mut line, purpose, branch, &[0; FANOUT]),
-            5 => push_listing(&mut line, purpose, leaf(client), (0, u64::MAX), digests),
-            6 => push_offers(&mut line, leaf(client), digests),
-            7 => push_wants(&mut line, purpose, leaf(client), digests),
+            5 => push_listing(&mut line, (purpose, leaf(client)), digests, events.below(4) == 3),
+            6 => push_offers(&mut line, (purpose, leaf(client)), digests, events.below(4) == 3),
+            7 => push_wants(&mut line, (purpose, leaf(client)), digests, events.below(4) == 3),
             8 => push_pull(&mut line, branch),
             _ => line.extend_from_slice(b"IAMAT a +1-1 5\n"),
         }

@@ -12,23 +12,30 @@
 //!     ▲                                       inner child differs ──▶ compare (roles swapped)
 //!     └──────────────── SUMS ◀───────────────┘
 //!                                             leaf differs ──▶ list
-//!  wants, offers ◀──────── LISTING of a leaf ─┘
+//!  compare leaf ◀────────── LISTING of a leaf ┘
 //!     ├── WANTS, what this end lacks ────────▶ repairs
-//!     └── OFFERS, what the other lacks ──────▶ wants ── WANTS ──▶ repairs
+//!     └── OFFERS, what the other lacks ──────▶ WANTS ──▶ repairs
 //!  pull ── PULL, nothing stored below ───────▶ push ──▶ repairs
 //!
 //!  repairs ── REPAIR, then the record ───────▶ applied, flooded on
 //! ```
 //!
-//! Each word in lower case is a queue of [`AntiEntropy`]; a round is over when all are empty. Two
-//! more things can hold it up: in a check, missing records wait as *suspects*; in a sync, what
-//! another link has claimed is left out, and `waits` makes this link compare again later.
+//! `compare`, `list`, `push` and `pull` are sets of branches. Everything that looks at records is a
+//! [`Job`] about one leaf. Jobs run one after the other, those that the peer has caused first, and at
+//! most [`RECORDS_PER_CALL`] records are examined per call, even if all records are in one leaf. A
+//! job writes its output directly, and pauses while the output is full or enough repairs are queued,
+//! so nothing that was found is dropped and the queues need no limit of their own.
+//!
+//! A round is over when nothing is queued. Two more things can hold it up: in a check, missing
+//! records wait as *suspects*; in a sync, what another link has claimed is left out, and `waits`
+//! makes this link compare again later.
 //!
 //! In a [`Purpose::Sync`] round, differences are expected and fetched at once, except for leaves that
 //! are being fetched over another link ([`FetchClaims`]); those are compared again later. In a
 //! [`Purpose::Check`] round, a missing record may be in flight. It is a suspect first, and is requested
 //! only if it is still missing after [`GRACE`]. A record recovered this way indicates a fault of
-//! flooding and is counted separately.
+//! flooding and is counted separately. A check finds at most [`MAX_SUSPECTS`] records. If that many
+//! are missing, and those that are then requested turn out to be new, the check becomes a sync.
 //!
 //! Equal sums are not answered. An end knows that the other has compared its sums, and found no
 //! difference, when the pong to a later ping arrives first: lines of a link arrive in order.
@@ -38,17 +45,17 @@
 //! encryption function" (1987).
 
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 
 use super::digest::{Branch, FANOUT, LEAF_LEVEL, Leaf};
 use super::directory::Directory;
 use super::fetch_claims::FetchClaims;
+use super::leaf_jobs::{Inbox, Job, Stage, Suspects, Task};
 use super::message::{
-    DIGESTS_PER_LINE, Digests, Message, Purpose, push_listing, push_offers, push_pull, push_sums,
-    push_wants,
+    DIGESTS_PER_LINE, Message, Purpose, push_listing, push_offers, push_pull, push_sums, push_wants,
 };
 use super::queue::{IdSet, SlotQueue};
-use crate::ids::{NodeId, Slot};
+use crate::ids::{LinkId, NodeId, Slot};
 use crate::time::Instant;
 
 /// Number of records or leaves per round that a link requests despite the claim of another link, or
@@ -60,21 +67,31 @@ pub const FETCH_FREELY: u32 = 256;
 /// delay.
 pub const GRACE: Duration = Duration::from_secs(1);
 
-/// Maximum number of suspects of a link. Further ones are left to the next check.
-const MAX_SUSPECTS: usize = 4096;
+/// Maximum number of suspects of a link, and of offers in a check. Further ones are left to the next
+/// check, or to the sync that this one becomes.
+pub const MAX_SUSPECTS: usize = 4096;
 
-/// Maximum number of queued wants, and of queued offers in a sync. Further ones take another round.
-const MAX_WANTS: usize = 65_536;
+/// A check that finds this many missing records becomes a sync, unless fetching them proves to be of
+/// no use. Less than [`MAX_SUSPECTS`], since the other end may stop before it has offered as many.
+const MANY: usize = MAX_SUSPECTS / 2;
 
-/// Maximum number of leaves examined per turn for a branch that the peer has pulled.
-const LEAVES_PER_TURN: usize = 256;
+/// Maximum number of queued repairs beyond those of one step of a job: a few buffers of output.
+const MAX_REPAIRS: usize = 4096;
+
+/// Maximum number of records and leaves examined per call of [`AntiEntropy::poll_transmit`]: some
+/// hundred microseconds of work.
+pub const RECORDS_PER_CALL: usize = 1024;
+
+/// Maximum number of digests that a peer may make this node hold, as a multiple of the maximum number
+/// of clients: those of each record in each of three kinds of lists.
+const LISTS: usize = 3;
 
 /// The state of anti-entropy on one link. Every set is bounded by the size of the tree.
 #[derive(Default)]
 pub struct AntiEntropy {
     /// Inner branches for which the sums of the children are queued.
     compare: IdSet,
-    /// Leaves for which a listing is queued.
+    /// Leaves to be listed to the peer.
     list: IdSet,
     /// Branches without records at the peer, to be sent completely.
     push: IdSet,
@@ -82,26 +99,27 @@ pub struct AntiEntropy {
     pushing: core::ops::Range<usize>,
     /// Branches without records here, to be requested completely.
     pull: IdSet,
-    /// The leaf whose listing continues in another line, and its next digest.
-    listing: Option<(Leaf, u64)>,
-    /// Digests to request.
-    wants: VecDeque<(Leaf, u64)>,
-    /// Digests to offer.
-    offers: VecDeque<(Leaf, u64)>,
-    /// Missing records that may still arrive by flooding, with the end of their grace period.
-    suspects: VecDeque<(Instant, Leaf, u64)>,
+    /// The job in progress.
+    job: Option<Job>,
+    /// Jobs that the peer has caused.
+    inbox: Inbox,
+    /// Missing records that may still arrive by flooding.
+    suspects: Suspects,
     /// Records to send to the peer.
     pub repairs: SlotQueue,
     /// Reason for sending them.
     repairs_for: Option<Purpose>,
     /// True if the current round is a sync, which lasts until nothing is queued.
     syncing: bool,
-    /// Reason for the last listing sent, which also applies to the offers that answer it.
-    listed_for: Option<Purpose>,
     /// True if something was not requested because of the claim of another link.
     waits: bool,
     /// Remaining allowance of this round, see [`FETCH_FREELY`].
     allowance: u32,
+    /// Number of records that this check has found to be missing here, and at the peer.
+    missing: usize,
+    offered: usize,
+    /// Number of new records that this check has recovered.
+    recovered: u32,
     /// Result of the last comparison of all records: whether both ends store the same records.
     equal: Option<bool>,
     /// True if the peer has reported a difference since this node last sent its sums.
@@ -109,18 +127,20 @@ pub struct AntiEntropy {
     /// Id of the last ping sent before the sums of all records. A pong to a later ping shows that
     /// the peer has compared them.
     sums_sent_after: Option<u64>,
-    /// Buffer for the digests of a leaf.
+    /// Buffer for records of a leaf.
     scratch: Vec<(u64, Slot)>,
 }
 
 /// The state of the node that anti-entropy uses.
 pub struct Context<'a> {
     /// The records of this node.
-    pub directory: &'a Directory,
+    pub directory: &'a mut Directory,
     /// Slots that are already queued for the peer.
     pub flooding: &'a SlotQueue,
     /// Claims of all links.
     pub claims: &'a mut FetchClaims,
+    /// The link.
+    pub link: LinkId,
     /// The neighbor.
     pub peer: NodeId,
     /// The current time.
@@ -131,7 +151,7 @@ impl AntiEntropy {
     /// Starts a round.
     pub fn open(&mut self, purpose: Purpose) {
         self.set_round(purpose);
-        self.allowance = FETCH_FREELY;
+        self.begin_round();
         self.compare.insert(0);
     }
 
@@ -160,7 +180,7 @@ impl AntiEntropy {
     /// Returns whether no round is in progress.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        !self.has_output() && self.suspects.is_empty() && !self.waits
+        !(self.has_output() || self.inbox.is_receiving() || !self.suspects.is_empty() || self.waits)
     }
 
     /// Returns whether [`AntiEntropy::poll_transmit`] or the repair queue has output.
@@ -171,29 +191,21 @@ impl AntiEntropy {
             && self.push.is_empty()
             && self.pushing.is_empty()
             && self.pull.is_empty()
-            && self.listing.is_none()
-            && self.wants.is_empty()
-            && self.offers.is_empty()
+            && self.job.is_none()
+            && self.inbox.is_empty()
             && self.repairs.is_empty())
     }
 
     /// Returns when [`AntiEntropy::handle_timeout`] must be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.suspects.front().map(|(due, _, _)| *due)
+        self.suspects.poll_timeout()
     }
 
     /// Requests the suspects that have not arrived within their grace period.
-    pub fn handle_timeout(&mut self, directory: &Directory, now: Instant) {
-        self.set_round(Purpose::Check);
-        while let Some(&(due, leaf, digest)) = self.suspects.front() {
-            if due > now {
-                break;
-            }
-            self.suspects.pop_front();
-            if !is_stored(directory, leaf, digest) {
-                self.want(leaf, digest);
-            }
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((leaf, digests)) = self.suspects.pop(now) {
+            self.inbox.push(Job::new(Task::Recheck, Purpose::Check, leaf, digests));
         }
     }
 
@@ -202,79 +214,67 @@ impl AntiEntropy {
         if !matches!(message, Message::Sums(_, Branch::ROOT, _)) {
             (self.equal, self.contradicted) = (Some(false), true);
         }
-        match *message {
+        let most = LISTS * context.directory.rules().max_clients as usize;
+        match message {
             Message::Sums(purpose, branch, theirs) => {
-                self.set_round(purpose);
-                if branch == Branch::ROOT {
-                    self.equal = Some(theirs == context.directory.sums().children(branch));
-                    self.allowance = FETCH_FREELY;
+                self.set_round(*purpose);
+                if *branch == Branch::ROOT {
+                    self.equal = Some(*theirs == context.directory.sums().children(*branch));
+                    self.begin_round();
                 }
-                self.compare_children(branch, &theirs, context);
+                self.compare_children(*branch, theirs, context);
             }
-            Message::Listing { purpose, leaf, low, high, digests } => {
-                self.set_round(purpose);
-                self.compare_leaf(leaf, low..=high, digests, context);
+            Message::Listing(list) => {
+                self.set_round(list.purpose);
+                self.inbox.receive(Task::Compare, list, most);
             }
-            Message::Offers(leaf, digests) => {
-                self.set_round(self.listed_for.unwrap_or(Purpose::Check));
-                for digest in digests.iter() {
-                    if !is_stored(context.directory, leaf, digest) {
-                        self.on_missing(leaf, digest, context);
-                    }
-                }
+            Message::Offers(list) => {
+                self.set_round(list.purpose);
+                self.inbox.receive(Task::Offered, list, most);
             }
-            Message::Wants(purpose, leaf, digests) => {
-                self.repairs_for = Some(purpose);
-                let wanted: Vec<u64> = digests.iter().collect();
-                for (digest, slot) in context.directory.leaf(leaf) {
-                    if wanted.contains(&digest) && !context.flooding.contains(slot) {
-                        self.repairs.push(slot);
-                    }
-                }
-            }
-            Message::Pull(branch) => {
-                self.repairs_for = Some(Purpose::Sync);
-                self.push.insert(number(branch));
-            }
+            Message::Wants(list) => self.inbox.receive(Task::Wanted, list, most),
+            Message::Pull(branch) => self.push.insert(number(*branch)),
             _ => {}
         }
     }
 
-    /// Appends messages until `out` has `limit` bytes or the work budget of a turn is used up.
-    /// `last_ping` is the id of the last ping sent.
+    /// Takes note of a new record that a check has recovered. If many are missing, the check becomes a
+    /// sync. It does so only now because fetching may be of no use: a node whose clock is ahead, for
+    /// example, regards the records as expired.
+    pub fn handle_recovered(&mut self) {
+        self.recovered = self.recovered.saturating_add(1);
+        if self.missing >= MANY && self.recovered >= FETCH_FREELY {
+            self.open(Purpose::Sync);
+        }
+    }
+
+    /// Appends messages until `out` has `limit` bytes, or [`RECORDS_PER_CALL`] records have been
+    /// examined. `last_ping` is the id of the last ping sent.
     pub fn poll_transmit(
         &mut self,
-        directory: &Directory,
-        flooding: &SlotQueue,
+        context: &mut Context<'_>,
         last_ping: u64,
         out: &mut Vec<u8>,
         limit: usize,
     ) {
-        let purpose = self.purpose();
-        let mut digests = Vec::new();
-        while out.len() < limit {
-            if let Some(&(leaf, _)) = self.wants.front() {
-                take_leaf(&mut self.wants, leaf, &mut digests);
-                push_wants(out, purpose, leaf, &digests);
-            } else if let Some(&(leaf, _)) = self.offers.front() {
-                take_leaf(&mut self.offers, leaf, &mut digests);
-                push_offers(out, leaf, &digests);
-            } else if let Some(branch) = self.pull.pop().and_then(branch) {
+        let mut budget = RECORDS_PER_CALL;
+        while out.len() < limit && budget > 0 {
+            if let Some(branch) = self.pull.pop().and_then(branch) {
                 push_pull(out, branch);
             } else if let Some(branch) = self.compare.pop().and_then(branch) {
                 if branch == Branch::ROOT {
                     (self.sums_sent_after, self.contradicted) = (Some(last_ping), false);
                 }
-                push_sums(out, purpose, branch, &directory.sums().children(branch));
-            } else if let Some((leaf, low)) =
-                self.listing.take().or_else(|| self.list.pop().map(|leaf| (Leaf(leaf as u16), 0)))
-            {
-                self.list_leaf(leaf, low, directory, out);
-            } else {
+                let sums = context.directory.sums().children(branch);
+                push_sums(out, self.purpose(), branch, &sums);
+            } else if !self.work(context, out, &mut budget) {
                 break;
             }
         }
-        self.push_leaves(directory, flooding);
+        if self.inbox.overflowed && !self.has_output() {
+            self.inbox.overflowed = false;
+            self.open(Purpose::Sync);
+        }
     }
 
     /// Returns the next record to send and the reason for sending it.
@@ -283,23 +283,135 @@ impl AntiEntropy {
         Some((self.repairs_for.unwrap_or(Purpose::Check), slot))
     }
 
-    /// Queues the records of a few leaves that the peer lacks.
-    fn push_leaves(&mut self, directory: &Directory, flooding: &SlotQueue) {
-        for _ in 0..LEAVES_PER_TURN {
-            // Enough records are queued for now.
-            if self.repairs.len() > MAX_SUSPECTS {
-                return;
+    /// Performs one step of a job. Returns false if there is nothing to do for now.
+    fn work(&mut self, context: &mut Context<'_>, out: &mut Vec<u8>, budget: &mut usize) -> bool {
+        let Some(mut job) = self.job.take().or_else(|| self.next_job()) else { return false };
+        let waits = match job.task {
+            Task::Wanted | Task::Push => self.repairs.len() > MAX_REPAIRS,
+            // What the peer offers may be older versions of what it has requested. Once it has
+            // received that, it no longer has them.
+            Task::Offered => job.stage == Stage::New && !self.repairs.is_empty(),
+            _ => false,
+        };
+        let is_done = if waits {
+            false
+        } else if matches!(job.stage, Stage::New | Stage::Walking) {
+            self.walk(&mut job, context, out, budget);
+            false
+        } else {
+            self.answer(&mut job, context, out)
+        };
+        if !is_done {
+            self.job = Some(job);
+        }
+        !waits
+    }
+
+    fn next_job(&mut self) -> Option<Job> {
+        let has_enough = self.missing >= MAX_SUSPECTS || self.offered >= MAX_SUSPECTS;
+        if has_enough && !self.syncing {
+            (self.compare, self.list) = Default::default();
+        }
+        while let Some(job) = self.inbox.pop() {
+            let is_of_check = job.task == Task::Compare && job.purpose == Purpose::Check;
+            if !(is_of_check && has_enough) {
+                return Some(job);
             }
-            let Some(leaf) = self.pushing.next() else {
-                let Some(branch) = self.push.pop().and_then(branch) else { return };
-                self.pushing = branch.leaves();
-                continue;
-            };
-            for (_, slot) in directory.leaf(Leaf(leaf as u16)) {
-                if !flooding.contains(slot) {
-                    self.repairs.push(slot);
+        }
+        if let Some(leaf) = self.list.pop() {
+            let leaf = Leaf(leaf as u16);
+            return Some(Job::new(Task::List, self.purpose(), leaf, BTreeSet::new()));
+        }
+        while self.pushing.is_empty() {
+            self.pushing = self.push.pop().and_then(branch)?.leaves();
+        }
+        let leaf = Leaf(self.pushing.next()? as u16);
+        Some(Job::new(Task::Push, Purpose::Sync, leaf, BTreeSet::new()))
+    }
+
+    /// Examines some records of the job's leaf.
+    fn walk(
+        &mut self,
+        job: &mut Job,
+        context: &mut Context<'_>,
+        out: &mut Vec<u8>,
+        budget: &mut usize,
+    ) {
+        let mut records = std::mem::take(&mut self.scratch);
+        let resume = job.stage == Stage::Walking;
+        let most = DIGESTS_PER_LINE.min(*budget);
+        let is_last = context.directory.walk(context.link, job.leaf, resume, most, &mut records);
+        *budget -= records.len().max(1);
+        for &(digest, slot) in &records {
+            let is_listed = job.digests.remove(&digest);
+            let is_queued = context.flooding.contains(slot);
+            match job.task {
+                Task::List => {
+                    if job.line.len() == DIGESTS_PER_LINE {
+                        push_listing(out, (job.purpose, job.leaf), &job.line, true);
+                        job.line.clear();
+                    }
+                    job.line.push(digest);
                 }
+                Task::Compare if !is_listed && !is_queued => self.offer(job, digest, slot, out),
+                Task::Wanted if is_listed && !is_queued => self.repair(job.purpose, slot),
+                Task::Push if !is_queued => self.repair(job.purpose, slot),
+                _ => {}
             }
+        }
+        self.scratch = records;
+        let finds = matches!(job.task, Task::Offered | Task::Recheck | Task::Wanted);
+        let has_all = finds && job.digests.is_empty();
+        job.stage = if is_last || has_all { Stage::Walked } else { Stage::Walking };
+    }
+
+    /// Performs one step of what follows the walk. Returns whether the job is done.
+    fn answer(&mut self, job: &mut Job, context: &mut Context<'_>, out: &mut Vec<u8>) -> bool {
+        let list = (job.purpose, job.leaf);
+        match job.task {
+            Task::List => {
+                push_listing(out, list, &job.line, false);
+                return true;
+            }
+            Task::Wanted | Task::Push => return true,
+            Task::Compare | Task::Offered if job.stage == Stage::Walked => {
+                self.decide(job, context);
+            }
+            Task::Compare | Task::Offered | Task::Recheck => {}
+        }
+        job.stage = Stage::Decided;
+        if !job.digests.is_empty() {
+            let wants: Vec<u64> =
+                core::iter::from_fn(|| job.digests.pop_first()).take(DIGESTS_PER_LINE).collect();
+            push_wants(out, list, &wants, !job.digests.is_empty());
+        }
+        if !job.digests.is_empty() {
+            return false;
+        }
+        if !job.line.is_empty() {
+            push_offers(out, list, &job.line, false);
+        }
+        true
+    }
+
+    /// Decides which of the missing records are requested now, and leaves these in the job.
+    fn decide(&mut self, job: &mut Job, context: &mut Context<'_>) {
+        if job.digests.is_empty() {
+            return;
+        }
+        if job.purpose == Purpose::Check {
+            self.missing += job.digests.len();
+            let room = MAX_SUSPECTS - self.suspects.len();
+            let suspects = first(room, std::mem::take(&mut job.digests));
+            self.suspects.push(context.now + GRACE, job.leaf, suspects);
+            return;
+        }
+        let leaf = Branch { level: LEAF_LEVEL, index: job.leaf.0 };
+        if !context.claims.claim(context.peer, leaf.leaves(), context.now) {
+            let most = job.digests.len().min(self.allowance as usize);
+            self.allowance -= most as u32;
+            self.waits |= most < job.digests.len();
+            job.digests = first(most, std::mem::take(&mut job.digests));
         }
     }
 
@@ -319,7 +431,6 @@ impl AntiEntropy {
             // flight.
             let is_leaf = child.level == LEAF_LEVEL;
             if self.syncing && theirs[i] == 0 && is_leaf && self.take_allowance() {
-                self.repairs_for = Some(Purpose::Sync);
                 self.push.insert(number(child));
             } else if self.syncing && ours[i] == 0 {
                 if self.try_claim(child, context) {
@@ -331,46 +442,6 @@ impl AntiEntropy {
                 self.compare.insert(number(child));
             }
         }
-    }
-
-    fn compare_leaf(
-        &mut self,
-        leaf: Leaf,
-        listed: core::ops::RangeInclusive<u64>,
-        digests: Digests<'_>,
-        context: &mut Context<'_>,
-    ) {
-        let mut theirs: Vec<u64> = digests.iter().collect();
-        theirs.sort_unstable();
-        let mut ours = std::mem::take(&mut self.scratch);
-        ours.clear();
-        ours.extend(context.directory.leaf(leaf).filter(|(digest, _)| listed.contains(digest)));
-        for &(digest, slot) in &ours {
-            if theirs.binary_search(&digest).is_err() && !context.flooding.contains(slot) {
-                self.offer(leaf, digest, slot);
-            }
-        }
-        ours.sort_unstable();
-        for &digest in &theirs {
-            if ours.binary_search_by_key(&digest, |&(digest, _)| digest).is_err() {
-                self.on_missing(leaf, digest, context);
-            }
-        }
-        self.scratch = ours;
-    }
-
-    fn list_leaf(&mut self, leaf: Leaf, low: u64, directory: &Directory, out: &mut Vec<u8>) {
-        let all = directory.leaf(leaf).map(|(digest, _)| digest);
-        let mut digests: Vec<u64> = all.filter(|&digest| digest >= low).collect();
-        digests.sort_unstable();
-        // The rest of a large leaf follows in more lines.
-        let high = digests.get(DIGESTS_PER_LINE).map_or(u64::MAX, |next| next - 1);
-        if high < u64::MAX {
-            digests.truncate(DIGESTS_PER_LINE);
-            self.listing = Some((leaf, high + 1));
-        }
-        push_listing(out, self.purpose(), leaf, (low, high), &digests);
-        self.listed_for = Some(self.purpose());
     }
 
     /// Tries to claim the leaves below `branch`. If another link holds a claim, succeeds only for
@@ -389,35 +460,31 @@ impl AntiEntropy {
         allowed
     }
 
-    /// Handles a record that the peer stores and this node lacks.
-    fn on_missing(&mut self, leaf: Leaf, digest: u64, context: &mut Context<'_>) {
-        if !self.syncing {
-            if self.suspects.len() < MAX_SUSPECTS {
-                self.suspects.push_back((context.now + GRACE, leaf, digest));
-            }
-        } else if self.try_claim(Branch { level: LEAF_LEVEL, index: leaf.0 }, context) {
-            self.want(leaf, digest);
-        }
-    }
-
     /// Handles a record that the peer lacks: sends it within the allowance, or else offers it.
-    fn offer(&mut self, leaf: Leaf, digest: u64, slot: Slot) {
-        if self.syncing && self.take_allowance() {
-            self.repairs_for = Some(Purpose::Sync);
-            self.repairs.push(slot);
-        } else if self.offers.len() < if self.syncing { MAX_WANTS } else { MAX_SUSPECTS } {
-            self.offers.push_back((leaf, digest));
-        } else if self.syncing {
-            self.compare.insert(0); // start another round after these have been offered
+    fn offer(&mut self, job: &mut Job, digest: u64, slot: Slot, out: &mut Vec<u8>) {
+        if job.purpose == Purpose::Sync && self.take_allowance() {
+            return self.repair(Purpose::Sync, slot);
         }
+        if job.purpose == Purpose::Check {
+            if self.offered >= MAX_SUSPECTS {
+                return;
+            }
+            self.offered += 1;
+        }
+        if job.line.len() == DIGESTS_PER_LINE {
+            push_offers(out, (job.purpose, job.leaf), &job.line, true);
+            job.line.clear();
+        }
+        job.line.push(digest);
     }
 
-    fn want(&mut self, leaf: Leaf, digest: u64) {
-        if self.wants.len() < MAX_WANTS {
-            self.wants.push_back((leaf, digest));
-        } else {
-            self.compare.insert(0); // start another round after these have been requested
+    /// Queues a record for the peer. A sync explains every record that is in the queue with one of
+    /// its own.
+    fn repair(&mut self, purpose: Purpose, slot: Slot) {
+        if purpose == Purpose::Sync || self.repairs.is_empty() {
+            self.repairs_for = Some(purpose);
         }
+        self.repairs.push(slot);
     }
 
     /// Sets the purpose of the current round. A sync ends when nothing is queued, so that records
@@ -426,25 +493,19 @@ impl AntiEntropy {
         self.syncing = purpose == Purpose::Sync || (self.syncing && self.has_output());
     }
 
+    const fn begin_round(&mut self) {
+        self.allowance = FETCH_FREELY;
+        (self.missing, self.offered, self.recovered) = (0, 0, 0);
+    }
+
     const fn purpose(&self) -> Purpose {
         if self.syncing { Purpose::Sync } else { Purpose::Check }
     }
 }
 
-/// Removes the digests of `leaf` from the front of `queue`, at most as many as fit in a line.
-fn take_leaf(queue: &mut VecDeque<(Leaf, u64)>, leaf: Leaf, digests: &mut Vec<u64>) {
-    digests.clear();
-    while digests.len() < DIGESTS_PER_LINE {
-        match queue.front() {
-            Some(&(next, digest)) if next == leaf => digests.push(digest),
-            _ => break,
-        }
-        queue.pop_front();
-    }
-}
-
-fn is_stored(directory: &Directory, leaf: Leaf, wanted: u64) -> bool {
-    directory.leaf(leaf).any(|(digest, _)| digest == wanted)
+/// Returns the first `most` of these digests.
+fn first(most: usize, digests: BTreeSet<u64>) -> BTreeSet<u64> {
+    if digests.len() <= most { digests } else { digests.into_iter().take(most).collect() }
 }
 
 /// Returns the number of a branch, counted level by level.
@@ -470,28 +531,27 @@ mod tests {
     #[test]
     fn no_answer_means_equal_until_a_difference_is_reported() {
         let rules = Rules { max_clock_offset: 0, max_clients: 10, client_ttl: 0, forget_keep: 0 };
-        let directory = Directory::new(rules, Keys { index: (1, 2), digest: (3, 4) });
-        let flooding = SlotQueue::default();
+        let mut context = Context {
+            directory: &mut Directory::new(rules, Keys { index: (1, 2), digest: (3, 4) }),
+            flooding: &SlotQueue::default(),
+            claims: &mut FetchClaims::default(),
+            link: LinkId(0),
+            peer: NodeId(1),
+            now: Instant::START,
+        };
         let mut anti_entropy = AntiEntropy::default();
-        let send_sums = |anti_entropy: &mut AntiEntropy, last_ping| {
+        let send_sums = |anti_entropy: &mut AntiEntropy, context: &mut Context<'_>, last_ping| {
             let mut out = Vec::new();
             anti_entropy.open(Purpose::Check);
-            anti_entropy.poll_transmit(&directory, &flooding, last_ping, &mut out, 10_000);
+            anti_entropy.poll_transmit(context, last_ping, &mut out, 10_000);
             assert!(out.starts_with(b"SUMS C 0 0 "), "the sums of the root are sent");
         };
-        send_sums(&mut anti_entropy, 1);
+        send_sums(&mut anti_entropy, &mut context, 1);
         anti_entropy.handle_pong(1);
         assert_eq!(anti_entropy.is_equal(), None, "the ping was sent before the sums");
         anti_entropy.handle_pong(2);
         assert_eq!(anti_entropy.is_equal(), Some(true));
-        send_sums(&mut anti_entropy, 2);
-        let mut context = Context {
-            directory: &directory,
-            flooding: &flooding,
-            claims: &mut FetchClaims::default(),
-            peer: NodeId(1),
-            now: Instant::START,
-        };
+        send_sums(&mut anti_entropy, &mut context, 2);
         anti_entropy.handle_message(&Message::Pull(Branch::ROOT), &mut context);
         anti_entropy.handle_pong(3);
         assert_eq!(anti_entropy.is_equal(), Some(false));

@@ -106,6 +106,11 @@ impl Herd {
             observer.record_received(self.peer_name(link), record.line, applied);
         }
         if let Applied::Stored(slot) = applied {
+            if repair == Some(Purpose::Check)
+                && let Some(up) = &mut self.links[link.index()].up
+            {
+                up.anti_entropy.handle_recovered();
+            }
             let arrival = if repair.is_some() {
                 self.claims.count_received(self.link(link).peer);
                 Arrival::Repaired(link)

@@ -46,6 +46,20 @@ impl<'a> Digests<'a> {
     }
 }
 
+/// A line about records of one leaf. A list that does not fit in one line is continued by the next
+/// line of the same kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OfLeaf<'a> {
+    /// Reason for the comparison.
+    pub purpose: Purpose,
+    /// The leaf.
+    pub leaf: Leaf,
+    /// True if the list continues in another line.
+    pub more: bool,
+    /// Digests of records.
+    pub digests: Digests<'a>,
+}
+
 /// A line of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
@@ -70,23 +84,12 @@ pub enum Message<'a> {
     },
     /// The sums of the children of a branch.
     Sums(Purpose, Branch, [u64; FANOUT]),
-    /// All digests of a leaf in an inclusive range.
-    Listing {
-        /// Reason for the comparison.
-        purpose: Purpose,
-        /// The leaf.
-        leaf: Leaf,
-        /// Lower bound of the range.
-        low: u64,
-        /// Upper bound of the range.
-        high: u64,
-        /// The digests in this range.
-        digests: Digests<'a>,
-    },
+    /// All digests of a leaf.
+    Listing(OfLeaf<'a>),
     /// Records that the sender stores and the receiver does not.
-    Offers(Leaf, Digests<'a>),
+    Offers(OfLeaf<'a>),
     /// Records that the sender requests.
-    Wants(Purpose, Leaf, Digests<'a>),
+    Wants(OfLeaf<'a>),
     /// Requests all records below this branch, of which the sender has none.
     Pull(Branch),
 }
@@ -122,19 +125,9 @@ impl<'a> Message<'a> {
                 }
                 (branch.level < LEAF_LEVEL).then_some(Message::Sums(purpose, branch, sums))
             }
-            b"LISTING" => {
-                let (purpose, leaf) = (purpose(field()?)?, leaf(field()?)?);
-                let (low, high) = (hex(field()?)?, hex(field()?)?);
-                Some(Message::Listing { purpose, leaf, low, high, digests: digests(rest)? })
-            }
-            b"OFFERS" => {
-                let leaf = leaf(field()?)?;
-                Some(Message::Offers(leaf, digests(rest)?))
-            }
-            b"WANTS" => {
-                let (purpose, leaf) = (purpose(field()?)?, leaf(field()?)?);
-                Some(Message::Wants(purpose, leaf, digests(rest)?))
-            }
+            b"LISTING" => of_leaf(rest).map(Message::Listing),
+            b"OFFERS" => of_leaf(rest).map(Message::Offers),
+            b"WANTS" => of_leaf(rest).map(Message::Wants),
             b"PULL" => Some(Message::Pull(branch(field()?, field()?)?)),
             _ => None,
         }
@@ -186,27 +179,30 @@ pub fn push_sums(out: &mut Vec<u8>, purpose: Purpose, branch: Branch, sums: &[u6
     push_digests(out, sums);
 }
 
-/// Appends `LISTING`; `digests` must be all digests from `low` to `high`.
-pub fn push_listing(
+/// Appends a line of a `LISTING`.
+pub fn push_listing(out: &mut Vec<u8>, list: (Purpose, Leaf), digests: &[u64], more: bool) {
+    push_of_leaf(out, "LISTING", list, digests, more);
+}
+
+/// Appends a line of `OFFERS`.
+pub fn push_offers(out: &mut Vec<u8>, list: (Purpose, Leaf), digests: &[u64], more: bool) {
+    push_of_leaf(out, "OFFERS", list, digests, more);
+}
+
+/// Appends a line of `WANTS`.
+pub fn push_wants(out: &mut Vec<u8>, list: (Purpose, Leaf), digests: &[u64], more: bool) {
+    push_of_leaf(out, "WANTS", list, digests, more);
+}
+
+fn push_of_leaf(
     out: &mut Vec<u8>,
-    purpose: Purpose,
-    leaf: Leaf,
-    (low, high): (u64, u64),
+    word: &str,
+    (purpose, leaf): (Purpose, Leaf),
     digests: &[u64],
+    more: bool,
 ) {
-    push(out, format_args!("LISTING {} {:x} {low:x} {high:x}", letter(purpose), leaf.0));
-    push_digests(out, digests);
-}
-
-/// Appends `OFFERS`.
-pub fn push_offers(out: &mut Vec<u8>, leaf: Leaf, digests: &[u64]) {
-    push(out, format_args!("OFFERS {:x}", leaf.0));
-    push_digests(out, digests);
-}
-
-/// Appends `WANTS`.
-pub fn push_wants(out: &mut Vec<u8>, purpose: Purpose, leaf: Leaf, digests: &[u64]) {
-    push(out, format_args!("WANTS {} {:x}", letter(purpose), leaf.0));
+    let more = if more { "more" } else { "last" };
+    push(out, format_args!("{word} {} {:x} {more}", letter(purpose), leaf.0));
     push_digests(out, digests);
 }
 
@@ -244,6 +240,19 @@ fn purpose(field: &[u8]) -> Option<Purpose> {
 
 fn branch(level: &[u8], index: &[u8]) -> Option<Branch> {
     Branch::new(u8::try_from(hex(level)?).ok()?, hex(index)?)
+}
+
+fn of_leaf(rest: &[u8]) -> Option<OfLeaf<'_>> {
+    let (purpose, rest) = next_field(rest)?;
+    let (leaf, rest) = next_field(rest)?;
+    let (more, rest) = next_field(rest)?;
+    let more = match more {
+        b"more" => true,
+        b"last" => false,
+        _ => return None,
+    };
+    let (purpose, digests) = (self::purpose(purpose)?, digests(rest)?);
+    Some(OfLeaf { purpose, leaf: self::leaf(leaf)?, more, digests })
 }
 
 fn leaf(field: &[u8]) -> Option<Leaf> {
@@ -284,12 +293,15 @@ mod tests {
         Message::parse(out.strip_suffix(b"\n").expect("one line")).expect("parses")
     }
 
+    type PushOfLeaf = fn(&mut Vec<u8>, (Purpose, Leaf), &[u64], bool);
+
     proptest! {
         #[test]
         fn emitted_messages_parse(
             id in any::<u64>(),
             wall in any::<i64>(),
             sync in any::<bool>(),
+            more in any::<bool>(),
             level in 0u8..4,
             sums in any::<[u64; FANOUT]>(),
             listed in proptest::collection::vec(any::<u64>(), 0..DIGESTS_PER_LINE),
@@ -312,17 +324,22 @@ mod tests {
             let out = emitted(&|o| push_links(o, b"Bona", id, [&b"Clark"[..], b"Bailey"].into_iter()));
             let Message::Links { origin, sequence, up } = parsed(&out) else { panic!() };
             prop_assert_eq!((origin, sequence, up), (&b"Bona"[..], id, &b" Clark Bailey"[..]));
-            let out = emitted(&|o| push_listing(o, purpose, leaf, (1, id), &listed));
-            let Message::Listing { low, high, digests, .. } = parsed(&out) else { panic!() };
-            prop_assert_eq!((low, high), (1, id));
-            prop_assert_eq!(digests.iter().collect::<Vec<_>>(), listed.clone());
-            prop_assert!(out.len() < 2048);
-            let out = emitted(&|o| push_wants(o, purpose, leaf, &listed));
-            let Message::Wants(_, _, digests) = parsed(&out) else { panic!() };
-            prop_assert_eq!(digests.iter().collect::<Vec<_>>(), listed.clone());
-            let out = emitted(&|o| push_offers(o, leaf, &listed));
-            let Message::Offers(_, digests) = parsed(&out) else { panic!() };
-            prop_assert_eq!(digests.iter().collect::<Vec<_>>(), listed);
+            for (push, word) in [
+                (push_listing as PushOfLeaf, "LISTING"),
+                (push_offers, "OFFERS"),
+                (push_wants, "WANTS"),
+            ] {
+                let out = emitted(&|o| push(o, (purpose, leaf), &listed, more));
+                let list = match (parsed(&out), word) {
+                    (Message::Listing(list), "LISTING")
+                    | (Message::Offers(list), "OFFERS")
+                    | (Message::Wants(list), "WANTS") => list,
+                    (other, _) => panic!("{other:?}"),
+                };
+                prop_assert_eq!((list.purpose, list.leaf, list.more), (purpose, leaf, more));
+                prop_assert_eq!(list.digests.iter().collect::<Vec<_>>(), listed.clone());
+                prop_assert!(out.len() < 2048);
+            }
         }
 
         #[test]
@@ -342,9 +359,12 @@ mod tests {
             "SUMS S 4 0",
             "SUMS S 1 10 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0",
             "SUMS S 0 0 1",
-            "LISTING S 10000 0 0",
-            "WANTS X 0",
+            "LISTING S 10000 last 0",
+            "LISTING S 0",
+            "OFFERS 0 last 5",
+            "WANTS X 0 last",
             "WANTS S 0 zz",
+            "WANTS S 0 more zz",
             "PULL 5 0",
             "REPAIR",
             "ping 1",

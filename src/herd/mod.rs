@@ -47,6 +47,7 @@ mod flood;
 mod handover;
 pub mod handshake;
 pub mod keepalive;
+mod leaf_jobs;
 mod leaves;
 pub mod link;
 mod link_states;
@@ -267,6 +268,8 @@ pub struct Herd {
     /// Counters of replication.
     pub counters: Counters,
     advertisement: link_states::Advertisement,
+    /// The time of the last deadline or message of anti-entropy, for what follows from it later.
+    now: Instant,
     /// Time of the next sweep for expired records.
     sweep_at: Instant,
     /// Time of the next slice of an adaptation of the directory.
@@ -309,6 +312,7 @@ impl Herd {
             events: VecDeque::new(),
             counters: Counters::default(),
             advertisement: link_states::Advertisement::new(now),
+            now,
             sweep_at: now,
             adapt_at: now,
             jitter: Rng::new(identity.boot.0),
@@ -392,10 +396,12 @@ impl Herd {
                 self.handle_link_state(link, origin, sequence, up, now.instant);
             }
             other => {
+                self.now = now.instant;
                 let context = &mut Context {
-                    directory: &self.directory,
+                    directory: &mut self.directory,
                     flooding: &up.flood,
                     claims: &mut self.claims,
+                    link,
                     peer: *peer,
                     now: now.instant,
                 };
@@ -554,6 +560,7 @@ impl Herd {
 
     /// Performs all work that is due.
     pub fn handle_timeout(&mut self, now: &Now) {
+        self.now = now.instant;
         self.routes.handle_timeout(now.instant);
         self.advertise_changes(now.instant);
         if self.claims.handle_timeout(now.instant) {
@@ -593,7 +600,7 @@ impl Herd {
             return;
         }
         up.keepalive.handle_timeout(self.timing.keepalive, now);
-        up.anti_entropy.handle_timeout(&self.directory, now);
+        up.anti_entropy.handle_timeout(now);
         if up.check_at.is_some_and(|due| due <= now) {
             up.check_at = Some(now + self.timing.antientropy_interval);
             if up.anti_entropy.is_idle() {

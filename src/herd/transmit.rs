@@ -1,6 +1,7 @@
 //! The output of a link, most urgent first: keepalive, rules, link states, flooded records, anti-entropy.
 
 use super::Herd;
+use super::anti_entropy::Context;
 use super::link::{Established, Link, PeerKind};
 use super::message::{push_links, push_repair, push_rules_in_force};
 use super::observer::{Observer, Sent};
@@ -87,7 +88,15 @@ impl Herd {
     ) {
         let Link { peer, up: Some(up), .. } = &mut self.links[link.index()] else { return };
         let last_ping = up.keepalive.last_id();
-        up.anti_entropy.poll_transmit(&self.directory, &up.flood, last_ping, out, limit);
+        let context = &mut Context {
+            directory: &mut self.directory,
+            flooding: &up.flood,
+            claims: &mut self.claims,
+            link,
+            peer: *peer,
+            now: self.now,
+        };
+        up.anti_entropy.poll_transmit(context, last_ping, out, limit);
         while out.len() < limit {
             let Some((purpose, slot)) = up.anti_entropy.next_repair() else { break };
             let Some(line) = self.directory.line(slot) else { continue };

@@ -352,21 +352,24 @@ fn only_the_wanted_records_of_a_leaf_are_sent() {
     let lines: Vec<String> = clients.iter().map(|client| b.update(client)).collect();
     b.sent(0);
     let (leaf, digest) = (leaf_of(&clients[1]), herd_hash(lines[1].as_bytes()));
-    b.receive(0, &format!("WANTS S {leaf:x} {digest:x}"));
+    b.receive(0, &format!("WANTS S {leaf:x} last {digest:x}"));
     assert_eq!(b.sent(0), ["REPAIR S", &lines[1]]);
 }
 
 #[test]
-fn a_listing_of_a_range_says_nothing_about_the_rest_of_its_leaf() {
+fn a_listing_is_compared_once_its_last_line_has_arrived() {
     let clients = leaf_mates(3).swap_remove(0);
     let [_, mut b] = a_and_b();
     let mut digests: Vec<u64> =
         clients.iter().map(|client| herd_hash(b.update(client).as_bytes())).collect();
     b.sent(0);
     digests.sort_unstable();
-    let (leaf, low) = (leaf_of(&clients[0]), digests[0] + 1);
-    b.receive(0, &format!("LISTING C {leaf:x} {low:x} {:x}", digests[1]));
-    assert_eq!(b.sent(0), [format!("OFFERS {leaf:x} {:x}", digests[1])]);
+    let leaf = leaf_of(&clients[0]);
+    b.receive(0, &format!("LISTING C {leaf:x} more {:x}", digests[0]));
+    assert_eq!(b.sent(0), [""; 0]);
+    b.receive(0, &format!("LISTING C {leaf:x} last {:x}", digests[2]));
+    let lacking: Vec<String> = b.sent(0);
+    assert_eq!(lacking, [format!("OFFERS C {leaf:x} last {:x}", digests[1])]);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! digest tree are chained, and the key of the digests can change while the node runs.
 
 mod adaptation;
+mod sweep;
 mod tombstones;
 
 use core::cmp::Ordering;
@@ -16,6 +17,7 @@ use hashbrown::HashTable;
 use super::digest::{Leaf, Sums};
 use super::digest_tree::{DigestTree, keyed_hash};
 use super::eviction::{Order, Tournament};
+use super::expiry::{Life, Sweep};
 pub use super::slots::MAX_RECORD;
 use super::slots::{Slots, Stored};
 use crate::counters::counters;
@@ -63,6 +65,9 @@ pub enum Source {
     Client,
     /// A record of another node.
     Peer,
+    /// A record that this node has stored before its process started. If it is too far ahead, it is
+    /// stored nevertheless, since the clock may be behind for a moment; it is invisible until then.
+    File,
 }
 
 /// The outcome of [`Directory::apply`].
@@ -76,8 +81,12 @@ pub enum Applied {
     Stale,
     /// Rejected: the directory is full and every stored record ranks higher.
     OverCapacity,
-    /// Rejected: the record has expired.
+    /// Rejected: by this node's clock, its time to live has passed.
     Expired,
+    /// Rejected: it is too far ahead of this node's clock.
+    Ahead,
+    /// Rejected: it is longer than [`MAX_RECORD`].
+    TooLong,
 }
 
 /// The newest record of every client, at most [`Rules::max_clients`] of them.
@@ -92,8 +101,7 @@ pub struct Directory {
     tournament: Tournament,
     tombstones: Tombstones,
     adaptation: Adaptation,
-    /// The slot at which the sweep for expired records continues.
-    sweep_at: u32,
+    sweep: Sweep,
     /// Counters of removed and examined clients.
     pub counters: Counters,
 }
@@ -102,7 +110,9 @@ counters! {
     /// Monotonic counters of removed and examined clients since start-up.
     Counters {
         clients_evicted_total: "Clients evicted because the directory was full." { evicted }
-        clients_expired_total: "Clients removed because their time to live had passed." { expired }
+        clients_expired_total:
+            "Clients removed because their time to live had passed, or because their record was more \
+             than a day ahead of this node's clock." { expired }
         tombstones_removed_total: "Tombstones removed, by reason." {
             tombstones_expired (reason = "expired"):
                 "Tombstones removed because their time to live had passed.",
@@ -128,7 +138,7 @@ impl Directory {
             tournament: Tournament::default(),
             tombstones: Tombstones::default(),
             adaptation: Adaptation::default(),
-            sweep_at: 0,
+            sweep: Sweep::default(),
             counters: Counters::default(),
         }
     }
@@ -186,13 +196,13 @@ impl Directory {
         self.tree.sums()
     }
 
-    /// Returns the AT line of `client`, without LF, unless it has expired at `now` or the client was
+    /// Returns the AT line of `client`, without LF, if it is alive at `now` and the client was not
     /// erased.
     #[must_use]
     pub fn get(&self, client: &[u8], now: Wall) -> Option<&[u8]> {
         let slot = self.slot(client)?;
         let stored = &self.slots[slot];
-        (!stored.is_tombstone() && !self.has_expired(slot, now)).then(|| stored.line())
+        (!stored.is_tombstone() && self.is_alive(slot, now)).then(|| stored.line())
     }
 
     /// Returns the AT line in `slot`, without LF, or `None` if the slot is free.
@@ -226,15 +236,16 @@ impl Directory {
         }
     }
 
-    /// Returns the record in `slot`, unless the slot is free, the record has expired at `now`, or it
-    /// is a tombstone.
+    /// Returns the record in `slot`, unless the slot is free, the record is not alive at `now`, or
+    /// it is a tombstone.
     #[must_use]
     pub fn record(&self, slot: Slot, now: Wall) -> Option<Record<'_>> {
         let record = self.slots.get(slot)?.record()?;
-        (!record.is_tombstone() && !self.is_expired(&record, now)).then_some(record)
+        let is_visible = !record.is_tombstone() && self.life(&record, now) == Life::Alive;
+        is_visible.then_some(record)
     }
 
-    /// Returns the slot of `client`, if it is stored. Its record may have expired.
+    /// Returns the slot of `client`, if it is stored. Its record need not be alive.
     #[must_use]
     pub fn slot(&self, client: &[u8]) -> Option<Slot> {
         self.find(self.index_hash(client), client)
@@ -255,18 +266,30 @@ impl Directory {
 
     /// Stores `record` if it is newer than the stored one, by the order of records.
     ///
-    /// `now` is the wall clock of this node. It only determines expiry; which record is newer
-    /// depends on the two records alone.
+    /// `now` is the wall clock of this node. It only determines which records are alive; which one
+    /// is newer depends on the two records alone.
     pub fn apply(&mut self, record: &Record<'_>, source: Source, now: Wall) -> Applied {
-        if record.line.len() > MAX_RECORD || self.is_expired(record, now) {
-            return Applied::Expired;
+        if record.line.len() > MAX_RECORD {
+            return Applied::TooLong;
+        }
+        let life = self.life(record, now);
+        match life {
+            Life::Expired => return Applied::Expired,
+            Life::Ahead if source != Source::File => return Applied::Ahead,
+            Life::Alive | Life::Ahead => {}
         }
         let hash = self.index_hash(record.client);
         let mut held = self.find(hash, record.client);
         // The outcome must not depend on whether the sweep has already removed this record.
-        if let Some(slot) = held.filter(|&slot| self.has_expired(slot, now)) {
-            self.expire(slot);
-            held = None;
+        if let Some(slot) = held {
+            match (self.life_in(slot, now), life) {
+                (Life::Alive, Life::Ahead) => return Applied::Ahead,
+                (held, new) if held == new => {}
+                _ => {
+                    self.expire(slot);
+                    held = None;
+                }
+            }
         }
         if let Some(slot) = held {
             self.renew_rank(slot);
@@ -275,7 +298,7 @@ impl Directory {
             core::hint::black_box(self.sums().leaf(held.leaf));
             let repeat = match source {
                 Source::Client => held.report() == record.report(),
-                Source::Peer => held.line() == record.line,
+                Source::Peer | Source::File => held.line() == record.line,
             };
             if repeat {
                 return Applied::Duplicate;
@@ -297,27 +320,6 @@ impl Directory {
         let slot = self.insert(hash, record);
         self.bound_tombstones();
         Applied::Stored(slot)
-    }
-
-    /// Removes expired records among the next `budget` slots. Returns whether the sweep has reached
-    /// the end of the directory and will start over.
-    pub fn sweep(&mut self, now: Wall, budget: u32) -> bool {
-        self.sweep_tombstones(now);
-        if self.rules.client_ttl == 0 {
-            return true;
-        }
-        for _ in 0..budget {
-            if self.sweep_at >= self.slots.used() {
-                self.sweep_at = 0;
-                return true;
-            }
-            let slot = Slot(self.sweep_at);
-            self.sweep_at += 1;
-            if self.has_expired(slot, now) {
-                self.expire(slot);
-            }
-        }
-        false
     }
 
     /// Returns digest and slot of every record in `leaf`, in arbitrary order.
@@ -402,21 +404,25 @@ impl Directory {
         if is_tombstone { self.rules.forget_keep } else { self.rules.client_ttl }
     }
 
-    fn is_expired(&self, record: &Record<'_>, now: Wall) -> bool {
-        let time_to_live = self.time_to_live(record.is_tombstone());
-        time_to_live > 0 && now.nanos() - record.received > time_to_live
+    fn life(&self, record: &Record<'_>, now: Wall) -> Life {
+        Life::of(record.received, self.time_to_live(record.is_tombstone()), now)
     }
 
-    fn has_expired(&self, slot: Slot, now: Wall) -> bool {
-        self.slots.get(slot).is_some_and(|stored| {
-            // Nearly always, no record needs to be parsed.
-            let is_tombstone = !self.tombstones.is_empty() && stored.is_tombstone();
-            self.time_to_live(is_tombstone) > 0
-                && stored.record().is_some_and(|record| self.is_expired(&record, now))
-        })
+    /// Returns the life of the record in a slot that is in use.
+    fn life_in(&self, slot: Slot, now: Wall) -> Life {
+        let stored = &self.slots[slot];
+        let is_tombstone = !self.tombstones.is_empty() && stored.is_tombstone();
+        if !self.sweep.may_find(self.time_to_live(is_tombstone), now) {
+            return Life::Alive; // nearly always, without a time to live, without parsing the record
+        }
+        stored.record().map_or(Life::Expired, |record| self.life(&record, now))
     }
 
-    /// Removes a record that has expired.
+    fn is_alive(&self, slot: Slot, now: Wall) -> bool {
+        self.life_in(slot, now) == Life::Alive
+    }
+
+    /// Removes a record that is not alive.
     fn expire(&mut self, slot: Slot) {
         let is_tombstone = self.slots[slot].is_tombstone();
         self.remove(slot);
@@ -438,12 +444,14 @@ impl Directory {
         self.bytes += record.line.len() as u64;
         self.bytes -= stored.line().len() as u64;
         stored.set(record, rank, digest);
+        self.sweep.handle_stored(record.received);
     }
 
     fn insert(&mut self, hash: u64, record: &Record<'_>) -> Slot {
         let slot = self.slots.take();
         let rank = self.rank(record);
         self.slots[slot].set(record, rank, 0);
+        self.sweep.handle_stored(record.received);
         self.tombstones.handle_stored(record, rank);
         self.bytes += record.line.len() as u64;
         let (slots, key) = (&self.slots, self.index_key);
@@ -531,6 +539,7 @@ mod tests {
     use crate::herd::digest::Branch;
     use crate::protocol::command::Command;
     use crate::protocol::time::SECOND;
+    use crate::time::Now;
     use proptest::prelude::*;
 
     pub fn directory(max_clients: u32, ttl: i64) -> Directory {
@@ -602,7 +611,7 @@ mod tests {
         assert!(matches!(d.apply(&record, Source::Peer, Wall(160 * SECOND)), Applied::Stored(_)));
         assert!(d.get(b"k", Wall(160 * SECOND)).is_some());
         assert_eq!(d.get(b"k", Wall(161 * SECOND)), None, "expired before the sweep");
-        assert!(!d.sweep(Wall(161 * SECOND), 1));
+        d.sweep(&Now { wall: Wall(161 * SECOND), ..Now::default() }, 1, |_, _| {});
         assert_eq!((d.len(), d.counters.expired), (0, 1));
         assert_eq!(d.sums().of(Branch::ROOT), 0);
         assert_eq!(d.apply(&record, Source::Peer, Wall(161 * SECOND)), Applied::Expired);
@@ -645,7 +654,7 @@ mod tests {
                     0 => d.start_rekey((at as u64, 5)),
                     1 => now += 30,
                     2..10 => _ = d.continue_rekey(budget),
-                    10..15 => _ = d.sweep(wall, budget),
+                    10..15 => _ = d.sweep(&Now { wall, ..Now::default() }, budget, |_, _| {}),
                     _ => {
                         let line = line("A", &format!("c{client}"), 1, now + at as i64, now);
                         d.apply(&Record::parse(&line).unwrap(), Source::Client, wall);

@@ -160,6 +160,9 @@ mod tests {
     use crate::rng::Rng;
     use crate::time::Wall;
 
+    /// After all receive times.
+    const NOW: Wall = Wall(1_000_000 * SECOND);
+
     fn directory(max_clients: u32) -> Directory {
         let rules =
             Rules { max_clock_offset: 5 * SECOND, max_clients, client_ttl: 0, forget_keep: 0 };
@@ -170,12 +173,12 @@ mod tests {
     fn apply(directory: &mut Directory, client: &str, time: u64) {
         let line = format!("AT A +0.000000000 {client} +1-1 {time}");
         let record = Record::parse(line.as_bytes()).unwrap();
-        let applied = directory.apply(&record, Source::Peer, Wall(0));
+        let applied = directory.apply(&record, Source::Peer, NOW);
         assert!(matches!(applied, Applied::Stored(_)), "{line}: {applied:?}");
     }
 
     fn holds(directory: &Directory, client: &str) -> bool {
-        directory.get(client.as_bytes(), Wall(0)).is_some()
+        directory.get(client.as_bytes(), NOW).is_some()
     }
 
     /// The least record is found in a bounded number of comparisons, however many clients have moved

@@ -20,6 +20,15 @@ pub enum Follower {
     Positions,
 }
 
+/// A record to be forwarded.
+#[derive(Clone, Copy)]
+pub(super) enum Item<'a> {
+    /// It is stored in this slot.
+    Stored(Slot),
+    /// It is not stored, see [`super::relay`].
+    Relayed(&'a Record<'a>),
+}
+
 /// The path by which a record reached this node.
 #[derive(Clone, Copy)]
 enum Arrival {
@@ -38,7 +47,7 @@ impl Herd {
     pub fn apply_local_update(&mut self, record: &Record<'_>, wall: Wall) -> Applied {
         let applied = self.directory.apply(record, Source::Client, wall);
         if let Applied::Stored(slot) = applied {
-            self.forward(slot, Some(self.identity.me), Arrival::Local);
+            self.forward(Item::Stored(slot), Some(self.identity.me), Arrival::Local);
         }
         applied
     }
@@ -53,7 +62,7 @@ impl Herd {
         let tombstone = Record::emit_tombstone(out, server, client, time)?;
         match self.directory.apply(&tombstone, Source::Client, wall) {
             Applied::Stored(slot) => {
-                self.forward(slot, Some(self.identity.me), Arrival::Local);
+                self.forward(Item::Stored(slot), Some(self.identity.me), Arrival::Local);
                 Some(slot)
             }
             _ => None,
@@ -79,10 +88,7 @@ impl Herd {
             };
             observer.record_received(sender, record.line, applied);
         }
-        if let Applied::Stored(slot) = applied {
-            let origin = self.identity.node(record.server);
-            self.forward(slot, origin, Arrival::Legacy(sender));
-        }
+        self.forward_flooded(record, applied, Arrival::Legacy(sender));
     }
 
     /// Applies a record received on `link`; `repair` is set if anti-entropy sent it.
@@ -105,20 +111,32 @@ impl Herd {
         if observer.enabled() {
             observer.record_received(self.peer_name(link), record.line, applied);
         }
-        if let Applied::Stored(slot) = applied {
+        if repair.is_none() {
+            self.forward_flooded(record, applied, Arrival::Flooded(link));
+        } else if let Applied::Stored(slot) = applied {
             if repair == Some(Purpose::Check)
                 && let Some(up) = &mut self.links[link.index()].up
             {
                 up.anti_entropy.handle_recovered();
             }
-            let arrival = if repair.is_some() {
-                self.claims.count_received(self.link(link).peer);
-                Arrival::Repaired(link)
-            } else {
-                Arrival::Flooded(link)
-            };
-            self.forward(slot, self.identity.node(record.server), arrival);
+            self.claims.count_received(self.link(link).peer);
+            let origin = self.identity.node(record.server);
+            self.forward(Item::Stored(slot), origin, Arrival::Repaired(link));
         }
+    }
+
+    /// Forwards a flooded record if it was new to this node. Forwarding does not depend on this node's
+    /// clock: a record that is not alive by it is new unless it was relayed recently.
+    fn forward_flooded(&mut self, record: &Record<'_>, applied: Applied, arrival: Arrival) {
+        let item = match applied {
+            Applied::Stored(slot) => Item::Stored(slot),
+            Applied::Expired | Applied::Ahead if self.relayed.admit(record.line) => {
+                self.counters.relayed += 1;
+                Item::Relayed(record)
+            }
+            _ => return,
+        };
+        self.forward(item, self.identity.node(record.server), arrival);
     }
 
     fn count_flooded(&mut self, applied: Applied) {
@@ -126,7 +144,7 @@ impl Herd {
         self.counters.floods_duplicate += u64::from(!matches!(applied, Applied::Stored(_)));
     }
 
-    /// Queues `slot` for the neighbors to which this node must forward it.
+    /// Queues `item` for the neighbors to which this node must forward it.
     ///
     /// A record that arrived along the tree of its origin is forwarded along that tree, and any
     /// other record to all neighbors except the sender. Original servers, and neighbors that have
@@ -134,8 +152,10 @@ impl Herd {
     ///
     /// If the record may have come from any of several original servers, all of them receive it. The
     /// one that sent it ignores it, since it is not newer than the record that it holds.
-    fn forward(&mut self, slot: Slot, origin: Option<NodeId>, arrival: Arrival) {
-        self.mark_changed(slot);
+    fn forward(&mut self, item: Item<'_>, origin: Option<NodeId>, arrival: Arrival) {
+        if let Item::Stored(slot) = item {
+            self.mark_changed(slot);
+        }
         let (sender, along_tree) = match arrival {
             Arrival::Local => (None, true),
             Arrival::Flooded(link) => (Some(link), true),
@@ -153,7 +173,7 @@ impl Herd {
         if let Some(tree) = tree {
             for &child in &tree.children {
                 if let Some(link) = self.link_to[child.index()] {
-                    self.links[link.index()].enqueue(slot);
+                    self.counters.relays_dropped += self.links[link.index()].enqueue(item);
                 }
             }
         }
@@ -161,7 +181,7 @@ impl Herd {
         for (id, link) in (0..).map(LinkId).zip(&mut self.links) {
             let outside = link.is_legacy() || !self.routes.has_edge(link.peer);
             if (to_all || outside) && sender != Some(id) {
-                link.enqueue(slot);
+                self.counters.relays_dropped += link.enqueue(item);
             }
         }
     }

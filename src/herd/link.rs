@@ -3,9 +3,11 @@
 use core::time::Duration;
 
 use super::anti_entropy::AntiEntropy;
+use super::flood::Item;
 use super::keepalive::Keepalive;
 use super::message::Purpose;
 use super::queue::{IdSet, SlotQueue};
+use super::relay::LineQueue;
 use crate::ids::{BootId, ConnectionId, LinkId, NodeId, Slot};
 use crate::time::Instant;
 
@@ -102,6 +104,8 @@ pub struct Established {
     pub connection: ConnectionId,
     /// Records queued for the peer.
     pub flood: SlotQueue,
+    /// Records queued for the peer that this node does not store.
+    pub relayed: LineQueue,
     /// The state of anti-entropy.
     pub anti_entropy: AntiEntropy,
     /// The connection that carried the link before it moved, until it has been read to its end.
@@ -168,11 +172,22 @@ impl Link {
         }
     }
 
-    /// Queues `slot` for the peer if it is linked.
-    pub(super) fn enqueue(&mut self, slot: Slot) {
-        if let Some(up) = &mut self.up {
-            up.flood.push(slot);
+    /// Returns whether the record in `slot` waits to be sent to the peer.
+    pub(super) fn has_queued(&self, slot: Slot) -> bool {
+        self.up.as_ref().is_some_and(|up| up.flood.contains(slot))
+    }
+
+    /// Queues a record for the peer if it is linked. Returns the number of records dropped, 0 or 1.
+    pub(super) fn enqueue(&mut self, item: Item<'_>) -> u64 {
+        let is_legacy = self.is_legacy();
+        let Some(up) = &mut self.up else { return 0 };
+        match item {
+            Item::Stored(slot) => up.flood.push(slot),
+            // An original server would not understand a tombstone.
+            Item::Relayed(record) if is_legacy && record.is_tombstone() => {}
+            Item::Relayed(record) => return u64::from(!up.relayed.push(record.line)),
         }
+        0
     }
 }
 
@@ -190,6 +205,7 @@ impl Established {
             rules_due: false,
             pending_link_states: IdSet::default(),
             flood: SlotQueue::default(),
+            relayed: LineQueue::default(),
             anti_entropy: AntiEntropy::default(),
             check_at: None,
             announced_repair: None,
@@ -227,6 +243,7 @@ impl Established {
             || self.rules_due
             || !self.pending_link_states.is_empty()
             || !self.flood.is_empty()
+            || !self.relayed.is_empty()
             || self.anti_entropy.has_output()
     }
 }

@@ -42,6 +42,7 @@ pub mod digest;
 mod digest_tree;
 pub mod directory;
 pub mod eviction;
+pub mod expiry;
 pub mod fetch_claims;
 mod flood;
 mod handover;
@@ -54,6 +55,7 @@ mod link_states;
 pub mod message;
 pub mod observer;
 pub mod queue;
+pub mod relay;
 pub mod routes;
 mod slots;
 pub mod takeover;
@@ -69,12 +71,14 @@ use anti_entropy::Context;
 use directory::{Directory, Keys, Rules};
 use fetch_claims::FetchClaims;
 pub use flood::Follower;
+use flood::Item;
 use handshake::Identity;
 pub use link::{Connected, LegacySender, Origin};
 use link::{DIAL_RACE, Established, Link, PeerKind};
 use message::{Message, Purpose};
 pub use observer::Observer;
 use queue::SlotQueue;
+use relay::Relayed;
 use routes::Routes;
 use takeover::Offer;
 
@@ -84,11 +88,8 @@ use crate::protocol::time::Nanos;
 use crate::rng::Rng;
 use crate::time::{Instant, Now, Wall};
 
-/// Slots examined for expired records in one sweep.
+/// Slots examined in one sweep, which takes about two milliseconds.
 const SWEEP_SLOTS: u32 = 20_000;
-
-/// Pause between two sweeps: a directory of a million clients is examined in five seconds.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Steps of an adaptation of the directory to other rules, each of which takes about a microsecond.
 const ADAPTATION_STEPS: u32 = 1_000;
@@ -220,13 +221,22 @@ counters! {
         }
         updates_stale_total: "Records received that were not new, by source." {
             floods_duplicate (source = "peer"):
-                "Records from peers that were already held, or older than the one held.",
+                "Records from peers that were already held, or older than the one held, or that are \
+                 not alive by this node's clock.",
         }
         updates_repaired_total: "Records recovered by a digest comparison, by kind of round." {
             antientropy_repairs (round = "check"):
                 "Records recovered by a periodic comparison; stays 0 without faults.",
             link_sync_records (round = "sync"):
                 "Records recovered after a link came up or routes changed.",
+        }
+        updates_relayed_total:
+            "Records forwarded but not stored, because they are not alive by this node's clock." {
+            relayed
+        }
+        relayed_updates_dropped_total:
+            "Records that were not relayed to a peer, because too many waited for it." {
+            relays_dropped
         }
         links_established_total: "Links established." { links_established }
         links_lost_total: "Links lost." { links_lost }
@@ -255,6 +265,7 @@ pub struct Herd {
     routes: Routes,
     links: Vec<Link>,
     claims: FetchClaims,
+    relayed: Relayed,
     /// Slots that changed since [`Herd::poll_changed`] last returned them, for each follower.
     followers: Vec<(Follower, SlotQueue)>,
     /// Link by node, for neighbors.
@@ -270,7 +281,7 @@ pub struct Herd {
     advertisement: link_states::Advertisement,
     /// The time of the last deadline or message of anti-entropy, for what follows from it later.
     now: Instant,
-    /// Time of the next sweep for expired records.
+    /// Time of the next sweep for records that are not alive.
     sweep_at: Instant,
     /// Time of the next slice of an adaptation of the directory.
     adapt_at: Instant,
@@ -306,6 +317,7 @@ impl Herd {
             routes: Routes::new(identity.me, identity.names.len(), now),
             links,
             claims: FetchClaims::default(),
+            relayed: Relayed::new(keys.index, now),
             followers: Vec::new(),
             link_to,
             actions: VecDeque::new(),
@@ -545,14 +557,12 @@ impl Herd {
             }
             None => (!link.dialing).then_some(link.next_dial),
         };
-        let sweeps = self.directory.rules().client_ttl > 0 || self.directory.tombstones() > 0;
-        let sweep = sweeps.then_some(self.sweep_at);
         let links = self.links.iter().filter_map(of_link);
         let others = [
             self.routes.poll_timeout(),
             self.claims.poll_timeout(),
             self.advertisement.poll_timeout(),
-            sweep,
+            Some(self.sweep_at),
             self.directory.is_adapting().then_some(self.adapt_at),
         ];
         links.chain(others.into_iter().flatten()).min()
@@ -566,6 +576,7 @@ impl Herd {
         if self.claims.handle_timeout(now.instant) {
             self.resume_fetches();
         }
+        self.relayed.handle_timeout(now.instant);
         self.sweep(now);
         if self.directory.is_adapting() && self.adapt_at <= now.instant {
             self.adapt_at = now.instant + ADAPTATION_INTERVAL;
@@ -576,11 +587,18 @@ impl Herd {
         }
     }
 
-    /// Examines some of the slots for expired records.
+    /// Examines some of the slots for records that are not alive.
     fn sweep(&mut self, now: &Now) {
         if self.sweep_at <= now.instant {
-            self.sweep_at = now.instant + SWEEP_INTERVAL;
-            self.directory.sweep(now.wall, SWEEP_SLOTS);
+            // The peers may consider alive what this node does not.
+            let links = &mut self.links;
+            let dropped = &mut self.counters.relays_dropped;
+            let pause = self.directory.sweep(now, SWEEP_SLOTS, |slot, record| {
+                for link in links.iter_mut().filter(|link| link.has_queued(slot)) {
+                    *dropped += link.enqueue(Item::Relayed(record));
+                }
+            });
+            self.sweep_at = now.instant + pause;
         }
     }
 

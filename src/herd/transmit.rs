@@ -64,14 +64,21 @@ impl Herd {
     ) {
         let Link { peer, up: Some(up), kind, .. } = &mut self.links[link.index()] else { return };
         while out.len() < limit {
-            let Some(slot) = up.flood.pop() else { break };
-            let Some(line) = self.directory.line(slot) else { continue };
-            // An original server would not understand a tombstone.
-            if *kind == PeerKind::Legacy && self.directory.is_tombstone(slot) {
-                continue;
-            }
-            out.extend_from_slice(line);
-            out.push(b'\n');
+            // What is not stored cannot wait: its queue is bounded, and does not conflate.
+            let line = if let Some(line) = up.relayed.pop(out) {
+                line
+            } else if let Some(slot) = up.flood.pop() {
+                let Some(line) = self.directory.line(slot) else { continue };
+                // An original server would not understand a tombstone.
+                if *kind == PeerKind::Legacy && self.directory.is_tombstone(slot) {
+                    continue;
+                }
+                out.extend_from_slice(line);
+                out.push(b'\n');
+                line
+            } else {
+                break;
+            };
             self.counters.floods_sent += 1;
             if observer.enabled() {
                 observer.record_sent(self.identity.name(*peer), line, Sent::Flooded);

@@ -35,7 +35,12 @@ impl Observer for MessageLog {
     }
 
     fn record_received(&mut self, peer: &[u8], line: &[u8], applied: Applied) {
-        let note: &[u8] = if matches!(applied, Applied::Stored(_)) { b"" } else { b" (not news)" };
+        let note: &[u8] = match applied {
+            Applied::Stored(_) => b"",
+            Applied::Expired => b" (expired, not stored)",
+            Applied::Ahead => b" (more than a day ahead, not stored)",
+            _ => b" (not news)",
+        };
         self.line(&[peer, b" < ", line, note]);
     }
 

@@ -80,7 +80,7 @@ impl Store {
                 self.positions.as_ref()?;
                 self.acknowledge(held()?, from)
             }
-            Applied::OverCapacity | Applied::Expired => None,
+            _ => None,
         }
     }
 

@@ -413,7 +413,7 @@ impl<'a, 'i> Batch<'a, 'i> {
         self.directory.prefetch(self.held.iter().map(|record| record.client));
         for record in self.held.drain(..) {
             self.records += 1;
-            self.directory.apply(&record, Source::Peer, self.now);
+            self.directory.apply(&record, Source::File, self.now);
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Directory, Stored};
+use super::{Directory, Life, Stored};
 use crate::ids::Slot;
 use crate::protocol::record::Record;
 use crate::time::Wall;
@@ -102,11 +102,18 @@ impl Directory {
     }
 
     /// Removes the tombstones that have expired, and those beyond the bound.
-    pub(super) fn sweep_tombstones(&mut self, now: Wall) {
+    pub(super) fn sweep_tombstones(
+        &mut self,
+        now: Wall,
+        removed: &mut impl FnMut(Slot, &Record<'_>),
+    ) {
         for _ in 0..MAX_REMOVED {
             let Some(slot) = self.oldest_tombstone() else { return };
-            if !self.has_expired(slot, now) {
+            if self.life_in(slot, now) != Life::Expired {
                 break;
+            }
+            if let Some(record) = self.slots[slot].record() {
+                removed(slot, &record);
             }
             self.expire(slot);
         }
@@ -126,6 +133,7 @@ mod tests {
     use super::*;
     use crate::herd::digest::Branch;
     use crate::protocol::time::SECOND;
+    use crate::time::Now;
 
     const KEEP: i64 = 1_000;
 
@@ -138,6 +146,10 @@ mod tests {
 
     fn at(seconds: i64) -> Wall {
         Wall(i128::from(seconds) * SECOND)
+    }
+
+    fn sweep(directory: &mut Directory, wall: Wall, budget: u32) {
+        directory.sweep(&Now { wall, ..Now::default() }, budget, |_, _| {});
     }
 
     fn with_keep(max_clients: u32, ttl: i64) -> Directory {
@@ -204,9 +216,9 @@ mod tests {
             let forgotten = tombstone("B", "k", 101);
             apply(&mut d, &forgotten, Source::Peer);
             apply(&mut d, &tombstone("B", "later", 102), Source::Peer);
-            d.sweep(at(101 + KEEP), 10);
+            sweep(&mut d, at(101 + KEEP), 10);
             assert_eq!(d.tombstones(), 2, "ttl {ttl}");
-            d.sweep(at(102 + KEEP), 10);
+            sweep(&mut d, at(102 + KEEP), 10);
             assert_eq!((d.len(), d.tombstones()), (1, 1), "ttl {ttl}");
             assert_eq!((d.counters.tombstones_expired, d.counters.expired), (1, 0));
             let record = Record::parse(&forgotten).unwrap();
@@ -233,7 +245,7 @@ mod tests {
             assert!(d.slot(format!("d{client}").as_bytes()).is_some(), "the newest are kept");
         }
         d.rules.max_clients = 8;
-        d.sweep(at(0), 1);
+        sweep(&mut d, at(0), 1);
         assert_eq!(d.tombstones(), 1);
     }
 }

@@ -63,7 +63,10 @@ impl LineSession {
                 Applied::OverCapacity => {
                     (&mut counters.iamat_over_cap, b" (over a limit on clients, not stored)")
                 }
-                Applied::Expired => (&mut counters.iamat_expired, b" (expired, not stored)"),
+                // The receive time is this node's clock, and a line of a client is short enough.
+                Applied::Expired | Applied::Ahead | Applied::TooLong => {
+                    (&mut counters.iamat_expired, b" (expired, not stored)")
+                }
             }
         };
         *count += 1;

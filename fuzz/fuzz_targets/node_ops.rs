@@ -11,7 +11,7 @@
 
 #![no_main]
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
@@ -149,6 +149,8 @@ struct World {
     last_id: u64,
     /// Number of links established and lost, and the time of the last change.
     changes: (u64, Instant),
+    /// Lines that may be sent although the node does not hold them.
+    relayed: HashSet<String>,
 }
 
 impl World {
@@ -176,6 +178,7 @@ impl World {
             connected: Vec::new(),
             last_id: 0,
             changes: (0, Instant::START),
+            relayed: HashSet::new(),
         };
         for _ in 0..2 {
             let user = world.user();
@@ -527,7 +530,11 @@ impl World {
         let next = self.receive(&mut peer, &lines);
         self.peers.push(peer);
         assert_eq!(next, Next::NeedInput);
-        let news = is_read && self.model.offer(&fact, Source::Peer, self.now.wall.nanos());
+        let clock = self.now.wall.nanos();
+        if repair != 1 && !self.model.is_alive(&fact, clock) {
+            self.relayed.insert(fact.line());
+        }
+        let news = is_read && self.model.offer(&fact, Source::Peer, clock);
         let news = if news { &[fact][..] } else { &[] };
         self.check_flood(&before, news, Some(link));
     }
@@ -633,8 +640,10 @@ impl World {
         assert!(out.len() <= limit + LONGEST_MESSAGE, "{} bytes", out.len());
         for line in out.split_inclusive(|&byte| byte == b'\n') {
             let line = line.strip_suffix(b"\n").expect("complete lines");
-            let is_held =
-                |line: &[u8]| self.model.held.iter().any(|it| it.line().as_bytes() == line);
+            let is_held = |line: &[u8]| {
+                self.model.held.iter().any(|it| it.line().as_bytes() == line)
+                    || self.relayed.iter().any(|it| it.as_bytes() == line)
+            };
             match Message::parse(line) {
                 Some(Message::Record(_)) => assert!(is_held(line)),
                 Some(_) => {}
@@ -678,7 +687,8 @@ impl World {
         let held: Vec<&[u8]> = self.lines().collect();
         let gone = |fact: &Fact| !held.contains(&fact.line().as_bytes());
         let (gone, kept) = self.model.held.iter().cloned().partition::<Vec<_>, _>(gone);
-        assert!(gone.iter().all(|fact| self.model.is_expired(fact, self.now.wall.nanos())));
+        assert!(gone.iter().all(|fact| !self.model.is_alive(fact, self.now.wall.nanos())));
+        self.relayed.extend(gone.iter().map(Fact::line)); // if they were queued
         self.model.held = kept;
     }
 

@@ -41,23 +41,22 @@ pub struct Model {
 impl Model {
     /// The record that the node must hold for `client`.
     pub fn get(&self, client: &str, clock: Nanos) -> Option<&Fact> {
-        self.held.iter().find(|held| held.client == client && !self.is_expired(held, clock))
+        self.held.iter().find(|held| held.client == client && self.is_alive(held, clock))
     }
 
     /// Stores `fact` if it is new, and returns whether it is.
     pub fn offer(&mut self, fact: &Fact, source: Source, clock: Nanos) -> bool {
-        if self.is_expired(fact, clock) {
+        if !self.is_alive(fact, clock) {
             return false;
         }
-        let (rules, ttl) = (self.rules, self.rules.client_ttl);
-        self.held
-            .retain(|held| held.client != fact.client || ttl == 0 || clock - held.received <= ttl);
+        let rules = self.rules;
+        self.held.retain(|held| held.client != fact.client || is_alive(&rules, held, clock));
         if let Some(held) = self.held.iter_mut().find(|held| held.client == fact.client) {
             let repeat = match source {
                 Source::Client => {
                     (held.location, &held.time_text) == (fact.location, &fact.time_text)
                 }
-                Source::Peer => false, // the same line is no greater than itself
+                Source::Peer | Source::File => false, // the same line is no greater than itself
             };
             let news = !repeat && key(&rules, fact) > key(&rules, held);
             if news {
@@ -77,10 +76,15 @@ impl Model {
         true
     }
 
-    /// Returns whether its time to live has passed.
-    pub fn is_expired(&self, fact: &Fact, clock: Nanos) -> bool {
-        self.rules.client_ttl > 0 && clock - fact.received > self.rules.client_ttl
+    /// Returns whether a record is alive by this clock.
+    pub fn is_alive(&self, fact: &Fact, clock: Nanos) -> bool {
+        is_alive(&self.rules, fact, clock)
     }
+}
+
+fn is_alive(rules: &Rules, fact: &Fact, clock: Nanos) -> bool {
+    let (age, ttl) = (clock - fact.received, rules.client_ttl);
+    age >= -86_400_000_000_000 && (ttl == 0 || age <= ttl)
 }
 
 fn rank(rules: &Rules, fact: &Fact) -> Nanos {

@@ -12,6 +12,7 @@
     reason = "helpers of tests report by failing the test"
 )]
 
+mod clocks;
 mod every_order;
 mod network;
 mod oracle;

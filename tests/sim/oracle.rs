@@ -25,6 +25,8 @@ pub struct Fact {
 
 pub struct Oracle {
     rules: Rules,
+    /// Records may disappear because of a clock.
+    is_volatile: bool,
     hashes: Vec<u64>,
     pub facts: Vec<Fact>,
     by_line: HashMap<Vec<u8>, RecordId>,
@@ -51,9 +53,10 @@ pub struct Answered<'a> {
 }
 
 impl Oracle {
-    pub fn new(rules: Rules, clients: &[String], nodes: usize) -> Self {
+    pub fn new(rules: Rules, is_volatile: bool, clients: &[String], nodes: usize) -> Self {
         Self {
             rules,
+            is_volatile,
             hashes: clients.iter().map(|name| herd_hash(name.as_bytes())).collect(),
             facts: Vec::new(),
             by_line: HashMap::new(),
@@ -78,7 +81,7 @@ impl Oracle {
             digest: herd_hash(update.line),
         };
         let held = self.views[update.node][update.client]
-            .filter(|&held| !self.is_expired(held, update.clock));
+            .filter(|&held| self.is_alive(held, update.clock));
         let expected = match held {
             Some(_) if update.repeat => false,
             Some(held) => fact.key > self.facts[held].key,
@@ -142,8 +145,8 @@ impl Oracle {
             self.compare(node, client, &view, clock)?;
             let Some(now) = view[client] else { continue };
             self.best[node][client] = Some(now);
-            if self.rules.client_ttl > 0 && self.at_quiet[client] != Some(now) {
-                // The newer record may expire; the older one is not expected then.
+            if self.is_volatile && self.at_quiet[client] != Some(now) {
+                // The newer record may disappear; the older one is not expected then.
                 let older = |&id: &RecordId| self.facts[id].key < self.facts[now].key;
                 self.at_quiet[client] = self.at_quiet[client].filter(|id| !older(id));
             }
@@ -180,19 +183,19 @@ impl Oracle {
     ) -> Result<(), String> {
         if let Some(now) = view[client]
             && view[client] != self.views[node][client]
-            && self.is_expired(now, clock)
+            && !self.is_alive(now, clock)
         {
-            return Err(format!("{} was stored after it had expired", self.show(now)));
+            return Err(format!("{} was stored although it is not alive", self.show(now)));
         }
         let before = match view[client] {
-            // With expiry, a client may be dropped and then stored again from an older record.
-            Some(_) if self.rules.client_ttl > 0 => self.views[node][client],
+            // A client may be dropped and then stored again from an older record.
+            Some(_) if self.is_volatile => self.views[node][client],
             Some(_) => self.best[node][client],
             None => self.views[node][client],
         };
         let Some(before) = before else { return Ok(()) };
         match view[client] {
-            _ if self.is_expired(before, clock) => Ok(()),
+            _ if !self.is_alive(before, clock) => Ok(()),
             Some(now) if self.facts[now].key < self.facts[before].key => Err(format!(
                 "S2: {} was replaced by the older {}",
                 self.show(before),
@@ -204,19 +207,23 @@ impl Oracle {
         }
     }
 
-    /// The faults are over: records that any node holds must not be lost from now on.
-    pub fn quiet(&mut self) {
-        // With a cap and expiry, a record may be evicted in favor of others that expire before it.
+    /// The faults are over: records that any node holds, and that are alive at the true time, must not
+    /// be lost from now on.
+    pub fn quiet(&mut self, clock: Nanos) {
+        // With a cap, a record may be evicted in favor of others that disappear before it.
         let capped = (self.rules.max_clients as usize) < self.hashes.len();
-        if !(capped && self.rules.client_ttl > 0) {
-            self.at_quiet = self.best_of_all(|_| true);
+        if !(capped && self.is_volatile) {
+            self.at_quiet = self.best_of_all(|id| !self.is_volatile || self.is_alive(id, clock));
         }
     }
 
     /// Checks that all `nodes`, each with its wall time, hold the same records and have lost none:
     /// properties S1 and L2.
     pub fn converged(&self, nodes: &[(usize, Nanos)]) -> Result<(), String> {
-        let alive = |id: RecordId| !nodes.iter().any(|&(_, clock)| self.is_expired(id, clock));
+        let alive = |id: RecordId| nodes.iter().all(|&(_, clock)| self.is_alive(id, clock));
+        if self.is_volatile && nodes.iter().any(|&(_, clock)| clock != nodes[0].1) {
+            return self.newest_are_everywhere(nodes, alive);
+        }
         let mut kept: Vec<RecordId> = self.best_of_all(alive).into_iter().flatten().collect();
         kept.sort_by_key(|&id| core::cmp::Reverse(&self.facts[id].key));
         kept.truncate(self.rules.max_clients as usize);
@@ -233,6 +240,34 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// While clocks differ, a node may hold an older record of a client than another, because the newest
+    /// is not alive by its clock. If it is alive on all nodes, they must hold it.
+    fn newest_are_everywhere(
+        &self,
+        nodes: &[(usize, Nanos)],
+        alive: impl Fn(RecordId) -> bool,
+    ) -> Result<(), String> {
+        for client in 0..self.hashes.len() {
+            let records = (0..self.facts.len()).filter(|&id| self.facts[id].client == client);
+            let newest = records.max_by_key(|&id| &self.facts[id].key);
+            let Some(newest) = newest.filter(|&id| alive(id)) else { continue };
+            if let Some(&(node, _)) = nodes.iter().find(|&&(node, _)| !self.has(node, newest)) {
+                return Err(format!("n{node:02} lacks {}", self.show(newest)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether a node must have received a record that was stored `since` ago: the record has
+    /// been alive by its clock all the time, and no newer one may have stood in its way.
+    pub fn is_due(&self, id: RecordId, clock: Nanos, since: Nanos) -> bool {
+        let newer =
+            |fact: &Fact| fact.client == self.facts[id].client && fact.key > self.facts[id].key;
+        self.is_alive(id, clock)
+            && self.is_alive(id, clock - since)
+            && !(self.is_volatile && self.facts.iter().any(newer))
     }
 
     /// The AT lines of the best record of each client.
@@ -268,9 +303,11 @@ impl Oracle {
             .collect()
     }
 
-    fn is_expired(&self, id: RecordId, clock: Nanos) -> bool {
-        let ttl = self.rules.client_ttl;
-        ttl > 0 && clock - self.facts[id].key.2 > ttl
+    /// Returns whether a record is alive: at most a day ahead of the clock, and not older than the time
+    /// to live.
+    fn is_alive(&self, id: RecordId, clock: Nanos) -> bool {
+        let (ttl, age) = (self.rules.client_ttl, clock - self.facts[id].key.2);
+        age >= -86_400_000_000_000 && (ttl == 0 || age <= ttl)
     }
 
     fn ranks_too_low(&self, node: usize, fact: &Fact) -> bool {
@@ -286,7 +323,7 @@ impl Oracle {
         let mut held = view.iter().flatten();
         // If records expire, there may be room again.
         let full = view.iter().flatten().count() == self.rules.max_clients as usize;
-        if self.rules.client_ttl > 0 {
+        if self.is_volatile {
             return view.len() > self.rules.max_clients as usize;
         }
         full && held.all(|&other| self.facts[other].key > self.facts[id].key)

@@ -46,6 +46,11 @@ impl OriginalServer {
         is_newer
     }
 
+    /// Creates a record that no client has reported.
+    pub fn forge(&mut self, line: &[u8]) {
+        self.lines.entry(line.to_vec()).or_default();
+    }
+
     /// Returns whether the record is newer than what is held for its client.
     fn store(&mut self, line: &[u8]) -> bool {
         let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();

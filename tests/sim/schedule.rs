@@ -9,6 +9,7 @@ use proxy_herd::herd::digest::Leaf;
 use proxy_herd::herd::directory::Rules;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 
+use crate::clocks::{self, clock};
 use crate::world::herd_hash;
 use proxy_herd::rng::Rng;
 use proxy_herd::testing::topology::{Edge, Shape, diameter};
@@ -45,6 +46,10 @@ pub struct Schedule {
     pub one_address: bool,
     /// Initial error of each node's wall clock.
     pub clocks: Vec<Nanos>,
+    /// Clocks may be wrong by days, so that nodes consider records of others too far ahead.
+    pub wild_clocks: bool,
+    /// Some records were reported by no client.
+    pub forged: bool,
     /// No faults: properties that hold only without faults are checked.
     pub calm: bool,
     pub steps: Vec<(Time, Step)>,
@@ -97,6 +102,9 @@ pub enum Step {
     Freeze { node: usize, until: Time },
     /// The node's wall clock jumps.
     Clock { node: usize, offset: Nanos },
+    /// A compromised node or original server sends its neighbor a record that claims to have been
+    /// received by `server` at this time, which is also that of the client.
+    Forge { node: usize, peer: usize, server: usize, client: usize, when: When },
 }
 
 /// The time in an IAMAT.
@@ -141,7 +149,8 @@ impl fmt::Display for Schedule {
         let Self { secret, max_line, clocks, calm, cut_for_good, dead_for_good, .. } = self;
         writeln!(f, "seed {seed}: {nodes} nodes, {shape:?}, edges {edges:?}, calm: {calm}")?;
         writeln!(f, "{rules:?}\n{timing:?}\n{network:?}")?;
-        writeln!(f, "secret: {secret}, max_line: {max_line}, clocks: {clocks:?}")?;
+        let wild = if self.wild_clocks { ", wild" } else { "" };
+        writeln!(f, "secret: {secret}, max_line: {max_line}, clocks: {clocks:?}{wild}")?;
         writeln!(f, "for good: cut {cut_for_good:?}, dead {dead_for_good:?}")?;
         let (originals, one_address) = (&self.originals, self.one_address);
         writeln!(f, "neighbors of original servers: {originals:?}, one address: {one_address}")?;
@@ -180,13 +189,14 @@ impl Schedule {
         let crowded = rng.percent(3) && nodes < 8 && !hot;
         let clients = clients(crowded, hot, busy, rng);
         let rules = rules(calm, hot, clients.len(), rng);
-        let timing = timing(calm, &network, &rules, rng);
-        // Nodes with different clocks disagree on expiry, and so on which clients a full directory evicts.
-        let expiring = rules.client_ttl > 0;
-        let capped = (rules.max_clients as usize) < clients.len();
-        let clocks_differ = rng.percent(60) && !(expiring && (calm || capped));
+        let wild_clocks = clocks::are_wild(seed, calm, &rules);
+        let forged = clocks::is_forged(seed, calm);
+        let checked = rules.client_ttl > 0 || wild_clocks || forged;
+        let timing = timing(calm, &network, checked, rng);
+        let clocks_differ = rng.percent(60);
         let longest = if rng.percent(30) { 12_000 } else { 3000 };
-        let clocks = (0..nodes).map(|_| if clocks_differ { clock(rng) } else { 0 }).collect();
+        let clocks = (0..nodes).map(|_| if clocks_differ { clock(wild_clocks, rng) } else { 0 });
+        let clocks = clocks.collect();
         let mut schedule = Self {
             seed,
             shape,
@@ -204,6 +214,8 @@ impl Schedule {
             originals: Vec::new(),
             one_address: false,
             clocks,
+            wild_clocks,
+            forged,
             calm,
             steps: Vec::new(),
             quiet_at: rng.range(300, longest) * MILLISECOND,
@@ -220,6 +232,9 @@ impl Schedule {
         if !calm {
             schedule.faults(rng);
             schedule.permanent_faults(rng);
+            if forged {
+                schedule.forgeries();
+            }
         }
         schedule.steps.sort_by_key(|(at, _)| *at); // stable: drawn first, executed first
         schedule.last_step_at = schedule.steps.last().map_or(0, |(at, _)| *at);
@@ -263,7 +278,7 @@ impl Schedule {
     /// every record only if none is evicted or expires, and in time only through wide links.
     fn original_servers(&mut self) {
         let rng = &mut Rng::new(!self.seed);
-        let is_lossless = self.rules.client_ttl == 0 && !self.is_capped();
+        let is_lossless = self.rules.client_ttl == 0 && !self.wild_clocks && !self.is_capped();
         if !is_lossless || self.network.window < 4096 || !rng.percent(30) {
             return;
         }
@@ -372,11 +387,7 @@ impl Schedule {
     }
 
     fn faults(&mut self, rng: &mut Rng) {
-        let one_clock = self.is_capped() && self.rules.client_ttl > 0;
-        let kinds: Vec<Fault> = FAULTS
-            .into_iter()
-            .filter(|&kind| rng.percent(35) && !(one_clock && kind == Fault::Clock))
-            .collect();
+        let kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| rng.percent(35)).collect();
         if kinds.is_empty() {
             return;
         }
@@ -418,7 +429,7 @@ impl Schedule {
                 Step::Block { ways, until }
             }
             Fault::Freeze => Step::Freeze { node, until },
-            Fault::Clock => Step::Clock { node, offset: clock(rng) },
+            Fault::Clock => Step::Clock { node, offset: clock(self.wild_clocks, rng) },
         };
         self.steps.push((at, step));
     }
@@ -465,7 +476,7 @@ fn remaining_diameter(nodes: usize, edges: &[Edge], cut: &[Edge], dead: &[usize]
     diameter(&nodes, &edges)
 }
 
-fn timing(calm: bool, network: &Network, rules: &Rules, rng: &mut Rng) -> Timing {
+fn timing(calm: bool, network: &Network, checked: bool, rng: &mut Rng) -> Timing {
     // A healthy peer may be silent for a keepalive interval, a round trip and a delay.
     let slow = network.latency.1 + network.jitter > 100 * MILLISECOND;
     let keepalive = if slow { 1000 } else { rng.pick(&[200, 500, 1000]) };
@@ -475,7 +486,8 @@ fn timing(calm: bool, network: &Network, rules: &Rules, rng: &mut Rng) -> Timing
         redial_max: Duration::from_millis(rng.pick(&[100, 500, 2000])),
         antientropy_interval: Duration::from_secs(if calm {
             rng.pick(&[1, 1, 2, 10]) // frequent checks must find nothing either
-        } else if rules.client_ttl > 0 {
+        } else if checked {
+            // Records are recovered that no node has lost: their fate depends on a clock or a liar.
             rng.pick(&[1, 2, 10])
         } else {
             // Convergence must not depend on regular checks, so there are often none.
@@ -533,13 +545,6 @@ fn rules(calm: bool, hot: bool, clients: usize, rng: &mut Rng) -> Rules {
         client_ttl: if expiring { Nanos::from(rng.pick(&[1, 2, 10, 43_200])) * SECOND } else { 0 },
         forget_keep: 604_800 * SECOND,
     }
-}
-
-/// The error of a clock: small, larger than Δ, or up to a day.
-fn clock(rng: &mut Rng) -> Nanos {
-    let most = rng.pick(&[0, 1, 10, 100, 86_400]);
-    let offset = Nanos::from(rng.range(0, most * 1_000_000_000));
-    if rng.percent(50) { offset } else { -offset }
 }
 
 fn when(wrong_times: bool, rng: &mut Rng) -> When {

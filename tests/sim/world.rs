@@ -33,13 +33,16 @@ use crate::trace::Trace;
 use proxy_herd::rng::Rng;
 
 /// The start of virtual time, in seconds since the Unix epoch.
-const EPOCH: Nanos = 1_700_000_000;
+pub const EPOCH: Nanos = 1_700_000_000;
 
 /// The digest key of all herds.
 pub const DIGEST_KEY: (u64, u64) = (0x5eed, 0x00d1_6e57);
 
 /// The length of the longest message that is not a record; output may exceed its limit by that.
 const LONGEST_MESSAGE: usize = 4500;
+
+/// The time for which nodes keep records that are too far ahead: shorter than in the program.
+const AHEAD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// More events than any schedule needs. A world that exceeds them does not terminate.
 const MOST_EVENTS: u64 = 10_000_000;
@@ -67,8 +70,8 @@ enum Event {
     Deadline(usize, usize),
     /// A node's timer fires.
     Timer(usize),
-    /// All nodes must hold the record.
-    Due(RecordId),
+    /// All nodes must hold the record, which was stored at this time.
+    Due(RecordId, Time),
     /// The oracle decides whether the herd has recovered.
     Poll,
 }
@@ -116,6 +119,7 @@ enum Phase {
     },
     /// An update was sent. `floods` and `repairs` are the sums of those counters before it.
     Probing {
+        since: Time,
         until: Time,
         floods: u64,
         repairs: u64,
@@ -143,7 +147,7 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub wires: Vec<Wire>,
     pub oracle: Oracle,
-    originals: Vec<OriginalServer>,
+    pub originals: Vec<OriginalServer>,
     pub trace: Trace,
     pub report: Report,
     rng: Rng,
@@ -190,7 +194,8 @@ impl World {
                 (edge, rng.range(low, farthest))
             })
             .collect();
-        let oracle = Oracle::new(schedule.rules, &schedule.clients, schedule.nodes);
+        let (rules, is_volatile) = (schedule.rules, schedule.is_volatile());
+        let oracle = Oracle::new(rules, is_volatile, &schedule.clients, schedule.nodes);
         let mut world = Self {
             now: 0,
             hosts: Vec::new(),
@@ -291,7 +296,7 @@ impl World {
                     self.turn(host);
                 }
             }
-            Event::Due(record) => self.due(record),
+            Event::Due(record, since) => self.due(record, since),
             Event::Poll => self.poll(),
         }
     }
@@ -303,6 +308,7 @@ impl World {
             Step::Update { node, client, when } => {
                 self.update(node, client, when);
             }
+            Step::Forge { .. } => self.forge(step),
             Step::RestartOriginal { original } => self.restart_original(original),
             Step::Kill { node, silent, for_good } => {
                 self.hosts[node].gone |= for_good;
@@ -370,7 +376,7 @@ impl World {
     }
 
     /// Returns a new location each time, so that no two records are equal.
-    fn next_place(&mut self) -> String {
+    pub fn next_place(&mut self) -> String {
         self.places += 1;
         format!("+34.{:06}-118.445127", self.places)
     }
@@ -412,7 +418,8 @@ impl World {
         let is_calm = self.is_calm_now();
         self.turn(node);
         if let Some(record) = record.filter(|_| is_calm) {
-            self.at(self.now + self.busy_flood_time() + MILLISECOND, Event::Due(record));
+            let due = self.now + self.busy_flood_time() + MILLISECOND;
+            self.at(due, Event::Due(record, self.now));
         }
         record
     }
@@ -443,14 +450,15 @@ impl World {
         if self.is_calm_now() && is_connected {
             // A connection, and the record on it.
             let hop = 3 * (MILLISECOND + self.schedule.network.jitter);
-            self.at(self.now + self.busy_flood_time() + hop + MILLISECOND, Event::Due(record));
+            let due = self.now + self.busy_flood_time() + hop + MILLISECOND;
+            self.at(due, Event::Due(record, self.now));
         }
         self.flood_from_original(host, line);
         Some(record)
     }
 
     /// An original server sends a record to all its neighbors.
-    fn flood_from_original(&mut self, host: usize, line: &[u8]) {
+    pub fn flood_from_original(&mut self, host: usize, line: &[u8]) {
         for neighbor in self.schedule.originals[host - self.schedule.nodes].clone() {
             let wire = self.wires.len();
             self.wires.push(Wire::from_original(host, neighbor, [line, b"\n"].concat()));
@@ -479,10 +487,8 @@ impl World {
     /// Returns whether a record that is stored now must reach all nodes without any delay except
     /// that of the network.
     fn is_calm_now(&self) -> bool {
-        let rules = &self.schedule.rules;
         let latest = self.schedule.network.latency.1 + self.schedule.network.jitter;
         self.schedule.calm
-            && rules.client_ttl == 0
             && !self.schedule.is_capped()
             && self.now > self.last_relink + 4 * latest + MILLISECOND
             && self.is_linked()
@@ -505,15 +511,17 @@ impl World {
     }
 
     /// The connection that a node's link to another node runs on.
-    fn link(&self, at: usize, peer: usize) -> Option<usize> {
+    pub fn link(&self, at: usize, peer: usize) -> Option<usize> {
         let herd = &self.hosts[at].node.as_ref()?.herd;
         let up = herd.link(herd.link_to(NodeId(peer as u16))?).up.as_ref()?;
         Some(up.connection.0 as usize)
     }
 
-    fn due(&mut self, record: RecordId) {
+    fn due(&mut self, record: RecordId, since: Time) {
+        let since = Nanos::from(self.now - since);
         for node in self.schedule.remaining() {
-            if !self.oracle.has(node, record) {
+            let clock = self.clocks(node).wall.nanos();
+            if !self.oracle.has(node, record) && self.oracle.is_due(record, clock, since) {
                 let record = self.oracle.show(record);
                 return self.fail(format!("L1: {record} has not reached n{node:02}"));
             }
@@ -577,7 +585,8 @@ impl World {
         };
         let keys = Keys { index: (self.rng.bits(), self.rng.bits()), digest: DIGEST_KEY };
         let timing = schedule.timing.clone();
-        let herd = Herd::new(identity, &originals, timing, keys, Instant::START);
+        let mut herd = Herd::new(identity, &originals, timing, keys, Instant::START);
+        herd.directory.set_ahead_patience(AHEAD_PATIENCE);
         let message_log = MessageLog::new(false, Format::default(), "sim");
         let limits = Limits {
             max_line: schedule.max_line,
@@ -607,7 +616,7 @@ impl World {
     }
 
     /// Returns whether this is the machine of an original server.
-    const fn is_original(&self, host: usize) -> bool {
+    pub const fn is_original(&self, host: usize) -> bool {
         host >= self.schedule.nodes
     }
 
@@ -682,13 +691,12 @@ impl World {
         self.blocked.retain(|_, until| *until == Time::MAX);
         for host in 0..self.hosts.len() {
             self.start(host);
-            if self.schedule.rules.client_ttl > 0 && !self.schedule.calm {
-                // Nodes with different clocks disagree about expiry, and so about the clients that
-                // a cap evicts.
+            if self.schedule.are_clocks_set() {
+                // Nodes with different clocks disagree about which records are alive.
                 self.hosts[host].clock_offset = 0;
             }
         }
-        self.oracle.quiet();
+        self.oracle.quiet(EPOCH * SECOND + Nanos::from(self.now));
         self.phase = Phase::Converging;
         self.at(self.now, Event::Poll);
     }
@@ -706,9 +714,13 @@ impl World {
         // to the far end of the herd.
         let hops = 12 + self.schedule.diameter as Time;
         let mut exchange = 2 * hops * (network.latency.1 + network.jitter);
+        if self.schedule.is_volatile() {
+            // What is not alive is removed by a sweep. What was rejected, or what the sender does not
+            // hold, is recovered by the next check only.
+            let sweep = 2 * SECONDS + AHEAD_PATIENCE.as_nanos() as Time;
+            exchange += sweep + millis(timing.antientropy_interval + GRACE);
+        }
         if self.schedule.rules.client_ttl > 0 {
-            // Records that a wrong clock let expire are recovered by the next check only.
-            exchange += millis(timing.antientropy_interval + GRACE);
             let ttl = self.schedule.rules.client_ttl as Time;
             if ttl <= 10 * SECONDS {
                 // A record may have replaced an older one on a node with a wrong clock and expire now.
@@ -803,7 +815,8 @@ impl World {
         let hop = MILLISECOND + self.schedule.network.jitter;
         let until = self.now + self.schedule.flood_time() + self.narrow_delay() + hop + MILLISECOND;
         if let Some(record) = self.update(node, client, When::Off(0)) {
-            self.phase = Phase::Probing { until, floods, repairs, record };
+            let since = self.now;
+            self.phase = Phase::Probing { since, until, floods, repairs, record };
             self.at(until, Event::Poll);
         }
     }
@@ -900,12 +913,12 @@ impl World {
 
     /// Checks that the update reached every node, each once, and none by a repair.
     fn judge_probe(&mut self) {
-        let Phase::Probing { floods, repairs, record, .. } = self.phase else { return };
+        let Phase::Probing { since, floods, repairs, record, .. } = self.phase else { return };
         self.report.probes += 1;
         self.phase = Phase::Settling { since: self.now };
         let rules = self.schedule.rules;
-        if rules.client_ttl == 0 && !self.schedule.is_capped() {
-            self.due(record);
+        if !self.schedule.is_capped() {
+            self.due(record, since);
         }
         let (sent, repaired) = (self.floods() - floods, self.repairs() - repairs);
         let nodes = self.schedule.remaining().len() - 1;
@@ -922,7 +935,7 @@ impl World {
         if !as_expected && lasts {
             self.fail(format!("an update was sent {sent} times, not {expected}"));
         }
-        if repaired > 0 && rules.client_ttl == 0 {
+        if repaired > 0 && !self.schedule.is_volatile() {
             self.fail(format!("{repaired} repairs long after the last fault"));
         }
     }
@@ -1017,11 +1030,12 @@ impl World {
             + node.counters.iamat_stored;
         let news_of_peers =
             changes - node.herd.directory.counters.expired - node.counters.iamat_stored;
+        let forwarded = news_of_peers + herd.relayed;
         let originals = self.schedule.originals_at(at);
         // The sender of a record is not left out if it is one of several original servers.
         let spared = u64::from(!(self.schedule.one_address && originals > 1));
         let mut most =
-            node.counters.iamat_stored * host.degree + news_of_peers * (host.degree - spared);
+            node.counters.iamat_stored * host.degree + forwarded * (host.degree - spared);
         if originals > 0 {
             // A link to an original server begins with everything that is stored.
             most +=
@@ -1030,6 +1044,13 @@ impl World {
         if herd.floods_sent > most {
             let why =
                 format!("n{at:02} sent {} records, expected at most {most}", herd.floods_sent);
+            return self.fail(why);
+        }
+        // A record that is not stored is forwarded once, and again if it comes back after seconds.
+        let uptime = (self.now - host.started) / (5 * SECONDS);
+        let most = self.oracle.facts.len() as u64 * (1 + uptime);
+        if herd.relayed > most {
+            let why = format!("n{at:02} relayed {} records, expected at most {most}", herd.relayed);
             return self.fail(why);
         }
         if self.schedule.calm && herd.links_established > 2 * host.degree {
@@ -1449,7 +1470,7 @@ fn last_two(line: &[u8]) -> Vec<&[u8]> {
 }
 
 /// Seconds in the format of clients.
-fn decimal(nanos: Nanos) -> String {
+pub fn decimal(nanos: Nanos) -> String {
     let (sign, nanos) = if nanos < 0 { ("-", -nanos) } else { ("", nanos) };
     format!("{sign}{}.{:09}", nanos / SECOND, nanos % SECOND)
 }

@@ -148,7 +148,7 @@ mod tests {
         assert!(!holds(&d, "k", 300) && holds(&d, "m", 300));
         let line = d.get(b"k", Wall(right * SECOND)).unwrap();
         assert!(line.ends_with(right.to_string().as_bytes()), "the newer of two");
-        // Patience starts anew.
+        // Patience starts again.
         sweep(&mut d, right, AHEAD_PATIENCE, 100);
         sweep(&mut d, 10, AHEAD_PATIENCE * 3 / 2, 100);
         assert_eq!(d.len(), 2);

@@ -13,6 +13,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::thread;
+use std::time::Duration;
 
 use common::{DEADLINE, Herd, eventually, seconds, wall_ns};
 
@@ -146,6 +148,73 @@ fn a_certificate_of_any_node_admits_an_administrator() {
     std::fs::write(herd.config(), config).unwrap();
     fail(&herd, &["k", "Left"], "it does not speak TLS");
     assert!(herd.held("Left", "k").is_some());
+}
+
+/// The files of a node that contain this text.
+fn files_with(herd: &Herd, name: &str, text: &str) -> Vec<PathBuf> {
+    let folder = herd.directory().join("data").join(name);
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let contains = |path: &PathBuf| {
+        let content = std::fs::read(path).unwrap_or_default();
+        content.windows(text.len()).any(|window| window == text.as_bytes())
+    };
+    files.filter(contains).collect()
+}
+
+#[test]
+fn an_erased_client_leaves_the_files_and_does_not_return_from_them() {
+    let storage = "storage: {directory: data, sync: never}";
+    let mut herd = Herd::new(&PAIR, storage);
+    herd.start_all();
+    let names = herd.names();
+    herd.wait_until_connected(&names);
+    let old = herd.client("Left").iamat("kiwi", "+12.345+6.789", &seconds(wall_ns()));
+    herd.wait_until_held(&names, "kiwi", &old);
+    let place = "kiwi +12.345+6.789";
+    assert!(names.iter().all(|name| !files_with(&herd, name, place).is_empty()));
+    // One node is killed before the command, the other one after it.
+    herd.kill("Right");
+    forget(&herd, &["kiwi", "Left"]);
+    herd.kill("Left");
+    herd.start("Left");
+    assert_eq!(herd.held("Left", "kiwi"), None, "the tombstone is in the files");
+    herd.start("Right");
+    wait_until_gone(&herd, &names, "kiwi");
+    herd.wait_until_connected(&names);
+    wait_until_gone(&herd, &names, "kiwi");
+    // A node that finds damage when it starts replaces its files by a snapshot.
+    for name in &names {
+        herd.signal(name, "TERM");
+        assert!(herd.wait(name, DEADLINE).success());
+        std::fs::remove_file(herd.directory().join("data").join(name).join("MANIFEST")).unwrap();
+        herd.start(name);
+        eventually(&format!("the files of {name} do not contain the client"), DEADLINE, || {
+            files_with(&herd, name, place).is_empty().then_some(())
+        });
+        assert_eq!(herd.held(name, "kiwi"), None);
+    }
+    herd.wait_until_connected(&names);
+    let new = herd.client("Right").iamat("kiwi", "+2+2", &seconds(wall_ns()));
+    herd.wait_until_held(&names, "kiwi", &new);
+}
+
+/// A node marks its files with the time. One that was down for longer than tombstones live starts
+/// empty.
+#[test]
+fn a_node_with_old_files_starts_empty_and_logs_it() {
+    let config = "storage: {directory: data, sync: never}\nlimits: {forget_keep_s: 1}";
+    let mut herd = Herd::solo_with(config);
+    herd.client("Solo").iamat("kiwi", "+1+1", "5");
+    assert!(!files_with(&herd, "Solo", " T 1").is_empty(), "a mark of the wall clock");
+    herd.signal("Solo", "TERM");
+    assert!(herd.wait("Solo", DEADLINE).success());
+    thread::sleep(Duration::from_millis(1100)); // the time that is too long
+    herd.start("Solo");
+    herd.wait_for_log("Solo", &["limits.forget_keep_s", "starts empty"]);
+    assert_eq!(herd.held("Solo", "kiwi"), None);
+    eventually("the old files are deleted", DEADLINE, || {
+        files_with(&herd, "Solo", "kiwi").is_empty().then_some(())
+    });
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn newest(content: &[u8]) -> Option<BTreeSet<Vec<u8>>> {
         match frame(&content[at..]) {
             Some((b'H', payload)) if is_foreign(payload) => return None,
             Some((kind, payload)) => {
-                if b"URS".contains(&kind)
+                if b"FURS".contains(&kind)
                     && let Some(record) = Record::parse(payload)
                 {
                     let source = proxy_herd::herd::directory::Source::Peer;

@@ -102,6 +102,8 @@ pub struct EventLoop {
     gated: BinaryHeap<Reverse<(Position, Token)>>,
     /// True once the storage has been told that the node stops.
     storage_stops: bool,
+    /// Time of the next mark of the wall clock in the log.
+    time_mark_at: Instant,
     peer_tls: Option<PeerTlsConfig>,
     /// The files that SIGHUP reloads.
     pub reload: Reload,
@@ -159,6 +161,7 @@ impl EventLoop {
             disk: folder.map(|folder| Disk::start(folder, &waker)).transpose()?,
             gated: BinaryHeap::new(),
             storage_stops: false,
+            time_mark_at: Instant::START,
             resolver: Resolver::new(Arc::clone(&waker), outbound.neighbors.len()),
             places_resolver: Resolver::new(Arc::clone(&waker), 1),
             reload: Reload::new(waker),
@@ -318,6 +321,7 @@ impl EventLoop {
             self.reload.poll_timeout(),
             self.telemetry.log_flush_at,
             self.node.store.as_ref().and_then(|store| store.storage.poll_timeout()),
+            self.node.store.as_ref().map(|_| self.time_mark_at),
             self.accept_at,
             self.stop_at,
             self.stop_at.and_then(|at| at.checked_sub(GIVE_UP_BEFORE_END)).filter(|&at| at > now),

@@ -35,8 +35,17 @@ pub fn load(
 ) -> io::Result<Store> {
     let started = StdInstant::now();
     let located = |error| at_folder(folder.path(), &error);
-    let recovered = recover(folder, name, directory).map_err(located)?;
+    let mut recovered = recover(folder, name, directory).map_err(located)?;
     let path = folder.path().display();
+    if recovered.is_outdated(directory.rules().forget_keep, wall()) {
+        recovered.discard();
+        directory.clear();
+        log::warn!(
+            "storage {path}: the node was last running longer ago than limits.forget_keep_s, so its \
+             files may hold clients that the herd has erased; they were discarded, and the node starts \
+             empty"
+        );
+    }
     for damage in &recovered.damage {
         log_damage(&path.to_string(), damage);
     }

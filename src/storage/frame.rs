@@ -39,6 +39,8 @@ impl Kind {
     pub const FORGET: Self = Self(b'F');
     /// A record received from a neighbor.
     pub const RECEIVED: Self = Self(b'R');
+    /// The wall clock of the node, so that the age of the files is known.
+    pub const TIME: Self = Self(b'T');
     /// A record in a snapshot.
     pub const SNAPSHOT: Self = Self(b'S');
 

@@ -8,6 +8,7 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::io;
 
+use super::erasure::Erasure;
 use super::event::{Cause, Event, Problem};
 use super::file::FileName;
 use super::folder::Folder;
@@ -18,7 +19,8 @@ use super::snapshot::Snapshot;
 use super::task::{DiskError, Failed, Lane, Op, Purpose, Task, Write};
 use super::{Counters, Gate, Position, Settings, SyncMode};
 use crate::herd::directory::Directory;
-use crate::time::Instant;
+use crate::protocol::time::push_time;
+use crate::time::{Instant, Wall};
 use problems::RETRY;
 
 /// The storage of one node.
@@ -37,6 +39,7 @@ pub struct Storage {
     attempted: u64,
     /// True if a snapshot is due whatever the size of the folder.
     rewrite: bool,
+    erasure: Erasure,
     /// Files that have been loaded and may not be durable.
     unsynced: Vec<FileName>,
     manifest: ManifestState,
@@ -88,6 +91,7 @@ impl Storage {
             damaged_bytes: recovered.damaged_bytes,
             ..Counters::default()
         };
+        let erasure = Erasure::new(recovered.erase_in, now);
         let Recovered { files, obsolete, truncate, highest, rewrite, clean, .. } = recovered;
         let mut journal = Journal::new(settings.sync);
         let mut unsynced = Vec::new();
@@ -112,6 +116,7 @@ impl Storage {
             snapshot: None,
             attempted: 0,
             rewrite,
+            erasure,
             unsynced,
             manifest: ManifestState::Outdated,
             is_busy: false,
@@ -149,7 +154,15 @@ impl Storage {
     /// it, which [`Storage::gate`] takes.
     pub fn append(&mut self, kind: Kind, line: &[u8]) -> Position {
         self.counters.records_appended += 1;
+        self.erasure.handle_appended(kind, line, self.snapshot.is_some(), self.now);
         Position(self.journal.append(kind, line))
+    }
+
+    /// Appends the wall clock.
+    pub fn append_time(&mut self, wall: Wall) {
+        let mut payload = Vec::new();
+        push_time(&mut payload, wall.nanos().max(0));
+        self.journal.append(Kind::TIME, &payload);
     }
 
     /// Returns what must be written to the log now.
@@ -309,7 +322,8 @@ impl Storage {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let collects = self.snapshot.as_ref().is_some_and(Snapshot::wants_records);
         let collect_at = (collects && !self.is_stopping).then_some(self.now);
-        [self.journal.sync_at(), self.retry_at, collect_at].into_iter().flatten().min()
+        let erase_at = self.erasure.poll_timeout(self.now);
+        [self.journal.sync_at(), self.retry_at, collect_at, erase_at].into_iter().flatten().min()
     }
 
     /// Returns the next event.

@@ -19,6 +19,7 @@
 //! | in | when |
 //! |---|---|
 //! | [`Storage::append`] | the directory has stored a record |
+//! | [`Storage::append_time`] | at the start, at the end, after a compaction, and every ten minutes |
 //! | [`Storage::handle_written`] | a write has succeeded, at least in part, or failed |
 //! | [`Storage::handle_task_done`] | the disk thread has reported the end of a task |
 //! | [`Storage::handle_directory`] | once per turn, after the replies have been sent |
@@ -46,6 +47,7 @@
 //!   [`Storage::handle_task_done`].
 //! - Memory is bounded: by the records appended in one batch, and two buffers of [`CHUNK`] bytes.
 
+mod erasure;
 mod event;
 mod file;
 mod folder;

@@ -1,8 +1,10 @@
 //! Recovery: loading the files of a folder into a directory, over damage.
 
 use core::fmt;
+use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
+use super::erasure::{Age, ERASE_WITHIN};
 use super::file::FileName;
 use super::frame::Kind;
 use super::manifest::{Entry, Manifest, VERSION};
@@ -10,6 +12,7 @@ use super::reader::Reader;
 use super::task::DiskError;
 use crate::herd::directory::{Directory, PREFETCH_BATCH, Source};
 use crate::protocol::record::Record;
+use crate::protocol::time::Nanos;
 use crate::time::Wall;
 
 /// Number of damaged places that are reported one by one. All are counted.
@@ -29,6 +32,10 @@ pub struct Recovered {
     pub damaged: u64,
     /// Bytes in all damaged places.
     pub damaged_bytes: u64,
+    /// The newest time in the files.
+    pub(super) age: Age,
+    /// The time until a snapshot is due that removes the records of erased clients.
+    pub(super) erase_in: Option<Duration>,
     /// How often the node has started with this folder before.
     pub(super) boot: u64,
     pub(super) key: Option<[u8; 16]>,
@@ -295,7 +302,7 @@ impl Recovery {
             directory.reserve((length / TYPICAL_FRAME) as u32);
         }
         let (mut batch, mut refusal, mut boot) = (Batch::new(directory, now), None, 0);
-        let reports = !current.leftover;
+        let (reports, mut age) = (!current.leftover, recovered.age);
         let consumed = current.reader.read(
             input,
             ended,
@@ -307,8 +314,11 @@ impl Recovery {
                 },
                 _ => {
                     *has_content = true;
-                    if kind.is_record() {
-                        batch.push(payload);
+                    match kind {
+                        Kind::TIME => age.handle_mark(payload),
+                        Kind::SNAPSHOT => batch.push(payload),
+                        _ if kind.is_record() => batch.push_logged(payload),
+                        _ => {}
                     }
                 }
             },
@@ -320,6 +330,9 @@ impl Recovery {
         );
         batch.apply();
         recovered.records += batch.records;
+        age.handle_record(batch.newest);
+        recovered.age = age;
+        recovered.erase_in = recovered.erase_in.into_iter().chain(batch.erase_in).min();
         recovered.boot = recovered.boot.max(boot);
         if ended {
             self.end_file(None);
@@ -369,6 +382,22 @@ impl Recovery {
 }
 
 impl Recovered {
+    /// Returns whether the files are older than `forget_keep`, so that they may hold clients that the
+    /// herd has erased and no longer remembers.
+    #[must_use]
+    pub fn is_outdated(&self, forget_keep: Nanos, now: Wall) -> bool {
+        self.age.newest().is_some_and(|newest| now.nanos() - newest > forget_keep)
+    }
+
+    /// Discards all files: they are deleted once the node has begun new ones. The directory must be
+    /// cleared.
+    pub fn discard(&mut self) {
+        let files = self.files.drain(..).map(|entry| entry.file);
+        self.obsolete.extend(files);
+        self.truncate.clear();
+        (self.rewrite, self.clean, self.erase_in) = (false, true, None);
+    }
+
     fn report(&mut self, damage: Damage) {
         self.damaged += 1;
         self.damaged_bytes += damage.length;
@@ -393,20 +422,42 @@ struct Batch<'a, 'i> {
     held: Vec<Record<'i>>,
     /// Records so far.
     records: u64,
+    /// The newest receive time among them.
+    newest: Option<Nanos>,
+    /// The time until the records of clients that were erased by a tombstone in a segment must be gone.
+    erase_in: Option<Duration>,
 }
 
 impl<'a, 'i> Batch<'a, 'i> {
     fn new(directory: &'a mut Directory, now: Wall) -> Self {
-        Self { directory, now, held: Vec::with_capacity(PREFETCH_BATCH), records: 0 }
+        Self {
+            directory,
+            now,
+            held: Vec::with_capacity(PREFETCH_BATCH),
+            records: 0,
+            newest: None,
+            erase_in: None,
+        }
+    }
+
+    /// Pushes a record of a segment, which may hold others of the same client.
+    fn push_logged(&mut self, line: &'i [u8]) {
+        self.push(line);
+        if let Some(record) = self.held.last().filter(|it| it.line == line && it.is_tombstone()) {
+            let left = ERASE_WITHIN.as_nanos() as Nanos - (self.now.nanos() - record.received);
+            let left = Duration::from_nanos(u64::try_from(left).unwrap_or(0)).min(ERASE_WITHIN);
+            self.erase_in = self.erase_in.into_iter().chain([left]).min();
+        }
     }
 
     fn push(&mut self, line: &'i [u8]) {
         // A line with an intact checksum that is no record was written by a later program.
         let Some(record) = Record::parse(line) else { return };
-        self.held.push(record);
         if self.held.len() == PREFETCH_BATCH {
             self.apply();
         }
+        self.newest = self.newest.max(Some(record.received));
+        self.held.push(record);
     }
 
     fn apply(&mut self) {

@@ -14,6 +14,7 @@
 )]
 
 mod damage;
+mod erasure;
 mod node;
 mod rules;
 mod schedule;

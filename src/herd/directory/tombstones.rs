@@ -65,6 +65,15 @@ impl Directory {
         self.len() - self.tombstones()
     }
 
+    /// Removes everything.
+    pub fn clear(&mut self) {
+        for slot in (0..self.slots()).map(Slot) {
+            if self.slots.get(slot).is_some() {
+                self.remove(slot);
+            }
+        }
+    }
+
     /// Removes the oldest tombstone if `record` is one of a client that is not stored and there is no
     /// room for it. Returns false if `record` itself is older.
     pub(super) fn make_room_for_tombstone(&mut self, record: &Record<'_>) -> bool {

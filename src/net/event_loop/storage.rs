@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::mem;
+use std::time::Duration;
 
 use mio::Token;
 
@@ -11,6 +12,9 @@ use crate::net::limits::EVENTS_PER_TURN;
 use crate::net::token::key;
 use crate::storage::{Condition, Event, Gate, Position};
 use crate::time::Now;
+
+/// Time between two marks of the wall clock in the log. The age of the files is known as precisely.
+const TIME_MARK_INTERVAL: Duration = Duration::from_mins(10);
 
 /// The close reason of a client whose update cannot be made durable.
 const NOT_DURABLE: &str = "the update cannot be stored";
@@ -86,12 +90,19 @@ impl EventLoop {
         if storage.poll_timeout().is_some_and(|at| at <= now.instant) {
             storage.handle_timeout(now.instant);
         }
+        if self.time_mark_at <= now.instant {
+            self.time_mark_at = now.instant + TIME_MARK_INTERVAL;
+            storage.append_time(now.wall);
+        }
         storage.handle_directory(&self.node.herd.directory, now.instant);
         disk.write(storage, now.instant);
         while let Some(task) = storage.poll_task() {
             disk.start_task(task);
         }
         while let Some(event) = storage.poll_event() {
+            if matches!(event, Event::Compacted { .. }) {
+                self.time_mark_at = now.instant; // it has removed the former marks
+            }
             log_event(&event, &store.folder);
         }
         // A write may have failed, so that replies are refused rather than kept waiting.
@@ -102,6 +113,7 @@ impl EventLoop {
     pub(super) fn storage_is_synced(&mut self, now: &Now) -> bool {
         let Some(store) = &mut self.node.store else { return true };
         if !mem::replace(&mut self.storage_stops, true) {
+            store.storage.append_time(now.wall);
             store.storage.handle_shutdown(now.instant);
         }
         self.drive_storage(now);

@@ -25,7 +25,7 @@ impl Storage {
             return false;
         }
         let (sizes, max) = (self.folder.sizes(), self.settings.max_bytes);
-        if self.rewrite || self.journal.has_hole() {
+        if self.rewrite || self.journal.has_hole() || self.erasure.is_due(self.now) {
             return true;
         }
         let lines = directory.bytes() + u64::from(directory.len());
@@ -40,7 +40,8 @@ impl Storage {
     pub(super) fn begin_snapshot(&mut self, directory: &Directory) {
         let Some(current) = self.journal.current().map(|segment| segment.number) else { return };
         // What was appended to a fresh segment need not be written again.
-        let is_fresh = self.journal.has_hole() && current > self.attempted;
+        let is_fresh =
+            self.journal.has_hole() && current > self.attempted && !self.erasure.is_pending();
         if !is_fresh && !self.rotate() {
             return;
         }
@@ -57,6 +58,7 @@ impl Storage {
         self.folder.put_in_force(snapshot.number, self.keep_from);
         self.journal.handle_covered(snapshot.covered);
         self.rewrite = false;
+        self.erasure.handle_snapshot();
         self.part = Vec::new();
         self.counters.compactions += 1;
         self.push_event(Event::Compacted {

@@ -1,0 +1,122 @@
+//! Clients that were erased leave the files within a day, and old files are not loaded.
+
+use std::time::Duration;
+
+use proxy_herd::herd::directory::Source;
+use proxy_herd::protocol::record::Record;
+use proxy_herd::protocol::time::{Nanos, SECOND};
+use proxy_herd::rng::Rng;
+use proxy_herd::storage::{FileName, Kind, SyncMode};
+use proxy_herd::testing::disk::Disk;
+use proxy_herd::time::{Instant, Wall};
+
+use crate::node::{self, Node};
+
+const WALL: Wall = Wall(1_000_000_000 * SECOND);
+const HOUR: u64 = 3600;
+
+fn start(disk: &mut Disk, wall: Wall) -> Node {
+    let mut rng = Rng::new(1);
+    let (directory, recovered) = node::load(disk, node::rules(1_000, 0), wall, &mut rng).unwrap();
+    let settings = node::settings(SyncMode::Interval(Duration::from_secs(1)), 4 << 30);
+    Node::start(directory, recovered, settings, disk, Instant::START, &mut rng, 1000).unwrap()
+}
+
+fn at(hours: u64) -> Instant {
+    Instant::at(Duration::from_secs(hours * HOUR))
+}
+
+fn after(hours: u64) -> Wall {
+    Wall(WALL.0 + Nanos::from(hours * HOUR) * SECOND)
+}
+
+/// Erases a client as a node does that was asked to.
+fn erase(node: &mut Node, client: &str, wall: Wall) {
+    let mut line = Vec::new();
+    let tombstone = Record::emit_tombstone(&mut line, b"Clark", client.as_bytes(), wall.0).unwrap();
+    node.directory.apply(&tombstone, Source::Client, wall);
+    node.storage.append(Kind::FORGET, &line);
+}
+
+/// Returns whether any file contains the text.
+fn contains(disk: &Disk, text: &str) -> bool {
+    let names = disk.names();
+    let mut files = names.iter().filter_map(|name| FileName::parse(name));
+    files.any(|file| {
+        let content = disk.read(file).unwrap();
+        content.windows(text.len()).any(|window| window == text.as_bytes())
+    })
+}
+
+/// Performs what is due at this time.
+fn pass(node: &mut Node, disk: &mut Disk, now: Instant) {
+    node.storage.handle_timeout(now);
+    node.settle(disk, now, &mut Rng::new(3));
+}
+
+#[test]
+fn the_records_of_an_erased_client_leave_the_files_within_a_day() {
+    let mut disk = Disk::default();
+    let mut node = start(&mut disk, WALL);
+    for client in ["kiwi", "plum"] {
+        node.apply(&node::line("Clark", client, 999_999_957, WALL.0), Source::Client, WALL);
+    }
+    let place = "kiwi +57.5";
+    erase(&mut node, "kiwi", after(1));
+    pass(&mut node, &mut disk, at(1));
+    assert!(contains(&disk, place), "a compaction is not worth it yet");
+    pass(&mut node, &mut disk, at(2)); // the sync
+    assert_eq!(node.storage.poll_timeout(), Some(at(24)), "it is due a day after the command");
+    pass(&mut node, &mut disk, at(23));
+    assert!(contains(&disk, place));
+    node.storage.handle_shutdown(at(23));
+    node.settle(&mut disk, at(23), &mut Rng::new(3));
+    drop(node);
+    // After a restart, the time runs from the command.
+    let mut node = start(&mut disk, after(11));
+    assert_eq!(node.directory.tombstones(), 1);
+    pass(&mut node, &mut disk, at(13));
+    assert!(contains(&disk, place));
+    pass(&mut node, &mut disk, at(14));
+    assert!(!contains(&disk, place) && contains(&disk, "plum"), "{:?}", disk.names());
+    // Nothing remains to be done.
+    assert!(node.storage.poll_timeout().is_none_or(|due| due < at(15)));
+    drop(node);
+    let node = start(&mut disk, after(30));
+    assert_eq!((node.directory.clients(), node.directory.tombstones()), (1, 1));
+    assert!(node.directory.get(b"kiwi", after(30)).is_none());
+}
+
+#[test]
+fn files_that_are_older_than_tombstones_live_are_not_loaded() {
+    let keep = Nanos::from(100 * HOUR) * SECOND;
+    let mut disk = Disk::default();
+    let mut node = start(&mut disk, WALL);
+    node.apply(&node::line("Clark", "kiwi", 1_000, WALL.0), Source::Client, WALL);
+    node.storage.append_time(after(50));
+    pass(&mut node, &mut disk, at(1));
+    drop(node);
+    let load = |disk: &Disk, hours| {
+        node::load(disk, node::rules(10, 0), after(hours), &mut Rng::new(1)).unwrap()
+    };
+    let (_, recovered) = load(&disk, 150);
+    assert!(!recovered.is_outdated(keep, after(150)), "the mark counts, not the record");
+    let (mut directory, mut recovered) = load(&disk, 151);
+    assert!(recovered.is_outdated(keep, after(151)));
+    recovered.discard();
+    directory.clear();
+    assert_eq!((directory.len(), directory.bytes()), (0, 0));
+    let settings = node::settings(SyncMode::Never, 4 << 30);
+    let (now, mut rng) = (Instant::START, Rng::new(1));
+    let mut node =
+        Node::start(directory, recovered, settings, &mut disk, now, &mut rng, 1000).unwrap();
+    pass(&mut node, &mut disk, at(1));
+    assert!(!contains(&disk, "kiwi"), "{:?}", disk.names());
+    // Without a mark, the newest record tells the age.
+    let mut disk = Disk::default();
+    let mut node = start(&mut disk, WALL);
+    node.apply(&node::line("Clark", "kiwi", 1_000, WALL.0), Source::Client, WALL);
+    pass(&mut node, &mut disk, at(1));
+    assert!(!load(&disk, 100).1.is_outdated(keep, after(100)));
+    assert!(load(&disk, 101).1.is_outdated(keep, after(101)));
+}

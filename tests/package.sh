@@ -47,7 +47,9 @@ life_cycle() { # life_cycle PACKAGE
     until printed=$(proxy-herd --status 2>&1); do [ "$SECONDS" -lt "$deadline" ] || die "--status: $printed"; done
     [ "$(grep -c healthy <<<"$printed")" -eq 5 ] || die "--status: $printed"
     [ "$(user_of /var/log/proxy-herd/Clark.log | cut -d' ' -f1)" = proxy-herd:proxy-herd ] || die "the log of Clark"
-    ok "the service user can run nodes, and --status finds them"
+    [ "$(user_of /var/lib/proxy-herd/Clark)" = "proxy-herd:proxy-herd 750" ] || die "the storage of Clark: $(user_of /var/lib/proxy-herd/Clark)"
+    [ "$(user_of /var/lib/proxy-herd/Clark/MANIFEST)" = "proxy-herd:proxy-herd 640" ] || die "the manifest of Clark: $(user_of /var/lib/proxy-herd/Clark/MANIFEST)"
+    ok "the service user can run nodes, which store their records for it alone, and --status finds them"
     if command -v systemd-analyze >/dev/null; then
         systemd-analyze verify proxy-herd@Bailey.service >/verify.log 2>&1 || status=$?
         if [ "$status" -ne 0 ] || grep -q proxy-herd /verify.log; then die "the unit: $(</verify.log)"; fi

@@ -64,7 +64,7 @@ impl Load {
                         let line =
                             format!("IAMAT {client} +34.{step:06}-118.4 {}\n", seconds(wall_ns()));
                         step += 1;
-                        thread::sleep(Duration::from_millis(1)); // the log should remain small
+                        thread::sleep(Duration::from_millis(5)); // the log should remain small
                         if let Some(reply) = exchange(&mut socket, line.as_bytes()) {
                             acknowledged.lock().unwrap().insert(client, reply);
                             continue;

@@ -471,6 +471,7 @@ paste_block() { # paste_block BLOCK
     reply=$(<"$dir/block")
     [[ $reply != *"? "* ]] || die "a command is refused:"$'\n'"$1$reply"
     case $1 in
+    *kill\ -9*start_servers.sh*) grep -q '^AT Clark ' "$dir/block" || die "no record:"$'\n'"$1$reply" ;;
     *kill\ -9*) [ "$(grep -c '^AT Clark ' "$dir/block")" -eq 2 ] || die "not two records:"$'\n'"$1$reply" ;;
     *WHATSAT*) grep -q '"status": "OK"' "$dir/block" || die "no places:"$'\n'"$1$reply" ;;
     *IAMAT*) [[ $reply == "AT Clark "* ]] || die "no reply:"$'\n'"$1$reply" ;;

@@ -57,6 +57,23 @@ fn links_with(herd: &Herd, name: &str, neighbor: &str) -> usize {
     herd.log_lines(name).iter().filter(|line| line.contains(&linked)).count()
 }
 
+/// A node that was stopped for longer than the timeout of its links reads what has arrived meanwhile
+/// before it gives them up: the neighbor that has acknowledged it may have died since.
+#[test]
+fn a_node_that_was_stopped_reads_its_links_before_it_gives_them_up() {
+    let mut herd = Herd::new(&PAIR, "peers: {timeout_ms: 1000, keepalive_ms: 200}");
+    herd.start_all();
+    herd.wait_until_connected(&herd.names());
+    herd.signal("Right", "STOP");
+    let line = herd.client("Left").iamat("kiwi", "+1+1", &seconds(wall_ns()));
+    eventually("Left gives the link up", DEADLINE, || {
+        (herd.counter("Left", "links_timed_out_total") > 0).then_some(())
+    });
+    herd.kill("Left");
+    herd.signal("Right", "CONT");
+    herd.wait_until_held(&["Right".to_owned()], "kiwi", &line);
+}
+
 /// The limit on client lines does not apply to links, whose listings are longer.
 #[test]
 fn the_line_limit_of_clients_does_not_apply_to_links() {

@@ -248,13 +248,16 @@ impl EventLoop {
         if let Some(woken) = self.telemetry.woken {
             self.telemetry.turns.observe(now.since(woken));
         }
-        let timeout = self.timeout(now);
-        match self.poll.poll(events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                events.clear();
-                Ok(())
+        let mut timeout = self.timeout(now);
+        loop {
+            match self.poll.poll(events, timeout) {
+                // A process that was stopped continues with this error. Its timers are overdue, and
+                // a link must not be given up for silence while what its peer has sent is unread.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    timeout = Some(Duration::ZERO);
+                }
+                other => return other,
             }
-            other => other,
         }
     }
 

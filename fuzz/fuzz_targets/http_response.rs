@@ -9,9 +9,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use proxy_herd::geo::Point;
 use proxy_herd::limits::PlacesLimits;
 use proxy_herd::places::Question;
-use proxy_herd::geo::Point;
 use proxy_herd::places::http::{Eof, Exchange, HttpError, Progress, Response};
 use proxy_herd::places::limits::MAX_DOCUMENT_BYTES;
 use proxy_herd::places::providers::Provider;

@@ -15,7 +15,6 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use proxy_herd::herd::{Action, LegacySender};
 use proxy_herd::herd::digest::{Branch, FANOUT, LEAF_LEVEL};
 use proxy_herd::herd::directory::{Rules, Source};
 use proxy_herd::herd::handshake::Transport;
@@ -24,6 +23,7 @@ use proxy_herd::herd::message::{
     push_pong, push_pull, push_repair, push_sums, push_wants,
 };
 use proxy_herd::herd::routes::SETTLE;
+use proxy_herd::herd::{Action, LegacySender};
 use proxy_herd::ids::{ConnectionId, LinkId, NodeId, Slot};
 use proxy_herd::limits::{Limits, PlacesLimits};
 use proxy_herd::node::{Blocked, Handled, Input, LineSession, Next, Node, PeerInfo};

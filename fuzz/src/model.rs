@@ -95,4 +95,3 @@ fn rank(rules: &Rules, fact: &Fact) -> Nanos {
 fn key(rules: &Rules, fact: &Fact) -> (Nanos, Nanos, Nanos, &'static str, String) {
     (rank(rules, fact), fact.time, fact.received, NAMES[fact.server], fact.line())
 }
-

@@ -18,6 +18,8 @@ pub struct Socket {
     pub unread: usize,
     /// The kind of the running timer (2: keepalive) and its remaining time in 1/100 s.
     pub timer: (u32, u64),
+    /// Its inode, by which a process refers to it.
+    inode: u64,
 }
 
 /// All TCP sockets: local address, remote address, state.
@@ -31,6 +33,7 @@ fn sockets() -> Vec<(String, String, Socket)> {
             unsent: number(unsent) as usize,
             unread: number(unread) as usize,
             timer: (number(timer) as u32, number(when)),
+            inode: row[9].parse().unwrap(),
         };
         (row[1].to_owned(), row[2].to_owned(), socket)
     };
@@ -48,12 +51,17 @@ fn socket(local: SocketAddr, remote: SocketAddr) -> Option<Socket> {
     sockets.find(|(a, b, _)| *a == local && *b == remote).map(|(.., socket)| socket)
 }
 
-/// Bytes in the kernel queues of all sockets that use one of these ports at either end.
-pub fn queued_bytes(ports: [u16; 2]) -> usize {
-    let of_port =
-        |address: &str| ports.iter().any(|port| address.ends_with(&format!(":{port:04X}")));
-    let of_them =
-        sockets().into_iter().filter(|(local, remote, _)| of_port(local) || of_port(remote));
+/// Bytes in the kernel queues of all sockets of these processes.
+pub fn queued_bytes(pids: [u32; 2]) -> usize {
+    let of_process = |pid: u32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        files.filter_map(|file| fs::read_link(file.unwrap().path()).ok())
+    };
+    let inode = |target: std::path::PathBuf| {
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    };
+    let inodes: Vec<u64> = pids.into_iter().flat_map(of_process).filter_map(inode).collect();
+    let of_them = sockets().into_iter().filter(|(.., socket)| inodes.contains(&socket.inode));
     of_them.map(|(.., socket)| socket.unsent + socket.unread).sum()
 }
 

@@ -23,9 +23,7 @@ fn a_peer_that_does_not_read_stays_within_its_buffer_limit() {
         }
         sender.join().unwrap();
     }
-    // Either node may have dialed the connection.
-    let ports = [herd.port("Left"), herd.port("Right")];
-    let queued = kernel::queued_bytes(ports);
+    let queued = kernel::queued_bytes([herd.pid("Left"), herd.pid("Right")]);
     println!("{} records of {ids} clients: {queued} bytes in the kernel queues", rounds * ids);
     assert!(queued > 0, "the peer has read everything");
     // SO_SNDBUF is a quarter of the limit, which Linux doubles, and the receive queue of the peer

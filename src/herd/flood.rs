@@ -57,7 +57,8 @@ impl Herd {
     pub fn forget(&mut self, client: &[u8], wall: Wall, out: &mut Vec<u8>) -> Option<Slot> {
         let held = Record::parse(self.directory.get(client, wall)?)?;
         let rank = held.rank(self.identity.rules.max_clock_offset);
-        let time = wall.nanos().max(rank + 1);
+        let oldest = self.directory.oldest_time();
+        let time = wall.nanos().max(rank + 1).max(oldest.map_or(0, |oldest| oldest + 1));
         let server = self.identity.name(self.identity.me);
         let tombstone = Record::emit_tombstone(out, server, client, time)?;
         match self.directory.apply(&tombstone, Source::Client, wall) {

@@ -102,3 +102,19 @@ fn a_forgotten_client_is_forgotten_by_neighbors_and_not_mentioned_to_original_se
     }
     assert!(herd.poll_timeout().unwrap() <= Instant::START, "tombstones expire");
 }
+
+/// A node with a slow clock and as many tombstones as the rules permit keeps the one that it
+/// acknowledges.
+#[test]
+fn an_acknowledged_tombstone_is_not_the_one_that_is_removed_early() {
+    let mut identity = identity(&["A"], 0, &[]);
+    identity.rules.max_clients = 8;
+    let mut herd = herd(identity);
+    let other = Record::parse(b"AT B +0.000000000 other 900.000000000").unwrap();
+    herd.directory.apply(&other, directory::Source::Peer, WALL);
+    herd.apply_local_update(&Record::parse(b"AT A +0.000000000 k +1-1 4").unwrap(), WALL);
+    let mut line = Vec::new();
+    let slot = herd.forget(b"k", WALL, &mut line).unwrap();
+    assert_eq!(herd.directory.line(slot), Some(&line[..]));
+    assert_eq!((herd.directory.tombstones(), herd.directory.clients()), (1, 0));
+}

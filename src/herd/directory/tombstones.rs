@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::{Directory, Life, Stored};
 use crate::ids::Slot;
 use crate::protocol::record::Record;
+use crate::protocol::time::Nanos;
 use crate::time::Wall;
 
 /// Tombstones are at most this part of [`Rules::max_clients`](super::Rules::max_clients), so that
@@ -63,6 +64,14 @@ impl Directory {
     #[must_use]
     pub fn clients(&self) -> u32 {
         self.len() - self.tombstones()
+    }
+
+    /// Returns the time that a tombstone must exceed not to be removed at once, because there are as many
+    /// as the rules permit.
+    pub(crate) fn oldest_time(&self) -> Option<Nanos> {
+        let is_full = self.tombstones() >= self.most_tombstones();
+        let (_, line) = self.tombstones.set.first().filter(|_| is_full)?;
+        Record::parse(line).map(|record| record.time)
     }
 
     /// Removes everything.

@@ -24,7 +24,7 @@ command -v valgrind >/dev/null || {
 }
 
 kinds=(iamat logged flood whatsat)
-declare -A budget=([iamat]=3500 [logged]=6600 [flood]=3700 [whatsat]=7500)
+declare -A budget=([iamat]=3600 [logged]=6600 [flood]=3700 [whatsat]=7500)
 clients=1000
 few=16000
 many=32000

@@ -50,14 +50,21 @@ enum State {
     Idle,
     /// Sends a file, of which this is the rest.
     Asset(&'static [u8], ResponseOptions),
-    /// Sends a listing of clients, which has the seat with this key.
-    Listing(Box<Listing>, usize, ResponseOptions),
-    /// Sends the nearest clients of a point; it has the seat with this key.
-    Near(Box<Near>, usize, ResponseOptions),
+    /// Sends a body in slices; it has the seat with this key.
+    Body(Box<Body>, usize, ResponseOptions),
     /// Waits for places.
     Places(Ticket, ResponseOptions),
     /// Sends events until the connection is closed.
     Events(Box<Subscription>, ResponseOptions),
+}
+
+/// A body that takes work, so that it is produced in slices and needs one of the
+/// [`MAX_LISTINGS`] seats.
+enum Body {
+    /// All clients, or those in a box.
+    Listing(Listing),
+    /// The nearest clients of a point.
+    Near(Near),
 }
 
 impl HttpSession {
@@ -88,7 +95,7 @@ impl HttpSession {
 
     /// Returns true while a body of finite length is being sent.
     const fn is_streaming(&self) -> bool {
-        matches!(self.state, State::Asset(..) | State::Listing(..) | State::Near(..))
+        matches!(self.state, State::Asset(..) | State::Body(..))
     }
 
     /// Begins a graceful shutdown: no further requests are answered, and
@@ -170,7 +177,7 @@ impl HttpSession {
     /// socket took the previous slice.
     fn note_stall(&self, cx: &mut Context<'_>, stalled: bool, progressed: bool) {
         let (seats, key) = match &self.state {
-            State::Listing(_, key, _) | State::Near(_, key, _) => (&mut cx.http.listings, *key),
+            State::Body(_, key, _) => (&mut cx.http.listings, *key),
             State::Events(subscription, _) => (&mut cx.http.events.subscribers, subscription.key()),
             State::Idle | State::Asset(..) | State::Places(..) => return,
         };
@@ -207,9 +214,7 @@ impl HttpSession {
     fn blocked(&self, http: &Server, unsent: usize) -> Option<Blocked> {
         match &self.state {
             State::Places(..) => Some(Blocked::Places),
-            State::Asset(..) | State::Listing(..) | State::Near(..) | State::Events(..)
-                if unsent > 0 =>
-            {
+            State::Asset(..) | State::Body(..) | State::Events(..) if unsent > 0 => {
                 Some(Blocked::Output)
             }
             State::Events(subscription, _) if !subscription.is_due(&http.events) => {
@@ -223,7 +228,6 @@ impl HttpSession {
     fn stream(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) -> bool {
         let Context { node, http, now, .. } = cx;
         let Server { work, events, positions, .. } = &mut **http;
-        let directory = &node.herd.directory;
         let soft_limit = out.len() + SLICE_BYTES;
         let mut slice = OutputSlice { out, soft_limit, work };
         let options = match &mut self.state {
@@ -237,24 +241,16 @@ impl HttpSession {
                 }
                 *options
             }
-            State::Listing(listing, seat, options) => {
+            State::Body(body, seat, options) => {
                 let chunk = options.chunked.then(|| Chunk::begin(slice.out));
-                let ended = listing.advance(directory, now.wall, &mut slice);
-                if let Some(chunk) = chunk {
-                    chunk.end(slice.out);
-                    if ended {
-                        Chunk::push_last(slice.out);
+                let ended = match &mut **body {
+                    Body::Listing(listing) => {
+                        listing.advance(&node.herd.directory, now.wall, &mut slice)
                     }
-                }
-                if !ended {
-                    return false;
-                }
-                http.listings.leave(*seat, self.id);
-                *options
-            }
-            State::Near(near, seat, options) => {
-                let chunk = options.chunked.then(|| Chunk::begin(slice.out));
-                let ended = near.advance(&mut node.herd, positions, now.wall, &mut slice);
+                    Body::Near(near) => {
+                        near.advance(&mut node.herd, positions, now.wall, &mut slice)
+                    }
+                };
                 if let Some(chunk) = chunk {
                     chunk.end(slice.out);
                     if ended {
@@ -269,7 +265,7 @@ impl HttpSession {
             }
             State::Events(subscription, options) => {
                 let chunk = options.chunked.then(|| Chunk::begin(slice.out));
-                subscription.advance(directory, events, now, &mut slice);
+                subscription.advance(&node.herd.directory, events, now, &mut slice);
                 if let Some(chunk) = chunk {
                     chunk.end(slice.out);
                 }
@@ -411,7 +407,7 @@ impl HttpSession {
             }
         };
         if let Some(seat) = self.take_seat(cx, &mut options, out) {
-            self.state = State::Listing(Box::new(listing), seat, options);
+            self.state = State::Body(Box::new(Body::Listing(listing)), seat, options);
         }
     }
 
@@ -432,11 +428,11 @@ impl HttpSession {
         if let Some(seat) = self.take_seat(cx, &mut options, out) {
             let Context { node, http, now, .. } = cx;
             near.wait_for(http.positions.begin_query(&mut node.herd, now.instant));
-            self.state = State::Near(Box::new(near), seat, options);
+            self.state = State::Body(Box::new(Body::Near(near)), seat, options);
         }
     }
 
-    /// Takes a seat for a listing and sends the head of its response. Returns the key of the seat, or
+    /// Takes a seat for a body and sends the head of its response. Returns the key of the seat, or
     /// `None` if the response is complete.
     fn take_seat(
         &mut self,
@@ -583,9 +579,7 @@ impl HttpSession {
         http.connections -= 1;
         match std::mem::replace(&mut self.state, State::Idle) {
             State::Idle | State::Asset(..) => {}
-            State::Listing(_, seat, _) | State::Near(_, seat, _) => {
-                http.listings.leave(seat, self.id);
-            }
+            State::Body(_, seat, _) => http.listings.leave(seat, self.id),
             State::Places(ticket, _) => node.cancel(ticket),
             State::Events(subscription, _) => {
                 http.events.unsubscribe(subscription.key(), self.id, now);

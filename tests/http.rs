@@ -250,6 +250,10 @@ fn every_endpoint_responds() {
         ("/api/clients/unknown/places", 404),
         ("/api/clients/%zz", 404),
         ("/api/clients?bbox=1,2,3", 400),
+        ("/api/labels?limit=0", 400),
+        ("/api/labels?limit=1001", 400),
+        ("/api/labels?bbox=1,2,3", 400),
+        ("/api/labels?max_age=1", 400),
         ("/api/clients?limit=0", 400),
         ("/api/clients?limit=100001", 400),
         ("/api/clients?box=1,2,3,4", 400),
@@ -877,4 +881,68 @@ fn a_slow_subscriber_receives_the_newest_position_of_each_client() {
     assert_eq!(slow.next().client(), "marker", "superseded changes are not sent");
     let sent = clients * usize::try_from(rounds).unwrap();
     assert!(received < sent / 2, "{received} of {sent}");
+}
+
+#[test]
+fn labels_are_the_largest_places_in_a_box() {
+    let solo = Solo::new();
+    let labels = |query: &str| {
+        let response = solo.get(&format!("/api/labels{query}"));
+        assert_eq!(response.status, 200, "{}", show(&response.body));
+        response.json()["features"].as_array().unwrap().clone()
+    };
+    let name = |feature: &Value| feature["properties"]["name"].as_str().unwrap().to_owned();
+    let population = |feature: &Value| feature["properties"]["population"].as_u64();
+
+    let world = labels("");
+    assert_eq!((world.len(), name(&world[0]).as_str()), (100, "Shanghai"));
+    assert!(world.is_sorted_by(|one, other| population(one) >= population(other)));
+    let la = labels("?bbox=-118.6,33.9,-118.1,34.2&limit=1000");
+    assert_eq!(name(&la[0]), "Los Angeles");
+    assert!(la.is_sorted_by(|one, other| population(one) >= population(other)));
+    let beverly = la.iter().find(|place| name(place) == "Beverly Hills").unwrap();
+    assert_eq!(beverly["properties"]["type"], "locality");
+    let at = beverly["geometry"]["coordinates"].as_array().unwrap();
+    assert!((at[0].as_f64().unwrap() + 118.4).abs() < 0.02, "{at:?}");
+    assert!((at[1].as_f64().unwrap() - 34.07).abs() < 0.02, "{at:?}");
+    let airport = la.iter().find(|place| name(place) == "Santa Monica Municipal Airport").unwrap();
+    assert_eq!(airport["properties"]["type"], "airport");
+    assert_eq!(population(airport), None);
+
+    // Fiji has places on both sides of the antimeridian.
+    let fiji = labels("?bbox=177,-19,-179,-16&limit=1000");
+    let west = |feature: &Value| feature["geometry"]["coordinates"][0].as_f64().unwrap() < 0.0;
+    assert!(fiji.iter().any(west) && !fiji.iter().all(west));
+    assert!(fiji.iter().take(3).any(|place| name(place) == "Suva"));
+    let halves = ["?bbox=177,-19,180,-16&limit=1000", "?bbox=-180,-19,-179,-16&limit=1000"];
+    assert_eq!(fiji.len(), halves.map(|half| labels(half).len()).iter().sum::<usize>());
+    assert!(labels("?bbox=-130,0,-130,0").is_empty());
+}
+
+#[test]
+fn labels_are_cached_and_credited() {
+    let solo = Solo::new();
+    let first = solo.get("/api/labels?bbox=0,0,10,10");
+    let tag = first.field("ETag").unwrap().to_owned();
+    assert_eq!(first.field("Cache-Control"), Some("max-age=86400"));
+    assert_eq!(first.field("Content-Type"), Some("application/geo+json"));
+    let credits = first.json()["html_attributions"].to_string();
+    assert!(credits.contains("GeoNames") && credits.contains("airportsdata"), "{credits}");
+    let mut client = solo.connect();
+    let mut again = |tag: &str| {
+        let head = "GET /api/labels?bbox=0,0,10,10 HTTP/1.1\r\nHost: localhost\r\nIf-None-Match:";
+        client.send(format!("{head} {tag}\r\n\r\n").as_bytes());
+        Response::read(&mut client).status
+    };
+    assert_eq!([again(&tag), again("\"other\""), again(&format!("W/{tag}"))], [304, 200, 304]);
+    let reply = solo.connect().exchange(b"HEAD /api/labels HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(reply.ends_with(b"\r\n\r\n"), "{}", show(&reply));
+}
+
+#[test]
+fn the_overview_has_the_address_for_clients() {
+    let solo = Solo::new();
+    let address = solo.get("/api/herd").json()["address"].clone();
+    assert_eq!(address["host"], "127.0.0.1");
+    assert_eq!(address["port"], solo.herd.port("Solo"));
 }

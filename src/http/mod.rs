@@ -11,6 +11,7 @@ mod date;
 pub mod events;
 pub mod feature;
 mod filter;
+mod labels;
 pub mod limits;
 mod near;
 pub mod overview;
@@ -33,6 +34,8 @@ use crate::endpoint::Host;
 use crate::herd::Herd;
 use crate::ids::ConnectionId;
 use crate::node::Node;
+use crate::places::offline::Damaged;
+use crate::places::offline::ranks::RankedPlaces;
 use crate::time::{Instant, Now, Wall};
 use events::Events;
 use limits::WORK_PER_TURN;
@@ -106,6 +109,8 @@ pub struct Server {
     pub connections: usize,
     /// Entity tags of the assets, as they are and compressed.
     tags: Vec<[String; 2]>,
+    /// The places with the names on the map, and the entity tag of their listings.
+    labels: Result<(RankedPlaces, String), Damaged>,
     /// Records that may still be examined in this turn.
     work: usize,
     /// Wall clock at the beginning of this turn.
@@ -152,6 +157,8 @@ pub struct Settings {
     pub any_address: bool,
     /// Origin of another site whose pages may read responses (CORS).
     pub cors_origin: Option<String>,
+    /// Where clients and peers reach the node.
+    pub address: overview::Address,
     /// Map tiles for the page.
     pub tiles: Option<overview::Tiles>,
     /// Origin of the tiles, for the Content-Security-Policy.
@@ -224,6 +231,7 @@ impl Server {
             counters: Counters::default(),
             connections: 0,
             tags: assets::tags(),
+            labels: RankedPlaces::embedded().map(|places| (places, labels::tag(&places))),
             work: 0,
             wall: Wall::default(),
             listings: Seats::default(),

@@ -21,6 +21,9 @@ pub struct Overview {
     pub version: String,
     /// Version of the peer protocol.
     pub protocol: String,
+    /// Where clients and peers reach the node.
+    #[serde(default)] // nodes of earlier releases do not send it
+    pub address: Address,
     /// Wall clock of the node, in seconds since the Unix epoch.
     pub time: f64,
     /// Seconds since the node started.
@@ -51,6 +54,15 @@ pub struct Overview {
     pub next: Option<Next>,
     /// Problems, as sentences; empty if the node is healthy.
     pub problems: Vec<String>,
+}
+
+/// Where clients and peers reach a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// Host name or IP address, as in `hosts`.
+    pub host: String,
+    /// Port, as in `ports`.
+    pub port: u16,
 }
 
 /// A node of the herd.
@@ -138,6 +150,7 @@ impl Overview {
             node: name(identity.me),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             protocol: String::from_utf8_lossy(VERSION).into_owned(),
+            address: http.settings.address.clone(),
             time: now.wall.nanos() as f64 / 1e9,
             uptime: now.instant.uptime().as_secs_f64(),
             clients: directory.clients(),

@@ -161,6 +161,13 @@ impl<'a> Request<'a> {
         })
     }
 
+    /// Returns whether the browser has the version with this entity tag.
+    #[must_use]
+    pub fn holds(&self, tag: &str) -> bool {
+        let matches = |held: &str| held == "*" || held.trim_start_matches("W/") == tag;
+        self.if_none_match.is_some_and(|tags| list(tags).any(matches))
+    }
+
     fn read_fields(&mut self, fields: &[httparse::Header<'a>]) -> Result<(), Rejection> {
         let mut codings = Codings::default();
         for &httparse::Header { name, value } in fields {

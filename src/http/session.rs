@@ -4,12 +4,13 @@ use super::assets::ASSETS;
 use super::clients::Listing;
 use super::feature::{name_of_id, push_feature};
 use super::filter::Filter;
+use super::labels::Labels;
 use super::limits::{MAX_LISTINGS, SLICE_BYTES};
 use super::near::Near;
 use super::overview::{Overview, unready};
 use super::positions::point;
 use super::query::{name_of, parameters, plain};
-use super::request::{Parsed, Rejection, Request, list};
+use super::request::{Parsed, Rejection, Request};
 use super::response::{Chunk, Length, NO_STORE, ResponseOptions, Status, media};
 use super::subscription::Subscription;
 use super::{Context, OutputSlice, Server};
@@ -65,6 +66,8 @@ enum Body {
     Listing(Listing),
     /// The nearest clients of a point.
     Near(Near),
+    /// The largest places in a box.
+    Labels(Labels),
 }
 
 impl HttpSession {
@@ -247,6 +250,7 @@ impl HttpSession {
                     Body::Listing(listing) => {
                         listing.advance(&node.herd.directory, now.wall, &mut slice)
                     }
+                    Body::Labels(labels) => labels.advance(&mut slice),
                     Body::Near(near) => {
                         near.advance(&mut node.herd, positions, now.wall, &mut slice)
                     }
@@ -319,6 +323,7 @@ impl HttpSession {
                 (Status::OK, media::JSON, body)
             }
             "/api/clients" => return self.list(cx, request, options, out),
+            "/api/labels" => return self.labels(cx, request, options, out),
             "/events" => return self.subscribe(cx, request, options, out),
             path => match path.strip_prefix("/api/clients/") {
                 Some(name) => return self.client(cx, request, name, options, out),
@@ -368,10 +373,8 @@ impl HttpSession {
         let asset = &ASSETS[at];
         let bytes = if request.gzip { asset.gzip } else { asset.bytes };
         let tag = &http.tags[at][usize::from(request.gzip)];
-        let matches = |held: &str| held == "*" || held.trim_start_matches("W/") == tag;
-        let is_current = request.if_none_match.is_some_and(|tags| list(tags).any(matches));
         let etag = format!("ETag: {tag}\r\nVary: Accept-Encoding\r\nCache-Control: no-cache\r\n");
-        if is_current {
+        if request.holds(tag) {
             let status = Status::NOT_MODIFIED;
             options.send_head(out, http, status, asset.media, Length::Empty, &[&etag]);
             return self.complete(options);
@@ -406,7 +409,7 @@ impl HttpSession {
                 return self.send_error(cx.http, options, Status::BAD_REQUEST, &reason, out);
             }
         };
-        if let Some(seat) = self.take_seat(cx, &mut options, out) {
+        if let Some(seat) = self.take_seat(cx, &mut options, &[NO_STORE], out) {
             self.state = State::Body(Box::new(Body::Listing(listing)), seat, options);
         }
     }
@@ -425,24 +428,59 @@ impl HttpSession {
                 return self.send_error(cx.http, options, Status::BAD_REQUEST, &reason, out);
             }
         };
-        if let Some(seat) = self.take_seat(cx, &mut options, out) {
+        if let Some(seat) = self.take_seat(cx, &mut options, &[NO_STORE], out) {
             let Context { node, http, now, .. } = cx;
             near.wait_for(http.positions.begin_query(&mut node.herd, now.instant));
             self.state = State::Body(Box::new(Body::Near(near)), seat, options);
         }
     }
 
-    /// Takes a seat for a body and sends the head of its response. Returns the key of the seat, or
-    /// `None` if the response is complete.
+    /// Answers a query for the names on a map.
+    fn labels(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &Request<'_>,
+        mut options: ResponseOptions,
+        out: &mut Vec<u8>,
+    ) {
+        let http = &mut *cx.http;
+        let (places, tag) = match &http.labels {
+            Ok(labels) => labels.clone(),
+            Err(damaged) => {
+                let reason = damaged.to_string();
+                return self.send_error(http, options, Status::UNAVAILABLE, &reason, out);
+            }
+        };
+        let labels = match Labels::parse(places, request.query) {
+            Ok(labels) => labels,
+            Err(reason) => {
+                return self.send_error(http, options, Status::BAD_REQUEST, &reason, out);
+            }
+        };
+        // A new release may have other data.
+        let fields = format!("ETag: {tag}\r\nCache-Control: max-age=86400\r\n");
+        if request.holds(&tag) {
+            let (status, media) = (Status::NOT_MODIFIED, media::GEOJSON);
+            options.send_head(out, http, status, media, Length::Empty, &[&fields]);
+            return self.complete(options);
+        }
+        if let Some(seat) = self.take_seat(cx, &mut options, &[&fields], out) {
+            self.state = State::Body(Box::new(Body::Labels(labels)), seat, options);
+        }
+    }
+
+    /// Takes a seat for a body and sends the head of its response with `fields`. Returns the key of the
+    /// seat, or `None` if the response is complete.
     fn take_seat(
         &mut self,
         cx: &mut Context<'_>,
         options: &mut ResponseOptions,
+        fields: &[&str],
         out: &mut Vec<u8>,
     ) -> Option<usize> {
         let Context { http, now, .. } = cx;
         if options.head_only {
-            begin_stream(http, options, media::GEOJSON, &[NO_STORE], out);
+            begin_stream(http, options, media::GEOJSON, fields, out);
             self.complete(*options);
             return None;
         }
@@ -453,7 +491,7 @@ impl HttpSession {
             return None;
         };
         http.evicted.extend(seat.evicted);
-        begin_stream(http, options, media::GEOJSON, &[NO_STORE], out);
+        begin_stream(http, options, media::GEOJSON, fields, out);
         Some(seat.key)
     }
 

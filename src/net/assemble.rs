@@ -18,7 +18,7 @@ use crate::config::{Config, HerdSettings, PlacesConfig, ProviderConfig};
 use crate::herd::directory::{Keys, Rules};
 use crate::herd::handshake::Identity;
 use crate::herd::{Herd, Timing};
-use crate::http::{self, overview::Tiles};
+use crate::http::{self, overview::Address, overview::Tiles};
 use crate::ids::{BootId, NodeId};
 use crate::limits::Limits;
 use crate::places::Places;
@@ -51,9 +51,11 @@ pub(super) fn places(config: &Config, seed: u64) -> io::Result<(Places, Option<U
     Ok((Places::Offline(offline), None))
 }
 
-/// Returns the settings of the HTTP side of a node with `limits`.
-pub(super) fn http_settings(config: &Config, limits: &Limits) -> http::Settings {
+/// Returns the settings of the HTTP side of the node `me` with `limits`.
+pub(super) fn http_settings(config: &Config, me: usize, limits: &Limits) -> http::Settings {
+    let own = &config.nodes[me];
     let mut settings = http::Settings {
+        address: Address { host: own.dial.to_string(), port: own.port },
         max_output: limits.max_output_buffer,
         provider: config.places.provider.name().to_owned(),
         ..http::Settings::default()

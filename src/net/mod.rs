@@ -75,7 +75,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let (places, upstream) = assemble::places(config, word(&random, 24))?;
     let peer_tls =
         config.peers.tls.as_ref().map(|files| PeerTlsConfig::load(files, &me.name)).transpose()?;
-    let http = Server::new(assemble::http_settings(config, &limits), word(&random, 0));
+    let http = Server::new(assemble::http_settings(config, node, &limits), word(&random, 0));
     let mut herd = assemble::herd(config, node, &random);
     let web = config.http.as_ref().and_then(|http| Some((&http.listen, http.ports[node]?)));
     let web = web.map(|(host, port)| listen_address(host, port)).transpose()?;

@@ -1,6 +1,6 @@
 //! The offline gazetteer: populated places and airports of the world, built into the binary.
 //!
-//! `scripts/build_gazetteer.py` generates the two files. They are used in place: nothing is unpacked
+//! `scripts/build_gazetteer.py` generates the files. They are used in place: nothing is unpacked
 //! or copied to the heap, and the kernel loads only the pages that a search touches. Numbers are
 //! little-endian; a big-endian machine rejects the tree.
 //!
@@ -17,6 +17,8 @@
 //! | 4 ⌈P / 16⌉ | the start of the record of every sixteenth place |
 //! | | the texts of the regions |
 //! | | a record per place: 2 bytes region, 1 byte length, the name |
+//!
+//! `places.ranks` is described in [`ranks`](super::ranks).
 
 use std::fmt;
 
@@ -69,7 +71,7 @@ pub struct Gazetteer<'a> {
 /// A file of the gazetteer is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Damaged {
-    file: &'static str,
+    pub(super) file: &'static str,
 }
 
 impl fmt::Display for Damaged {

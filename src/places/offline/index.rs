@@ -75,6 +75,11 @@ impl<'a> Index<'a> {
         (0..self.len()).map(|position| self.ids.get(position) as u32)
     }
 
+    /// Returns the id of the point at `position`, which is less than [`Self::len`].
+    pub fn id(&self, position: usize) -> u32 {
+        self.ids.get(position) as u32
+    }
+
     /// Returns the coordinates of the point at `position`, which is less than [`Self::len`].
     pub fn location(&self, position: usize) -> Point {
         let degrees = |axis| f64::from(self.coords[2 * position + axis]) / UNITS;

@@ -3,11 +3,12 @@
 mod gazetteer;
 mod index;
 pub mod places_file;
+pub mod ranks;
 
 use super::document::{Place, Writer};
 use crate::geo::Point;
-pub use gazetteer::Damaged;
-use gazetteer::{ATTRIBUTIONS, Gazetteer};
+use gazetteer::Gazetteer;
+pub use gazetteer::{ATTRIBUTIONS, Damaged};
 use index::Hit;
 use places_file::OwnPlaces;
 

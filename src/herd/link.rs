@@ -108,11 +108,14 @@ pub struct Established {
     pub relayed: LineQueue,
     /// The state of anti-entropy.
     pub anti_entropy: AntiEntropy,
-    /// The connection that carried the link before it moved, until it has been read to its end.
-    pub(super) predecessor: Option<ConnectionId>,
-    /// The connection that the link moves to once [`Established::connection`] has been read to its end,
-    /// and the time until which that must have happened.
+    /// The connection on which it receives, another one only while the link moves.
+    pub(super) receives_on: ConnectionId,
+    /// The connection that the link moves to, and the time until which it must have begun to.
     pub(super) successor: Option<(ConnectionId, Instant)>,
+    /// `MOVED` must be sent.
+    pub(super) moved_due: bool,
+    /// The peer sends on the connection that the link moves to.
+    pub(super) peer_has_moved: bool,
     pub(super) boot: BootId,
     pub(super) origin: Origin,
     since: Instant,
@@ -195,8 +198,10 @@ impl Established {
     pub(super) fn new(connected: Connected, now: Instant) -> Self {
         Self {
             connection: connected.connection,
-            predecessor: None,
+            receives_on: connected.connection,
             successor: None,
+            moved_due: false,
+            peer_has_moved: false,
             boot: connected.boot,
             origin: connected.origin,
             since: now,
@@ -240,6 +245,7 @@ impl Established {
     #[must_use]
     pub fn has_output(&self) -> bool {
         self.keepalive.has_output()
+            || self.moved_due
             || self.rules_due
             || !self.pending_link_states.is_empty()
             || !self.flood.is_empty()

@@ -71,6 +71,8 @@ pub enum Message<'a> {
     Ping(u64),
     /// Reply to a ping, with the wall clock of the sender.
     Pong(u64, Wall),
+    /// The last line of a connection: the sender continues the link on another one.
+    Moved,
     /// The rules that the sender has taken over.
     Rules(Rules),
     /// Link state: the established links of a node.
@@ -111,6 +113,7 @@ impl<'a> Message<'a> {
             b"REPAIR" => Some(Message::Repair(purpose(field()?)?)),
             b"PING" => Some(Message::Ping(hex(field()?)?)),
             b"PONG" => Some(Message::Pong(hex(field()?)?, Wall(decimal(field()?)?))),
+            b"MOVED" => field().is_none().then_some(Message::Moved),
             b"RULES" => parse_spaced_rules(rest).map(Message::Rules),
             b"LINKS" => {
                 let (origin, sequence) = (field()?, hex(field()?)?);
@@ -147,6 +150,11 @@ pub fn push_ping(out: &mut Vec<u8>, id: u64) {
 /// Appends `PONG`; `wall` is the wall clock of this node.
 pub fn push_pong(out: &mut Vec<u8>, id: u64, wall: Wall) {
     push(out, format_args!("PONG {id:x} {}\n", wall.nanos()));
+}
+
+/// Appends `MOVED`.
+pub fn push_moved(out: &mut Vec<u8>) {
+    out.extend_from_slice(b"MOVED\n");
 }
 
 /// Appends `RULES`.
@@ -313,6 +321,8 @@ mod tests {
 
             let out = emitted(&|o| push_repair(o, purpose));
             prop_assert_eq!(parsed(&out), Message::Repair(purpose));
+            let out = emitted(&push_moved);
+            prop_assert_eq!(parsed(&out), Message::Moved);
             let out = emitted(&|o| push_ping(o, id));
             prop_assert_eq!(parsed(&out), Message::Ping(id));
             let out = emitted(&|o| push_pong(o, id, Wall(wall.into())));
@@ -367,6 +377,7 @@ mod tests {
             "WANTS S 0 more zz",
             "PULL 5 0",
             "REPAIR",
+            "MOVED 1",
             "ping 1",
         ] {
             assert_eq!(Message::parse(bad.as_bytes()), None, "{bad}");

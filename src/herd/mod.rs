@@ -13,8 +13,7 @@
 //! | [`Herd::handle_line`] | a link has received a line |
 //! | [`Herd::handle_link_port`] | the peer of a new link has named its port for links only |
 //! | [`Herd::handle_moved`] | the handshake on a connection to such a port has succeeded |
-//! | [`Herd::handle_ended`] | the peer has ended a connection of a link, after its last line |
-//! | [`Herd::handle_disconnected`] | a connection of a link has closed otherwise |
+//! | [`Herd::handle_disconnected`] | a connection of a link has closed |
 //! | [`Herd::handle_dial_failed`] | a dial or its handshake has failed |
 //! | [`Herd::handle_timeout`] | the time of [`Herd::poll_timeout`] has come |
 //!
@@ -127,7 +126,7 @@ pub enum Action {
         /// The port.
         port: u16,
     },
-    /// Shut down the sending side of this connection once its output has been sent.
+    /// Send the output of this connection, which its link has left, and close it.
     Finish(ConnectionId),
     /// Continue with this connection, whose lines were held.
     Resume(ConnectionId),
@@ -147,6 +146,8 @@ pub enum CloseReason {
     Superseded,
     /// Nothing was received for [`Timing::timeout`].
     KeepaliveTimeout,
+    /// The link has moved to another connection.
+    Moved,
     /// The link was moving from or to this connection, and the other one broke.
     MoveFailed,
 }
@@ -158,6 +159,7 @@ impl CloseReason {
         match self {
             Self::Superseded => "superseded by another connection",
             Self::KeepaliveTimeout => "keepalive timeout",
+            Self::Moved => "it has moved to another connection",
             Self::MoveFailed => "the link was lost while it moved to another connection",
         }
     }
@@ -390,7 +392,7 @@ impl Herd {
     ) -> Result<(), ProtocolError> {
         let Link { peer, up, .. } = &mut self.links[link.index()];
         // Another connection may have replaced this one in the meantime.
-        let Some(up) = up.as_mut().filter(|up| up.receives_on() == connection) else {
+        let Some(up) = up.as_mut().filter(|up| up.receives_on == connection) else {
             return Ok(());
         };
         up.keepalive.handle_line(now.instant);
@@ -402,6 +404,7 @@ impl Herd {
             }
             Message::Repair(purpose) => up.announced_repair = Some(purpose),
             Message::Ping(id) => up.keepalive.handle_ping(id),
+            Message::Moved => self.handle_peer_moved(link),
             Message::Rules(rules) => self.handle_rules(rules)?,
             Message::Pong(id, theirs) => self.handle_pong(link, id, theirs, now.wall),
             Message::Links { origin, sequence, up } => {
@@ -495,11 +498,11 @@ impl Herd {
     /// Handles the loss of a connection of a link.
     pub fn handle_disconnected(&mut self, link: LinkId, connection: ConnectionId, now: Instant) {
         let Some(up) = &mut self.links[link.index()].up else { return };
-        if up.successor() == Some(connection) {
-            up.successor = None; // the link does not move
-        } else if up.is_in_use(connection) {
+        if up.is_in_use(connection) {
             self.close_connections(link, Some(connection), CloseReason::MoveFailed);
             self.take_down(link, now);
+        } else if up.successor() == Some(connection) {
+            up.end_move(); // the link stays
         }
     }
 
@@ -550,8 +553,7 @@ impl Herd {
         let of_link = |link: &Link| match &link.up {
             Some(_) if link.is_legacy() => None,
             Some(up) => {
-                let moved = up.successor.map(|(_, deadline)| deadline);
-                let others = [up.check_at, up.anti_entropy.poll_timeout(), moved];
+                let others = [up.check_at, up.anti_entropy.poll_timeout(), up.move_deadline()];
                 let keepalive = up.keepalive.poll_timeout(self.timing.timeout);
                 others.into_iter().flatten().chain([keepalive]).min()
             }

@@ -1,9 +1,10 @@
-//! The output of a link, most urgent first: keepalive, rules, link states, flooded records, anti-entropy.
+//! The output of a link, most urgent first: keepalive, the end of a connection that the link leaves, rules,
+//! link states, flooded records, anti-entropy.
 
 use super::Herd;
 use super::anti_entropy::Context;
 use super::link::{Established, Link, PeerKind};
-use super::message::{push_links, push_repair, push_rules_in_force};
+use super::message::{push_links, push_moved, push_repair, push_rules_in_force};
 use super::observer::{Observer, Sent};
 use crate::ids::{LinkId, NodeId};
 use crate::time::Wall;
@@ -15,7 +16,8 @@ impl Herd {
         self.link(link).up.as_ref().is_some_and(Established::has_output)
     }
 
-    /// Appends output of `link` until `out` has at least `limit` bytes.
+    /// Appends output of `link` until `out` has at least `limit` bytes. It is for the connection that
+    /// was [`Established::connection`] before the call, and may be its last.
     pub fn poll_transmit(
         &mut self,
         link: LinkId,
@@ -26,6 +28,10 @@ impl Herd {
     ) {
         let Some(up) = &mut self.links[link.index()].up else { return };
         up.keepalive.poll_transmit(wall, out);
+        if up.moved_due {
+            push_moved(out);
+            return self.send_on_next(link);
+        }
         if std::mem::take(&mut up.rules_due) {
             push_rules_in_force(out, &self.identity.rules);
         }

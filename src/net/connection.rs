@@ -126,8 +126,6 @@ pub struct Connection {
     pub queued: bool,
     /// True while it waits for room for its WHATSAT.
     pub starved: bool,
-    /// True if the sending side is to be shut down once everything has been sent.
-    pub finishing: bool,
     /// True if being blocked has been counted since the connection was last read.
     pub stall_counted: bool,
     /// The limit that it counts against.
@@ -209,7 +207,6 @@ impl Connection {
             next: Next::NeedInput,
             queued: false,
             starved: false,
-            finishing: false,
             stall_counted: false,
             admission: Admission::Exempt,
             generation: 0,
@@ -429,14 +426,6 @@ impl Connection {
         }
         self.sent += sent as u64;
         Ok(sent)
-    }
-
-    /// Shuts down the sending side if that is to be done and everything has been sent.
-    pub fn finish_if_sent(&mut self) {
-        if self.finishing && !self.has_unsent() {
-            self.finishing = false;
-            self.shut_down();
-        }
     }
 
     /// Shuts down the sending side. An error means that the peer has gone, which the next read

@@ -27,12 +27,6 @@ impl Session {
         }
     }
 
-    /// Returns true if the connection has ended because its link has moved to another one.
-    #[must_use]
-    pub const fn has_moved(&self) -> bool {
-        matches!(self, Self::Lines(session) if session.has_moved())
-    }
-
     /// Returns true if an HTTP connection was refused because a limit was reached.
     #[must_use]
     pub const fn is_refused(&self) -> bool {

@@ -68,7 +68,7 @@ pub enum Blocked {
     LastReplies,
     /// The number of WHATSATs that wait on all connections must fall below the limit.
     Crowded,
-    /// The connection that this one replaces must end: a link moves from there to here.
+    /// The last line must come on the connection that this one replaces: a link moves from there to here.
     Held,
     /// A subscription must have an event to send.
     Events,
@@ -112,8 +112,6 @@ pub struct LineSession {
     /// The part of the replies since [`LineSession::take_gated`] that waits for the disk.
     gated: Option<Gated>,
     ending: Option<Ending>,
-    /// True if another connection carries on the link that this one carried.
-    has_moved: bool,
 }
 
 enum Role {
@@ -145,8 +143,6 @@ enum Aim {
 enum Ending {
     /// The peer has half-closed.
     Close,
-    /// The link has broken: a peer half-closes after a complete line only.
-    Broken,
     /// The node ends the connection.
     Shutdown,
 }
@@ -231,7 +227,6 @@ impl LineSession {
             crowded: false,
             gated: None,
             ending: None,
-            has_moved: false,
         }
     }
 
@@ -256,18 +251,6 @@ impl LineSession {
             Role::Linked(link) | Role::LegacyLink(link) => Some(link),
             _ => None,
         }
-    }
-
-    /// Returns true if this connection has ended because its link has moved to another one.
-    #[must_use]
-    pub const fn has_moved(&self) -> bool {
-        self.has_moved
-    }
-
-    /// Returns true while the lines of this connection wait for the end of the one that it replaces.
-    #[must_use]
-    pub fn is_held(&self, node: &Node) -> bool {
-        matches!(self.role, Role::Linked(link) if node.herd.is_held(link, self.id))
     }
 
     /// Returns true once the first line has shown that this is a client. A connection from the
@@ -342,7 +325,7 @@ impl LineSession {
                 return Handled { consumed: input.bytes.len(), next: self.next_of(ending) };
             }
             let produced = out.len() - start;
-            if let Some(blocked) = self.blocked(node, input.unsent + produced) {
+            if let Some(blocked) = self.blocked(node, rest, input.unsent + produced) {
                 return Handled { consumed: at, next: Next::Blocked(blocked) };
             }
             if !rest.is_empty() && at + produced + self.replies.held() >= share {
@@ -367,10 +350,7 @@ impl LineSession {
                 }
                 Framed::Overlong(line) => self.on_overlong(node, line, out),
                 Framed::Partial if input.ended && self.is_on_probation() => self.refuse(out),
-                Framed::Partial if input.ended => {
-                    let broken = !rest.is_empty() && self.link().is_some();
-                    self.ending = Some(if broken { Ending::Broken } else { Ending::Close });
-                }
+                Framed::Partial if input.ended => self.ending = Some(Ending::Close),
                 Framed::Partial => return Handled { consumed: at, next: Next::NeedInput },
             }
         }
@@ -395,9 +375,6 @@ impl LineSession {
             node.cancel(ticket);
         }
         match &self.role {
-            Role::Linked(link) if self.ending == Some(Ending::Close) => {
-                self.has_moved = node.herd.handle_ended(*link, self.id, now);
-            }
             Role::Linked(link) | Role::LegacyLink(link) => {
                 node.herd.handle_disconnected(*link, self.id, now);
             }
@@ -423,18 +400,20 @@ impl LineSession {
     fn next_of(&self, ending: Ending) -> Next {
         match ending {
             _ if self.is_waiting() => Next::Blocked(Blocked::LastReplies),
-            Ending::Close | Ending::Broken => Next::CloseWhenFlushed,
+            Ending::Close => Next::CloseWhenFlushed,
             Ending::Shutdown => Next::ShutdownWhenFlushed,
         }
     }
 
-    /// The reason not to read from the connection now, with `unsent` bytes on their way to the socket.
+    /// The reason not to execute `input` and not to read more of it now, with `unsent` bytes on their way
+    /// to the socket.
     ///
     /// On a link, never because of output: a peer's lines have no replies, and two peers that both
     /// stopped reading because of unsent output would wait for each other.
-    fn blocked(&self, node: &Node, unsent: usize) -> Option<Blocked> {
+    fn blocked(&self, node: &Node, input: &[u8], unsent: usize) -> Option<Blocked> {
         if let Role::Linked(link) = self.role {
-            return node.herd.is_held(link, self.id).then_some(Blocked::Held);
+            let is_held = node.herd.is_held(link, self.id, !input.is_empty());
+            return is_held.then_some(Blocked::Held);
         }
         let blocked = if unsent + self.replies.held() >= node.limits.max_output_buffer {
             // Replies that are held back leave with the places that they wait for.

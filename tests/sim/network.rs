@@ -36,8 +36,6 @@ pub struct End {
     pub waiting: bool,
     /// Closed once `out` is empty.
     pub ending: bool,
-    /// The sending side is shut down once `out` is empty.
-    pub finishing: bool,
 }
 
 /// One direction of a connection.
@@ -86,7 +84,6 @@ impl Wire {
             eof: false,
             waiting: false,
             ending: false,
-            finishing: false,
         });
         ends[0].out = line;
         Self { ends, pipes: [Pipe::default(), Pipe::default()], replaces: None, black: false }

@@ -990,7 +990,7 @@ impl World {
                 Action::Finish(connection) => {
                     let wire = connection.0 as usize;
                     let end = self.end_of(wire, at);
-                    self.wires[wire].ends[end].finishing = true;
+                    self.wires[wire].ends[end].ending = true;
                     self.send(wire, end);
                 }
                 Action::Resume(connection) => {
@@ -1337,6 +1337,11 @@ impl World {
                 return false;
             }
             let owes_more = up.is_some_and(proxy_herd::herd::link::Established::has_output);
+            let has_moved = up.is_some_and(|up| up.connection.0 as usize != wire);
+            if has_moved {
+                self.send(wire, end);
+                return true; // what follows is sent on the other connection
+            }
             if !self.send(wire, end) {
                 return false; // the network accepts no more for now
             }
@@ -1378,8 +1383,6 @@ impl World {
         let this = &mut self.wires[wire].ends[end];
         if all && this.ending {
             self.close(wire, end, Packet::Fin);
-        } else if all && std::mem::take(&mut this.finishing) {
-            self.push(wire, 1 - end, Packet::Fin);
         }
         all
     }

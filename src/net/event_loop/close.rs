@@ -4,6 +4,7 @@ use mio::Token;
 
 use super::EventLoop;
 use super::reason::Reason;
+use crate::herd::CloseReason;
 use crate::ids::LinkId;
 use crate::net::connection::{Admission, Deadline, Dial, Security, Stage};
 use crate::net::limits::{DISCARD_BYTES_PER_TURN, EVENTS_PER_TURN};
@@ -150,14 +151,12 @@ impl EventLoop {
         let link = session.link().map(|link| (link, node.herd.peer_name(link).to_vec()));
         session.handle_closed(node, http, now.instant);
         match link {
-            Some((_, peer)) if session.has_moved() => {
-                let moved = b" closed: another connection carries the link with ";
-                node.message_log.line(&[session.label(), moved, &peer]);
-            }
             Some((link, peer)) => {
                 // Another connection may carry the link by now.
-                if node.herd.link(link).up.is_none() {
-                    let reason = if reason == BY_PEER { CLOSED_BY_PEER } else { reason };
+                let is_up = node.herd.link(link).up.is_some();
+                let by_peer = if is_up { CloseReason::Moved.as_str() } else { CLOSED_BY_PEER };
+                let reason = if reason == BY_PEER { by_peer } else { reason };
+                if !is_up {
                     node.set_link_failure(link, Some(reason));
                 }
                 let closed =

@@ -76,13 +76,6 @@ impl EventLoop {
         log::debug!("the link with {peer} does not move to {address}: {reason}");
     }
 
-    /// Shuts down the sending side of a connection once its output has been sent.
-    pub(super) fn finish_sending(&mut self, connection: ConnectionId) {
-        let Some(connection) = self.get(token_of(connection)) else { return };
-        connection.finishing = true;
-        connection.finish_if_sent();
-    }
-
     /// Counts a connection to the port for links, which ends the oldest if there are too many.
     pub(super) fn admit_link(&mut self, token: Token, now: &Now) {
         let Some(oldest) = self.admissions.put_at_link_port(token) else { return };

@@ -10,8 +10,8 @@ use socket2::SockRef;
 use super::EventLoop;
 use super::reason::{Reason, Reported};
 use crate::endpoint::Host;
-use crate::herd::Action;
 use crate::herd::handshake::{REQUIRES_TLS, Transport};
+use crate::herd::{Action, CloseReason};
 use crate::ids::LinkId;
 use crate::limits::Limits;
 use crate::net::connect::is_connected;
@@ -19,7 +19,7 @@ use crate::net::connection::{Connection, Dial, Security, Stage, set_options};
 use crate::net::limits::{LINK_BUFFER, LINK_BYTES_PER_TURN};
 use crate::net::session::Session;
 use crate::net::token::{id_of, key, token_of};
-use crate::node::LineSession;
+use crate::node::{LineSession, Node};
 use crate::time::Now;
 
 /// The addresses of a neighbor, and the attempts to reach it.
@@ -70,7 +70,9 @@ impl EventLoop {
                 Action::Move { link, connection, port } => {
                     self.move_link(link, connection, port, now);
                 }
-                Action::Finish(connection) => self.finish_sending(connection),
+                Action::Finish(connection) => {
+                    self.begin_shutdown(token_of(connection), CloseReason::Moved.as_str(), now);
+                }
                 Action::Resume(connection) => self.enqueue(token_of(connection)),
                 Action::Dial(_) if self.stop_at.is_some() => {}
                 Action::Dial(link) => {
@@ -220,12 +222,16 @@ impl EventLoop {
             let Self { connections, node, batch, link_buffer, .. } = self;
             let Some(connection) = connections.get_mut(key(token).0) else { continue };
             let limit = LINK_BUFFER.min(*link_buffer / 4);
+            let is_here = |node: &Node| {
+                node.herd.link(link).up.as_ref().is_some_and(|up| token_of(up.connection) == token)
+            };
             let mut sent = 0;
             let mut result = Ok(());
             // While a peer does not read, slots are queued for it, and no bytes are produced.
             while result.is_ok()
                 && connection.output.is_empty()
                 && sent < LINK_BYTES_PER_TURN
+                && is_here(node)
                 && node.herd.has_output(link)
             {
                 let out = &mut batch.outbound;
@@ -235,7 +241,8 @@ impl EventLoop {
                 result = connection.send(out, now.instant);
                 out.clear();
             }
-            let more = connection.output.is_empty() && node.herd.has_output(link);
+            // The action that ends this connection is performed in the next turn.
+            let more = connection.output.is_empty() && node.herd.has_output(link) || !is_here(node);
             if let Err(error) = result {
                 self.close(token, now, &error);
             } else if more {

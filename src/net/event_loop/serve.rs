@@ -289,7 +289,6 @@ impl EventLoop {
         let Some(connection) = connections.get_mut(key(token).0) else { return Disposition::Keep };
         let counters = &mut telemetry.counters;
         counters.sent_bytes += std::mem::take(&mut connection.sent);
-        connection.finish_if_sent();
         let unsent = connection.has_unsent();
         let goes_on = match connection.next {
             _ if connection.held.is_some() => false,

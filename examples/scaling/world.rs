@@ -407,6 +407,7 @@ impl Traffic {
                 Message::Record(_) => repair,
                 Message::Links { .. }
                 | Message::Rules(_)
+                | Message::Moved
                 | Message::Ping(_)
                 | Message::Pong(..) => None,
             };

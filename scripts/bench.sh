@@ -14,7 +14,7 @@
 #
 # Requires cargo, python3, taskset and two cores of an otherwise idle machine. Also measures
 # redis-server, memcached and node if they are installed. All servers listen on free ports and are
-# stopped at the end. Takes seven minutes after the build, or three with --report.
+# stopped at the end. Takes ten minutes after the build, or three with --report.
 set -euo pipefail
 # shellcheck source=scripts/speak.sh
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"

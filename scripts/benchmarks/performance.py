@@ -9,6 +9,7 @@ import time
 
 import machine
 import plot
+import storage
 import targets
 from servers import (
     ECHO, FIVE, GEO, MEMCACHED, NODE, NODE_LOGGED, REDIS, ROOT, SET, drive, echo, free_ports, herd,
@@ -35,6 +36,7 @@ def measure(effort, page):
         propagation(effort, found),
         whatsat(effort, found),
         memory(effort, found),
+        storage.measure(effort),
         growth(effort, found),
         targets.table(found),
     ]

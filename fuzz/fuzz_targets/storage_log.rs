@@ -1,7 +1,8 @@
 //! A segment of the log with any content, read at a start.
 //!
-//! The first byte selects how the input is used. Either it is the content itself, or it is a script
-//! from which a segment is written that is then damaged: each pair of bytes selects a byte to change.
+//! The first byte selects how the input is used, and which of the slower checks are made. Either it is
+//! the content itself, or it is a script from which a segment is written that is then damaged: three
+//! bytes each select a byte to change.
 //!
 //! - A start succeeds, and consumes the file, however it is split into reads.
 //! - The records that are found are those that a second reader finds, which searches for frames at
@@ -53,9 +54,13 @@ fuzz_target!(|input: &[u8]| {
         end = damage.offset + damage.length;
         assert!(end <= content.len() as u64);
     }
-    let (again, other) = load(&content, &mut cuts(&content)).expect("the same result");
-    assert_eq!((self::lines(&again), &other.damage), (lines.clone(), &recovered.damage));
-
+    if kind & 2 != 0 {
+        let (again, other) = load(&content, &mut cuts(&content)).expect("the same result");
+        assert_eq!((self::lines(&again), &other.damage), (lines.clone(), &recovered.damage));
+    }
+    if kind & 4 == 0 {
+        return;
+    }
     let mut disk = Disk::default();
     disk.set(FILE, Some(content));
     start(&mut disk, directory, recovered);

@@ -16,8 +16,10 @@ pub(super) struct Folder {
     files: BTreeMap<FileName, Held>,
     /// Files that are to be deleted.
     obsolete: Vec<FileName>,
-    /// Segments whose reserved space is to be released.
+    /// Files whose space behind their content is to be released.
     truncate: Vec<FileName>,
+    /// Superseded files that were loaded because others are damaged.
+    leftovers: Vec<FileName>,
     /// The highest number given to a file.
     highest: u64,
     /// The sum over all files, kept up to date.
@@ -30,7 +32,7 @@ struct Held {
     role: Role,
     /// The length of its content.
     length: u64,
-    /// The space that is reserved for it.
+    /// The space that it occupies, unless its content is longer.
     reserved: u64,
     /// True once nothing more is written to it.
     is_sealed: bool,
@@ -72,15 +74,19 @@ impl Folder {
         files: Vec<Entry>,
         obsolete: Vec<FileName>,
         truncate: Vec<(FileName, u64)>,
+        leftovers: Vec<FileName>,
         highest: u64,
     ) -> Self {
-        let mut folder = Self { highest, ..Self::default() };
+        let mut folder = Self { highest, leftovers, ..Self::default() };
         for Entry { file, length, held } in files {
             let role = if held { Role::Kept } else { Role::Live };
             let length = length.unwrap_or(0);
             folder.insert(file, Held { role, length, reserved: 0, is_sealed: true });
         }
-        folder.truncate = truncate.into_iter().map(|(file, _)| file).collect();
+        for (file, length) in truncate {
+            folder.change(file, |held| held.reserved = length);
+            folder.truncate.push(file);
+        }
         for file in obsolete {
             folder.give_up(file);
         }
@@ -146,8 +152,17 @@ impl Folder {
         entries
     }
 
+    /// Gives up the superseded files that were loaded. Returns false if there are none.
+    pub(super) fn give_up_leftovers(&mut self) -> bool {
+        let leftovers = core::mem::take(&mut self.leftovers);
+        let has_any = !leftovers.is_empty();
+        leftovers.into_iter().for_each(|file| self.give_up(file));
+        has_any
+    }
+
     /// Puts `snapshot` in force, and gives up the files that it replaces.
     pub(super) fn put_in_force(&mut self, snapshot: u64, keep_from: Option<u64>) {
+        self.leftovers.clear();
         let files: Vec<(FileName, Held)> =
             self.files.iter().map(|(&file, &held)| (file, held)).collect();
         for (file, held) in files {

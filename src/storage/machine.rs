@@ -92,7 +92,8 @@ impl Storage {
             ..Counters::default()
         };
         let erasure = Erasure::new(recovered.erase_in, now);
-        let Recovered { files, obsolete, truncate, highest, rewrite, clean, .. } = recovered;
+        let Recovered { files, obsolete, truncate, leftovers, highest, rewrite, clean, .. } =
+            recovered;
         let mut journal = Journal::new(settings.sync);
         let mut unsynced = Vec::new();
         if !clean && !files.is_empty() && settings.sync != SyncMode::Never {
@@ -101,7 +102,7 @@ impl Storage {
             unsynced = files.iter().map(|it| it.file).collect();
             journal.open_hole();
         }
-        let mut folder = Folder::new(files, obsolete, truncate, highest);
+        let mut folder = Folder::new(files, obsolete, truncate, leftovers, highest);
         if !settings.keeps_segments {
             folder.release_kept(u64::MAX);
         }
@@ -225,10 +226,7 @@ impl Storage {
     pub fn handle_task_done(&mut self, task: Task, result: Result<(), Failed>, now: Instant) {
         self.now = now;
         let Task { ops, purpose, .. } = task;
-        let (done, cause) = match result {
-            Ok(()) => (ops.len(), None),
-            Err(failed) => (failed.op, Some(cause_of(&ops, failed))),
-        };
+        let cause = result.err().map(|failed| cause_of(&ops, failed));
         if let Purpose::Sync { segment, position } = purpose {
             return self.handle_sync_done(Target { segment, position }, cause);
         }
@@ -237,8 +235,8 @@ impl Storage {
         match purpose {
             Purpose::Sync { .. } => {}
             Purpose::Create { segment, header, reserved } => {
+                self.folder.add_segment(segment, header, reserved);
                 if cause.is_none() {
-                    self.folder.add_segment(segment, header, reserved);
                     self.spare = Some((segment, header));
                 } else {
                     self.folder.give_up(FileName::Segment(segment));
@@ -257,8 +255,8 @@ impl Storage {
             }
             Purpose::Delete => {
                 let file = |op| if let Op::Delete { file } = op { Some(file) } else { None };
-                for (at, file) in ops.into_iter().filter_map(file).enumerate() {
-                    if at < done {
+                for file in ops.into_iter().filter_map(file) {
+                    if cause.is_none() {
                         self.folder.remove(file);
                     } else {
                         self.folder.put_back(file);
@@ -305,7 +303,13 @@ impl Storage {
             && self.retry_at.is_none()
             && !self.is_stopping
             && self.journal.is_flushed();
-        if can_begin && self.is_due(directory) {
+        if !can_begin {
+            return;
+        }
+        if self.rewrite && !self.has_room_for_snapshot() && self.folder.give_up_leftovers() {
+            // They are read only for what is damaged elsewhere, and the directory has that now.
+            self.manifest = ManifestState::Outdated;
+        } else if self.is_due(directory) {
             self.begin_snapshot(directory);
         }
     }

@@ -16,6 +16,8 @@ pub struct Reader {
     intact: u64,
     /// Offset after the last byte of a damaged place that is not zero.
     nonzero: u64,
+    /// Bytes behind the length that the manifest states.
+    excess: u64,
     /// True until the end of a damaged line has been found.
     skipping: bool,
 }
@@ -24,7 +26,7 @@ impl Reader {
     /// A reader at the beginning of `file`, whose content ends at `listed` if that is known.
     pub fn new(file: FileName, listed: Option<u64>) -> Self {
         let salt = Salt::of(file);
-        Self { file, salt, listed, offset: 0, intact: 0, nonzero: 0, skipping: false }
+        Self { file, salt, listed, offset: 0, intact: 0, nonzero: 0, excess: 0, skipping: false }
     }
 
     /// Offset after the last intact frame so far.
@@ -33,8 +35,8 @@ impl Reader {
     }
 
     /// Number of bytes consumed so far.
-    pub const fn offset(&self) -> u64 {
-        self.offset
+    pub const fn consumed(&self) -> u64 {
+        self.offset + self.excess
     }
 
     /// Calls `frame` for each intact frame in the next bytes of the file, and `damaged` for each
@@ -75,6 +77,7 @@ impl Reader {
                 Parsed::Partial | Parsed::Damaged => self.skipping = true,
             }
         }
+        self.excess += (input.len() - bytes.len()) as u64;
         if cut { input.len() } else { at }
     }
 

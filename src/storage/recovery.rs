@@ -43,8 +43,10 @@ pub struct Recovered {
     pub(super) files: Vec<Entry>,
     /// Files that are not needed.
     pub(super) obsolete: Vec<FileName>,
-    /// Segments that are longer than their content.
+    /// Files that are longer than their content, and their length.
     pub(super) truncate: Vec<(FileName, u64)>,
+    /// Superseded files among them.
+    pub(super) leftovers: Vec<FileName>,
     /// The highest number in use.
     pub(super) highest: u64,
     /// True if the node had stopped after everything in the files was durable.
@@ -297,7 +299,7 @@ impl Recovery {
         let Self { current, recovered, node, trusted, has_content, .. } = self;
         let Some(current) = current else { return Ok(input.len()) };
         if let (FileName::Snapshot(_), Some(length), 0) =
-            (current.entry.file, current.entry.length, current.reader.offset())
+            (current.entry.file, current.entry.length, current.reader.consumed())
         {
             directory.reserve((length / TYPICAL_FRAME) as u32);
         }
@@ -373,10 +375,13 @@ impl Recovery {
         if !self.has_content && is_intact {
             return recovered.obsolete.push(entry.file);
         }
-        recovered.rewrite |= leftover;
+        if leftover {
+            recovered.rewrite = true;
+            recovered.leftovers.push(entry.file);
+        }
         recovered.files.push(entry);
-        if is_readable && listed.is_none() && reader.offset() > intact {
-            recovered.truncate.push((entry.file, intact));
+        if is_readable && reader.consumed() > intact {
+            recovered.truncate.push((entry.file, reader.consumed()));
         }
     }
 }
@@ -395,6 +400,7 @@ impl Recovered {
         let files = self.files.drain(..).map(|entry| entry.file);
         self.obsolete.extend(files);
         self.truncate.clear();
+        self.leftovers.clear();
         (self.rewrite, self.clean, self.erase_in) = (false, true, None);
     }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use proxy_herd::herd::directory::Source;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 use proxy_herd::rng::Rng;
-use proxy_herd::storage::{Condition, Event, Failed, Gate, Lane, Op, Position, SyncMode, Task};
+use proxy_herd::storage::{
+    Condition, Event, Failed, FileName, Gate, Lane, Op, Position, SyncMode, Task,
+};
 use proxy_herd::testing::disk::Disk;
 use proxy_herd::time::{Instant, Wall};
 
@@ -338,4 +340,52 @@ fn a_kill_at_any_operation_of_a_compaction_loses_nothing() {
     }
     assert_eq!(restarted.node.storage.counters.compactions, 1);
     assert!(operations > 12, "{operations}");
+}
+
+/// A file that was deleted takes space until the folder is synced: a power cut may bring it back.
+#[test]
+fn deleted_files_count_until_that_is_durable() {
+    let mut world = World::new(INTERVAL);
+    for _ in 0..20 {
+        world.update();
+    }
+    // A start after a kill writes a snapshot.
+    let mut world = World::starting(world.disk, INTERVAL);
+    let (mut deleted, mut returned) = (false, false);
+    for _ in 0..100 {
+        world.node.turn(world.now);
+        let Some((task, done)) = world.node.tasks.first() else { break };
+        deleted |= matches!(task.ops[*done], Op::Delete { .. });
+        world.node.step(0, &mut world.disk, world.now, &mut world.rng);
+        for seed in 0..20 {
+            let mut disk = world.disk.clone();
+            disk.cut_power(&mut Rng::new(seed));
+            returned |= deleted && disk.used() > world.disk.used();
+            let counted = world.node.storage.bytes();
+            assert!(disk.used() <= counted, "{} bytes, not {counted}", disk.used());
+        }
+    }
+    assert!(returned, "some files are brought back");
+}
+
+/// Bytes behind the length that the manifest states take space as well, and are given back.
+#[test]
+fn files_that_are_longer_than_their_content_are_truncated() {
+    let mut world = World::new(INTERVAL);
+    world.update();
+    world.node.storage.handle_shutdown(world.now);
+    world.settle();
+    let mut disk = world.disk;
+    let names: Vec<FileName> =
+        disk.names().iter().filter_map(|name| FileName::parse(name)).collect();
+    for &file in names.iter().filter(|file| file.number().is_some()) {
+        let mut content = disk.read(file).unwrap();
+        content.resize(content.len() + 100_000, b'x');
+        disk.set(file, Some(content));
+    }
+    let mut world = World::starting(disk, INTERVAL);
+    assert!(world.node.storage.bytes() > 100_000, "{}", world.node.storage.bytes());
+    world.settle();
+    assert!(world.disk.used() < 10_000 && world.node.storage.bytes() < 10_000);
+    assert_eq!(world.found(true), 1);
 }

@@ -100,6 +100,8 @@ pub struct Schedule {
     /// Stored records of this life, with their positions and whether their reply has left.
     stored: Vec<(Position, Vec<u8>)>,
     unanswered: Vec<(Position, Vec<u8>)>,
+    /// Lines whose client was evicted after they were stored. They are not promised any more.
+    evicted: BTreeSet<Vec<u8>>,
     /// A copy of the folder.
     copy: Option<Disk>,
     /// True if files were damaged: then everything that is intact is loaded, and nothing else.
@@ -134,6 +136,7 @@ impl Schedule {
             loaded: Vec::new(),
             stored: Vec::new(),
             unanswered: Vec::new(),
+            evicted: BTreeSet::new(),
             copy: None,
             was_damaged: false,
             is_last: false,
@@ -168,7 +171,7 @@ impl Schedule {
         for line in self.loaded.clone() {
             raise(&mut self.after_kill, &line, self.rules);
         }
-        (self.stored, self.unanswered) = (Vec::new(), Vec::new());
+        (self.stored, self.unanswered, self.evicted) = (Vec::new(), Vec::new(), BTreeSet::new());
         let settings = node::settings(self.mode, self.max_bytes);
         let steps = if self.is_last || self.rng.percent(80) { 1000 } else { self.rng.below(12) };
         let (disk, rng) = (&mut self.disk, &mut self.rng);
@@ -219,6 +222,8 @@ impl Schedule {
             let server = if source == Source::Client { node::NAME } else { "Bona" };
             let line = node::line(server, &client, time, received);
             if let Some(position) = node.apply(&line, source, self.wall) {
+                self.note_evicted(&node.directory);
+                self.evicted.remove(&line);
                 self.known.insert(line.clone());
                 self.stored.push((position, line.clone()));
                 self.unanswered.push((position, line));
@@ -230,6 +235,21 @@ impl Schedule {
                 |(position, _): &(Position, Vec<u8>)| node.storage.gate(*position) != Gate::Open;
             assert!(!self.unanswered.iter().any(waits), "a reply waits after the commit");
         }
+    }
+
+    /// Takes note of the lines whose client is not held any more. The client may return with another line,
+    /// even in the same turn.
+    fn note_evicted(&mut self, directory: &Directory) {
+        let stored = self.stored.iter().chain(&self.unanswered).map(|(_, line)| line);
+        let promised = self.after_kill.values().chain(self.after_cut.values());
+        for line in stored.chain(&self.loaded).chain(promised) {
+            let record = Record::parse(line).unwrap();
+            if directory.slot(record.client).is_none() {
+                self.evicted.insert(line.clone());
+            }
+        }
+        self.after_kill.retain(|_, line| !self.evicted.contains(line));
+        self.after_cut.retain(|_, line| !self.evicted.contains(line));
     }
 
     /// Takes note of what the node promises now.
@@ -268,6 +288,9 @@ impl Schedule {
         self.report.refused += refused;
         for (position, line) in answered {
             self.trace(|_| format!("answered {position:?} {}", line.escape_ascii()));
+            if self.evicted.contains(&line) {
+                continue;
+            }
             if self.mode == SyncMode::Always {
                 raise(&mut self.after_cut, &line, self.rules);
             }
@@ -280,6 +303,9 @@ impl Schedule {
         self.stored = rest;
         for (position, line) in is_durable {
             self.trace(|_| format!("durable {position:?} {}", line.escape_ascii()));
+            if self.evicted.contains(&line) {
+                continue;
+            }
             raise(&mut self.after_cut, &line, self.rules);
             raise(&mut self.after_kill, &line, self.rules);
         }
@@ -289,7 +315,9 @@ impl Schedule {
         self.after_kill.retain(is_held);
         if self.mode != SyncMode::Never && !is_behind {
             for line in std::mem::take(&mut self.loaded) {
-                raise(&mut self.after_cut, &line, self.rules);
+                if !self.evicted.contains(&line) {
+                    raise(&mut self.after_cut, &line, self.rules);
+                }
             }
         }
         assert!(self.disk.used() <= self.max_bytes, "the folder has {} bytes", self.disk.used());

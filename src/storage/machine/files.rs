@@ -27,8 +27,10 @@ impl Storage {
             return Some((Purpose::Publish, self.publish()));
         }
         if self.folder.has_obsolete() {
-            // The folder need not be synced: a file that reappears is deleted at the next start.
-            return Some((Purpose::Delete, self.folder.take_obsolete(DELETED_AT_ONCE)));
+            // Until the folder is synced, a power cut may bring them back, so that they still take space.
+            let mut ops = self.folder.take_obsolete(DELETED_AT_ONCE);
+            ops.push(Op::SyncFolder);
+            return Some((Purpose::Delete, ops));
         }
         if self.spare.is_none() && !self.must_wait() {
             return Some(self.create_segment());

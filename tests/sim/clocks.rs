@@ -43,7 +43,7 @@ pub fn is_forged(seed: u64, calm: bool) -> bool {
 impl Schedule {
     /// Returns whether records may disappear because of a clock.
     pub const fn is_volatile(&self) -> bool {
-        self.rules.client_ttl > 0 || self.wild_clocks || self.forged
+        self.expires() || self.wild_clocks || self.forged
     }
 
     /// Returns whether all clocks are right once the faults are over.

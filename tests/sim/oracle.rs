@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use proxy_herd::herd::digest::{Branch, LEAF_LEVEL, Leaf};
 use proxy_herd::herd::directory::{Directory, Rules};
 use proxy_herd::ids::Slot;
-use proxy_herd::protocol::time::Nanos;
+use proxy_herd::protocol::time::{Nanos, SECOND};
+use proxy_herd::time::Wall;
 
 use crate::world::herd_hash;
 
@@ -17,6 +18,8 @@ pub type RecordId = usize;
 #[derive(Clone, Debug)]
 pub struct Fact {
     pub client: usize,
+    /// The client was erased.
+    is_tombstone: bool,
     /// The order of the contract: `(min(time, received + Δ), time, received, server, line)`. A full
     /// directory evicts the least.
     key: (Nanos, Nanos, Nanos, usize, Vec<u8>),
@@ -27,6 +30,7 @@ pub struct Oracle {
     rules: Rules,
     /// Records may disappear because of a clock.
     is_volatile: bool,
+    names: Vec<String>,
     hashes: Vec<u64>,
     pub facts: Vec<Fact>,
     by_line: HashMap<Vec<u8>, RecordId>,
@@ -57,6 +61,7 @@ impl Oracle {
         Self {
             rules,
             is_volatile,
+            names: clients.to_vec(),
             hashes: clients.iter().map(|name| herd_hash(name.as_bytes())).collect(),
             facts: Vec::new(),
             by_line: HashMap::new(),
@@ -77,6 +82,7 @@ impl Oracle {
         let rank = update.time.min(update.clock + self.rules.max_clock_offset);
         let fact = Fact {
             client: update.client,
+            is_tombstone: false,
             key: (rank, update.time, update.clock, update.node, update.line.to_vec()),
             digest: herd_hash(update.line),
         };
@@ -110,10 +116,42 @@ impl Oracle {
         self.by_line.insert(update.line.to_vec(), self.facts.len());
         self.facts.push(Fact {
             client: update.client,
+            is_tombstone: false,
             key: (rank, update.time, update.clock, update.node, update.line.to_vec()),
             digest: herd_hash(update.line),
         });
         self.facts.len() - 1
+    }
+
+    /// A node was asked at `clock` to erase a client. `line` is that of the tombstone; `None` if it
+    /// does not know the client.
+    pub fn forgotten(
+        &mut self,
+        node: usize,
+        client: usize,
+        clock: Nanos,
+        line: Option<&[u8]>,
+    ) -> Result<Option<RecordId>, String> {
+        let held = self.views[node][client]
+            .filter(|&held| self.is_alive(held, clock) && !self.facts[held].is_tombstone);
+        let (held, line) = match (held, line) {
+            (None, None) => return Ok(None),
+            (Some(held), Some(line)) => (held, line),
+            _ => return Err(format!("n{node:02}: {held:?} is held, and the answer is {line:?}")),
+        };
+        // The tombstone is newer than what it erases.
+        let time = clock.max(self.facts[held].key.0 + 1);
+        let (seconds, nanos) = (time / SECOND, time % SECOND);
+        let name = &self.names[client];
+        let expected = format!("AT n{node:02} +0.000000000 {name} {seconds}.{nanos:09}");
+        if line != expected.as_bytes() {
+            return Err(format!("{} is not {expected}", line.escape_ascii()));
+        }
+        let id = self.facts.len();
+        let key = (time, time, time, node, line.to_vec());
+        self.by_line.insert(line.to_vec(), id);
+        self.facts.push(Fact { client, is_tombstone: true, key, digest: herd_hash(line) });
+        Ok(Some(id))
     }
 
     /// Checks the records that a node holds at wall time `clock`: properties S2 and S3.
@@ -141,6 +179,12 @@ impl Oracle {
             ));
         }
         self.check_sums(directory, &view)?;
+        for &id in view.iter().flatten().filter(|&&id| self.facts[id].is_tombstone) {
+            let name = &self.names[self.facts[id].client];
+            if directory.get(name.as_bytes(), Wall(clock)).is_some() {
+                return Err(format!("{name} is visible although it was erased"));
+            }
+        }
         for client in 0..view.len() {
             self.compare(node, client, &view, clock)?;
             let Some(now) = view[client] else { continue };
@@ -270,9 +314,10 @@ impl Oracle {
             && !(self.is_volatile && self.facts.iter().any(newer))
     }
 
-    /// The AT lines of the best record of each client.
+    /// The AT lines of the best record of each client that was not erased.
     pub fn newest_lines(&self) -> impl Iterator<Item = &[u8]> {
-        self.best_of_all(|_| true).into_iter().flatten().map(|id| self.line(id))
+        let best = self.best_of_all(|_| true).into_iter().flatten();
+        best.filter(|&id| !self.facts[id].is_tombstone).map(|id| self.line(id))
     }
 
     /// The AT line of a record, without LF.
@@ -306,7 +351,9 @@ impl Oracle {
     /// Returns whether a record is alive: at most a day ahead of the clock, and not older than the time
     /// to live.
     fn is_alive(&self, id: RecordId, clock: Nanos) -> bool {
-        let (ttl, age) = (self.rules.client_ttl, clock - self.facts[id].key.2);
+        let (fact, rules) = (&self.facts[id], &self.rules);
+        let ttl = if fact.is_tombstone { rules.forget_keep } else { rules.client_ttl };
+        let age = clock - fact.key.2;
         age >= -86_400_000_000_000 && (ttl == 0 || age <= ttl)
     }
 

@@ -20,6 +20,12 @@ pub type Time = u64;
 pub const MILLISECOND: Time = 1_000_000;
 pub const SECONDS: Time = 1000 * MILLISECOND;
 
+/// The default of the time for which tombstones live.
+pub const FORGET_KEEP: Nanos = 604_800 * SECOND;
+
+/// Makes the generator of forgets independent of that of everything else.
+const FORGETS: u64 = 0x00f0_46e7;
+
 /// A world and the events in it.
 #[derive(Clone, Debug)]
 pub struct Schedule {
@@ -85,6 +91,8 @@ pub enum Cut {
 pub enum Step {
     /// A client sends an IAMAT to a node or to an original server.
     Update { node: usize, client: usize, when: When },
+    /// An administrator has a node erase a client.
+    Forget { node: usize, client: usize },
     /// The original server with this index restarts and has lost everything.
     RestartOriginal { original: usize },
     /// The node dies. If `silent`, its machine fails, so that connections are not reset.
@@ -221,6 +229,7 @@ impl Schedule {
             quiet_at: rng.range(300, longest) * MILLISECOND,
             last_step_at: 0,
         };
+        schedule.forgets();
         schedule.original_servers();
         schedule.updates(crowded, rng);
         if hot {
@@ -274,11 +283,44 @@ impl Schedule {
         (self.rules.max_clients as usize) < self.clients.len()
     }
 
+    /// Draws clients that are erased, independently of everything else. In some schedules tombstones
+    /// expire during the faults, so that a node may be away for longer.
+    ///
+    /// There are none if a node cannot store a tombstone of each client, at an eighth of its records:
+    /// then some are removed early, and the client may return from another node.
+    fn forgets(&mut self) {
+        let rng = &mut Rng::new(self.seed ^ FORGETS);
+        if (self.rules.max_clients as usize) < 8 * self.clients.len() || !rng.percent(40) {
+            return;
+        }
+        if !self.calm && rng.percent(30) {
+            self.rules.forget_keep = Nanos::from(rng.pick(&[1, 2, 10])) * SECOND;
+            self.timing.antientropy_interval = Duration::from_secs(rng.pick(&[1, 2, 10]));
+        }
+        for _ in 0..rng.range(1, 12) {
+            let late = if rng.percent(20) { SECONDS } else { 0 };
+            let at = rng.below(self.quiet_at + late);
+            let (node, client) = (rng.index(self.nodes), rng.index(self.clients.len()));
+            self.steps.push((at, Step::Forget { node, client }));
+            if rng.percent(30) {
+                // An update that is older, or newer by a little.
+                let (at, node) = (at + rng.below(100) * MILLISECOND, rng.index(self.nodes));
+                let off = rng.pick(&[-10, 0, 0]) * SECOND;
+                self.steps.push((at, Step::Update { node, client, when: When::Off(off) }));
+            }
+        }
+    }
+
+    /// Returns whether records or tombstones expire during the schedule.
+    pub const fn expires(&self) -> bool {
+        self.rules.client_ttl > 0 || self.rules.forget_keep < FORGET_KEEP
+    }
+
     /// Draws original servers and what happens to them, independently of everything else. They receive
     /// every record only if none is evicted or expires, and in time only through wide links.
     fn original_servers(&mut self) {
         let rng = &mut Rng::new(!self.seed);
-        let is_lossless = self.rules.client_ttl == 0 && !self.wild_clocks && !self.is_capped();
+        let is_lossless = !self.expires() && !self.wild_clocks && !self.is_capped();
         if !is_lossless || self.network.window < 4096 || !rng.percent(30) {
             return;
         }
@@ -543,7 +585,7 @@ fn rules(calm: bool, hot: bool, clients: usize, rng: &mut Rng) -> Rules {
         max_clock_offset: Nanos::from(rng.pick(&[1, 5, 60])) * SECOND,
         max_clients: if capped { rng.range(1, clients.min(8) as u64) as u32 } else { 1_000_000 },
         client_ttl: if expiring { Nanos::from(rng.pick(&[1, 2, 10, 43_200])) * SECOND } else { 0 },
-        forget_keep: 604_800 * SECOND,
+        forget_keep: FORGET_KEEP,
     }
 }
 

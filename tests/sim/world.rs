@@ -309,6 +309,7 @@ impl World {
                 self.update(node, client, when);
             }
             Step::Forge { .. } => self.forge(step),
+            Step::Forget { node, client } => self.erase(node, client),
             Step::RestartOriginal { original } => self.restart_original(original),
             Step::Kill { node, silent, for_good } => {
                 self.hosts[node].gone |= for_good;
@@ -373,6 +374,32 @@ impl World {
         }
         let line = format!("IAMAT {name} {place} {}\n", decimal(time));
         self.submit(node, client, time, line.as_bytes())
+    }
+
+    /// Has a node erase a client.
+    fn erase(&mut self, node: usize, client: usize) {
+        let now = self.clocks(node);
+        let is_frozen = self.is_frozen(node);
+        let Some(core) = self.hosts[node].node.as_mut().filter(|_| !is_frozen) else { return };
+        let (name, mut line) = (self.schedule.clients[client].as_bytes(), Vec::new());
+        let slot = core.herd.forget(name, now.wall, &mut line);
+        core.counters.forgotten += u64::from(slot.is_some());
+        let line = slot.map(|_| &line[..]);
+        self.trace.line(self.now, || {
+            let answer =
+                line.map_or_else(|| "nothing".to_owned(), |it| it.escape_ascii().to_string());
+            format!("n{node:02} erases c{client}: {answer}")
+        });
+        let record = match self.oracle.forgotten(node, client, now.wall.nanos(), line) {
+            Ok(record) => record,
+            Err(why) => return self.fail(why),
+        };
+        let is_calm = self.is_calm_now();
+        self.turn(node);
+        if let Some(record) = record.filter(|_| is_calm) {
+            let due = self.now + self.busy_flood_time() + MILLISECOND;
+            self.at(due, Event::Due(record, self.now));
+        }
     }
 
     /// Returns a new location each time, so that no two records are equal.
@@ -720,9 +747,10 @@ impl World {
             let sweep = 2 * SECONDS + AHEAD_PATIENCE.as_nanos() as Time;
             exchange += sweep + millis(timing.antientropy_interval + GRACE);
         }
-        if self.schedule.rules.client_ttl > 0 {
-            let ttl = self.schedule.rules.client_ttl as Time;
-            if ttl <= 10 * SECONDS {
+        if self.schedule.expires() {
+            let rules = &self.schedule.rules;
+            let times = [rules.client_ttl, rules.forget_keep].map(|time| time as Time);
+            for ttl in times.into_iter().filter(|&ttl| ttl <= 10 * SECONDS) {
                 // A record may have replaced an older one on a node with a wrong clock and expire now.
                 // The next check recovers the older one from the nodes that kept it.
                 exchange += ttl + millis(timing.antientropy_interval + GRACE);
@@ -791,7 +819,9 @@ impl World {
             }
             return;
         }
-        if self.schedule.calm && self.repairs() > 0 {
+        // Where a record has expired earlier than elsewhere, an older one with a later receive time takes its
+        // place.
+        if self.schedule.calm && !self.schedule.is_volatile() && self.repairs() > 0 {
             return self.fail(format!("{} repairs without a fault", self.repairs()));
         }
         if self.schedule.calm
@@ -1022,20 +1052,20 @@ impl World {
             let why = format!("a timer of n{at:02} is due again at once");
             return self.fail(why);
         }
-        let herd = &node.herd.counters;
+        let (herd, directory) = (&node.herd.counters, &node.herd.directory.counters);
+        let own = node.counters.iamat_stored + node.counters.forgotten;
+        let expired = directory.expired + directory.tombstones_expired;
         let changes = herd.floods_received - herd.floods_duplicate
             + herd.link_sync_records
             + herd.antientropy_repairs
-            + node.herd.directory.counters.expired
-            + node.counters.iamat_stored;
-        let news_of_peers =
-            changes - node.herd.directory.counters.expired - node.counters.iamat_stored;
+            + own
+            + expired;
+        let news_of_peers = changes - expired - own;
         let forwarded = news_of_peers + herd.relayed;
         let originals = self.schedule.originals_at(at);
         // The sender of a record is not left out if it is one of several original servers.
         let spared = u64::from(!(self.schedule.one_address && originals > 1));
-        let mut most =
-            node.counters.iamat_stored * host.degree + forwarded * (host.degree - spared);
+        let mut most = own * host.degree + forwarded * (host.degree - spared);
         if originals > 0 {
             // A link to an original server begins with everything that is stored.
             most +=

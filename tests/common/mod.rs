@@ -15,6 +15,7 @@
 
 pub mod certificates;
 mod client;
+pub mod faults;
 mod herd;
 mod process;
 mod protocol;
@@ -31,7 +32,7 @@ pub use protocol::{
 
 /// Timeout for any expected event. It is far longer than any promised latency, so that a loaded
 /// machine does not fail a test.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The nodes of the default configuration and their neighbors.
 pub const FIVE: [(&str, &[&str]); 5] = [

@@ -1,18 +1,11 @@
 /* Fault injection library for LD_PRELOAD: makes operations on the files of a storage slow or fail. The
-   faults are read from the file named by TEST_FAULTS: eight 64-bit integers in native byte order, see
-   main.rs. */
+   fields of the faults are those of main.rs. */
 
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdint.h>
+#include "../common/faults.h"
+
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 
 enum {
     HOLD,        /* syncs wait while this is 1; those of snapshots while it is 2 */
@@ -22,21 +15,7 @@ enum {
     WRITE_TIMES, /* number of these that still fail */
     OPEN_ERRNO,  /* error of opening segments for reading; 0: none */
     WAITING,     /* syncs that wait at present */
-    FIELDS = 8
 };
-
-static volatile int64_t nothing[FIELDS], *faults = nothing;
-
-__attribute__((constructor)) static void map_faults(void) {
-    const char *path = getenv("TEST_FAULTS");
-    int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-    if (fd < 0)
-        return;
-    void *mapped = mmap(NULL, sizeof nothing, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (mapped != MAP_FAILED)
-        faults = mapped;
-    close(fd);
-}
 
 static int ends_with(const char *path, const char *end) {
     size_t length = strlen(path), rest = strlen(end);
@@ -62,15 +41,6 @@ static int has_records(int fd) {
     ssize_t length = pread(copy, head, sizeof head, 0);
     close(copy);
     return length > 0 && memmem(head, (size_t)length, " AT ", 4) != NULL;
-}
-
-/* Returns 1 and sets errno if this call must fail. */
-static int must_fail(int number, int times) {
-    if (faults[times] <= 0)
-        return 0;
-    faults[times]--;
-    errno = (int)faults[number];
-    return 1;
 }
 
 int fdatasync(int fd) {

@@ -11,14 +11,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::OnceLock;
 
+use common::faults::Faults;
 use common::{At, Client, DEADLINE, Herd, assert_bytes, eventually, free_port, seconds, wall_ns};
 
 const EIO: i64 = 5;
@@ -26,7 +25,7 @@ const EACCES: i64 = 13;
 const EMFILE: i64 = 24;
 const ENOSPC: i64 = 28;
 
-/// The fields of the file that `disk.c` maps, in order.
+/// The fields of the faults of `disk.c`, in order.
 #[derive(Clone, Copy)]
 enum Fault {
     Hold,
@@ -47,7 +46,7 @@ const SNAPSHOTS: i64 = 2;
 struct Machine {
     herd: Herd,
     http: u16,
-    faults: File,
+    faults: Faults,
 }
 
 impl Machine {
@@ -57,11 +56,7 @@ impl Machine {
             "storage: {{directory: data, {storage}}}\nhttp: {{ports: {{Solo: {http}}}}}\n{extra}"
         );
         let mut herd = Herd::new(&[("Solo", &[])], &section);
-        let path = herd.directory().join("faults");
-        fs::write(&path, [0; 64]).unwrap();
-        let faults = File::options().read(true).write(true).open(&path).unwrap();
-        herd.set_environment("LD_PRELOAD", library());
-        herd.set_environment("TEST_FAULTS", path);
+        let faults = Faults::inject(&mut herd, "disk_faults/disk.c");
         Self { herd, http, faults }
     }
 
@@ -72,13 +67,11 @@ impl Machine {
     }
 
     fn set(&self, fault: Fault, value: i64) {
-        self.faults.write_all_at(&value.to_ne_bytes(), 8 * fault as u64).unwrap();
+        self.faults.set(fault as usize, value);
     }
 
     fn get(&self, fault: Fault) -> i64 {
-        let mut bytes = [0; 8];
-        self.faults.read_exact_at(&mut bytes, 8 * fault as u64).unwrap();
-        i64::from_ne_bytes(bytes)
+        self.faults.get(fault as usize)
     }
 
     /// Waits until a sync is held.
@@ -121,20 +114,6 @@ impl Machine {
         names.sort();
         names
     }
-}
-
-/// The fault injection library, compiled once.
-fn library() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("disk.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/disk_faults/disk.c");
-        let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]);
-        let built = compiler.output().expect("these tests need a C compiler");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        library
-    })
 }
 
 /// Asserts that nothing has arrived, and the connection is open.

@@ -1,17 +1,11 @@
-/* Fault injection library for LD_PRELOAD: wraps system calls of the C library. The faults are read from
-   the file named by TEST_FAULTS: eight 64-bit integers in native byte order, see machine.rs. */
+/* Fault injection library for LD_PRELOAD: wraps system calls of the C library. The fields of the faults
+   are those of machine.rs. */
 
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdlib.h>
+#include "../common/faults.h"
+
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
 enum {
     CLOCK_STEP,
@@ -21,31 +15,9 @@ enum {
     IO_ERRNO,
     IO_TIMES,
     SENT_IN_TURN,
-    FIELDS = 8
 };
 
-static volatile int64_t nothing[FIELDS], *faults = nothing;
 static int64_t accepted_in_turn, sent_in_turn;
-
-__attribute__((constructor)) static void map_faults(void) {
-    const char *path = getenv("TEST_FAULTS");
-    int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-    if (fd < 0)
-        return;
-    void *mapped = mmap(NULL, sizeof nothing, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (mapped != MAP_FAILED)
-        faults = mapped;
-    close(fd);
-}
-
-/* Returns 1 and sets errno if this call must fail. */
-static int must_fail(int number, int times) {
-    if (faults[times] <= 0)
-        return 0;
-    faults[times]--;
-    errno = (int)faults[number];
-    return 1;
-}
 
 int clock_gettime(clockid_t clock, struct timespec *now) {
     static int (*system)(clockid_t, struct timespec *);

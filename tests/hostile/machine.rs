@@ -1,23 +1,21 @@
 //! System failures: no free descriptors, kernel errors, clock steps, signals, a full listen queue.
 //! `faults.c` injects those that cannot be provoked otherwise.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rlimit::Resource;
 
+use crate::common::faults::Faults;
 use crate::common::{
     At, Client, DEADLINE, Herd, assert_bytes, eventually, free_port, seconds, wall_ns,
 };
 use crate::is_full;
 
-/// The fields of the file that `faults.c` maps, in order.
+/// The fields of the faults of `faults.c`, in order.
 #[derive(Clone, Copy)]
 enum Fault {
     /// Offset of the wall clock in seconds.
@@ -39,32 +37,26 @@ enum Fault {
 /// A herd whose first node runs with fault injection.
 struct Machine {
     herd: Herd,
-    faults: File,
+    faults: Faults,
 }
 
 impl Machine {
     fn start(nodes: &[(&str, &[&str])], extra: &str) -> Self {
         let mut herd = Herd::new(nodes, extra);
-        let path = herd.directory().join("faults");
-        fs::write(&path, [0; 64]).unwrap();
-        let faults = File::options().read(true).write(true).open(&path).unwrap();
         for (node, _) in nodes.iter().skip(1) {
             herd.start(node);
         }
-        herd.set_environment("LD_PRELOAD", library());
-        herd.set_environment("TEST_FAULTS", path);
+        let faults = Faults::inject(&mut herd, "hostile/faults.c");
         herd.start(nodes[0].0);
         Self { herd, faults }
     }
 
     fn set(&self, fault: Fault, value: i64) {
-        self.faults.write_all_at(&value.to_ne_bytes(), 8 * fault as u64).unwrap();
+        self.faults.set(fault as usize, value);
     }
 
     fn get(&self, fault: Fault) -> i64 {
-        let mut bytes = [0; 8];
-        self.faults.read_exact_at(&mut bytes, 8 * fault as u64).unwrap();
-        i64::from_ne_bytes(bytes)
+        self.faults.get(fault as usize)
     }
 
     /// Makes the next `times` accepts fail with `errno`.
@@ -72,20 +64,6 @@ impl Machine {
         self.set(Fault::AcceptErrno, errno);
         self.set(Fault::AcceptTimes, times);
     }
-}
-
-/// The fault injection library, compiled once.
-fn library() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("faults.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile/faults.c");
-        let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-O1", "-o"]).args([&library, &source]);
-        let built = compiler.output().expect("these tests need a C compiler");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        library
-    })
 }
 
 const SOLO: &[(&str, &[&str])] = &[("Solo", &[])];

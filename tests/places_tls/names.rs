@@ -2,32 +2,18 @@
 //! not depend on the names that the machine can resolve.
 
 use std::net::{Ipv6Addr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::common::{Client, Herd, Whatsat, free_port, lines, seconds, wall_ns};
+use crate::common::{Client, Herd, Whatsat, faults, free_port, lines, seconds, wall_ns};
 use crate::servers::{Server, places, scatter};
 
-/// The library that replaces the resolver of the system, compiled once.
-fn resolver() -> &'static Path {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("getaddrinfo.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/places_tls/getaddrinfo.c");
-        let mut compiler = Command::new("cc");
-        compiler.args(["-shared", "-fPIC", "-o"]).args([&library, &source]);
-        let built = compiler.output().expect("these tests need a C compiler");
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        library
-    })
-}
+/// The library that replaces the resolver of the system.
+const RESOLVER: &str = "places_tls/getaddrinfo.c";
 
 /// Starts a node for which every name resolves to `addresses` after `delay`.
 fn herd(addresses: &str, delay: Duration, places: &str) -> Herd {
     let mut herd = Herd::new(&[("Solo", &[])], places);
-    herd.set_environment("LD_PRELOAD", resolver());
+    herd.set_environment("LD_PRELOAD", faults::library(RESOLVER));
     herd.set_environment("TEST_ADDRESSES", addresses);
     herd.set_environment("TEST_DELAY_MS", delay.as_millis().to_string());
     herd.start("Solo");
@@ -116,7 +102,7 @@ fn a_slow_look_up_of_a_neighbor_does_not_delay_places() {
     let section = places("google", emulator.url(), "deadline_ms: 30000");
     let hosts = "hosts: {Away: {dial: away.example}}";
     let mut herd = Herd::new(&[("Solo", &["Away"]), ("Away", &[])], &format!("{section}\n{hosts}"));
-    herd.set_environment("LD_PRELOAD", resolver());
+    herd.set_environment("LD_PRELOAD", faults::library(RESOLVER));
     herd.set_environment("TEST_ADDRESSES", "127.0.0.1");
     herd.set_environment("TEST_DELAY_MS", DELAY.as_millis().to_string());
     herd.set_environment("TEST_SLOW_NAME", "away.example");

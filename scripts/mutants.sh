@@ -10,7 +10,7 @@
 # current commit). The exit status is 1 if a mutant survives, a patch does not apply or compile, or a
 # test fails without any mutant.
 #
-# --check only verifies that every patch applies. --refresh rewrites patches whose context has moved
+# --check only verifies that every patch applies and has a number of its own. --refresh rewrites patches whose context has moved
 # or changed a little; a patch that no longer applies at all has to be corrected by hand.
 set -euo pipefail
 # shellcheck source=scripts/speak.sh
@@ -63,6 +63,8 @@ fi
 
 faults=()
 if [ "$mode" = check ]; then
+    twice=$(printf '%s\n' "${mutants[@]%%-*}" | uniq -d | tr '\n' ' ')
+    [ -z "$twice" ] || faults+=("several mutants have the number $twice")
     for name in "${mutants[@]}"; do
         [ -n "$(command_of "$name")" ] || faults+=("$name: the header has no line Caught-by: cargo test …")
         git apply --check "tests/mutants/$name.patch" || faults+=("$name: does not apply; see --refresh")

@@ -77,7 +77,7 @@ impl Folder {
         leftovers: Vec<FileName>,
         highest: u64,
     ) -> Self {
-        let mut folder = Self { highest, leftovers, ..Self::default() };
+        let mut folder = Self { leftovers, highest, ..Self::default() };
         for Entry { file, length, held } in files {
             let role = if held { Role::Kept } else { Role::Live };
             let length = length.unwrap_or(0);
@@ -156,7 +156,9 @@ impl Folder {
     pub(super) fn give_up_leftovers(&mut self) -> bool {
         let leftovers = core::mem::take(&mut self.leftovers);
         let has_any = !leftovers.is_empty();
-        leftovers.into_iter().for_each(|file| self.give_up(file));
+        for file in leftovers {
+            self.give_up(file);
+        }
         has_any
     }
 

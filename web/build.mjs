@@ -53,5 +53,6 @@ function licenses() {
     of("leaflet", "The map. https://leafletjs.com"),
     of("topojson-client", "Reads the outlines of the land. https://github.com/topojson/topojson-client"),
     of("world-atlas", "Outlines of land and borders, made from Natural Earth, which is in the public domain\n(https://www.naturalearthdata.com). https://github.com/topojson/world-atlas"),
+    readFileSync(join(here, "../src/places/data/ATTRIBUTION.md"), "utf8"),
   ].join(`\n${"-".repeat(80)}\n\n`);
 }

@@ -56,6 +56,24 @@ export async function open(browser, url, { allowed = [], ...options } = {}) {
       console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`);
     });
   });
+  // Canvases record the texts that have been written on them since they were cleared; see `written`.
+  await page.addInitScript(() => {
+    const { prototype } = CanvasRenderingContext2D;
+    const { clearRect, fillText } = prototype;
+    prototype.clearRect = function (...box) {
+      this.canvas.texts = [];
+      return clearRect.apply(this, box);
+    };
+    prototype.fillText = function (text, x, y) {
+      const { width } = this.measureText(text);
+      const left = this.textAlign === "center" ? x - width / 2 : x;
+      const scale = this.canvas.clientWidth / this.canvas.width;
+      const plain = text.replace(/[\u2068\u2069\ufe0e]/g, "");
+      const size = parseFloat(/[\d.]+px/.exec(this.font)) * scale;
+      this.canvas.texts?.push({ text: plain, x: left * scale, y: y * scale, width: width * scale, size });
+      return fillText.call(this, text, x, y);
+    };
+  });
   await page.goto(url, { waitUntil: "domcontentloaded" });
   return { page, errors, close: () => context.close() };
 }
@@ -108,6 +126,9 @@ export const painted = (page, color) =>
     const scale = box.width / width;
     return { dots, trail, x: box.x + (x / dots) * scale, y: box.y + (y / dots) * scale };
   }, color);
+
+/** Returns the texts on a canvas: {text, x, y, width, size} in CSS pixels, where y is the middle. */
+export const written = (page, canvas) => page.locator(canvas).evaluate((it) => it.texts ?? []);
 
 /** Searches for a client. */
 export const find = async (page, name) => {

@@ -104,6 +104,11 @@ export class Herd {
     await gone;
   }
 
+  /** Sends a signal to a node. */
+  signal(name, signal) {
+    this.#processes.get(name).kill(signal);
+  }
+
   /** Kills all nodes. */
   async stop() {
     for (const name of [...this.#processes.keys()]) await this.kill(name);

@@ -173,11 +173,12 @@ export class Clients {
     return found.flat().slice(0, most);
   }
 
-  /** Returns the bounds of all dots as [[south, west], [north, east]]; null if there are none. */
-  bounds() {
-    if (this.size === 0) return null;
+  /** Returns the bounds of the dots of some or all clients as [[south, west], [north, east]]; null if there
+   * are none. */
+  bounds(some = Array.from({ length: this.size }, (_, at) => at)) {
+    if (some.length === 0) return null;
     let [west, east, north, south] = [1, 0, 1, 0];
-    for (let at = 0; at < this.size; at++) {
+    for (const at of some) {
       west = Math.min(west, this.x[at]);
       east = Math.max(east, this.x[at]);
       north = Math.min(north, this.y[at]);

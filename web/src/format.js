@@ -6,6 +6,14 @@ const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 /** Formats a count: 1,234 */
 export const count = (number) => integer.format(number);
 
+/** Formats a count of things: 1 client, 1,234 clients */
+export const countOf = (number, thing) => `${count(number)} ${thing}${number === 1 ? "" : "s"}`;
+
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
+
+/** Formats a count in little space: 123, 1.2K */
+export const shortCount = (number) => compact.format(number);
+
 /** Formats a rate: 0.4, 12.5, 1,234 */
 export const rate = (number) => (number < 100 ? tenths : integer).format(number);
 
@@ -28,6 +36,12 @@ export function duration(seconds) {
 export function delay(seconds) {
   if (seconds < 1e-3) return `${integer.format(seconds * 1e6)} µs`;
   return seconds < 1 ? `${tenths.format(seconds * 1e3)} ms` : `${tenths.format(seconds)} s`;
+}
+
+/** Formats a distance in meters: 240 m, 1.2 km, 1,234 km */
+export function meters(distance) {
+  if (distance < 1000) return `${integer.format(distance)} m`;
+  return `${(distance < 1e5 ? tenths : integer).format(distance / 1000)} km`;
 }
 
 /** Formats a position: 34.06893° N, 118.44513° W */

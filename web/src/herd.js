@@ -1,7 +1,7 @@
 // The panel of the herd: problems, the graph, and the links of this node.
 
 import { byId, element, setText, svg } from "./dom.js";
-import { count, delay } from "./format.js";
+import { count, countOf, delay } from "./format.js";
 import { NODE_COLORS } from "./theme.js";
 
 const [CENTER_X, CENTER_Y, RADIUS_X, RADIUS_Y] = [160, 115, 112, 80];
@@ -12,7 +12,7 @@ let drawn = "";
 
 /** Shows the state of the herd, as returned by /api/herd. */
 export function showHerd(overview) {
-  setText(byId("node"), `seen from ${overview.node} · ${count(overview.clients)} clients`);
+  setText(byId("node"), `seen from ${overview.node} · ${countOf(overview.clients, "client")}`);
   document.title = `${overview.node} · proxy-herd`;
   showProblems(overview.problems);
   showLinks(overview.links);

@@ -8,8 +8,11 @@ import { byId, setText } from "./dom.js";
 import { Dots } from "./dots.js";
 import { showHerd } from "./herd.js";
 import { idOfFragment } from "./ids.js";
+import { showHint, showLegend } from "./legend.js";
 import { makeList } from "./list.js";
 import { addLand, addTiles, makeMap } from "./map.js";
+import { Names } from "./names.js";
+import { Nearest } from "./nearest.js";
 import { showRates } from "./rates.js";
 import { makeSearch } from "./search.js";
 import * as theme from "./theme.js";
@@ -18,13 +21,17 @@ import * as theme from "./theme.js";
 const MAX_ALL = 10000;
 /** Zoom level at which a selected client is shown. */
 const CLOSE_ZOOM = 11;
+/** Seconds after which the list of the nearest clients is loaded again. */
+const NEAREST_EVERY = 3;
 /** Milliseconds to wait for more clients on a herd that was empty. */
 const FIRST_CLIENTS = 300;
 
 const clients = new Clients();
 const map = makeMap(byId("map"));
+const names = new Names({ pane: "names" }).addTo(map);
 const dots = new Dots(clients).addTo(map);
 const details = new Details(clients, dots);
+const nearest = new Nearest(dots, (id) => visit(id), () => (byId("heard").value ? `&max_age=${byId("heard").value}` : ""));
 const showList = makeList(clients, dots, (id) => visit(id));
 let clock = null; // times of the node and of the page at the last overview
 let fitted = false;
@@ -37,13 +44,13 @@ let watched = null; // the box subscribed to, and the zoom level at that time
 let nodes = "";
 let hasTiles = false;
 
-theme.onChange(() => dots.retheme());
+theme.onChange(() => [dots, names].forEach((layer) => layer.retheme()));
 addLand(map).catch((error) => console.error("cannot draw the land:", error));
 makeSearch(clients, (id) => visit(id), (feature) => clients.put(feature, performance.now()));
 
 const connection = new Connection({
-  reset(count) {
-    held = count;
+  reset(snapshot) {
+    held = snapshot.held;
     clients.beginSnapshot();
   },
   client(feature) {
@@ -53,7 +60,7 @@ const connection = new Connection({
     if (feature.id === wanted) visitWanted();
     if (!fitted) fitting ||= setTimeout(fit, FIRST_CLIENTS);
   },
-  forget(id) {
+  forget({ id }) {
     if (dots.selected === id) select(null);
     clients.remove(id);
     dots.redraw();
@@ -63,6 +70,7 @@ const connection = new Connection({
     clients.endSnapshot();
     dots.redraw();
     loaded = true;
+    keepSelected();
     visitWanted();
     fit();
     watchView();
@@ -71,18 +79,24 @@ const connection = new Connection({
   herd(overview) {
     clock = { node: overview.time, page: performance.now() };
     held = overview.clients;
-    const names = overview.nodes.map(({ name }) => name);
-    if (names.join("\n") !== nodes) {
-      nodes = names.join("\n");
-      dots.setNodes(names);
+    const members = overview.nodes.map(({ name }) => name);
+    if (members.join("\n") !== nodes) {
+      nodes = members.join("\n");
+      dots.setNodes(members);
+      showLegend(members);
     }
     if (overview.tiles && !hasTiles) {
       hasTiles = true;
-      addTiles(map, overview.tiles, (problem) => (tileProblem = problem));
+      names.show(false); // tiles have their own
+      addTiles(map, overview.tiles, (problem) => {
+        tileProblem = problem;
+        names.show(problem !== "");
+      });
     }
     details.provider = overview.places.provider;
     showHerd({ ...overview, problems: [...overview.problems, tileProblem].filter(Boolean) });
     showRates(overview);
+    showHint(overview);
   },
   state(name) {
     const words = { connecting: "Connecting…", live: "Live", gone: "Disconnected" };
@@ -119,12 +133,23 @@ window.addEventListener("hashchange", async () => {
   const id = idOfFragment(location.hash.slice(1));
   if (!id) return select(null);
   wanted = id;
-  if (clients.indexOf(id) === undefined) {
-    const response = await fetch(`/api/clients/${id}`, { cache: "no-store" }).catch(() => null);
-    if (response?.ok) clients.put(await response.json(), performance.now());
-  }
+  await learn(id);
   if (wanted === id) visitWanted();
 });
+
+// Asks the node for a client that the page does not know, because it is far from the view or silent.
+async function learn(id) {
+  if (clients.indexOf(id) !== undefined) return;
+  const response = await fetch(`/api/clients/${id}`, { cache: "no-store" }).catch(() => null);
+  if (response?.ok) clients.put(await response.json(), performance.now());
+}
+
+// A snapshot need not contain the selected client.
+async function keepSelected() {
+  if (dots.selected === null) return;
+  await learn(dots.selected);
+  dots.redraw();
+}
 
 // The link is not a fragment of the page, since fragments name clients.
 document.querySelector(".skip").addEventListener("click", (event) => {
@@ -158,6 +183,8 @@ function select(id, block = "nearest") {
   wanted = "";
   dots.selected = id;
   details.show(id);
+  if (id === null) nearest.clear();
+  else nearest.showClient(id, clients.names[clients.indexOf(id)]);
   dots.redraw();
   history.replaceState(null, "", id === null ? location.pathname : `#${id}`);
   showList();
@@ -165,7 +192,9 @@ function select(id, block = "nearest") {
 }
 
 /** Selects a client and moves the view to it if it is out of view or too small to find. */
-function visit(id, block = "start") {
+async function visit(id, block = "start") {
+  if (clients.indexOf(id) === undefined) await learn(id);
+  if (clients.indexOf(id) === undefined) return; // it has gone
   select(id, block);
   const position = clients.dot(clients.indexOf(id));
   if (map.getZoom() < CLOSE_ZOOM || !map.getBounds().pad(-0.1).contains(position)) {
@@ -177,17 +206,40 @@ map.on("moveend", () => {
   watchView();
   showList();
 });
-map.on("click", ({ containerPoint }) => {
-  const at = dots.nearest(containerPoint);
-  select(at === undefined ? null : clients.ids[at]);
+map.on("click", ({ containerPoint, latlng }) => {
+  const found = dots.at(containerPoint);
+  if (found?.group) return zoomTo(found.group.members);
+  if (found) return select(clients.ids[found.client]);
+  select(null);
+  showNearest(latlng);
 });
 map.on("mousemove", ({ containerPoint }) => {
-  const at = dots.nearest(containerPoint, 10);
-  const id = at === undefined ? null : clients.ids[at];
+  const found = dots.at(containerPoint, 10);
+  const id = found?.client === undefined ? null : clients.ids[found.client];
+  byId("map").classList.toggle("pointing", found !== undefined);
   if (id === dots.hovered) return;
   dots.hovered = id;
-  byId("map").classList.toggle("pointing", id !== null);
   dots.redraw();
+});
+
+// Fits the view to a group of clients.
+function zoomTo(members) {
+  map.fitBounds(clients.bounds(members), { padding: [60, 60] });
+}
+
+// Lists the clients nearest to a point.
+function showNearest(point) {
+  nearest.showPoint(point);
+  byId("near").scrollIntoView({ block: "nearest" });
+}
+byId("near-center").addEventListener("click", () => {
+  select(null);
+  showNearest(map.getCenter());
+});
+
+byId("heard").addEventListener("change", () => {
+  connection.limitAge(byId("heard").value);
+  nearest.load();
 });
 
 byId("close").addEventListener("click", () => {
@@ -199,6 +251,10 @@ byId("close").addEventListener("click", () => {
 byId("map").addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.altKey || event.metaKey) return;
   if (event.key === "Escape") select(null);
+  if (event.key === "Enter") {
+    select(null);
+    showNearest(map.getCenter());
+  }
   const step = { n: 1, p: -1 }[event.key];
   if (!step) return;
   const inView = dots.inView().map((at) => clients.ids[at]).sort();
@@ -207,8 +263,21 @@ byId("map").addEventListener("keydown", (event) => {
   select(inView[at < 0 ? 0 : (at + step + inView.length) % inView.length]);
 });
 
+// Removes the clients that the filter hides by now. The node sends those that report again.
+function hideSilent() {
+  const { value } = byId("heard");
+  if (!value || !clock) return;
+  const oldest = dots.clock - Number(value);
+  for (let at = clients.size - 1; at >= 0; at--) {
+    if (clients.received[at] < oldest && clients.ids[at] !== dots.selected) clients.remove(clients.ids[at]);
+  }
+}
+
+let seconds = 0;
 setInterval(() => {
   if (clock) dots.clock = clock.node + (performance.now() - clock.page) / 1000;
+  hideSilent();
+  if (++seconds % NEAREST_EVERY === 0 && !document.hidden) nearest.load();
   details.refresh(dots.clock);
   showList();
   const at = dots.selected === null ? undefined : clients.indexOf(dots.selected);

@@ -23,8 +23,9 @@ export function makeMap(container) {
   control.zoom({ position: "topright" }).addTo(map);
   control.scale({ position: "bottomright", imperial: false }).addTo(map);
   const credits = control.attribution({ prefix: false, position: "bottomleft" }).addTo(map);
-  credits.addAttribution("Leaflet · Natural Earth");
+  credits.addAttribution('Leaflet · Natural Earth · <a href="https://www.geonames.org/">GeoNames</a>');
   map.createPane("land").style.zIndex = 150;
+  map.createPane("names").style.zIndex = 250;
   return map;
 }
 
@@ -61,7 +62,7 @@ export function addTiles(map, { url, attribution }, report) {
   layer.on("load", () => {
     // A server may lack some tiles, such as those of the sea.
     if (loaded > 0) report("");
-    else if (failed > 0) report(`The map tiles of ${host} cannot be loaded, so the map shows outlines only.`);
+    else if (failed > 0) report(`The map tiles of ${host} cannot be loaded, so the map shows outlines and names only.`);
   });
   try {
     layer.addTo(map);

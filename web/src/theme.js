@@ -1,7 +1,7 @@
 // Colors of the light and dark theme, which are defined in style.css.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const names = ["land", "shore", "border", "text", "halo", "muted", "accent"];
+const names = ["surface", "land", "shore", "border", "text", "halo", "muted", "place", "grid", "accent"];
 
 /** Number of node colors. Further nodes reuse them. */
 export const NODE_COLORS = 6;

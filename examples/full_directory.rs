@@ -42,7 +42,8 @@ fn main() {
     let argument = std::env::args().nth(1).expect("usage: full_directory CLIENTS");
     let clients: u64 = argument.parse().expect("CLIENTS is a number");
     let rules = Rules { max_clients: clients as u32, ..identity(&["A"], 0, &[]).rules };
-    let mut load = Load { directory: Directory::new(rules, KEYS), time: 1_621_464_828_000_000 };
+    let mut load =
+        Load { directory: Directory::new(rules, KEYS.keys(None)), time: 1_621_464_828_000_000 };
     let mut living: Vec<u64> = (0..clients).collect();
     for &client in &living {
         load.apply(client);

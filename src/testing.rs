@@ -8,7 +8,8 @@
 pub mod disk;
 pub mod topology;
 
-use crate::herd::directory::{Keys, Rules};
+use crate::herd::digest_key::{DigestKey, Seeds};
+use crate::herd::directory::Rules;
 use crate::herd::handshake::Identity;
 use crate::herd::{Connected, Herd, Origin, Timing};
 use crate::ids::{BootId, ConnectionId, NodeId};
@@ -19,8 +20,10 @@ use crate::time::Instant;
 /// Fixed keys of both hashes, so that runs are reproducible. The index key is taken from the digits
 /// of pi: with a small multiplier, the index hashes in a shard would share the high bits that the
 /// hash table uses as tags.
-pub const KEYS: Keys =
-    Keys { index: (0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344), digest: (3, 4) };
+pub const KEYS: Seeds = Seeds {
+    index: (0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344),
+    digest: DigestKey { born: 3, random: 4 },
+};
 
 /// Node `me` of the herd `names`, with default limits, without secret or TLS.
 #[must_use]

@@ -405,7 +405,8 @@ impl Traffic {
                 }
                 Message::Pull(_) => Some(Purpose::Sync),
                 Message::Record(_) => repair,
-                Message::Links { .. }
+                Message::Key(_)
+                | Message::Links { .. }
                 | Message::Rules(_)
                 | Message::Moved
                 | Message::Ping(_)

@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use proxy_herd::herd::digest::{Branch, FANOUT, LEAF_LEVEL};
+use proxy_herd::herd::digest_key::{Announcement, DigestKey};
 use proxy_herd::herd::directory::{Rules, Source};
 use proxy_herd::herd::handshake::Transport;
 use proxy_herd::herd::message::{
-    DIGESTS_PER_LINE, Message, Purpose, push_links, push_listing, push_offers, push_ping,
+    DIGESTS_PER_LINE, Message, Purpose, push_key, push_links, push_listing, push_offers, push_ping,
     push_pong, push_pull, push_repair, push_sums, push_wants,
 };
 use proxy_herd::herd::routes::SETTLE;
@@ -590,12 +591,14 @@ impl World {
         let purpose = events.of(&[Purpose::Sync, Purpose::Check]);
         let client = events.of(&CLIENTS).as_bytes();
         let held = self.model.held.iter().find(|held| held.client.as_bytes() == client);
-        let digests = [held.map_or(1, |held| hash(held.line().as_bytes())), 7];
+        let digests =
+            [held.map_or(1, |held| hash(&self.node.herd.directory, held.line().as_bytes())), 7];
         let digests = &digests[events.below(2)..];
         let level = events.below(4) as u8;
-        let index = leaf(client).index() >> (4 * (LEAF_LEVEL - level));
+        let list = (purpose, leaf(&self.node.herd.directory, client));
+        let index = list.1.index() >> (4 * (LEAF_LEVEL - level));
         let branch = Branch { level, index: index as u16 };
-        let kind = events.below(10);
+        let kind = events.below(11);
         match kind {
             0 => push_ping(&mut line, 5),
             1 => push_pong(
@@ -614,10 +617,18 @@ impl World {
                 push_sums(&mut line, purpose, branch, &sums);
             }
             4 => push_sums(&mut line, purpose, branch, &[0; FANOUT]),
-            5 => push_listing(&mut line, (purpose, leaf(client)), digests, events.below(4) == 3),
-            6 => push_offers(&mut line, (purpose, leaf(client)), digests, events.below(4) == 3),
-            7 => push_wants(&mut line, (purpose, leaf(client)), digests, events.below(4) == 3),
+            5..=7 => {
+                let push = [push_listing, push_offers, push_wants][kind - 5];
+                push(&mut line, list, digests, events.below(4) == 3);
+            }
             8 => push_pull(&mut line, branch),
+            9 => {
+                let own = self.node.herd.digest_key();
+                let older = DigestKey { born: own.born.saturating_sub(1), ..own };
+                let newer = DigestKey { born: own.born.saturating_add(1), ..own };
+                let key = events.of(&[own, own, older, newer]);
+                push_key(&mut line, Announcement { key, in_use: events.below(4) < 3 });
+            }
             _ => line.extend_from_slice(b"IAMAT a +1-1 5\n"),
         }
         let before = self.queued();
@@ -626,7 +637,7 @@ impl World {
         self.peers.push(peer);
         self.check_flood(&before, &[], None);
         if next == Next::ShutdownWhenFlushed {
-            assert_eq!(kind, 9);
+            assert_eq!(kind, 10);
             self.close(self.peers.len() - 1);
         }
     }

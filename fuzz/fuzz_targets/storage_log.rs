@@ -68,7 +68,7 @@ fuzz_target!(|input: &[u8]| {
     let manifest = disk.read(FileName::Manifest);
     let names = names.iter().map(String::as_str);
     let mut recovery = Recovery::new("Clark", names, manifest.as_deref()).expect("its folder");
-    let mut directory = Directory::new(RULES, KEYS);
+    let mut directory = Directory::new(RULES, KEYS.keys(None));
     while let Some(file) = recovery.poll_file() {
         let content = disk.read(file).expect("a file");
         recovery.handle_input(&content, true, &mut directory, WALL).expect("its file");
@@ -105,7 +105,7 @@ fn damaged(script: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
 /// Loads a folder with this segment and no manifest. `ends` are the ends of the reads. Returns `None`
 /// if the folder is refused.
 fn load(content: &[u8], ends: &mut dyn Iterator<Item = usize>) -> Option<(Directory, Recovered)> {
-    let mut directory = Directory::new(RULES, KEYS);
+    let mut directory = Directory::new(RULES, KEYS.keys(None));
     let mut recovery = Recovery::new("Clark", [NAME, "LOCK"], None).expect("no manifest");
     assert_eq!(recovery.poll_file(), Some(FILE));
     let mut at = 0;
@@ -157,7 +157,7 @@ fn lines(directory: &Directory) -> BTreeSet<Vec<u8>> {
 /// The newest record of each client by an independent reader: it tries every position that follows a
 /// line feed or an intact frame. Returns `None` if a header is that of another node.
 fn newest(content: &[u8]) -> Option<BTreeSet<Vec<u8>>> {
-    let mut directory = Directory::new(RULES, KEYS);
+    let mut directory = Directory::new(RULES, KEYS.keys(None));
     let mut at = 0;
     while at < content.len() {
         match frame(&content[at..]) {
@@ -215,7 +215,7 @@ fn is_foreign(payload: &[u8]) -> bool {
         recovery.poll_file();
         let mut content = Vec::new();
         push_frame(&mut content, Salt::of(FILE), Kind::HEADER, payload);
-        let mut directory = Directory::new(RULES, KEYS);
+        let mut directory = Directory::new(RULES, KEYS.keys(None));
         recovery.handle_input(&content, true, &mut directory, WALL).is_err()
     })
 }

@@ -262,7 +262,9 @@ impl AntiEntropy {
             if let Some(branch) = self.pull.pop().and_then(branch) {
                 push_pull(out, branch);
             } else if let Some(branch) = self.compare.pop().and_then(branch) {
-                if branch == Branch::ROOT {
+                // Earlier sums that are not confirmed yet are confirmed first, or frequent checks would
+                // never be.
+                if branch == Branch::ROOT && self.sums_sent_after.is_none() {
                     (self.sums_sent_after, self.contradicted) = (Some(last_ping), false);
                 }
                 let sums = context.directory.sums().children(branch);
@@ -549,8 +551,9 @@ mod tests {
         send_sums(&mut anti_entropy, &mut context, 1);
         anti_entropy.handle_pong(1);
         assert_eq!(anti_entropy.is_equal(), None, "the ping was sent before the sums");
+        send_sums(&mut anti_entropy, &mut context, 2);
         anti_entropy.handle_pong(2);
-        assert_eq!(anti_entropy.is_equal(), Some(true));
+        assert_eq!(anti_entropy.is_equal(), Some(true), "the first sums are confirmed");
         send_sums(&mut anti_entropy, &mut context, 2);
         anti_entropy.handle_message(&Message::Pull(Branch::ROOT), &mut context);
         anti_entropy.handle_pong(3);

@@ -39,6 +39,11 @@ impl DigestTree {
         &self.sums
     }
 
+    /// Returns whether the key is being changed.
+    pub const fn is_rekeying(&self) -> bool {
+        self.summed < u32::MAX
+    }
+
     /// Returns whether the record in `slot` is part of the tree.
     pub const fn is_summed(&self, slot: Slot) -> bool {
         slot.0 < self.summed
@@ -106,7 +111,7 @@ impl DigestTree {
 
     /// Adds the next `budget` slots under the new key. Returns whether all have been added.
     pub fn continue_rekey(&mut self, slots: &mut Slots, budget: u32) -> bool {
-        if self.summed == u32::MAX {
+        if !self.is_rekeying() {
             return true;
         }
         let end = self.summed.saturating_add(budget).min(slots.used());

@@ -357,6 +357,12 @@ impl Directory {
         self.tree.continue_rekey(&mut self.slots, budget)
     }
 
+    /// Returns whether the key of the digests is being changed.
+    #[must_use]
+    pub const fn is_rekeying(&self) -> bool {
+        self.tree.is_rekeying()
+    }
+
     /// Returns whether the record in `slot` is part of the sums. All are, except while the key of the
     /// digests changes.
     #[must_use]

@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::anti_entropy::AntiEntropy;
+use super::digest_key::KeyExchange;
 use super::flood::Item;
 use super::keepalive::Keepalive;
 use super::message::Purpose;
@@ -108,6 +109,7 @@ pub struct Established {
     pub relayed: LineQueue,
     /// The state of anti-entropy.
     pub anti_entropy: AntiEntropy,
+    pub(super) key_exchange: KeyExchange,
     /// The connection on which it receives, another one only while the link moves.
     pub(super) receives_on: ConnectionId,
     /// The connection that the link moves to, and the time until which it must have begun to.
@@ -212,6 +214,7 @@ impl Established {
             flood: SlotQueue::default(),
             relayed: LineQueue::default(),
             anti_entropy: AntiEntropy::default(),
+            key_exchange: KeyExchange::default(),
             check_at: None,
             announced_repair: None,
         }
@@ -245,6 +248,7 @@ impl Established {
     #[must_use]
     pub fn has_output(&self) -> bool {
         self.keepalive.has_output()
+            || self.key_exchange.is_due
             || self.moved_due
             || self.rules_due
             || !self.pending_link_states.is_empty()

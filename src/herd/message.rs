@@ -6,6 +6,7 @@
 use core::fmt;
 
 use super::digest::{Branch, FANOUT, LEAF_LEVEL, Leaf};
+use super::digest_key::{Announcement, DigestKey};
 use super::directory::{MAX_RECORD, Rules};
 use super::takeover::{parse_spaced_rules, push_rules};
 use crate::limits::{MAX_NODE_NAME, MAX_NODES};
@@ -67,6 +68,8 @@ pub enum Message<'a> {
     Record(Record<'a>),
     /// Announces that the next line is a record sent by anti-entropy.
     Repair(Purpose),
+    /// The key of the digests that the sender uses.
+    Key(Announcement),
     /// Keepalive, answered by a pong with the same id.
     Ping(u64),
     /// Reply to a ping, with the wall clock of the sender.
@@ -110,6 +113,15 @@ impl<'a> Message<'a> {
             Some(field)
         };
         match word {
+            b"KEY" => {
+                let key = DigestKey { born: hex(field()?)?, random: hex128(field()?)? };
+                let in_use = match field() {
+                    None => true,
+                    Some(b"changing") => false,
+                    Some(_) => return None,
+                };
+                Some(Message::Key(Announcement { key, in_use }))
+            }
             b"REPAIR" => Some(Message::Repair(purpose(field()?)?)),
             b"PING" => Some(Message::Ping(hex(field()?)?)),
             b"PONG" => Some(Message::Pong(hex(field()?)?, Wall(decimal(field()?)?))),
@@ -140,6 +152,12 @@ impl<'a> Message<'a> {
 /// Appends `REPAIR`, which must be followed by a record.
 pub fn push_repair(out: &mut Vec<u8>, purpose: Purpose) {
     push(out, format_args!("REPAIR {}\n", letter(purpose)));
+}
+
+/// Appends `KEY`.
+pub fn push_key(out: &mut Vec<u8>, Announcement { key, in_use }: Announcement) {
+    let changing = if in_use { "" } else { " changing" };
+    push(out, format_args!("KEY {:x} {:x}{changing}\n", key.born, key.random));
 }
 
 /// Appends `PING`.
@@ -285,6 +303,13 @@ pub fn hex(field: &[u8]) -> Option<u64> {
     field.iter().try_fold(0, |n, &b| Some(n << 4 | u64::from(char::from(b).to_digit(16)?)))
 }
 
+/// Parses a hexadecimal number of at most 32 digits.
+fn hex128(field: &[u8]) -> Option<u128> {
+    let (high, low) = field.split_at(field.len().saturating_sub(16));
+    let high = if high.is_empty() { 0 } else { hex(high)? };
+    Some(u128::from(high) << 64 | u128::from(hex(low)?))
+}
+
 fn decimal(field: &[u8]) -> Option<Nanos> {
     if field.len() > 30 {
         return None;
@@ -310,6 +335,7 @@ mod tests {
             wall in any::<i64>(),
             sync in any::<bool>(),
             more in any::<bool>(),
+            random in any::<u128>(),
             level in 0u8..4,
             sums in any::<[u64; FANOUT]>(),
             listed in proptest::collection::vec(any::<u64>(), 0..DIGESTS_PER_LINE),
@@ -323,6 +349,10 @@ mod tests {
             prop_assert_eq!(parsed(&out), Message::Repair(purpose));
             let out = emitted(&push_moved);
             prop_assert_eq!(parsed(&out), Message::Moved);
+            let key = DigestKey { born: id, random };
+            let announcement = Announcement { key, in_use: more };
+            let out = emitted(&|o| push_key(o, announcement));
+            prop_assert_eq!(parsed(&out), Message::Key(announcement));
             let out = emitted(&|o| push_ping(o, id));
             prop_assert_eq!(parsed(&out), Message::Ping(id));
             let out = emitted(&|o| push_pong(o, id, Wall(wall.into())));
@@ -363,6 +393,10 @@ mod tests {
         for bad in [
             "",
             "IAMAT k +1-1 5",
+            "KEY 5",
+            "KEY 5 ",
+            "KEY 5 123456789012345678901234567890123",
+            "KEY 5 6 yes",
             "PING",
             "PING x",
             "PING 11111111111111111",

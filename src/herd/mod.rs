@@ -38,6 +38,7 @@
 pub mod administrator;
 pub mod anti_entropy;
 pub mod digest;
+pub mod digest_key;
 mod digest_tree;
 pub mod directory;
 pub mod eviction;
@@ -67,7 +68,8 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use anti_entropy::Context;
-use directory::{Directory, Keys, Rules};
+use digest_key::{OwnKey, Seeds};
+use directory::{Directory, Rules};
 use fetch_claims::FetchClaims;
 pub use flood::Follower;
 use flood::Item;
@@ -264,6 +266,7 @@ pub struct Herd {
     timing: Timing,
     /// The stored records.
     pub directory: Directory,
+    own_key: OwnKey,
     routes: Routes,
     links: Vec<Link>,
     claims: FetchClaims,
@@ -299,7 +302,7 @@ impl Herd {
         identity: Identity,
         legacy_nodes: &[NodeId],
         timing: Timing,
-        keys: Keys,
+        seeds: Seeds,
         now: Instant,
     ) -> Self {
         let mut link_to = vec![None; identity.names.len()];
@@ -311,11 +314,13 @@ impl Herd {
             links.push(Link::new(peer, kind, now));
         }
         let rules_at_start = Offer { rules: identity.rules, next: identity.next }.lenient();
+        let keys = seeds.keys(identity.secret.as_ref());
         let mut herd = Self {
             timing,
             legacy_nodes: legacy_nodes.to_vec(),
             announced: vec![None; identity.names.len()],
             directory: Directory::new(rules_at_start, keys),
+            own_key: OwnKey::new(seeds.digest),
             routes: Routes::new(identity.me, identity.names.len(), now),
             links,
             claims: FetchClaims::default(),
@@ -402,6 +407,7 @@ impl Herd {
             Message::Record(record) => {
                 self.apply_peer_record(link, &record, repair, now.wall, observer);
             }
+            Message::Key(theirs) => self.handle_key(link, theirs, now.instant),
             Message::Repair(purpose) => up.announced_repair = Some(purpose),
             Message::Ping(id) => up.keepalive.handle_ping(id),
             Message::Moved => self.handle_peer_moved(link),
@@ -410,6 +416,8 @@ impl Herd {
             Message::Links { origin, sequence, up } => {
                 self.handle_link_state(link, origin, sequence, up, now.instant);
             }
+            // Digests under another key say nothing about the records here.
+            _ if !self.own_key.agrees(&up.key_exchange) => {}
             other => {
                 self.now = now.instant;
                 let context = &mut Context {
@@ -483,9 +491,9 @@ impl Herd {
             (0..self.directory.slots()).for_each(|slot| up.flood.push(Slot(slot)));
         } else {
             self.routes.known().for_each(|node| up.pending_link_states.insert(node.index()));
+            up.key_exchange.is_due = true;
             // One of the two ends starts the rounds.
             if self.identity.me < peer {
-                up.anti_entropy.open(Purpose::Sync);
                 up.check_at = Some(now + self.timing.antientropy_interval);
             }
         }
@@ -532,7 +540,10 @@ impl Herd {
 
     /// Starts a sync on all links, because an edge was lost that may have had records in flight.
     fn resync(&mut self) {
-        self.herd_peers().for_each(|(_, up)| up.anti_entropy.open(Purpose::Sync));
+        let links = self.links.iter_mut().filter_map(Link::herd_peer);
+        for up in links.filter(|up| self.own_key.agrees(&up.key_exchange)) {
+            up.anti_entropy.open(Purpose::Sync);
+        }
     }
 
     /// Releases the fetch claims of `peer` after its connection has changed.
@@ -566,6 +577,7 @@ impl Herd {
             self.advertisement.poll_timeout(),
             Some(self.sweep_at),
             self.directory.is_adapting().then_some(self.adapt_at),
+            self.own_key.poll_timeout(),
         ];
         links.chain(others.into_iter().flatten()).min()
     }
@@ -580,6 +592,7 @@ impl Herd {
         }
         self.relayed.handle_timeout(now.instant);
         self.sweep(now);
+        self.continue_rekey(now.instant);
         if self.directory.is_adapting() && self.adapt_at <= now.instant {
             self.adapt_at = now.instant + ADAPTATION_INTERVAL;
             self.directory.adapt(ADAPTATION_STEPS);
@@ -623,7 +636,7 @@ impl Herd {
         up.anti_entropy.handle_timeout(now);
         if up.check_at.is_some_and(|due| due <= now) {
             up.check_at = Some(now + self.timing.antientropy_interval);
-            if up.anti_entropy.is_idle() {
+            if self.own_key.agrees(&up.key_exchange) && up.anti_entropy.is_idle() {
                 up.anti_entropy.open(Purpose::Check);
             }
         }

@@ -1,10 +1,10 @@
-//! The output of a link, most urgent first: keepalive, the end of a connection that the link leaves, rules,
-//! link states, flooded records, anti-entropy.
+//! The output of a link, most urgent first: digest key, keepalive, the end of a connection that the link
+//! leaves, rules, link states, flooded records, anti-entropy.
 
 use super::Herd;
 use super::anti_entropy::Context;
 use super::link::{Established, Link, PeerKind};
-use super::message::{push_links, push_moved, push_repair, push_rules_in_force};
+use super::message::{push_key, push_links, push_moved, push_repair, push_rules_in_force};
 use super::observer::{Observer, Sent};
 use crate::ids::{LinkId, NodeId};
 use crate::time::Wall;
@@ -27,6 +27,10 @@ impl Herd {
         observer: &mut impl Observer,
     ) {
         let Some(up) = &mut self.links[link.index()].up else { return };
+        // Before a pong, which would confirm sums that were ignored because the key changes.
+        if std::mem::take(&mut up.key_exchange.is_due) {
+            push_key(out, self.own_key.announcement());
+        }
         up.keepalive.poll_transmit(wall, out);
         if up.moved_due {
             push_moved(out);

@@ -15,7 +15,8 @@ use super::reload::{FileSet, Fresh};
 use super::upstream::{ProviderTls, Upstream};
 use super::word;
 use crate::config::{Config, HerdSettings, PlacesConfig, ProviderConfig};
-use crate::herd::directory::{Keys, Rules};
+use crate::herd::digest_key::{DigestKey, Seeds};
+use crate::herd::directory::Rules;
 use crate::herd::handshake::Identity;
 use crate::herd::{Herd, Timing};
 use crate::http::{self, overview::Address, overview::Tiles};
@@ -160,8 +161,14 @@ pub fn rules(settings: &HerdSettings) -> Rules {
     }
 }
 
-/// Returns the herd as `node` sees it. `random` seeds the keys of the index and the boot id.
-pub(super) fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
+/// Returns the herd as `node` sees it. `random` is for the boot id and the key of the index,
+/// `digest_seed` for the key of the digests that the node proposes.
+pub(super) fn herd(
+    config: &Config,
+    node: usize,
+    random: &[u8; 32],
+    digest_seed: &[u8; 32],
+) -> Herd {
     let mut names: Vec<Box<[u8]>> =
         config.nodes.iter().map(|node| node.name.as_bytes().into()).collect();
     names.sort_unstable();
@@ -175,14 +182,6 @@ pub(super) fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
         (0..config.nodes.len()).filter(|&n| config.nodes[n].seed_compatible).map(id).collect();
     let secret = config.peers.secret.as_ref();
     let secret = secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose()));
-    // Digests are compared between nodes, so their key is the herd's. It is derived from the secret, so
-    // that outsiders cannot choose names that fall into one leaf; without a secret it is public.
-    let digest = secret.as_ref().map_or((0, 0), |secret| {
-        let tag = hmac::sign(secret, b"digest key");
-        let half =
-            |at: usize| tag.as_ref()[at..at + 8].iter().fold(0, |n, &b| n << 8 | u64::from(b));
-        (half(0), half(8))
-    });
     let identity = Identity {
         me: id(node),
         neighbors: neighbors.iter().map(|&n| id(n)).collect(),
@@ -201,6 +200,9 @@ pub(super) fn herd(config: &Config, node: usize, random: &[u8; 32]) -> Herd {
         redial_max: peers.redial_max,
         antientropy_interval: peers.antientropy_interval,
     };
-    let keys = Keys { index: (word(random, 8), word(random, 16)), digest };
-    Herd::new(identity, &legacy_nodes, timing, keys, Instant::START)
+    let born = u64::try_from(wall().nanos()).unwrap_or(0);
+    let random_bits = u128::from(word(digest_seed, 0)) << 64 | u128::from(word(digest_seed, 8));
+    let digest = DigestKey { born, random: random_bits };
+    let seeds = Seeds { index: (word(random, 8), word(random, 16)), digest };
+    Herd::new(identity, &legacy_nodes, timing, seeds, Instant::START)
 }

@@ -69,14 +69,14 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let log = Log::open(&config.logging, &config.limits, &me.name)?;
     let messages = Diagnostics::install(&log, &config.logging, &config.limits, &me.name);
     let limits = within_descriptors(config, me.neighbors.len());
-    let (random, nonce_key) = (random()?, random()?);
+    let (random, nonce_key, digest_seed) = (random()?, random()?, random()?);
 
     let message_log = MessageLog::new(messages, config.logging.format.clone(), &me.name);
     let (places, upstream) = assemble::places(config, word(&random, 24))?;
     let peer_tls =
         config.peers.tls.as_ref().map(|files| PeerTlsConfig::load(files, &me.name)).transpose()?;
     let http = Server::new(assemble::http_settings(config, node, &limits), word(&random, 0));
-    let mut herd = assemble::herd(config, node, &random);
+    let mut herd = assemble::herd(config, node, &random, &digest_seed);
     let web = config.http.as_ref().and_then(|http| Some((&http.listen, http.ports[node]?)));
     let web = web.map(|(host, port)| listen_address(host, port)).transpose()?;
     let stored = config.storage.as_ref().map(|storage| {
@@ -184,7 +184,7 @@ fn listen_address(host: &Host, port: u16) -> io::Result<SocketAddr> {
     }
 }
 
-/// Random bytes for nonces, for the keys of the index, and for the boot id.
+/// Random bytes for nonces, for the keys of the index and of the digests, and for the boot id.
 fn random() -> io::Result<[u8; 32]> {
     let mut random = [0; 32];
     SystemRandom::new()

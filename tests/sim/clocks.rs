@@ -143,6 +143,7 @@ fn schedule(edges: &[Edge], clocks: &[Nanos], steps: Vec<(Time, Step)>) -> Sched
         },
         // The updates that end a run are of one of the others.
         clients: (0..50).map(|i| format!("c{i}")).collect(),
+        leaf_bits: u16::MAX,
         originals: Vec::new(),
         one_address: false,
         clocks: clocks.to_vec(),

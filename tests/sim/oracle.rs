@@ -23,15 +23,15 @@ pub struct Fact {
     /// The order of the contract: `(min(time, received + Δ), time, received, server, line)`. A full
     /// directory evicts the least.
     key: (Nanos, Nanos, Nanos, usize, Vec<u8>),
-    digest: u64,
 }
 
 pub struct Oracle {
     rules: Rules,
     /// Records may disappear because of a clock.
     is_volatile: bool,
-    names: Vec<String>,
-    hashes: Vec<u64>,
+    /// The bits of leaf numbers that are in use.
+    leaf_bits: u16,
+    clients: Vec<String>,
     pub facts: Vec<Fact>,
     by_line: HashMap<Vec<u8>, RecordId>,
     /// Per node and client, the record that it held when it was last observed.
@@ -57,12 +57,18 @@ pub struct Answered<'a> {
 }
 
 impl Oracle {
-    pub fn new(rules: Rules, is_volatile: bool, clients: &[String], nodes: usize) -> Self {
+    pub fn new(
+        rules: Rules,
+        is_volatile: bool,
+        clients: &[String],
+        nodes: usize,
+        leaf_bits: u16,
+    ) -> Self {
         Self {
             rules,
             is_volatile,
-            names: clients.to_vec(),
-            hashes: clients.iter().map(|name| herd_hash(name.as_bytes())).collect(),
+            leaf_bits,
+            clients: clients.to_vec(),
             facts: Vec::new(),
             by_line: HashMap::new(),
             views: vec![vec![None; clients.len()]; nodes],
@@ -84,7 +90,6 @@ impl Oracle {
             client: update.client,
             is_tombstone: false,
             key: (rank, update.time, update.clock, update.node, update.line.to_vec()),
-            digest: herd_hash(update.line),
         };
         let held = self.views[update.node][update.client]
             .filter(|&held| self.is_alive(held, update.clock));
@@ -118,7 +123,6 @@ impl Oracle {
             client: update.client,
             is_tombstone: false,
             key: (rank, update.time, update.clock, update.node, update.line.to_vec()),
-            digest: herd_hash(update.line),
         });
         self.facts.len() - 1
     }
@@ -142,7 +146,7 @@ impl Oracle {
         // The tombstone is newer than what it erases.
         let time = clock.max(self.facts[held].key.0 + 1);
         let (seconds, nanos) = (time / SECOND, time % SECOND);
-        let name = &self.names[client];
+        let name = &self.clients[client];
         let expected = format!("AT n{node:02} +0.000000000 {name} {seconds}.{nanos:09}");
         if line != expected.as_bytes() {
             return Err(format!("{} is not {expected}", line.escape_ascii()));
@@ -150,7 +154,7 @@ impl Oracle {
         let id = self.facts.len();
         let key = (time, time, time, node, line.to_vec());
         self.by_line.insert(line.to_vec(), id);
-        self.facts.push(Fact { client, is_tombstone: true, key, digest: herd_hash(line) });
+        self.facts.push(Fact { client, is_tombstone: true, key });
         Ok(Some(id))
     }
 
@@ -161,7 +165,7 @@ impl Oracle {
         directory: &Directory,
         clock: Nanos,
     ) -> Result<(), String> {
-        let mut view = vec![None; self.hashes.len()];
+        let mut view = vec![None; self.clients.len()];
         let mut clients = 0;
         for line in (0..directory.slots()).map(Slot).filter_map(|slot| directory.line(slot)) {
             let Some(&id) = self.by_line.get(line) else {
@@ -180,7 +184,7 @@ impl Oracle {
         }
         self.check_sums(directory, &view)?;
         for &id in view.iter().flatten().filter(|&&id| self.facts[id].is_tombstone) {
-            let name = &self.names[self.facts[id].client];
+            let name = &self.clients[self.facts[id].client];
             if directory.get(name.as_bytes(), Wall(clock)).is_some() {
                 return Err(format!("{name} is visible although it was erased"));
             }
@@ -199,13 +203,22 @@ impl Oracle {
         Ok(())
     }
 
+    /// Checks the digest sums of a node whose records have not changed since it was last observed.
+    pub fn check_digests(&self, node: usize, directory: &Directory) -> Result<(), String> {
+        self.check_sums(directory, &self.views[node])
+    }
+
     /// Checks that the digest sums are those of the records that are stored.
     fn check_sums(&self, directory: &Directory, view: &[Option<RecordId>]) -> Result<(), String> {
+        if directory.is_rekeying() {
+            return Ok(());
+        }
         let mut leaves: BTreeMap<u16, u64> = BTreeMap::new();
+        let hash = |bytes: &[u8]| herd_hash(directory.digest_key(), bytes);
         for &id in view.iter().flatten() {
-            let fact = &self.facts[id];
-            let sum = leaves.entry(Leaf::of(self.hashes[fact.client]).0).or_default();
-            *sum = sum.wrapping_add(fact.digest);
+            let client = hash(self.clients[self.facts[id].client].as_bytes());
+            let sum = leaves.entry(Leaf::of(client).0 & self.leaf_bits).or_default();
+            *sum = sum.wrapping_add(hash(self.line(id)));
         }
         let sums = directory.sums();
         let total = leaves.values().fold(0u64, |sum, more| sum.wrapping_add(*more));
@@ -255,7 +268,7 @@ impl Oracle {
     /// be lost from now on.
     pub fn quiet(&mut self, clock: Nanos) {
         // With a cap, a record may be evicted in favor of others that disappear before it.
-        let capped = (self.rules.max_clients as usize) < self.hashes.len();
+        let capped = (self.rules.max_clients as usize) < self.clients.len();
         if !(capped && self.is_volatile) {
             self.at_quiet = self.best_of_all(|id| !self.is_volatile || self.is_alive(id, clock));
         }
@@ -293,7 +306,7 @@ impl Oracle {
         nodes: &[(usize, Nanos)],
         alive: impl Fn(RecordId) -> bool,
     ) -> Result<(), String> {
-        for client in 0..self.hashes.len() {
+        for client in 0..self.clients.len() {
             let records = (0..self.facts.len()).filter(|&id| self.facts[id].client == client);
             let newest = records.max_by_key(|&id| &self.facts[id].key);
             let Some(newest) = newest.filter(|&id| alive(id)) else { continue };
@@ -338,7 +351,7 @@ impl Oracle {
     /// Per client, the best of the records that any node holds, or held at the end of the faults, and
     /// for which `counts` is true.
     fn best_of_all(&self, counts: impl Fn(RecordId) -> bool) -> Vec<Option<RecordId>> {
-        (0..self.hashes.len())
+        (0..self.clients.len())
             .map(|client| {
                 let held = self.views.iter().filter_map(|view| view[client]);
                 held.chain(self.at_quiet[client])

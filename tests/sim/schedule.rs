@@ -1,16 +1,13 @@
 //! The schedule of a simulated world, drawn from one seed before anything runs.
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use proxy_herd::herd::Timing;
-use proxy_herd::herd::digest::Leaf;
 use proxy_herd::herd::directory::Rules;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 
 use crate::clocks::{self, clock};
-use crate::world::herd_hash;
 use proxy_herd::rng::Rng;
 use proxy_herd::testing::topology::{Edge, Shape, diameter};
 
@@ -44,6 +41,8 @@ pub struct Schedule {
     pub max_line: usize,
     pub network: Network,
     pub clients: Vec<String>,
+    /// The bits of leaf numbers that are in use: all, or so few that records crowd in few leaves.
+    pub leaf_bits: u16,
     /// The neighbors of each original server. Original servers are further hosts after the nodes, and
     /// may be neighbors of each other.
     pub originals: Vec<Vec<usize>>,
@@ -219,6 +218,7 @@ impl Schedule {
             max_line: if rng.percent(10) { 128 } else { 4096 },
             network,
             clients,
+            leaf_bits: leaf_bits(crowded, seed),
             originals: Vec::new(),
             one_address: false,
             clocks,
@@ -610,33 +610,21 @@ fn when(wrong_times: bool, rng: &mut Rng) -> When {
 
 fn clients(crowded: bool, hot: bool, busy: bool, rng: &mut Rng) -> Vec<String> {
     if crowded {
-        return one_leaf().to_vec();
+        // More than one line of a listing holds.
+        return (0..130).map(|i| format!("c{i}")).collect();
     }
     if hot {
         return (0..rng.range(8, 12)).map(|i| format!("c{i}")).collect();
     }
     if rng.percent(25) {
-        return one_leaf()[..rng.range(2, 12) as usize].to_vec();
+        return (0..rng.range(2, 12)).map(|i| format!("c{i}")).collect();
     }
     let count = if busy || rng.percent(10) { rng.range(20, 60) } else { rng.range(1, 10) };
     (0..count).map(|i| format!("c{i}")).collect()
 }
 
-/// Clients that share a leaf of the digest tree, more than one line of a listing holds. With other
-/// names that takes millions of clients.
-fn one_leaf() -> &'static [String] {
-    static NAMES: OnceLock<Vec<String>> = OnceLock::new();
-    NAMES.get_or_init(|| {
-        let mut names = Vec::new();
-        for i in 0u32.. {
-            let name = i.to_string();
-            if Leaf::of(herd_hash(name.as_bytes())) == Leaf(0x1234) {
-                names.push(name);
-            }
-            if names.len() == 130 {
-                break;
-            }
-        }
-        names
-    })
+/// Draws the leaves that are in use, independently of everything else.
+fn leaf_bits(crowded: bool, seed: u64) -> u16 {
+    let rng = &mut Rng::new(seed ^ 0x1eaf);
+    if crowded || rng.percent(25) { rng.pick(&[0, 0, 1, 0x8001]) } else { u16::MAX }
 }

@@ -9,7 +9,7 @@ use std::hash::Hasher;
 use std::time::Duration;
 
 use proxy_herd::herd::anti_entropy::GRACE;
-use proxy_herd::herd::directory::Keys;
+use proxy_herd::herd::digest_key::{DigestKey, Seeds};
 use proxy_herd::herd::handshake::{Identity, Transport};
 use proxy_herd::herd::link::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT};
 use proxy_herd::herd::routes::{LINKS_PAUSE, SETTLE};
@@ -35,9 +35,6 @@ use proxy_herd::rng::Rng;
 /// The start of virtual time, in seconds since the Unix epoch.
 pub const EPOCH: Nanos = 1_700_000_000;
 
-/// The digest key of all herds.
-pub const DIGEST_KEY: (u64, u64) = (0x5eed, 0x00d1_6e57);
-
 /// The length of the longest message that is not a record; output may exceed its limit by that.
 const LONGEST_MESSAGE: usize = 4500;
 
@@ -47,9 +44,9 @@ const AHEAD_PATIENCE: Duration = Duration::from_secs(1);
 /// More events than any schedule needs. A world that exceeds them does not terminate.
 const MOST_EVENTS: u64 = 10_000_000;
 
-/// The keyed hash: of a client, for its leaf and for ties in eviction; of an AT line, its digest.
-pub fn herd_hash(bytes: &[u8]) -> u64 {
-    let mut hasher = SipHasher13::new_with_keys(DIGEST_KEY.0, DIGEST_KEY.1);
+/// The keyed hash: of a client, for its leaf; of an AT line, its digest.
+pub fn herd_hash(key: (u64, u64), bytes: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(key.0, key.1);
     hasher.write(bytes);
     hasher.finish()
 }
@@ -86,6 +83,8 @@ pub struct Host {
     /// The machine runs: packets for unknown connections are answered with a reset.
     powered: bool,
     started: Time,
+    /// The key of the digests that the node proposed when it started.
+    proposed: Option<DigestKey>,
     pub clock_offset: Nanos,
     frozen_until: Time,
     wires: Vec<usize>,
@@ -195,7 +194,8 @@ impl World {
             })
             .collect();
         let (rules, is_volatile) = (schedule.rules, schedule.is_volatile());
-        let oracle = Oracle::new(rules, is_volatile, &schedule.clients, schedule.nodes);
+        let (clients, nodes) = (&schedule.clients, schedule.nodes);
+        let oracle = Oracle::new(rules, is_volatile, clients, nodes, schedule.leaf_bits);
         let mut world = Self {
             now: 0,
             hosts: Vec::new(),
@@ -227,6 +227,7 @@ impl World {
                 degree: (edges + originals) as u64,
                 powered: true,
                 started: 0,
+                proposed: None,
                 clock_offset,
                 frozen_until: 0,
                 wires: Vec::new(),
@@ -610,10 +611,15 @@ impl World {
             tls: false,
             boot: BootId(self.rng.bits()),
         };
-        let keys = Keys { index: (self.rng.bits(), self.rng.bits()), digest: DIGEST_KEY };
+        let born = self.clocks(at).wall.nanos();
+        let random = u128::from(self.rng.bits()) << 64 | u128::from(self.rng.bits());
+        let digest = DigestKey { born: u64::try_from(born).unwrap_or(0), random };
+        let seeds = Seeds { index: (self.rng.bits(), self.rng.bits()), digest };
+        let schedule = &self.schedule;
         let timing = schedule.timing.clone();
-        let mut herd = Herd::new(identity, &originals, timing, keys, Instant::START);
+        let mut herd = Herd::new(identity, &originals, timing, seeds, Instant::START);
         herd.directory.set_ahead_patience(AHEAD_PATIENCE);
+        herd.directory.use_few_leaves(schedule.leaf_bits);
         let message_log = MessageLog::new(false, Format::default(), "sim");
         let limits = Limits {
             max_line: schedule.max_line,
@@ -637,6 +643,7 @@ impl World {
         host.writer = Some(writer);
         host.powered = true;
         host.started = self.now;
+        host.proposed = Some(digest);
         host.changes = 0;
         host.graph = Graph { changed_at: self.now, ..Graph::default() };
         self.turn(at);
@@ -739,7 +746,8 @@ impl World {
             + 4 * self.schedule.flood_time();
         // The longest exchange: down four levels, a listing, a request, the records, and their flood
         // to the far end of the herd.
-        let hops = 12 + self.schedule.diameter as Time;
+        // Before that, an older key of the digests may come from the far end.
+        let hops = 14 + 2 * self.schedule.diameter as Time;
         let mut exchange = 2 * hops * (network.latency.1 + network.jitter);
         if self.schedule.is_volatile() {
             // What is not alive is removed by a sweep. What was rejected, or what the sender does not
@@ -863,6 +871,9 @@ impl World {
     /// Checks a herd at rest: every connection is a link, wrong clocks have been detected, and every
     /// node knows the true graph.
     fn check_at_rest(&mut self) {
+        if let Err(why) = self.check_keys() {
+            return self.fail(why);
+        }
         let mut graph = vec![Vec::new(); self.schedule.nodes];
         for (a, b) in self.schedule.remaining_edges() {
             graph[a].push(NodeId(b as u16));
@@ -919,6 +930,34 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Checks that all nodes use the same key of the digests, that no node has proposed an older one,
+    /// and that all links compare digests under it.
+    fn check_keys(&self) -> Result<(), String> {
+        let remaining = self.schedule.remaining();
+        let hosts: Vec<_> = remaining.iter().map(|&at| (at, &self.hosts[at])).collect();
+        let herds: Vec<&Herd> =
+            hosts.iter().filter_map(|(_, host)| Some(&host.node.as_ref()?.herd)).collect();
+        let key = herds[0].digest_key();
+        let derived = derived(key, self.schedule.secret);
+        for ((at, host), herd) in hosts.iter().zip(&herds) {
+            let directory = &herd.directory;
+            if directory.is_rekeying() || directory.digest_key() != derived {
+                return Err(format!("n{at:02} does not use the key of its herd"));
+            }
+            if herd.digest_key() != key || host.proposed.is_none_or(|own| own < key) {
+                let own = herd.digest_key();
+                return Err(format!("n{at:02} uses {own:?} and has proposed {:?}", host.proposed));
+            }
+            let links = herd.links().iter().filter(|link| !link.is_legacy());
+            let mut up = links.filter_map(|link| link.up.as_ref());
+            if up.any(|up| up.anti_entropy.is_equal().is_none()) {
+                return Err(format!("n{at:02} has not compared digests with a neighbor"));
+            }
+            self.oracle.check_digests(*at, directory)?;
+        }
+        Ok(())
     }
 
     /// The error of a node's estimate of another clock: up to a round trip.
@@ -1485,6 +1524,15 @@ impl Graph {
         }
         Ok(())
     }
+}
+
+/// The hash key that follows from what the nodes have agreed on.
+fn derived(key: DigestKey, secret: bool) -> (u64, u64) {
+    let secret: &[u8] = if secret { b"secret" } else { b"" };
+    let material = [&b"digests"[..], &key.born.to_be_bytes(), &key.random.to_be_bytes()].concat();
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), &material);
+    let (words, _) = tag.as_ref().as_chunks();
+    (u64::from_be_bytes(words[0]), u64::from_be_bytes(words[1]))
 }
 
 /// The gazetteer. No client requests places.

@@ -320,7 +320,7 @@ fn a_file_that_cannot_be_read_does_not_prevent_a_start() {
     let names = names.iter().map(String::as_str);
     let mut recovery = Recovery::new(node::NAME, names, manifest.as_deref()).unwrap();
     let rules = node::rules(100, 0);
-    let mut directory = proxy_herd::herd::directory::Directory::new(rules, KEYS);
+    let mut directory = proxy_herd::herd::directory::Directory::new(rules, KEYS.keys(None));
     let error = || DiskError::from(&std::io::Error::from(std::io::ErrorKind::Other));
     while let Some(file) = recovery.poll_file() {
         if matches!(file, FileName::Snapshot(_)) {

@@ -58,7 +58,7 @@ pub fn load_as(
     wall: Wall,
     rng: &mut Rng,
 ) -> Result<(Directory, Recovered), Refusal> {
-    let mut directory = Directory::new(rules, KEYS);
+    let mut directory = Directory::new(rules, KEYS.keys(None));
     let names = disk.names();
     let manifest = disk.read(FileName::Manifest);
     let mut recovery = Recovery::new(name, names.iter().map(String::as_str), manifest.as_deref())?;

@@ -124,7 +124,7 @@ fn load(disk: &Disk, clients: i64) -> Duration {
     let files: BTreeMap<FileName, Vec<u8>> = names.iter().filter_map(read).collect();
     let bytes: usize = files.values().map(Vec::len).sum();
     let began = processor_time();
-    let mut directory = Directory::new(node::rules(1_000_000, 0), KEYS);
+    let mut directory = Directory::new(node::rules(1_000_000, 0), KEYS.keys(None));
     let (names, manifest) = (names.iter().map(String::as_str), files.get(&FileName::Manifest));
     let mut recovery = Recovery::new(node::NAME, names, manifest.map(Vec::as_slice)).unwrap();
     while let Some(file) = recovery.poll_file() {

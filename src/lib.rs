@@ -20,11 +20,11 @@
 //!      storage     │          the log of records
 //!         │        │
 //!         herd    places      records and links; places near a client
-//!            ╲    ╱
-//!           protocol          lines, commands, records and their order
+//!        ╱   ╲    ╱
+//!   fences  protocol          who is inside; lines, commands, records and their order
 //!
 //!   leaves: ids, time, endpoint, text, rng, geo, counters, histogram, limits, message_log
-//!   spatial: the nearest clients, for http
+//!   spatial: the nearest clients, for http; shapes, for fences
 //! ```
 //!
 //! # Reading order
@@ -42,6 +42,7 @@ pub mod cli;
 pub mod config;
 pub mod counters;
 pub mod endpoint;
+pub mod fences;
 pub mod geo;
 pub mod herd;
 pub mod histogram;

@@ -25,10 +25,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("time", &["protocol"]),
     ("geo", &["text"]),
     ("spatial", &["geo", "ids", "rng"]),
+    ("fences", &["text", "counters", "spatial", "geo", "protocol", "ids", "time"]),
     ("testing", &["storage", "herd", "rng", "protocol", "limits", "ids", "time"]),
     ("message_log", &["text", "protocol"]),
     ("config", &["endpoint", "message_log", "limits"]),
-    ("herd", &["text", "counters", "rng", "protocol", "limits", "ids", "time"]),
+    ("herd", &["text", "counters", "fences", "rng", "protocol", "limits", "ids", "time"]),
     ("places", &["text", "counters", "rng", "endpoint", "geo", "time", "limits"]),
     ("storage", &["text", "counters", "herd", "protocol", "ids", "time"]),
     (
@@ -50,8 +51,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "http",
         &[
-            "text", "endpoint", "node", "storage", "spatial", "herd", "places", "counters", "geo",
-            "protocol", "limits", "ids", "time",
+            "text", "endpoint", "node", "storage", "spatial", "fences", "herd", "places",
+            "counters", "geo", "protocol", "limits", "ids", "time",
         ],
     ),
     (
@@ -61,6 +62,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "http",
             "node",
             "storage",
+            "fences",
             "herd",
             "places",
             "message_log",
@@ -92,6 +94,7 @@ const CORE: &[&str] = &[
     "places",
     "geo",
     "spatial",
+    "fences",
     "node",
     "http",
     "message_log",

@@ -46,13 +46,18 @@ fn get(port: u16, target: &str) -> String {
     body.to_owned()
 }
 
-/// Returns `/metrics` of a node that has all metrics: it has a peer, a places provider, and a name
-/// that needs escapes.
+/// Returns `/metrics` of a node that has all metrics: it has a peer, a places provider, fences, and a
+/// name that needs escapes.
 fn metrics() -> String {
     let (http, ports) = section(&["Solo\"\\"]);
     let http = http.replace("Solo\"\\", "'Solo\"\\'");
-    let extra = format!("{http}\nplaces: {{provider: overpass, url: \"http://127.0.0.1:9/\"}}\n");
+    let extra = format!(
+        "{http}\nplaces: {{provider: overpass, url: \"http://127.0.0.1:9/\"}}\n\
+         fences: {{file: fences.geojson}}\n"
+    );
     let mut herd = Herd::new(&[("Solo\"\\", &["Other"]), ("Other", &[])], &extra);
+    let fences = herd.directory().join("fences.geojson");
+    fs::write(fences, "{\"type\": \"FeatureCollection\", \"features\": []}").unwrap();
     let text = fs::read_to_string(herd.config()).unwrap();
     let text = text.replacen("\n  Solo\"\\:", "\n  'Solo\"\\':", 2);
     fs::write(herd.config(), text).unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::announced::announced;
 use super::table::table;
 use crate::config::Config;
-use crate::http::overview::Overview;
+use crate::http::overview::{Fences, Overview};
 
 /// Time allowed for one node to answer: a healthy one answers within milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -81,6 +81,7 @@ pub fn status(config: &Config, nodes: &[usize]) -> Result<Status, String> {
     if agreement == Agreement::Different {
         problems.push("the nodes do not hold the same records, and none are in transit".into());
     }
+    problems.extend(differing_fences(&answers));
     let notes = announced(&answers.iter().flatten().collect::<Vec<_>>());
     Ok(Status { table: status_table(&names, &answers, agreement), problems, notes })
 }
@@ -187,9 +188,9 @@ fn fetch(address: &SocketAddr, deadline: Instant) -> io::Result<Vec<u8>> {
 
 /// Escapes the strings of a server, which could otherwise forge the output on a terminal.
 fn printable(mut overview: Overview) -> Overview {
-    for text in
-        [&mut overview.node, &mut overview.version].into_iter().chain(&mut overview.problems)
-    {
+    let hash = overview.fences.as_mut().map(|fences| &mut fences.hash);
+    let texts = [&mut overview.node, &mut overview.version].into_iter().chain(hash);
+    for text in texts.chain(&mut overview.problems) {
         *text = escaped(text);
     }
     overview
@@ -217,6 +218,29 @@ fn refusal(body: &[u8]) -> Option<String> {
     let body: serde_json::Value = serde_json::from_slice(body).ok()?;
     let reason = body.get("error")?.as_str()?;
     Some(format!("it answers: {}", escaped(reason)))
+}
+
+/// Describes the fences of the nodes if they differ.
+fn differing_fences(answers: &[Answer]) -> Option<String> {
+    let mut groups: Vec<(&Option<Fences>, Vec<&str>)> = Vec::new();
+    for node in answers.iter().flatten() {
+        match groups.iter_mut().find(|(fences, _)| *fences == &node.fences) {
+            Some((_, names)) => names.push(&node.node),
+            None => groups.push((&node.fences, vec![&node.node])),
+        }
+    }
+    if groups.len() < 2 {
+        return None;
+    }
+    let groups = groups.iter().map(|(fences, names)| match fences {
+        Some(Fences { count, hash }) => format!("{} ({count}, hash {hash})", names.join(", ")),
+        None => format!("{} (none)", names.join(", ")),
+    });
+    let groups = groups.collect::<Vec<_>>().join(" and ");
+    Some(format!(
+        "the nodes do not have the same fences: {groups}; copy fences.file to all of them, and send \
+         SIGHUP"
+    ))
 }
 
 /// Result of comparing the digests of the nodes' records.

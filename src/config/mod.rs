@@ -3,12 +3,13 @@
 //! The format is that of the original server, extended by optional sections. Every value is parsed
 //! once into the type that the node works with, so a [`Config`] needs no further checks.
 //!
-//! The paths of files (`api_key_file`, `ca_file`, `secret_file`, the places file, certificates) are
+//! The paths of files (`api_key_file`, `ca_file`, `secret_file`, places, fences, certificates) are
 //! relative to the directory of the configuration file. The directories of the log and of the storage
 //! are relative to the working directory.
 
 mod document;
 mod error;
+mod fences;
 mod herd;
 mod http;
 mod logging;
@@ -28,6 +29,7 @@ use std::time::Duration;
 use document::{Document, Field, Section};
 
 pub use error::Error;
+pub use fences::FencesConfig;
 pub use http::{HttpConfig, TileServer};
 pub use logging::LoggingConfig;
 pub use next::HerdSettings;
@@ -60,6 +62,8 @@ pub struct Config {
     pub http: Option<HttpConfig>,
     /// The storage of records; `None` if the file has no section `storage`.
     pub storage: Option<StorageConfig>,
+    /// The fences; `None` if the file has no section `fences`.
+    pub fences: Option<FencesConfig>,
     /// Defaults of the benchmark.
     pub benchmark: BenchmarkConfig,
     /// Settings that are valid but probably not intended.
@@ -161,6 +165,7 @@ const KEYS: &[&str] = &[
     "peers",
     "http",
     "storage",
+    "fences",
     "benchmark",
 ];
 
@@ -200,6 +205,7 @@ fn read(
         peers,
         http,
         storage: StorageConfig::read(&file)?,
+        fences: FencesConfig::read(&file, directory)?,
         benchmark: BenchmarkConfig::read(&file)?,
         warnings,
     })

@@ -6,6 +6,7 @@
 //! digest tree are chained, and the key of the digests can change while the node runs.
 
 mod adaptation;
+mod fences;
 mod sweep;
 mod tombstones;
 
@@ -21,6 +22,7 @@ use super::expiry::{Life, Sweep};
 pub use super::slots::MAX_RECORD;
 use super::slots::{Slots, Stored};
 use crate::counters::counters;
+use crate::fences::{Fences, Reason};
 use crate::ids::{LinkId, Slot};
 use crate::protocol::location::Location;
 use crate::protocol::record::Record;
@@ -102,6 +104,8 @@ pub struct Directory {
     tombstones: Tombstones,
     adaptation: Adaptation,
     sweep: Sweep,
+    /// The fences that clients enter and leave, if any. Boxed, since most nodes have none.
+    fences: Option<Box<Fences>>,
     /// Counters of removed and examined clients.
     pub counters: Counters,
 }
@@ -139,6 +143,7 @@ impl Directory {
             tombstones: Tombstones::default(),
             adaptation: Adaptation::default(),
             sweep: Sweep::default(),
+            fences: None,
             counters: Counters::default(),
         }
     }
@@ -317,7 +322,7 @@ impl Directory {
         if self.len >= self.rules.max_clients && !self.make_room(record) {
             return Applied::OverCapacity;
         }
-        let slot = self.insert(hash, record);
+        let slot = self.insert(hash, record, source == Source::Client);
         self.bound_tombstones();
         Applied::Stored(slot)
     }
@@ -431,6 +436,7 @@ impl Directory {
     /// Removes a record that is not alive.
     fn expire(&mut self, slot: Slot) {
         let is_tombstone = self.slots[slot].is_tombstone();
+        self.leave_fences(slot, Reason::Expired);
         self.remove(slot);
         let counters = &mut self.counters;
         *(if is_tombstone { &mut counters.tombstones_expired } else { &mut counters.expired }) += 1;
@@ -444,6 +450,9 @@ impl Directory {
     fn replace(&mut self, slot: Slot, record: &Record<'_>) {
         let rank = self.rank(record);
         let stored = &mut self.slots[slot];
+        if let Some(fences) = &mut self.fences {
+            fences.handle_replaced(slot, stored.line(), record);
+        }
         self.tombstones.handle_removed(stored);
         self.tombstones.handle_stored(record, rank);
         let digest = self.tree.replace(slot, stored, record.line);
@@ -453,9 +462,12 @@ impl Directory {
         self.sweep.handle_stored(record.received);
     }
 
-    fn insert(&mut self, hash: u64, record: &Record<'_>) -> Slot {
+    fn insert(&mut self, hash: u64, record: &Record<'_>, is_local: bool) -> Slot {
         let slot = self.slots.take();
         let rank = self.rank(record);
+        if let Some(fences) = &mut self.fences {
+            fences.handle_first(slot, record, is_local);
+        }
         self.slots[slot].set(record, rank, 0);
         self.sweep.handle_stored(record.received);
         self.tombstones.handle_stored(record, rank);
@@ -502,6 +514,7 @@ impl Directory {
 
     fn evict(&mut self, slot: Slot) {
         let is_tombstone = self.slots[slot].is_tombstone();
+        self.leave_fences(slot, Reason::Evicted);
         self.remove(slot);
         let counters = &mut self.counters;
         *(if is_tombstone { &mut counters.tombstones_dropped } else { &mut counters.evicted }) += 1;

@@ -578,6 +578,7 @@ impl Herd {
             Some(self.sweep_at),
             self.directory.is_adapting().then_some(self.adapt_at),
             self.own_key.poll_timeout(),
+            self.directory.poll_fences(),
         ];
         links.chain(others.into_iter().flatten()).min()
     }
@@ -597,6 +598,7 @@ impl Herd {
             self.adapt_at = now.instant + ADAPTATION_INTERVAL;
             self.directory.adapt(ADAPTATION_STEPS);
         }
+        self.directory.handle_fences(now);
         for link in (0..self.links.len()).map(LinkId) {
             self.handle_link_timeout(link, now.instant);
         }

@@ -14,7 +14,7 @@ use crate::text::percent::push_encoded;
 use crate::time::Wall;
 
 /// Clients of one page if the request does not set `limit`.
-const DEFAULT_LIMIT: u64 = 1000;
+pub(super) const DEFAULT_LIMIT: u64 = 1000;
 
 /// A page of a listing: a walk through the slots of the directory.
 pub struct Listing {
@@ -176,7 +176,8 @@ pub(super) fn push_collection_end(directory: &Directory, out: &mut Vec<u8>) {
     out.extend_from_slice(b"null}\n");
 }
 
-fn push_held(directory: &Directory, out: &mut Vec<u8>) {
+/// Appends the end of a `FeatureCollection` up to the target of the next page.
+pub(super) fn push_held(directory: &Directory, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\n],\"held\":");
     push_digits(out, directory.clients().into(), 1);
     out.extend_from_slice(b",\"next\":");

@@ -26,6 +26,7 @@ use std::collections::VecDeque;
 
 use super::OutputSlice;
 use super::change::{Change, Epoch, EventId, name_hash, push_event};
+use super::fence_events::FenceLog;
 use super::filter::Filter;
 use super::limits::{
     EVENT_FLUSH, EVENT_HEARTBEAT, EVENT_LINGER, MAX_CHANGES, MAX_CHANGES_PER_FLUSH, MAX_RENDERED,
@@ -34,6 +35,7 @@ use super::limits::{
 use super::position::Position;
 use super::seats::{Seats, Taken};
 use crate::counters::counters;
+use crate::fences::Fences;
 use crate::herd::directory::Directory;
 use crate::herd::{Follower, Herd};
 use crate::ids::{ConnectionId, Slot};
@@ -62,6 +64,10 @@ pub struct Events {
     /// Time at which the last subscriber left.
     idle_since: Option<Instant>,
     pub(super) subscribers: Seats,
+    /// Subscribers that follow clients.
+    followers: usize,
+    /// What subscribers that follow fences may read.
+    pub(super) fences: FenceLog,
     rendered: Rendered,
     /// Monotonic counters since start-up.
     pub counters: Counters,
@@ -139,13 +145,12 @@ impl Events {
         herd: &mut Herd,
         now: Instant,
     ) -> Option<Start> {
-        let Taken { key, evicted } =
-            self.subscribers.take(MAX_SUBSCRIBERS, connection, address, now)?;
+        let Taken { key, evicted } = self.take_seat(connection, address, now)?;
         if !herd.is_followed(Follower::Events) {
             herd.follow(Follower::Events);
             self.epoch.period += 1;
-            self.beat_at = now + EVENT_HEARTBEAT;
         }
+        self.followers += 1;
         self.idle_since = None;
         let resumed = last
             .and_then(EventId::parse)
@@ -159,37 +164,72 @@ impl Events {
     /// Removes a subscriber, unless it has lost its seat.
     pub(super) fn unsubscribe(&mut self, key: usize, connection: ConnectionId, now: Instant) {
         self.subscribers.leave(key, connection);
-        if self.subscribers.len() == 0 {
+        self.followers -= 1;
+        if self.followers == 0 {
             self.idle_since = Some(now);
         }
+    }
+
+    /// Adds a subscriber that follows fences; otherwise as [`Events::subscribe`].
+    pub(super) fn subscribe_to_fences(
+        &mut self,
+        connection: ConnectionId,
+        address: u64,
+        last: Option<&str>,
+        fences: &Fences,
+        now: Instant,
+    ) -> Option<Start> {
+        let Taken { key, evicted } = self.take_seat(connection, address, now)?;
+        let transitions = fences.transitions();
+        self.fences.handle_subscribed(transitions.end());
+        let resumed = last
+            .and_then(EventId::parse)
+            .filter(|id| id.epoch == Epoch { boot: self.epoch.boot, period: 0 })
+            .and_then(|id| id.sequence.checked_add(1))
+            .filter(|next| (transitions.first()..=transitions.end()).contains(next));
+        let cursor = resumed.unwrap_or_else(|| transitions.end());
+        Some(Start { key, evicted, cursor, resumed: resumed.is_some() })
+    }
+
+    /// Removes a subscriber that followed fences, unless it has lost its seat.
+    pub(super) fn unsubscribe_from_fences(&mut self, key: usize, connection: ConnectionId) {
+        self.subscribers.leave(key, connection);
+        self.fences.handle_unsubscribed();
+    }
+
+    fn take_seat(&mut self, connection: ConnectionId, address: u64, now: Instant) -> Option<Taken> {
+        if self.subscribers.len() == 0 {
+            self.beat_at = now + EVENT_HEARTBEAT;
+        }
+        self.subscribers.take(MAX_SUBSCRIBERS, connection, address, now)
+    }
+
+    /// Boot id of the process.
+    pub(super) const fn boot(&self) -> u64 {
+        self.epoch.boot
     }
 
     /// The next time at which [`Events::handle_timeout`] must be called.
     #[must_use]
     pub fn poll_timeout(&self, herd: &Herd) -> Option<Instant> {
-        if !herd.is_followed(Follower::Events) {
-            return None;
-        }
         let changes = match self.batch_left {
             0 => (herd.changed(Follower::Events) > 0).then_some(self.flush_at),
             _ => Some(Instant::START),
         };
         let idle = self.idle_since.map(|since| since + EVENT_LINGER);
-        [changes, idle, Some(self.beat_at)].into_iter().flatten().min()
+        let beat = (self.subscribers.len() > 0).then_some(self.beat_at);
+        let transitions = self.fences.poll_timeout(herd.directory.fences());
+        [changes, idle, beat, transitions].into_iter().flatten().min()
     }
 
     /// Logs changes of the herd, one per unit of `work`, and publishes them when the batch is
     /// complete. Returns whether subscribers have something to send.
     pub fn handle_timeout(&mut self, herd: &mut Herd, now: Instant, work: &mut usize) -> bool {
-        if !herd.is_followed(Follower::Events) {
-            return false;
-        }
+        let mut is_due = self.fences.publish(herd.directory.fences(), now);
         if self.idle_since.is_some_and(|since| since + EVENT_LINGER <= now) {
             herd.unfollow(Follower::Events);
             self.clear();
-            return false;
         }
-        let mut is_due = false;
         if self.batch_left == 0 && self.flush_at <= now && herd.changed(Follower::Events) > 0 {
             self.batch_left = herd.changed(Follower::Events).min(MAX_CHANGES_PER_FLUSH);
             self.flush_at = now + EVENT_FLUSH;
@@ -205,7 +245,7 @@ impl Events {
                 is_due = true;
             }
         }
-        if self.beat_at <= now {
+        if self.beat_at <= now && self.subscribers.len() > 0 {
             self.beat_at = now + EVENT_HEARTBEAT;
             self.beats += 1;
             is_due = true;
@@ -215,8 +255,11 @@ impl Events {
 
     /// Clears everything except the state that is kept across periods.
     fn clear(&mut self) {
-        let Self { epoch, counters, .. } = *self;
-        *self = Self { epoch, counters, ..Self::new(epoch.boot) };
+        let new = Self::new(self.epoch.boot);
+        let Self { epoch, counters, beat_at, beats, .. } = *self;
+        let (subscribers, fences) =
+            (std::mem::take(&mut self.subscribers), std::mem::take(&mut self.fences));
+        *self = Self { epoch, beat_at, beats, subscribers, fences, counters, ..new };
     }
 
     /// Sequence of the next change that is logged.

@@ -4,7 +4,7 @@ use crate::geo::push_degrees;
 use crate::protocol::record::Record;
 use crate::protocol::time::{Nanos, SECOND};
 use crate::text::digits::push_digits;
-use crate::text::json::push_escaped;
+use crate::text::json::{push_escaped, push_string};
 use crate::text::percent::{decode, push_encoded};
 use crate::time::Wall;
 
@@ -48,6 +48,30 @@ pub fn push_feature_at(out: &mut Vec<u8>, record: &Record<'_>, now: Wall, distan
     push_digits(out, millimeters / 1000, 1);
     out.push(b'.');
     push_digits(out, millimeters % 1000, 3);
+    out.extend_from_slice(b"}}");
+}
+
+/// Appends `record` as a feature with the fence that the client is in or has entered.
+pub fn push_feature_in(out: &mut Vec<u8>, record: &Record<'_>, now: Wall, fence: &str) {
+    push_properties(out, record, now);
+    out.extend_from_slice(b",\"fence\":");
+    push_string(out, fence);
+    out.extend_from_slice(b"}}");
+}
+
+/// Appends `record` as a feature with the fence that the client has left and the reason.
+pub fn push_feature_left(
+    out: &mut Vec<u8>,
+    record: &Record<'_>,
+    now: Wall,
+    fence: &str,
+    reason: &str,
+) {
+    push_properties(out, record, now);
+    out.extend_from_slice(b",\"fence\":");
+    push_string(out, fence);
+    out.extend_from_slice(b",\"reason\":");
+    push_string(out, reason);
     out.extend_from_slice(b"}}");
 }
 

@@ -3,21 +3,29 @@
 use super::change::{Change, name_hash};
 use super::clients::{Age, BBOX_FORMAT};
 use super::feature::without_guard;
-use super::limits::MAX_FILTER_CLIENTS;
+use super::limits::{MAX_FILTER_CLIENTS, MAX_FILTER_FENCES};
 use super::position::{Bounds, Position};
 use super::query;
 use crate::herd::directory::Directory;
 use crate::ids::Slot;
+use crate::protocol::record::Record;
 use crate::time::Wall;
 
-/// Selects the clients that are in a box, have one of several names and were heard from recently. Each
-/// condition may be absent.
+/// Selects the clients that are in a box or in fences, have one of several names and were heard from
+/// recently. Each condition may be absent.
 #[derive(Default)]
 pub(super) struct Filter {
     bounds: Option<Bounds>,
     /// Names and their hashes; empty if every name passes.
     clients: Vec<(u32, Vec<u8>)>,
     age: Age,
+    fences: Option<FenceNames>,
+}
+
+/// The fences of a filter.
+enum FenceNames {
+    All,
+    These(Vec<Vec<u8>>),
 }
 
 impl Filter {
@@ -30,11 +38,12 @@ impl Filter {
     pub fn parse(query: &str) -> Result<(Self, Option<String>), String> {
         let (mut filter, mut last_event_id) = (Self::default(), None);
         for (name, value) in
-            query::parameters(query, &["bbox", "client", "max_age", "last_event_id"])?
+            query::parameters(query, &["bbox", "client", "fence", "max_age", "last_event_id"])?
         {
             match name.as_str() {
                 "bbox" => filter.bounds = Some(query::bounds(&value).ok_or(BBOX_FORMAT)?),
                 "max_age" => filter.age = Age::parse(&value)?,
+                "fence" => filter.add_fence(value)?,
                 "client" if filter.clients.len() < MAX_FILTER_CLIENTS => {
                     let name = without_guard(value);
                     filter.clients.push((name_hash(&name), name));
@@ -45,7 +54,45 @@ impl Filter {
                 _ => last_event_id = String::from_utf8(value).ok(),
             }
         }
+        if filter.bounds.is_some() && filter.fences.is_some() {
+            return Err("bbox and fence exclude each other; use one of them".to_owned());
+        }
         Ok((filter, last_event_id))
+    }
+
+    fn add_fence(&mut self, name: Vec<u8>) -> Result<(), String> {
+        match self.fences.get_or_insert(FenceNames::These(Vec::new())) {
+            FenceNames::All => {}
+            _ if name == b"*" => self.fences = Some(FenceNames::All),
+            FenceNames::These(names) if names.len() < MAX_FILTER_FENCES => names.push(name),
+            FenceNames::These(_) => {
+                return Err(format!("at most {MAX_FILTER_FENCES} fences are allowed; * is all"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns whether the filter is about fences.
+    pub const fn has_fences(&self) -> bool {
+        self.fences.is_some()
+    }
+
+    /// The names of the fences; `None` if all pass.
+    pub fn fences(&self) -> Option<impl Iterator<Item = &[u8]>> {
+        match &self.fences {
+            Some(FenceNames::These(names)) => Some(names.iter().map(Vec::as_slice)),
+            Some(FenceNames::All) | None => None,
+        }
+    }
+
+    /// Returns whether a fence passes.
+    pub fn allows_fence(&self, name: &str) -> bool {
+        self.fences().is_none_or(|mut names| names.any(|wanted| wanted == name.as_bytes()))
+    }
+
+    /// Returns whether the client of a record has been heard from recently enough.
+    pub fn allows(&self, record: &Record<'_>, now: Wall) -> bool {
+        self.age.allows(record, now)
     }
 
     /// The names that pass; empty if all do.

@@ -51,6 +51,9 @@ pub const POSITIONS_PER_TURN: usize = 1024;
 /// Clients that one subscriber may name in its filter.
 pub const MAX_FILTER_CLIENTS: usize = 16;
 
+/// Fences that one subscriber may name in its filter.
+pub const MAX_FILTER_FENCES: usize = 16;
+
 /// Shortest interval between two events of one client. On a map it looks smooth.
 pub const EVENT_FLUSH: Duration = Duration::from_millis(200);
 

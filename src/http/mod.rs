@@ -10,6 +10,8 @@ pub mod clients;
 mod date;
 pub mod events;
 pub mod feature;
+mod fence_events;
+mod fences;
 mod filter;
 mod labels;
 pub mod limits;
@@ -23,6 +25,7 @@ pub mod response;
 mod seats;
 mod session;
 pub mod settings;
+mod subscriber;
 mod subscription;
 
 use core::fmt::Write as _;

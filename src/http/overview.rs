@@ -52,6 +52,9 @@ pub struct Overview {
     /// Settings that the node announces in `limits.next`; `null` if it announces none.
     #[serde(default)]
     pub next: Option<Next>,
+    /// The fences; `null` if the configuration has no section `fences`.
+    #[serde(default)]
+    pub fences: Option<Fences>,
     /// Problems, as sentences; empty if the node is healthy.
     pub problems: Vec<String>,
 }
@@ -130,6 +133,15 @@ pub struct Counts {
     pub events: u64,
 }
 
+/// The fences of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fences {
+    /// Number of fences.
+    pub count: usize,
+    /// Hash of everything that determines who is inside; equal on nodes with the same fences.
+    pub hash: String,
+}
+
 /// A server of map tiles.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tiles {
@@ -176,6 +188,10 @@ impl Overview {
             tiles: http.settings.tiles.clone(),
             settings: Settings::from(&herd.offer().rules),
             next: Next::of(herd),
+            fences: directory.fences().map(|fences| Fences {
+                count: fences.set().fences().len(),
+                hash: fences.set().hash(),
+            }),
             problems: [problems(node, now), shell.problems(now)].concat(),
         }
     }

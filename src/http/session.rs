@@ -3,6 +3,8 @@
 use super::assets::ASSETS;
 use super::clients::Listing;
 use super::feature::{name_of_id, push_feature};
+use super::fence_events::FenceSubscription;
+use super::fences::{self, FenceListing, Inside};
 use super::filter::Filter;
 use super::labels::Labels;
 use super::limits::{MAX_LISTINGS, SLICE_BYTES};
@@ -12,6 +14,7 @@ use super::positions::point;
 use super::query::{name_of, parameters, plain};
 use super::request::{Parsed, Rejection, Request};
 use super::response::{Chunk, Length, NO_STORE, ResponseOptions, Status, media};
+use super::subscriber::Subscriber;
 use super::subscription::Subscription;
 use super::{Context, OutputSlice, Server};
 use crate::geo::Point;
@@ -56,7 +59,7 @@ enum State {
     /// Waits for places.
     Places(Ticket, ResponseOptions),
     /// Sends events until the connection is closed.
-    Events(Box<Subscription>, ResponseOptions),
+    Events(Box<Subscriber>, ResponseOptions),
 }
 
 /// A body that takes work, so that it is produced in slices and needs one of the
@@ -68,6 +71,10 @@ enum Body {
     Near(Near),
     /// The largest places in a box.
     Labels(Labels),
+    /// The clients inside a fence.
+    Inside(Inside),
+    /// All fences.
+    Fences(FenceListing),
 }
 
 impl HttpSession {
@@ -254,6 +261,8 @@ impl HttpSession {
                     Body::Near(near) => {
                         near.advance(&mut node.herd, positions, now.wall, &mut slice)
                     }
+                    Body::Inside(inside) => inside.advance(&mut node.herd, now.wall, &mut slice),
+                    Body::Fences(listing) => listing.advance(&mut node.herd, &mut slice),
                 };
                 if let Some(chunk) = chunk {
                     chunk.end(slice.out);
@@ -269,7 +278,7 @@ impl HttpSession {
             }
             State::Events(subscription, options) => {
                 let chunk = options.chunked.then(|| Chunk::begin(slice.out));
-                subscription.advance(&node.herd.directory, events, now, &mut slice);
+                subscription.advance(&mut node.herd.directory, events, now, &mut slice);
                 if let Some(chunk) = chunk {
                     chunk.end(slice.out);
                 }
@@ -324,6 +333,12 @@ impl HttpSession {
             }
             "/api/clients" => return self.list(cx, request, options, out),
             "/api/labels" => return self.labels(cx, request, options, out),
+            "/api/fences" => {
+                let listing = || FenceListing::new(&node.herd.directory);
+                let body = parameters(request.query, &[]).map(|_| Body::Fences(listing()));
+                let body = body.map_err(|reason| (Status::BAD_REQUEST, reason));
+                return self.send_body(cx, body, options, out);
+            }
             "/events" => return self.subscribe(cx, request, options, out),
             path => match path.strip_prefix("/api/clients/") {
                 Some(name) => return self.client(cx, request, name, options, out),
@@ -392,25 +407,42 @@ impl HttpSession {
         &mut self,
         cx: &mut Context<'_>,
         request: &Request<'_>,
-        mut options: ResponseOptions,
+        options: ResponseOptions,
         out: &mut Vec<u8>,
     ) {
         let has = |name: &str| request.query.split('&').any(|pair| name_of(pair) == name);
+        let mut selectors = ["near", "bbox", "fence"].into_iter().filter(|name| has(name));
+        if let (Some(one), Some(other)) = (selectors.next(), selectors.next()) {
+            let reason = format!("{one} and {other} exclude each other; use one of them");
+            return self.send_error(cx.http, options, Status::BAD_REQUEST, &reason, out);
+        }
         if has("near") {
-            if has("bbox") {
-                let reason = "near and bbox exclude each other; use one of them";
-                return self.send_error(cx.http, options, Status::BAD_REQUEST, reason, out);
-            }
             return self.near(cx, Near::parse(request.query), options, out);
         }
-        let listing = match Listing::parse(request.query) {
-            Ok(listing) => listing,
-            Err(reason) => {
-                return self.send_error(cx.http, options, Status::BAD_REQUEST, &reason, out);
-            }
+        let invalid = |reason| (Status::BAD_REQUEST, reason);
+        let body = if has("fence") {
+            Inside::parse(request.query, &cx.node.herd.directory).map(Body::Inside)
+        } else {
+            Listing::parse(request.query).map(Body::Listing).map_err(invalid)
         };
-        if let Some(seat) = self.take_seat(cx, &mut options, &[NO_STORE], out) {
-            self.state = State::Body(Box::new(Body::Listing(listing)), seat, options);
+        self.send_body(cx, body, options, out);
+    }
+
+    /// Begins a body, or sends the error.
+    fn send_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        body: Result<Body, (Status, String)>,
+        mut options: ResponseOptions,
+        out: &mut Vec<u8>,
+    ) {
+        match body {
+            Ok(body) => {
+                if let Some(seat) = self.take_seat(cx, &mut options, &[NO_STORE], out) {
+                    self.state = State::Body(Box::new(body), seat, options);
+                }
+            }
+            Err((status, reason)) => self.send_error(cx.http, options, status, &reason, out),
         }
     }
 
@@ -509,20 +541,33 @@ impl HttpSession {
                 return self.send_error(http, options, Status::BAD_REQUEST, &reason, out);
             }
         };
+        if let Some(reason) = fences::missing(&node.herd.directory, &filter) {
+            return self.send_error(http, options, Status::NOT_FOUND, &reason, out);
+        }
         if options.head_only {
             begin_stream(http, &mut options, media::EVENTS, &[NO_STORE, UNBUFFERED], out);
             return self.complete(options);
         }
         let last = request.last_event_id.or(last.as_deref());
         let (address, now) = (self.peer.address_key, now.instant);
-        let Some(start) = http.events.subscribe(self.id, address, last, &mut node.herd, now) else {
+        let fences = node.herd.directory.fences().filter(|_| filter.has_fences());
+        let start = match fences {
+            Some(fences) => http.events.subscribe_to_fences(self.id, address, last, fences, now),
+            None => http.events.subscribe(self.id, address, last, &mut node.herd, now),
+        };
+        let Some(start) = start else {
             let reason = "too many subscribers; use another node";
             return self.send_error(http, options, Status::UNAVAILABLE, reason, out);
         };
         http.evicted.extend(start.evicted);
         begin_stream(http, &mut options, media::EVENTS, &[NO_STORE, UNBUFFERED], out);
-        let subscription = Subscription::new(&start, filter, &http.events);
-        self.state = State::Events(Box::new(subscription), options);
+        let events = &http.events;
+        let subscriber = if filter.has_fences() {
+            Subscriber::Fences(FenceSubscription::new(&start, filter, events))
+        } else {
+            Subscriber::Clients(Subscription::new(&start, filter, events))
+        };
+        self.state = State::Events(Box::new(subscriber), options);
     }
 
     /// Answers `/api/clients/ID`, `/api/clients/ID/places` and `/api/clients/ID/near`.
@@ -620,7 +665,7 @@ impl HttpSession {
             State::Body(_, seat, _) => http.listings.leave(seat, self.id),
             State::Places(ticket, _) => node.cancel(ticket),
             State::Events(subscription, _) => {
-                http.events.unsubscribe(subscription.key(), self.id, now);
+                subscription.leave(&mut http.events, self.id, now);
             }
         }
     }

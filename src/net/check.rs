@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::clock::wall;
 use super::peer_tls::{Credentials, Flaw, PeerTlsConfig};
 use super::upstream::{ProviderTls, Upstream};
-use super::{assemble, recovery};
+use super::{assemble, fences, recovery};
 use super::{random, word};
 use crate::config::{Config, ProviderConfig, Secret};
 use crate::storage::LOCK;
@@ -34,6 +34,9 @@ pub fn check(config: &Config) -> io::Result<Vec<String>> {
     check_links(config, now, &mut warnings)?;
     let authorities = upstream.as_ref().and_then(Upstream::tls).and_then(ProviderTls::dates);
     warnings.extend(authorities.and_then(|dates| dates.describe(now)));
+    if let Some(set) = fences::load(config)? {
+        warnings.extend(fences::warnings(&set));
+    }
     check_secrets(config, &mut warnings);
     check_http(config, &mut warnings);
     check_log_directory(config, &mut warnings);

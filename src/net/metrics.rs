@@ -8,6 +8,7 @@ use super::process::Process;
 use super::prometheus::Writer;
 use super::reload::Reload;
 use crate::counters::{Reading, Row, Sample, read};
+use crate::fences::{self, Fences};
 use crate::herd::link::{Established, Link};
 use crate::herd::{self, Herd, directory};
 use crate::histogram::Histogram;
@@ -95,6 +96,9 @@ impl LoopStats<'_> {
             readings.push(Sample::gauge(name, "", help).reading(value.into()));
         }
         readings.extend(read(directory::Counters::TABLE, &directory.counters));
+        if let Some(fences) = directory.fences() {
+            readings.extend(self::fences(fences));
+        }
         if let Some(store) = &node.store {
             readings.extend(read(storage::Counters::TABLE, &store.storage.counters));
         }
@@ -121,6 +125,7 @@ pub fn markdown() -> String {
         .chain(samples(node::Counters::TABLE))
         .chain(samples(herd::Counters::TABLE))
         .chain(samples(directory::Counters::TABLE))
+        .chain(samples(fences::Counters::TABLE))
         .chain(samples(storage::Counters::TABLE))
         .chain(samples(Stats::TABLE))
         .chain(samples(http::Counters::TABLE))
@@ -141,6 +146,16 @@ fn connections(clients: usize, http: &Server) -> Vec<Reading> {
         Sample::gauge("event_subscribers", "", "Connections subscribed to events.")
             .reading(http.events.subscribers() as u64),
     ]
+}
+
+fn fences(fences: &Fences) -> impl Iterator<Item = Reading> {
+    let gauges = [
+        ("fences", "Fences.", fences.set().fences().len()),
+        ("fence_clients", "Clients inside at least one fence.", fences.clients_inside()),
+    ];
+    let reading = |(family, help, value)| Sample::gauge(family, "", help).reading(value as u64);
+    let counters = read(fences::Counters::TABLE, &fences.counters);
+    gauges.into_iter().map(reading).chain(counters)
 }
 
 fn places(client: &Client, now: Instant) -> impl Iterator<Item = Reading> {

@@ -10,6 +10,7 @@ mod counters;
 mod diagnostics;
 mod disk;
 mod event_loop;
+mod fences;
 mod folder;
 mod forget;
 pub mod limits;
@@ -31,11 +32,13 @@ mod upstream;
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::config::Config;
 use crate::endpoint::Host;
+use crate::fences::Fences;
 use crate::http::Server;
 use crate::limits::Limits;
 use crate::message_log::MessageLog;
@@ -77,6 +80,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
         config.peers.tls.as_ref().map(|files| PeerTlsConfig::load(files, &me.name)).transpose()?;
     let http = Server::new(assemble::http_settings(config, node, &limits), word(&random, 0));
     let mut herd = assemble::herd(config, node, &random, &digest_seed);
+    let fences = fences::load(config)?;
     let web = config.http.as_ref().and_then(|http| Some((&http.listen, http.ports[node]?)));
     let web = web.map(|(host, port)| listen_address(host, port)).transpose()?;
     let stored = config.storage.as_ref().map(|storage| {
@@ -87,6 +91,13 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
         Ok::<_, io::Error>((store, folder))
     });
     let (store, folder) = stored.transpose()?.unzip();
+    if let Some(set) = &fences {
+        for warning in fences::warnings(set) {
+            log::warn!("{warning}");
+        }
+        herd.directory.set_fences(Fences::new(Arc::clone(set), started));
+        herd.directory.evaluate_fences(&mut { usize::MAX });
+    }
     let mut core = Node::new(herd, places, message_log, limits.clone(), &nonce_key);
     core.store = store;
     let neighbor = |&link: &usize| {
@@ -95,7 +106,9 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     };
     let neighbors = assemble::sorted_neighbors(config, node).iter().map(neighbor).collect();
     let link_buffer = config.peers.limits.max_send_buffer;
-    let sets = assemble::file_sets(config, &me.name, peer_tls.as_ref(), upstream.as_ref());
+    let mut sets = assemble::file_sets(config, &me.name, peer_tls.as_ref(), upstream.as_ref());
+    let fence_file = fences.as_ref().and_then(|set| fences::file_set(config, set));
+    sets.extend(fence_file.map(|set| (set, Vec::new())));
     let outbound = Outbound { neighbors, upstream, peer_tls, link_buffer };
     let mut event_loop = EventLoop::new(limits, core, http, outbound, folder, address, log)
         .map_err(|error| cannot_listen(&me.name, address, "ports", &error))?;

@@ -17,6 +17,7 @@ use mio::Waker;
 use super::certificates::{Dates, Watch};
 use super::peer_tls::PeerTlsConfig;
 use super::upstream::ProviderTls;
+use crate::fences::FenceSet;
 use crate::net::limits::RELOAD_PATIENCE;
 use crate::time::{Instant, Now};
 
@@ -26,6 +27,8 @@ pub enum Fresh {
     Links(Box<PeerTlsConfig>),
     /// Authorities of the places provider.
     Provider(ProviderTls),
+    /// The fences.
+    Fences(Arc<FenceSet>),
 }
 
 impl Fresh {
@@ -34,6 +37,7 @@ impl Fresh {
         match self {
             Self::Links(tls) => tls.credentials.files().map(|file| file.dates.clone()).into(),
             Self::Provider(tls) => tls.dates().cloned().into_iter().collect(),
+            Self::Fences(_) => Vec::new(),
         }
     }
 }

@@ -73,6 +73,11 @@ fn files_are_relative_to_the_configuration() {
         ProviderConfig::Offline { file } => assert_eq!(file, Some(directory.0.join("own.csv"))),
         other => panic!("{other:?}"),
     }
+
+    let yaml = format!("{PAIR}fences: {{file: areas.geojson}}\n");
+    let directory = TempDir::with(&[("herd.yml", yaml.as_bytes()), ("areas.geojson", b"-")]);
+    let file = directory.0.join("areas.geojson");
+    assert_eq!(directory.load(&[]).unwrap().fences, Some(FencesConfig { file }));
 }
 
 #[test]
@@ -108,6 +113,9 @@ fn unusable_files_are_rejected() {
     let secret = "use a file that contains only the secret";
     for (lines, error) in [
         ("places: {provider: overpass, ca_file: no.pem}\n", format!("`places.ca_file`: cannot read no.pem: {missing}")),
+        ("fences: {file: no.geojson}\n", format!("`fences.file`: cannot read no.geojson: {missing}")),
+        ("fences: {}\n", "`fences.file`: is missing; name the GeoJSON file: fences.geojson".to_owned()),
+        ("fences: {files: a}\n", "`fences.files`: is unknown; did you mean `file`?".to_owned()),
         ("places: {file: no.csv}\n", format!("`places.file`: cannot read no.csv: {missing}")),
         ("places: {file: .}\n", "`places.file`: cannot read .: is a directory; correct the path, which is relative to the configuration".to_owned()),
         ("peers: {tls: {certificate: no, key: no, ca: no}}\n", format!("`peers.tls.certificate`: cannot read no: {missing}")),

@@ -1,6 +1,7 @@
 //! Files that have been read again after SIGHUP come into use.
 
 use super::EventLoop;
+use crate::net::fences;
 use crate::net::reload::Fresh;
 use crate::time::Now;
 
@@ -35,6 +36,12 @@ impl EventLoop {
                 if let Some(upstream) = &mut self.upstream {
                     upstream.set_tls(tls);
                 }
+            }
+            Fresh::Fences(set) => {
+                for warning in fences::warnings(&set) {
+                    log::warn!("{warning}");
+                }
+                self.node.herd.directory.install_fences(set);
             }
         }
     }

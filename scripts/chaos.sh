@@ -11,16 +11,5 @@ set -euo pipefail
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"
 cd "$root"
 
-case ${1-} in
--h | --help) print_usage && exit 0 ;;
--*) say "unknown option: $1" && exit 2 ;;
-esac
-CHAOS_SECONDS=${1:-300}
-CHAOS_SEED=${2:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
-for number in "$CHAOS_SECONDS" "$CHAOS_SEED"; do
-    [[ $number =~ ^[0-9]+$ ]] || { say "SECONDS and SEED must be non-negative integers, not $number" && exit 2; }
-done
-export CHAOS_SECONDS CHAOS_SEED
-unset GOOGLE_PLACES_API_KEY HERD_SECRET RUST_LOG
-
-cargo test --locked --test chaos -- --nocapture
+read_amount_and_seed SECONDS 300 "$@"
+CHAOS_SECONDS=$amount CHAOS_SEED=$seed cargo test --locked --test chaos -- --nocapture

@@ -24,3 +24,19 @@ say() { # say WORD…
 print_usage() {
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$script"
 }
+
+# Sets $amount and $seed from the arguments of a script that tests something at random: how much, and a seed,
+# which is random if it is missing. Tests must not inherit the settings of the user.
+read_amount_and_seed() { # read_amount_and_seed NAME DEFAULT [AMOUNT [SEED]]
+    local number
+    case ${3-} in
+    -h | --help) print_usage && exit 0 ;;
+    -*) say "unknown option: $3" && exit 2 ;;
+    esac
+    amount=${3:-$2}
+    seed=${4:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
+    for number in "$amount" "$seed"; do
+        [[ $number =~ ^[0-9]+$ ]] || { say "$1 and SEED must be non-negative integers, not $number" && exit 2; }
+    done
+    unset GOOGLE_PLACES_API_KEY HERD_SECRET RUST_LOG
+}

@@ -14,17 +14,7 @@ set -euo pipefail
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"
 cd "$root"
 
-case ${1-} in
--h | --help) print_usage && exit 0 ;;
--*) say "unknown option: $1" && exit 2 ;;
-esac
-STORAGE_ROUNDS=${1:-100}
-STORAGE_SEED=${2:-$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')}
-for number in "$STORAGE_ROUNDS" "$STORAGE_SEED"; do
-    [[ $number =~ ^[0-9]+$ ]] || { say "ROUNDS and SEED must be non-negative integers, not $number" && exit 2; }
-done
-export STORAGE_ROUNDS STORAGE_SEED
-unset GOOGLE_PLACES_API_KEY HERD_SECRET RUST_LOG
-
-say "$STORAGE_ROUNDS rounds, seed $STORAGE_SEED"
-cargo test --locked --test durability a_herd_whose_nodes_are_all_killed -- --nocapture
+read_amount_and_seed ROUNDS 100 "$@"
+say "$amount rounds, seed $seed"
+STORAGE_ROUNDS=$amount STORAGE_SEED=$seed \
+    cargo test --locked --test durability a_herd_whose_nodes_are_all_killed -- --nocapture

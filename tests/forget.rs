@@ -10,13 +10,18 @@
 mod common;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use common::{DEADLINE, Herd, eventually, seconds, wall_ns};
+use common::{Client, DEADLINE, FIVE, Herd, eventually, seconds, wall_ns};
+
+/// The promise: time from the new link of a node that was away until no node shows the client.
+const FORGOTTEN_AFTER_RELINK: Duration = Duration::from_secs(1);
 
 const PAIR: [(&str, &[&str]); 2] = [("Left", &["Right"]), ("Right", &[])];
 
@@ -47,29 +52,93 @@ fn wait_until_gone(herd: &Herd, names: &[String], client: &str) {
     }
 }
 
+/// Five nodes under load, of which one is killed before the command and started after it from files that
+/// hold the client.
 #[test]
 fn a_client_is_forgotten_by_five_nodes_of_which_one_was_away() {
-    let mut herd = Herd::five();
+    let mut herd = Herd::new(&FIVE, "storage: {directory: data, sync: never}");
+    herd.start_all();
     let names = herd.names();
-    let old = herd.client("Bona").iamat("kiwi", "+1+1", &seconds(wall_ns()));
-    herd.wait_until_held(&names, "kiwi", &old);
-    herd.kill("Campbell");
-    forget(&herd, &["kiwi", "Clark"]);
-    assert_eq!(herd.held("Clark", "kiwi"), None, "at once on the node that was asked");
-    let others: Vec<String> = names.iter().filter(|name| *name != "Campbell").cloned().collect();
-    wait_until_gone(&herd, &others, "kiwi");
-    fail(&herd, &["kiwi", "Bailey"], "Bailey does not know the client kiwi");
-
-    herd.start("Campbell");
+    herd.wait_until_connected(&names);
+    let load = Load::start(herd.address("Bailey"));
+    // The best of some attempts, since the machine may be loaded.
+    let mut fastest = Duration::MAX;
+    for attempt in 1..=5 {
+        let client = format!("kiwi-{attempt}");
+        let old = herd.client("Bona").iamat(&client, "+12.345+6.789", &seconds(wall_ns()));
+        herd.wait_until_held(&names, &client, &old);
+        herd.kill("Campbell");
+        forget(&herd, &[&client, "Clark"]);
+        assert_eq!(herd.held("Clark", &client), None, "at once on the node that was asked");
+        let others: Vec<String> =
+            names.iter().filter(|name| *name != "Campbell").cloned().collect();
+        wait_until_gone(&herd, &others, &client);
+        fail(&herd, &[&client, "Bailey"], &format!("Bailey does not know the client {client}"));
+        herd.start("Campbell");
+        // It accepts clients before it is linked.
+        let started = Instant::now();
+        wait_until_gone(&herd, &names, &client);
+        fastest = fastest.min(started.elapsed());
+        if fastest < FORGOTTEN_AFTER_RELINK {
+            break;
+        }
+    }
+    assert!(fastest < FORGOTTEN_AFTER_RELINK, "{fastest:?}");
     herd.wait_until_connected(&names);
     for name in &names {
-        assert_eq!(herd.held(name, "kiwi"), None, "{name}");
-        let stale = herd.exchange(name, b"IAMAT kiwi +1+1 1000000000\n");
+        assert_eq!(herd.held(name, "kiwi-1"), None, "{name}");
+        let stale = herd.exchange(name, b"IAMAT kiwi-1 +1+1 1000000000\n");
         assert!(stale.starts_with(b"AT "), "an older update is answered");
-        assert_eq!(herd.held(name, "kiwi"), None, "and changes nothing on {name}");
+        assert_eq!(herd.held(name, "kiwi-1"), None, "and changes nothing on {name}");
     }
-    let new = herd.client("Campbell").iamat("kiwi", "+2+2", &seconds(wall_ns()));
-    herd.wait_until_held(&names, "kiwi", &new);
+    load.stop();
+    for name in &names {
+        assert!(!files_with(&herd, name, "kiwi-1 +12.345+6.789").is_empty(), "{name}");
+        compact(&mut herd, name);
+        eventually(&format!("the files of {name} do not contain the client"), DEADLINE, || {
+            files_with(&herd, name, "kiwi-1 +12.345+6.789").is_empty().then_some(())
+        });
+        assert_eq!(herd.held(name, "kiwi-1"), None);
+    }
+    herd.wait_until_connected(&names);
+    let new = herd.client("Campbell").iamat("kiwi-1", "+2+2", &seconds(wall_ns()));
+    herd.wait_until_held(&names, "kiwi-1", &new);
+}
+
+/// A client that sends updates of many others until it is stopped.
+struct Load {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Load {
+    fn start(address: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut client = Client::connect(address);
+            for step in 0_u64.. {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                client.iamat(&format!("van-{}", step % 100), "+1+1", &seconds(wall_ns()));
+            }
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+    }
+}
+
+/// Restarts a node so that it replaces its files by a snapshot, because it finds damage.
+fn compact(herd: &mut Herd, name: &str) {
+    herd.signal(name, "TERM");
+    assert!(herd.wait(name, DEADLINE).success());
+    std::fs::remove_file(herd.directory().join("data").join(name).join("MANIFEST")).unwrap();
+    herd.start(name);
 }
 
 #[test]
@@ -182,12 +251,8 @@ fn an_erased_client_leaves_the_files_and_does_not_return_from_them() {
     wait_until_gone(&herd, &names, "kiwi");
     herd.wait_until_connected(&names);
     wait_until_gone(&herd, &names, "kiwi");
-    // A node that finds damage when it starts replaces its files by a snapshot.
     for name in &names {
-        herd.signal(name, "TERM");
-        assert!(herd.wait(name, DEADLINE).success());
-        std::fs::remove_file(herd.directory().join("data").join(name).join("MANIFEST")).unwrap();
-        herd.start(name);
+        compact(&mut herd, name);
         eventually(&format!("the files of {name} do not contain the client"), DEADLINE, || {
             files_with(&herd, name, place).is_empty().then_some(())
         });

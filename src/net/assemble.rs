@@ -161,6 +161,32 @@ pub fn rules(settings: &HerdSettings) -> Rules {
     }
 }
 
+/// Returns the identity of `node`. `random` seeds the boot id.
+pub(super) fn identity(config: &Config, node: usize, random: &[u8; 32]) -> Identity {
+    let mut names: Vec<Box<[u8]>> =
+        config.nodes.iter().map(|node| node.name.as_bytes().into()).collect();
+    names.sort_unstable();
+    let neighbors = sorted_neighbors(config, node);
+    let secret = config.peers.secret.as_ref();
+    Identity {
+        me: id(&names, config, node),
+        neighbors: neighbors.iter().map(|&n| id(&names, config, n)).collect(),
+        rules: rules(&config.herd_settings()),
+        next: config.next.as_ref().map(rules),
+        link_port: 0,
+        secret: secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose())),
+        tls: config.peers.requires_tls(),
+        boot: BootId(word(random, 0)),
+        names,
+    }
+}
+
+/// Returns the id of a node, an index in the sorted `names`. Every name is in the list.
+fn id(names: &[Box<[u8]>], config: &Config, node: usize) -> NodeId {
+    let name = config.nodes[node].name.as_bytes();
+    NodeId(names.binary_search_by(|held| (**held).cmp(name)).unwrap_or_default() as u16)
+}
+
 /// Returns the herd as `node` sees it. `random` is for the boot id and the key of the index,
 /// `digest_seed` for the key of the digests that the node proposes.
 pub(super) fn herd(
@@ -169,30 +195,11 @@ pub(super) fn herd(
     random: &[u8; 32],
     digest_seed: &[u8; 32],
 ) -> Herd {
-    let mut names: Vec<Box<[u8]>> =
-        config.nodes.iter().map(|node| node.name.as_bytes().into()).collect();
-    names.sort_unstable();
-    // Every name is in the list it was made from.
-    let id = |node: usize| {
-        let name = config.nodes[node].name.as_bytes();
-        NodeId(names.binary_search_by(|held| (**held).cmp(name)).unwrap_or_default() as u16)
-    };
-    let neighbors = sorted_neighbors(config, node);
-    let legacy_nodes: Vec<NodeId> =
-        (0..config.nodes.len()).filter(|&n| config.nodes[n].seed_compatible).map(id).collect();
-    let secret = config.peers.secret.as_ref();
-    let secret = secret.map(|secret| hmac::Key::new(hmac::HMAC_SHA256, secret.expose()));
-    let identity = Identity {
-        me: id(node),
-        neighbors: neighbors.iter().map(|&n| id(n)).collect(),
-        rules: rules(&config.herd_settings()),
-        next: config.next.as_ref().map(rules),
-        link_port: 0,
-        secret,
-        tls: config.peers.requires_tls(),
-        boot: BootId(word(random, 0)),
-        names,
-    };
+    let identity = identity(config, node, random);
+    let legacy_nodes: Vec<NodeId> = (0..config.nodes.len())
+        .filter(|&n| config.nodes[n].seed_compatible)
+        .map(|n| id(&identity.names, config, n))
+        .collect();
     let peers = &config.peers.limits;
     let timing = Timing {
         keepalive: peers.keepalive,

@@ -85,9 +85,7 @@ fn ask(
     let deadline = Instant::now() + TIMEOUT;
     let stream = connect(&address, deadline).map_err(failed)?;
     let random = random().map_err(failed)?;
-    // Only its identity is used.
-    let herd = assemble::herd(config, node, &random, &random);
-    let identity = herd.identity();
+    let identity = &assemble::identity(config, node, &random);
     let mut nonce = Nonce::default();
     nonce.copy_from_slice(&random[..size_of::<Nonce>()]);
     let name = identity.name(identity.me);

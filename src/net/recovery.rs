@@ -12,8 +12,7 @@ use crate::config::{StorageConfig, Sync};
 use crate::herd::directory::Directory;
 use crate::node::store::Store;
 use crate::storage::{
-    Damage, DamageKind, DiskError, FileName, MAX_MANIFEST, Recovered, Recovery, Refusal, Settings,
-    Storage, SyncMode,
+    DiskError, FileName, MAX_MANIFEST, Recovered, Recovery, Settings, Storage, SyncMode,
 };
 use crate::time::Instant;
 
@@ -47,7 +46,7 @@ pub fn load(
         );
     }
     for damage in &recovered.damage {
-        log_damage(&path.to_string(), damage);
+        log::warn!("storage {path}: {damage}");
     }
     log::info!(
         "storage {path}: {} records loaded in {:.3} s; {} clients",
@@ -97,7 +96,7 @@ pub fn examine(path: &Path, name: &str) -> io::Result<()> {
         File::open(path.join(FileName::Manifest.to_string())).ok().and_then(read_manifest);
     match Recovery::new(name, names.iter().map(String::as_str), manifest.as_deref()) {
         Ok(_) => Ok(()),
-        Err(refusal) => Err(at_folder(path, &io::Error::other(describe(&refusal)))),
+        Err(refusal) => Err(at_folder(path, &io::Error::other(refusal))),
     }
 }
 
@@ -108,9 +107,8 @@ fn at_folder(path: &Path, error: &io::Error) -> io::Error {
 fn recover(folder: &Folder, name: &str, directory: &mut Directory) -> io::Result<Recovered> {
     let names = names(folder.path())?;
     let manifest = folder.reader(FileName::Manifest).ok().and_then(read_manifest);
-    let refused = |refusal| io::Error::other(describe(&refusal));
     let mut recovery = Recovery::new(name, names.iter().map(String::as_str), manifest.as_deref())
-        .map_err(refused)?;
+        .map_err(io::Error::other)?;
     let mut buffer = Vec::with_capacity(2 * CHUNK);
     while let Some(file) = recovery.poll_file() {
         let mut reader = match folder.reader(file) {
@@ -134,8 +132,9 @@ fn recover(folder: &Folder, name: &str, directory: &mut Directory) -> io::Result
                 Ok(read) => {
                     let now = wall();
                     let ended = read == 0;
-                    let consumed =
-                        recovery.handle_input(&buffer, ended, directory, now).map_err(refused)?;
+                    let consumed = recovery
+                        .handle_input(&buffer, ended, directory, now)
+                        .map_err(io::Error::other)?;
                     buffer.drain(..consumed);
                     if ended {
                         break;
@@ -176,39 +175,4 @@ fn read_manifest(file: File) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MAX_MANIFEST as u64).read_to_end(&mut bytes).ok()?;
     Some(bytes)
-}
-
-fn describe(refusal: &Refusal) -> String {
-    match refusal {
-        Refusal::OtherNode(node) => format!(
-            "it belongs to the node {}; correct storage.directory, or move the folder away",
-            node.escape_debug()
-        ),
-        Refusal::NewerFormat(version) => format!(
-            "it was written by a newer release (format {version}); run that release, or move the \
-             folder away: the neighbors have the records"
-        ),
-    }
-}
-
-fn log_damage(folder: &str, damage: &Damage) {
-    let Damage { file, offset, length, kind } = damage;
-    match kind {
-        DamageKind::TornTail => log::warn!(
-            "storage {folder}: {file} ends in a half-written record at offset {offset}, length {length}; \
-             it was truncated"
-        ),
-        DamageKind::Corrupt => log::warn!(
-            "storage {folder}: {file} is damaged at offset {offset}, length {length}; the rest was \
-             loaded, and neighbors restore the records that were lost"
-        ),
-        DamageKind::Missing => log::warn!(
-            "storage {folder}: {file} ends at offset {offset}, and {length} bytes are missing; \
-             neighbors restore the records that were lost"
-        ),
-        DamageKind::Unreadable(error) => log::warn!(
-            "storage {folder}: {file} cannot be read from offset {offset}: {error}; neighbors restore \
-             the records that were lost"
-        ),
-    }
 }

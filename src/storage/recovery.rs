@@ -87,21 +87,24 @@ impl fmt::Display for Damage {
         let Self { file, offset, length, kind } = self;
         match kind {
             DamageKind::TornTail => {
-                write!(f, "{file}: {length} bytes at offset {offset} are incomplete; truncated")
+                return write!(
+                    f,
+                    "{file} ends in a half-written record at offset {offset}, length {length}; it was \
+                     truncated"
+                );
             }
-            DamageKind::Corrupt => {
-                write!(f, "{file}: {length} bytes at offset {offset} are damaged; skipped")
-            }
-            DamageKind::Missing if *offset == 0 => {
-                write!(f, "{file}: the file is missing ({length} bytes at offset 0)")
-            }
+            DamageKind::Corrupt => write!(
+                f,
+                "{file} is damaged at offset {offset}, length {length}; the rest was loaded"
+            )?,
             DamageKind::Missing => {
-                write!(f, "{file}: {length} bytes at offset {offset} are missing")
+                write!(f, "{file} ends at offset {offset}, and {length} bytes are missing")?;
             }
             DamageKind::Unreadable(error) => {
-                write!(f, "{file}: {length} bytes at offset {offset} cannot be read: {error}")
+                write!(f, "{file} cannot be read from offset {offset}, length {length}: {error}")?;
             }
         }
+        f.write_str("; neighbors restore the records that were lost")
     }
 }
 
@@ -120,12 +123,13 @@ impl fmt::Display for Refusal {
         match self {
             Self::OtherNode(node) => write!(
                 f,
-                "it belongs to node {node}; set storage.directory to the folder of this node's data"
+                "it belongs to the node {}; correct storage.directory, or move the folder away",
+                node.escape_debug()
             ),
             Self::NewerFormat(version) => write!(
                 f,
-                "it was written in format {version} by a newer version of proxy-herd, and this one \
-                 reads formats up to {VERSION}; start the newer version"
+                "it was written by a newer release (format {version}); run that release, or move the \
+                 folder away: the neighbors have the records"
             ),
         }
     }

@@ -35,7 +35,7 @@ fn a_node_warns_once_before_and_once_after_the_expiry() {
     assert_eq!(of(&secured, "expires"), 1);
     assert_eq!(of(&secured, "expired"), 0);
     let expired = format!("WARNING - peers.tls.certificate {name}: expired on 20");
-    eventually("the certificate has expired", 3 * DEADLINE, || {
+    eventually("the certificate has expired", DEADLINE, || {
         (!secured.logged("Left", &expired).is_empty()).then_some(())
     });
     assert_eq!(of(&secured, "expires"), 0);
@@ -59,7 +59,7 @@ fn an_idle_node_warns_as_well() {
     Certificate::of_node(&secured.directory, "Solo").valid(-3_600, 15).create();
     secured.herd.start("Solo");
     secured.herd.wait_for_log("Solo", &["WARNING", "expires on"]);
-    eventually("the certificate has expired", 3 * DEADLINE, || {
+    eventually("the certificate has expired", DEADLINE, || {
         (!secured.logged("Solo", ": expired on").is_empty()).then_some(())
     });
 }

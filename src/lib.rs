@@ -42,6 +42,7 @@ pub mod cli;
 pub mod config;
 pub mod counters;
 pub mod endpoint;
+pub mod feed;
 pub mod fences;
 pub mod geo;
 pub mod herd;

@@ -32,6 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("herd", &["text", "counters", "fences", "rng", "protocol", "limits", "ids", "time"]),
     ("places", &["text", "counters", "rng", "endpoint", "geo", "time", "limits"]),
     ("storage", &["text", "counters", "herd", "protocol", "ids", "time"]),
+    ("feed", &["text", "counters", "rng", "storage", "protocol", "time"]),
     (
         "node",
         &[
@@ -61,6 +62,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "endpoint",
             "http",
             "node",
+            "feed",
             "storage",
             "fences",
             "herd",
@@ -91,6 +93,7 @@ const CORE: &[&str] = &[
     "time",
     "herd",
     "storage",
+    "feed",
     "places",
     "geo",
     "spatial",

@@ -2,7 +2,7 @@
 
 use crate::geo::push_degrees;
 use crate::protocol::record::Record;
-use crate::protocol::time::{Nanos, SECOND};
+use crate::protocol::time::push_seconds;
 use crate::text::digits::push_digits;
 use crate::text::json::{push_escaped, push_string};
 use crate::text::percent::{decode, push_encoded};
@@ -113,19 +113,6 @@ pub fn push_text(out: &mut Vec<u8>, bytes: &[u8]) {
         }
     }
     out.push(b'"');
-}
-
-/// Appends a time in seconds as a JSON number with `decimals` decimals (at most nine), truncated.
-pub fn push_seconds(out: &mut Vec<u8>, nanos: Nanos, decimals: u32) {
-    if nanos < 0 {
-        out.push(b'-');
-    }
-    let magnitude = nanos.unsigned_abs();
-    let second = SECOND.unsigned_abs();
-    push_digits(out, (magnitude / second) as u64, 1);
-    out.push(b'.');
-    let fraction = (magnitude % second) as u64 / 10u64.pow(9 - decimals);
-    push_digits(out, fraction, decimals as usize);
 }
 
 #[cfg(test)]

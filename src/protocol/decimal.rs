@@ -62,6 +62,19 @@ impl<'a> Decimal<'a> {
         })
     }
 
+    /// Appends the value with all its decimals, as a JSON number without a sign.
+    pub fn push(&self, out: &mut Vec<u8>) {
+        let zeros = self.integer.iter().take_while(|&&digit| digit == b'0').count();
+        match &self.integer[zeros..] {
+            [] => out.push(b'0'),
+            digits => out.extend_from_slice(digits),
+        }
+        if !self.fraction.is_empty() {
+            out.push(b'.');
+            out.extend_from_slice(self.fraction);
+        }
+    }
+
     /// Returns the value times 10^`power`, for geometry. The result is correctly rounded for up to
     /// 15 digits, because both operands of the single division are exact (Clinger 1990). Digits
     /// after the 18th are ignored.

@@ -46,6 +46,25 @@ impl<'a> Location<'a> {
     }
 }
 
+impl Location<'_> {
+    /// Appends the latitude with all its digits, as a JSON number.
+    pub fn push_latitude(&self, out: &mut Vec<u8>) {
+        push(out, self.south, self.latitude);
+    }
+
+    /// Appends the longitude with all its digits, as a JSON number.
+    pub fn push_longitude(&self, out: &mut Vec<u8>) {
+        push(out, self.west, self.longitude);
+    }
+}
+
+fn push(out: &mut Vec<u8>, negative: bool, degrees: Decimal<'_>) {
+    if negative {
+        out.push(b'-');
+    }
+    degrees.push(out);
+}
+
 fn signed(negative: bool, value: f64) -> f64 {
     // "-0" must not be printed as −0 in a request to a provider.
     if negative && value != 0.0 { -value } else { value }
@@ -54,6 +73,27 @@ fn signed(negative: bool, value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn degrees_keep_their_digits_and_are_json_numbers() {
+        for (field, latitude, longitude) in [
+            ("+34.068930-118.445127", "34.068930", "-118.445127"),
+            ("-00034.50+.5", "-34.50", "0.5"),
+            ("+1.-000.", "1", "-0"),
+            ("+90.000000000000000000000000000000-180", "90.000000000000000000000000000000", "-180"),
+        ] {
+            let location = Location::parse(field.as_bytes()).unwrap();
+            let (mut lat, mut lon) = (Vec::new(), Vec::new());
+            location.push_latitude(&mut lat);
+            location.push_longitude(&mut lon);
+            assert_eq!(
+                (lat.as_slice(), lon.as_slice()),
+                (latitude.as_bytes(), longitude.as_bytes())
+            );
+            serde_json::from_slice::<f64>(&lat).unwrap();
+            serde_json::from_slice::<f64>(&lon).unwrap();
+        }
+    }
 
     #[test]
     fn grammar_and_range() {

@@ -64,6 +64,24 @@ pub fn push_time(out: &mut Vec<u8>, time: Nanos) {
     push_digits(out, (time % SECOND) as u64, 9);
 }
 
+/// Appends a time in seconds as a JSON number with `decimals` decimals (at most nine), truncated.
+pub fn push_seconds(out: &mut Vec<u8>, nanos: Nanos, decimals: u32) {
+    if nanos < 0 {
+        out.push(b'-');
+    }
+    let magnitude = nanos.unsigned_abs();
+    // A 128-bit division takes longer than everything else here.
+    let (seconds, fraction) = if let Ok(small) = u64::try_from(magnitude) {
+        (small / 1_000_000_000, small % 1_000_000_000)
+    } else {
+        let second = SECOND.unsigned_abs();
+        ((magnitude / second) as u64, (magnitude % second) as u64)
+    };
+    push_digits(out, seconds, 1);
+    out.push(b'.');
+    push_digits(out, fraction / 10u64.pow(9 - decimals), decimals as usize);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::Segment;
 use super::file::FileName;
 use super::manifest::Entry;
 use super::task::Op;
@@ -188,6 +189,15 @@ impl Folder {
             self.give_up(FileName::Segment(number));
         }
         Some((*released.first()?, *released.last()?))
+    }
+
+    /// The segments that are loaded or kept, oldest first.
+    pub(super) fn segments(&self) -> impl Iterator<Item = Segment> {
+        self.files.iter().filter_map(|(&file, held)| match (file, held.role) {
+            (_, Role::Other) => None,
+            (FileName::Segment(number), _) => Some(Segment { number, length: held.length }),
+            _ => None,
+        })
     }
 
     /// The number of the oldest kept segment.

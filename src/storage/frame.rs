@@ -43,11 +43,19 @@ impl Kind {
     pub const TIME: Self = Self(b'T');
     /// A record in a snapshot.
     pub const SNAPSHOT: Self = Self(b'S');
+    /// The place of the segment in the history of the node; see [`Mark`](super::Mark).
+    pub const MARK: Self = Self(b'I');
 
     /// Returns the kind of this letter, which may be unknown.
     #[must_use]
     pub const fn of(letter: u8) -> Self {
         Self(letter)
+    }
+
+    /// Returns whether the frame is part of the history of the node, which a feed delivers.
+    #[must_use]
+    pub const fn is_own(self) -> bool {
+        matches!(self, Self::UPDATE | Self::FORGET)
     }
 
     /// Returns whether the payload is a record.

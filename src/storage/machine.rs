@@ -17,9 +17,9 @@ use super::journal::{Journal, Segment, Target};
 use super::recovery::{self, Recovered};
 use super::snapshot::Snapshot;
 use super::task::{DiskError, Failed, Lane, Op, Purpose, Task, Write};
-use super::{Counters, Gate, Position, Settings, SyncMode};
+use super::{Counters, Gate, Mark, Position, Settings, SyncMode};
 use crate::herd::directory::Directory;
-use crate::protocol::time::push_time;
+use crate::protocol::time::{Nanos, push_time};
 use crate::time::{Instant, Wall};
 use problems::RETRY;
 
@@ -55,6 +55,12 @@ pub struct Storage {
     pause: Duration,
     /// The number of the first segment to keep for a cursor.
     keep_from: Option<u64>,
+    /// The mark of the current segment; its ordinal is that of the next own frame.
+    mark: Mark,
+    /// The number of the first segment of this process; 0 if there is none.
+    first: u64,
+    /// The wall clock.
+    wall: Wall,
     /// Bytes of a snapshot of the directory, when last examined.
     live: u64,
     behind: Option<Problem>,
@@ -92,7 +98,7 @@ impl Storage {
             ..Counters::default()
         };
         let erasure = Erasure::new(recovered.erase_in, now);
-        let Recovered { files, obsolete, truncate, leftovers, highest, rewrite, clean, .. } =
+        let Recovered { files, obsolete, truncate, leftovers, highest, rewrite, clean, mark, .. } =
             recovered;
         let mut journal = Journal::new(settings.sync);
         let mut unsynced = Vec::new();
@@ -125,6 +131,9 @@ impl Storage {
             part: Vec::new(),
             retry_at: None,
             pause: RETRY.0,
+            mark,
+            first: 0,
+            wall: Wall(0),
             live: 0,
             behind: None,
             growing: None,
@@ -155,6 +164,9 @@ impl Storage {
     /// it, which [`Storage::gate`] takes.
     pub fn append(&mut self, kind: Kind, line: &[u8]) -> Position {
         self.counters.records_appended += 1;
+        if kind.is_own() {
+            self.mark.ordinal = self.mark.ordinal.wrapping_add(1);
+        }
         self.erasure.handle_appended(kind, line, self.snapshot.is_some(), self.now);
         Position(self.journal.append(kind, line))
     }
@@ -164,6 +176,11 @@ impl Storage {
         let mut payload = Vec::new();
         push_time(&mut payload, wall.nanos().max(0));
         self.journal.append(Kind::TIME, &payload);
+    }
+
+    /// Handles the present wall clock, from which marks are made.
+    pub const fn handle_wall(&mut self, wall: Wall) {
+        self.wall = wall;
     }
 
     /// Returns what must be written to the log now.
@@ -406,6 +423,35 @@ impl Storage {
         self.folder.release_kept(segment);
     }
 
+    /// Returns the segments that can be read, oldest first. Nothing more is written to those before the
+    /// last.
+    #[must_use]
+    pub fn segments(&self) -> Vec<super::Segment> {
+        let spare = self.spare.map(|(number, _)| number);
+        self.folder.segments().filter(|it| Some(it.number) != spare).collect()
+    }
+
+    /// Returns the segment that is written, if any, and its length.
+    #[must_use]
+    pub fn log_end(&self) -> Option<super::Segment> {
+        let segment = self.journal.current()?;
+        Some(super::Segment { number: segment.number, length: segment.length() })
+    }
+
+    /// Returns the number of own frames that have been appended so far, in earlier processes as well. It
+    /// wraps around.
+    #[must_use]
+    pub const fn ordinal(&self) -> u32 {
+        self.mark.ordinal
+    }
+
+    /// Returns the number of the first segment of this process. There is one once
+    /// [`Storage::is_ready`].
+    #[must_use]
+    pub const fn first_segment(&self) -> u64 {
+        self.first
+    }
+
     /// Continues the log in the spare segment, if there is none at present.
     fn continue_log(&mut self) {
         if self.journal.current().is_none()
@@ -415,6 +461,7 @@ impl Storage {
         {
             self.has_started = true;
             self.journal.install(number, header);
+            self.append_mark(number);
         }
     }
 
@@ -428,7 +475,23 @@ impl Storage {
         if let Some(previous) = self.journal.install(number, header) {
             self.seal(&previous);
         }
+        self.append_mark(number);
         true
+    }
+
+    /// Appends the mark of the segment in which the log continues.
+    fn append_mark(&mut self, segment: u64) {
+        if !self.settings.keeps_segments {
+            return;
+        }
+        if self.first == 0 {
+            self.first = segment;
+        }
+        let wall = u64::try_from(self.wall.nanos() / MILLISECOND).unwrap_or(0);
+        self.mark.millis = wall.max(self.mark.millis.saturating_add(1));
+        let mut payload = Vec::new();
+        self.mark.push(&mut payload);
+        self.journal.append(Kind::MARK, &payload);
     }
 
     fn seal(&mut self, segment: &Segment) {
@@ -456,6 +519,9 @@ impl Storage {
         self.continue_log();
     }
 }
+
+/// Nanoseconds in a millisecond.
+const MILLISECOND: Nanos = 1_000_000;
 
 fn cause_of(ops: &[Op], failed: Failed) -> Cause {
     let (action, file) = ops.get(failed.op).map_or(("use", None), Op::describe);

@@ -20,6 +20,7 @@
 //! |---|---|
 //! | [`Storage::append`] | the directory has stored a record |
 //! | [`Storage::append_time`] | at the start, at the end, after a compaction, and every ten minutes |
+//! | [`Storage::handle_wall`] | with a feed, before anything else of a turn |
 //! | [`Storage::handle_written`] | a write has succeeded, at least in part, or failed |
 //! | [`Storage::handle_task_done`] | the disk thread has reported the end of a task |
 //! | [`Storage::handle_directory`] | once per turn, after the replies have been sent |
@@ -55,6 +56,7 @@ pub mod frame;
 mod journal;
 mod machine;
 mod manifest;
+mod mark;
 mod reader;
 mod recovery;
 mod snapshot;
@@ -67,6 +69,7 @@ pub use file::{FileName, LOCK, MAX_NUMBER};
 pub use frame::Kind;
 pub use machine::Storage;
 pub use manifest::{MAX_MANIFEST, VERSION};
+pub use mark::Mark;
 pub use recovery::{Damage, DamageKind, Recovered, Recovery, Refusal};
 pub use task::{DiskError, Failed, Lane, Op, Purpose, Task, Write};
 
@@ -87,9 +90,18 @@ pub struct Settings {
     pub max_bytes: u64,
     /// Key material to keep in the manifest; see [`Recovery::key`].
     pub key: Option<[u8; 16]>,
-    /// Whether segments that a cursor has not read are kept over a restart; see
-    /// [`Storage::keep_from`].
+    /// Whether there is a feed: each segment has a [`Mark`], and those that the feed has not read are
+    /// kept over a restart; see [`Storage::keep_from`].
     pub keeps_segments: bool,
+}
+
+/// A segment of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Its number.
+    pub number: u64,
+    /// The bytes in it that the kernel has.
+    pub length: u64,
 }
 
 /// When the log is synced, which determines what a power cut can lose.

@@ -8,6 +8,7 @@ use super::erasure::{Age, ERASE_WITHIN};
 use super::file::FileName;
 use super::frame::Kind;
 use super::manifest::{Entry, Manifest, VERSION};
+use super::mark::Mark;
 use super::reader::Reader;
 use super::task::DiskError;
 use crate::herd::directory::{Directory, PREFETCH_BATCH, Source};
@@ -49,6 +50,8 @@ pub struct Recovered {
     pub(super) leftovers: Vec<FileName>,
     /// The highest number in use.
     pub(super) highest: u64,
+    /// The newest mark, with the ordinal of the next own frame.
+    pub(super) mark: Mark,
     /// True if the node had stopped after everything in the files was durable.
     pub(super) clean: bool,
     /// True if the files should be replaced by a snapshot soon, because some are damaged.
@@ -149,6 +152,8 @@ pub struct Recovery {
     current: Option<Current>,
     /// True if the current file holds more than its header.
     has_content: bool,
+    /// True if the current file has a mark, so that its own frames count.
+    is_marked: bool,
     recovered: Recovered,
 }
 
@@ -174,6 +179,7 @@ impl Recovery {
             leftovers: Vec::new(),
             current: None,
             has_content: false,
+            is_marked: false,
             recovered: Recovered::default(),
         };
         let recovered = &mut recovery.recovered;
@@ -280,7 +286,7 @@ impl Recovery {
             }
             None => return None,
         };
-        self.has_content = false;
+        (self.has_content, self.is_marked) = (false, false);
         let reader = Reader::new(entry.file, entry.length);
         self.current = Some(Current { entry, reader, leftover });
         Some(entry.file)
@@ -300,7 +306,7 @@ impl Recovery {
         directory: &mut Directory,
         now: Wall,
     ) -> Result<usize, Refusal> {
-        let Self { current, recovered, node, trusted, has_content, .. } = self;
+        let Self { current, recovered, node, trusted, has_content, is_marked, .. } = self;
         let Some(current) = current else { return Ok(input.len()) };
         if let (FileName::Snapshot(_), Some(length), 0) =
             (current.entry.file, current.entry.length, current.reader.consumed())
@@ -309,6 +315,7 @@ impl Recovery {
         }
         let (mut batch, mut refusal, mut boot) = (Batch::new(directory, now), None, 0);
         let (reports, mut age) = (!current.leftover, recovered.age);
+        let mut mark = recovered.mark;
         let consumed = current.reader.read(
             input,
             ended,
@@ -320,8 +327,16 @@ impl Recovery {
                 },
                 _ => {
                     *has_content = true;
+                    if kind.is_own() && *is_marked {
+                        mark.ordinal = mark.ordinal.wrapping_add(1);
+                    }
                     match kind {
                         Kind::TIME => age.handle_mark(payload),
+                        Kind::MARK => {
+                            if let Some(found) = Mark::parse(payload) {
+                                (mark, *is_marked) = (found, true);
+                            }
+                        }
                         Kind::SNAPSHOT => batch.push(payload),
                         _ if kind.is_record() => batch.push_logged(payload),
                         _ => {}
@@ -338,6 +353,9 @@ impl Recovery {
         recovered.records += batch.records;
         age.handle_record(batch.newest);
         recovered.age = age;
+        if reports {
+            recovered.mark = mark;
+        }
         recovered.erase_in = recovered.erase_in.into_iter().chain(batch.erase_in).min();
         recovered.boot = recovered.boot.max(boot);
         if ended {

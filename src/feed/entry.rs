@@ -1,0 +1,169 @@
+//! Entries: what is delivered, and its fields.
+
+use super::id::Id;
+use crate::protocol::record::Record;
+use crate::protocol::time::push_seconds;
+use crate::storage::Kind;
+
+/// An entry of the history.
+#[derive(Clone, Copy, Debug)]
+pub enum Entry<'a> {
+    /// A client has given a record to this node.
+    At(Record<'a>),
+    /// A client was erased on this node.
+    Forget(Record<'a>),
+    /// Entries are missing.
+    Gap {
+        /// The id behind which they are missing.
+        from: Id,
+        /// The number of entries.
+        count: u32,
+    },
+}
+
+/// The entries that are delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Filter {
+    /// All.
+    #[default]
+    All,
+    /// Records and tombstones.
+    Updates,
+}
+
+impl Filter {
+    /// Returns whether an entry is delivered. A gap always is.
+    #[must_use]
+    pub const fn wants(self, entry: &Entry<'_>) -> bool {
+        match (self, entry) {
+            (_, Entry::Gap { .. })
+            | (Self::All, _)
+            | (Self::Updates, Entry::At(_) | Entry::Forget(_)) => true,
+        }
+    }
+}
+
+/// The value of a field.
+#[derive(Clone, Copy, Debug)]
+pub enum Value<'a> {
+    /// Bytes, which need not be UTF-8.
+    Text(&'a [u8]),
+    /// A decimal number.
+    Number(&'a [u8]),
+}
+
+impl<'a> Entry<'a> {
+    /// The entry of a frame. Returns `None` if the frame is not part of the history, or if its payload is
+    /// not what it should be, which only another program can have written.
+    #[must_use]
+    pub fn of(kind: Kind, payload: &'a [u8]) -> Option<Self> {
+        match kind {
+            Kind::UPDATE => Record::parse(payload).map(Self::At),
+            Kind::FORGET => Record::parse(payload).map(Self::Forget),
+            _ => None,
+        }
+    }
+
+    /// Calls `field` with the name and the value of each field, in their order. `id` is the id of the
+    /// entry. `scratch` is a buffer.
+    pub fn fields(&self, id: Id, scratch: &mut Vec<u8>, mut field: impl FnMut(&str, Value<'_>)) {
+        match self {
+            Self::At(record) => {
+                field("type", Value::Text(b"at"));
+                record_fields(record, scratch, field);
+            }
+            Self::Forget(record) => {
+                field("type", Value::Text(b"forget"));
+                record_fields(record, scratch, field);
+            }
+            Self::Gap { from, count } => {
+                field("type", Value::Text(b"gap"));
+                field("from", Value::Text(from.to_string().as_bytes()));
+                field("to", Value::Text(id.to_string().as_bytes()));
+                field("count", Value::Number(count.to_string().as_bytes()));
+            }
+        }
+    }
+
+    /// Returns the number of fields.
+    #[must_use]
+    pub const fn field_count(&self) -> usize {
+        match self {
+            Self::At(_) => 7,
+            Self::Forget(_) => 5,
+            Self::Gap { .. } => 4,
+        }
+    }
+}
+
+fn record_fields(
+    record: &Record<'_>,
+    scratch: &mut Vec<u8>,
+    mut field: impl FnMut(&str, Value<'_>),
+) {
+    field("line", Value::Text(record.line));
+    field("client", Value::Text(record.client));
+    if let Some(location) = record.location() {
+        scratch.clear();
+        location.push_longitude(scratch);
+        field("lon", Value::Number(scratch));
+        scratch.clear();
+        location.push_latitude(scratch);
+        field("lat", Value::Number(scratch));
+    }
+    scratch.clear();
+    push_seconds(scratch, record.time, 9);
+    field("time", Value::Number(scratch));
+    scratch.clear();
+    push_seconds(scratch, record.received, 9);
+    field("received", Value::Number(scratch));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(kind: Kind, line: &[u8]) -> Vec<(String, String)> {
+        let mut found = Vec::new();
+        let entry = Entry::of(kind, line).unwrap();
+        entry.fields(Id::ZERO, &mut Vec::new(), |name, value| {
+            let (Value::Text(value) | Value::Number(value)) = value;
+            found.push((name.to_owned(), value.escape_ascii().to_string()));
+        });
+        assert_eq!(found.len(), entry.field_count());
+        found
+    }
+
+    #[test]
+    fn an_entry_has_the_fields_of_its_record() {
+        let line = b"AT Clark +0.263873386 k\xffwi +34.068930-118.445127 1621464827.5";
+        let fields = fields(Kind::UPDATE, line);
+        let expected = [
+            ("type", "at"),
+            ("line", "AT Clark +0.263873386 k\\xffwi +34.068930-118.445127 1621464827.5"),
+            ("client", "k\\xffwi"),
+            ("lon", "-118.445127"),
+            ("lat", "34.068930"),
+            ("time", "1621464827.500000000"),
+            ("received", "1621464827.763873386"),
+        ];
+        assert_eq!(fields, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn a_tombstone_has_no_location() {
+        let fields = fields(Kind::FORGET, b"AT Clark +0.000000000 kiwi 1621464827.500000000");
+        let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["type", "line", "client", "time", "received"]);
+        assert_eq!(fields[0].1, "forget");
+    }
+
+    #[test]
+    fn frames_that_are_not_of_this_node_are_no_entries() {
+        let line = b"AT Clark +0.263873386 kiwi +34.068930-118.445127 1621464827.5";
+        for kind in [Kind::RECEIVED, Kind::SNAPSHOT, Kind::TIME, Kind::HEADER, Kind::MARK] {
+            assert!(Entry::of(kind, line).is_none());
+        }
+        assert!(Entry::of(Kind::UPDATE, b"AT").is_none());
+    }
+}

@@ -1,0 +1,508 @@
+//! The state machine: when to connect, what to ask, and what is delivered.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+
+use super::cutter::Batch;
+use super::memo::Memo;
+use super::redis::{self, Outcome, Session, Top};
+use super::worker::{Done, Job};
+use super::{Counters, Event};
+use crate::rng::Rng;
+use crate::storage::{Segment, Storage};
+use crate::time::Instant;
+
+/// Time for name resolution, TCP and TLS.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Time without a byte from the engine while it owes a reply.
+const REPLY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Time after which an idle connection is tested.
+const PING_AFTER: Duration = Duration::from_secs(30);
+
+/// Pauses after failures: the first and the longest. A quarter is added at random.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(24));
+
+/// Pause before the log is read again after an error.
+const READ_RETRY: Duration = Duration::from_secs(1);
+
+/// Time for which entries gather before they are read from the log, so that a batch has several.
+const GATHER: Duration = Duration::from_millis(5);
+
+/// Time between changes of the memory on disk.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Time for which segments are kept after they were delivered, since a Redis that crashes loses its last
+/// second.
+const KEEP_FOR: Duration = Duration::from_secs(5);
+
+/// Batches in a row that may be behind the top of the stream before the connection is given up.
+const MAX_BEHIND: u32 = 3;
+
+/// Events that wait to be polled. Further ones are dropped.
+const MAX_EVENTS: usize = 16;
+
+/// The feed of one node.
+pub struct Feed {
+    settings: redis::Settings,
+    rng: Rng,
+    link: Link,
+    stage: Stage,
+    session: Session,
+    /// The number of the last connection.
+    connections: u64,
+    connect: bool,
+    closes: Option<u64>,
+    output: Vec<u8>,
+    /// The time at which the engine must have sent something.
+    deadline: Option<Instant>,
+    /// The time of the last sign of life.
+    heard: Instant,
+    pause: Duration,
+    memo: Memo,
+    /// What is on disk.
+    saved: Memo,
+    save_at: Instant,
+    /// True if the memory could not be saved, which has been reported.
+    cannot_save: bool,
+    is_stopping: bool,
+    is_loaded: bool,
+    /// True once the place was decided in this process.
+    has_resumed: bool,
+    /// True while the thread has a job.
+    is_busy: bool,
+    /// The number of the last attempt; results of earlier ones are dropped.
+    attempt: u64,
+    ready: Option<Batch>,
+    flight: Option<Batch>,
+    behind: u32,
+    /// The end of the log when a batch was last cut, if nothing is left before it.
+    reached: Option<Segment>,
+    /// True if batches have been cut up to `reached`.
+    is_exhausted: bool,
+    /// The time before which no batch is cut.
+    cut_at: Instant,
+    /// The segments of the cursor and the times since when.
+    passed: VecDeque<(Instant, u64)>,
+    error: Option<String>,
+    events: VecDeque<Event>,
+    /// Counters of the feed.
+    pub counters: Counters,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    /// Not connected until this time.
+    Down(Instant),
+    Connecting(u64),
+    Up(u64),
+}
+
+/// The stage of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The greeting was sent, or the question for the last id.
+    Asking,
+    /// The last id is known.
+    Asked(Top),
+    /// The thread decides where to go on.
+    Resuming,
+    /// Batches are sent.
+    Sending,
+}
+
+impl Feed {
+    /// A feed that begins once the thread has loaded its memory. `seed` varies the pauses.
+    #[must_use]
+    pub fn new(settings: redis::Settings, seed: u64) -> Self {
+        Self {
+            settings,
+            rng: Rng::new(seed),
+            link: Link::Down(Instant::START),
+            stage: Stage::Asking,
+            session: Session::default(),
+            connections: 0,
+            connect: false,
+            closes: None,
+            output: Vec::new(),
+            deadline: None,
+            heard: Instant::START,
+            pause: PAUSES.0,
+            memo: Memo::default(),
+            saved: Memo::default(),
+            save_at: Instant::START,
+            cannot_save: false,
+            is_stopping: false,
+            is_loaded: false,
+            has_resumed: false,
+            is_busy: false,
+            attempt: 0,
+            ready: None,
+            flight: None,
+            behind: 0,
+            reached: None,
+            is_exhausted: false,
+            cut_at: Instant::START,
+            passed: VecDeque::new(),
+            error: None,
+            events: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Returns whether entries are being delivered, or could be.
+    #[must_use]
+    pub const fn is_connected(&self) -> bool {
+        matches!(self.link, Link::Up(_)) && matches!(self.stage, Stage::Sending)
+    }
+
+    /// Returns whether everything in the log has been delivered.
+    #[must_use]
+    pub fn has_caught_up(&self, storage: &Storage) -> bool {
+        self.is_connected()
+            && self.is_exhausted
+            && self.reached == storage.log_end()
+            && self.ready.is_none()
+            && self.flight.is_none()
+    }
+
+    /// Returns the number of entries in the log that are not delivered.
+    #[must_use]
+    pub const fn backlog(&self, storage: &Storage) -> u64 {
+        let waiting = storage.ordinal().wrapping_sub(self.memo.cursor.ordinal());
+        if waiting > u32::MAX / 2 { 0 } else { waiting as u64 }
+    }
+
+    /// Returns the reason why entries are not being delivered, if there is one.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// Returns the number of a connection to establish.
+    pub const fn poll_connect(&mut self) -> Option<u64> {
+        match self.link {
+            Link::Connecting(id) if core::mem::replace(&mut self.connect, false) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Returns a connection to close.
+    pub const fn poll_close(&mut self) -> Option<u64> {
+        self.closes.take()
+    }
+
+    /// Appends bytes to send. Returns the connection.
+    pub fn poll_output(&mut self, out: &mut Vec<u8>) -> Option<u64> {
+        let Link::Up(id) = self.link else { return None };
+        if self.output.is_empty() {
+            return None;
+        }
+        if out.is_empty() {
+            core::mem::swap(out, &mut self.output);
+        } else {
+            out.append(&mut self.output);
+        }
+        Some(id)
+    }
+
+    /// Handles a connection that is established.
+    pub fn handle_connected(&mut self, id: u64, now: Instant) {
+        if self.link != Link::Connecting(id) {
+            return;
+        }
+        self.link = Link::Up(id);
+        self.session = Session::default();
+        self.session.greet(&self.settings, &mut self.output);
+        self.stage = Stage::Asking;
+        self.expect_reply(now);
+    }
+
+    /// Handles bytes from the engine.
+    pub fn handle_input(&mut self, id: u64, mut input: &[u8], now: Instant) {
+        if self.link != Link::Up(id) {
+            return;
+        }
+        self.heard = now;
+        if self.deadline.is_some() {
+            self.expect_reply(now);
+        }
+        loop {
+            match self.session.handle_input(&self.settings, &mut input) {
+                Ok(None) => return,
+                Ok(Some(outcome)) => self.handle_outcome(outcome, now),
+                Err(error) => return self.fail(error, now),
+            }
+            if self.link != Link::Up(id) {
+                return;
+            }
+        }
+    }
+
+    /// Handles a connection that has failed or was closed, for this reason.
+    pub fn handle_failed(&mut self, id: u64, reason: &str, now: Instant) {
+        if matches!(self.link, Link::Up(current) | Link::Connecting(current) if current == id) {
+            self.fail(reason.to_owned(), now);
+            self.closes = None; // it is closed already
+        }
+    }
+
+    /// Handles the time of [`Feed::poll_timeout`].
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self.link {
+            Link::Down(until) if until <= now && self.is_loaded => {
+                self.connections += 1;
+                self.link = Link::Connecting(self.connections);
+                self.connect = true;
+                self.deadline = Some(now + CONNECT_DEADLINE);
+            }
+            Link::Connecting(_) if self.deadline.is_some_and(|at| at <= now) => {
+                self.fail(format!("no connection within {CONNECT_DEADLINE:?}"), now);
+            }
+            Link::Up(_) if self.deadline.is_some_and(|at| at <= now) => {
+                self.fail(format!("no answer within {REPLY_DEADLINE:?}"), now);
+            }
+            Link::Up(_) if self.ping_at().is_some_and(|at| at <= now) => {
+                self.session.ping(&mut self.output);
+                self.expect_reply(now);
+            }
+            _ => {}
+        }
+    }
+
+    /// Returns the time of the next [`Feed::handle_timeout`] or [`Feed::poll_job`].
+    #[must_use]
+    pub fn poll_timeout(&self, storage: &Storage) -> Option<Instant> {
+        let connect_at = match self.link {
+            Link::Down(until) if self.is_loaded => Some(until),
+            _ => None,
+        };
+        let is_free = !self.is_busy;
+        let cut_at = (is_free && self.wants_batch(storage)).then_some(self.cut_at);
+        let save_at = (is_free && self.memo != self.saved).then_some(self.save_at);
+        let keep_at = self.passed.front().map(|(since, _)| *since + KEEP_FOR);
+        [connect_at, self.deadline, self.ping_at(), cut_at, save_at, keep_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Returns the next job for the thread, if it has none.
+    pub fn poll_job(&mut self, storage: &Storage, now: Instant) -> Option<Job> {
+        if self.is_busy {
+            return None;
+        }
+        let attempt = self.attempt;
+        let job = if !self.is_loaded {
+            Job::Load
+        } else if let Stage::Asked(top) = self.stage {
+            self.stage = Stage::Resuming;
+            let first = (!self.has_resumed).then(|| storage.first_segment());
+            Job::Resume { attempt, top, memo: self.memo, segments: storage.segments(), first }
+        } else if self.wants_batch(storage) && self.cut_at <= now {
+            self.reached = storage.log_end();
+            Job::Cut { attempt, segments: storage.segments() }
+        } else if self.memo != self.saved && self.save_at <= now {
+            self.save_at = now + SAVE_EVERY;
+            Job::Save(self.memo)
+        } else {
+            return None;
+        };
+        self.is_busy = true;
+        Some(job)
+    }
+
+    /// Handles a job that is done.
+    pub fn handle_job_done(&mut self, done: Done, now: Instant) {
+        self.is_busy = false;
+        match done {
+            Done::Loaded(memo, flaw) => {
+                (self.memo, self.saved, self.is_loaded) = (memo, memo, true);
+                if let Some(flaw) = flaw {
+                    self.push_event(Event::Forgotten(flaw));
+                }
+            }
+            Done::Resumed(attempt, _) | Done::Cut(attempt, ..) if attempt != self.attempt => {}
+            Done::Resumed(_, Ok(memo)) => {
+                if memo.raise != self.memo.raise {
+                    self.saved = memo;
+                    self.push_event(Event::Raised(memo.sent));
+                }
+                self.memo = memo;
+                self.stage = Stage::Sending;
+                let is_first = !core::mem::replace(&mut self.has_resumed, true);
+                (self.is_exhausted, self.cut_at) = (false, now);
+                if self.error.take().is_some() || is_first {
+                    self.push_event(Event::Connected);
+                }
+            }
+            Done::Cut(_, Ok(batch)) => {
+                self.is_exhausted = !batch.has_more;
+                self.error = None;
+                self.cut_at = if batch.has_more { now } else { now + GATHER };
+                if batch.entries > 0 {
+                    self.ready = Some(batch);
+                    self.send(now);
+                } else if let Some(flight) = &mut self.flight {
+                    (flight.cursor, flight.segment) = (batch.cursor, batch.segment);
+                } else {
+                    self.pass(&batch, now);
+                }
+            }
+            Done::Resumed(_, Err(error)) => {
+                self.fail(format!("the log cannot be read: {error}"), now);
+            }
+            Done::Cut(_, Err(error)) => {
+                self.cut_at = now + READ_RETRY;
+                self.set_error(format!("the log cannot be read: {error}"));
+            }
+            Done::Saved(memo, Ok(())) => (self.saved, self.cannot_save) = (memo, false),
+            Done::Saved(_, Err(error)) => {
+                if !core::mem::replace(&mut self.cannot_save, true) {
+                    self.push_event(Event::NotSaved(error));
+                }
+            }
+        }
+    }
+
+    /// Begins nothing more, and has the memory saved.
+    pub const fn handle_shutdown(&mut self, now: Instant) {
+        self.is_stopping = true;
+        self.save_at = now;
+    }
+
+    /// Returns whether the process may end after [`Feed::handle_shutdown`].
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        !self.is_busy && (self.memo == self.saved || self.cannot_save)
+    }
+
+    /// Returns the number of the first segment that the storage must keep, when it has changed.
+    pub fn poll_keep(&mut self, now: Instant) -> Option<u64> {
+        let mut keep = None;
+        while let Some(&(since, segment)) = self.passed.front()
+            && since + KEEP_FOR <= now
+        {
+            keep = Some(segment);
+            self.passed.pop_front();
+        }
+        keep
+    }
+
+    /// Returns the next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn handle_outcome(&mut self, outcome: Outcome, now: Instant) {
+        match outcome {
+            Outcome::Top(top) => {
+                self.deadline = None;
+                self.stage = Stage::Asked(top);
+                if self.memo.sent > top.id && !self.memo.is_new() {
+                    self.push_event(Event::Older);
+                }
+            }
+            Outcome::Accepted => {
+                self.deadline = None;
+                let Some(batch) = self.flight.take() else { return };
+                self.counters.delivered += u64::from(batch.entries);
+                self.counters.dropped += batch.missing;
+                if batch.missing > 0 {
+                    self.push_event(Event::Gap(batch.missing));
+                }
+                self.memo.sent = batch.last;
+                self.pass(&batch, now);
+                (self.behind, self.pause) = (0, PAUSES.0);
+                self.send(now);
+            }
+            Outcome::Behind => {
+                self.give_up_batches();
+                self.behind += 1;
+                if self.behind > MAX_BEHIND {
+                    let error = "another program adds entries to the stream; change feed.stream";
+                    return self.fail(error.to_owned(), now);
+                }
+                self.stage = Stage::Asking;
+                self.session.ask(&self.settings, &mut self.output);
+                self.expect_reply(now);
+            }
+            Outcome::Pong => {
+                self.deadline = None;
+                self.send(now);
+            }
+        }
+    }
+
+    /// Moves the cursor behind a batch.
+    fn pass(&mut self, batch: &Batch, now: Instant) {
+        self.memo.cursor = batch.cursor;
+        if batch.segment != 0 && self.passed.back().is_none_or(|(_, last)| *last != batch.segment) {
+            self.passed.push_back((now, batch.segment));
+        }
+    }
+
+    /// Sends the next batch, if there is one and the last one has been answered.
+    fn send(&mut self, now: Instant) {
+        if self.stage != Stage::Sending || self.flight.is_some() || self.deadline.is_some() {
+            return;
+        }
+        let Some(mut batch) = self.ready.take() else { return };
+        self.session.expect_batch(batch.entries as usize);
+        self.output.append(&mut batch.bytes);
+        self.flight = Some(batch);
+        self.expect_reply(now);
+    }
+
+    /// Whether a batch is to be cut: the log has grown since the last one, and there is room.
+    fn wants_batch(&self, storage: &Storage) -> bool {
+        let is_over = self.is_exhausted && self.reached == storage.log_end();
+        self.is_connected() && self.ready.is_none() && !is_over && !self.is_stopping
+    }
+
+    fn expect_reply(&mut self, now: Instant) {
+        self.deadline = Some(now + REPLY_DEADLINE);
+        self.heard = now;
+    }
+
+    fn ping_at(&self) -> Option<Instant> {
+        let is_idle = self.is_connected() && self.flight.is_none() && self.deadline.is_none();
+        is_idle.then(|| self.heard + PING_AFTER)
+    }
+
+    fn fail(&mut self, reason: String, now: Instant) {
+        if let Link::Up(id) | Link::Connecting(id) = self.link {
+            self.closes = Some(id);
+        }
+        self.give_up_batches();
+        self.output = Vec::new();
+        (self.deadline, self.connect, self.stage) = (None, false, Stage::Asking);
+        let jitter = self.pause.mul_f64(self.rng.unit() / 4.0);
+        self.link = Link::Down(now + self.pause + jitter);
+        self.pause = (2 * self.pause).min(PAUSES.1);
+        self.set_error(reason);
+    }
+
+    fn set_error(&mut self, reason: String) {
+        if self.error.as_ref() != Some(&reason) {
+            self.push_event(Event::Failed(reason.clone()));
+        }
+        self.error = Some(reason);
+    }
+
+    /// Drops the batches that are not accepted: they are cut again.
+    fn give_up_batches(&mut self) {
+        self.attempt += 1;
+        self.ready = None;
+        if let Some(batch) = self.flight.take() {
+            self.counters.retried += u64::from(batch.entries);
+        }
+    }
+
+    fn push_event(&mut self, event: Event) {
+        if self.events.len() < MAX_EVENTS {
+            self.events.push_back(event);
+        }
+    }
+}

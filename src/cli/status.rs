@@ -288,6 +288,7 @@ fn status_table(names: &[&str], answers: &[Answer], agreement: Agreement) -> Str
         "Links",
         "Round trip",
         "Backlog",
+        "Feed",
         "Records",
     ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
@@ -313,10 +314,20 @@ fn status_table(names: &[&str], answers: &[Answer], agreement: Agreement) -> Str
             format!("{up}/{}", node.links.len()),
             trip.map_or_else(|| "-".to_owned(), |trip| format!("{:.1} ms", trip * 1e3)),
             node.links.iter().map(|link| link.backlog).sum::<usize>().to_string(),
+            feed(node),
             records.to_owned(),
         ]);
     }
     table(&rows)
+}
+
+/// Formats the state of a feed: the number of entries that wait.
+fn feed(node: &Overview) -> String {
+    match &node.feed {
+        None => "-".to_owned(),
+        Some(feed) if feed.connected => format!("{} waiting", feed.backlog),
+        Some(feed) => format!("down, {} waiting", feed.backlog),
+    }
 }
 
 /// Formats a number of seconds with a suitable unit.

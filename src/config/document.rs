@@ -95,6 +95,7 @@ impl Item {
     fn collect_secrets(&self, secret: bool, texts: &mut Vec<String>, numbers: &mut Vec<f64>) {
         match &self.value {
             Value::Text(text) if secret => texts.push(text.clone()),
+            Value::Text(text) => texts.extend(password_in(text)),
             // In both forms in which messages show it: as an integer and as a number of seconds.
             Value::Integer(number) if secret => {
                 texts.extend([number.to_string(), (*number as f64).to_string()]);
@@ -120,6 +121,15 @@ impl Item {
             _ => {}
         }
     }
+}
+
+/// Returns the password in a URL: what is between the first colon and the last `@` of the authority.
+fn password_in(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("://")?;
+    let authority = &rest[..rest.find('/').unwrap_or(rest.len())];
+    let (account, _) = authority.rsplit_once('@')?;
+    let (_, password) = account.split_once(':')?;
+    Some(password.to_owned())
 }
 
 /// Returns the reason for a parser error, without the position, which precedes it.

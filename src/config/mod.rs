@@ -9,6 +9,7 @@
 
 mod document;
 mod error;
+mod feed;
 mod fences;
 mod herd;
 mod http;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use document::{Document, Field, Section};
 
 pub use error::Error;
+pub use feed::{Engine, Entries, FeedConfig};
 pub use fences::FencesConfig;
 pub use http::{HttpConfig, TileServer};
 pub use logging::LoggingConfig;
@@ -64,6 +66,8 @@ pub struct Config {
     pub storage: Option<StorageConfig>,
     /// The fences; `None` if the file has no section `fences`.
     pub fences: Option<FencesConfig>,
+    /// The feed; `None` if the file has no section `feed`.
+    pub feed: Option<FeedConfig>,
     /// Defaults of the benchmark.
     pub benchmark: BenchmarkConfig,
     /// Settings that are valid but probably not intended.
@@ -166,6 +170,7 @@ const KEYS: &[&str] = &[
     "http",
     "storage",
     "fences",
+    "feed",
     "benchmark",
 ];
 
@@ -195,6 +200,8 @@ fn read(
     }
     let next = next::read(&limits_section, &limits, &peers, &mut warnings)?;
     let http = HttpConfig::read(&file, &nodes)?;
+    let storage = StorageConfig::read(&file)?;
+    let feed = FeedConfig::read(&file, storage.as_ref(), directory, environment, &mut warnings)?;
     Ok(Config {
         source: source.to_owned(),
         nodes,
@@ -204,8 +211,9 @@ fn read(
         logging: LoggingConfig::read(&logging_section)?,
         peers,
         http,
-        storage: StorageConfig::read(&file)?,
         fences: FencesConfig::read(&file, directory)?,
+        storage,
+        feed,
         benchmark: BenchmarkConfig::read(&file)?,
         warnings,
     })

@@ -93,8 +93,11 @@ pub trait Shell {
     /// Number of open connections of clients and browsers.
     fn connections(&self) -> usize;
 
+    /// The state of the feed of `node`, if it has one.
+    fn feed(&self, node: &Node) -> Option<overview::Feed>;
+
     /// Problems of the shell, as sentences.
-    fn problems(&self, now: &Now) -> Vec<String>;
+    fn problems(&self, node: &Node, now: &Now) -> Vec<String>;
 }
 
 /// State shared by all HTTP connections.

@@ -42,6 +42,9 @@ pub struct Overview {
     pub links: Vec<Edge>,
     /// Source of the places for WHATSAT.
     pub places: Provider,
+    /// Delivery to an engine; `null` without a section `feed`.
+    #[serde(default)] // nodes of earlier releases do not send it
+    pub feed: Option<Feed>,
     /// Counters since start-up.
     pub counters: Counts,
     /// Map tiles for the page.
@@ -101,6 +104,17 @@ pub struct Edge {
     pub digests_equal: Option<bool>,
     /// True if the peer's clock differs by more than half of `max_clock_offset`.
     pub clock_is_off: bool,
+}
+
+/// State of the feed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Feed {
+    /// True if entries are being delivered, or would be if there were any.
+    pub connected: bool,
+    /// Entries that are not delivered.
+    pub backlog: u64,
+    /// Reason why entries are not being delivered; `null` if there is none.
+    pub last_error: Option<String>,
 }
 
 /// State of the places provider.
@@ -175,6 +189,7 @@ impl Overview {
                 provider: http.settings.provider.clone(),
                 available: is_available(&node.places, now),
             },
+            feed: shell.feed(node),
             counters: Counts {
                 iamat: node.counters.iamat,
                 iamat_stored: node.counters.iamat_stored,
@@ -192,7 +207,7 @@ impl Overview {
                 count: fences.set().fences().len(),
                 hash: fences.set().hash(),
             }),
-            problems: [problems(node, now), shell.problems(now)].concat(),
+            problems: [problems(node, now), shell.problems(node, now)].concat(),
         }
     }
 }

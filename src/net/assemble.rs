@@ -10,9 +10,10 @@ use ring::hmac;
 
 use super::certificates::Dates;
 use super::clock::wall;
+use super::feed::load_tls;
 use super::peer_tls::PeerTlsConfig;
 use super::reload::{FileSet, Fresh};
-use super::upstream::{ProviderTls, Upstream};
+use super::upstream::{Owner, ServerTls, Upstream};
 use super::word;
 use crate::config::{Config, HerdSettings, PlacesConfig, ProviderConfig};
 use crate::herd::digest_key::{DigestKey, Seeds};
@@ -37,11 +38,12 @@ use crate::time::Instant;
 ///
 /// A file that the configuration names cannot be read or is not valid; the message says which,
 /// what is wrong and what to do.
-pub(super) fn places(config: &Config, seed: u64) -> io::Result<(Places, Option<Upstream>)> {
+pub(super) fn places(config: &Config, seed: u64) -> io::Result<(Places, Option<Upstream<Client>>)> {
     let settings = client_settings(&config.places, seed).map_err(io::Error::other)?;
     if let (Some(settings), Some(server)) = (settings, config.places.provider.server()) {
         let client = Places::Upstream(Box::new(Client::new(settings)));
-        return Ok((client, Some(Upstream::new(server)?)));
+        let load = || provider_tls(server.ca_file.as_deref());
+        return Ok((client, Some(Upstream::new(Owner::Places, server.url.clone(), load)?)));
     }
     let offline = match &config.places.provider {
         ProviderConfig::Offline { file: Some(path) } => places_of_file(path).map_err(|why| {
@@ -91,6 +93,11 @@ fn client_settings(places: &PlacesConfig, seed: u64) -> Result<Option<Settings>,
     Ok(Some(Settings { provider, url, key, limits, seed }))
 }
 
+/// Loads the TLS settings for a places provider.
+pub(super) fn provider_tls(ca_file: Option<&Path>) -> io::Result<ServerTls> {
+    ServerTls::load("places.ca_file", ca_file, b"http/1.1")
+}
+
 fn places_of_file(path: &Path) -> Result<Offline, String> {
     let mut bytes = Vec::new();
     // One byte more than allowed, so that an oversized file is detected without reading all of it.
@@ -112,7 +119,7 @@ pub(super) fn file_sets(
     config: &Config,
     name: &str,
     links: Option<&PeerTlsConfig>,
-    upstream: Option<&Upstream>,
+    [provider, feed]: [Option<&ServerTls>; 2],
 ) -> Vec<(FileSet, Vec<Dates>)> {
     let mut sets = Vec::new();
     if let (Some(files), Some(tls)) = (&config.peers.tls, links) {
@@ -130,14 +137,27 @@ pub(super) fn file_sets(
     }
     let server = config.places.provider.server();
     let ca_file = server.and_then(|server| server.ca_file.clone());
-    if let (Some(path), Some(tls)) = (ca_file, upstream.and_then(Upstream::tls)) {
+    if let (Some(path), Some(tls)) = (ca_file, provider) {
         let dates = tls.dates().cloned().into_iter().collect();
         let load = move || {
-            let tls = ProviderTls::load(Some(&path))?;
+            let tls = provider_tls(Some(&path))?;
             tls.verify(wall())?;
             Ok(Fresh::Provider(tls))
         };
         let (name, load) = ("places.ca_file", Arc::new(load));
+        sets.push((FileSet { name, load, flaw: None }, dates));
+    }
+    if let (Some(config), Some(tls)) = (&config.feed, feed)
+        && config.ca_file.is_some()
+    {
+        let dates = tls.dates().cloned().into_iter().collect();
+        let config = config.clone();
+        let load = move || {
+            let tls = load_tls(&config)?;
+            tls.verify(wall())?;
+            Ok(Fresh::Feed(tls))
+        };
+        let (name, load) = ("feed.ca_file", Arc::new(load));
         sets.push((FileSet { name, load, flaw: None }, dates));
     }
     sets

@@ -6,8 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::clock::wall;
+use super::feed::load_tls;
 use super::peer_tls::{Credentials, Flaw, PeerTlsConfig};
-use super::upstream::{ProviderTls, Upstream};
+use super::upstream::{ServerTls, Upstream};
 use super::{assemble, fences, recovery};
 use super::{random, word};
 use crate::config::{Config, ProviderConfig, Secret};
@@ -32,11 +33,12 @@ pub fn check(config: &Config) -> io::Result<Vec<String>> {
     let mut warnings = Vec::new();
     let now = wall();
     check_links(config, now, &mut warnings)?;
-    let authorities = upstream.as_ref().and_then(Upstream::tls).and_then(ProviderTls::dates);
+    let authorities = upstream.as_ref().and_then(Upstream::tls).and_then(ServerTls::dates);
     warnings.extend(authorities.and_then(|dates| dates.describe(now)));
     if let Some(set) = fences::load(config)? {
         warnings.extend(fences::warnings(&set));
     }
+    check_feed(config, now, &mut warnings)?;
     check_secrets(config, &mut warnings);
     check_http(config, &mut warnings);
     check_log_directory(config, &mut warnings);
@@ -83,6 +85,14 @@ fn check_links(config: &Config, now: Wall, warnings: &mut Vec<String>) -> io::Re
     check_names(&nameless, warnings)
 }
 
+/// Reads the authorities for the engine of the feed.
+fn check_feed(config: &Config, now: Wall, warnings: &mut Vec<String>) -> io::Result<()> {
+    let Some(feed) = &config.feed else { return Ok(()) };
+    let tls = load_tls(feed)?;
+    warnings.extend(tls.dates().and_then(|dates| dates.describe(now)));
+    Ok(())
+}
+
 /// A path without `{name}` may be that of a different file on each machine, so it suffices that the
 /// certificate names one of the nodes; those that it does not name run elsewhere.
 fn check_names(verified: &[(PathBuf, Option<Flaw>)], warnings: &mut Vec<String>) -> io::Result<()> {
@@ -118,9 +128,12 @@ fn check_secrets(config: &Config, warnings: &mut Vec<String>) {
         ProviderConfig::Google { key, .. } | ProviderConfig::GoogleLegacy { key, .. } => Some(key),
         ProviderConfig::Offline { .. } | ProviderConfig::Overpass { .. } => None,
     };
-    for (setting, secret) in
-        [("peers.secret_file", config.peers.secret.as_ref()), ("api_key_file", api_key)]
-    {
+    let feed = config.feed.as_ref().and_then(|feed| feed.password.as_ref());
+    for (setting, secret) in [
+        ("peers.secret_file", config.peers.secret.as_ref()),
+        ("api_key_file", api_key),
+        ("feed.password_file", feed),
+    ] {
         if let Some(path) = secret.and_then(Secret::file) {
             warn_if_readable_by_all(setting, path, warnings);
         }

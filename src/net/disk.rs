@@ -53,6 +53,11 @@ impl Disk {
         Ok(Self { folder, lanes, done })
     }
 
+    /// Returns the folder.
+    pub fn folder(&self) -> Arc<Folder> {
+        Arc::clone(&self.folder)
+    }
+
     /// Performs the writes of the storage. Called before replies leave.
     pub fn write(&self, storage: &mut Storage, now: Instant) {
         while let Some(write) = storage.poll_write() {

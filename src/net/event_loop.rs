@@ -25,6 +25,7 @@ mod accept;
 mod admissions;
 mod batch;
 mod close;
+mod feed;
 mod link_port;
 mod links;
 mod original_servers;
@@ -51,6 +52,7 @@ use slab::Slab;
 use super::clock::Clock;
 use super::connection::{Connection, Stage};
 use super::disk::Disk;
+use super::feed::{FeedDriver, Prepared};
 use super::folder::Folder;
 use super::listener::Listener;
 use super::log_file::Log;
@@ -61,13 +63,14 @@ use super::resolver::Resolver;
 use super::signals::Signals;
 use super::timers::Timers;
 use super::token::{self, HTTP_LISTENER, LINK_LISTENER, LISTENER, SIGNALS, WAKER, next_generation};
-use super::upstream::Upstream;
+use super::upstream::{Owner, Upstream};
 use crate::herd::directory::MAX_RECORD;
 use crate::http::Server;
 use crate::ids::LinkId;
 use crate::limits::Limits;
 use crate::net::limits::{EVENTS_PER_TURN, GIVE_UP_BEFORE_END, READ_CHUNK};
 use crate::node::Node;
+use crate::places::upstream::Client;
 use crate::storage::Position;
 use crate::time::{Instant, Now};
 
@@ -95,7 +98,8 @@ pub struct EventLoop {
     places_resolver: Resolver<()>,
     /// One for each link of the herd.
     neighbors: Vec<Neighbor>,
-    upstream: Option<Upstream>,
+    upstream: Option<Upstream<Client>>,
+    feed: Option<FeedDriver>,
     /// The files of the storage, if the node has one.
     disk: Option<Disk>,
     /// Connections whose output waits for the disk, the least position first.
@@ -126,7 +130,9 @@ pub struct Outbound {
     /// The neighbors, one for each link of the herd.
     pub neighbors: Vec<Neighbor>,
     /// The sockets of the places client, if places come over the network.
-    pub upstream: Option<Upstream>,
+    pub upstream: Option<Upstream<Client>>,
+    /// The feed, if there is one.
+    pub feed: Option<Prepared>,
     /// Keys and certificates, if links run over TLS.
     pub peer_tls: Option<PeerTlsConfig>,
     /// Most unsent bytes of a link, the kernel's buffers included.
@@ -153,12 +159,16 @@ impl EventLoop {
         // Before a connection is possible: a client that has connected may expect signals to work.
         let signals = Signals::register(poll.registry(), SIGNALS)?;
         let listener = Listener::bind(address, &limits, poll.registry(), LISTENER)?;
+        let disk = folder.map(|folder| Disk::start(folder, &waker)).transpose()?;
+        let feed = outbound.feed.zip(disk.as_ref());
+        let feed = feed.map(|(feed, disk)| FeedDriver::start(feed, disk.folder(), &waker));
         Ok(Self {
             clock: Clock::start(),
             listeners: vec![(ListenerKind::Lines, listener)],
             accept_at: None,
             signals,
-            disk: folder.map(|folder| Disk::start(folder, &waker)).transpose()?,
+            disk,
+            feed: feed.transpose()?,
             gated: BinaryHeap::new(),
             storage_stops: false,
             time_mark_at: Instant::START,
@@ -220,6 +230,9 @@ impl EventLoop {
         let now = self.clock.now();
         self.telemetry.woken = Some(now.instant);
         self.node.message_log.set_clock(now.wall.nanos());
+        if let Some(store) = &mut self.node.store {
+            store.storage.handle_wall(now.wall);
+        }
         let queued = self.run.take();
         let Some(fresh) = self.handle_events(events, &now) else { return Ok(true) };
         self.handle_reloads(&now);
@@ -238,6 +251,7 @@ impl EventLoop {
         self.handle_deadlines(&now);
         self.resume_starved();
         self.drive_storage(&now);
+        self.drive_feed(&now);
         self.write_log(now.instant);
         Ok(self.shutdown_complete(&now))
     }
@@ -276,13 +290,20 @@ impl EventLoop {
                     }
                 }
                 WAKER => {} // what woke the loop is polled later in the turn
-                token if Upstream::owns(token) => {
-                    let (upstream, client) = (&mut self.upstream, self.node.places.upstream());
-                    if let (Some(upstream), Some(client)) = (upstream, client) {
-                        upstream.handle_event(event, self.poll.registry(), client, now.instant);
+                token => match Owner::of(token) {
+                    None => self.handle_event(token, event, &mut fresh, now),
+                    Some(Owner::Places) => {
+                        let (upstream, client) = (&mut self.upstream, self.node.places.upstream());
+                        if let (Some(upstream), Some(client)) = (upstream, client) {
+                            upstream.handle_event(event, self.poll.registry(), client, now.instant);
+                        }
                     }
-                }
-                token => self.handle_event(token, event, &mut fresh, now),
+                    Some(Owner::Feed) => {
+                        if let Some(driver) = &mut self.feed {
+                            driver.handle_event(event, self.poll.registry(), now.instant);
+                        }
+                    }
+                },
             }
         }
         Some(fresh)
@@ -308,7 +329,10 @@ impl EventLoop {
 
     /// The longest time that the kernel may be waited for.
     fn timeout(&mut self, now: Instant) -> Option<Duration> {
-        if self.run.is_waiting() || self.upstream.as_ref().is_some_and(Upstream::has_more) {
+        if self.run.is_waiting()
+            || self.upstream.as_ref().is_some_and(Upstream::has_more)
+            || self.feed.as_ref().is_some_and(FeedDriver::has_more)
+        {
             return Some(Duration::ZERO);
         }
         if self.accept_at.is_none() && self.listeners.iter().any(|(_, listener)| listener.ready) {
@@ -325,6 +349,10 @@ impl EventLoop {
             self.telemetry.log_flush_at,
             self.node.store.as_ref().and_then(|store| store.storage.poll_timeout()),
             self.node.store.as_ref().map(|_| self.time_mark_at),
+            self.feed
+                .as_ref()
+                .zip(self.node.store.as_ref())
+                .and_then(|(driver, store)| driver.poll_timeout(&store.storage)),
             self.accept_at,
             self.stop_at,
             self.stop_at.and_then(|at| at.checked_sub(GIVE_UP_BEFORE_END)).filter(|&at| at > now),

@@ -43,6 +43,9 @@ pub const OPEN_FILES: usize = 16;
 /// Descriptors of the storage: also its folder, its lock, and a file being opened by each thread.
 pub const STORAGE_DESCRIPTORS: usize = OPEN_FILES + 5;
 
+/// Descriptors of a feed: its connection, which tries several addresses, a segment, and its memory.
+pub const FEED_DESCRIPTORS: usize = MAX_ATTEMPTS + 2;
+
 /// Descriptors of the process itself: standard streams, log, listeners, readiness queue, signals.
 pub const OWN_DESCRIPTORS: usize = 24;
 

@@ -3,16 +3,18 @@
 use core::fmt::Write as _;
 
 use super::counters::Counters;
+use super::feed::FeedDriver;
 use super::log_file::{Log, LogStats};
 use super::process::Process;
 use super::prometheus::Writer;
 use super::reload::Reload;
 use crate::counters::{Reading, Row, Sample, read};
+use crate::feed;
 use crate::fences::{self, Fences};
 use crate::herd::link::{Established, Link};
 use crate::herd::{self, Herd, directory};
 use crate::histogram::Histogram;
-use crate::http::{self, Server, Shell, events};
+use crate::http::{self, Server, Shell, events, overview};
 use crate::node::{self, Node};
 use crate::places::Places;
 use crate::places::upstream::{Client, Stats};
@@ -31,6 +33,8 @@ pub struct LoopStats<'a> {
     pub log: &'a Log,
     /// Files that are reloaded, and the certificates among them.
     pub reload: &'a Reload,
+    /// The feed, if there is one.
+    pub feed: Option<&'a FeedDriver>,
     /// The process, if it serves HTTP.
     pub process: Option<&'a Process>,
 }
@@ -61,8 +65,21 @@ impl Shell for LoopStats<'_> {
         self.clients
     }
 
-    fn problems(&self, now: &Now) -> Vec<String> {
-        self.reload.problems(now)
+    fn feed(&self, node: &Node) -> Option<overview::Feed> {
+        let (FeedDriver { feed, .. }, store) = (self.feed?, node.store.as_ref()?);
+        Some(overview::Feed {
+            connected: feed.is_connected(),
+            backlog: feed.backlog(&store.storage),
+            last_error: feed.error().map(str::to_owned),
+        })
+    }
+
+    fn problems(&self, node: &Node, now: &Now) -> Vec<String> {
+        let mut problems = self.reload.problems(now);
+        if let (Some(driver), Some(store)) = (self.feed, &node.store) {
+            problems.extend(driver.problem(&store.storage));
+        }
+        problems
     }
 }
 
@@ -102,6 +119,19 @@ impl LoopStats<'_> {
         if let Some(store) = &node.store {
             readings.extend(read(storage::Counters::TABLE, &store.storage.counters));
         }
+        if let (Some(FeedDriver { feed, .. }), Some(store)) = (self.feed, &node.store) {
+            readings.extend(read(feed::Counters::TABLE, &feed.counters));
+            for (name, help, value) in [
+                ("feed_connected", "1 while entries can be delivered, else 0.", {
+                    u64::from(feed.is_connected())
+                }),
+                ("feed_waiting_entries", "Entries that are not delivered.", {
+                    feed.backlog(&store.storage)
+                }),
+            ] {
+                readings.push(Sample::gauge(name, "", help).reading(value));
+            }
+        }
         if let Places::Upstream(client) = &node.places {
             readings.extend(read(Stats::TABLE, client.stats()));
             readings.extend(places(client, now));
@@ -127,6 +157,7 @@ pub fn markdown() -> String {
         .chain(samples(directory::Counters::TABLE))
         .chain(samples(fences::Counters::TABLE))
         .chain(samples(storage::Counters::TABLE))
+        .chain(samples(feed::Counters::TABLE))
         .chain(samples(Stats::TABLE))
         .chain(samples(http::Counters::TABLE))
         .chain(samples(events::Counters::TABLE))

@@ -10,6 +10,7 @@ mod counters;
 mod diagnostics;
 mod disk;
 mod event_loop;
+mod feed;
 mod fences;
 mod folder;
 mod forget;
@@ -43,13 +44,14 @@ use crate::http::Server;
 use crate::limits::Limits;
 use crate::message_log::MessageLog;
 use crate::net::limits::{
-    MAX_AT_LINK_PORT, MAX_PROBATIONS, MAX_REFUSALS, MAX_RESERVE, OWN_DESCRIPTORS,
+    FEED_DESCRIPTORS, MAX_AT_LINK_PORT, MAX_PROBATIONS, MAX_REFUSALS, MAX_RESERVE, OWN_DESCRIPTORS,
     STORAGE_DESCRIPTORS,
 };
 use crate::node::Node;
 pub use check::check;
 use diagnostics::Diagnostics;
 use event_loop::{EventLoop, Neighbor, Outbound};
+use feed::Prepared;
 use folder::Folder;
 pub use forget::forget;
 use listener::Listener;
@@ -58,6 +60,7 @@ pub use metrics::markdown as counters_markdown;
 use peer_tls::PeerTlsConfig;
 use process::Process;
 use sd_notify::NotifyState;
+use upstream::Upstream;
 
 /// Runs the node at `node` in [`Config::nodes`] until a signal ends it.
 ///
@@ -76,6 +79,8 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
 
     let message_log = MessageLog::new(messages, config.logging.format.clone(), &me.name);
     let (places, upstream) = assemble::places(config, word(&random, 24))?;
+    let feed = config.feed.as_ref().map(|feed| Prepared::new(feed, &me.name, &random));
+    let feed = feed.transpose()?;
     let peer_tls =
         config.peers.tls.as_ref().map(|files| PeerTlsConfig::load(files, &me.name)).transpose()?;
     let http = Server::new(assemble::http_settings(config, node, &limits), word(&random, 0));
@@ -87,7 +92,8 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
         let folder = Folder::open(&storage.directory.join(&me.name))?;
         // Every start adds a file, so one that is going to fail should not get that far.
         expect_free(&me.name, address, web, &limits)?;
-        let store = recovery::load(storage, &me.name, &folder, &mut herd.directory)?;
+        let feeds = feed.is_some();
+        let store = recovery::load(storage, feeds, &me.name, &folder, &mut herd.directory)?;
         Ok::<_, io::Error>((store, folder))
     });
     let (store, folder) = stored.transpose()?.unzip();
@@ -106,10 +112,11 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     };
     let neighbors = assemble::sorted_neighbors(config, node).iter().map(neighbor).collect();
     let link_buffer = config.peers.limits.max_send_buffer;
-    let mut sets = assemble::file_sets(config, &me.name, peer_tls.as_ref(), upstream.as_ref());
+    let tls = [upstream.as_ref().and_then(Upstream::tls), feed.as_ref().and_then(Prepared::tls)];
+    let mut sets = assemble::file_sets(config, &me.name, peer_tls.as_ref(), tls);
     let fence_file = fences.as_ref().and_then(|set| fences::file_set(config, set));
     sets.extend(fence_file.map(|set| (set, Vec::new())));
-    let outbound = Outbound { neighbors, upstream, peer_tls, link_buffer };
+    let outbound = Outbound { neighbors, upstream, feed, peer_tls, link_buffer };
     let mut event_loop = EventLoop::new(limits, core, http, outbound, folder, address, log)
         .map_err(|error| cannot_listen(&me.name, address, "ports", &error))?;
     for (set, certificates) in sets {
@@ -218,7 +225,9 @@ fn within_descriptors(config: &Config, neighbors: usize) -> Limits {
     // A neighbor may dial while it is being dialed, and one of the two links may be moving; a connection
     // to a provider tries two addresses.
     let storage = if config.storage.is_some() { STORAGE_DESCRIPTORS } else { 0 };
-    let needed = OWN_DESCRIPTORS + storage + 3 * neighbors + 2 * config.places.limits.pool_size;
+    let feed = if config.feed.is_some() { FEED_DESCRIPTORS } else { 0 };
+    let needed =
+        OWN_DESCRIPTORS + storage + feed + 3 * neighbors + 2 * config.places.limits.pool_size;
     // In the reserve, a new connection may come before the one that it ends has closed.
     let http = if config.http.is_some() { 2 * MAX_RESERVE } else { 0 };
     let unproven = MAX_PROBATIONS + MAX_REFUSALS + MAX_AT_LINK_PORT;

@@ -20,7 +20,7 @@ use crate::time::Instant;
 const CHUNK: usize = 1 << 20;
 
 /// Loads the records of the node `name` from `folder` into `directory`, and prepares the log for new
-/// ones.
+/// ones. `feeds` is true if the node has a feed.
 ///
 /// # Errors
 ///
@@ -28,6 +28,7 @@ const CHUNK: usize = 1 << 20;
 /// be read. Damage is no error: it is logged and skipped.
 pub fn load(
     config: &StorageConfig,
+    feeds: bool,
     name: &str,
     folder: &Folder,
     directory: &mut Directory,
@@ -63,9 +64,10 @@ pub fn load(
         },
         max_bytes: config.limits.max_bytes,
         key: None,
-        keeps_segments: false,
+        keeps_segments: feeds,
     };
     let mut storage = Storage::new(settings, recovered, Instant::START);
+    storage.handle_wall(wall());
     while !storage.is_ready() {
         let Some(task) = storage.poll_task() else { break };
         let result = execute(folder, &task.ops);

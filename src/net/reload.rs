@@ -16,7 +16,7 @@ use mio::Waker;
 
 use super::certificates::{Dates, Watch};
 use super::peer_tls::PeerTlsConfig;
-use super::upstream::ProviderTls;
+use super::upstream::ServerTls;
 use crate::fences::FenceSet;
 use crate::net::limits::RELOAD_PATIENCE;
 use crate::time::{Instant, Now};
@@ -26,9 +26,11 @@ pub enum Fresh {
     /// Certificates, key and authorities of links.
     Links(Box<PeerTlsConfig>),
     /// Authorities of the places provider.
-    Provider(ProviderTls),
     /// The fences.
     Fences(Arc<FenceSet>),
+    Provider(ServerTls),
+    /// The authorities for the engine of the feed.
+    Feed(ServerTls),
 }
 
 impl Fresh {
@@ -36,8 +38,8 @@ impl Fresh {
     fn dates(&self) -> Vec<Dates> {
         match self {
             Self::Links(tls) => tls.credentials.files().map(|file| file.dates.clone()).into(),
-            Self::Provider(tls) => tls.dates().cloned().into_iter().collect(),
             Self::Fences(_) => Vec::new(),
+            Self::Provider(tls) | Self::Feed(tls) => tls.dates().cloned().into_iter().collect(),
         }
     }
 }
@@ -254,7 +256,7 @@ mod tests {
         let (result, results) = std::sync::mpsc::channel();
         let results = Mutex::new(results);
         let load = move || match results.lock().unwrap().recv().unwrap() {
-            None => ProviderTls::load(None).map(Fresh::Provider),
+            None => ServerTls::load("places.ca_file", None, b"").map(Fresh::Provider),
             Some("panic") => panic!("planted"),
             Some(why) => Err(io::Error::other(why)),
         };
@@ -354,7 +356,8 @@ mod tests {
             thread::yield_now();
         };
         assert!(answer.is_err_and(|why| why.contains("has ended")));
-        reload.sets[0].load = Arc::new(|| ProviderTls::load(None).map(Fresh::Provider));
+        reload.sets[0].load =
+            Arc::new(|| ServerTls::load("places.ca_file", None, b"").map(Fresh::Provider));
         reload.request(at(0).instant);
         wait(&mut reload, &mut poll).unwrap();
     }

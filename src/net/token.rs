@@ -70,6 +70,6 @@ mod tests {
         for reserved in [LINK_LISTENER, HTTP_LISTENER, WAKER, SIGNALS, LISTENER] {
             assert!(greatest < reserved);
         }
-        assert!(!crate::net::upstream::Upstream::owns(greatest));
+        assert_eq!(crate::net::upstream::Owner::of(greatest), None);
     }
 }

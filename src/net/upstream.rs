@@ -1,6 +1,8 @@
-//! The sockets of the places client: name resolution, connecting, TLS. The client decides what is
-//! requested on which connection; see the call order in [`crate::places::upstream`].
+//! The sockets of a client, that of the places provider or the feed: name resolution, connecting, TLS.
+//! The client decides what is sent on which connection; see [`Dialogue`], and the call order in
+//! [`crate::places::upstream`].
 
+mod dialogue;
 mod socket;
 mod tls;
 
@@ -8,41 +10,71 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 
+pub use dialogue::Dialogue;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use rustls::pki_types::ServerName;
 use slab::Slab;
 use socket::Socket;
-pub use tls::ProviderTls;
+pub use tls::ServerTls;
 
-use crate::config::ProviderServer;
 use crate::endpoint::{Host, Url};
 use crate::net::limits::{ATTEMPT_DELAY, MAX_ATTEMPTS, READ_CHUNK, UPSTREAM_READS_PER_TURN};
 use crate::places::http::Eof;
-use crate::places::upstream::{Client, ConnId, TransportError};
+use crate::places::upstream::TransportError;
 use crate::time::Instant;
 
-/// The bit that distinguishes the tokens of these sockets from those of clients and peers.
-const MARK: usize = 1 << (usize::BITS - 1);
+/// The bits that distinguish the tokens of these sockets from those of clients and peers.
+const MARKS: usize = 3 << (usize::BITS - 2);
 
-/// The sockets of the places client.
-pub struct Upstream {
+/// Whose sockets they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The client of the places provider.
+    Places,
+    /// The feed.
+    Feed,
+}
+
+impl Owner {
+    /// The owner of the socket with this token; `None` for the token of a client or a peer.
+    #[must_use]
+    pub const fn of(token: Token) -> Option<Self> {
+        match token.0 >> (usize::BITS - 2) {
+            2 => Some(Self::Places),
+            3 => Some(Self::Feed),
+            _ => None,
+        }
+    }
+
+    const fn mark(self) -> usize {
+        let mark = match self {
+            Self::Places => 2,
+            Self::Feed => 3,
+        };
+        mark << (usize::BITS - 2)
+    }
+}
+
+/// The sockets of a client.
+pub struct Upstream<D: Dialogue> {
+    owner: Owner,
     url: Url,
-    tls: Option<(ProviderTls, ServerName<'static>)>,
-    sockets: Slab<Box<Socket>>,
+    tls: Option<(ServerTls, ServerName<'static>)>,
+    sockets: Slab<Box<Socket<D::Id>>>,
     generation: u32,
     /// Connections that are being established.
-    connecting: HashMap<ConnId, Connecting>,
+    connecting: HashMap<D::Id, Connecting>,
     /// Connections that wait for the host's addresses. One look-up serves them all: the resolver works
     /// sequentially, so a look-up for each would make every connection later than the one before.
-    awaiting_dns: Vec<ConnId>,
+    awaiting_dns: Vec<D::Id>,
     /// True while that look-up is under way.
     looking_up: bool,
     /// Connections that failed. Each next one starts with another address.
     failed: usize,
     /// The sockets of established connections.
-    open: HashMap<ConnId, Token>,
+    open: HashMap<D::Id, Token>,
     /// Sockets that had more input than a turn allows.
     ready_queue: VecDeque<Token>,
     inbound: Vec<u8>,
@@ -80,14 +112,17 @@ impl Connecting {
     }
 }
 
-impl Upstream {
-    /// The sockets for connections to `server`.
+impl<D: Dialogue> Upstream<D> {
+    /// The sockets for connections to the host and port of `url`. `load` returns the TLS settings.
     ///
     /// # Errors
     ///
-    /// If `ca_file` cannot be read or contains no certificate.
-    pub fn new(server: &ProviderServer) -> io::Result<Self> {
-        let url = server.url.clone();
+    /// Those of `load`, or the host is not a valid name.
+    pub fn new(
+        owner: Owner,
+        url: Url,
+        load: impl FnOnce() -> io::Result<ServerTls>,
+    ) -> io::Result<Self> {
         let tls = if url.tls {
             let name = match &url.host {
                 Host::Address(address) => ServerName::from(*address),
@@ -95,11 +130,12 @@ impl Upstream {
                     io::Error::other(format!("{name} is not a valid host name for TLS"))
                 })?,
             };
-            Some((ProviderTls::load(server.ca_file.as_deref())?, name))
+            Some((load()?, name))
         } else {
             None
         };
         Ok(Self {
+            owner,
             url,
             tls,
             sockets: Slab::new(),
@@ -117,7 +153,7 @@ impl Upstream {
 
     /// The TLS settings, if the URL is an `https` one.
     #[must_use]
-    pub const fn tls(&self) -> Option<&ProviderTls> {
+    pub const fn tls(&self) -> Option<&ServerTls> {
         match &self.tls {
             Some((tls, _)) => Some(tls),
             None => None,
@@ -125,16 +161,10 @@ impl Upstream {
     }
 
     /// Replaces the TLS settings. Connections that exist keep theirs.
-    pub fn set_tls(&mut self, fresh: ProviderTls) {
+    pub fn set_tls(&mut self, fresh: ServerTls) {
         if let Some((tls, _)) = &mut self.tls {
             *tls = fresh;
         }
-    }
-
-    /// Returns true if `token` is of one of these sockets.
-    #[must_use]
-    pub const fn owns(token: Token) -> bool {
-        token.0 & MARK != 0
     }
 
     /// Returns true if a turn should follow at once.
@@ -150,11 +180,11 @@ impl Upstream {
     }
 
     /// Tries the next address if the last attempt takes long, and serves the sockets that are queued.
-    pub fn handle_timeout(&mut self, registry: &Registry, client: &mut Client, now: Instant) {
-        let due = |(id, connecting): (&ConnId, &Connecting)| {
+    pub fn handle_timeout(&mut self, registry: &Registry, client: &mut D, now: Instant) {
+        let due = |(id, connecting): (&D::Id, &Connecting)| {
             connecting.next_at.is_some_and(|at| at <= now).then_some(*id)
         };
-        let due: Vec<ConnId> = self.connecting.iter().filter_map(due).collect();
+        let due: Vec<D::Id> = self.connecting.iter().filter_map(due).collect();
         for id in due {
             self.attempt(id, registry, client, now);
         }
@@ -172,7 +202,7 @@ impl Upstream {
     pub fn poll(
         &mut self,
         registry: &Registry,
-        client: &mut Client,
+        client: &mut D,
         now: Instant,
         mut look_up: impl FnMut(&Host, u16) -> io::Result<Option<SocketAddr>>,
     ) {
@@ -184,7 +214,7 @@ impl Upstream {
     fn poll_once(
         &mut self,
         registry: &Registry,
-        client: &mut Client,
+        client: &mut D,
         now: Instant,
         look_up: &mut impl FnMut(&Host, u16) -> io::Result<Option<SocketAddr>>,
     ) -> bool {
@@ -230,7 +260,7 @@ impl Upstream {
         &mut self,
         addresses: io::Result<Vec<SocketAddr>>,
         registry: &Registry,
-        client: &mut Client,
+        client: &mut D,
         now: Instant,
     ) {
         let addresses = match addresses {
@@ -249,10 +279,10 @@ impl Upstream {
 
     fn connect(
         &mut self,
-        id: ConnId,
+        id: D::Id,
         mut addresses: Vec<SocketAddr>,
         registry: &Registry,
-        client: &mut Client,
+        client: &mut D,
         now: Instant,
     ) {
         client.handle_resolved(id);
@@ -265,7 +295,7 @@ impl Upstream {
     }
 
     /// Tries the next address, and the one after it if that fails at once.
-    fn attempt(&mut self, id: ConnId, registry: &Registry, client: &mut Client, now: Instant) {
+    fn attempt(&mut self, id: D::Id, registry: &Registry, client: &mut D, now: Instant) {
         loop {
             let Some(connecting) = self.connecting.get_mut(&id) else { return };
             let Some(address) = connecting.addresses.pop_front() else {
@@ -298,11 +328,11 @@ impl Upstream {
         }
     }
 
-    fn dial(&mut self, id: ConnId, address: SocketAddr, registry: &Registry) -> io::Result<Token> {
+    fn dial(&mut self, id: D::Id, address: SocketAddr, registry: &Registry) -> io::Result<Token> {
         let mut stream = TcpStream::connect(address)?;
         self.generation = (self.generation + 1) & (u32::MAX >> 2);
         let entry = self.sockets.vacant_entry();
-        let token = Token(MARK | (self.generation as usize) << 32 | entry.key());
+        let token = Token(self.owner.mark() | (self.generation as usize) << 32 | entry.key());
         registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
         // Requests are small and urgent. If the option cannot be set, they still arrive.
         let _ = stream.set_nodelay(true);
@@ -315,7 +345,7 @@ impl Upstream {
         &mut self,
         event: &Event,
         registry: &Registry,
-        client: &mut Client,
+        client: &mut D,
         now: Instant,
     ) {
         let Some(socket) = self.get(event.token()) else { return };
@@ -325,7 +355,7 @@ impl Upstream {
         self.serve(event.token(), registry, client, now);
     }
 
-    fn serve(&mut self, token: Token, registry: &Registry, client: &mut Client, now: Instant) {
+    fn serve(&mut self, token: Token, registry: &Registry, client: &mut D, now: Instant) {
         let Some(socket) = self.get(token) else { return };
         let id = socket.connection;
         if !socket.connected {
@@ -358,7 +388,7 @@ impl Upstream {
     }
 
     /// Ends the race of attempts: the others are dropped.
-    fn first_ready(&mut self, token: Token, id: ConnId) {
+    fn first_ready(&mut self, token: Token, id: D::Id) {
         if let Some(connecting) = self.connecting.remove(&id) {
             for other in connecting.attempts {
                 if other != token {
@@ -372,10 +402,10 @@ impl Upstream {
     fn attempt_failed(
         &mut self,
         token: Token,
-        id: ConnId,
+        id: D::Id,
         trouble: TransportError,
         registry: &Registry,
-        client: &mut Client,
+        client: &mut D,
         now: Instant,
     ) {
         self.drop_socket(token);
@@ -387,7 +417,7 @@ impl Upstream {
     }
 
     /// Sends requests, and passes responses to the client.
-    fn transfer(&mut self, token: Token, id: ConnId, client: &mut Client, now: Instant) {
+    fn transfer(&mut self, token: Token, id: D::Id, client: &mut D, now: Instant) {
         let Self { sockets, inbound, .. } = self;
         let Some(socket) = sockets.get_mut(key(token)) else { return };
         if let Err(error) = socket.send() {
@@ -437,7 +467,7 @@ impl Upstream {
     }
 
     /// Closes a connection that the client does not need.
-    fn close(&mut self, id: ConnId) {
+    fn close(&mut self, id: D::Id) {
         self.awaiting_dns.retain(|&waiting| waiting != id);
         if let Some(connecting) = self.connecting.remove(&id) {
             self.failed = self.failed.wrapping_add(1);
@@ -462,9 +492,9 @@ impl Upstream {
         }
     }
 
-    fn get(&mut self, token: Token) -> Option<&mut Socket> {
+    fn get(&mut self, token: Token) -> Option<&mut Socket<D::Id>> {
         let socket = self.sockets.get_mut(key(token))?;
-        let generation = ((token.0 & !MARK) >> 32) as u32;
+        let generation = ((token.0 & !MARKS) >> 32) as u32;
         (socket.generation == generation).then_some(&mut **socket)
     }
 }
@@ -499,7 +529,7 @@ mod tests {
     use crate::geo::Point;
     use crate::limits::PlacesLimits;
     use crate::places::providers::Provider;
-    use crate::places::upstream::Settings;
+    use crate::places::upstream::{Client, Settings};
     use crate::places::{Question, Ticket};
 
     const NOW: Instant = Instant::START;
@@ -513,7 +543,7 @@ mod tests {
         events
     }
 
-    fn ask(client: &mut Client, ticket: u64, radius_m: f64) {
+    fn ask(client: &mut D, ticket: u64, radius_m: f64) {
         let question = Question { center: Point { lat: 1.0, lng: 2.0 }, radius_m };
         client.ask(Ticket(ticket), question, 5, NOW, &mut Vec::new());
     }
@@ -524,8 +554,8 @@ mod tests {
     fn a_request_that_cannot_be_written_goes_elsewhere_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
-        let mut upstream =
-            Upstream::new(&ProviderServer { url: url.clone(), ca_file: None }).unwrap();
+        let load = || unreachable!("the URL is not an https one");
+        let mut upstream = Upstream::new(Owner::Places, url.clone(), load).unwrap();
         let limits = PlacesLimits::default();
         let provider = Provider::Overpass;
         let mut client = Client::new(Settings { provider, url, key: None, limits, seed: 0 });
@@ -561,6 +591,13 @@ mod tests {
         upstream.poll(poll.registry(), &mut client, NOW, look_up);
         assert_eq!(client.stats().retries, 1);
         assert_eq!(upstream.connecting.len(), 1, "a second connection is being established");
+    }
+
+    #[test]
+    fn tokens_show_whose_socket_it_is() {
+        assert_eq!(Owner::of(Token(Owner::Places.mark())), Some(Owner::Places));
+        assert_eq!(Owner::of(Token(Owner::Feed.mark() | 7)), Some(Owner::Feed));
+        assert_eq!(Owner::of(Token(7)), None);
     }
 
     #[test]

@@ -98,8 +98,9 @@ impl Storage {
             ..Counters::default()
         };
         let erasure = Erasure::new(recovered.erase_in, now);
-        let Recovered { files, obsolete, truncate, leftovers, highest, rewrite, clean, mark, .. } =
-            recovered;
+        let Recovered {
+            files, obsolete, truncate, leftovers, highest, rewrite, clean, mark, ..
+        } = recovered;
         let mut journal = Journal::new(settings.sync);
         let mut unsynced = Vec::new();
         if !clean && !files.is_empty() && settings.sync != SyncMode::Never {

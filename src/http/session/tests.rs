@@ -22,7 +22,11 @@ impl Shell for Silent {
         0
     }
 
-    fn problems(&self, _: &Now) -> Vec<String> {
+    fn feed(&self, _: &Node) -> Option<super::super::overview::Feed> {
+        None
+    }
+
+    fn problems(&self, _: &Node, _: &Now) -> Vec<String> {
         Vec::new()
     }
 }

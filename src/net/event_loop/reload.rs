@@ -43,6 +43,11 @@ impl EventLoop {
                 }
                 self.node.herd.directory.install_fences(set);
             }
+            Fresh::Feed(tls) => {
+                if let Some(driver) = &mut self.feed {
+                    driver.set_tls(tls);
+                }
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use crate::histogram::Histogram;
 use crate::http::settings::Settings;
 use crate::net::counters::Counters;
 use crate::net::diagnostics::COUNTERS;
+use crate::net::feed::FeedDriver;
 use crate::net::limits::LOG_FLUSH;
 use crate::net::log_file::Log;
 use crate::net::metrics::LoopStats;
@@ -41,9 +42,14 @@ impl Telemetry {
     }
 
     /// The statistics for `/metrics` and the counters line. `clients` are the open connections.
-    pub const fn stats<'a>(&'a self, clients: usize, reload: &'a Reload) -> LoopStats<'a> {
+    pub const fn stats<'a>(
+        &'a self,
+        clients: usize,
+        reload: &'a Reload,
+        feed: Option<&'a FeedDriver>,
+    ) -> LoopStats<'a> {
         let Self { counters, turns, log, process, .. } = self;
-        LoopStats { counters, clients, turns, log, reload, process: process.as_ref() }
+        LoopStats { counters, clients, turns, log, reload, feed, process: process.as_ref() }
     }
 }
 
@@ -68,7 +74,8 @@ impl EventLoop {
 
     /// Logs all counters.
     pub(super) fn report(&self, now: Instant) {
-        let stats = self.telemetry.stats(self.admissions.clients(), &self.reload);
+        let stats =
+            self.telemetry.stats(self.admissions.clients(), &self.reload, self.feed.as_ref());
         let report = stats.report(&self.node, &self.http, now);
         log::info!(target: COUNTERS, "counters: {report}");
     }

@@ -180,7 +180,7 @@ impl EventLoop {
 
     /// Phase 2: executes the input of one entry. Replies are appended to the batch.
     fn execute(&mut self, batch: &mut Batch, at: usize, now: &Now) {
-        let Self { connections, node, http, telemetry, admissions, run, reload, .. } = self;
+        let Self { connections, node, http, telemetry, admissions, run, reload, feed, .. } = self;
         let entry = &mut batch.entries[at];
         let Some(range) = entry.input.clone() else { return };
         let Some(connection) = connections.get_mut(key(entry.token).0) else { return };
@@ -192,7 +192,7 @@ impl EventLoop {
         }
         let ended = connection.readiness.ended;
         let Stage::Open(session) = &mut connection.stage else { return };
-        let stats = telemetry.stats(admissions.clients(), reload);
+        let stats = telemetry.stats(admissions.clients(), reload, feed.as_ref());
         let mut cx = Context { node, http, shell: &stats, now };
         let input = Input { bytes, ended, unsent: connection.output.len() };
         let start = batch.outbound.len();

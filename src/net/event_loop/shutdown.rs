@@ -68,7 +68,7 @@ impl EventLoop {
                 self.drain(token, now);
             }
         }
-        self.connections.is_empty() && self.storage_is_synced(now)
+        self.connections.is_empty() && self.storage_is_synced(now) && self.feed_is_saved(now)
     }
 
     /// Closes everything at the end of the node, and writes the log.

@@ -1,4 +1,4 @@
-//! A socket connected to a provider: TCP, then TLS for an `https` URL, then bytes.
+//! A socket connected to a server: TCP, then TLS if the URL demands it, then bytes.
 
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
@@ -9,16 +9,15 @@ use rustls::{ClientConfig, ClientConnection};
 
 use crate::net::connect::is_connected;
 use crate::net::tls::Tls;
-use crate::places::upstream::ConnId;
 
 /// A socket, from the start of the connect.
-pub struct Socket {
+pub struct Socket<Id> {
     stream: TcpStream,
     tls: Option<Tls>,
     /// Distinguishes it from earlier sockets with the same key.
     pub generation: u32,
     /// The connection that it carries, or that it attempts to establish.
-    pub connection: ConnId,
+    pub connection: Id,
     /// True once TCP is connected.
     pub connected: bool,
     /// True once the TLS handshake, if there is one, is complete as well.
@@ -33,9 +32,9 @@ pub struct Socket {
     pub queued: bool,
 }
 
-impl Socket {
+impl<Id> Socket<Id> {
     /// A socket whose connect has just been started.
-    pub const fn new(stream: TcpStream, generation: u32, connection: ConnId) -> Self {
+    pub fn new(stream: TcpStream, generation: u32, connection: Id) -> Self {
         Self {
             stream,
             tls: None,
@@ -97,20 +96,27 @@ impl Socket {
         if let Some(tls) = &mut self.tls {
             tls.flush(&mut self.stream)?;
         }
-        while !self.output.is_empty() {
+        let mut from = 0;
+        let result = loop {
+            let rest = &self.output[from..];
+            if rest.is_empty() {
+                break Ok(());
+            }
             let sent = match &mut self.tls {
-                Some(tls) => tls.write(&mut self.stream, &self.output),
-                None => self.stream.write(&self.output),
+                Some(tls) => tls.write(&mut self.stream, rest),
+                None => self.stream.write(rest),
             };
             match sent {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => drop(self.output.drain(..sent)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => from += sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => break Err(error),
             }
-        }
-        Ok(())
+        };
+        // Once, since moving what is left costs as much as it is long.
+        self.output.drain(..from);
+        result
     }
 
     /// Announces the end of this side's stream, if the socket takes it.

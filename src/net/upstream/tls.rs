@@ -1,4 +1,4 @@
-//! TLS with a places provider.
+//! TLS with a server that the node connects to as a client.
 
 use core::cmp::Ordering;
 use std::io;
@@ -10,25 +10,30 @@ use rustls::{ClientConfig, RootCertStore};
 use crate::net::certificates::{CertificateFile, Dates, Purpose};
 use crate::time::Wall;
 
-/// TLS settings for connections to a provider: Mozilla's certificate authorities, and those of
+/// TLS settings for connections to a server: Mozilla's certificate authorities, and those of
 /// `ca_file`. Certificates are always verified; no setting turns that off. Sessions are resumed
 /// (RFC 8446, section 2.2) from rustls's bounded store of tickets.
-pub struct ProviderTls {
+pub struct ServerTls {
     config: Arc<ClientConfig>,
     dates: Option<Dates>,
 }
 
-impl ProviderTls {
-    /// Loads `ca_file`, if there is one.
+impl ServerTls {
+    /// Loads `ca_file`, if there is one, which `setting` names. `protocol` is that of ALPN; empty if there
+    /// is none.
     ///
     /// # Errors
     ///
     /// If the file cannot be read or contains no certificate; the message names the file and the fix.
-    pub fn load(ca_file: Option<&Path>) -> io::Result<Self> {
+    pub fn load(
+        setting: &'static str,
+        ca_file: Option<&Path>,
+        protocol: &[u8],
+    ) -> io::Result<Self> {
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         let mut dates = None;
         if let Some(path) = ca_file {
-            let file = CertificateFile::read("places.ca_file", path, Purpose::Trust)?;
+            let file = CertificateFile::read(setting, path, Purpose::Trust)?;
             roots.roots.extend(file.authorities(|_| true)?.roots);
             dates = Some(file.dates);
         }
@@ -38,7 +43,9 @@ impl ProviderTls {
             .map_err(io::Error::other)?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        if !protocol.is_empty() {
+            config.alpn_protocols = vec![protocol.to_vec()];
+        }
         Ok(Self { config: Arc::new(config), dates })
     }
 

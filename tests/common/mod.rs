@@ -19,6 +19,7 @@ pub mod faults;
 mod herd;
 mod process;
 mod protocol;
+pub mod redis;
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,0 +1,360 @@
+//! The feed with real processes: nodes and a real Redis server, which are killed under load. Without
+//! `redis-server`, a note is printed instead.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "test helpers report errors by failing the test"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use common::certificates::Certificate;
+use common::redis::{Redis, Reply};
+use common::{DEADLINE, FIVE, Herd, eventually, free_port, seconds, wall_ns};
+
+const NODE: &[(&str, &[&str])] = &[("Solo", &[])];
+
+/// A directory for the server, which is removed by the system.
+fn directory() -> std::path::PathBuf {
+    let name = format!("feed-{}-{}", std::process::id(), free_port());
+    let path = std::env::temp_dir().join(name);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// The configuration of a feed, and HTTP for its state.
+fn sections(redis: &Redis, http: u16, more: &str) -> String {
+    format!(
+        "storage: {{directory: data}}\nhttp: {{ports: {{Solo: {http}}}}}\n\
+         feed: {{url: \"redis://127.0.0.1:{}/0\"{more}}}\n",
+        redis.port
+    )
+}
+
+/// A herd whose storage is in its own directory.
+fn herd(nodes: &[(&str, &[&str])], sections: &str) -> Herd {
+    let herd = Herd::new(nodes, sections);
+    let data = herd.directory().join("data");
+    let text = fs::read_to_string(herd.config()).unwrap();
+    let text = text.replace("directory: data", &format!("directory: \"{}\"", data.display()));
+    fs::write(herd.config(), text).unwrap();
+    herd
+}
+
+/// The object `feed` of `/api/herd`, and the problems.
+fn state(http: u16) -> Option<(serde_json::Value, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", http)).ok()?;
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.write_all(b"GET /api/herd HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let body: serde_json::Value = serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()?;
+    Some((body["feed"].clone(), body["problems"].to_string()))
+}
+
+fn wait_for_error(http: u16, part: &str) {
+    eventually(&format!("an error with {part}"), DEADLINE, || {
+        let (feed, problems) = state(http)?;
+        let error = feed["last_error"].as_str()?;
+        (error.contains(part) && problems.contains(part) && feed["connected"] == false)
+            .then_some(())
+    });
+}
+
+fn wait_until_delivered(http: u16) {
+    eventually("everything is delivered", 3 * DEADLINE, || {
+        let (feed, _) = state(http)?;
+        let is_done = feed["connected"] == true && feed["backlog"] == 0;
+        (is_done && feed["last_error"].is_null()).then_some(())
+    });
+}
+
+/// A client that sends updates to one node until it is stopped, over new connections if necessary. Returns
+/// the AT lines that it has received.
+fn load(address: std::net::SocketAddr, number: usize, stop: Arc<AtomicBool>) -> Vec<Vec<u8>> {
+    let (mut acknowledged, mut step) = (Vec::new(), 0_u64);
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(mut stream) = TcpStream::connect(address) else {
+            thread::sleep(Duration::from_millis(20)); // the node is away
+            continue;
+        };
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut replies = BufReader::new(stream.try_clone().unwrap());
+        while !stop.load(Ordering::Relaxed) {
+            let mut lines = String::new();
+            for _ in 0..20 {
+                step += 1;
+                let client = format!("van-{number}-{}", step % 7);
+                lines += &format!("IAMAT {client} +34.{step:06}-118.4 {}\n", seconds(wall_ns()));
+            }
+            if stream.write_all(lines.as_bytes()).is_err() {
+                break;
+            }
+            let mut line = Vec::new();
+            let complete = (0..20).all(|_| {
+                line.clear();
+                let read = replies.read_until(b'\n', &mut line);
+                let is_whole = read.is_ok() && line.pop() == Some(b'\n');
+                if is_whole {
+                    acknowledged.push(line.clone());
+                }
+                is_whole
+            });
+            if !complete {
+                break;
+            }
+            thread::sleep(Duration::from_millis(4)); // the herd should not be the bottleneck
+        }
+    }
+    acknowledged
+}
+
+/// Returns how often each line is in the streams of these nodes. All ids increase, and there is no gap.
+fn lines(redis: &Redis, names: &[String]) -> BTreeMap<Vec<u8>, usize> {
+    let mut lines = BTreeMap::new();
+    for name in names {
+        let entries = redis.entries(&format!("herd:{name}"));
+        for entry in &entries {
+            assert_eq!(entry.get("type"), b"at", "{entry:?}");
+            *lines.entry(entry.get("line").to_vec()).or_default() += 1;
+        }
+    }
+    lines
+}
+
+/// The acceptance test: the engine is killed twice and a node once.
+#[test]
+fn five_streams_hold_every_acknowledged_update_exactly_once() {
+    let directory = directory();
+    let Some(mut redis) = Redis::start(&directory, &[]) else { return };
+    let ports: BTreeMap<&str, u16> = FIVE.iter().map(|(name, _)| (*name, free_port())).collect();
+    let http = ports.iter().map(|(name, port)| format!("{name}: {port}")).collect::<Vec<_>>();
+    let sections = format!(
+        "storage: {{directory: data}}\nhttp: {{ports: {{{}}}}}\n\
+         feed: {{url: \"redis://127.0.0.1:{}/0\", max_entries: 0}}\n",
+        http.join(", "),
+        redis.port
+    );
+    let mut herd = herd(&FIVE, &sections);
+    herd.start_all();
+    let names = herd.names();
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..10)
+        .map(|number| {
+            let address = herd.address(&names[number % names.len()]);
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || load(address, number, stop))
+        })
+        .collect();
+    let grown = |redis: &Redis, least: usize| {
+        eventually("the streams grow", 2 * DEADLINE, || {
+            let length = |name: &String| match redis_length(redis, name) {
+                Reply::Number(length) => length as usize,
+                _ => 0,
+            };
+            (names.iter().map(length).sum::<usize>() > least).then_some(())
+        });
+    };
+    grown(&redis, 2_000);
+    redis.kill();
+    thread::sleep(Duration::from_secs(1)); // entries wait
+    redis.restart();
+    grown(&redis, 6_000);
+    herd.kill("Campbell");
+    thread::sleep(Duration::from_millis(300)); // its clients notice
+    herd.start("Campbell");
+    grown(&redis, 9_000);
+    redis.kill();
+    redis.restart();
+    grown(&redis, 12_000);
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged: Vec<Vec<u8>> =
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+    ports.values().for_each(|&port| wait_until_delivered(port));
+    let found = lines(&redis, &names);
+    for line in &acknowledged {
+        assert_eq!(found.get(line), Some(&1), "{}", line.escape_ascii());
+    }
+    assert!(found.values().all(|&times| times == 1), "none is there twice");
+    assert!(acknowledged.len() > 10_000, "{}", acknowledged.len());
+}
+
+fn redis_length(redis: &Redis, name: &str) -> Reply {
+    redis.command(&[b"XLEN", format!("herd:{name}").as_bytes()])
+}
+
+/// A name can contain any byte but white space.
+#[test]
+fn names_of_all_bytes_and_tombstones_arrive_intact() {
+    let directory = directory();
+    let Some(redis) = Redis::start(&directory, &[]) else { return };
+    let http = free_port();
+    let mut herd = herd(NODE, &sections(&redis, http, ", stream: \"my herd\""));
+    herd.start("Solo");
+    let mut expected = Vec::new();
+    for byte in 1..=u8::MAX {
+        if byte.is_ascii_whitespace() || byte == 0x0b {
+            continue;
+        }
+        let name = [b"a", &[byte][..], b"\xff\x80z"].concat();
+        let line =
+            [b"IAMAT ", &name[..], b" +34.068930-118.445127 1621464827.959498503\n"].concat();
+        let reply = herd.exchange("Solo", &line);
+        expected.push((name, reply.strip_suffix(b"\n").unwrap().to_vec()));
+    }
+    herd.exchange("Solo", b"IAMAT van +1-2 1621464827\n");
+    assert!(herd.run(&["--forget", "van"]).status.success());
+    wait_until_delivered(http);
+    let entries = redis.entries("my herd:Solo");
+    assert_eq!(entries.len(), expected.len() + 2);
+    for (entry, (name, line)) in entries.iter().zip(&expected) {
+        assert_eq!((entry.get("client"), entry.get("line")), (&name[..], &line[..]));
+        assert_eq!(entry.get("lon"), b"-118.445127");
+        assert_eq!(entry.get("lat"), b"34.068930");
+        assert_eq!(entry.get("time"), b"1621464827.959498503");
+    }
+    let last = entries.last().unwrap();
+    assert_eq!((last.get("type"), last.get("client")), (&b"forget"[..], &b"van"[..]));
+    assert_eq!(last.names(), ["type", "line", "client", "time", "received"]);
+    let millis = |id: &str| id.split_once('-').unwrap().0.parse::<u64>().unwrap();
+    assert!(entries.iter().all(|entry| millis(&entry.id) >= 1_600_000_000_000), "a time");
+    let output = herd.run(&["--status"]);
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(table.contains("Feed") && table.contains("0 waiting"), "{table}");
+}
+
+/// An older update and an exact repeat are answered, but not stored, so they are not delivered.
+#[test]
+fn only_newer_records_are_delivered() {
+    let directory = directory();
+    let Some(redis) = Redis::start(&directory, &[]) else { return };
+    let http = free_port();
+    let mut herd = herd(NODE, &sections(&redis, http, ""));
+    herd.start("Solo");
+    for time in [5, 3, 5, 7] {
+        herd.exchange("Solo", format!("IAMAT van +1-2 {time}\n").as_bytes());
+    }
+    wait_until_delivered(http);
+    let entries = redis.entries("herd:Solo");
+    let times: Vec<&[u8]> = entries.iter().map(|entry| entry.get("time")).collect();
+    assert_eq!(times, [&b"5.000000000"[..], b"7.000000000"]);
+}
+
+/// What is wrong is said in `/api/herd`, and the feed goes on once it is mended.
+#[test]
+fn errors_of_the_engine_are_named_and_end() {
+    let directory = directory();
+    let Some(mut redis) = Redis::start(&directory, &[]) else { return };
+    let http = free_port();
+    let mut herd = herd(NODE, &sections(&redis, http, ""));
+    redis.command(&[b"SET", b"herd:Solo", b"1"]);
+    herd.start("Solo");
+    herd.exchange("Solo", b"IAMAT van +1-2 1\n");
+    wait_for_error(http, "the key herd:Solo is not a stream");
+    let (feed, _) = state(http).unwrap();
+    assert_eq!(feed["backlog"], 1);
+    redis.command(&[b"DEL", b"herd:Solo"]);
+    wait_until_delivered(http);
+    assert_eq!(redis.entries("herd:Solo").len(), 1);
+
+    redis.command(&[b"CONFIG", b"SET", b"maxmemory", b"1"]);
+    herd.exchange("Solo", b"IAMAT van +1-2 2\n");
+    wait_for_error(http, "maxmemory");
+    redis.command(&[b"CONFIG", b"SET", b"maxmemory", b"0"]);
+    wait_until_delivered(http);
+    assert_eq!(redis.entries("herd:Solo").len(), 2);
+
+    redis.command(&[b"CONFIG", b"SET", b"requirepass", b"canary"]);
+    redis.kill();
+    redis.restart();
+    redis.command(&[b"CONFIG", b"SET", b"requirepass", b"canary"]);
+    redis_kill_clients(&redis);
+    herd.exchange("Solo", b"IAMAT van +1-2 3\n");
+    wait_for_error(http, "feed.password_file");
+    assert!(!String::from_utf8_lossy(&herd.log("Solo")).contains("canary"));
+}
+
+/// Closes all connections to the server, whose password is `canary`.
+fn redis_kill_clients(redis: &Redis) {
+    let mut stream = TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
+    stream.write_all(b"AUTH canary\r\nCLIENT KILL TYPE normal SKIPME yes\r\n").unwrap();
+    let mut line = String::new();
+    let mut replies = BufReader::new(stream);
+    replies.read_line(&mut line).unwrap();
+    replies.read_line(&mut line).unwrap();
+}
+
+#[test]
+fn a_password_and_tls_with_an_authority_of_ones_own() {
+    let directory = directory();
+    let tls = directory.join("tls");
+    let ca = Certificate::authority(&tls, "ca").create();
+    let certificate = Certificate::of_node(&tls, "localhost")
+        .with_extensions("subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n")
+        .create();
+    let (key, port) = (tls.join("localhost.key"), free_port());
+    let text = |path: &Path| path.display().to_string();
+    let options = [
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &text(&certificate),
+        "--tls-key-file",
+        &text(&key),
+        "--tls-auth-clients",
+        "no",
+        "--tls-ca-cert-file",
+        &text(&ca),
+        "--requirepass",
+        "canary word",
+    ];
+    let Some(redis) = Redis::start(&directory, &options) else { return };
+    let http = free_port();
+    fs::write(directory.join("password"), "canary word\n").unwrap();
+    let sections = |ca: &str| {
+        format!(
+            "storage: {{directory: data}}\nhttp: {{ports: {{Solo: {http}}}}}\n\
+             feed: {{url: \"rediss://127.0.0.1:{port}\", password_file: \"{}\"{ca}}}\n",
+            text(&directory.join("password"))
+        )
+    };
+    let mut stranger = herd(NODE, &sections(""));
+    stranger.start("Solo");
+    wait_for_error(http, "certificate");
+    stranger.kill("Solo");
+    let mut herd = herd(NODE, &sections(&format!(", ca_file: \"{}\"", text(&ca))));
+    herd.start("Solo");
+    herd.exchange("Solo", b"IAMAT van +1-2 1\n");
+    wait_until_delivered(http);
+    assert!(!String::from_utf8_lossy(&herd.log("Solo")).contains("canary"));
+    drop(redis);
+}
+
+/// A node without a feed has none of it.
+#[test]
+fn without_the_section_there_is_no_feed() {
+    let http = free_port();
+    let sections = format!("storage: {{directory: data}}\nhttp: {{ports: {{Solo: {http}}}}}\n");
+    let mut herd = herd(NODE, &sections);
+    herd.start("Solo");
+    herd.exchange("Solo", b"IAMAT van +1-2 1\n");
+    let (feed, _) = state(http).unwrap();
+    assert!(feed.is_null());
+    herd.kill("Solo");
+    let folder = herd.directory().join("data/Solo");
+    assert!(!folder.join("FEED").exists());
+    let segment = fs::read(folder.join("0000000001.log")).unwrap();
+    assert!(common::find(&segment, b" I ").is_none(), "segments have no marks");
+}

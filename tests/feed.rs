@@ -83,7 +83,7 @@ fn wait_until_delivered(http: u16) {
 
 /// A client that sends updates to one node until it is stopped, over new connections if necessary. Returns
 /// the AT lines that it has received.
-fn load(address: std::net::SocketAddr, number: usize, stop: Arc<AtomicBool>) -> Vec<Vec<u8>> {
+fn load(address: std::net::SocketAddr, number: usize, stop: &AtomicBool) -> Vec<Vec<u8>> {
     let (mut acknowledged, mut step) = (Vec::new(), 0_u64);
     while !stop.load(Ordering::Relaxed) {
         let Ok(mut stream) = TcpStream::connect(address) else {
@@ -93,13 +93,14 @@ fn load(address: std::net::SocketAddr, number: usize, stop: Arc<AtomicBool>) -> 
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         let mut replies = BufReader::new(stream.try_clone().unwrap());
         while !stop.load(Ordering::Relaxed) {
-            let mut lines = String::new();
+            let mut lines = Vec::new();
             for _ in 0..20 {
                 step += 1;
                 let client = format!("van-{number}-{}", step % 7);
-                lines += &format!("IAMAT {client} +34.{step:06}-118.4 {}\n", seconds(wall_ns()));
+                let time = seconds(wall_ns());
+                writeln!(lines, "IAMAT {client} +34.{step:06}-118.4 {time}").unwrap();
             }
-            if stream.write_all(lines.as_bytes()).is_err() {
+            if stream.write_all(&lines).is_err() {
                 break;
             }
             let mut line = Vec::new();
@@ -155,12 +156,14 @@ fn five_streams_hold_every_acknowledged_update_exactly_once() {
         .map(|number| {
             let address = herd.address(&names[number % names.len()]);
             let stop = Arc::clone(&stop);
-            thread::spawn(move || load(address, number, stop))
+            thread::spawn(move || load(address, number, &stop))
         })
         .collect();
     let grown = |redis: &Redis, least: usize| {
         eventually("the streams grow", 2 * DEADLINE, || {
-            let length = |name: &String| match redis_length(redis, name) {
+            let length = |name: &String| match redis
+                .command(&[b"XLEN", format!("herd:{name}").as_bytes()])
+            {
                 Reply::Number(length) => length as usize,
                 _ => 0,
             };
@@ -182,17 +185,15 @@ fn five_streams_hold_every_acknowledged_update_exactly_once() {
     stop.store(true, Ordering::Relaxed);
     let acknowledged: Vec<Vec<u8>> =
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
-    ports.values().for_each(|&port| wait_until_delivered(port));
+    for &port in ports.values() {
+        wait_until_delivered(port);
+    }
     let found = lines(&redis, &names);
     for line in &acknowledged {
         assert_eq!(found.get(line), Some(&1), "{}", line.escape_ascii());
     }
     assert!(found.values().all(|&times| times == 1), "none is there twice");
     assert!(acknowledged.len() > 10_000, "{}", acknowledged.len());
-}
-
-fn redis_length(redis: &Redis, name: &str) -> Reply {
-    redis.command(&[b"XLEN", format!("herd:{name}").as_bytes()])
 }
 
 /// A name can contain any byte but white space.
@@ -256,7 +257,7 @@ fn only_newer_records_are_delivered() {
 #[test]
 fn errors_of_the_engine_are_named_and_end() {
     let directory = directory();
-    let Some(mut redis) = Redis::start(&directory, &[]) else { return };
+    let Some(redis) = Redis::start(&directory, &[]) else { return };
     let http = free_port();
     let mut herd = herd(NODE, &sections(&redis, http, ""));
     redis.command(&[b"SET", b"herd:Solo", b"1"]);
@@ -277,17 +278,14 @@ fn errors_of_the_engine_are_named_and_end() {
     assert_eq!(redis.entries("herd:Solo").len(), 2);
 
     redis.command(&[b"CONFIG", b"SET", b"requirepass", b"canary"]);
-    redis.kill();
-    redis.restart();
-    redis.command(&[b"CONFIG", b"SET", b"requirepass", b"canary"]);
-    redis_kill_clients(&redis);
+    close_connections(&redis);
     herd.exchange("Solo", b"IAMAT van +1-2 3\n");
     wait_for_error(http, "feed.password_file");
     assert!(!String::from_utf8_lossy(&herd.log("Solo")).contains("canary"));
 }
 
 /// Closes all connections to the server, whose password is `canary`.
-fn redis_kill_clients(redis: &Redis) {
+fn close_connections(redis: &Redis) {
     let mut stream = TcpStream::connect(("127.0.0.1", redis.port)).unwrap();
     stream.write_all(b"AUTH canary\r\nCLIENT KILL TYPE normal SKIPME yes\r\n").unwrap();
     let mut line = String::new();

@@ -105,7 +105,7 @@ impl FromStr for Entries {
 }
 
 impl FeedConfig {
-    const KEYS: &[&str] = &["url", "entries", "stream", "max_entries", "password_file", "ca_file"];
+    pub(super) const KEYS: &[&str] = &["url", "entries", "stream", "max_entries", "password_file", "ca_file"];
 
     /// Reads the section; `None` if it is absent.
     pub(super) fn read(
@@ -246,12 +246,12 @@ mod tests {
             ("redis://[::1]", "redis://[::1]:6379/0", None, None),
             ("REDIS://me:canary@a/1", "redis://a:6379/1", Some("me"), Some("canary")),
         ] {
-            let Ok((engine, secret)) = super::engine(text) else { panic!("{text}") };
-            assert_eq!(engine.to_string(), shown);
-            let Engine::Redis { user: found, .. } = &engine;
-            assert_eq!(found.as_deref(), user);
+            let Ok((found, secret)) = engine(text) else { panic!("{text}") };
+            assert_eq!(found.to_string(), shown);
+            let Engine::Redis { user: name, .. } = &found;
+            assert_eq!(name.as_deref(), user);
             assert_eq!(secret.as_ref().map(Secret::expose), password.map(str::as_bytes));
-            assert!(!format!("{engine:?} {secret:?}").contains("canary"));
+            assert!(!format!("{found:?} {secret:?}").contains("canary"));
         }
     }
 
@@ -269,8 +269,7 @@ mod tests {
             ("redis://:a%zcanary@127.0.0.1", "no valid password"),
             ("redis:///0", "no valid host"),
         ] {
-            let error =
-                super::engine(text).err().map(|error| error.to_string()).unwrap_or_default();
+            let error = engine(text).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(error.contains(part) && !error.contains("canary"), "{text}: {error}");
         }
     }

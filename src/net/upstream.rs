@@ -543,7 +543,7 @@ mod tests {
         events
     }
 
-    fn ask(client: &mut D, ticket: u64, radius_m: f64) {
+    fn ask(client: &mut Client, ticket: u64, radius_m: f64) {
         let question = Question { center: Point { lat: 1.0, lng: 2.0 }, radius_m };
         client.ask(Ticket(ticket), question, 5, NOW, &mut Vec::new());
     }

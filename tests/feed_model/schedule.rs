@@ -11,7 +11,7 @@ use proxy_herd::feed::worker::{Files, Job, Worker};
 use proxy_herd::herd::directory::Source as From;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 use proxy_herd::rng::Rng;
-use proxy_herd::storage::{FileName, SyncMode};
+use proxy_herd::storage::{FileName, Storage, SyncMode};
 use proxy_herd::testing::disk::Disk;
 use proxy_herd::time::{Instant, Wall};
 
@@ -108,15 +108,16 @@ impl World {
         let sync = SyncMode::Interval(Duration::from_secs(1));
         let mut settings = node::settings(sync, self.max_bytes);
         settings.keeps_segments = true;
-        let mut node = Node::start_at(
-            directory,
-            recovered,
-            settings,
-            &mut self.disk,
-            self.now,
-            self.wall,
-            &mut self.rng,
-        );
+        let mut storage = Storage::new(settings, recovered, self.now);
+        storage.handle_wall(self.wall);
+        let mut node = Node { directory, storage, tasks: Vec::new() };
+        while !node.storage.is_ready() {
+            let task = node.storage.poll_task().expect("a task");
+            node.tasks.push((task, 0));
+            while !node.tasks.is_empty() {
+                node.step(0, &mut self.disk, self.now, &mut self.rng);
+            }
+        }
         node.commit(&mut self.disk, self.now, &mut self.rng);
         let redis =
             Settings { user: None, password: None, database: 0, key: KEY.into(), max_entries: 0 };

@@ -108,29 +108,6 @@ impl Node {
         Ok(node)
     }
 
-    /// Starts a node at a time of the wall clock.
-    pub fn start_at(
-        directory: Directory,
-        recovered: Recovered,
-        settings: Settings,
-        disk: &mut Disk,
-        now: Instant,
-        wall: Wall,
-        rng: &mut Rng,
-    ) -> Self {
-        let mut storage = Storage::new(settings, recovered, now);
-        storage.handle_wall(wall);
-        let mut node = Self { directory, storage, tasks: Vec::new() };
-        while !node.storage.is_ready() {
-            let task = node.storage.poll_task().expect("a task");
-            node.tasks.push((task, 0));
-            while !node.tasks.is_empty() {
-                node.step(0, disk, now, rng);
-            }
-        }
-        node
-    }
-
     /// Applies a record. Returns its position if it was stored.
     pub fn apply(&mut self, line: &[u8], source: Source, wall: Wall) -> Option<Position> {
         let record = Record::parse(line).expect("a record");

@@ -209,11 +209,11 @@ fn malformed_files_are_rejected() {
         ),
         (
             "ports: {A: 1}\nweb: {}\n",
-            "2: field `web`: is unknown; remove it or use one of api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, http, storage, fences, benchmark",
+            "2: field `web`: is unknown; remove it or use one of api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, http, storage, fences, feed, benchmark",
         ),
         (
             "ports: {A: 1}\n\nAIzaCanary: 1\n",
-            "3: has an unknown key; remove it or use one of api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, http, storage, fences, benchmark",
+            "3: has an unknown key; remove it or use one of api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, http, storage, fences, feed, benchmark",
         ),
         (
             "ports: {A: 1}\nlogging:\n  \"1\": 1\n",
@@ -328,6 +328,7 @@ fn the_documentation_describes_every_key() {
         ("http", HttpConfig::KEYS.to_vec()),
         ("storage", StorageConfig::keys()),
         ("fences", FencesConfig::KEYS.to_vec()),
+        ("feed", FeedConfig::KEYS.to_vec()),
         ("benchmark", BenchmarkConfig::KEYS.to_vec()),
     ];
     for key in KEYS {

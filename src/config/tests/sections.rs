@@ -316,6 +316,45 @@ fn invalid_http_settings_are_rejected() {
 }
 
 #[test]
+fn feed_settings_are_read_and_invalid_ones_are_rejected() {
+    let with = |feed: &str| format!("storage: {{directory: data}}\nfeed: {{{feed}}}\n");
+    assert!(pair("").feed.is_none());
+    let feed = pair(&with("url: \"redis://127.0.0.1\"")).feed.unwrap();
+    assert_eq!(feed.engine.to_string(), "redis://127.0.0.1:6379/0");
+    assert_eq!((feed.entries, feed.stream.as_str()), (Entries::All, "herd"));
+    assert_eq!((feed.max_entries, feed.password.is_none()), (1_000_000, true));
+    let all = "url: \"rediss://:p%3Aw@a/1\", entries: updates, stream: x, max_entries: 0";
+    let feed = pair(&with(all)).feed.unwrap();
+    assert_eq!((feed.entries, feed.stream.as_str()), (Entries::Updates, "x"));
+    assert_eq!((feed.max_entries, feed.password.unwrap().expose()), (0, &b"p:w"[..]));
+    for (feed, error) in [
+        ("", "field `feed.url`: is missing; enter the engine: redis://127.0.0.1:6379/0"),
+        ("url: a", "field `feed.url`: has no valid scheme; start it with redis:// or rediss://"),
+        ("url: \"redis://a\", entries: none", "use all or updates"),
+        ("url: \"redis://a\", stream: \"\"", "field `feed.stream`"),
+        ("url: \"redis://a\", max_entries: -1", "field `feed.max_entries`: -1 is out of range"),
+        ("url: \"redis://a\", max_length: 1", "unknown"),
+        (
+            "url: \"redis://:canary@a\", password_file: b",
+            "field `feed.password_file`: sets a second password",
+        ),
+    ] {
+        let error_found = error_in(&format!("{PAIR}{}", with(feed)));
+        assert!(error_found.contains(error), "{feed}: {error_found}");
+        assert!(!error_found.contains("canary"), "{error_found}");
+    }
+    let error = error_in(&format!("{PAIR}feed: {{url: \"redis://a\"}}\n"));
+    assert!(error.contains("field `feed`: requires the section `storage`"), "{error}");
+    // The password in the URL is used elsewhere in the file.
+    let error =
+        error_in(&format!("{PAIR}{}canary: 1\n", with("url: \"redis://:canary@127.0.0.1\"")));
+    assert!(!error.contains("canary"), "{error}");
+    let warnings = pair(&with("url: \"redis://:canary@10.0.0.1\", ca_file: /dev/null")).warnings;
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("unencrypted") && warnings[1].contains("has no effect"));
+}
+
+#[test]
 fn storage_settings_are_read_and_invalid_ones_are_rejected() {
     assert_eq!(pair("").storage, None);
     let storage = pair("storage: {directory: data}\n").storage.unwrap();

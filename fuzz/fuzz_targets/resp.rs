@@ -1,0 +1,78 @@
+//! Replies of Redis. The first byte of the input is the number of entries in a batch.
+//!
+//! - The tokens do not depend on how the input is split into reads, and nor does what they mean.
+//! - The memory of the reader is bounded.
+//! - Errors are printable, and do not contain the password.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use proxy_herd::feed::redis::{Outcome, Session, Settings};
+use proxy_herd::feed::resp::{MAX_KEPT, MAX_LINE, Malformed, Reader, Token};
+use proxy_herd_fuzz::cuts;
+
+/// Must not appear in any error.
+const PASSWORD: &[u8] = b"canary";
+
+fuzz_target!(|input: &[u8]| {
+    let Some((&count, replies)) = input.split_first() else { return };
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    for end in cuts(replies) {
+        pieces.push(&replies[start..end]);
+        start = end;
+    }
+    pieces.push(&replies[start..]);
+    assert_eq!(tokens(&[replies]), tokens(&pieces));
+    assert_eq!(outcomes(&[replies], count), outcomes(&pieces, count));
+});
+
+fn tokens(pieces: &[&[u8]]) -> (Vec<String>, Option<Malformed>) {
+    let (mut reader, mut tokens) = (Reader::default(), Vec::new());
+    for mut piece in pieces.iter().copied() {
+        loop {
+            match reader.next(&mut piece) {
+                Ok(Some(token)) => {
+                    match token {
+                        Token::Bulk(text) => assert!(text.len() <= MAX_KEPT),
+                        Token::Simple(text) | Token::Error(text) => assert!(text.len() < MAX_LINE),
+                        _ => {}
+                    }
+                    tokens.push(format!("{token:?}"));
+                }
+                Ok(None) => break,
+                Err(error) => return (tokens, Some(error)),
+            }
+        }
+        assert!(piece.is_empty());
+    }
+    (tokens, None)
+}
+
+fn outcomes(pieces: &[&[u8]], count: u8) -> Vec<Result<Outcome, String>> {
+    let settings = Settings {
+        user: None,
+        password: Some(PASSWORD.into()),
+        database: 1,
+        key: b"herd:A"[..].into(),
+        max_entries: 0,
+    };
+    let mut session = Session::default();
+    session.greet(&settings, &mut Vec::new());
+    session.expect_batch(usize::from(count));
+    let mut outcomes = Vec::new();
+    for mut piece in pieces.iter().copied() {
+        loop {
+            match session.handle_input(&settings, &mut piece) {
+                Ok(Some(outcome)) => outcomes.push(Ok(outcome)),
+                Ok(None) => break,
+                Err(error) => {
+                    assert!(!error.contains("canary") && !error.chars().any(char::is_control));
+                    outcomes.push(Err(error));
+                    return outcomes;
+                }
+            }
+        }
+    }
+    outcomes
+}

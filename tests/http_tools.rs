@@ -46,7 +46,7 @@ fn get(port: u16, target: &str) -> String {
     body.to_owned()
 }
 
-/// Returns `/metrics` of a node that has all metrics: it has a peer, a places provider, fences, and a
+/// Returns `/metrics` of a node that has all metrics: it has a peer, a places provider, fences, a feed, and a
 /// name that needs escapes.
 fn metrics() -> String {
     let (http, ports) = section(&["Solo\"\\"]);
@@ -60,7 +60,12 @@ fn metrics() -> String {
     fs::write(fences, "{\"type\": \"FeatureCollection\", \"features\": []}").unwrap();
     let text = fs::read_to_string(herd.config()).unwrap();
     let text = text.replacen("\n  Solo\"\\:", "\n  'Solo\"\\':", 2);
-    fs::write(herd.config(), text).unwrap();
+    let data = herd.directory().join("data");
+    let feed = format!(
+        "storage: {{directory: '{}'}}\nfeed: {{url: 'redis://127.0.0.1:9'}}\n",
+        data.display()
+    );
+    fs::write(herd.config(), text + &feed).unwrap();
     herd.start("Solo\"\\");
     let mut client = herd.client("Solo\"\\");
     client.iamat("kiwi", "+34.0-118.0", "1621464827");

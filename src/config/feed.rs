@@ -105,7 +105,8 @@ impl FromStr for Entries {
 }
 
 impl FeedConfig {
-    pub(super) const KEYS: &[&str] = &["url", "entries", "stream", "max_entries", "password_file", "ca_file"];
+    pub(super) const KEYS: &[&str] =
+        &["url", "entries", "stream", "max_entries", "password_file", "ca_file"];
 
     /// Reads the section; `None` if it is absent.
     pub(super) fn read(

@@ -308,10 +308,11 @@ impl Directory {
             if repeat {
                 return Applied::Duplicate;
             }
-            if !self.is_newer(record, held) {
+            let rank = self.rank(record);
+            if !self.is_newer(record, rank, held) {
                 return Applied::Stale;
             }
-            self.replace(slot, record);
+            self.replace(slot, record, rank);
             self.tournament.handle_raised(slot, order(&self.slots, &self.rules));
             self.bound_tombstones();
             return Applied::Stored(slot);
@@ -399,15 +400,18 @@ impl Directory {
         rank.clamp(i64::MIN.into(), i64::MAX.into()) as i64
     }
 
-    /// Returns whether `record` is newer than a stored record, by the order of records.
-    fn is_newer(&self, record: &Record<'_>, held: &Stored) -> bool {
-        let by_rank = self.rank(record).cmp(&held.rank());
-        let newer = by_rank.then_with(|| {
-            // A stored line is always a valid record.
-            let held = held.record();
-            held.map_or(Ordering::Less, |held| record.cmp(&held, self.rules.max_clock_offset))
-        });
-        newer == Ordering::Greater
+    /// Returns whether `record`, which has this rank, is newer than a stored record, by the order of
+    /// records.
+    #[inline]
+    fn is_newer(&self, record: &Record<'_>, rank: i64, held: &Stored) -> bool {
+        rank > held.rank() || rank == held.rank() && self.is_greater(record, held)
+    }
+
+    /// Returns whether `record` is the greater one of two records of the same rank.
+    fn is_greater(&self, record: &Record<'_>, held: &Stored) -> bool {
+        // A stored line is always a valid record.
+        let is_greater = |held| record.cmp(&held, self.rules.max_clock_offset) == Ordering::Greater;
+        held.record().is_some_and(is_greater)
     }
 
     /// Returns the time to live of a record; 0 means forever.
@@ -416,15 +420,26 @@ impl Directory {
     }
 
     fn life(&self, record: &Record<'_>, now: Wall) -> Life {
+        if record.received == now.nanos() {
+            return Life::Alive; // the update of a local client, nearly always
+        }
         Life::of(record.received, self.time_to_live(record.is_tombstone()), now)
     }
 
     /// Returns the life of the record in a slot that is in use.
+    #[inline]
     fn life_in(&self, slot: Slot, now: Wall) -> Life {
+        // Nearly always, without a time to live.
+        let all_are_alive =
+            self.tombstones.is_empty() && !self.sweep.may_find(self.rules.client_ttl, now);
+        if all_are_alive { Life::Alive } else { self.life_of_one(slot, now) }
+    }
+
+    fn life_of_one(&self, slot: Slot, now: Wall) -> Life {
         let stored = &self.slots[slot];
         let is_tombstone = !self.tombstones.is_empty() && stored.is_tombstone();
         if !self.sweep.may_find(self.time_to_live(is_tombstone), now) {
-            return Life::Alive; // nearly always, without a time to live, without parsing the record
+            return Life::Alive; // without parsing the record
         }
         stored.record().map_or(Life::Expired, |record| self.life(&record, now))
     }
@@ -447,8 +462,7 @@ impl Directory {
     }
 
     /// Replaces the record in `slot` by a newer one of the same client.
-    fn replace(&mut self, slot: Slot, record: &Record<'_>) {
-        let rank = self.rank(record);
+    fn replace(&mut self, slot: Slot, record: &Record<'_>, rank: i64) {
         let stored = &mut self.slots[slot];
         if let Some(fences) = &mut self.fences {
             fences.handle_replaced(slot, stored.line(), record);
@@ -505,7 +519,7 @@ impl Directory {
             return true;
         }
         let Some(least) = self.tournament.least() else { return false };
-        if !self.is_newer(record, &self.slots[least]) {
+        if !self.is_newer(record, self.rank(record), &self.slots[least]) {
             return false;
         }
         self.evict(least);

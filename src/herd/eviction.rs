@@ -129,7 +129,14 @@ impl Tournament {
     }
 
     /// Takes note that a slot has a greater record now, or is free.
+    #[inline]
     pub fn handle_raised(&mut self, slot: Slot, order: Order<'_>) {
+        if self.is_active() {
+            self.replay(slot, order);
+        }
+    }
+
+    fn replay(&mut self, slot: Slot, order: Order<'_>) {
         let mut at = slot.index();
         for round in 0..self.rounds.len() {
             at >>= GROUP_BITS;

@@ -84,8 +84,10 @@ impl Default for Sweep {
 impl Sweep {
     /// Takes note of a record that is stored.
     pub fn handle_stored(&mut self, received: Nanos) {
-        self.latest = self.latest.max(received);
-        self.latest_of_pass = self.latest_of_pass.max(received);
+        if received > self.latest_of_pass {
+            self.latest_of_pass = received;
+            self.latest = self.latest.max(received);
+        }
     }
 
     /// Returns whether any stored record may be dead.

@@ -2,7 +2,7 @@
 
 use super::Herd;
 use super::directory::{Applied, Source};
-use super::link::LegacySender;
+use super::link::{LegacySender, Link};
 use super::message::Purpose;
 use super::observer::Observer;
 use super::queue::SlotQueue;
@@ -154,9 +154,26 @@ impl Herd {
     /// If the record may have come from any of several original servers, all of them receive it. The
     /// one that sent it ignores it, since it is not newer than the record that it holds.
     fn forward(&mut self, item: Item<'_>, origin: Option<NodeId>, arrival: Arrival) {
-        if let Item::Stored(slot) = item {
-            self.mark_changed(slot);
+        match item {
+            Item::Stored(slot) => {
+                self.mark_changed(slot);
+                self.for_receivers(origin, arrival, |link| link.enqueue(slot));
+            }
+            Item::Relayed(record) => {
+                let mut dropped = 0;
+                self.for_receivers(origin, arrival, |link| dropped += link.enqueue_line(record));
+                self.counters.relays_dropped += dropped;
+            }
         }
+    }
+
+    /// Calls `enqueue` with each link on which a record must be forwarded.
+    fn for_receivers(
+        &mut self,
+        origin: Option<NodeId>,
+        arrival: Arrival,
+        mut enqueue: impl FnMut(&mut Link),
+    ) {
         let (sender, along_tree) = match arrival {
             Arrival::Local => (None, true),
             Arrival::Flooded(link) => (Some(link), true),
@@ -174,7 +191,7 @@ impl Herd {
         if let Some(tree) = tree {
             for &child in &tree.children {
                 if let Some(link) = self.link_to[child.index()] {
-                    self.counters.relays_dropped += self.links[link.index()].enqueue(item);
+                    enqueue(&mut self.links[link.index()]);
                 }
             }
         }
@@ -182,7 +199,7 @@ impl Herd {
         for (id, link) in (0..).map(LinkId).zip(&mut self.links) {
             let outside = link.is_legacy() || !self.routes.has_edge(link.peer);
             if (to_all || outside) && sender != Some(id) {
-                self.counters.relays_dropped += link.enqueue(item);
+                enqueue(link);
             }
         }
     }

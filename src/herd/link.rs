@@ -4,12 +4,12 @@ use core::time::Duration;
 
 use super::anti_entropy::AntiEntropy;
 use super::digest_key::KeyExchange;
-use super::flood::Item;
 use super::keepalive::Keepalive;
 use super::message::Purpose;
 use super::queue::{IdSet, SlotQueue};
 use super::relay::LineQueue;
 use crate::ids::{BootId, ConnectionId, LinkId, NodeId, Slot};
+use crate::protocol::record::Record;
 use crate::time::Instant;
 
 /// Time allowed for a neighbor to accept a TCP connection: one that is up does so within a round
@@ -182,17 +182,21 @@ impl Link {
         self.up.as_ref().is_some_and(|up| up.flood.contains(slot))
     }
 
-    /// Queues a record for the peer if it is linked. Returns the number of records dropped, 0 or 1.
-    pub(super) fn enqueue(&mut self, item: Item<'_>) -> u64 {
-        let is_legacy = self.is_legacy();
-        let Some(up) = &mut self.up else { return 0 };
-        match item {
-            Item::Stored(slot) => up.flood.push(slot),
-            // An original server would not understand a tombstone.
-            Item::Relayed(record) if is_legacy && record.is_tombstone() => {}
-            Item::Relayed(record) => return u64::from(!up.relayed.push(record.line)),
+    /// Queues the record in `slot` for the peer if it is linked.
+    #[inline]
+    pub(super) fn enqueue(&mut self, slot: Slot) {
+        if let Some(up) = &mut self.up {
+            up.flood.push(slot);
         }
-        0
+    }
+
+    /// Queues a record that is not stored for the peer if it is linked. Returns the number of records
+    /// dropped, 0 or 1.
+    pub(super) fn enqueue_line(&mut self, record: &Record<'_>) -> u64 {
+        // An original server would not understand a tombstone.
+        let is_unknown = self.is_legacy() && record.is_tombstone();
+        let Some(up) = self.up.as_mut().filter(|_| !is_unknown) else { return 0 };
+        u64::from(!up.relayed.push(record.line))
     }
 }
 

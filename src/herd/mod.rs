@@ -72,7 +72,6 @@ use digest_key::{OwnKey, Seeds};
 use directory::{Directory, Rules};
 use fetch_claims::FetchClaims;
 pub use flood::Follower;
-use flood::Item;
 use handshake::Identity;
 pub use link::{Connected, LegacySender, Origin};
 use link::{DIAL_RACE, Established, Link, PeerKind};
@@ -612,7 +611,7 @@ impl Herd {
             let dropped = &mut self.counters.relays_dropped;
             let pause = self.directory.sweep(now, SWEEP_SLOTS, |slot, record| {
                 for link in links.iter_mut().filter(|link| link.has_queued(slot)) {
-                    *dropped += link.enqueue(Item::Relayed(record));
+                    *dropped += link.enqueue_line(record);
                 }
             });
             self.sweep_at = now.instant + pause;

@@ -98,7 +98,12 @@ impl LineQueue {
     }
 
     /// Appends the next line to `out`, with its LF, and returns it without LF.
+    #[inline]
     pub fn pop<'o>(&mut self, out: &'o mut Vec<u8>) -> Option<&'o [u8]> {
+        if self.is_empty() { None } else { self.take_line(out) }
+    }
+
+    fn take_line<'o>(&mut self, out: &'o mut Vec<u8>) -> Option<&'o [u8]> {
         let rest = &self.bytes[self.taken..];
         let length = memchr::memchr(b'\n', rest)?;
         let start = out.len();

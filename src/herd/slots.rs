@@ -169,15 +169,29 @@ impl Stored {
     /// Returns the name of the client.
     #[must_use]
     pub fn client(&self) -> &[u8] {
-        let (at, len) = self.client_at();
-        &self.line()[at..at + len]
+        match &self.text {
+            Text::Inline { line, .. } => {
+                let at = usize::from(self.client_at);
+                &line[at..at + usize::from(self.client_len)]
+            }
+            Text::Long { line, client_at, client_len } => {
+                let at = usize::from(*client_at);
+                &line[at..at + usize::from(*client_len)]
+            }
+        }
     }
 
     /// Returns location and time, like [`Record::report`].
     #[must_use]
     pub fn report(&self) -> &[u8] {
-        let (at, len) = self.client_at();
-        &self.line()[at + len..]
+        match &self.text {
+            Text::Inline { len, line } => {
+                &line[usize::from(self.client_at) + usize::from(self.client_len)..usize::from(*len)]
+            }
+            Text::Long { line, client_at, client_len } => {
+                &line[usize::from(*client_at) + usize::from(*client_len)..]
+            }
+        }
     }
 
     /// Returns whether the record erases the client. False if the slot is free.

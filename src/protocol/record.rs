@@ -140,8 +140,10 @@ impl<'a> Record<'a> {
 
     /// Returns whether this record erases the client.
     #[must_use]
+    #[inline]
     pub fn is_tombstone(&self) -> bool {
-        is_tombstone(self.report())
+        // As by `is_tombstone`, without a slice.
+        self.line.get(self.client_at + self.client.len() + 1).is_some_and(u8::is_ascii_digit)
     }
 
     /// Returns location and time, verbatim; of a tombstone, the time. An IAMAT that repeats both is an exact repeat.

@@ -33,15 +33,28 @@ impl Tombstones {
     }
 
     /// Takes note of a record that is now stored with this rank.
+    #[inline]
     pub fn handle_stored(&mut self, record: &Record<'_>, rank: i64) {
         if record.is_tombstone() {
-            self.set.insert((rank, record.line.into()));
+            self.insert(record, rank);
         }
     }
 
+    #[cold]
+    fn insert(&mut self, record: &Record<'_>, rank: i64) {
+        self.set.insert((rank, record.line.into()));
+    }
+
     /// Takes note that what is stored in a slot will be replaced or removed.
+    #[inline]
     pub fn handle_removed(&mut self, stored: &Stored) {
-        if !self.set.is_empty() && stored.is_tombstone() {
+        if !self.is_empty() {
+            self.remove(stored);
+        }
+    }
+
+    fn remove(&mut self, stored: &Stored) {
+        if stored.is_tombstone() {
             self.set.remove(&(stored.rank(), stored.line().into()));
         }
     }
@@ -99,7 +112,14 @@ impl Directory {
     }
 
     /// Removes the oldest tombstones while there are more than the rules permit.
+    #[inline]
     pub(super) fn bound_tombstones(&mut self) {
+        if !self.tombstones.is_empty() {
+            self.drop_excess();
+        }
+    }
+
+    fn drop_excess(&mut self) {
         for _ in 0..MAX_REMOVED {
             if self.tombstones() <= self.most_tombstones() {
                 return;

@@ -74,6 +74,24 @@ fn a_node_that_was_stopped_reads_its_links_before_it_gives_them_up() {
     herd.wait_until_held(&["Right".to_owned()], "kiwi", &line);
 }
 
+/// What a dead neighbor has sent is read to the end, also if output for it fails in between.
+#[test]
+fn a_link_whose_output_fails_is_read_to_its_end() {
+    let line = [("Left", &["Middle"][..]), ("Middle", &["Right"]), ("Right", &[])];
+    let mut herd = Herd::new(&line, "peers: {timeout_ms: 60000}");
+    herd.start_all();
+    herd.wait_until_connected(&herd.names());
+    herd.signal("Middle", "STOP");
+    // Both fit into the socket buffers of Middle, which reads them in several turns, and sends Left
+    // in each of them what it has read from Right.
+    let updates = |node: &str| (0..3000).map(|i| (format!("{node}{i}"), i.to_string())).collect();
+    let mut records = update(&herd, "Left", &Vec::from_iter::<Vec<_>>(updates("left")));
+    records.extend(update(&herd, "Right", &Vec::from_iter::<Vec<_>>(updates("right"))));
+    herd.kill("Left");
+    herd.signal("Middle", "CONT");
+    wait_until_all_held(&herd, "Middle", &records);
+}
+
 /// The limit on client lines does not apply to links, whose listings are longer.
 #[test]
 fn the_line_limit_of_clients_does_not_apply_to_links() {

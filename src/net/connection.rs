@@ -421,6 +421,12 @@ impl Connection {
                     self.readiness.writable = false;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // The peer has gone. It may have sent records that no other node has: they are read
+                // first, and the end of the stream closes the connection.
+                Err(_) if self.link().is_some() => {
+                    (self.readiness.readable, self.readiness.read_closed) = (true, true);
+                    return Ok(bytes.len());
+                }
                 Err(error) => return Err(error),
             }
         }

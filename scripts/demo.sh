@@ -56,6 +56,7 @@ scripts/start_servers.sh -c "$config" || exit
 # Addresses as the program itself reads the configuration.
 herd=$("${CARGO_TARGET_DIR:-target}/release/proxy-herd" -c "$config" --check)
 mapfile -t nodes < <(awk '/^Node /{on = 1; next} /^$/{on = 0} on {print $3}' <<<"$herd" | grep :)
+devices=$(sed -n 's|^Devices: [^ ]* at \([^,]*\).*without tokens$|\1|p' <<<"$herd")
 map=$(sed -n 's|^HTTP: [^ ]* at \([^,]*\).*|http://\1/|p' <<<"$herd")
 
 python3 scripts/fleet.py --vehicles "$vehicles" "${nodes[@]}" &
@@ -66,6 +67,9 @@ if [ -n "$map" ]; then
     echo "Map: $map"
 else
     echo "There is no map, because the configuration has no http section."
+fi
+if [ -n "$devices" ]; then
+    echo "A phone: curl -d 'id=phone&lat=34.07&lon=-118.45' $devices/"
 fi
 echo "Ctrl-C stops everything."
 wait "$fleet"

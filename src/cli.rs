@@ -50,7 +50,8 @@ const PROGRAM: Program = Program {
 Usage: proxy-herd [-c FILE] NAME
        proxy-herd [-c FILE] --check
        proxy-herd [-c FILE] --status [NAME...]
-       proxy-herd [-c FILE] --forget CLIENT [NAME]",
+       proxy-herd [-c FILE] --forget CLIENT [NAME]
+       proxy-herd [-c FILE] --invite CLIENT|PREFIX* [NAME]",
     about: "
 NAME is a node of the configuration. It runs until SIGTERM or SIGINT.
 
@@ -74,13 +75,15 @@ const WHITE_SPACE: [char; 6] = [' ', '\t', '\n', '\x0b', '\x0c', '\r'];
 ///
 /// `check` tries to read the files that a node of the herd would read, and returns warnings. `forget`
 /// asks the first of some nodes that answers to erase a client, and returns its index and whether it
-/// held the client. `serve` runs a node until it is shut down.
+/// held the client. `invite` admits a device to a node, or to any, and returns what to print. `serve`
+/// runs a node until it is shut down.
 pub fn main<E: fmt::Display>(
     arguments: impl Iterator<Item = OsString>,
     environment: Environment,
-    (check, forget, serve): (
+    (check, forget, invite, serve): (
         impl FnOnce(&Config) -> Result<Vec<String>, E>,
         impl FnOnce(&Config, &[u8], &[usize]) -> Result<(usize, bool), String>,
+        impl FnOnce(&Config, &str, Option<usize>) -> Result<String, String>,
         impl FnOnce(&Config, usize) -> Result<(), E>,
     ),
 ) -> ExitCode {
@@ -104,6 +107,9 @@ pub fn main<E: fmt::Display>(
                 ))),
             }
         }
+        Invocation::Invite(config, name, node) => {
+            print(&invite(&config, &name, node).map_err(CommandError::failure)?)
+        }
         Invocation::Serve(config, node) => {
             warn(&config.warnings);
             serve(&config, node).map_err(CommandError::failure)
@@ -119,6 +125,8 @@ enum Invocation {
     Status(Box<Config>, Vec<usize>),
     /// The client, and the nodes to ask.
     Forget(Box<Config>, String, Vec<usize>),
+    /// The client or prefix to admit, and the node whose URL is shown.
+    Invite(Box<Config>, String, Option<usize>),
     Serve(Box<Config>, usize),
 }
 
@@ -141,6 +149,9 @@ impl Invocation {
         };
         if matches.opt_present("status") && !matches.opt_present("check") {
             return Self::status(load(&no_secrets)?, &matches.free);
+        }
+        if let Some(name) = matches.opt_str("invite").filter(|_| !matches.opt_present("check")) {
+            return Self::invite(load(&no_secrets)?, &name, &matches.free);
         }
         let config = load(environment)?;
         if let Some(client) = matches.opt_str("forget").filter(|_| !matches.opt_present("check")) {
@@ -183,6 +194,23 @@ impl Invocation {
         Err(usage_error(wrong, Some(&config)))
     }
 
+    /// Parses what follows `--invite CLIENT`: at most one node.
+    fn invite(config: Box<Config>, name: &str, nodes: &[String]) -> Result<Self, CommandError> {
+        let wrong = match nodes {
+            _ if name.is_empty() || name.contains(WHITE_SPACE) => {
+                "the name of a client or its prefix is one field, without white space".to_owned()
+            }
+            [] => return Ok(Self::Invite(config, name.to_owned(), None)),
+            [node] => match config.node(node) {
+                Some(node) => return Ok(Self::Invite(config, name.to_owned(), Some(node))),
+                None => no_such_node(&config, node),
+            },
+            _ => "more than one node name; a token is valid on every node that has the file"
+                .to_owned(),
+        };
+        Err(usage_error(wrong, Some(&config)))
+    }
+
     fn status(config: Box<Config>, names: &[String]) -> Result<Self, CommandError> {
         let find = |name: &String| {
             let unknown = || usage_error(no_such_node(&config, name), Some(&config));
@@ -203,6 +231,13 @@ fn options() -> Options {
         .optflag("", "check", "validate the configuration, print a summary and exit")
         .optflag("", "status", "show the status of running nodes; exit with 1 if any is unhealthy")
         .optopt("", "forget", "erase CLIENT on all nodes; NAME is the node to ask", "CLIENT")
+        .optopt(
+            "",
+            "invite",
+            "admit a device: add a token for CLIENT, or for all names that begin with PREFIX, and \
+             print what to enter in its app",
+            "CLIENT|PREFIX*",
+        )
         .optflag("", "limits", "print all limits with their defaults and reasons, as Markdown")
         .optflag("h", "help", "print this help")
         .optflag("V", "version", "print the version");

@@ -13,7 +13,7 @@
 //!             net             event loop, sockets, TLS, files; assembles the core from `config`
 //!              │
 //! ┄┄┄┄┄┄┄┄┄┄┄┄┄┼┄┄┄┄┄┄┄┄┄┄┄┄┄ below: pure; no sockets, files, threads, clocks, logger or randomness
-//!             http            the HTTP side: requests, listings, events
+//!        http, devices        the HTTP side: requests, listings, events; phones and trackers
 //!              │
 //!             node            sessions of the line protocol, replies in order
 //!            ╱    ╲
@@ -41,6 +41,7 @@ pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod counters;
+pub mod devices;
 pub mod endpoint;
 pub mod feed;
 pub mod fences;

@@ -167,13 +167,26 @@ settings! {
     }
 }
 
+settings! {
+    /// Limits on phones and trackers: part of the section `devices`.
+    DeviceLimits in "devices" {
+        max_accuracy_m: Option<u32> = 0 ("no limit"), 1..=1_000_000 Count,
+            "Radius of uncertainty, in meters, above which a position is not stored",
+            "What is too inaccurate depends on the use; positions without an accuracy are stored";
+        max_body: usize = 2_097_152, 1_048_576..=67_108_864 Bytes,
+            "Largest body of a request",
+            "An Overland batch of 1,000 positions has about 600 kB";
+    }
+}
+
 /// Returns all configurable limits, section by section.
 pub fn all() -> impl Iterator<Item = &'static Limit> {
     let limits = Limits::TABLE.iter().map(|setting| &setting.limit);
     let places = PlacesLimits::TABLE.iter().map(|setting| &setting.limit);
     let peers = PeerLimits::TABLE.iter().map(|setting| &setting.limit);
     let storage = StorageLimits::TABLE.iter().map(|setting| &setting.limit);
-    limits.chain(places).chain(peers).chain(storage)
+    let devices = DeviceLimits::TABLE.iter().map(|setting| &setting.limit);
+    limits.chain(places).chain(peers).chain(storage).chain(devices)
 }
 
 /// Returns the Markdown table of [`all`] limits, which `--limits` and docs/configuration.md show.
@@ -215,6 +228,7 @@ mod tests {
         check(PlacesLimits::TABLE);
         check(PeerLimits::TABLE);
         check(StorageLimits::TABLE);
+        check(DeviceLimits::TABLE);
     }
 
     #[test]

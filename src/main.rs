@@ -7,6 +7,7 @@ use proxy_herd::net;
 
 fn main() -> ExitCode {
     let environment = |name: &str| env::var_os(name);
-    let (arguments, actions) = (env::args_os().skip(1), (net::check, net::forget, net::run));
+    let arguments = env::args_os().skip(1);
+    let actions = (net::check, net::forget, net::invite, net::run);
     proxy_herd::cli::main(arguments, &environment, actions)
 }

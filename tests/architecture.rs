@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The siblings that each top-level module may use: net → http → node → {storage → herd, places}
+/// The siblings that each top-level module may use: net → {http, devices} → node → {storage → herd, places}
 /// → protocol.
 /// `config` is for the programs and for `net`, which assembles the core from it.
 const MAY_USE: &[(&str, &[&str])] = &[
@@ -57,8 +57,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "devices",
+        &["http", "node", "storage", "herd", "counters", "protocol", "text", "ids", "time"],
+    ),
+    (
         "net",
         &[
+            "devices",
             "endpoint",
             "http",
             "node",
@@ -100,6 +105,7 @@ const CORE: &[&str] = &[
     "fences",
     "node",
     "http",
+    "devices",
     "message_log",
 ];
 

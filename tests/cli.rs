@@ -40,6 +40,7 @@ Usage: proxy-herd [-c FILE] NAME
        proxy-herd [-c FILE] --check
        proxy-herd [-c FILE] --status [NAME...]
        proxy-herd [-c FILE] --forget CLIENT [NAME]
+       proxy-herd [-c FILE] --invite CLIENT|PREFIX* [NAME]
 Nodes of conf/config.yml: Bailey, Bona, Campbell, Clark, Jaquez
 Try 'proxy-herd --help' for more information.
 ";

@@ -124,6 +124,12 @@ const TESTED: &[(&str, &str, &str)] = &[
         "tests/storage/size.rs",
         "the_folder_stays_within_its_bound_and_is_rarely_compacted",
     ),
+    (
+        "devices.max_accuracy_m",
+        "tests/devices/apps.rs",
+        "positions_that_are_of_no_use_are_confirmed_and_counted",
+    ),
+    ("devices.max_body", "tests/devices/connections.rs", "a_body_over_the_limit_is_refused"),
 ];
 
 /// Fixed limits on the work of a turn: the declaration, the file that tests it, and the test.

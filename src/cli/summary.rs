@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::table::table;
-use crate::config::{Config, HerdSettings, ProviderConfig};
+use crate::config::{Config, DevicesConfig, HerdSettings, ProviderConfig};
 use crate::http::settings::Settings;
-use crate::limits::{Limits, PeerLimits, PlacesLimits, Setting, StorageLimits};
+use crate::limits::{DeviceLimits, Limits, PeerLimits, PlacesLimits, Setting, StorageLimits};
 use crate::message_log::level_name;
 
 /// Returns a summary of `config`: the topology, the settings and the limits that are not at their
@@ -22,6 +22,9 @@ pub fn summary(config: &Config) -> String {
     text.push_str(&topology(config));
     let _ = writeln!(text, "\nPlaces: {}", places(config));
     let _ = writeln!(text, "HTTP: {}", http(config));
+    if let Some(section) = &config.devices {
+        let _ = writeln!(text, "Devices: {}", devices(config, section));
+    }
     let secret = if config.peers.secret.is_some() { "shared secret" } else { "no secret" };
     let tls = match &config.peers.tls {
         None => "no TLS",
@@ -41,6 +44,9 @@ pub fn summary(config: &Config) -> String {
     let mut changed = changed(&config.limits, Limits::TABLE)
         + &changed(&config.places.limits, PlacesLimits::TABLE)
         + &changed(&config.peers.limits, PeerLimits::TABLE);
+    if let Some(devices) = &config.devices {
+        changed += &self::changed(&devices.limits, DeviceLimits::TABLE);
+    }
     if let Some(storage) = &config.storage {
         changed += &self::changed(&storage.limits, StorageLimits::TABLE);
     }
@@ -106,6 +112,19 @@ fn http(config: &Config) -> String {
         Some(format!("{} at {}:{port}", node.name, http.listen))
     });
     addresses.collect::<Vec<_>>().join(", ")
+}
+
+fn devices(config: &Config, devices: &DevicesConfig) -> String {
+    let scheme = if devices.tls.is_some() { "https" } else { "http" };
+    let addresses = config.nodes.iter().zip(&devices.ports).filter_map(|(node, port)| {
+        let port = port.as_ref()?;
+        Some(format!("{} at {scheme}://{}:{port}", node.name, devices.listen))
+    });
+    let addresses = addresses.collect::<Vec<_>>().join(", ");
+    match &devices.tokens_file {
+        Some(file) => format!("{addresses}, tokens in {}", file.display()),
+        None => format!("{addresses}, without tokens"),
+    }
 }
 
 /// A line for each limit of a section that is not at its default.

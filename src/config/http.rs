@@ -1,11 +1,8 @@
 //! The section `http`.
 
-use std::collections::HashMap;
-
-use super::NodeConfig;
-use super::document::{Entry, Field, Section};
+use super::document::{Field, Section};
 use super::error::{Error, shown};
-use super::suggest::did_you_mean;
+use super::ports::Ports;
 use crate::endpoint::{Host, Url};
 
 /// The HTTP interface of the nodes.
@@ -38,7 +35,7 @@ impl HttpConfig {
     pub(super) const KEYS: &[&str] = &["ports", "listen", "hosts", "cors_origin", "tiles"];
 
     /// Reads the section; `None` if it is absent or empty.
-    pub(super) fn read(file: &Section, nodes: &[NodeConfig]) -> Result<Option<Self>, Error> {
+    pub(super) fn read(file: &Section, taken: &mut Ports) -> Result<Option<Self>, Error> {
         let Some(field) = file.get("http") else { return Ok(None) };
         let section = field.section(Self::KEYS)?;
         let listen =
@@ -51,37 +48,13 @@ impl HttpConfig {
             hosts.push(host.parse()?);
         }
         Ok(Some(Self {
-            ports: ports(&given.entries()?, nodes)?,
+            ports: taken.read(given, "HTTP")?,
             listen,
             hosts,
             cors_origin: section.get("cors_origin").map(origin).transpose()?,
             tiles: section.get("tiles").map(tiles).transpose()?,
         }))
     }
-}
-
-fn ports(entries: &[Entry], nodes: &[NodeConfig]) -> Result<Vec<Option<u16>>, Error> {
-    let mut ports = vec![None; nodes.len()];
-    let mut taken: HashMap<(&Host, u16), String> = HashMap::new();
-    for node in nodes {
-        taken.insert((&node.dial, node.port), format!("the node port of {}", node.name));
-    }
-    for Entry { name, key, field } in entries {
-        let Some(at) = nodes.iter().position(|node| node.name == *name) else {
-            let hint = did_you_mean(name, nodes.iter().map(|node| node.name.as_str()));
-            let fix = "; add it to the top-level `ports` or correct the name";
-            return Err(key.error(format!("there is no node `{}`{fix}{hint}", shown(name))));
-        };
-        let in_range = |number| u16::try_from(number).is_ok_and(|port| port != 0);
-        let port = field.integer(in_range, "from 1 to 65535")? as u16;
-        // Nodes with the same `dial` address are on the same machine and cannot share a port.
-        let owner = format!("the HTTP port of {name}");
-        if let Some(other) = taken.insert((&nodes[at].dial, port), owner) {
-            return Err(field.error(format!("port {port} is already {other}; choose another")));
-        }
-        ports[at] = Some(port);
-    }
-    Ok(ports)
 }
 
 /// Parses an origin as browsers send it, `https://map.example`, or `*` for any origin.

@@ -3,10 +3,11 @@
 //! The format is that of the original server, extended by optional sections. Every value is parsed
 //! once into the type that the node works with, so a [`Config`] needs no further checks.
 //!
-//! The paths of files (`api_key_file`, `ca_file`, `secret_file`, places, fences, certificates) are
-//! relative to the directory of the configuration file. The directories of the log and of the storage
-//! are relative to the working directory.
+//! The paths of files (`api_key_file`, `ca_file`, `secret_file`, `tokens_file`, places, fences,
+//! certificates) are relative to the directory of the configuration file. The directories of the log
+//! and of the storage are relative to the working directory.
 
+mod devices;
 mod document;
 mod error;
 mod feed;
@@ -17,6 +18,7 @@ mod logging;
 mod next;
 mod peers;
 mod places;
+mod ports;
 mod redaction;
 mod secret;
 mod storage;
@@ -28,7 +30,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use document::{Document, Field, Section};
+use ports::Ports;
 
+pub use devices::{DeviceTls, DevicesConfig, NullIsland};
 pub use error::Error;
 pub use feed::{Engine, Entries, FeedConfig};
 pub use fences::FencesConfig;
@@ -62,6 +66,8 @@ pub struct Config {
     pub peers: PeersConfig,
     /// The HTTP interface; `None` if the file has no section `http`.
     pub http: Option<HttpConfig>,
+    /// The listener for phones and trackers; `None` if the file has no section `devices`.
+    pub devices: Option<DevicesConfig>,
     /// The storage of records; `None` if the file has no section `storage`.
     pub storage: Option<StorageConfig>,
     /// The fences; `None` if the file has no section `fences`.
@@ -168,6 +174,7 @@ const KEYS: &[&str] = &[
     "logging",
     "peers",
     "http",
+    "devices",
     "storage",
     "fences",
     "feed",
@@ -199,7 +206,9 @@ fn read(
         warnings.push(file.get("hosts").unwrap_or(root).error(warning).to_string());
     }
     let next = next::read(&limits_section, &limits, &peers, &mut warnings)?;
-    let http = HttpConfig::read(&file, &nodes)?;
+    let mut ports = Ports::new(&nodes);
+    let http = HttpConfig::read(&file, &mut ports)?;
+    let devices = DevicesConfig::read(&file, directory, &mut ports)?;
     let storage = StorageConfig::read(&file)?;
     let feed = FeedConfig::read(&file, storage.as_ref(), directory, environment, &mut warnings)?;
     Ok(Config {
@@ -211,6 +220,7 @@ fn read(
         logging: LoggingConfig::read(&logging_section)?,
         peers,
         http,
+        devices,
         fences: FencesConfig::read(&file, directory)?,
         storage,
         feed,

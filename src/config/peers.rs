@@ -38,7 +38,7 @@ pub struct PeerTls {
 
 /// Placeholder for the node name in the paths of the certificate and key, so that all nodes can use
 /// the same configuration.
-const NAME_IN_PATH: &str = "{name}";
+pub(super) const NAME_IN_PATH: &str = "{name}";
 
 impl PeerTls {
     /// Returns the path of the certificate chain of the node `name`.
@@ -52,7 +52,7 @@ impl PeerTls {
     }
 }
 
-fn with_name(path: &Path, name: &str) -> PathBuf {
+pub(super) fn with_name(path: &Path, name: &str) -> PathBuf {
     match path.to_str() {
         Some(text) => text.replace(NAME_IN_PATH, name).into(),
         None => path.to_owned(),

@@ -7,7 +7,7 @@
 pub mod assets;
 mod change;
 pub mod clients;
-mod date;
+pub mod date;
 pub mod events;
 pub mod feature;
 mod fence_events;

@@ -1,4 +1,7 @@
-//! Parsing of one HTTP/1.1 request (RFC 9112) from the input of a connection. A pure function.
+//! Parsing of one HTTP/1.1 request (RFC 9112) from the input of a connection. Pure functions.
+//!
+//! [`Head`] is what every listener that speaks HTTP needs; [`Request`] is a request to the read-only
+//! side.
 
 use std::borrow::Cow;
 
@@ -7,11 +10,11 @@ use super::response::{ResponseOptions, Status};
 
 /// The start of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Parsed<'a> {
+pub enum Parsed<R> {
     /// An incomplete head.
     Partial,
-    /// A request, and the number of bytes it occupies.
-    Complete(Request<'a>, usize),
+    /// A request, and the number of bytes that its head occupies.
+    Complete(R, usize),
     /// Not a request that is answered. The rest of the input cannot be interpreted.
     Rejected(Rejection),
 }
@@ -23,6 +26,29 @@ pub struct Rejection {
     pub status: Status,
     /// Description of the problem, for the body of the response.
     pub reason: Cow<'static, str>,
+}
+
+/// A request line and the header fields, as they were sent.
+pub struct Head<'h, 'i> {
+    /// The method.
+    pub method: &'i str,
+    /// The target, still percent-encoded.
+    pub target: &'i str,
+    /// True if the version is 1.1, not 1.0.
+    pub is_1_1: bool,
+    /// The header fields.
+    pub fields: &'h [httparse::Header<'i>],
+}
+
+/// The resource that a request is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resource<'a> {
+    /// Host with or without a port. Only HTTP/1.0 may omit it.
+    pub host: Option<&'a str>,
+    /// Target up to a `?`, still percent-encoded. Begins with `/`.
+    pub path: &'a str,
+    /// Target after the `?`, or empty.
+    pub query: &'a str,
 }
 
 /// A GET or HEAD request.
@@ -52,36 +78,119 @@ pub struct Request<'a> {
     pub origin: Option<&'a str>,
 }
 
-impl Parsed<'_> {
-    /// Parses the request at the start of `input`.
+impl<R> Parsed<R> {
+    /// Parses the head at the start of `input`, of which `read` makes a request.
     #[must_use]
-    pub fn parse(input: &[u8]) -> Parsed<'_> {
+    pub fn parse<'i>(
+        input: &'i [u8],
+        read: impl FnOnce(&Head<'_, 'i>) -> Result<R, Rejection>,
+    ) -> Self {
         // Empty lines before a request are ignored (RFC 9112, section 2.2).
         let start = input.iter().position(|&b| b != b'\r' && b != b'\n').unwrap_or(input.len());
         let head = &input[start..];
         let Some(length) = memchr::memmem::find(head, b"\r\n\r\n").map(|at| at + 4) else {
             return match has_bare_line_feed(head) {
-                _ if input.len() > MAX_HEAD => Parsed::Rejected(Rejection::too_long()),
-                true => Parsed::Rejected(Rejection::bare_line_feed()),
-                false => Parsed::Partial,
+                _ if input.len() > MAX_HEAD => Self::Rejected(Rejection::too_long()),
+                true => Self::Rejected(Rejection::bare_line_feed()),
+                false => Self::Partial,
             };
         };
         if length > MAX_HEAD {
-            return Parsed::Rejected(Rejection::too_long());
+            return Self::Rejected(Rejection::too_long());
         }
-        match Request::parse(&head[..length]) {
-            Ok(request) => Parsed::Complete(request, start + length),
-            Err(rejection) => Parsed::Rejected(rejection),
+        match parse_head(&head[..length], read) {
+            Ok(request) => Self::Complete(request, start + length),
+            Err(rejection) => Self::Rejected(rejection),
         }
     }
 }
 
+/// Parses a complete head.
+fn parse_head<'i, R>(
+    head: &'i [u8],
+    read: impl FnOnce(&Head<'_, 'i>) -> Result<R, Rejection>,
+) -> Result<R, Rejection> {
+    if has_bare_line_feed(head) {
+        return Err(Rejection::bare_line_feed());
+    }
+    let mut fields = [httparse::EMPTY_HEADER; MAX_HEADER_FIELDS];
+    let mut parsed = httparse::Request::new(&mut fields);
+    match parsed.parse(head) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Err(httparse::Error::TooManyHeaders) => return Err(Rejection::too_many_fields()),
+        Ok(httparse::Status::Partial) | Err(_) => {
+            return Err(Rejection::bad("not a valid HTTP request"));
+        }
+    }
+    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version)
+    else {
+        return Err(Rejection::bad("not a valid HTTP request"));
+    };
+    read(&Head { method, target, is_1_1: version == 1, fields: parsed.headers })
+}
+
+impl<'i> Head<'_, 'i> {
+    /// Returns the resource that the request is for. The host of a target in absolute form takes
+    /// precedence over the Host field (RFC 9112, section 3.2.2).
+    ///
+    /// # Errors
+    ///
+    /// There is no valid host, or more than one, or the target has another form.
+    pub fn resource(&self) -> Result<Resource<'i>, Rejection> {
+        let mut host = None;
+        for &httparse::Header { name, value } in self.fields {
+            if name.eq_ignore_ascii_case("Host")
+                && (host.replace(str::from_utf8(value).ok()).is_some()
+                    || str::from_utf8(value).is_err())
+            {
+                return Err(Rejection::bad("there must be exactly one valid Host field"));
+            }
+        }
+        let mut host = host.flatten();
+        let (scheme, rest) = self.target.split_at_checked("http://".len()).unwrap_or(("", ""));
+        let is_absolute = scheme.eq_ignore_ascii_case("http://");
+        let target = if is_absolute {
+            let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+            host = Some(authority);
+            target
+        } else {
+            self.target
+        };
+        let (mut path, query) = target.split_once('?').unwrap_or((target, ""));
+        if is_absolute && path.is_empty() {
+            path = "/";
+        }
+        if !path.starts_with('/') {
+            return Err(Rejection::bad("the request target must begin with /"));
+        }
+        if host.is_none() && self.is_1_1 {
+            return Err(Rejection::bad("the Host field is missing"));
+        }
+        Ok(Resource { host, path, query })
+    }
+
+    /// Returns whether the connection stays open after the response.
+    #[must_use]
+    pub fn keeps_alive(&self) -> bool {
+        let closes = |field: &httparse::Header<'_>| {
+            field.name.eq_ignore_ascii_case("Connection")
+                && list(str::from_utf8(field.value).unwrap_or(""))
+                    .any(|option| option.eq_ignore_ascii_case("close"))
+        };
+        self.is_1_1 && !self.fields.iter().any(closes)
+    }
+}
+
 impl Rejection {
-    fn new(status: Status, reason: &'static str) -> Self {
+    /// Returns a rejection with a fixed reason.
+    #[must_use]
+    pub fn new(status: Status, reason: &'static str) -> Self {
         Self { status, reason: reason.into() }
     }
 
-    fn bad(reason: &'static str) -> Self {
+    /// Returns the rejection of a request that is not valid.
+    #[must_use]
+    pub fn bad(reason: &'static str) -> Self {
         Self::new(Status::BAD_REQUEST, reason)
     }
 
@@ -112,53 +221,33 @@ impl<'a> Request<'a> {
         ResponseOptions { head_only, chunked, keep_alive }
     }
 
-    /// Parses a complete head.
-    fn parse(head: &'a [u8]) -> Result<Self, Rejection> {
-        if has_bare_line_feed(head) {
-            return Err(Rejection::bare_line_feed());
-        }
-        let mut fields = [httparse::EMPTY_HEADER; MAX_HEADER_FIELDS];
-        let mut parsed = httparse::Request::new(&mut fields);
-        match parsed.parse(head) {
-            Ok(httparse::Status::Complete(_)) => {}
-            Err(httparse::Error::TooManyHeaders) => return Err(Rejection::too_many_fields()),
-            Ok(httparse::Status::Partial) | Err(_) => {
-                return Err(Rejection::bad("not a valid HTTP request"));
-            }
-        }
-        let (Some(method), Some(target), Some(version)) =
-            (parsed.method, parsed.path, parsed.version)
-        else {
-            return Err(Rejection::bad("not a valid HTTP request"));
-        };
-        let mut request = Self::new(method, version)?;
-        request.read_fields(parsed.headers)?;
-        request.read_target(target)?;
-        if request.host.is_none() && request.is_1_1 {
-            return Err(Rejection::bad("the Host field is missing"));
-        }
-        Ok(request)
+    /// Parses the request at the start of `input`.
+    #[must_use]
+    pub fn parse(input: &'a [u8]) -> Parsed<Self> {
+        Parsed::parse(input, Self::read)
     }
 
-    /// A request without a target and header fields. `version` is the minor version of HTTP/1.
-    fn new(method: &str, version: u8) -> Result<Self, Rejection> {
-        if !matches!(method, "GET" | "HEAD") {
+    fn read(head: &Head<'_, 'a>) -> Result<Self, Rejection> {
+        if !matches!(head.method, "GET" | "HEAD") {
             let reason = "only GET and HEAD are supported";
             return Err(Rejection::new(Status::METHOD_NOT_ALLOWED, reason));
         }
-        Ok(Self {
-            head_only: method == "HEAD",
-            path: "",
-            query: "",
-            host: None,
-            is_1_1: version == 1,
-            keep_alive: version == 1,
+        let Resource { host, path, query } = head.resource()?;
+        let mut request = Self {
+            head_only: head.method == "HEAD",
+            path,
+            query,
+            host,
+            is_1_1: head.is_1_1,
+            keep_alive: head.keeps_alive(),
             gzip: false,
             if_none_match: None,
             last_event_id: None,
             is_cross_site: false,
             origin: None,
-        })
+        };
+        request.read_fields(head.fields)?;
+        Ok(request)
     }
 
     /// Returns whether the browser has the version with this entity tag.
@@ -173,16 +262,8 @@ impl<'a> Request<'a> {
         for &httparse::Header { name, value } in fields {
             let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
             let text = str::from_utf8(value).ok();
-            if is("Host") {
-                if self.host.is_some() || text.is_none() {
-                    return Err(Rejection::bad("there must be exactly one valid Host field"));
-                }
-                self.host = text;
-            } else if is("Content-Length") && value != b"0" || is("Transfer-Encoding") {
+            if is("Content-Length") && value != b"0" || is("Transfer-Encoding") {
                 return Err(Rejection::body());
-            } else if is("Connection") {
-                let mut options = list(text.unwrap_or(""));
-                self.keep_alive &= !options.any(|option| option.eq_ignore_ascii_case("close"));
             } else if is("Accept-Encoding") {
                 codings.read(text.unwrap_or(""));
             } else if is("If-None-Match") {
@@ -198,28 +279,6 @@ impl<'a> Request<'a> {
             }
         }
         self.gzip = codings.gzip.or(codings.any).unwrap_or(false);
-        Ok(())
-    }
-
-    /// Reads a target in origin form or absolute form. The host of the absolute form takes
-    /// precedence over the Host field (RFC 9112, section 3.2.2).
-    fn read_target(&mut self, target: &'a str) -> Result<(), Rejection> {
-        let (scheme, rest) = target.split_at_checked("http://".len()).unwrap_or(("", ""));
-        let is_absolute = scheme.eq_ignore_ascii_case("http://");
-        let target = if is_absolute {
-            let (host, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-            self.host = Some(host);
-            target
-        } else {
-            target
-        };
-        (self.path, self.query) = target.split_once('?').unwrap_or((target, ""));
-        if is_absolute && self.path.is_empty() {
-            self.path = "/";
-        }
-        if !self.path.starts_with('/') {
-            return Err(Rejection::bad("the request target must begin with /"));
-        }
         Ok(())
     }
 }
@@ -271,8 +330,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn parse(text: &str) -> Parsed<'_> {
-        Parsed::parse(text.as_bytes())
+    fn parse(text: &str) -> Parsed<Request<'_>> {
+        Request::parse(text.as_bytes())
     }
 
     fn status(text: &str) -> u16 {
@@ -384,10 +443,10 @@ mod tests {
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
             cut in 0usize..100,
         ) {
-            let _ = Parsed::parse(&bytes);
+            let _ = Request::parse(&bytes);
             let complete = b"\r\nGET /a?b=c HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
             let part = &complete[..cut.min(complete.len() - 1)];
-            prop_assert_eq!(Parsed::parse(part), Parsed::Partial);
+            prop_assert_eq!(Request::parse(part), Parsed::Partial);
         }
     }
 }

@@ -17,16 +17,22 @@ impl Status {
     pub const NOT_MODIFIED: Self = Self(304, "Not Modified");
     /// The request or a parameter is not valid.
     pub const BAD_REQUEST: Self = Self(400, "Bad Request");
+    /// The credentials are wrong or missing.
+    pub const UNAUTHORIZED: Self = Self(401, "Unauthorized");
     /// The request was caused by a page of another site.
     pub const FORBIDDEN: Self = Self(403, "Forbidden");
     /// The page or client does not exist.
     pub const NOT_FOUND: Self = Self(404, "Not Found");
-    /// The method is neither GET nor HEAD.
+    /// The method is not supported.
     pub const METHOD_NOT_ALLOWED: Self = Self(405, "Method Not Allowed");
-    /// The request has a body.
+    /// The request has a body, or one that is too long.
     pub const CONTENT_TOO_LARGE: Self = Self(413, "Content Too Large");
+    /// The `Expect` field asks for something unknown.
+    pub const EXPECTATION_FAILED: Self = Self(417, "Expectation Failed");
     /// The `Host` field does not name this node.
     pub const MISDIRECTED: Self = Self(421, "Misdirected Request");
+    /// The address has sent too many wrong credentials.
+    pub const TOO_MANY_REQUESTS: Self = Self(429, "Too Many Requests");
     /// The head is too long or has too many fields.
     pub const HEADERS_TOO_LARGE: Self = Self(431, "Request Header Fields Too Large");
     /// The node is not ready or overloaded.
@@ -36,6 +42,15 @@ impl Status {
     #[must_use]
     pub const fn code(self) -> u16 {
         self.0
+    }
+
+    /// Appends the status line.
+    pub fn push_line(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        push_digits(out, self.0.into(), 3);
+        for part in [" ", self.1, "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
     }
 }
 
@@ -93,9 +108,8 @@ impl ResponseOptions {
     ) {
         http.counters.count(status);
         http.work = http.work.saturating_sub(WORK_PER_RESPONSE);
-        out.extend_from_slice(b"HTTP/1.1 ");
-        push_digits(out, status.code().into(), 3);
-        for part in [" ", status.1, "\r\n"].iter().chain(fields) {
+        status.push_line(out);
+        for part in fields {
             out.extend_from_slice(part.as_bytes());
         }
         push_date(out, http.wall);

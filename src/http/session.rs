@@ -159,7 +159,7 @@ impl HttpSession {
             }
             match &mut self.state {
                 State::Idle if cx.http.work == 0 && !rest.is_empty() => return Next::Yielded,
-                State::Idle => match Parsed::parse(rest) {
+                State::Idle => match Request::parse(rest) {
                     Parsed::Partial if input.ended => self.ending = Some(Next::CloseWhenFlushed),
                     Parsed::Partial => return Next::NeedInput,
                     Parsed::Rejected(_) if self.peer.over_limit => self.refuse(cx.http, out),

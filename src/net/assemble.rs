@@ -10,12 +10,18 @@ use ring::hmac;
 
 use super::certificates::Dates;
 use super::clock::wall;
+use super::device_tls::{self, DeviceTlsConfig};
+use super::event_loop::DeviceSide;
 use super::feed::load_tls;
 use super::peer_tls::PeerTlsConfig;
 use super::reload::{FileSet, Fresh};
+use super::tokens_file;
 use super::upstream::{Owner, ServerTls, Upstream};
 use super::word;
-use crate::config::{Config, HerdSettings, PlacesConfig, ProviderConfig};
+use crate::config::{
+    Config, DevicesConfig, HerdSettings, NullIsland, PlacesConfig, ProviderConfig,
+};
+use crate::devices::{self, Devices};
 use crate::herd::digest_key::{DigestKey, Seeds};
 use crate::herd::directory::Rules;
 use crate::herd::handshake::Identity;
@@ -79,6 +85,31 @@ pub(super) fn http_settings(config: &Config, me: usize, limits: &Limits) -> http
     settings
 }
 
+/// Returns the listener for devices of the node `name` with `limits`.
+///
+/// # Errors
+///
+/// If a file cannot be read or is not valid; the message names the file and the fix.
+pub(super) fn devices(
+    devices: &DevicesConfig,
+    name: &str,
+    limits: &Limits,
+) -> io::Result<DeviceSide> {
+    let load = |files| DeviceTlsConfig::load(files, name);
+    let settings = devices::Settings {
+        tokens: devices.tokens_file.as_deref().map(tokens_file::load).transpose()?,
+        max_accuracy_m: devices.limits.max_accuracy_m,
+        null_island: match devices.null_island {
+            NullIsland::Drop => devices::NullIsland::Drop,
+            NullIsland::Keep => devices::NullIsland::Keep,
+        },
+        max_body: devices.limits.max_body,
+        max_output: limits.max_output_buffer,
+    };
+    let tls = devices.tls.as_ref().map(load).transpose()?;
+    Ok(DeviceSide { shared: Devices::new(settings), tls })
+}
+
 /// Returns the settings of the provider's client, or `None` if no provider is queried over the
 /// network.
 fn client_settings(places: &PlacesConfig, seed: u64) -> Result<Option<Settings>, KeyError> {
@@ -119,6 +150,7 @@ pub(super) fn file_sets(
     config: &Config,
     name: &str,
     links: Option<&PeerTlsConfig>,
+    devices: Option<&DeviceSide>,
     [provider, feed]: [Option<&ServerTls>; 2],
 ) -> Vec<(FileSet, Vec<Dates>)> {
     let mut sets = Vec::new();
@@ -134,6 +166,9 @@ pub(super) fn file_sets(
             Ok(Fresh::Links(Box::new(tls)))
         };
         sets.push((FileSet { name: "peers.tls", load: Arc::new(load), flaw }, dates));
+    }
+    if let (Some(configured), Some(devices)) = (&config.devices, devices) {
+        sets.extend(device_sets(configured, name, devices));
     }
     let server = config.places.provider.server();
     let ca_file = server.and_then(|server| server.ca_file.clone());
@@ -159,6 +194,33 @@ pub(super) fn file_sets(
         };
         let (name, load) = ("feed.ca_file", Arc::new(load));
         sets.push((FileSet { name, load, flaw: None }, dates));
+    }
+    sets
+}
+
+/// Returns the files of the listener for devices: the certificate and its key, and the tokens.
+fn device_sets(
+    configured: &DevicesConfig,
+    name: &str,
+    devices: &DeviceSide,
+) -> Vec<(FileSet, Vec<Dates>)> {
+    let mut sets = Vec::new();
+    if let (Some(files), Some(tls)) = (&configured.tls, &devices.tls) {
+        let flaw = device_tls::verify(&tls.certificate, wall()).err();
+        let dates = vec![tls.certificate.dates.clone()];
+        let (files, name) = (files.clone(), name.to_owned());
+        let load = move || {
+            let tls = DeviceTlsConfig::load(&files, &name)?;
+            device_tls::verify(&tls.certificate, wall())?;
+            Ok(Fresh::Devices(Box::new(tls)))
+        };
+        let flaw = flaw.map(|flaw| flaw.to_string());
+        sets.push((FileSet { name: "devices.tls", load: Arc::new(load), flaw }, dates));
+    }
+    if let Some(path) = configured.tokens_file.clone() {
+        let load = move || Ok(Fresh::Tokens(Box::new(tokens_file::load(&path)?)));
+        let (name, load) = ("devices.tokens_file", Arc::new(load));
+        sets.push((FileSet { name, load, flaw: None }, Vec::new()));
     }
     sets
 }

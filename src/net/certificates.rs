@@ -1,6 +1,8 @@
 //! Certificate files: reading them, and the period in which they are valid.
 
+mod der;
 mod pem;
+mod usages;
 mod validity;
 mod watch;
 
@@ -8,11 +10,14 @@ use core::cmp::Ordering;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::RootCertStore;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self as pem_files, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+pub use usages::serves_https;
 pub use validity::Validity;
 pub use watch::Watch;
 
@@ -180,6 +185,19 @@ impl Dates {
         Some(format!("{} {}: {which}{when}", self.setting, self.path.display()))
     }
 
+    /// The error that the certificate cannot be used with the private key at `key`.
+    #[must_use]
+    pub fn error_with_key(&self, key: &Path, error: &rustls::Error) -> io::Error {
+        self.error(&match error {
+            rustls::Error::InconsistentKeys(_) => format!(
+                "does not belong to the key {}; name a certificate and a key that were created \
+                 together",
+                key.display()
+            ),
+            other => format!("{other}; name a PEM file"),
+        })
+    }
+
     /// The error that the file cannot be used; `why` includes what to do.
     #[must_use]
     pub fn error(&self, why: &str) -> io::Error {
@@ -191,12 +209,28 @@ impl Dates {
 ///
 /// # Errors
 ///
-/// If the file cannot be read or is not a private key in PEM form. The message names the setting, the
-/// file and the fix.
-pub fn private_key(setting: &str, path: &Path) -> io::Result<PrivateKeyDer<'static>> {
+/// If the file cannot be read or is not a private key in PEM form that `provider` supports. The message
+/// names the setting, the file and the fix.
+pub fn private_key(
+    setting: &str,
+    path: &Path,
+    provider: &CryptoProvider,
+) -> io::Result<PrivateKeyDer<'static>> {
     let bytes = read(setting, path)?;
-    PrivateKeyDer::from_pem_slice(&bytes)
-        .map_err(|_| located(setting, path, pem::describe_key(&bytes)))
+    let key = PrivateKeyDer::from_pem_slice(&bytes)
+        .map_err(|_| located(setting, path, pem::describe_key(&bytes)))?;
+    // Before its certificate is used, which is then known to be the cause of an error.
+    provider.key_provider.load_private_key(key.clone_key()).map_err(|_| {
+        let why = "uses an algorithm that is not supported; create an ECDSA (P-256 or P-384), \
+                   Ed25519 or RSA key";
+        located(setting, path, why)
+    })?;
+    Ok(key)
+}
+
+/// The cryptography of all TLS.
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// The error that the file at `path`, which `setting` names, cannot be used; `why` includes what to

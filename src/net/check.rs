@@ -6,10 +6,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::clock::wall;
+use super::device_tls::{self, DeviceTlsConfig};
 use super::feed::load_tls;
 use super::peer_tls::{Credentials, Flaw, PeerTlsConfig};
 use super::upstream::{ServerTls, Upstream};
-use super::{assemble, fences, recovery};
+use super::{assemble, fences, recovery, tokens_file};
 use super::{random, word};
 use crate::config::{Config, ProviderConfig, Secret};
 use crate::storage::LOCK;
@@ -21,6 +22,9 @@ const MIN_SECRET_BYTES: usize = 12;
 
 /// Permission of all users to read a file.
 const READABLE_BY_ALL: u32 = 0o004;
+
+/// Permission of the group or of all users to read a file.
+const READABLE_BY_OTHERS: u32 = 0o044;
 
 /// Reads the files that the nodes of this herd read when they start. Returns warnings about nodes
 /// that cannot start on this machine and about settings that expose the herd.
@@ -40,6 +44,7 @@ pub fn check(config: &Config) -> io::Result<Vec<String>> {
     }
     check_feed(config, now, &mut warnings)?;
     check_secrets(config, &mut warnings);
+    check_devices(config, now, &mut warnings)?;
     check_http(config, &mut warnings);
     check_log_directory(config, &mut warnings);
     check_storage(config, &mut warnings)?;
@@ -106,6 +111,52 @@ fn check_names(verified: &[(PathBuf, Option<Flaw>)], warnings: &mut Vec<String>)
     Ok(())
 }
 
+/// Reads the tokens of devices, and the certificates of the listener that are on this machine.
+fn check_devices(config: &Config, now: Wall, warnings: &mut Vec<String>) -> io::Result<()> {
+    let Some(devices) = &config.devices else { return Ok(()) };
+    if let Some(path) = &devices.tokens_file {
+        let tokens = tokens_file::load(path)?;
+        warn_if_readable_by_others("devices.tokens_file", path, warnings);
+        if tokens.grants().next().is_none() {
+            warnings.push(format!(
+                "devices.tokens_file {} contains no token, so no device is admitted; add one with \
+                 `proxy-herd --invite CLIENT`",
+                path.display()
+            ));
+        }
+    }
+    let Some(files) = &devices.tls else { return Ok(()) };
+    let (mut keys, mut certificates) = (Vec::new(), Vec::new());
+    let listening = config.nodes.iter().zip(&devices.ports).filter(|(_, port)| port.is_some());
+    for (node, _) in listening {
+        let (certificate, key) = (files.certificate_of(&node.name), files.key_of(&node.name));
+        if key.exists() {
+            if !keys.contains(&key) {
+                warn_if_readable_by_all("devices.tls.key", &key, warnings);
+                keys.push(key);
+            }
+        } else {
+            warnings.push(format!(
+                "{} cannot start on this machine: {} does not exist",
+                node.name,
+                key.display()
+            ));
+        }
+        if certificates.contains(&certificate) || !certificate.exists() {
+            continue;
+        }
+        let read = if files.key_of(&node.name).exists() {
+            DeviceTlsConfig::load(files, &node.name)?.certificate
+        } else {
+            device_tls::read_certificate(files, &node.name)?
+        };
+        device_tls::verify(&read, now)?;
+        warnings.extend(read.dates.describe(now));
+        certificates.push(certificate);
+    }
+    Ok(())
+}
+
 fn check_secrets(config: &Config, warnings: &mut Vec<String>) {
     if let Some(secret) = &config.peers.secret {
         let bytes = secret.expose();
@@ -145,6 +196,17 @@ fn warn_if_readable_by_all(setting: &str, path: &Path, warnings: &mut Vec<String
     if fs::metadata(path).is_ok_and(readable) {
         warnings.push(format!(
             "{setting} {} can be read by every user of this machine; restrict it with `chmod o= FILE`",
+            path.display()
+        ));
+    }
+}
+
+/// A token is all that a device needs, so its file is for the nodes alone.
+fn warn_if_readable_by_others(setting: &str, path: &Path, warnings: &mut Vec<String>) {
+    let readable = |found: fs::Metadata| found.permissions().mode() & READABLE_BY_OTHERS != 0;
+    if fs::metadata(path).is_ok_and(readable) {
+        warnings.push(format!(
+            "{setting} {} can be read by other users of this machine; restrict it with `chmod go= FILE`",
             path.display()
         ));
     }

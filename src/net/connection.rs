@@ -7,19 +7,23 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use socket2::{SockRef, TcpKeepalive};
 
-use super::peer_tls::{FIRST_BYTE, PeerTlsConfig, certified};
+use super::peer_tls::{FIRST_BYTE, certified};
 use super::session::Session;
 use super::tls::Tls;
 use crate::herd::link::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT};
 use crate::ids::{ConnectionId, LinkId};
 use crate::limits::Limits;
-use crate::net::limits::{DRAIN_TIMEOUT, PROBATION, RESERVE_TIMEOUT};
+use crate::net::limits::{DRAIN_TIMEOUT, PROBATION, REQUEST_STEP, RESERVE_TIMEOUT};
 use crate::node::Next;
 use crate::time::Instant;
 
 /// Capacity in bytes up to which an empty input buffer is kept: most partial lines fit, and an idle
 /// connection should hold little.
 const KEPT_INPUT: usize = 256;
+
+/// The response to plain HTTP at a port for HTTPS.
+const HTTPS_ONLY: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 48\r\nConnection: close\r\n\r\nthis port speaks HTTPS; use https:// in the URL\n";
 
 /// The stage of a connection.
 pub enum Stage {
@@ -48,6 +52,8 @@ pub enum Security {
     Plain,
     /// In the clear, unless the first byte is that of a TLS handshake.
     Unknown,
+    /// TLS, of which no byte has arrived. The state of the handshake, some kilobytes, is created then.
+    Expected,
     /// TLS, with the handshake under way.
     Handshaking(Box<Tls>),
     /// TLS.
@@ -132,6 +138,8 @@ pub struct Connection {
     pub admission: Admission,
     /// Distinguishes it from other connections under the same key of the slab; see [`super::token`].
     pub generation: u32,
+    /// The number of times that an incomplete request has received [`REQUEST_STEP`] bytes.
+    step: u32,
     /// The times that its deadlines count from.
     pub times: Times,
     /// The reason for the log, if the node ends the connection.
@@ -210,6 +218,7 @@ impl Connection {
             stall_counted: false,
             admission: Admission::Exempt,
             generation: 0,
+            step: 0,
             times: Times {
                 since: now,
                 line_since: None,
@@ -250,24 +259,28 @@ impl Connection {
     }
 
     /// Detects TLS by the first byte, and continues the TLS handshake as far as possible without
-    /// blocking. `names` are the nodes of the herd, which a certificate may name. Returns true once
-    /// lines can be read.
+    /// blocking. `accept` returns the accepting side, and `names` are the nodes of the herd, which a
+    /// certificate may name. Returns true once input can be read.
     ///
     /// # Errors
     ///
     /// A socket error, or a failed handshake.
     pub fn secure<'n>(
         &mut self,
-        config: Option<&PeerTlsConfig>,
+        accept: impl FnOnce() -> io::Result<Tls>,
         names: impl Iterator<Item = &'n [u8]>,
         now: Instant,
     ) -> io::Result<bool> {
-        if let (Security::Unknown, Some(config)) = (&self.security, config) {
+        if matches!(self.security, Security::Unknown | Security::Expected) {
             let mut first = [0];
             match self.stream.peek(&mut first) {
                 Ok(1) if first[0] == FIRST_BYTE => {
-                    self.security = Security::Handshaking(Box::new(config.accept()?));
+                    self.security = Security::Handshaking(Box::new(accept()?));
                     self.times.since = now;
+                }
+                Ok(1) if matches!(self.security, Security::Expected) => {
+                    self.security = Security::Plain;
+                    self.refuse_plain_http();
                 }
                 Ok(_) => self.security = Security::Plain,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -296,6 +309,14 @@ impl Connection {
         Ok(true)
     }
 
+    /// Answers a plain HTTP request at a port for HTTPS, and executes nothing. It may contain a token,
+    /// which has crossed the network unencrypted, so it is not even read.
+    fn refuse_plain_http(&mut self) {
+        self.output.extend_from_slice(HTTPS_ONLY);
+        self.close_reason = Some("plain HTTP at a port for HTTPS");
+        self.next = Next::ShutdownWhenFlushed;
+    }
+
     /// Reads into `buffer` until it is full or the socket has nothing more. Returns the number of
     /// bytes; the end of the stream is noted in [`Readiness::ended`].
     ///
@@ -309,7 +330,7 @@ impl Connection {
             let read = match &mut self.security {
                 Security::Plain => self.stream.read(rest),
                 Security::Tls(tls) => tls.read(&mut self.stream, rest),
-                Security::Unknown | Security::Handshaking(_) => {
+                Security::Unknown | Security::Expected | Security::Handshaking(_) => {
                     Err(io::ErrorKind::WouldBlock.into())
                 }
             };
@@ -437,24 +458,40 @@ impl Connection {
     /// Shuts down the sending side. An error means that the peer has gone, which the next read
     /// reports as well.
     pub fn shut_down(&mut self) {
-        if let Security::Tls(tls) = &mut self.security {
-            tls.end(&mut self.stream);
-        }
+        self.end_tls();
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
+    /// Announces the end of TLS, so that the peer does not take it for a truncation.
+    pub fn end_tls(&mut self) {
+        if let Security::Tls(tls) = &mut self.security {
+            tls.end(&mut self.stream);
+        }
+    }
+
     /// Keeps the `rest` of the input that the session did not consume; `consumed` is true if it
-    /// consumed anything.
-    pub fn keep_input(&mut self, rest: &[u8], consumed: bool, now: Instant) {
+    /// consumed anything. `received` is the number of bytes that it has consumed of an incomplete
+    /// request.
+    pub fn keep_input(
+        &mut self,
+        rest: &[u8],
+        consumed: bool,
+        received: Option<usize>,
+        now: Instant,
+    ) {
         self.input.clear();
         self.input.extend_from_slice(rest);
         if rest.is_empty() && self.input.capacity() > KEPT_INPUT {
             self.input = Vec::new();
         }
-        // The time of a line runs from its first byte, and not while the node makes it wait.
-        if rest.is_empty() || self.next != Next::NeedInput {
+        // The time of a line runs from its first byte, and not while the node makes it wait. That of a
+        // request runs again from every step.
+        let step = received.map_or(0, |received| (received / REQUEST_STEP) as u32);
+        let proceeds = if received.is_some() { step != self.step } else { consumed };
+        self.step = step;
+        if (rest.is_empty() && received.is_none()) || self.next != Next::NeedInput {
             self.times.line_since = None;
-        } else if consumed || self.times.line_since.is_none() {
+        } else if proceeds || self.times.line_since.is_none() {
             self.times.line_since = Some(now);
         }
     }
@@ -465,7 +502,9 @@ impl Connection {
         let of_stage = match &self.stage {
             Stage::Dialing(_) => Some((self.times.since + DIAL_TIMEOUT, Deadline::Dial)),
             Stage::Draining => Some((self.times.since + DRAIN_TIMEOUT, Deadline::Drain)),
-            Stage::Open(_) if matches!(self.security, Security::Handshaking(_)) => {
+            Stage::Open(_)
+                if matches!(self.security, Security::Handshaking(_) | Security::Expected) =>
+            {
                 Some((self.times.since + HANDSHAKE_TIMEOUT, Deadline::TlsHandshake))
             }
             Stage::Open(session) if session.is_handshaking() => {

@@ -25,6 +25,7 @@ mod accept;
 mod admissions;
 mod batch;
 mod close;
+mod devices;
 mod feed;
 mod link_port;
 mod links;
@@ -62,7 +63,9 @@ use super::reload::Reload;
 use super::resolver::Resolver;
 use super::signals::Signals;
 use super::timers::Timers;
-use super::token::{self, HTTP_LISTENER, LINK_LISTENER, LISTENER, SIGNALS, WAKER, next_generation};
+use super::token::{
+    self, DEVICE_LISTENER, HTTP_LISTENER, LINK_LISTENER, LISTENER, SIGNALS, WAKER, next_generation,
+};
 use super::upstream::{Owner, Upstream};
 use crate::herd::directory::MAX_RECORD;
 use crate::http::Server;
@@ -77,6 +80,7 @@ use crate::time::{Instant, Now};
 use accept::ListenerKind;
 use admissions::Admissions;
 use batch::Batch;
+pub use devices::DeviceSide;
 pub use links::Neighbor;
 use links::become_link;
 use report::Telemetry;
@@ -88,6 +92,8 @@ pub struct EventLoop {
     clock: Clock,
     node: Node,
     http: Server,
+    /// The listener for devices, if the node has one.
+    devices: Option<Box<DeviceSide>>,
     limits: Limits,
     listeners: Vec<(ListenerKind, Listener)>,
     /// The time to accept again after descriptors ran out.
@@ -166,6 +172,7 @@ impl EventLoop {
             clock: Clock::start(),
             listeners: vec![(ListenerKind::Lines, listener)],
             accept_at: None,
+            devices: None,
             signals,
             disk,
             feed: feed.transpose()?,
@@ -284,6 +291,7 @@ impl EventLoop {
                 LISTENER => self.handle_listener_event(ListenerKind::Lines),
                 LINK_LISTENER => self.handle_listener_event(ListenerKind::Links),
                 HTTP_LISTENER => self.handle_listener_event(ListenerKind::Http),
+                DEVICE_LISTENER => self.handle_listener_event(ListenerKind::Devices),
                 SIGNALS => {
                     if self.handle_signals(now) {
                         return None;
@@ -313,6 +321,9 @@ impl EventLoop {
     fn serve_fresh(&mut self, fresh: VecDeque<Token>, now: &Now) {
         self.run.spent = 0;
         self.http.begin_turn(now.wall);
+        if let Some(devices) = &mut self.devices {
+            devices.shared.begin_turn(now.wall);
+        }
         let left = self.serve(fresh, now);
         self.run.append(left);
     }
@@ -323,6 +334,9 @@ impl EventLoop {
     fn serve_queued(&mut self, queued: VecDeque<Token>, now: &Now) {
         self.run.spent = 0;
         self.http.begin_queue();
+        if let Some(devices) = &mut self.devices {
+            devices.shared.begin_queue();
+        }
         let left = self.serve(queued, now);
         self.run.put_back(left);
     }
@@ -413,7 +427,9 @@ impl EventLoop {
         let both = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.poll.registry().register(&mut connection.stream, token, both) {
             if let Stage::Open(session) = &mut connection.stage {
-                session.handle_closed(&mut self.node, &mut self.http, self.clock.instant());
+                let devices = self.devices.as_mut().map(|devices| &mut devices.shared);
+                let now = self.clock.instant();
+                session.handle_closed(&mut self.node, &mut self.http, devices, now);
             }
             return Err(error);
         }

@@ -18,6 +18,14 @@ pub const BATCH_BYTES: usize = 256 * 1024;
 /// milliseconds of work, after which neighbors, deadlines and the log have their turn.
 pub const TURN_BYTES: usize = 1 << 20;
 
+/// What the beginning of a TLS handshake of a device counts against [`TURN_BYTES`]: with an RSA key of
+/// 2,048 bits it takes most of a millisecond, so 32 of them are a turn.
+pub const HANDSHAKE_BYTES: usize = TURN_BYTES / 32;
+
+/// Bytes of a request that a device must send within `limits.line_timeout_s`. A batch of some hundred
+/// kilobytes may take minutes on a slow mobile network.
+pub const REQUEST_STEP: usize = 16 * 1024;
+
 /// Bytes that a connection which is being closed may discard in one turn.
 pub const DISCARD_BYTES_PER_TURN: usize = 256 * 1024;
 
@@ -48,6 +56,9 @@ pub const FEED_DESCRIPTORS: usize = MAX_ATTEMPTS + 2;
 
 /// Descriptors of the process itself: standard streams, log, listeners, readiness queue, signals.
 pub const OWN_DESCRIPTORS: usize = 24;
+
+/// Largest file of tokens: some hundred thousand lines. A larger one is probably not the intended file.
+pub const MAX_TOKENS_FILE_BYTES: usize = 16 << 20;
 
 /// Time on probation: how long a connection over the limit is kept if it may be a neighbor that is
 /// not linked. A peer sends its first line immediately.

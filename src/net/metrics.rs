@@ -9,6 +9,7 @@ use super::process::Process;
 use super::prometheus::Writer;
 use super::reload::Reload;
 use crate::counters::{Reading, Row, Sample, read};
+use crate::devices::{self, Devices};
 use crate::feed;
 use crate::fences::{self, Fences};
 use crate::herd::link::{Established, Link};
@@ -27,6 +28,8 @@ pub struct LoopStats<'a> {
     pub counters: &'a Counters,
     /// Open connections of clients and browsers.
     pub clients: usize,
+    /// The listener for devices, if the node has one.
+    pub devices: Option<&'a Devices>,
     /// Durations of the turns.
     pub turns: &'a Histogram,
     /// The log, which has counters of its own.
@@ -102,7 +105,7 @@ impl LoopStats<'_> {
     /// are left out if there is none.
     fn readings(&self, node: &Node, http: &Server, now: Instant) -> Vec<Reading> {
         let directory = &node.herd.directory;
-        let mut readings = connections(self.clients.saturating_sub(http.connections), http);
+        let mut readings = connections(self.clients, http, self.devices);
         readings.extend(read(Counters::TABLE, self.counters));
         readings.extend(read(node::Counters::TABLE, &node.counters));
         readings.extend(read(herd::Counters::TABLE, &node.herd.counters));
@@ -138,6 +141,9 @@ impl LoopStats<'_> {
         }
         readings.extend(read(http::Counters::TABLE, &http.counters));
         readings.extend(read(events::Counters::TABLE, &http.events.counters));
+        if let Some(devices) = self.devices {
+            readings.extend(read(devices::counters::Counters::TABLE, &devices.counters));
+        }
         readings.extend(read(LogStats::TABLE, &self.log.stats()));
         readings
     }
@@ -161,6 +167,7 @@ pub fn markdown() -> String {
         .chain(samples(Stats::TABLE))
         .chain(samples(http::Counters::TABLE))
         .chain(samples(events::Counters::TABLE))
+        .chain(samples(devices::counters::Counters::TABLE))
         .chain(samples(LogStats::TABLE));
     for sample in all {
         let Sample { family, labels, .. } = sample;
@@ -169,14 +176,20 @@ pub fn markdown() -> String {
     table
 }
 
-fn connections(clients: usize, http: &Server) -> Vec<Reading> {
+fn connections(all: usize, http: &Server, devices: Option<&Devices>) -> Vec<Reading> {
     const HELP: &str = "Open connections, by protocol; those of peers are not counted.";
-    vec![
-        Sample::gauge("connections", "{kind=\"client\"}", HELP).reading(clients as u64),
-        Sample::gauge("connections", "{kind=\"http\"}", HELP).reading(http.connections as u64),
-        Sample::gauge("event_subscribers", "", "Connections subscribed to events.")
-            .reading(http.events.subscribers() as u64),
-    ]
+    let of_devices = devices.map_or(0, |devices| devices.connections);
+    let clients = all.saturating_sub(http.connections + of_devices);
+    let gauge =
+        |labels, value: usize| Sample::gauge("connections", labels, HELP).reading(value as u64);
+    let mut readings =
+        vec![gauge("{kind=\"client\"}", clients), gauge("{kind=\"http\"}", http.connections)];
+    if devices.is_some() {
+        readings.push(gauge("{kind=\"device\"}", of_devices));
+    }
+    let subscribers = Sample::gauge("event_subscribers", "", "Connections subscribed to events.");
+    readings.push(subscribers.reading(http.events.subscribers() as u64));
+    readings
 }
 
 fn fences(fences: &Fences) -> impl Iterator<Item = Reading> {

@@ -7,6 +7,7 @@ mod clock;
 mod connect;
 mod connection;
 mod counters;
+mod device_tls;
 mod diagnostics;
 mod disk;
 mod event_loop;
@@ -14,6 +15,7 @@ mod feed;
 mod fences;
 mod folder;
 mod forget;
+mod invite;
 pub mod limits;
 mod listener;
 mod log_file;
@@ -29,6 +31,7 @@ mod signals;
 mod timers;
 mod tls;
 mod token;
+mod tokens_file;
 mod upstream;
 
 use std::io;
@@ -54,6 +57,7 @@ use event_loop::{EventLoop, Neighbor, Outbound};
 use feed::Prepared;
 use folder::Folder;
 pub use forget::forget;
+pub use invite::invite;
 use listener::Listener;
 use log_file::Log;
 pub use metrics::markdown as counters_markdown;
@@ -88,10 +92,17 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let fences = fences::load(config)?;
     let web = config.http.as_ref().and_then(|http| Some((&http.listen, http.ports[node]?)));
     let web = web.map(|(host, port)| listen_address(host, port)).transpose()?;
+    let reports = config.devices.as_ref().and_then(|devices| {
+        let port = devices.ports[node]?;
+        let address = listen_address(&devices.listen, port);
+        Some(address.and_then(|it| Ok((it, assemble::devices(devices, &me.name, &limits)?))))
+    });
+    let reports = reports.transpose()?;
     let stored = config.storage.as_ref().map(|storage| {
         let folder = Folder::open(&storage.directory.join(&me.name))?;
         // Every start adds a file, so one that is going to fail should not get that far.
-        expect_free(&me.name, address, web, &limits)?;
+        let devices = reports.as_ref().map(|(address, _)| *address);
+        expect_free(&me.name, address, web, devices, &limits)?;
         let feeds = feed.is_some();
         let store = recovery::load(storage, feeds, &me.name, &folder, &mut herd.directory)?;
         Ok::<_, io::Error>((store, folder))
@@ -112,8 +123,9 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     };
     let neighbors = assemble::sorted_neighbors(config, node).iter().map(neighbor).collect();
     let link_buffer = config.peers.limits.max_send_buffer;
+    let devices = reports.as_ref().map(|(_, devices)| devices);
     let tls = [upstream.as_ref().and_then(Upstream::tls), feed.as_ref().and_then(Prepared::tls)];
-    let mut sets = assemble::file_sets(config, &me.name, peer_tls.as_ref(), tls);
+    let mut sets = assemble::file_sets(config, &me.name, peer_tls.as_ref(), devices, tls);
     let fence_file = fences.as_ref().and_then(|set| fences::file_set(config, set));
     sets.extend(fence_file.map(|set| (set, Vec::new())));
     let outbound = Outbound { neighbors, upstream, feed, peer_tls, link_buffer };
@@ -129,6 +141,11 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
         let served = event_loop.serve_http(address, Process::new(started));
         served.map_err(|error| cannot_listen(&me.name, address, "http.ports", &error))?;
     }
+    let device_address = reports.as_ref().map(|(address, _)| *address);
+    if let Some((address, devices)) = reports {
+        let served = event_loop.serve_devices(address, devices);
+        served.map_err(|error| cannot_listen(&me.name, address, "devices.ports", &error))?;
+    }
     event_loop.serve_links(address.ip(), &all_ports(config));
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -143,6 +160,10 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     if let Some(address) = web {
         log::info!("{} serves HTTP at http://{address}/", me.name);
     }
+    if let (Some(address), Some(devices)) = (device_address, &config.devices) {
+        let scheme = if devices.tls.is_some() { "https" } else { "http" };
+        log::info!("{} listens for devices at {scheme}://{address}/", me.name);
+    }
     notify_supervisor(NotifyState::Ready);
     event_loop.run()
 }
@@ -155,14 +176,18 @@ fn notify_supervisor(state: NotifyState<'_>) {
     }
 }
 
-/// Returns an error if the node `name` cannot listen on `lines`, or on `http` for browsers.
+/// Returns an error if the node `name` cannot listen on `lines`, on `http` for browsers, or on
+/// `devices` for devices.
 fn expect_free(
     name: &str,
     lines: SocketAddr,
     http: Option<SocketAddr>,
+    devices: Option<SocketAddr>,
     limits: &Limits,
 ) -> io::Result<()> {
-    for (address, ports) in [(Some(lines), "ports"), (http, "http.ports")] {
+    for (address, ports) in
+        [(Some(lines), "ports"), (http, "http.ports"), (devices, "devices.ports")]
+    {
         let Some(address) = address else { continue };
         Listener::bind_only(address, limits)
             .map_err(|error| cannot_listen(name, address, ports, &error))?;
@@ -178,7 +203,11 @@ fn cannot_listen(name: &str, address: SocketAddr, ports: &str, error: &io::Error
             taken.as_str()
         }
         io::ErrorKind::AddrNotAvailable => {
-            let hosts = if ports == "ports" { "hosts" } else { "http.listen" };
+            let hosts = match ports {
+                "ports" => "hosts",
+                "http.ports" => "http.listen",
+                _ => "devices.listen",
+            };
             foreign = format!("that is not an address of this machine; correct `{hosts}`");
             foreign.as_str()
         }
@@ -188,10 +217,11 @@ fn cannot_listen(name: &str, address: SocketAddr, ports: &str, error: &io::Error
     io::Error::new(error.kind(), format!("{name} cannot listen on {address}: {todo} ({error})"))
 }
 
-/// Returns the ports of all nodes, those for HTTP included.
+/// Returns the ports of all nodes, those for HTTP and for devices included.
 fn all_ports(config: &Config) -> Vec<u16> {
     let http = config.http.iter().flat_map(|http| http.ports.iter().copied().flatten());
-    config.nodes.iter().map(|node| node.port).chain(http).collect()
+    let devices = config.devices.iter().flat_map(|it| it.ports.iter().copied().flatten());
+    config.nodes.iter().map(|node| node.port).chain(http).chain(devices).collect()
 }
 
 fn listen_address(host: &Host, port: u16) -> io::Result<SocketAddr> {

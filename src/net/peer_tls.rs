@@ -12,10 +12,9 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 
 pub use credentials::{Credentials, Flaw};
 
-use super::certificates::{located, private_key};
+use super::certificates::{private_key, provider};
 use super::tls::Tls;
 use crate::config::PeerTls;
-use credentials::provider;
 
 /// The first byte of every TLS connection: the type of a handshake record (RFC 8446, section 5.1).
 /// No command begins with it.
@@ -40,25 +39,9 @@ impl PeerTlsConfig {
         let credentials = Credentials::read(files, name)?;
         let roots = Arc::new(credentials.authorities()?);
         let path = files.key_of(name);
-        let key = private_key("peers.tls.key", &path)?;
         let provider = provider();
-        // The key before the certificate, which is then known to be the cause of an error.
-        provider.key_provider.load_private_key(key.clone_key()).map_err(|_| {
-            let why = "uses an algorithm that is not supported; create an ECDSA (P-256 or P-384), \
-                       Ed25519 or RSA key";
-            located("peers.tls.key", &path, why)
-        })?;
-        let mismatch = |error: rustls::Error| {
-            let why = match error {
-                rustls::Error::InconsistentKeys(_) => format!(
-                    "does not belong to the key {}; name a certificate and a key that were created \
-                     together",
-                    path.display()
-                ),
-                other => format!("{other}; name a PEM file"),
-            };
-            credentials.own.dates.error(&why)
-        };
+        let key = private_key("peers.tls.key", &path, &provider)?;
+        let mismatch = |error: rustls::Error| credentials.own.dates.error_with_key(&path, &error);
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
                 .build()

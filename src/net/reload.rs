@@ -15,8 +15,10 @@ use std::thread;
 use mio::Waker;
 
 use super::certificates::{Dates, Watch};
+use super::device_tls::DeviceTlsConfig;
 use super::peer_tls::PeerTlsConfig;
 use super::upstream::ServerTls;
+use crate::devices::tokens::Tokens;
 use crate::fences::FenceSet;
 use crate::net::limits::RELOAD_PATIENCE;
 use crate::time::{Instant, Now};
@@ -26,9 +28,13 @@ pub enum Fresh {
     /// Certificates, key and authorities of links.
     Links(Box<PeerTlsConfig>),
     /// Authorities of the places provider.
+    Provider(ServerTls),
+    /// Certificate and key of the listener for devices.
+    Devices(Box<DeviceTlsConfig>),
+    /// Tokens of devices.
+    Tokens(Box<Tokens>),
     /// The fences.
     Fences(Arc<FenceSet>),
-    Provider(ServerTls),
     /// The authorities for the engine of the feed.
     Feed(ServerTls),
 }
@@ -38,8 +44,9 @@ impl Fresh {
     fn dates(&self) -> Vec<Dates> {
         match self {
             Self::Links(tls) => tls.credentials.files().map(|file| file.dates.clone()).into(),
-            Self::Fences(_) => Vec::new(),
             Self::Provider(tls) | Self::Feed(tls) => tls.dates().cloned().into_iter().collect(),
+            Self::Devices(tls) => vec![tls.certificate.dates.clone()],
+            Self::Tokens(_) | Self::Fences(_) => Vec::new(),
         }
     }
 }

@@ -1,11 +1,12 @@
-//! The protocol on a connection: the line protocol or HTTP. The loop treats both alike.
+//! The protocol on a connection: the line protocol, HTTP, or that of devices. The loop treats all alike.
 
+use crate::devices::{self, DeviceSession, Devices};
 use crate::http::limits::IDLE_TIMEOUT;
 use crate::http::{Context, HttpSession, Server};
 use crate::ids::LinkId;
 use crate::limits::Limits;
 use crate::node::store::Gated;
-use crate::node::{Answer, Handled, Input, LineSession, Node};
+use crate::node::{Answer, Handled, Input, LineSession, Next, Node};
 use crate::time::Instant;
 use core::time::Duration;
 
@@ -15,6 +16,8 @@ pub enum Session {
     Lines(LineSession),
     /// A browser or a tool.
     Http(HttpSession),
+    /// A phone or a tracker.
+    Device(DeviceSession),
 }
 
 impl Session {
@@ -24,6 +27,7 @@ impl Session {
         match self {
             Self::Lines(session) => session.label(),
             Self::Http(session) => session.label(),
+            Self::Device(session) => session.label(),
         }
     }
 
@@ -31,8 +35,8 @@ impl Session {
     #[must_use]
     pub const fn is_refused(&self) -> bool {
         match self {
-            Self::Lines(_) => false,
             Self::Http(session) => session.is_refused(),
+            Self::Lines(_) | Self::Device(_) => false,
         }
     }
 
@@ -41,16 +45,16 @@ impl Session {
     pub const fn link(&self) -> Option<LinkId> {
         match self {
             Self::Lines(session) => session.link(),
-            Self::Http(_) => None,
+            Self::Http(_) | Self::Device(_) => None,
         }
     }
 
-    /// Returns true if the connection is known to be a client's or a browser's.
+    /// Returns true if the connection is known to be a client's, a browser's or a device's.
     #[must_use]
     pub const fn is_client(&self) -> bool {
         match self {
             Self::Lines(session) => session.is_client(),
-            Self::Http(_) => true,
+            Self::Http(_) | Self::Device(_) => true,
         }
     }
 
@@ -59,7 +63,7 @@ impl Session {
     pub const fn is_handshaking(&self) -> bool {
         match self {
             Self::Lines(session) => session.is_handshaking(),
-            Self::Http(_) => false,
+            Self::Http(_) | Self::Device(_) => false,
         }
     }
 
@@ -68,7 +72,7 @@ impl Session {
     pub fn dialing(&self, node: &Node) -> Option<LinkId> {
         match self {
             Self::Lines(session) => session.dialing(node),
-            Self::Http(_) => None,
+            Self::Http(_) | Self::Device(_) => None,
         }
     }
 
@@ -78,6 +82,7 @@ impl Session {
         match self {
             Self::Lines(session) => session.is_waiting(),
             Self::Http(session) => session.is_waiting(),
+            Self::Device(session) => session.is_waiting(),
         }
     }
 
@@ -86,7 +91,7 @@ impl Session {
     pub fn first_client<'i>(&self, input: &'i [u8]) -> Option<&'i [u8]> {
         match self {
             Self::Lines(session) => session.first_client(input),
-            Self::Http(_) => None,
+            Self::Http(_) | Self::Device(_) => None,
         }
     }
 
@@ -95,9 +100,19 @@ impl Session {
     pub fn idle_timeout(&self, limits: &Limits) -> Option<Duration> {
         match self {
             Self::Lines(_) => limits.idle_timeout,
-            Self::Http(_) => {
+            Self::Http(_) | Self::Device(_) => {
                 Some(limits.idle_timeout.map_or(IDLE_TIMEOUT, |idle| idle.min(IDLE_TIMEOUT)))
             }
+        }
+    }
+
+    /// The bytes of an incomplete request that were consumed; `None` between two requests, and if input
+    /// is consumed in whole lines or heads only.
+    #[must_use]
+    pub const fn received(&self) -> Option<usize> {
+        match self {
+            Self::Device(session) => session.received(),
+            Self::Lines(_) | Self::Http(_) => None,
         }
     }
 
@@ -105,6 +120,7 @@ impl Session {
     pub const fn take_gated(&mut self) -> Option<Gated> {
         match self {
             Self::Lines(session) => session.take_gated(),
+            Self::Device(session) => session.take_gated(),
             Self::Http(_) => None,
         }
     }
@@ -121,19 +137,33 @@ impl Session {
         match self {
             Self::Lines(session) => session.begin_shutdown(out),
             Self::Http(session) => session.begin_shutdown(),
+            Self::Device(session) => session.begin_shutdown(),
         }
     }
 
-    /// Executes `input` and appends output to `out`.
+    /// Executes `input` and appends output to `out`. `devices` is [`None`] unless devices can connect.
     pub fn handle_input(
         &mut self,
         cx: &mut Context<'_>,
+        devices: Option<&mut Devices>,
         input: Input<'_>,
         out: &mut Vec<u8>,
     ) -> Handled {
-        match self {
-            Self::Lines(session) => session.handle_input(cx.node, input, cx.now, out),
-            Self::Http(session) => session.handle_input(cx, input, out),
+        match (self, devices) {
+            (Self::Lines(session), _) => session.handle_input(cx.node, input, cx.now, out),
+            (Self::Http(session), _) => session.handle_input(cx, input, out),
+            (Self::Device(session), Some(devices)) => {
+                let mut cx = devices::Context { devices, node: cx.node, now: cx.now };
+                session.handle_input(&mut cx, input, out)
+            }
+            (Self::Device(_), None) => Handled { consumed: 0, next: Next::ShutdownWhenFlushed },
+        }
+    }
+
+    /// Replaces output that was dropped because the disk lacks a record. Appends output to `out`.
+    pub fn handle_refused(&mut self, devices: Option<&mut Devices>, out: &mut Vec<u8>) {
+        if let (Self::Device(session), Some(devices)) = (self, devices) {
+            session.handle_refused(devices, out);
         }
     }
 
@@ -148,14 +178,23 @@ impl Session {
         match self {
             Self::Lines(session) => session.handle_answer(node, answer, out),
             Self::Http(session) => session.handle_answer(http, answer, out),
+            Self::Device(_) => {}
         }
     }
 
     /// Releases the session's resources after its connection has closed.
-    pub fn handle_closed(&mut self, node: &mut Node, http: &mut Server, now: Instant) {
-        match self {
-            Self::Lines(session) => session.handle_closed(node, now),
-            Self::Http(session) => session.handle_closed(node, http, now),
+    pub fn handle_closed(
+        &mut self,
+        node: &mut Node,
+        http: &mut Server,
+        devices: Option<&mut Devices>,
+        now: Instant,
+    ) {
+        match (self, devices) {
+            (Self::Lines(session), _) => session.handle_closed(node, now),
+            (Self::Http(session), _) => session.handle_closed(node, http, now),
+            (Self::Device(session), Some(devices)) => session.handle_closed(devices),
+            (Self::Device(_), None) => {}
         }
     }
 }

@@ -12,6 +12,8 @@ use crate::ids::ConnectionId;
 pub const HTTP_LISTENER: Token = Token(usize::MAX - 4);
 /// The listener for links only.
 pub const LINK_LISTENER: Token = Token(usize::MAX - 5);
+/// The listener for phones and trackers.
+pub const DEVICE_LISTENER: Token = Token(usize::MAX - 6);
 /// The waker of the threads that look names up.
 pub const WAKER: Token = Token(usize::MAX - 3);
 /// The descriptor that signals arrive on.
@@ -67,7 +69,7 @@ mod tests {
         assert_eq!(next_generation(0), 1);
         assert_eq!(next_generation(MAX_GENERATION), 0);
         let greatest = token(u32::MAX as usize, MAX_GENERATION);
-        for reserved in [LINK_LISTENER, HTTP_LISTENER, WAKER, SIGNALS, LISTENER] {
+        for reserved in [DEVICE_LISTENER, LINK_LISTENER, HTTP_LISTENER, WAKER, SIGNALS, LISTENER] {
             assert!(greatest < reserved);
         }
         assert_eq!(crate::net::upstream::Owner::of(greatest), None);

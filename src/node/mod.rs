@@ -19,12 +19,14 @@ mod session;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+mod update;
 
 use std::collections::{HashMap, VecDeque};
 
 use ring::hmac;
 
 pub use session::{Blocked, Handled, Input, LineSession, Next, PeerInfo};
+pub use update::{Source, Updated};
 
 use crate::counters::counters;
 use crate::herd::Herd;

@@ -112,6 +112,15 @@ impl Store {
         waits.then_some(Gated { from, position, is_update: false, is_refused: false })
     }
 
+    /// Returns what a reply that begins at `from` in the output must wait for if it acknowledges the
+    /// record at `position`, which was appended in an earlier turn.
+    #[must_use]
+    pub fn acknowledge_later(&self, position: Position, from: usize) -> Option<Gated> {
+        let gate = self.storage.gate(position);
+        let is_refused = gate == Gate::Refused;
+        (gate != Gate::Open).then_some(Gated { from, position, is_update: true, is_refused })
+    }
+
     /// Returns the position of the record in `slot`, unless it is durable or replies do not wait.
     fn gate(&self, slot: Slot) -> Option<(Position, Gate)> {
         let position = *self.positions.as_ref()?.get(slot.index())?;

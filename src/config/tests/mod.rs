@@ -209,11 +209,11 @@ fn malformed_files_are_rejected() {
         ),
         (
             "ports: {A: 1}\nweb: {}\n",
-            "2: field `web`: is unknown; remove it or use one of api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, http, storage, fences, feed, benchmark",
+            "2: field `web`: is unknown; remove it or use one of api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, http, devices, storage, fences, feed, benchmark",
         ),
         (
             "ports: {A: 1}\n\nAIzaCanary: 1\n",
-            "3: has an unknown key; remove it or use one of api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, http, storage, fences, feed, benchmark",
+            "3: has an unknown key; remove it or use one of api_key, api_key_file, ports, hosts, neighbors, places, limits, logging, peers, http, devices, storage, fences, feed, benchmark",
         ),
         (
             "ports: {A: 1}\nlogging:\n  \"1\": 1\n",
@@ -326,6 +326,7 @@ fn the_documentation_describes_every_key() {
         ("logging", LoggingConfig::KEYS.to_vec()),
         ("peers", PeersConfig::keys()),
         ("http", HttpConfig::KEYS.to_vec()),
+        ("devices", DevicesConfig::keys()),
         ("storage", StorageConfig::keys()),
         ("fences", FencesConfig::KEYS.to_vec()),
         ("feed", FeedConfig::KEYS.to_vec()),

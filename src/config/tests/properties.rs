@@ -16,6 +16,7 @@ limits: &l {max_line: 0x200, idle_timeout_s: 1}
 logging: {level: INFO, format: "%(asctime)s %(message)s"}
 peers: {max_clock_offset: 1.5, seed_compatible: [Clark], timeout_ms: 9000}
 http: {ports: {Bona: 8044}, listen: 0.0.0.0, hosts: [a.example], cors_origin: "https://b.example"}
+devices: {ports: {Bona: 5055}, listen: "::1", tokens_file: tokens, null_island: keep, max_accuracy_m: 9}
 benchmark: {num_clients: 5, test_duration: 5, timeout: 2}
 "#;
 
@@ -72,6 +73,11 @@ fn section() -> impl Strategy<Value = String> {
         Just("http: {ports: {A: 8000}, hosts: [*k]}"),
         Just("http: {ports: {A: 8000}, cors_origin: *k}"),
         Just("http: {ports: {A: 8000}, tiles: {url: *k}}"),
+        Just("devices: {ports: {*k : 1}}"),
+        Just("devices: {ports: {A: 1}, listen: *k}"),
+        Just("devices: {ports: {A: 1}, tokens_file: *k, tls: {certificate: *k, key: *k}}"),
+        Just("devices: {ports: {A: 1}, tokens: *k}"),
+        Just("devices: {ports: {A: 1}, null_island: *k}"),
         Just("benchmark: {timeout: *k}"),
         Just("ports: *k"),
         Just("<<: *k"),

@@ -12,6 +12,7 @@ fn every_limit_is_read_and_its_range_enforced() {
                 "keepalive_ms" => "\n  timeout_ms: 600000",
                 "timeout_ms" => "\n  keepalive_ms: 50",
                 "sync_interval_ms" | "max_bytes" => "\n  directory: data",
+                "max_accuracy_m" | "max_body" => "\n  ports: {Bona: 5055}",
                 "max_pending_whatsat" => "\n  max_pending_whatsat_per_connection: 1",
                 "max_pending_whatsat_per_connection" => "\n  max_pending_whatsat: 1000000",
                 _ => "",
@@ -352,6 +353,69 @@ fn feed_settings_are_read_and_invalid_ones_are_rejected() {
     let warnings = pair(&with("url: \"redis://:canary@10.0.0.1\", ca_file: /dev/null")).warnings;
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].contains("unencrypted") && warnings[1].contains("has no effect"));
+}
+
+#[test]
+fn the_listener_for_devices_is_off_without_ports_and_open_on_loopback_only() {
+    assert_eq!(pair("").devices, None);
+    assert_eq!(pair("devices:\n").devices, None);
+    let devices = pair("devices: {ports: {Clark: 5055}}\n").devices.unwrap();
+    assert_eq!(devices.ports, [None, Some(5055)]);
+    assert_eq!((devices.listen, devices.tokens_file, devices.tls), (Host::LOOPBACK, None, None));
+    assert_eq!(devices.null_island, NullIsland::Drop);
+    assert_eq!((devices.limits.max_accuracy_m, devices.limits.max_body), (None, 2 << 20));
+    for listen in ["127.9.9.9", "::1", "localhost", "\"::ffff:127.0.0.1\""] {
+        pair(&format!("devices: {{ports: {{Clark: 5055}}, listen: {listen}}}\n"));
+    }
+    let all = "devices: {ports: {Bona: 5055}, listen: 0.0.0.0, tokens_file: a/tokens, \
+               tls: {certificate: \"{name}.pem\", key: \"{name}.key\"}, max_accuracy_m: 200, \
+               null_island: keep, max_body: 1048576}\n";
+    let devices = pair(all).devices.unwrap();
+    assert!(devices.listen.is_unspecified());
+    assert_eq!(devices.tokens_file, Some("a/tokens".into()));
+    let tls = devices.tls.unwrap();
+    let files = (tls.certificate_of("Bona"), tls.key_of("Bona"));
+    assert_eq!(files, ("Bona.pem".into(), "Bona.key".into()));
+    assert_eq!(devices.null_island, NullIsland::Keep);
+    assert_eq!((devices.limits.max_accuracy_m, devices.limits.max_body), (Some(200), 1 << 20));
+}
+
+#[test]
+fn invalid_settings_for_devices_are_rejected() {
+    let http = "http: {ports: {Bona: 80}}\n";
+    for (devices, expected) in [
+        ("{}", "field `devices.ports`: is missing; list the port for devices of each node"),
+        ("{ports: {Clerk: 1}}", "field `devices.ports.Clerk`: there is no node `Clerk`"),
+        ("{ports: {Bona: 1001}}", "port 1001 is already the node port of Bona; choose another"),
+        ("{ports: {Clark: 80}}", "port 80 is already the HTTP port of Bona; choose another"),
+        (
+            "{ports: {Bona: 5055, Clark: 5055}}",
+            "port 5055 is already the device port of Bona; choose another",
+        ),
+        (
+            "{ports: {Bona: 1}, listen: 0.0.0.0}",
+            "field `devices.listen`: 0.0.0.0 can be reached from other machines, so every device \
+             needs a token; set devices.tokens_file, and",
+        ),
+        ("{ports: {Bona: 1}, listen: \"::\"}", "[::] can be reached from other machines"),
+        ("{ports: {Bona: 1}, listen: herd.example}", "herd.example can be reached from other"),
+        ("{ports: {Bona: 1}, tokens_file: \"\"}", "field `devices.tokens_file`: is empty"),
+        ("{ports: {Bona: 1}, tokens_fil: x}", "did you mean `tokens_file`?"),
+        ("{ports: {Bona: 1}, null_island: yes}", "is not a valid choice; use drop or keep"),
+        ("{ports: {Bona: 1}, max_accuracy_m: 1000001}", "use a number from 1 to 1000000, or 0"),
+        ("{ports: {Bona: 1}, tls: {certificate: c}}", "`devices.tls.certificate`: cannot read c"),
+        (
+            "{ports: {Bona: 1}, tls: {certificate: \"{name}\"}}",
+            "field `devices.tls.key`: is missing; certificate and key are both required",
+        ),
+    ] {
+        let error = error_in(&format!("{PAIR}{http}devices: {devices}\n"));
+        assert!(error.starts_with("4: ") && error.contains(expected), "{devices}: {error}");
+    }
+    // Nodes on different machines can have the same port.
+    let hosts = "hosts: {Bona: 10.0.0.1, Clark: 10.0.0.2}\n";
+    let devices = "devices: {ports: {Bona: 5055, Clark: 5055}}\n";
+    assert!(pair(&format!("{hosts}{devices}")).devices.is_some());
 }
 
 #[test]

@@ -4,6 +4,8 @@
 
 use core::cmp::Ordering;
 
+use super::der::{Der, INTEGER, SEQUENCE, VERSION};
+
 /// The first and the last second in which a certificate is valid, since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
@@ -13,12 +15,8 @@ pub struct Validity {
     pub not_after: i64,
 }
 
-const INTEGER: u8 = 0x02;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
-/// The tag of the version, which certificates of version 1 lack.
-const VERSION: u8 = 0xa0;
 
 impl Validity {
     /// Returns the dates of `certificate`, which is in the binary form DER, or `None` if it is not a
@@ -52,32 +50,7 @@ impl Validity {
     }
 }
 
-/// DER elements that have not been read yet.
-struct Der<'d>(&'d [u8]);
-
-impl<'d> Der<'d> {
-    /// Reads an element. Returns its tag and its content.
-    fn next(&mut self) -> Option<(u8, &'d [u8])> {
-        let [tag, first, rest @ ..] = self.0 else { return None };
-        let (length, rest) = match *first {
-            short @ ..=0x7f => (usize::from(short), rest),
-            // Four bytes suffice for any file that is read.
-            long @ 0x81..=0x84 => {
-                let (bytes, rest) = rest.split_at_checked(usize::from(long & 0x7f))?;
-                (bytes.iter().fold(0, |length, &byte| length << 8 | usize::from(byte)), rest)
-            }
-            _ => return None,
-        };
-        let (content, rest) = rest.split_at_checked(length)?;
-        self.0 = rest;
-        Some((*tag, content))
-    }
-
-    /// Reads an element with the tag `tag`. Returns its content.
-    fn content(&mut self, tag: u8) -> Option<&'d [u8]> {
-        self.next().filter(|(found, _)| *found == tag).map(|(_, content)| content)
-    }
-
+impl Der<'_> {
     /// Reads a time. Returns the seconds since the Unix epoch.
     fn time(&mut self) -> Option<i64> {
         let (tag, text) = self.next()?;

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use mio::Token;
 use mio::net::TcpStream;
 
 use super::EventLoop;
 use super::link_port::is_here;
+use crate::devices::{DeviceInfo, DeviceSession};
 use crate::herd::handshake::Transport;
 use crate::http::{BrowserInfo, HttpSession};
 use crate::net::connection::{Admission, Connection, Deadline, Security, Stage};
@@ -20,6 +21,10 @@ use crate::node::{LineSession, PeerInfo};
 use crate::protocol::reply::TOO_MANY_CONNECTIONS;
 use crate::time::Now;
 
+/// The response to a device over a limit, which tries again.
+const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\
+    Retry-After: 60\r\nConnection: close\r\n\r\n";
+
 /// The purpose of a listener.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListenerKind {
@@ -29,6 +34,16 @@ pub(super) enum ListenerKind {
     Links,
     /// Browsers and tools.
     Http,
+    /// Phones and trackers.
+    Devices,
+}
+
+impl ListenerKind {
+    /// Returns true if connections are logged. Browsers open a handful for each page, and phones one
+    /// for each position.
+    const fn is_logged(self) -> bool {
+        matches!(self, Self::Lines | Self::Links)
+    }
 }
 
 impl EventLoop {
@@ -105,8 +120,8 @@ impl EventLoop {
             _ if !over_limit => Admission::Client,
             ListenerKind::Http => Admission::Reserve,
             ListenerKind::Lines if may_be_peer() => Admission::Probation,
-            ListenerKind::Lines => {
-                self.refuse(stream, address, now);
+            ListenerKind::Lines | ListenerKind::Devices => {
+                self.refuse(stream, address, kind, now);
                 return None;
             }
         };
@@ -116,9 +131,7 @@ impl EventLoop {
                 Connection::new(stream, Stage::Open(session), address, now.instant);
             connection.admission = admission;
             connection.queued = true; // it is served in this turn
-            if this.peer_tls.is_some() && kind != ListenerKind::Http {
-                connection.security = Security::Unknown;
-            }
+            connection.security = this.security(kind);
             connection
         });
         let token = match inserted {
@@ -141,12 +154,26 @@ impl EventLoop {
         if let Some(oldest) = oldest {
             self.end_probation(oldest, now);
         }
-        if kind != ListenerKind::Http {
+        if kind.is_logged() {
             let label = address.to_string();
             self.node.message_log.line(&[label.as_bytes(), b" opened"]);
         }
         self.write_log(now.instant); // before diagnostics about this connection
         Some(token)
+    }
+
+    /// The encryption of a new connection.
+    fn security(&self, kind: ListenerKind) -> Security {
+        let devices = self.devices.as_ref();
+        match kind {
+            ListenerKind::Lines | ListenerKind::Links if self.peer_tls.is_some() => {
+                Security::Unknown
+            }
+            ListenerKind::Devices if devices.is_some_and(|devices| devices.tls.is_some()) => {
+                Security::Expected
+            }
+            _ => Security::Plain,
+        }
     }
 
     /// The state machine for a new connection.
@@ -165,6 +192,12 @@ impl EventLoop {
         if kind == ListenerKind::Http {
             let peer = BrowserInfo { label, address_key, over_limit };
             return Session::Http(HttpSession::accepted(&mut self.http, id, peer));
+        }
+        if let (ListenerKind::Devices, Some(devices)) = (kind, &mut self.devices) {
+            let network_key = self.admissions.address_key(network(ip));
+            let is_local = ip.is_loopback();
+            let peer = DeviceInfo { label, address_key, network_key, is_local };
+            return Session::Device(DeviceSession::accepted(&mut devices.shared, id, peer));
         }
         let links_only = kind == ListenerKind::Links;
         let peer = PeerInfo {
@@ -201,11 +234,16 @@ impl EventLoop {
     }
 
     /// Sends a client over a limit the reason for its refusal, and closes the connection.
-    fn refuse(&mut self, stream: TcpStream, address: SocketAddr, now: &Now) {
+    fn refuse(&mut self, stream: TcpStream, address: SocketAddr, kind: ListenerKind, now: &Now) {
         self.log_refusal(address);
         let mut connection = Connection::new(stream, Stage::Draining, address, now.instant);
+        let reason = match (kind, self.security(kind)) {
+            (ListenerKind::Devices, Security::Plain) => UNAVAILABLE,
+            (ListenerKind::Devices, _) => b"", // a handshake would cost more than the connection
+            _ => TOO_MANY_CONNECTIONS,
+        };
         // The buffer of a new socket has room for that.
-        if connection.send(TOO_MANY_CONNECTIONS, now.instant).is_err() {
+        if connection.send(reason, now.instant).is_err() {
             return;
         }
         connection.shut_down();
@@ -227,5 +265,17 @@ impl EventLoop {
              limits.max_connections and limits.max_connections_per_address",
             self.admissions.clients()
         );
+    }
+}
+
+/// The network that one customer of a provider has: an IPv4 address, or the first 64 bits of an IPv6
+/// address.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
     }
 }

@@ -28,7 +28,7 @@ impl EventLoop {
     pub(super) fn begin_shutdown(&mut self, token: Token, reason: &'static str, now: &Now) {
         let mut out = Vec::new();
         let Some(connection) = self.get(token) else { return };
-        if matches!(connection.security, Security::Handshaking(_)) {
+        if matches!(connection.security, Security::Handshaking(_) | Security::Expected) {
             return self.close(token, now, reason); // it cannot be sent a line yet
         }
         let Stage::Open(session) = &mut connection.stage else { return };
@@ -111,7 +111,10 @@ impl EventLoop {
         if self.get(token).is_none() {
             return;
         }
-        let connection = self.connections.remove(key(token).0);
+        let mut connection = self.connections.remove(key(token).0);
+        if connection.is_client() {
+            connection.end_tls();
+        }
         self.telemetry.counters.sent_bytes += connection.sent;
         match connection.stage {
             Stage::Open(mut session) => {
@@ -144,12 +147,12 @@ impl EventLoop {
         }
     }
 
-    /// Informs the session that its connection has closed, and logs it. HTTP connections are not
-    /// logged: a browser opens a handful for each page.
+    /// Informs the session that its connection has closed, and logs it, unless its kind is not logged.
     fn on_closed(&mut self, session: &mut Session, now: &Now, reason: &str) {
-        let Self { node, http, .. } = self;
+        let Self { node, http, devices, .. } = self;
+        let devices = devices.as_mut().map(|devices| &mut devices.shared);
         let link = session.link().map(|link| (link, node.herd.peer_name(link).to_vec()));
-        session.handle_closed(node, http, now.instant);
+        session.handle_closed(node, http, devices, now.instant);
         match link {
             Some((link, peer)) => {
                 // Another connection may carry the link by now.
@@ -163,7 +166,7 @@ impl EventLoop {
                     [session.label(), b" closed, the link with ", &peer, b": ", reason.as_bytes()];
                 node.message_log.line(&closed);
             }
-            None if matches!(session, Session::Http(_)) => {}
+            None if matches!(session, Session::Http(_) | Session::Device(_)) => {}
             None => node.message_log.line(&[session.label(), b" closed: ", reason.as_bytes()]),
         }
     }

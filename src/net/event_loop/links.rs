@@ -18,6 +18,7 @@ use crate::net::connect::is_connected;
 use crate::net::connection::{Connection, Dial, Security, Stage, set_options};
 use crate::net::limits::{LINK_BUFFER, LINK_BYTES_PER_TURN};
 use crate::net::session::Session;
+use crate::net::tls::Tls;
 use crate::net::token::{id_of, key, token_of};
 use crate::node::{LineSession, Node};
 use crate::time::Now;
@@ -189,7 +190,7 @@ impl EventLoop {
         if let (Some(config), Security::Plain, true) = (peer_tls, &connection.security, over_tls) {
             connection.security = Security::Handshaking(Box::new(config.dial(peer)?));
         }
-        if !connection.secure(None, std::iter::empty(), now.instant)? {
+        if !connection.secure(no_accept, std::iter::empty(), now.instant)? {
             return Ok(());
         }
         // rustls has checked the certificate against this name.
@@ -257,4 +258,9 @@ pub(super) fn become_link(connection: &Connection, limits: &Limits, link_buffer:
     // The kernel doubles both sizes; a quarter each leaves room for the buffer in user space.
     let socket = SockRef::from(&connection.stream);
     set_options(&socket, link_buffer / 4, link_buffer / 4, limits.tcp_keepalive);
+}
+
+/// The accepting side of TLS on a connection that this node has dialed: there is none.
+fn no_accept() -> io::Result<Tls> {
+    Err(io::ErrorKind::Unsupported.into())
 }

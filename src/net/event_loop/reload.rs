@@ -48,6 +48,16 @@ impl EventLoop {
                     driver.set_tls(tls);
                 }
             }
+            Fresh::Tokens(tokens) => {
+                if let Some(devices) = &mut self.devices {
+                    devices.shared.set_tokens(Some(*tokens));
+                }
+            }
+            Fresh::Devices(tls) => {
+                if let Some(devices) = &mut self.devices {
+                    devices.tls = Some(*tls);
+                }
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The log of the loop: messages, diagnostics and counters.
 
 use super::EventLoop;
+use crate::devices::Devices;
 use crate::herd;
 use crate::histogram::Histogram;
 use crate::http::settings::Settings;
@@ -45,11 +46,13 @@ impl Telemetry {
     pub const fn stats<'a>(
         &'a self,
         clients: usize,
+        devices: Option<&'a Devices>,
         reload: &'a Reload,
         feed: Option<&'a FeedDriver>,
     ) -> LoopStats<'a> {
         let Self { counters, turns, log, process, .. } = self;
-        LoopStats { counters, clients, turns, log, reload, feed, process: process.as_ref() }
+        let process = process.as_ref();
+        LoopStats { counters, clients, devices, turns, log, reload, feed, process }
     }
 }
 
@@ -74,8 +77,9 @@ impl EventLoop {
 
     /// Logs all counters.
     pub(super) fn report(&self, now: Instant) {
-        let stats =
-            self.telemetry.stats(self.admissions.clients(), &self.reload, self.feed.as_ref());
+        let (clients, feed) = (self.admissions.clients(), self.feed.as_ref());
+        let devices = self.devices.as_ref().map(|devices| &devices.shared);
+        let stats = self.telemetry.stats(clients, devices, &self.reload, feed);
         let report = stats.report(&self.node, &self.http, now);
         log::info!(target: COUNTERS, "counters: {report}");
     }

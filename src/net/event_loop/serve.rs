@@ -11,7 +11,8 @@ use super::close::BY_PEER;
 use super::{EventLoop, become_link};
 use crate::http::Context;
 use crate::net::connection::{Admission, Held, Security, Stage};
-use crate::net::limits::{BATCH_BYTES, LOG_BUFFER, READ_CHUNK, TURN_BYTES};
+use crate::net::limits::{BATCH_BYTES, HANDSHAKE_BYTES, LOG_BUFFER, READ_CHUNK, TURN_BYTES};
+use crate::net::session::Session;
 use crate::net::token::{key, token_of};
 use crate::node::store::Gated;
 use crate::node::{self, Blocked, Input, Next};
@@ -94,11 +95,20 @@ impl EventLoop {
     /// Reads what the session needs. The connection has an entry in the batch afterwards, unless its
     /// TLS handshake is under way or it has failed.
     pub(super) fn read(&mut self, token: Token, now: &Now) -> io::Result<()> {
-        let Self { connections, node, batch, telemetry, limits, peer_tls, .. } = self;
+        let Self { connections, node, devices, batch, telemetry, limits, peer_tls, run, .. } = self;
         let Some(connection) = connections.get_mut(key(token).0) else { return Ok(()) };
         if !matches!(connection.security, Security::Plain | Security::Tls(_)) {
             let names = node.herd.identity().names.iter().map(|name| &**name);
-            if !connection.secure(peer_tls.as_ref(), names, now.instant)? {
+            let is_client = connection.is_client();
+            let accept = || match (devices, peer_tls) {
+                (Some(devices), _) if is_client => {
+                    run.spent += HANDSHAKE_BYTES;
+                    devices.accept()
+                }
+                (_, Some(peer_tls)) => peer_tls.accept(),
+                _ => Err(io::ErrorKind::Unsupported.into()),
+            };
+            if !connection.secure(accept, names, now.instant)? {
                 return Ok(());
             }
         }
@@ -180,7 +190,8 @@ impl EventLoop {
 
     /// Phase 2: executes the input of one entry. Replies are appended to the batch.
     fn execute(&mut self, batch: &mut Batch, at: usize, now: &Now) {
-        let Self { connections, node, http, telemetry, admissions, run, reload, feed, .. } = self;
+        let Self { connections, node, http, devices, feed, .. } = self;
+        let Self { telemetry, admissions, run, reload, .. } = self;
         let entry = &mut batch.entries[at];
         let Some(range) = entry.input.clone() else { return };
         let Some(connection) = connections.get_mut(key(entry.token).0) else { return };
@@ -188,21 +199,29 @@ impl EventLoop {
         let is_client = connection.is_client();
         if is_client && run.spent >= TURN_BYTES {
             connection.next = Next::Yielded;
-            return connection.keep_input(bytes, false, now.instant);
+            return connection.keep_input(bytes, false, None, now.instant);
         }
         let ended = connection.readiness.ended;
         let Stage::Open(session) = &mut connection.stage else { return };
-        let stats = telemetry.stats(admissions.clients(), reload, feed.as_ref());
+        let devices = devices.as_mut().map(|devices| &mut devices.shared);
+        // A session of devices reads no statistics, and all others do not change the devices.
+        let (changed, read) = match (&session, devices) {
+            (Session::Device(_), devices) => (devices, None),
+            (_, devices) => (None, devices.map(|devices| &*devices)),
+        };
+        let stats = telemetry.stats(admissions.clients(), read, reload, feed.as_ref());
         let mut cx = Context { node, http, shell: &stats, now };
         let input = Input { bytes, ended, unsent: connection.output.len() };
         let start = batch.outbound.len();
-        let handled = session.handle_input(&mut cx, input, &mut batch.outbound);
+        let handled = session.handle_input(&mut cx, changed, input, &mut batch.outbound);
+        let received = session.received();
         entry.output = start..batch.outbound.len();
         entry.gated = session.take_gated();
         connection.next = handled.next;
         connection.times.active = now.instant;
         connection.stall_counted &= handled.next != Next::NeedInput;
-        connection.keep_input(&bytes[handled.consumed..], handled.consumed > 0, now.instant);
+        let rest = &bytes[handled.consumed..];
+        connection.keep_input(rest, handled.consumed > 0, received, now.instant);
         if is_client || connection.is_client() {
             run.spent += handled.consumed + entry.output.len();
         }

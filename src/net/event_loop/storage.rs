@@ -69,12 +69,22 @@ impl EventLoop {
     }
 
     /// Ends a connection with an update that cannot be made durable. Replies before it are sent, if they
-    /// wait for nothing else.
+    /// wait for nothing else. A device gets a response that makes it try again.
     pub(super) fn refuse_update(&mut self, token: Token, now: &Now) {
-        let Some(connection) = self.get(token) else { return };
+        let Self { connections, devices, telemetry, .. } = self;
+        let Some(connection) = connections.get_mut(key(token).0) else { return };
         connection.held = None;
-        let waits = matches!(&connection.stage, Stage::Open(session) if session.is_waiting());
-        self.telemetry.counters.updates_refused += 1;
+        let mut waits = false;
+        if let Stage::Open(session) = &mut connection.stage {
+            let devices = devices.as_mut().map(|devices| &mut devices.shared);
+            let mut response = Vec::new();
+            session.handle_refused(devices, &mut response);
+            waits = session.is_waiting();
+            if let Err(error) = connection.send(&response, now.instant) {
+                return self.close(token, now, &error);
+            }
+        }
+        telemetry.counters.updates_refused += 1;
         if waits {
             // The AT line is among the replies that follow the places.
             self.close(token, now, NOT_DURABLE);

@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier as _;
-use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{CertificateError, ExtendedKeyPurpose, RootCertStore};
 
 use super::server_name;
 use crate::config::PeerTls;
-use crate::net::certificates::{CertificateFile, Purpose, seconds};
+use crate::net::certificates::{CertificateFile, Purpose, provider, seconds};
 use crate::time::Wall;
 
 /// The certificate of a node with its intermediates, and the authorities of the herd.
@@ -172,9 +171,4 @@ impl Credentials {
 fn host(name: &str) -> String {
     let host = name.split_once('(').and_then(|(_, host)| host.strip_suffix(')')).unwrap_or(name);
     host.trim_matches('"').escape_debug().to_string()
-}
-
-/// The cryptography of links.
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
 }

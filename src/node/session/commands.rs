@@ -2,9 +2,8 @@
 
 use super::{Ending, LineSession, Role};
 use crate::geo::Point;
-use crate::herd::directory::Applied;
 use crate::node::store::Gated;
-use crate::node::{Event, Node};
+use crate::node::{Event, Node, Source};
 use crate::places::Question;
 use crate::protocol::command::{Command, Iamat, Whatsat};
 use crate::protocol::record::Record;
@@ -41,39 +40,9 @@ impl LineSession {
     ) {
         let start = out.len();
         let mut reply = self.replies.sink(out);
-        let record = Record::emit(&mut reply, &node.name, iamat, now.wall.nanos());
-        let refused = node.limits.new_clients_per_second_per_address.is_some_and(|most| {
-            !node.new_clients.admit(&node.herd, &record, self.address_key, most, now)
-        });
-        let counters = &mut node.counters;
-        counters.iamat += 1;
-        let (count, note): (_, &[u8]) = if refused {
-            (&mut counters.newcomers_refused, b" (over a limit on clients, not stored)")
-        } else {
-            let applied = node.herd.apply_local_update(&record, now.wall);
-            if let Some(store) = &mut node.store {
-                let held = || node.herd.directory.slot(record.client);
-                let gated = store.append_update(applied, record.line, start, held);
-                Gated::merge(&mut self.gated, gated);
-            }
-            match applied {
-                Applied::Stored(_) => (&mut counters.iamat_stored, b""),
-                Applied::Duplicate => (&mut counters.iamat_repeat, b" (repeat, not stored)"),
-                Applied::Stale => (&mut counters.iamat_stale, b" (stale, not stored)"),
-                Applied::OverCapacity => {
-                    (&mut counters.iamat_over_cap, b" (over a limit on clients, not stored)")
-                }
-                // The receive time is this node's clock, and a line of a client is short enough.
-                Applied::Expired | Applied::Ahead | Applied::TooLong => {
-                    (&mut counters.iamat_expired, b" (expired, not stored)")
-                }
-            }
-        };
-        *count += 1;
-        if node.message_log.enabled() {
-            node.message_log.line(&[&self.label, b" < ", trim(line)]);
-            node.message_log.line(&[&self.label, b" > ", record.line, note]);
-        }
+        let source = Source { label: &self.label, address_key: self.address_key };
+        let (_, gated) = node.update(source, line, iamat, now, start, &mut reply);
+        Gated::merge(&mut self.gated, gated);
         reply.push(b'\n');
     }
 

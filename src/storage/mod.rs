@@ -53,6 +53,7 @@ mod event;
 mod file;
 mod folder;
 pub mod frame;
+mod growth;
 mod journal;
 mod machine;
 mod manifest;

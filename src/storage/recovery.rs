@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use super::erasure::{Age, ERASE_WITHIN};
 use super::file::FileName;
 use super::frame::Kind;
+use super::growth::Growth;
 use super::manifest::{Entry, Manifest, VERSION};
 use super::mark::Mark;
 use super::reader::Reader;
@@ -18,9 +19,6 @@ use crate::time::Wall;
 
 /// Number of damaged places that are reported one by one. All are counted.
 const MAX_REPORTED: usize = 32;
-
-/// Length of a typical frame in bytes, from which the number of records is estimated.
-const TYPICAL_FRAME: u64 = 96;
 
 /// The result of a recovery.
 #[derive(Debug, Default)]
@@ -154,6 +152,7 @@ pub struct Recovery {
     has_content: bool,
     /// True if the current file has a mark, so that its own frames count.
     is_marked: bool,
+    growth: Growth,
     recovered: Recovered,
 }
 
@@ -180,6 +179,7 @@ impl Recovery {
             current: None,
             has_content: false,
             is_marked: false,
+            growth: Growth::default(),
             recovered: Recovered::default(),
         };
         let recovered = &mut recovery.recovered;
@@ -308,10 +308,9 @@ impl Recovery {
     ) -> Result<usize, Refusal> {
         let Self { current, recovered, node, trusted, has_content, is_marked, .. } = self;
         let Some(current) = current else { return Ok(input.len()) };
-        if let (FileName::Snapshot(_), Some(length), 0) =
-            (current.entry.file, current.entry.length, current.reader.consumed())
-        {
-            directory.reserve((length / TYPICAL_FRAME) as u32);
+        if current.reader.consumed() == 0 {
+            let expected = self.growth.expect(&current.entry, &self.pending, directory.len());
+            directory.reserve(expected);
         }
         let (mut batch, mut refusal, mut boot) = (Batch::new(directory, now), None, 0);
         let (reports, mut age) = (!current.leftover, recovered.age);

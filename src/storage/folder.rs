@@ -19,8 +19,6 @@ pub(super) struct Folder {
     obsolete: Vec<FileName>,
     /// Files whose space behind their content is to be released.
     truncate: Vec<FileName>,
-    /// Superseded files that were loaded because others are damaged.
-    leftovers: Vec<FileName>,
     /// The highest number given to a file.
     highest: u64,
     /// The sum over all files, kept up to date.
@@ -75,10 +73,9 @@ impl Folder {
         files: Vec<Entry>,
         obsolete: Vec<FileName>,
         truncate: Vec<(FileName, u64)>,
-        leftovers: Vec<FileName>,
         highest: u64,
     ) -> Self {
-        let mut folder = Self { leftovers, highest, ..Self::default() };
+        let mut folder = Self { highest, ..Self::default() };
         for Entry { file, length, held } in files {
             let role = if held { Role::Kept } else { Role::Live };
             let length = length.unwrap_or(0);
@@ -153,19 +150,8 @@ impl Folder {
         entries
     }
 
-    /// Gives up the superseded files that were loaded. Returns false if there are none.
-    pub(super) fn give_up_leftovers(&mut self) -> bool {
-        let leftovers = core::mem::take(&mut self.leftovers);
-        let has_any = !leftovers.is_empty();
-        for file in leftovers {
-            self.give_up(file);
-        }
-        has_any
-    }
-
     /// Puts `snapshot` in force, and gives up the files that it replaces.
     pub(super) fn put_in_force(&mut self, snapshot: u64, keep_from: Option<u64>) {
-        self.leftovers.clear();
         let files: Vec<(FileName, Held)> =
             self.files.iter().map(|(&file, &held)| (file, held)).collect();
         for (file, held) in files {

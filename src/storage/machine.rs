@@ -98,9 +98,7 @@ impl Storage {
             ..Counters::default()
         };
         let erasure = Erasure::new(recovered.erase_in, now);
-        let Recovered {
-            files, obsolete, truncate, leftovers, highest, rewrite, clean, mark, ..
-        } = recovered;
+        let Recovered { files, obsolete, truncate, highest, rewrite, clean, mark, .. } = recovered;
         let mut journal = Journal::new(settings.sync);
         let mut unsynced = Vec::new();
         if !clean && !files.is_empty() && settings.sync != SyncMode::Never {
@@ -109,7 +107,7 @@ impl Storage {
             unsynced = files.iter().map(|it| it.file).collect();
             journal.open_hole();
         }
-        let mut folder = Folder::new(files, obsolete, truncate, leftovers, highest);
+        let mut folder = Folder::new(files, obsolete, truncate, highest);
         if !settings.keeps_segments {
             folder.release_kept(u64::MAX);
         }
@@ -321,13 +319,7 @@ impl Storage {
             && self.retry_at.is_none()
             && !self.is_stopping
             && self.journal.is_flushed();
-        if !can_begin {
-            return;
-        }
-        if self.rewrite && !self.has_room_for_snapshot() && self.folder.give_up_leftovers() {
-            // They are read only for what is damaged elsewhere, and the directory has that now.
-            self.manifest = ManifestState::Outdated;
-        } else if self.is_due(directory) {
+        if can_begin && self.is_due(directory) {
             self.begin_snapshot(directory);
         }
     }

@@ -12,7 +12,7 @@ use super::manifest::{Entry, Manifest, VERSION};
 use super::mark::Mark;
 use super::reader::Reader;
 use super::task::DiskError;
-use crate::herd::directory::{Directory, PREFETCH_BATCH, Source};
+use crate::herd::directory::{Applied, Directory, PREFETCH_BATCH, Source};
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
 use crate::time::Wall;
@@ -44,8 +44,6 @@ pub struct Recovered {
     pub(super) obsolete: Vec<FileName>,
     /// Files that are longer than their content, and their length.
     pub(super) truncate: Vec<(FileName, u64)>,
-    /// Superseded files among them.
-    pub(super) leftovers: Vec<FileName>,
     /// The highest number in use.
     pub(super) highest: u64,
     /// The newest mark, with the ordinal of the next own frame.
@@ -152,6 +150,8 @@ pub struct Recovery {
     has_content: bool,
     /// True if the current file has a mark, so that its own frames count.
     is_marked: bool,
+    /// True if a record of the current file was newer than those of the files before.
+    has_helped: bool,
     growth: Growth,
     recovered: Recovered,
 }
@@ -179,6 +179,7 @@ impl Recovery {
             current: None,
             has_content: false,
             is_marked: false,
+            has_helped: false,
             growth: Growth::default(),
             recovered: Recovered::default(),
         };
@@ -286,7 +287,7 @@ impl Recovery {
             }
             None => return None,
         };
-        (self.has_content, self.is_marked) = (false, false);
+        (self.has_content, self.is_marked, self.has_helped) = (false, false, false);
         let reader = Reader::new(entry.file, entry.length);
         self.current = Some(Current { entry, reader, leftover });
         Some(entry.file)
@@ -350,6 +351,7 @@ impl Recovery {
         );
         batch.apply();
         recovered.records += batch.records;
+        self.has_helped |= batch.stored;
         age.handle_record(batch.newest);
         recovered.age = age;
         if reports {
@@ -393,13 +395,12 @@ impl Recovery {
         if let Some(damage) = damage.filter(|_| !leftover) {
             recovered.report(damage);
         }
-        if !self.has_content && is_intact {
+        // The others hold everything that is in this leftover, or nothing is in this file.
+        let is_useless = if leftover { !self.has_helped } else { !self.has_content && is_intact };
+        if is_useless {
             return recovered.obsolete.push(entry.file);
         }
-        if leftover {
-            recovered.rewrite = true;
-            recovered.leftovers.push(entry.file);
-        }
+        recovered.rewrite |= leftover;
         recovered.files.push(entry);
         if is_readable && reader.consumed() > intact {
             recovered.truncate.push((entry.file, reader.consumed()));
@@ -421,7 +422,6 @@ impl Recovered {
         let files = self.files.drain(..).map(|entry| entry.file);
         self.obsolete.extend(files);
         self.truncate.clear();
-        self.leftovers.clear();
         (self.rewrite, self.clean, self.erase_in) = (false, true, None);
     }
 
@@ -449,6 +449,8 @@ struct Batch<'a, 'i> {
     held: Vec<Record<'i>>,
     /// Records so far.
     records: u64,
+    /// True if one of them was stored.
+    stored: bool,
     /// The newest receive time among them.
     newest: Option<Nanos>,
     /// The time until the records of clients that were erased by a tombstone in a segment must be gone.
@@ -462,6 +464,7 @@ impl<'a, 'i> Batch<'a, 'i> {
             now,
             held: Vec::with_capacity(PREFETCH_BATCH),
             records: 0,
+            stored: false,
             newest: None,
             erase_in: None,
         }
@@ -491,7 +494,8 @@ impl<'a, 'i> Batch<'a, 'i> {
         self.directory.prefetch(self.held.iter().map(|record| record.client));
         for record in self.held.drain(..) {
             self.records += 1;
-            self.directory.apply(&record, Source::File, self.now);
+            let applied = self.directory.apply(&record, Source::File, self.now);
+            self.stored |= matches!(applied, Applied::Stored(_));
         }
     }
 }

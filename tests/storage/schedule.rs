@@ -480,8 +480,11 @@ impl Schedule {
         assert!(!names.contains(&FileName::NewManifest.to_string()), "{names:?}");
         let (directory, recovered) =
             node::load(&self.disk, self.rules, self.wall, &mut self.rng).unwrap();
-        // What a power cut damages here is in the snapshot.
-        let is_roomy = self.max_bytes > 4 << 10;
+        // What a power cut damages is in the snapshot that a start writes, if there is room for it.
+        let snapshot: usize = node.lines().iter().map(|line| line.len() + 17).sum();
+        let manifests = 2 * (200 + 40 * names.len());
+        let needed = self.disk.used() + (100 + snapshot + manifests) as u64;
+        let is_roomy = needed <= self.max_bytes;
         assert!(
             self.mode != SyncMode::Never || !is_roomy || recovered.damaged == 0,
             "{recovered:?}"

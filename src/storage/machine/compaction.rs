@@ -94,7 +94,7 @@ impl Storage {
         self.folder.sizes().total + needed > self.settings.max_bytes
     }
 
-    pub(super) fn has_room_for_snapshot(&self) -> bool {
+    fn has_room_for_snapshot(&self) -> bool {
         self.folder.sizes().total + self.live <= self.settings.max_bytes
     }
 

@@ -1,5 +1,6 @@
 //! The state of a link to one neighbor.
 
+use core::ops::Range;
 use core::time::Duration;
 
 use super::anti_entropy::AntiEntropy;
@@ -105,6 +106,9 @@ pub struct Established {
     pub connection: ConnectionId,
     /// Records queued for the peer.
     pub flood: SlotQueue,
+    /// Slots whose records an original server has yet to be sent because the link has come up: it cannot
+    /// request records, and ignores those that it has.
+    pub(super) refill: Range<u32>,
     /// Records queued for the peer that this node does not store.
     pub relayed: LineQueue,
     /// The state of anti-entropy.
@@ -179,7 +183,8 @@ impl Link {
 
     /// Returns whether the record in `slot` waits to be sent to the peer.
     pub(super) fn has_queued(&self, slot: Slot) -> bool {
-        self.up.as_ref().is_some_and(|up| up.flood.contains(slot))
+        let waits = |up: &Established| up.flood.contains(slot) || up.refill.contains(&slot.0);
+        self.up.as_ref().is_some_and(waits)
     }
 
     /// Queues the record in `slot` for the peer if it is linked.
@@ -216,6 +221,7 @@ impl Established {
             rules_due: false,
             pending_link_states: IdSet::default(),
             flood: SlotQueue::default(),
+            refill: 0..0,
             relayed: LineQueue::default(),
             anti_entropy: AntiEntropy::default(),
             key_exchange: KeyExchange::default(),
@@ -248,6 +254,23 @@ impl Established {
         self.clock_is_off
     }
 
+    /// Returns the number of records that wait to be sent, at most: some slots may be free.
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.flood.len() + self.refill.len()
+    }
+
+    /// Takes the next slot whose record must be sent. The caller prefers the refill every second time, so
+    /// neither records that change nor the others wait for all of the rest.
+    #[inline]
+    pub(super) fn next_slot(&mut self, prefer_refill: bool) -> Option<Slot> {
+        if self.refill.is_empty() {
+            return self.flood.pop(); // nearly always
+        }
+        let changed = if prefer_refill { None } else { self.flood.pop() };
+        changed.or_else(|| self.refill.next().map(Slot))
+    }
+
     /// Returns whether there is output to send.
     #[must_use]
     pub fn has_output(&self) -> bool {
@@ -257,6 +280,7 @@ impl Established {
             || self.rules_due
             || !self.pending_link_states.is_empty()
             || !self.flood.is_empty()
+            || !self.refill.is_empty()
             || !self.relayed.is_empty()
             || self.anti_entropy.has_output()
     }

@@ -83,7 +83,7 @@ use routes::Routes;
 use takeover::Offer;
 
 use crate::counters::counters;
-use crate::ids::{ConnectionId, LinkId, NodeId, Slot};
+use crate::ids::{ConnectionId, LinkId, NodeId};
 use crate::protocol::time::Nanos;
 use crate::rng::Rng;
 use crate::time::{Instant, Now, Wall};
@@ -486,8 +486,7 @@ impl Herd {
         let peer = connected.peer;
         let mut up = Established::new(connected, now);
         if self.link(id).is_legacy() {
-            // An original server cannot request records, and ignores those that it has.
-            (0..self.directory.slots()).for_each(|slot| up.flood.push(Slot(slot)));
+            up.refill = 0..self.directory.slots();
         } else {
             self.routes.known().for_each(|node| up.pending_link_states.insert(node.index()));
             up.key_exchange.is_due = true;

@@ -1,5 +1,6 @@
 use super::routes::SETTLE;
 use super::*;
+use crate::ids::Slot;
 use crate::protocol::record::Record;
 use crate::protocol::time::SECOND;
 use crate::testing::{connected, herd, identity};

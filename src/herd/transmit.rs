@@ -9,6 +9,10 @@ use super::observer::{Observer, Sent};
 use crate::ids::{LinkId, NodeId};
 use crate::time::Wall;
 
+/// Slots that one call looks at for flooding: more than fill a buffer, unless many are free or hold
+/// tombstones, which are not sent.
+const SLOTS_PER_CALL: usize = 4096;
+
 impl Herd {
     /// Returns whether `link` has output to send.
     #[must_use]
@@ -73,11 +77,14 @@ impl Herd {
         observer: &mut impl Observer,
     ) {
         let Link { peer, up: Some(up), kind, .. } = &mut self.links[link.index()] else { return };
-        while out.len() < limit {
+        for turn in 0..SLOTS_PER_CALL {
+            if out.len() >= limit {
+                break;
+            }
             // What is not stored cannot wait: its queue is bounded, and does not conflate.
             let line = if let Some(line) = up.relayed.pop(out) {
                 line
-            } else if let Some(slot) = up.flood.pop() {
+            } else if let Some(slot) = up.next_slot(turn % 2 == 1) {
                 let Some(line) = self.directory.line(slot) else { continue };
                 // An original server would not understand a tombstone.
                 if *kind == PeerKind::Legacy && self.directory.is_tombstone(slot) {

@@ -241,7 +241,7 @@ fn edge(node: &Node, link: &Link, now: &Now) -> Edge {
         since: up.map(|up| ago(up.since())),
         silence: up.filter(|_| !link.is_legacy()).map(|up| ago(up.last_received())),
         round_trip: up.and_then(Established::round_trip).map(|trip| trip.as_secs_f64()),
-        backlog: up.map_or(0, |up| up.flood.len()),
+        backlog: up.map_or(0, Established::backlog),
         digests_equal: up.and_then(|up| up.anti_entropy.is_equal()),
         clock_is_off: up.is_some_and(Established::clock_is_off),
     }

@@ -232,7 +232,7 @@ fn peers(herd: &Herd, w: &mut Writer) {
     });
     w.gauge("peer_backlog_records", "Records that wait to be sent to a neighbor.");
     each_peer(herd, |peer, link| {
-        w.sample(&[("peer", peer)], link.up.as_ref().map_or(0, |up| up.flood.len()));
+        w.sample(&[("peer", peer)], link.up.as_ref().map_or(0, Established::backlog));
     });
     w.gauge("peer_digests_equal", "1 if the last digest comparison found equal records, else 0.");
     each_peer(herd, |peer, link| {

@@ -1,7 +1,7 @@
 //! Single rules of flooding, links and anti-entropy, each on one or two cores that are driven by
 //! hand. A schedule would reach these cases too, but the herd as a whole makes up for the mistake.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proxy_herd::herd::anti_entropy::{FETCH_FREELY, GRACE};
@@ -424,6 +424,44 @@ fn one_turn_sends_a_bounded_part_of_a_requested_branch() {
     let first = records(b.turn(0, usize::MAX));
     assert!(first <= 1000, "{first} records in one turn");
     assert_eq!(first + records(b.sent(0)), clients);
+}
+
+/// What a link to an original server begins with is sent in slices, and what changes does not wait
+/// behind it.
+#[test]
+fn an_original_server_is_sent_all_records_in_slices() {
+    let clients = 20_000;
+    let mut a = Core::new(0, &[1], &[1]);
+    (0..clients).for_each(|i| drop(a.update(&format!("c{i}"))));
+    a.link_up(1, true);
+    let up = a.herd.link(LinkId(0)).up.as_ref().unwrap();
+    assert_eq!((up.flood.len(), up.backlog()), (0, clients), "no slot is queued at once");
+    let mut lines = a.turn(1, usize::MAX);
+    assert!((1..=4096).contains(&lines.len()), "{} records in one turn", lines.len());
+    let new = a.update("new");
+    assert_eq!(a.turn(1, 40), [new.as_str(), "AT A +0.000000000 c4096 +1-1 5"]);
+    lines.extend(a.sent(1));
+    assert_eq!(lines.len(), clients - 1);
+    let names = |line: &String| line.split(' ').nth(3).unwrap().to_owned();
+    assert_eq!(lines.iter().map(names).collect::<BTreeSet<_>>().len(), clients - 1);
+    assert!(!a.herd.has_output(LinkId(0)));
+}
+
+/// A call that finds nothing to send looks at a bounded number of slots as well.
+#[test]
+fn slots_without_a_record_count_as_work() {
+    let clients = 20_000;
+    let mut a = Core::new(0, &[1], &[1]);
+    (0..clients).for_each(|i| drop(a.update(&format!("c{i}"))));
+    a.link_up(1, true);
+    a.herd.directory.clear();
+    for calls in 1.. {
+        assert!(a.turn(1, usize::MAX).is_empty());
+        if !a.herd.has_output(LinkId(0)) {
+            assert_eq!(calls, 5, "20,000 slots, 4,096 per call");
+            break;
+        }
+    }
 }
 
 // The key of the digests

@@ -236,6 +236,65 @@ fn names_of_all_bytes_and_tombstones_arrive_intact() {
     assert!(table.contains("Feed") && table.contains("0 waiting"), "{table}");
 }
 
+/// A transition follows the record that caused it, in the stream of the node to which the client gave it.
+#[test]
+fn transitions_follow_the_records_that_caused_them() {
+    let directory = directory();
+    let Some(redis) = Redis::start(&directory, &[]) else { return };
+    let (http, other) = (free_port(), free_port());
+    let fences = r#"{"type": "FeatureCollection", "features": [
+        {"type": "Feature", "properties": {"name": "my depot", "radius": 1000},
+         "geometry": {"type": "Point", "coordinates": [2, 1]}},
+        {"type": "Feature", "properties": {"name": "slow", "radius": 1000, "dwell": 1},
+         "geometry": {"type": "Point", "coordinates": [20, 10]}}]}"#;
+    for entries in ["all", "fences"] {
+        let sections = sections(&redis, http, &format!(", entries: {entries}, stream: {entries}"))
+            .replace("{Solo:", &format!("{{Left: {other}, Solo:"))
+            + "fences: {file: fences.geojson}\n";
+        let mut herd = herd(&[("Left", &["Solo"]), ("Solo", &[])], &sections);
+        fs::write(herd.directory().join("fences.geojson"), fences).unwrap();
+        herd.start_all();
+        let at = |node: &str, place: &str| {
+            let line = format!("IAMAT van {place} {}\n", seconds(wall_ns()));
+            let line = herd.exchange(node, line.as_bytes());
+            herd.wait_until_held(&herd.names(), "van", &line);
+        };
+        herd.wait_until_connected(&herd.names());
+        at("Solo", "+1+2"); // enters
+        at("Left", "+1.001+2");
+        at("Left", "+5+2"); // leaves, in the stream of the other node
+        at("Solo", "+10+20"); // enters a second later
+        wait_until_delivered(http);
+        let stream = |node: &str| {
+            let mut found = redis.entries(&format!("{entries}:{node}"));
+            found.retain(|entry| entry.get("client") == b"van");
+            found
+        };
+        let shown = |node: &str| {
+            let text = |field: &[u8]| String::from_utf8(field.to_vec()).unwrap();
+            let entry = |entry: &common::redis::Entry| {
+                format!("{} {}", text(entry.get("type")), text(entry.get("fence")))
+            };
+            stream(node).iter().map(entry).collect::<Vec<_>>()
+        };
+        let all = entries == "all";
+        let only = |list: &[&str]| -> Vec<String> {
+            let wanted = list.iter().filter(|entry| all || !entry.starts_with("at"));
+            wanted.map(|&entry| entry.to_owned()).collect()
+        };
+        eventually("the client has stayed long enough", DEADLINE, || {
+            (shown("Solo").last()? == "enter slow").then_some(())
+        });
+        assert_eq!(shown("Solo"), only(&["at ", "enter my depot", "at ", "enter slow"]));
+        wait_until_delivered(other);
+        assert_eq!(shown("Left"), only(&["at ", "at ", "leave my depot"]));
+        let entered = &stream("Solo")[usize::from(all)];
+        let names = ["type", "line", "client", "lon", "lat", "time", "received", "fence"];
+        assert_eq!(entered.names(), names);
+        assert_eq!(stream("Left").last().unwrap().get("reason"), b"moved");
+    }
+}
+
 /// An older update and an exact repeat are answered, but not stored, so they are not delivered.
 #[test]
 fn only_newer_records_are_delivered() {

@@ -80,6 +80,8 @@ pub enum Entries {
     All,
     /// Records and tombstones.
     Updates,
+    /// Transitions of fences.
+    Fences,
 }
 
 /// The error of unknown [`Entries`].
@@ -88,7 +90,7 @@ pub struct UnknownEntries;
 
 impl fmt::Display for UnknownEntries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("is not a valid choice; use all or updates")
+        f.write_str("is not a valid choice; use all, updates or fences")
     }
 }
 
@@ -99,6 +101,7 @@ impl FromStr for Entries {
         match text {
             "all" => Ok(Self::All),
             "updates" => Ok(Self::Updates),
+            "fences" => Ok(Self::Fences),
             _ => Err(UnknownEntries),
         }
     }

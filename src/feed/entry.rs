@@ -3,15 +3,17 @@
 use super::id::Id;
 use crate::protocol::record::Record;
 use crate::protocol::time::push_seconds;
-use crate::storage::Kind;
+use crate::storage::{Kind, Transition};
 
 /// An entry of the history.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Entry<'a> {
     /// A client has given a record to this node.
     At(Record<'a>),
     /// A client was erased on this node.
     Forget(Record<'a>),
+    /// A client has entered a fence, or has left it.
+    Fence(Record<'a>, Transition<'a>),
     /// Entries are missing.
     Gap {
         /// The id behind which they are missing.
@@ -29,6 +31,8 @@ pub enum Filter {
     All,
     /// Records and tombstones.
     Updates,
+    /// Transitions.
+    Fences,
 }
 
 impl Filter {
@@ -38,7 +42,9 @@ impl Filter {
         match (self, entry) {
             (_, Entry::Gap { .. })
             | (Self::All, _)
-            | (Self::Updates, Entry::At(_) | Entry::Forget(_)) => true,
+            | (Self::Updates, Entry::At(_) | Entry::Forget(_))
+            | (Self::Fences, Entry::Fence(..)) => true,
+            (Self::Updates, Entry::Fence(..)) | (Self::Fences, _) => false,
         }
     }
 }
@@ -60,6 +66,10 @@ impl<'a> Entry<'a> {
         match kind {
             Kind::UPDATE => Record::parse(payload).map(Self::At),
             Kind::FORGET => Record::parse(payload).map(Self::Forget),
+            Kind::ENTER | Kind::LEAVE => {
+                let transition = Transition::parse(payload)?;
+                Some(Self::Fence(Record::parse(transition.line)?, transition))
+            }
             _ => None,
         }
     }
@@ -76,6 +86,15 @@ impl<'a> Entry<'a> {
                 field("type", Value::Text(b"forget"));
                 record_fields(record, scratch, field);
             }
+            Self::Fence(record, transition) => {
+                let kind: &[u8] = if transition.left.is_some() { b"leave" } else { b"enter" };
+                field("type", Value::Text(kind));
+                record_fields(record, scratch, &mut field);
+                field("fence", Value::Text(&transition.fence));
+                if let Some(reason) = transition.left {
+                    field("reason", Value::Text(reason.as_bytes()));
+                }
+            }
             Self::Gap { from, count } => {
                 field("type", Value::Text(b"gap"));
                 field("from", Value::Text(from.to_string().as_bytes()));
@@ -91,6 +110,8 @@ impl<'a> Entry<'a> {
         match self {
             Self::At(_) => 7,
             Self::Forget(_) => 5,
+            Self::Fence(_, Transition { left: None, .. }) => 8,
+            Self::Fence(..) => 9,
             Self::Gap { .. } => 4,
         }
     }
@@ -156,6 +177,17 @@ mod tests {
         let names: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["type", "line", "client", "time", "received"]);
         assert_eq!(fields[0].1, "forget");
+    }
+
+    #[test]
+    fn a_transition_has_the_fields_of_its_record_and_the_fence() {
+        let line = "AT Clark +0.263873386 kiwi +34.068930-118.445127 1621464827.5";
+        let entered = fields(Kind::ENTER, format!("my%20depot - {line}").as_bytes());
+        assert_eq!(entered[0].1, "enter");
+        assert_eq!((entered[1].1.as_str(), entered[7].1.as_str()), (line, "my depot"));
+        let left = fields(Kind::LEAVE, format!("depot expired {line}").as_bytes());
+        assert_eq!((left[0].1.as_str(), left[7].1.as_str()), ("leave", "depot"));
+        assert_eq!(left[8], ("reason".to_owned(), "expired".to_owned()));
     }
 
     #[test]

@@ -50,6 +50,7 @@ impl Prepared {
         let filter = match config.entries {
             Entries::All => Filter::All,
             Entries::Updates => Filter::Updates,
+            Entries::Fences => Filter::Fences,
         };
         let writer = Writer::new(&key, config.max_entries);
         let settings = Settings {

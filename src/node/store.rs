@@ -1,5 +1,6 @@
 //! The storage of a node's records, and what the replies to its clients wait for.
 
+use crate::fences::{Fences, Reason};
 use crate::herd::directory::Applied;
 use crate::ids::Slot;
 use crate::storage::{Gate, Kind, Position, Storage};
@@ -15,6 +16,8 @@ pub struct Store {
     /// is open. The slot of an evicted client may be used by another one, whose replies then wait for no
     /// reason, but not for long.
     positions: Option<Vec<Position>>,
+    /// The number of the next transition to append.
+    transitions: u64,
 }
 
 /// A part of a reply that waits for the disk.
@@ -50,7 +53,7 @@ impl Store {
     /// The store around `storage`. `gates` is true if replies wait until records are durable.
     #[must_use]
     pub fn new(storage: Storage, folder: Box<str>, gates: bool) -> Self {
-        Self { storage, folder, positions: gates.then(Vec::new) }
+        Self { storage, folder, positions: gates.then(Vec::new), transitions: 1 }
     }
 
     /// Appends a record that the directory has stored in `slot`.
@@ -62,6 +65,24 @@ impl Store {
             }
             positions[slot.index()] = position;
         }
+    }
+
+    /// Appends the transitions since the last call that records of the node `name` have caused. Those of
+    /// other records are in the logs of their nodes.
+    pub fn append_transitions(&mut self, name: &[u8], fences: Option<&Fences>) {
+        let Some(log) = fences.map(Fences::transitions) else { return };
+        if self.transitions == log.end() {
+            return;
+        }
+        for transition in log.since(self.transitions) {
+            let line = &transition.line;
+            let own = line.strip_prefix(b"AT ").and_then(|rest| rest.strip_prefix(name));
+            if own.is_some_and(|rest| rest.starts_with(b" ")) {
+                let left = transition.left.map(Reason::as_str);
+                self.storage.append_transition(&transition.fence.name, left, line);
+            }
+        }
+        self.transitions = log.end();
     }
 
     /// Appends the record of a local client that was applied. `held` returns the slot of the record that

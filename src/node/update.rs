@@ -55,6 +55,7 @@ impl Node {
             if let Some(store) = &mut self.store {
                 let held = || self.herd.directory.slot(record.client);
                 gated = store.append_update(applied, record.line, from, held);
+                store.append_transitions(&self.name, self.herd.directory.fences());
             }
             let (count, note): (_, &[u8]) = match applied {
                 Applied::Stored(_) => (&mut counters.iamat_stored, b""),

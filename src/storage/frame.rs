@@ -43,6 +43,10 @@ impl Kind {
     pub const TIME: Self = Self(b'T');
     /// A record in a snapshot.
     pub const SNAPSHOT: Self = Self(b'S');
+    /// A client has entered a fence; see [`Transition`](super::Transition).
+    pub const ENTER: Self = Self(b'E');
+    /// A client has left a fence.
+    pub const LEAVE: Self = Self(b'L');
     /// The place of the segment in the history of the node; see [`Mark`](super::Mark).
     pub const MARK: Self = Self(b'I');
 
@@ -55,7 +59,7 @@ impl Kind {
     /// Returns whether the frame is part of the history of the node, which a feed delivers.
     #[must_use]
     pub const fn is_own(self) -> bool {
-        matches!(self, Self::UPDATE | Self::FORGET)
+        matches!(self, Self::UPDATE | Self::FORGET | Self::ENTER | Self::LEAVE)
     }
 
     /// Returns whether the payload is a record.

@@ -17,7 +17,7 @@ use super::journal::{Journal, Segment, Target};
 use super::recovery::{self, Recovered};
 use super::snapshot::Snapshot;
 use super::task::{DiskError, Failed, Lane, Op, Purpose, Task, Write};
-use super::{Counters, Gate, Mark, Position, Settings, SyncMode};
+use super::{Counters, Gate, Mark, Position, Settings, SyncMode, transition};
 use crate::herd::directory::Directory;
 use crate::protocol::time::{Nanos, push_time};
 use crate::time::{Instant, Wall};
@@ -168,6 +168,19 @@ impl Storage {
         }
         self.erasure.handle_appended(kind, line, self.snapshot.is_some(), self.now);
         Position(self.journal.append(kind, line))
+    }
+
+    /// Appends that a client has entered the fence of this name, or has left it for the reason `left`.
+    /// `line` is the AT line that caused it. Without a feed, nothing is appended.
+    pub fn append_transition(&mut self, fence: &str, left: Option<&str>, line: &[u8]) {
+        if !self.settings.keeps_segments {
+            return;
+        }
+        let mut payload = Vec::new();
+        transition::push(&mut payload, fence.as_bytes(), left, line);
+        let kind = if left.is_none() { Kind::ENTER } else { Kind::LEAVE };
+        self.mark.ordinal = self.mark.ordinal.wrapping_add(1);
+        self.journal.append(kind, &payload);
     }
 
     /// Appends the wall clock.

@@ -19,6 +19,7 @@
 //! | in | when |
 //! |---|---|
 //! | [`Storage::append`] | the directory has stored a record |
+//! | [`Storage::append_transition`] | with a feed, a record of this node has caused a transition |
 //! | [`Storage::append_time`] | at the start, at the end, after a compaction, and every ten minutes |
 //! | [`Storage::handle_wall`] | with a feed, before anything else of a turn |
 //! | [`Storage::handle_written`] | a write has succeeded, at least in part, or failed |
@@ -62,6 +63,7 @@ mod reader;
 mod recovery;
 mod snapshot;
 mod task;
+mod transition;
 
 use core::time::Duration;
 
@@ -73,6 +75,7 @@ pub use manifest::{MAX_MANIFEST, VERSION};
 pub use mark::Mark;
 pub use recovery::{Damage, DamageKind, Recovered, Recovery, Refusal};
 pub use task::{DiskError, Failed, Lane, Op, Purpose, Task, Write};
+pub use transition::Transition;
 
 use crate::counters::counters;
 

@@ -331,7 +331,7 @@ fn feed_settings_are_read_and_invalid_ones_are_rejected() {
     for (feed, error) in [
         ("", "field `feed.url`: is missing; enter the engine: redis://127.0.0.1:6379/0"),
         ("url: a", "field `feed.url`: has no valid scheme; start it with redis:// or rediss://"),
-        ("url: \"redis://a\", entries: none", "use all or updates"),
+        ("url: \"redis://a\", entries: none", "use all, updates or fences"),
         ("url: \"redis://a\", stream: \"\"", "field `feed.stream`"),
         ("url: \"redis://a\", max_entries: -1", "field `feed.max_entries`: -1 is out of range"),
         ("url: \"redis://a\", max_length: 1", "unknown"),

@@ -96,6 +96,8 @@ impl EventLoop {
     /// Runs the timers of the storage, starts its tasks, and logs its events.
     pub(super) fn drive_storage(&mut self, now: &Now) {
         let (Some(disk), Some(store)) = (&self.disk, &mut self.node.store) else { return };
+        let (identity, directory) = (self.node.herd.identity(), &self.node.herd.directory);
+        store.append_transitions(identity.name(identity.me), directory.fences());
         let storage = &mut store.storage;
         if storage.poll_timeout().is_some_and(|at| at <= now.instant) {
             storage.handle_timeout(now.instant);
@@ -104,7 +106,7 @@ impl EventLoop {
             self.time_mark_at = now.instant + TIME_MARK_INTERVAL;
             storage.append_time(now.wall);
         }
-        storage.handle_directory(&self.node.herd.directory, now.instant);
+        storage.handle_directory(directory, now.instant);
         disk.write(storage, now.instant);
         while let Some(task) = storage.poll_task() {
             disk.start_task(task);

@@ -70,6 +70,7 @@ impl LineSession {
         if let (Some(slot), Some(store)) = (slot, &mut node.store) {
             let gated = store.append_local(Kind::FORGET, slot, &tombstone, out.len());
             Gated::merge(&mut self.gated, gated);
+            store.append_transitions(&node.name, node.herd.directory.fences());
         }
         let counters = &mut node.counters;
         let (count, answer) = match slot {

@@ -1,6 +1,7 @@
 //! Decimals that are compared exactly, so that no rounding decides what the protocol accepts.
 
 use core::cmp::Ordering;
+use std::io::Write as _;
 
 use super::{EACH, word_at};
 
@@ -75,27 +76,62 @@ impl<'a> Decimal<'a> {
         }
     }
 
-    /// Returns the value times 10^`power`, for geometry. The result is correctly rounded for up to
-    /// 15 digits, because both operands of the single division are exact (Clinger 1990). Digits
-    /// after the 18th are ignored.
+    /// Returns the value times 10^`power`, for geometry, correctly rounded.
     #[must_use]
     pub fn to_f64(&self, power: i32) -> f64 {
-        let mut mantissa = 0u64;
-        let mut exponent = power;
         let zeros = self.integer.iter().take_while(|&&b| b == b'0').count();
-        let integer = self.integer[zeros..].iter().take(18);
-        let kept = self.fraction.len().min(18 - integer.len());
-        for digit in integer.chain(&self.fraction[..kept]) {
-            mantissa = mantissa * 10 + u64::from(digit - b'0');
+        let integer = &self.integer[zeros..];
+        let exponent = power - self.fraction.len() as i32;
+        if integer.len() + self.fraction.len() > EXACT_DIGITS || exponent.abs() > EXACT_POWER {
+            return self.to_f64_of_many_digits(power);
         }
-        exponent -= kept as i32;
+        let digits = integer.iter().chain(self.fraction);
+        let mantissa = digits.fold(0u64, |value, digit| value * 10 + u64::from(digit - b'0'));
+        // Both operands are exact, so that the result is rounded once (Clinger 1990).
         if exponent < 0 {
             mantissa as f64 / 10f64.powi(-exponent)
         } else {
             mantissa as f64 * 10f64.powi(exponent)
         }
     }
+
+    /// As [`Decimal::to_f64`], by the parser of the standard library. It is given as many digits as can
+    /// matter: a digit that is not zero stands for the rest.
+    #[cold]
+    fn to_f64_of_many_digits(&self, power: i32) -> f64 {
+        const KEPT: usize = 60;
+        let digits = || self.integer.iter().chain(self.fraction).copied();
+        let zeros = digits().take_while(|&digit| digit == b'0').count();
+        let mut text = [0; KEPT + 24];
+        let mut length = 0;
+        for digit in digits().skip(zeros).take(KEPT) {
+            text[length] = digit;
+            length += 1;
+        }
+        let mut cut = digits().skip(zeros + KEPT);
+        let mut exponent = power - self.fraction.len() as i32 + cut.clone().count() as i32;
+        if cut.any(|digit| digit != b'0') {
+            text[length] = b'1';
+            (length, exponent) = (length + 1, exponent - 1);
+        }
+        if length == 0 {
+            return 0.0;
+        }
+        let mut rest = &mut text[length..];
+        let room = rest.len();
+        // There is room for any exponent.
+        let _ = write!(rest, "e{exponent}");
+        length += room - rest.len();
+        let number = str::from_utf8(&text[..length]).ok().and_then(|text| text.parse().ok());
+        number.unwrap_or_default()
+    }
 }
+
+/// Most decimal digits of an integer that is exact in 53 bits whatever the digits are.
+const EXACT_DIGITS: usize = 15;
+
+/// The greatest power of ten that is exact.
+const EXACT_POWER: i32 = 22;
 
 /// Splits a sign off. Returns whether it is a minus, and the bytes after it.
 #[must_use]
@@ -233,11 +269,13 @@ mod tests {
         }
 
         #[test]
-        fn floats_of_many_digits_are_accurate(whole in 0u32..1000, fraction in "[0-9]{13,30}") {
-            let text = format!("{whole}.{fraction}");
-            let ours = Decimal::parse(text.as_bytes()).unwrap().to_f64(0);
-            let std: f64 = text.parse().unwrap();
-            prop_assert!((ours - std).abs() <= std * 4e-16, "{text}: {ours} against {std}");
+        fn floats_of_many_digits_are_correctly_rounded(
+            whole in "[0-9]{0,30}", fraction in "[0-9]{0,90}", zeros in 0usize..30, power in -5i32..5,
+        ) {
+            let text = format!("{whole}0.{}{fraction}", "0".repeat(zeros));
+            let ours = Decimal::parse(text.as_bytes()).unwrap().to_f64(power);
+            let std: f64 = format!("{text}e{power}").parse().unwrap();
+            prop_assert_eq!(ours.to_bits(), std.to_bits(), "{}: {} against {}", text, ours, std);
         }
     }
 }

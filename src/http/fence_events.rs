@@ -300,3 +300,135 @@ fn next_member(
         Some((id, fences.inside(id, first).next()?))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::fences::{FenceSet, file};
+    use crate::herd::Herd;
+    use crate::http::limits::SLICE_BYTES;
+    use crate::ids::ConnectionId;
+    use crate::testing::{herd, identity};
+
+    const FILE: &[u8] = br#"{"type":"FeatureCollection","features":[
+        {"type":"Feature","properties":{"name":"a","radius":1000},
+         "geometry":{"type":"Point","coordinates":[0,0]}},
+        {"type":"Feature","properties":{"name":"b","radius":1000},
+         "geometry":{"type":"Point","coordinates":[0,0]}}]}"#;
+
+    /// A herd of one node with two fences, and a subscriber to both.
+    struct Fixture {
+        herd: Herd,
+        events: Events,
+        now: Now,
+        subscription: FenceSubscription,
+        time: u32,
+        /// The fences and clients that the subscriber believes to be inside.
+        inside: BTreeSet<String>,
+    }
+
+    impl Fixture {
+        fn new(clients: u32) -> Self {
+            let mut herd = herd(identity(&["Clark"], 0, &[]));
+            let set = Arc::new(file::parse(FILE, &FenceSet::default()).unwrap());
+            herd.directory.set_fences(Fences::new(set, Wall(0)));
+            let (mut events, mut now) = (Events::new(7), Now::default());
+            now.wall = Wall(150_000 * crate::protocol::time::SECOND);
+            let fences = herd.directory.fences().unwrap();
+            let start =
+                events.subscribe_to_fences(ConnectionId(1), 0, None, fences, now.instant).unwrap();
+            let (filter, _) = Filter::parse("fence=*").unwrap();
+            let subscription = FenceSubscription::new(&start, filter, &events);
+            let inside = BTreeSet::new();
+            let mut fixture = Self { herd, events, now, subscription, time: 0, inside };
+            for client in 0..clients {
+                fixture.place(client, client % 2 == 0);
+            }
+            fixture
+        }
+
+        fn place(&mut self, client: u32, is_inside: bool) {
+            self.time += 1;
+            let lat = if is_inside { "+0" } else { "+5" };
+            let line = format!("AT Clark +0.000000000 c{client:04} {lat}+0 {}", self.time);
+            let wall = self.now.wall;
+            self.herd.apply_local_update(&Record::parse(line.as_bytes()).unwrap(), wall);
+        }
+
+        /// Takes a turn with space for about this many bytes. Returns whether anything was sent.
+        fn turn(&mut self, soft_limit: usize) -> bool {
+            self.now.instant += EVENT_FLUSH;
+            let (mut out, mut work) = (Vec::new(), 100_000);
+            self.events.handle_timeout(&mut self.herd, self.now.instant, &mut work);
+            let mut slice = OutputSlice { out: &mut out, soft_limit, work: &mut work };
+            let Self { herd, events, now, subscription, .. } = self;
+            subscription.advance(&mut herd.directory, events, now, &mut slice);
+            let text = String::from_utf8(out).unwrap();
+            for event in text.split("\n\n").filter(|text| text.contains("event: ")) {
+                self.believe(event);
+            }
+            !text.is_empty()
+        }
+
+        fn believe(&mut self, event: &str) {
+            let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name));
+            let data: serde_json::Value = serde_json::from_str(field("data: ").unwrap()).unwrap();
+            let property = |name: &str| data["properties"][name].as_str().unwrap_or_default();
+            let member = format!("{} {}", property("fence"), property("client"));
+            match field("event: ").unwrap() {
+                "reset" => self.inside.clear(),
+                "client" | "enter" => assert!(self.inside.insert(member), "twice: {event}"),
+                "leave" => assert!(self.inside.remove(&member), "not inside: {event}"),
+                "ready" => {}
+                other => panic!("{other}"),
+            }
+        }
+
+        fn actual(&self) -> BTreeSet<String> {
+            let fences = self.herd.directory.fences().unwrap();
+            let members = fences.memberships((FenceId(0), Slot(0))).map(|(fence, slot)| {
+                let client = self.herd.directory.client(slot).unwrap();
+                let name = &fences.set().get(fence).unwrap().name;
+                format!("{name} {}", String::from_utf8_lossy(client))
+            });
+            members.collect()
+        }
+    }
+
+    /// Clients move in front of the snapshot and behind it. No event is repeated and none is missing.
+    #[test]
+    fn a_snapshot_in_many_slices_and_the_transitions_after_it_are_consistent() {
+        let mut fixture = Fixture::new(600);
+        let mut slices = 0;
+        while fixture.turn(2000) {
+            slices += 1;
+            for client in [slices % 600, 599 - slices % 600, slices * 7 % 600] {
+                if slices < 400 {
+                    fixture.place(client, slices % 3 != 0);
+                    fixture.place(client, slices % 3 == 0 || slices % 2 == 0);
+                }
+            }
+        }
+        assert!(slices > 100);
+        while fixture.turn(SLICE_BYTES) {}
+        assert_eq!(fixture.inside, fixture.actual());
+        assert!(fixture.inside.len() > 500 && fixture.subscription.snapshot.is_empty());
+    }
+
+    #[test]
+    fn a_subscriber_that_is_too_slow_starts_over() {
+        let mut fixture = Fixture::new(2);
+        assert!(fixture.turn(SLICE_BYTES));
+        assert_eq!(fixture.inside.len(), 2);
+        for _ in 0..crate::fences::limits::MAX_TRANSITIONS {
+            fixture.place(1, true);
+            fixture.place(1, false);
+        }
+        fixture.place(1, true);
+        while fixture.turn(SLICE_BYTES) {}
+        assert_eq!((fixture.inside.len(), fixture.events.counters.resets), (4, 2));
+    }
+}

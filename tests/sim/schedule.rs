@@ -245,6 +245,7 @@ impl Schedule {
                 schedule.forgeries();
             }
         }
+        schedule.stays();
         schedule.steps.sort_by_key(|(at, _)| *at); // stable: drawn first, executed first
         schedule.last_step_at = schedule.steps.last().map_or(0, |(at, _)| *at);
         schedule

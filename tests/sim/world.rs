@@ -25,6 +25,7 @@ use proxy_herd::time::{Instant, Now, Wall};
 use ring::hmac;
 use siphasher::sip::SipHasher13;
 
+use crate::fences::{self, Stay};
 use crate::network::{End, Packet, Wire};
 use crate::oracle::{Answered, Oracle, RecordId};
 use crate::original::OriginalServer;
@@ -138,6 +139,8 @@ pub struct Report {
     /// That time in percent of its bound.
     pub bound_used_percent: u64,
     pub probes: u64,
+    /// Transitions of clients that stayed with one node.
+    pub transitions: u64,
 }
 
 pub struct World {
@@ -162,6 +165,10 @@ pub struct World {
     last_updates: Vec<Option<(String, Nanos)>>,
     places: u32,
     probes_left: u32,
+    /// The client that stays with one node.
+    stay: Stay,
+    /// The time of the last update.
+    updated_at: Time,
     failure: Option<String>,
 }
 
@@ -176,6 +183,7 @@ impl Report {
         self.updates += other.updates;
         self.repairs += other.repairs;
         self.probes += other.probes;
+        self.transitions += other.transitions;
         self.converged_after = self.converged_after.max(other.converged_after);
         self.bound_used_percent = self.bound_used_percent.max(other.bound_used_percent);
     }
@@ -214,6 +222,8 @@ impl World {
             last_updates: vec![None; schedule.clients.len()],
             places: 0,
             probes_left: 2,
+            stay: Stay::default(),
+            updated_at: 0,
             failure: None,
             schedule,
         };
@@ -343,6 +353,7 @@ impl World {
                 self.trace
                     .line(self.now, || format!("the clock of n{node:02} is off by {offset} ns"));
                 self.hosts[node].clock_offset = offset;
+                self.stay.disturbed(node);
             }
         }
     }
@@ -362,6 +373,7 @@ impl World {
             (When::SameTime | When::Repeat, None) => (self.next_place(), true_time),
         };
         self.last_updates[client] = Some((place.clone(), time));
+        self.updated_at = self.now;
         let name = &self.schedule.clients[client];
         if is_original {
             let clock = self.clocks(node).wall.nanos();
@@ -374,7 +386,10 @@ impl World {
             return self.submit_to_original(node, client, time, &line);
         }
         let line = format!("IAMAT {name} {place} {}\n", decimal(time));
-        self.submit(node, client, time, line.as_bytes())
+        let record = self.submit(node, client, time, line.as_bytes())?;
+        let clock = self.clocks(node).wall.nanos();
+        self.stay.updated(node, &self.schedule.clients[client], &place, clock);
+        Some(record)
     }
 
     /// Has a node erase a client.
@@ -395,6 +410,9 @@ impl World {
             Ok(record) => record,
             Err(why) => return self.fail(why),
         };
+        if record.is_some() {
+            self.stay.erased(node, &self.schedule.clients[client]);
+        }
         let is_calm = self.is_calm_now();
         self.turn(node);
         if let Some(record) = record.filter(|_| is_calm) {
@@ -406,7 +424,7 @@ impl World {
     /// Returns a new location each time, so that no two records are equal.
     pub fn next_place(&mut self) -> String {
         self.places += 1;
-        format!("+34.{:06}-118.445127", self.places)
+        fences::place(self.places)
     }
 
     fn submit(&mut self, node: usize, client: usize, time: Nanos, line: &[u8]) -> Option<RecordId> {
@@ -567,6 +585,7 @@ impl World {
         self.hosts[at].writer = None;
         self.hosts[at].timer = Time::MAX;
         self.oracle.forget(at);
+        self.stay.disturbed(at);
         for wire in std::mem::take(&mut self.hosts[at].wires) {
             let end = self.end_of(wire, at);
             if self.wires[wire].ends[end].is_open() {
@@ -620,6 +639,8 @@ impl World {
         let mut herd = Herd::new(identity, &originals, timing, seeds, Instant::START);
         herd.directory.set_ahead_patience(AHEAD_PATIENCE);
         herd.directory.use_few_leaves(schedule.leaf_bits);
+        herd.directory.set_fences(fences::fences(Wall(born)));
+        herd.directory.evaluate_fences(&mut { usize::MAX });
         let message_log = MessageLog::new(false, Format::default(), "sim");
         let limits = Limits {
             max_line: schedule.max_line,
@@ -839,7 +860,8 @@ impl World {
         }
         if self.probes_left == 0 {
             let ping = timing.keepalive.as_nanos() as Time;
-            if self.now > moved + 2 * ping + self.clock_tolerance() {
+            let rested = self.updated_at + self.schedule.flood_time() + fences::REST;
+            if self.now > rested.max(moved + 2 * ping + self.clock_tolerance()) {
                 self.check_at_rest();
                 self.phase = Phase::Done;
             }
@@ -884,8 +906,15 @@ impl World {
         }
         let graph_is_certain = !self.schedule.restarts();
         for at in self.schedule.remaining() {
+            let clock = self.clocks(at).wall.nanos();
             let host = &self.hosts[at];
             let Some(node) = &host.node else { continue };
+            let directory = &node.herd.directory;
+            let stayed = directory.fences().map_or(Ok(0), |it| self.stay.check(at, it, clock));
+            match fences::check(directory, true).and(stayed) {
+                Ok(transitions) => self.report.transitions += transitions,
+                Err(why) => return self.fail(format!("n{at:02}: {why}")),
+            }
             // The link states of two nodes that died together stay. No tree leads to these nodes.
             let known = node.herd.routes().edges();
             let wrong = |&node: &usize| known[node] != graph[node];
@@ -1144,6 +1173,9 @@ impl World {
             if let Err(why) = self.oracle.observe(at, &node.herd.directory, now.wall.nanos()) {
                 self.fail(format!("n{at:02}: {why}"));
                 return;
+            }
+            if let Err(why) = fences::check(&node.herd.directory, false) {
+                return self.fail(format!("n{at:02}: {why}"));
             }
         }
         self.wake(at, due);

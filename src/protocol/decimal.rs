@@ -83,7 +83,7 @@ impl<'a> Decimal<'a> {
         let integer = &self.integer[zeros..];
         let exponent = power - self.fraction.len() as i32;
         if integer.len() + self.fraction.len() > EXACT_DIGITS || exponent.abs() > EXACT_POWER {
-            return self.to_f64_of_many_digits(power);
+            return self.many_digits_to_f64(power);
         }
         let digits = integer.iter().chain(self.fraction);
         let mantissa = digits.fold(0u64, |value, digit| value * 10 + u64::from(digit - b'0'));
@@ -98,7 +98,7 @@ impl<'a> Decimal<'a> {
     /// As [`Decimal::to_f64`], by the parser of the standard library. It is given as many digits as can
     /// matter: a digit that is not zero stands for the rest.
     #[cold]
-    fn to_f64_of_many_digits(&self, power: i32) -> f64 {
+    fn many_digits_to_f64(&self, power: i32) -> f64 {
         const KEPT: usize = 60;
         let digits = || self.integer.iter().chain(self.fraction).copied();
         let zeros = digits().take_while(|&digit| digit == b'0').count();

@@ -409,3 +409,38 @@ fn stepping_the_wall_clock_affects_no_deadline() {
         assert_eq!(herd.counter("Left", counter), 0, "{counter}");
     }
 }
+
+/// On a line of three, the clock of the middle node is hours ahead of a time to live, or days behind: it
+/// keeps no record of its neighbors, and forwards each. Once its clock is right, it has them too.
+#[test]
+fn a_node_whose_clock_is_off_forwards_what_it_does_not_keep() {
+    const HOUR: i64 = 3600;
+    let line = [("Middle", &["Left", "Right"][..]), ("Left", &[]), ("Right", &[])];
+    for step in [6 * HOUR, -48 * HOUR] {
+        let extra = "limits: {client_ttl_s: 3600}\npeers: {antientropy_interval_s: 1}";
+        let machine = Machine::start(&line, extra);
+        let herd = &machine.herd;
+        machine.set(Fault::ClockStep, step);
+        for neighbor in ["Left", "Right"] {
+            herd.wait_for_log("Middle", &["linked with", neighbor]);
+        }
+        let mut held = Vec::new();
+        for i in 0..10 {
+            let (from, to) = [("Left", "Right"), ("Right", "Left")][i % 2];
+            let client = format!("kiwi{i}");
+            let line = herd.client(from).iamat(&client, "+34.07-118.45", &seconds(wall_ns()));
+            herd.wait_until_held(&[to.to_owned()], &client, &line);
+            assert_eq!(
+                herd.held("Middle", &client),
+                None,
+                "alive by a clock that is off by {step} s"
+            );
+            held.push((client, line));
+        }
+        assert!(herd.counter("Middle", "updates_relayed_total") >= 10);
+        machine.set(Fault::ClockStep, 0);
+        for (client, line) in &held {
+            herd.wait_until_held(&["Middle".to_owned()], client, line);
+        }
+    }
+}

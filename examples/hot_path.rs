@@ -3,7 +3,8 @@
 //! Prints nanoseconds per command; `scripts/instructions.sh` counts instructions instead.
 //!
 //! Usage: `hot_path KIND CLIENTS COMMANDS`, where KIND is `iamat`, `logged` (IAMAT with the message
-//! log on), `whatsat`, or `flood` (records received from one neighbor and forwarded to another).
+//! log on), `stored` (IAMAT with a storage, on a disk that does nothing), `whatsat`, or `flood` (records
+//! received from one neighbor and forwarded to another).
 
 #![allow(clippy::expect_used, reason = "a developer tool may panic on an invalid argument")]
 
@@ -14,10 +15,12 @@ use proxy_herd::herd::handshake::Transport;
 use proxy_herd::ids::{ConnectionId, LinkId};
 use proxy_herd::limits::Limits;
 use proxy_herd::message_log::{Format, MessageLog};
+use proxy_herd::node::store::Store;
 use proxy_herd::node::{Handled, Input, LineSession, Node, PeerInfo};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
 use proxy_herd::protocol::time::SECOND;
+use proxy_herd::storage::{Recovery, Settings, Storage, SyncMode};
 use proxy_herd::testing;
 use proxy_herd::time::{self, Now, Wall};
 
@@ -91,6 +94,7 @@ enum Workload {
 impl HotPath {
     fn new(kind: &str) -> Self {
         let mut node = node(kind == "logged");
+        node.store = (kind == "stored").then(store);
         for peer in [0, 2] {
             let connected = testing::connected(peer.into(), peer, 1, Origin::Dialed);
             node.herd.handle_connected(connected, NOW.instant);
@@ -131,6 +135,13 @@ impl HotPath {
             let Node { herd, message_log, .. } = &mut *node;
             herd.poll_transmit(link, NOW.wall, out, usize::MAX, message_log);
         }
+        if let Some(Store { storage, .. }) = &mut node.store {
+            while let Some(length) = storage.poll_write().map(|write| write.bytes.len()) {
+                storage.handle_written(Ok(length), NOW.instant);
+            }
+            storage.handle_directory(&node.herd.directory, NOW.instant);
+            execute_tasks(storage);
+        }
         node.message_log.clear();
         let written = out.len();
         out.clear();
@@ -150,6 +161,29 @@ impl HotPath {
             longitude / 1_000_000,
             longitude % 1_000_000
         )
+    }
+}
+
+/// A storage in an empty folder, ready to append.
+fn store() -> Store {
+    let recovered = Recovery::new("Clark", [], None).expect("an empty folder").finish();
+    let settings = Settings {
+        node: "Clark".into(),
+        sync: SyncMode::Interval(Duration::from_secs(1)),
+        max_bytes: 4 << 30,
+        key: None,
+        keeps_segments: false,
+    };
+    let mut storage = Storage::new(settings, recovered, NOW.instant);
+    while !storage.is_ready() {
+        execute_tasks(&mut storage);
+    }
+    Store::new(storage, "data".into(), false)
+}
+
+fn execute_tasks(storage: &mut Storage) {
+    while let Some(task) = storage.poll_task() {
+        storage.handle_task_done(task, Ok(()), NOW.instant);
     }
 }
 

@@ -69,6 +69,21 @@ impl Case {
         self.requests.iter().flat_map(|(bytes, ..)| bytes.clone()).collect()
     }
 
+    /// The same requests as an input of the fuzz target `devices`, whose first byte selects settings.
+    fn fuzz_input(&self) -> Vec<u8> {
+        let has = |setting: &str| self.settings.iter().any(|it| it.starts_with(setting));
+        let bits = ["tokens", "max_accuracy_m=50", "null_island=keep", "max_body=100"];
+        let bits = bits.iter().enumerate().map(|(at, setting)| u8::from(has(setting)) << at);
+        let mut input = vec![bits.sum()];
+        input.extend(self.stream());
+        input
+    }
+
+    fn fuzz_path(&self) -> PathBuf {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/devices");
+        folder.join(self.path.file_name().unwrap())
+    }
+
     fn bless(&self, results: &[Vec<String>]) {
         let mut text = format!("{}\n", self.title);
         for setting in &self.settings {
@@ -81,6 +96,7 @@ impl Case {
             }
         }
         fs::write(&self.path, text).unwrap();
+        fs::write(self.fuzz_path(), self.fuzz_input()).unwrap();
     }
 }
 
@@ -180,6 +196,15 @@ fn requests_have_their_results() {
         assert!(!String::from_utf8(connection.sent).unwrap().contains("CANARY"), "{}", case.title);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_fuzzer_begins_with_the_same_requests() {
+    for case in Case::all() {
+        let path = case.fuzz_path();
+        let held = fs::read(&path).unwrap_or_default();
+        assert!(held == case.fuzz_input(), "{}: set DEVICES_BLESS=1", path.display());
+    }
 }
 
 #[test]

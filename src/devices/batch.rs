@@ -7,7 +7,7 @@ use super::Settings;
 use super::counters::{Counters, Dialect, PositionResult, RequestResult};
 use super::dialect::{Content, Kind, List, Origin, Reply, of_element};
 use super::fix::{Fixes, Raw, Texts};
-use super::tokens::Grant;
+use super::tokens::{Grant, Tokens};
 use crate::herd::directory::Applied;
 use crate::node::store::Gated;
 use crate::node::{Node, Source, Updated};
@@ -27,6 +27,8 @@ pub struct Batch {
     elements: Option<Elements>,
     /// The next position to report.
     next: usize,
+    /// The last name of a device that is no token.
+    name: Vec<u8>,
     summary: Summary,
 }
 
@@ -102,6 +104,7 @@ impl Batch {
     /// Begins the execution of a request.
     pub fn begin(&mut self, body: &[u8], origin: &Origin<'_>, env: &mut Env<'_>) {
         self.fixes.begin(body.len());
+        self.name.clear();
         (self.elements, self.next, self.summary) = (None, 0, Summary::default());
         match Content::of(body, origin.query.as_bytes()) {
             Content::Nothing(dialect, reply) => {
@@ -203,6 +206,16 @@ impl Batch {
     fn report(&mut self, env: &mut Env<'_>) {
         let Some((fix, texts)) = self.fixes.get(self.next) else { return };
         self.summary.dialect = fix.dialect;
+        let is_name = !matches!(env.grant, Some(Grant::Client(_)));
+        if is_name && texts.device != self.name {
+            // A token that was entered as the name of a device must not be published as one.
+            let is_token = |tokens: &Tokens| tokens.find(texts.device).is_some();
+            if env.settings.tokens.as_ref().is_some_and(is_token) {
+                return env.counters.count_position(fix.dialect, PositionResult::Unusable);
+            }
+            self.name.clear();
+            self.name.extend_from_slice(texts.device);
+        }
         let (line, reply) = &mut *env.buffers;
         line.clear();
         reply.clear();

@@ -114,8 +114,12 @@ fn no_output_contains_a_token() {
     let shown = format!("{with:?} {:#?} {:?}", with, with.tokens.as_ref().unwrap());
     assert!(!shown.contains("CANARY") && shown.contains("count: 2"), "{shown}");
     let (mut listener, token) = (Listener::new(with), "CANARY-fleet-00000");
-    // `x:CANARY-fleet-00000` and `CANARY-fleet-00000:`, in base64.
-    let logins = ["eDpDQU5BUlktZmxlZXQtMDAwMDA=", "Q0FOQVJZLWZsZWV0LTAwMDAwOg=="];
+    // `x:CANARY-fleet-00000`, `CANARY-fleet-00000:` and `CANARY-fleet-00000:x`, in base64.
+    let logins = [
+        "eDpDQU5BUlktZmxlZXQtMDAwMDA=",
+        "Q0FOQVJZLWZsZWV0LTAwMDAwOg==",
+        "Q0FOQVJZLWZsZWV0LTAwMDAwOng=",
+    ];
     let long = "x".repeat(9000);
     let mut requests = Vec::new();
     for (at, position) in
@@ -127,6 +131,9 @@ fn no_output_contains_a_token() {
             requests.push(format!("GET /{position}&token={token} {head}\r\n"));
             requests.push(format!("GET /{position} {head}Authorization: Bearer {token}\r\n\r\n"));
             requests.push(format!("GET /{position} {head}Authorization: Basic {token}:\r\n\r\n"));
+            let name = token;
+            requests.push(format!("GET /t/{token}?id={name}&lat=1&lon=2 {head}\r\n"));
+            requests.push(format!("GET /t/{token}?lat=1&lon=2 {head}X-Limit-D: {name}\r\n\r\n"));
             for login in logins {
                 requests
                     .push(format!("GET /{position} {head}Authorization: Basic {login}\r\n\r\n"));
@@ -158,6 +165,11 @@ fn no_output_contains_a_token() {
         assert!(!listener.counters().join(" ").contains("CANARY"));
     }
     assert!(stored > 10, "{stored}");
+    // It does not matter if the token names the client.
+    let request =
+        get("/t/CANARY-van1-000000?id=CANARY-van1-000000&lat=1&lon=2&timestamp=1795824000", "");
+    assert_eq!(exchange(&mut listener, &request).0, "200");
+    assert_eq!(listener.take_reports(), ["= van1 +1+2 1795824000"]);
 }
 
 #[test]

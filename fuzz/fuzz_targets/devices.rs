@@ -25,10 +25,8 @@ use proxy_herd_fuzz::cuts;
 use proxy_herd_fuzz::node::{self, ME};
 
 /// Saturday 2026-11-28, 00:16:40 UTC.
-const NOW: Now = Now {
-    instant: Instant::at(Duration::from_secs(100)),
-    wall: Wall(1_795_825_000_000_000_000),
-};
+const NOW: Now =
+    Now { instant: Instant::at(Duration::from_secs(100)), wall: Wall(1_795_825_000_000_000_000) };
 
 const RULES: Rules =
     Rules { max_clock_offset: 5 * SECOND, max_clients: 4, client_ttl: 0, forget_keep: SECOND };
@@ -67,7 +65,8 @@ fn run(setting: u8, stream: &[u8], ends: &mut dyn Iterator<Item = usize>) -> Out
         max_body: if bit(3) { 100 } else { 1 << 20 },
         max_output: 1 << 16,
     });
-    let mut node = node::node(node::identity(ME, None, RULES), &[], node::offline(), Limits::default());
+    let mut node =
+        node::node(node::identity(ME, None, RULES), &[], node::offline(), Limits::default());
     let info = DeviceInfo {
         label: (*b"127.0.0.1:9").into(),
         address_key: 7,

@@ -44,7 +44,7 @@ install_files() { # install_files MODE FOLDER FILE…
 
 install_files 755 usr/bin "$target/release/proxy-herd" "$target/release/herd-bench"
 strip --remove-section=.comment --remove-section=.note "$stage"/usr/bin/*
-install_files 755 usr/share/proxy-herd scripts/mint_certs.py
+install_files 755 usr/share/proxy-herd scripts/mint_certs.py scripts/gpsd_bridge.py
 install_files 644 usr/lib/systemd/system packaging/systemd/proxy-herd@.service
 
 install_files 644 etc/proxy-herd conf/config.yml

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import devices
 import machine
 import plot
 import storage
@@ -37,6 +38,7 @@ def measure(effort, page):
         whatsat(effort, found),
         memory(effort, found),
         storage.measure(effort),
+        devices.measure(effort),
         growth(effort, found),
         targets.table(found),
     ]

@@ -424,7 +424,8 @@ impl Schedule {
         for line in self.after_kill.values() {
             let promised = Record::parse(line).unwrap();
             let ttl = self.rules.client_ttl;
-            if ttl > 0 && self.wall.0 - promised.received > ttl {
+            let has_expired = |it: &Record<'_>| ttl > 0 && self.wall.0 - it.received > ttl;
+            if has_expired(&promised) {
                 continue;
             }
             let newer = |line: &[u8]| {
@@ -436,6 +437,13 @@ impl Schedule {
             let outranks = |it: &Vec<u8>| rank(&Record::parse(it).unwrap()) >= rank(&promised);
             let is_evicted =
                 || lines.len() == self.rules.max_clients as usize && lines.iter().all(outranks);
+            // One that replaced it and was received earlier has expired before it.
+            let has_expired_since = || {
+                let newer = self.known.iter().filter(|&line| newer(line));
+                newer
+                    .filter_map(|line| Record::parse(line))
+                    .any(|record| record.client == promised.client && has_expired(&record))
+            };
             let held = directory.slot(promised.client).and_then(|slot| directory.line(slot));
             match held {
                 Some(held) => assert!(
@@ -445,7 +453,7 @@ impl Schedule {
                     held.escape_ascii()
                 ),
                 None => assert!(
-                    is_evicted(),
+                    is_evicted() || has_expired_since(),
                     "{} was promised, not {:?} of {}",
                     line.escape_ascii(),
                     lines.iter().map(|it| it.escape_ascii().to_string()).collect::<Vec<_>>(),

@@ -84,6 +84,7 @@ fn a_client_is_forgotten_by_five_nodes_of_which_one_was_away() {
         }
     }
     assert!(fastest < FORGOTTEN_AFTER_RELINK, "{fastest:?}");
+    println!("gone from all nodes {fastest:?} after the start of the one that was away");
     herd.wait_until_connected(&names);
     for name in &names {
         assert_eq!(herd.held(name, "kiwi-1"), None, "{name}");

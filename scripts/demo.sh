@@ -3,14 +3,15 @@
 #
 # Usage: scripts/demo.sh [-c FILE] [VEHICLES]
 #
-# VEHICLES (default: 200) drive through ten cities at twenty times real speed. They survive the failure
-# of a node. Ctrl-C stops the fleet and the herd. Requires cargo and a C compiler for the herd, and python3 for the fleet.
+# VEHICLES (default: 200) drive through ten cities at twenty times real speed, and in and out of the
+# fences of the configuration (default: conf/demo.yml). They survive the failure of a node. Ctrl-C stops
+# the fleet and the herd. Requires cargo and a C compiler for the herd, and python3 for the fleet.
 set -euo pipefail
 trap 'exit 130' INT TERM HUP QUIT PIPE
 # shellcheck source=scripts/common.sh
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/common.sh"
 
-config=$root/conf/config.yml
+config=$root/conf/demo.yml
 vehicles=200
 while [ $# -gt 0 ]; do
     case $1 in
@@ -58,18 +59,28 @@ herd=$("${CARGO_TARGET_DIR:-target}/release/proxy-herd" -c "$config" --check)
 mapfile -t nodes < <(awk '/^Node /{on = 1; next} /^$/{on = 0} on {print $3}' <<<"$herd" | grep :)
 devices=$(sed -n 's|^Devices: [^ ]* at \([^,]*\).*without tokens$|\1|p' <<<"$herd")
 map=$(sed -n 's|^HTTP: [^ ]* at \([^,]*\).*|http://\1/|p' <<<"$herd")
-
-python3 scripts/fleet.py --vehicles "$vehicles" "${nodes[@]}" &
+fences=$(sed -n 's/^Fences: //p' <<<"$herd")
+fence="*"
+[ "$config" != "$root/conf/demo.yml" ] || fence=depot
+python3 scripts/fleet.py --vehicles "$vehicles" ${fences:+--fences "$fences"} "${nodes[@]}" &
 fleet=$!
 echo
 echo "$vehicles vehicles are driving."
 if [ -n "$map" ]; then
     echo "Map: $map"
+    echo
+    echo "The three vehicles nearest to a customer; every node gives the same answer:"
+    echo "  curl -s '${map}api/clients?near=-118.45,34.06&limit=3'"
+    if [ -n "$fences" ]; then
+        echo "Who enters and leaves:"
+        echo "  curl -sN '${map}events?fence=$fence'"
+    fi
 else
     echo "There is no map, because the configuration has no http section."
 fi
 if [ -n "$devices" ]; then
     echo "A phone: curl -d 'id=phone&lat=34.07&lon=-118.45' $devices/"
 fi
+echo
 echo "Ctrl-C stops everything."
 wait "$fleet"

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Simulates a small fleet of vehicles that drive between real places.
 
-Usage: scripts/fleet.py [--vehicles N] [--speed FACTOR] [--seconds S] HOST:PORT...
+Usage: scripts/fleet.py [--vehicles N] [--speed FACTOR] [--fences FILE] [--seconds S] HOST:PORT...
 
 Each vehicle is assigned to a city, queries a node for nearby places with WHATSAT, and drives from one
-of these places to the next at 50 km/h times FACTOR (default: 20). Vehicles are distributed over the
+of these places to the next at 50 km/h times FACTOR (default: 20). Every third of its stops is in one
+of the fences of FILE, if some are in its city. Vehicles are distributed over the
 nodes, and each reports its position to its node once per second, or to the next node while its own
 cannot be reached or does not reply. Runs until Ctrl-C or for S seconds. Exits with 1 if no node replies
 for ten seconds or a node violates the protocol.
@@ -34,6 +35,7 @@ KILOMETERS_PER_DEGREE = 111.2
 KILOMETERS_PER_HOUR = 50
 PLACES_TIMEOUT = 10  # seconds; a places provider may be slow
 REPLY_TIMEOUT = 3  # seconds, to connect or to acknowledge a position
+CITY_KILOMETERS = 50  # radius in which vehicles visit fences
 RETRY_AFTER = 1  # seconds until a lost node is tried again
 NO_NODE_TIMEOUT = 10  # seconds
 
@@ -103,16 +105,39 @@ class Node:
         return [(place["lat"], place["lng"]) for place in at]
 
 
+def centers(path):
+    """Returns a point in the middle of each fence of a GeoJSON file."""
+    with open(path, encoding="utf-8") as file:
+        geometries = [feature["geometry"] for feature in json.load(file)["features"]]
+    middles = []
+    for geometry in geometries:
+        points = list(positions(geometry["coordinates"]))
+        middles.append(tuple(sum(axis) / len(points) for axis in zip(*points)))
+    return middles
+
+
+def positions(coordinates):
+    """Yields the positions in GeoJSON coordinates as (latitude, longitude)."""
+    if isinstance(coordinates[0], (int, float)):
+        yield coordinates[1], coordinates[0]
+    else:
+        for part in coordinates:
+            yield from positions(part)
+
+
+def kilometers_between(here, there):
+    """Returns a distance on a plane, which is accurate enough within a city."""
+    north, east = there[0] - here[0], (there[1] - here[1]) * math.cos(math.radians(here[0]))
+    return math.hypot(north, east) * KILOMETERS_PER_DEGREE
+
+
 def towards(here, there, kilometers):
-    """Returns the position after driving that distance, and whether it is the destination. Computed
-    on a plane, which is accurate enough within a city."""
-    longitude_scale = math.cos(math.radians(here[0]))
-    north, east = there[0] - here[0], (there[1] - here[1]) * longitude_scale
-    distance = math.hypot(north, east) * KILOMETERS_PER_DEGREE
+    """Returns the position after driving that distance, and whether it is the destination."""
+    distance = kilometers_between(here, there)
     if distance <= kilometers:
         return there, True
     fraction = kilometers / distance
-    return (here[0] + fraction * north, here[1] + fraction * (there[1] - here[1])), False
+    return tuple(start + fraction * (end - start) for start, end in zip(here, there)), False
 
 
 async def with_a_node(nodes, action):
@@ -131,7 +156,7 @@ async def with_a_node(nodes, action):
         await asyncio.sleep(0.1)
 
 
-async def drive(nodes, name, city, kilometers, until):
+async def drive(nodes, name, city, fences, kilometers, until):
     """Drives one vehicle and reports its position once per second to the first node that replies."""
 
     async def begin(node):
@@ -143,12 +168,17 @@ async def drive(nodes, name, city, kilometers, until):
 
     here = tuple(degrees + random.uniform(-0.1, 0.1) for degrees in CITIES[city])
     stops = await with_a_node(nodes, begin) or [here]
-    there = random.choice(stops)
+    fences = [fence for fence in fences if kilometers_between(CITIES[city], fence) < CITY_KILOMETERS]
+
+    def destination():
+        return random.choice(fences if fences and random.random() < 1 / 3 else stops)
+
+    there = destination()
     await asyncio.sleep(random.random())  # spread the reports over the second
     while time.monotonic() < until:
         here, arrived = towards(here, there, kilometers)
         if arrived:
-            there = random.choice(stops)
+            there = destination()
         await with_a_node(nodes, report)
         await asyncio.sleep(1)
 
@@ -157,12 +187,13 @@ async def run(arguments):
     until = time.monotonic() + arguments.seconds
     nodes = [Node(address) for address in arguments.nodes]
     kilometers = KILOMETERS_PER_HOUR * arguments.speed / 3600
+    fences = centers(arguments.fences) if arguments.fences else []
     drives = []
     for number in range(arguments.vehicles):
         city = list(CITIES)[number % len(CITIES)]
         name = f"van{number:03}.{city}.example.org"
         home = (number // len(CITIES)) % len(nodes)
-        drives.append(drive(nodes[home:] + nodes[:home], name, city, kilometers, until))
+        drives.append(drive(nodes[home:] + nodes[:home], name, city, fences, kilometers, until))
     await asyncio.gather(*drives)
 
 
@@ -175,6 +206,7 @@ def main():
     parser.add_argument(
         "--speed", type=float, default=20, metavar="FACTOR", help="multiple of 50 km/h (default: 20)"
     )
+    parser.add_argument("--fences", metavar="FILE", help="GeoJSON file of fences to visit")
     parser.add_argument(
         "--seconds", type=float, default=math.inf, metavar="S", help="duration (default: unlimited)"
     )

@@ -40,7 +40,7 @@ for tool in nc python3 openssl pgrep; do
     command -v "$tool" >/dev/null || die "$tool not found"
 done
 mkdir -p "$dir/bin" "$dir/target/release"
-cp -r scripts "$dir"
+cp -r scripts conf "$dir"
 ln -s "$binary" "$dir/target/release/proxy-herd"
 printf '#!/bin/sh\n' >"$dir/bin/cargo" # nothing to build
 chmod +x "$dir/bin/cargo"
@@ -248,6 +248,53 @@ wait "$demo" || die "demo.sh: exit $?: $(<"$dir/demo")"
 demo=
 printed=$(<"$dir/demo")
 prints "the demo stops its herd" "stopped: Bailey, Bona, Campbell, Clark, Jaquez"
+
+# The commands that the demo prints: the same nearest vehicles on two nodes, and a vehicle that enters
+# the depot.
+"$binary" -c conf/demo.yml --check >/dev/null || die "conf/demo.yml is not valid"
+web=()
+while [ "${#web[@]}" -lt 2 ]; do
+    accepts "$candidate" || web+=("$candidate")
+    candidate=$((candidate + 1))
+done
+{
+    cat "$dir/config.yml"
+    echo "http: {ports: {Bailey: ${web[0]}, Jaquez: ${web[1]}}}"
+    echo "fences: {file: conf/demo.geojson}"
+} >"$dir/fenced.yml"
+: >"$dir/demo"
+"$dir/scripts/demo.sh" -c "$dir/fenced.yml" 50 >"$dir/demo" 2>&1 &
+demo=$!
+deadline=$((SECONDS + 3 * step_timeout))
+until [[ $(<"$dir/demo") == *"Ctrl-C stops everything."* ]]; do
+    [ "$SECONDS" -lt "$deadline" ] || die "the demo does not start: $(<"$dir/demo")"
+done
+nearest=$(sed -n "s/^  curl -s '\(.*\)'$/\1/p" "$dir/demo")
+events=$(sed -n "s/^  curl -sN '\(.*\)'$/\1/p" "$dir/demo")
+python3 - "$nearest" "${web[0]}" "${web[1]}" "$events" "$step_timeout" <<'END' || die "the commands of the demo: exit $?"
+import json, sys, time, urllib.request
+nearest, first, second, events, timeout = sys.argv[1:]
+deadline = time.monotonic() + 6 * int(timeout)
+def names(url):
+    features = json.load(urllib.request.urlopen(url, timeout=10))["features"]
+    return [(it["id"], it["geometry"]["coordinates"]) for it in features]
+def agree():  # between two reports of the vehicles
+    here, there = names(nearest), names(nearest.replace(first, second))
+    return len(here) == 3 and here == there
+while not agree():
+    assert time.monotonic() < deadline, f"{names(nearest)} and {names(nearest.replace(first, second))}"
+seen = set()
+for line in urllib.request.urlopen(events, timeout=6 * int(timeout)):
+    if line.startswith(b"event: "):
+        seen.add(line.split()[1])
+    if seen >= {b"enter", b"leave"}:
+        break
+    assert time.monotonic() < deadline, f"only {seen}"
+END
+echo "ok: every node names the same nearest vehicles, and vehicles enter and leave the depot"
+kill "$demo"
+wait "$demo" || die "demo.sh: exit $?: $(<"$dir/demo")"
+demo=
 halt
 prints "and leaves nothing running" "nothing is running"
 

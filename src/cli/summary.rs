@@ -25,6 +25,9 @@ pub fn summary(config: &Config) -> String {
     if let Some(section) = &config.devices {
         let _ = writeln!(text, "Devices: {}", devices(config, section));
     }
+    if let Some(fences) = &config.fences {
+        let _ = writeln!(text, "Fences: {}", fences.file.display());
+    }
     let secret = if config.peers.secret.is_some() { "shared secret" } else { "no secret" };
     let tls = match &config.peers.tls {
         None => "no TLS",

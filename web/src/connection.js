@@ -14,7 +14,8 @@ const TIMEOUT = 4000;
  */
 export class Connection {
   #handlers;
-  #tabs = new Tabs(() => this.#stream.share());
+  #tabs = new Tabs(() => this.#streams.forEach((stream) => stream.share()));
+  #streams = [];
   #stream;
   #box = "";
   #maxAge = "";
@@ -25,6 +26,7 @@ export class Connection {
   constructor({ herd, state, ...events }) {
     this.#handlers = { herd, state };
     this.#stream = new Stream(this.#tabs, events, (subscribed) => this.#update({ subscribed }));
+    this.#streams.push(this.#stream);
     this.#subscribe();
     this.#poll();
   }
@@ -41,6 +43,18 @@ export class Connection {
     this.#subscribe();
   }
 
+  /** Adds a stream. `handlers` are functions of the data of events, by their type. Returns a function that
+   * subscribes with a query, or ends the subscription if it is null. */
+  follow(handlers) {
+    const stream = new Stream(this.#tabs, handlers);
+    this.#streams.push(stream);
+    return (query) => {
+      this.#tabs.streams = query === null ? 1 : 2;
+      this.#streams.forEach((each) => each.share());
+      stream.subscribe(query);
+    };
+  }
+
   #subscribe() {
     const parameters = Object.entries({ bbox: this.#box, max_age: this.#maxAge });
     this.#stream.subscribe(`${new URLSearchParams(parameters.filter(([, value]) => value))}`);
@@ -52,7 +66,7 @@ export class Connection {
     setTimeout(() => this.#poll(), POLL);
     if (!overview) return this.#update({ responds: false });
     // A machine that lost power never closed the stream, which would stay silent forever.
-    if (this.#responds === false && this.#stream.isOpen) this.#stream.open();
+    if (this.#responds === false) this.#streams.filter((stream) => stream.isOpen).forEach((stream) => stream.open());
     this.#update({ responds: true });
     this.#handlers.herd(overview);
   }

@@ -15,8 +15,11 @@ export class Details {
   #request = 0;
   #answer = null;
   #provider = null;
+  #fencesOf;
 
-  constructor(clients, dots) {
+  /** `fencesOf(id)` returns the names of the fences that a client is in, or null if they are unknown. */
+  constructor(clients, dots, fencesOf) {
+    this.#fencesOf = fencesOf;
     this.#clients = clients;
     this.#dots = dots;
     byId("again").addEventListener("click", () => this.#load());
@@ -46,6 +49,9 @@ export class Details {
     setText(byId("server"), servers[server[at]]);
     setText(byId("position"), position(...this.#clients.position(at)));
     setText(byId("time"), utc(time[at]));
+    const fences = this.#fencesOf(this.#id);
+    byId("fences-title").hidden = byId("fences-of").hidden = fences === null;
+    setText(byId("fences-of"), fences?.join(", ") || "none");
     if (byId("line").textContent !== lines[at]) byId("line").replaceChildren(...record(lines[at]));
   }
 

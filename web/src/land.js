@@ -5,13 +5,7 @@ import { feature } from "topojson-client";
 /** Returns the pieces of land as polygons and the borders as lines, in GeoJSON. */
 export function pieces({ objects, ...topology }) {
   const coordinates = (object) => feature(topology, object).geometry.coordinates;
-  const land = coordinates(objects.land).flatMap((polygon) => {
-    const rings = polygon.map((ring) => closed(unwrapped(ring)));
-    return copies(rings[0], (shift) => {
-      const cut = rings.map((ring) => clipped(ring, shift)).filter((ring) => ring.length > 2);
-      return { type: "Polygon", coordinates: cut };
-    });
-  });
+  const land = coordinates(objects.land).flatMap((polygon) => cut(polygon).map((rings) => ({ type: "Polygon", coordinates: rings })));
   const borders = coordinates(objects.borders).flatMap((line) => {
     const full = unwrapped(line);
     return copies(full, (shift) => ({
@@ -20,6 +14,13 @@ export function pieces({ objects, ...topology }) {
     }));
   });
   return { land, borders };
+}
+
+/** Cuts a polygon, a list of rings whose edges take the shorter way around the globe, at the antimeridian.
+ * Returns its parts. */
+export function cut(polygon) {
+  const rings = polygon.map((ring) => closed(unwrapped(ring)));
+  return copies(rings[0], (shift) => rings.map((ring) => clipped(ring, shift)).filter((ring) => ring.length > 2));
 }
 
 // Returns the points with longitudes that continue beyond 180 degrees where the line crosses the

@@ -6,6 +6,7 @@ import { Connection } from "./connection.js";
 import { Details } from "./details.js";
 import { byId, setText } from "./dom.js";
 import { Dots } from "./dots.js";
+import { Fences } from "./fences.js";
 import { showHerd } from "./herd.js";
 import { idOfFragment } from "./ids.js";
 import { showHint, showLegend } from "./legend.js";
@@ -30,7 +31,7 @@ const clients = new Clients();
 const map = makeMap(byId("map"));
 const names = new Names({ pane: "names" }).addTo(map);
 const dots = new Dots(clients).addTo(map);
-const details = new Details(clients, dots);
+const details = new Details(clients, dots, (id) => fences.of(id));
 const nearest = new Nearest(dots, (id) => visit(id), () => (byId("heard").value ? `&max_age=${byId("heard").value}` : ""));
 const showList = makeList(clients, dots, (id) => visit(id));
 let clock = null; // times of the node and of the page at the last overview
@@ -44,7 +45,7 @@ let watched = null; // the box subscribed to, and the zoom level at that time
 let nodes = "";
 let hasTiles = false;
 
-theme.onChange(() => [dots, names].forEach((layer) => layer.retheme()));
+theme.onChange(() => [dots, names, fences].forEach((layer) => layer.retheme()));
 addLand(map).catch((error) => console.error("cannot draw the land:", error));
 makeSearch(clients, (id) => visit(id), (feature) => clients.put(feature, performance.now()));
 
@@ -97,6 +98,7 @@ const connection = new Connection({
     showHerd({ ...overview, problems: [...overview.problems, tileProblem].filter(Boolean) });
     showRates(overview);
     showHint(overview);
+    fences.update(overview.fences);
   },
   state(name) {
     const words = { connecting: "Connecting…", live: "Live", gone: "Disconnected" };
@@ -104,6 +106,12 @@ const connection = new Connection({
     setText(byId("state"), words[name]);
     showGone(name);
   },
+});
+
+const fences = new Fences(map, {
+  follow: (handlers) => connection.follow(handlers),
+  show: (bounds) => map.fitBounds(bounds, { padding: [40, 40] }),
+  select: (id) => visit(id),
 });
 
 function showGone(state) {

@@ -26,6 +26,7 @@ export function makeMap(container) {
   credits.addAttribution('Leaflet · Natural Earth · <a href="https://www.geonames.org/">GeoNames</a>');
   map.createPane("land").style.zIndex = 150;
   map.createPane("names").style.zIndex = 250;
+  map.createPane("fences").style.zIndex = 300;
   return map;
 }
 

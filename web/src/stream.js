@@ -49,8 +49,8 @@ export class Stream {
     clearTimeout(this.#quiet);
     this.#source?.close();
     this.#source = null;
-    if (this.#query === null) return;
     this.#paused = false;
+    if (this.#query === null) return;
     this.#inSnapshot = !this.#lastId;
     this.#liveSince = performance.now();
     const query = new URLSearchParams(this.#query);
@@ -88,7 +88,7 @@ export class Stream {
       if (this.#paused) this.open();
       return;
     }
-    if (this.#paused || this.#inSnapshot || !this.isOpen) return;
+    if (this.#paused || this.#inSnapshot || !this.isOpen) return; // or there is no subscription
     if (performance.now() - this.#liveSince > MOST_TURN) this.#pause();
     else this.#quiet = setTimeout(() => this.#pause(), QUIET);
   }

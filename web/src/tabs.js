@@ -1,8 +1,9 @@
 // The tabs of this page in the same browser.
 
-// Browsers open at most six connections to a node over HTTP/1.1, for all tabs together. Tabs that hold
-// more than half of them would leave too few for requests.
-const MOST_STREAMS = 3;
+// Browsers open at most six connections to a node over HTTP/1.1, for all tabs together. Streams that hold
+// more than four of them would leave too few for requests. This is the number of tabs that may keep one
+// stream, or two, open.
+const MOST_TABS = { 1: 3, 2: 2 };
 /** Milliseconds after which a tab that announces nothing has gone. */
 const SILENCE = 5000;
 
@@ -13,6 +14,8 @@ const SILENCE = 5000;
 export class Tabs {
   #id = `${Date.now()} ${Math.random()}`;
   #channel = "BroadcastChannel" in window ? new BroadcastChannel("tabs") : null;
+  /** Number of streams of this tab. */
+  streams = 1;
   #others = new Map(); // visible tabs by id, with the time of their last announcement
 
   /** Calls `onChange` when another tab appears, disappears or is closed, or this one does. */
@@ -42,7 +45,7 @@ export class Tabs {
     if (document.hidden) return false;
     const oldest = performance.now() - SILENCE;
     const before = [...this.#others].filter(([id, seen]) => seen > oldest && id < this.#id);
-    return before.length < MOST_STREAMS;
+    return before.length < MOST_TABS[this.streams];
   }
 
   #send(message) {

@@ -1,7 +1,7 @@
 // Colors of the light and dark theme, which are defined in style.css.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const names = ["surface", "land", "shore", "border", "text", "halo", "muted", "place", "grid", "accent"];
+const names = ["surface", "land", "shore", "border", "text", "halo", "muted", "place", "grid", "fence", "accent"];
 
 /** Number of node colors. Further nodes reuse them. */
 export const NODE_COLORS = 6;

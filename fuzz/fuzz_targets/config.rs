@@ -1,4 +1,4 @@
-//! Fuzzes the parsers of files that users write: the configuration and the places file.
+//! Fuzzes the parsers of files that users write: the configuration, the places file and the fence file.
 //!
 //! The first line of the input is the file name, the rest is the content. If the name contains `key`,
 //! an API key and a secret are in the environment.
@@ -6,6 +6,8 @@
 //! - Every file is either accepted or rejected with an error that refers to an existing line.
 //! - An accepted configuration can be displayed, is a valid graph and does not reveal its secrets.
 //! - Accepted places can be searched and written as JSON.
+//! - Accepted fences are the same when they are written and read again, and their index finds those that
+//!   contain a point.
 
 #![no_main]
 
@@ -15,6 +17,7 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 use proxy_herd::cli;
 use proxy_herd::config::Config;
+use proxy_herd::fences::{FenceSet, file};
 use proxy_herd::geo::Point;
 use proxy_herd::limits::{self, MAX_NODE_NAME, MAX_NODES};
 use proxy_herd::places::limits::MAX_PLACE_TEXT;
@@ -31,6 +34,8 @@ fuzz_target!(|input: &[u8]| {
     let (Ok(name), Some(content)) = (str::from_utf8(name), content.get(1..)) else { return };
     if name.ends_with(".yml") {
         configuration(name, content);
+    } else if name.starts_with("fences") {
+        fences(content);
     } else {
         places(name, content);
     }
@@ -83,6 +88,39 @@ fn places(name: &str, content: &[u8]) {
             }
         }
         Err(error) => check_error(&error, Some(error.line()), content),
+    }
+}
+
+fn fences(content: &[u8]) {
+    let set = match file::parse(content, &FenceSet::default()) {
+        Ok(set) => set,
+        Err(error) => return check_error(&error, Some(error.line), content),
+    };
+    let mut document = br#"{"type":"FeatureCollection","features":["#.to_vec();
+    for (at, fence) in set.fences().iter().enumerate() {
+        document.extend_from_slice(if at == 0 { b"" } else { b"," });
+        document.extend_from_slice(&fence.feature);
+        document.extend_from_slice(b"0}}");
+    }
+    document.extend_from_slice(b"]}");
+    let again = file::parse(&document, &set).expect("it was read before");
+    assert!(again.hash() == set.hash() && !again.has_new() && again.retired().is_empty());
+    let mut found = Vec::new();
+    let spots = set.fences().iter().flat_map(|fence| fence.shape.bounds());
+    let corners = spots.take(8).flat_map(|[west, south, east, north]| {
+        [(west, south), (east, north), ((west + east) / 2.0, (south + north) / 2.0)]
+    });
+    for (lng, lat) in corners.chain([(180.0, 0.0), (-180.0, 90.0)]) {
+        let point = Point { lat: lat.clamp(-90.0, 90.0), lng: lng.clamp(-180.0, 180.0) };
+        set.containing(point, &mut found);
+        for (at, fence) in (0..).zip(set.fences()) {
+            assert_eq!(
+                found.contains(&at),
+                fence.shape.contains(point),
+                "{point:?} in {}",
+                fence.name
+            );
+        }
     }
 }
 

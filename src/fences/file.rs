@@ -328,10 +328,9 @@ fn push_member(out: &mut Vec<u8>, name: &str, json: &str) {
 /// Returns the start of a value, for a message.
 fn excerpt(json: &str) -> String {
     const SHOWN: usize = 40;
-    match json.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &json[..end]),
-        None => json.to_owned(),
-    }
+    let more = if json.chars().nth(SHOWN).is_some() { "…" } else { "" };
+    let shown = json.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c });
+    shown.collect::<String>() + more
 }
 
 #[cfg(test)]
@@ -452,6 +451,9 @@ mod tests {
             of(b"{\"type\":\"Feature\"}").starts_with("1: the file is not a GeoJSON FeatureColl")
         );
         assert!(of(b"[1]").starts_with("1: the file is not a JSON object: invalid type: sequence"));
+        let text = r#"{"type":"FeatureCollection","features":[{"properties":{"name":[
+            1]}}]}"#;
+        assert!(!of(text.as_bytes()).contains('\n'), "a message has one line");
         let text = "{\"type\":\"FeatureCollection\",\n\"features\":\n[{},\n{}]}";
         assert!(of(text.as_bytes()).starts_with("3: feature 1: properties.name"));
     }
@@ -504,7 +506,8 @@ mod tests {
         let changed = file(&[fence("d", 4), fence("b", 2), fence("c", 4)], &first);
         let ids = |set: &FenceSet| set.fences().iter().map(|it| it.id.0).collect::<Vec<_>>();
         assert_eq!((ids(&first), ids(&changed)), (vec![0, 1, 2], vec![3, 1, 4]));
-        let retired: Vec<&str> = changed.retired().iter().map(|it| &*it.name).collect();
+        let mut retired: Vec<&str> = changed.retired().values().map(|it| &*it.name).collect();
+        retired.sort_unstable();
         assert_eq!((retired, changed.has_new()), (vec!["a", "c"], true));
         let found = changed.get(FenceId(4)).unwrap();
         assert_eq!((&*found.name, changed.get(FenceId(2)).is_none()), ("c", true));

@@ -15,13 +15,13 @@
 //!
 //! The output is [`Fences::transitions`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 
 use super::limits::TIMERS_PER_TURN;
-use super::set::{Fence, FenceId, FenceSet};
+use super::set::{Fence, FenceId, FenceSet, Retired};
 use super::transitions::{Reason, Transition, Transitions};
 use crate::counters::counters;
 use crate::geo::Point;
@@ -30,13 +30,16 @@ use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
 use crate::time::{Instant, Now, Wall};
 
+/// Slots whose clients share a table, so that growing it takes some microseconds.
+const SHARD: usize = 4096;
+
 /// The fences in use, and the clients in them.
 pub struct Fences {
     set: Arc<FenceSet>,
     /// The time at which the node started.
     started: Wall,
-    /// The state of the clients that have any.
-    clients: HashTable<Client>,
+    /// The state of the clients that have any, for [`SHARD`] successive slots each.
+    clients: Vec<HashTable<Client>>,
     /// Who is inside, by fence.
     inside: BTreeSet<(FenceId, Slot)>,
     /// Number of clients that are inside at least one fence.
@@ -47,7 +50,7 @@ pub struct Fences {
     begun: BTreeSet<(Slot, FenceId)>,
     timers: BTreeSet<(Instant, Slot, FenceId)>,
     /// Fences of former sets that clients may still be in.
-    retired: HashMap<FenceId, Arc<Fence>>,
+    retired: Vec<Arc<Retired>>,
     walk: Option<Walk>,
     transitions: Transitions,
     /// The positions of the fences around a client, kept to be filled again.
@@ -113,13 +116,13 @@ impl Fences {
         Self {
             set,
             started,
-            clients: HashTable::new(),
+            clients: Vec::new(),
             inside: BTreeSet::new(),
             clients_inside: 0,
             pending: BTreeMap::new(),
             begun: BTreeSet::new(),
             timers: BTreeSet::new(),
-            retired: HashMap::new(),
+            retired: Vec::new(),
             walk: None,
             transitions: Transitions::default(),
             found: Vec::new(),
@@ -201,8 +204,8 @@ impl Fences {
     /// Replaces the fences. Clients leave those that are not the same any more; fences that were added
     /// cause no events. [`Fences::evaluate`] must be called for both, with the slots below `slots`.
     pub fn install(&mut self, set: Arc<FenceSet>, slots: u32) {
-        for fence in set.retired() {
-            self.retired.insert(fence.id, Arc::clone(fence));
+        if !set.retired().is_empty() {
+            self.retired.push(Arc::clone(set.retired()));
         }
         if set.has_new() || !set.retired().is_empty() {
             self.begin_evaluation(slots);
@@ -278,7 +281,7 @@ impl Fences {
 
     /// Returns a fence in use, or one that clients may still be in.
     fn fence(&self, id: FenceId) -> Option<&Arc<Fence>> {
-        self.set.get(id).or_else(|| self.retired.get(&id))
+        self.set.get(id).or_else(|| self.retired.iter().find_map(|retired| retired.get(&id)))
     }
 
     /// Applies the change of a client that is at `found` or was in the fences of `held`.
@@ -445,10 +448,8 @@ impl Fences {
 
     /// Removes and returns the state of a client; empty if there is none.
     fn take_client(&mut self, slot: Slot) -> Vec<Membership> {
-        if self.clients.is_empty() {
-            return Vec::new();
-        }
-        match self.clients.find_entry(hash(slot), |client| client.slot == slot) {
+        let Some(shard) = self.clients.get_mut(slot.index() / SHARD) else { return Vec::new() };
+        match shard.find_entry(hash(slot), |client| client.slot == slot) {
             Ok(entry) => {
                 let fences = entry.remove().0.fences;
                 self.clients_inside -= usize::from(is_inside_any(&fences));
@@ -462,7 +463,12 @@ impl Fences {
     fn put_client(&mut self, slot: Slot, fences: Vec<Membership>) {
         if !fences.is_empty() {
             self.clients_inside += usize::from(is_inside_any(&fences));
-            self.clients.insert_unique(hash(slot), Client { slot, fences }, |it| hash(it.slot));
+            let shard = slot.index() / SHARD;
+            if self.clients.len() <= shard {
+                self.clients.resize_with(shard + 1, HashTable::new);
+            }
+            self.clients[shard]
+                .insert_unique(hash(slot), Client { slot, fences }, |it| hash(it.slot));
         }
     }
 }

@@ -72,6 +72,9 @@ fn hash_polygon(polygon: &Polygon, hasher: &mut SipHasher13) {
     }
 }
 
+/// Fences that are no longer in use, by their numbers.
+pub type Retired = HashMap<FenceId, Arc<Fence>>;
+
 /// All fences of a file.
 #[derive(Debug, Default)]
 pub struct FenceSet {
@@ -87,7 +90,7 @@ pub struct FenceSet {
     /// The number of the next fence that is not in this set.
     next_id: u32,
     /// Fences of the previous set that are not in this one.
-    retired: Vec<Arc<Fence>>,
+    retired: Arc<Retired>,
     /// True if this set has fences that are not in the previous one.
     has_new: bool,
     /// Advice about fences that are valid and probably not what was meant.
@@ -133,13 +136,13 @@ impl FenceSet {
             owners,
             hash: hasher.finish(),
             next_id,
-            retired: Vec::new(),
+            retired: Arc::default(),
             has_new,
             warnings: Vec::new(),
             fences,
         };
-        let is_retired = |fence: &&Arc<Fence>| set.get(fence.id).is_none();
-        set.retired = previous.fences.iter().filter(is_retired).cloned().collect();
+        let retired = previous.fences.iter().filter(|fence| set.get(fence.id).is_none());
+        set.retired = Arc::new(retired.map(|fence| (fence.id, Arc::clone(fence))).collect());
         set
     }
 
@@ -178,7 +181,7 @@ impl FenceSet {
 
     /// Returns the fences of the previous set that are not in this one.
     #[must_use]
-    pub fn retired(&self) -> &[Arc<Fence>] {
+    pub const fn retired(&self) -> &Arc<Retired> {
         &self.retired
     }
 

@@ -216,7 +216,8 @@ impl FenceListing {
             slice.spend(1);
             slice.out.extend_from_slice(if self.at == 0 { b"\n" } else { b",\n" });
         }
-        let room = slice.soft_limit.saturating_sub(slice.out.len());
+        // At least one byte, so that the separator is not appended again.
+        let room = slice.soft_limit.saturating_sub(slice.out.len()).max(1);
         let rest = &fence.feature[self.sent..];
         let part = &rest[..rest.len().min(room)];
         slice.out.extend_from_slice(part);
@@ -240,6 +241,73 @@ impl FenceListing {
             slice.spend(1);
             if *slice.work == 0 {
                 return false;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fences::{Fences, file};
+    use crate::protocol::record::Record;
+    use crate::testing::{herd, identity};
+
+    /// A node with three fences, of which the second one contains 300 clients.
+    fn node() -> Herd {
+        let feature = |name: &str, lng: u32| {
+            format!(
+                r#"{{"type":"Feature","properties":{{"name":"{name}","radius":9}},
+                "geometry":{{"type":"Point","coordinates":[{lng},0]}}}}"#
+            )
+        };
+        let features = [feature("a", 1), feature("b", 0), feature("c", 2)].join(",");
+        let text = format!(r#"{{"type":"FeatureCollection","features":[{features}]}}"#);
+        let set = Arc::new(file::parse(text.as_bytes(), &FenceSet::default()).unwrap());
+        let mut herd = herd(identity(&["Clark"], 0, &[]));
+        herd.directory.set_fences(Fences::new(set, Wall(0)));
+        for client in 0..300 {
+            let line = format!("AT Clark +0.000000000 c{client} +0+0 1");
+            herd.apply_local_update(&Record::parse(line.as_bytes()).unwrap(), Wall(0));
+        }
+        herd
+    }
+
+    /// Produces a body in slices with space for `room` bytes and `work` units of work each.
+    fn body(
+        room: usize,
+        work: usize,
+        mut advance: impl FnMut(&mut OutputSlice<'_>) -> bool,
+    ) -> serde_json::Value {
+        let mut out = Vec::new();
+        for _ in 0..10_000 {
+            let soft_limit = out.len() + room;
+            let mut slice = OutputSlice { out: &mut out, soft_limit, work: &mut { work } };
+            if advance(&mut slice) {
+                return serde_json::from_slice(&out).unwrap();
+            }
+        }
+        panic!("the body does not end");
+    }
+
+    #[test]
+    fn a_body_is_the_same_in_slices_of_any_size() {
+        let mut herd = node();
+        let whole = body(1 << 20, 1 << 20, {
+            let mut listing = FenceListing::new(&herd.directory);
+            let herd = &mut herd;
+            move |slice| listing.advance(herd, slice)
+        });
+        let count = |at: usize| &whole["features"][at]["properties"]["inside"];
+        assert_eq!([count(0), count(1), count(2)], [0, 300, 0]);
+        for (room, work) in (1..400).flat_map(|room| [(room, 1), (room, 3), (room, 1000)]) {
+            let mut listing = FenceListing::new(&herd.directory);
+            let found = body(room, work, |slice| listing.advance(&mut herd, slice));
+            assert_eq!(found, whole, "{room} bytes, {work} units");
+            if room % 50 == 1 {
+                let mut inside = Inside::parse("fence=b", &herd.directory).unwrap();
+                let found = body(room, work, |slice| inside.advance(&mut herd, Wall(0), slice));
+                assert_eq!(found["features"].as_array().unwrap().len(), 300);
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::common::certificates::end_of;
+use crate::common::certificates::{DAY, end_of};
 use crate::common::{DEADLINE, assert_bytes, eventually, show};
 use crate::fleet::{Fleet, TLS, TOKENS, VAN1, now};
 use crate::phone::{form, get, post, presented};
@@ -222,4 +222,45 @@ fn an_address_with_ten_failures_is_blocked_and_others_are_not() {
     other.send(&request(VAN1));
     assert!(other.until(b"\r\n").starts_with(b"HTTP/1.1 200 "));
     eventually("van1 is known", DEADLINE, || fleet.held("Solo", "van1"));
+}
+
+/// A node with such a certificate starts nevertheless, as far as it can use it, and logs the reason.
+#[test]
+fn check_rejects_a_certificate_that_devices_will_reject() {
+    let mut fleet = Fleet::new(&[("Solo", &[])], TLS, "");
+    let check = || {
+        let output = fleet.herd.run(&["--check"]);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let key = fleet.herd.directory().join("tls/localhost.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(fleet.tokens(), fs::Permissions::from_mode(0o600)).unwrap();
+    assert_eq!(check(), (Some(0), String::new()));
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o604)).unwrap();
+    let (code, warning) = check();
+    assert!(warning.contains("devices.tls.key tls/localhost.key can be read by every user"));
+    assert_eq!(code, Some(0));
+    fleet.certificate().valid(-3_600, 5 * DAY).create();
+    let (code, warning) = check();
+    assert!(warning.contains("devices.tls.certificate tls/localhost.pem: expires on"), "{warning}");
+    assert_eq!(code, Some(0));
+    let any = fleet.certificate().with_usages("anyExtendedKeyUsage");
+    any.create();
+    assert_eq!(check().0, Some(0));
+    for (bad, reason) in [
+        (fleet.certificate().with_usages("clientAuth"), "lacks the extended key usage serverAuth"),
+        (fleet.certificate().valid(DAY, 2 * DAY), "is not valid before"),
+        (fleet.certificate().valid(-9 * DAY, -DAY), "expired on"),
+    ] {
+        bad.create();
+        let (code, error) = check();
+        assert_eq!(code, Some(1), "{error}");
+        let start = format!("proxy-herd: devices.tls.certificate tls/localhost.pem: {reason}");
+        assert!(error.contains(&start), "{error}");
+    }
+    fs::copy(fleet.herd.directory().join("tls/ca.key"), &key).unwrap();
+    assert!(check().1.contains("does not belong to the key tls/localhost.key"));
+    fleet.certificate().valid(-9 * DAY, -DAY).create();
+    fleet.start("Solo");
+    fleet.herd.wait_for_log("Solo", &["WARNING - devices.tls.certificate", "expired on"]);
 }

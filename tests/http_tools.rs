@@ -287,9 +287,11 @@ fn status_exits_with_0_if_all_nodes_are_healthy_and_lists_problems_otherwise() {
     }
     assert!(lines[2].contains("2/2"), "{table}");
     // The overview of a node includes what it knows of the others.
-    let overview: serde_json::Value =
-        serde_json::from_str(&get(ports["Bona"], "/api/herd")).unwrap();
-    assert_eq!(overview["nodes"][0]["links"], serde_json::json!(["Bona"]));
+    let overview = eventually("Bailey advertises its link", DEADLINE, || {
+        let overview: serde_json::Value =
+            serde_json::from_str(&get(ports["Bona"], "/api/herd")).unwrap();
+        (overview["nodes"][0]["links"] == serde_json::json!(["Bona"])).then_some(overview)
+    });
     assert_eq!(overview["links"][1]["peer"], "Clark");
     assert_eq!(overview["problems"], serde_json::json!([]));
     eventually("both ends of a link compare equal", DEADLINE, || {

@@ -155,7 +155,7 @@ fn the_line_limit_for_clients_does_not_apply_to_links() {
 #[test]
 fn a_link_state_may_name_a_thousand_neighbors() {
     let names: Vec<String> = (0..999).map(|i| format!("{i:064}")).collect();
-    let line = format!("LINKS {} ffff {}\n", names[0], names.join(" "));
+    let line = format!("LINKS {} 1 ffff - {}\n", names[0], names.join(" "));
     let (mut nodes, mut wire) = linked(&Limits::default());
     let input = more(line.as_bytes());
     let handled = wire.ends[1].handle_input(&mut nodes[1], input, &START, &mut Vec::new());
@@ -179,7 +179,7 @@ fn the_link_states_of_a_large_herd_are_sent_one_buffer_at_a_time() {
     herd.handle_connected(connected(1, 1, 7, Origin::Dialed), START.instant);
     herd.handle_connected(connected(2, 2, 7, Origin::Dialed), START.instant);
     for origin in &names[1..] {
-        let line = format!("LINKS {origin} 1 {}", names.join(" "));
+        let line = format!("LINKS {origin} 1 1 - {}", names.join(" "));
         herd.handle_line(LinkId(0), ConnectionId(1), line.as_bytes(), &START, &mut message_log)
             .unwrap();
     }

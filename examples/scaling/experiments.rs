@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use proxy_herd::herd::message::{LinkState, Version};
 use proxy_herd::herd::routes::{Routes, SETTLE};
-use proxy_herd::ids::NodeId;
+use proxy_herd::herd::vertices::Vertex;
+use proxy_herd::ids::{BootId, NodeId};
 use proxy_herd::time;
 
 use crate::graphs::Family;
-use crate::world::{Count, MILLISECOND, Time, Traffic, Update, World};
+use crate::world::{Count, MILLISECOND, Time, Traffic, Update, World, name};
 use proxy_herd::rng::Rng;
 use proxy_herd::testing::topology::Edge;
 
@@ -194,6 +196,39 @@ pub fn quiet(family: Family, nodes: usize) -> Quiet {
     Quiet { nodes, links: edges.len(), seconds, traffic: world.traffic - before }
 }
 
+/// Traffic of all nodes caused by the restart of one.
+pub struct Restart {
+    pub family: Family,
+    pub nodes: usize,
+    /// Size of the records that every node holds.
+    pub data: u64,
+    /// The total, without keepalives.
+    pub traffic: Traffic,
+    /// Time from the start of the node until it holds all records.
+    pub complete: Time,
+}
+
+/// Measures a node that returns empty after a second, in a herd that holds this many clients.
+pub fn restart(family: Family, nodes: usize, clients: usize) -> Restart {
+    let (edges, _) = graph(family, nodes);
+    let mut world = linked(nodes, &edges);
+    settle(&mut world);
+    let data = world.fill(clients);
+    let before = world.traffic;
+    let back = world.now + SECOND;
+    world.restart(0, back);
+    world.run_until(back + MILLISECOND);
+    while !world.is_equal() {
+        assert!(world.now < back + 60 * SECOND, "the node does not recover");
+        world.run_until(world.now + MILLISECOND);
+    }
+    let complete = world.now - back;
+    settle(&mut world);
+    world.run_until(world.now + 2 * SECOND);
+    assert!(world.is_linked() && world.is_equal());
+    Restart { family, nodes, data, traffic: world.traffic - before, complete }
+}
+
 /// Kind of edge failure.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
@@ -333,7 +368,7 @@ pub fn routes_cost(family: Family, nodes: usize) -> RoutesCost {
         routes.handle_timeout(time::Instant::at(SETTLE));
         settle = settle.min(start.elapsed());
         let start = cpu_time();
-        for origin in (0..nodes as u16).map(NodeId) {
+        for origin in (0..nodes as u16).map(Vertex) {
             assert!(routes.tree(origin).is_some());
         }
         tree = tree.min(cpu_time().saturating_sub(start) / nodes as u32);
@@ -352,7 +387,7 @@ pub fn tree_messages(family: Family, nodes: usize) -> usize {
     for me in (0..nodes as u16).map(NodeId) {
         let mut routes = routes_of(&states, me);
         routes.handle_timeout(time::Instant::at(SETTLE));
-        for origin in (0..nodes as u16).map(NodeId) {
+        for origin in (0..nodes as u16).map(Vertex) {
             let tree = routes.tree(origin).expect("all nodes are reachable");
             messages += tree.children.len();
             reached += usize::from(tree.parent.is_some());
@@ -375,13 +410,23 @@ fn states(edges: &[Edge], nodes: usize) -> Vec<Vec<NodeId>> {
 
 /// The routes of a node that knows all links.
 fn routes_of(states: &[Vec<NodeId>], me: NodeId) -> Routes {
-    let mut routes = Routes::new(me, states.len(), time::Instant::START);
+    let names: Vec<_> = (0..states.len()).map(|node| name(node).into_bytes().into()).collect();
+    let start = time::Instant::START;
+    let mut routes = Routes::new(me, BootId(1), b"-", &names, start);
     for (node, up) in (0..).map(NodeId).zip(states) {
         if node == me {
-            routes.set_own_links(up.clone(), time::Instant::START);
-        } else {
-            routes.apply_link_state(node, 1, up.clone(), time::Instant::START);
+            routes.set_own_links(up, None, start);
+            continue;
         }
+        let neighbors: Vec<&[u8]> = up.iter().map(|peer| &*names[peer.index()]).collect();
+        let version = Version { sequence: 2, boot: BootId(1) };
+        let state = LinkState {
+            origin: &names[node.index()],
+            version,
+            next: b"-",
+            up: &neighbors.join(&b' '),
+        };
+        routes.receive(&state, node, start);
     }
     routes
 }

@@ -4,8 +4,8 @@
 //! and updates come from fixed seeds and time is virtual, so the figures are reproducible; only the
 //! CPU time and memory of the routes depend on the machine.
 //!
-//! Usage: `scaling [SECTION…]`, where SECTION is `routes`, `growth`, `density`, `quiet`, `failures`
-//! or `delays`; all sections by default.
+//! Usage: `scaling [SECTION…]`, where SECTION is `routes`, `growth`, `density`, `quiet`, `failures`,
+//! `restart` or `delays`; all sections by default.
 
 #![allow(
     clippy::unwrap_used,
@@ -57,12 +57,13 @@ fn sizes(family: Family) -> impl Iterator<Item = usize> {
 type Section = fn(&mut Report);
 
 fn main() {
-    let sections: [(&str, Section); 6] = [
+    let sections: [(&str, Section); 7] = [
         ("routes", routes), // first, because it measures the growth of resident memory
         ("growth", growth),
         ("density", density),
         ("quiet", quiet),
         ("failures", failures),
+        ("restart", restart),
         ("delays", delays),
     ];
     let wanted: Vec<String> = std::env::args().skip(1).collect();
@@ -303,6 +304,33 @@ fn failures(report: &mut Report) {
                 | last node, before | slower than that | last node, slowest \
                 | records recovered on link loss | records recovered by regular checks";
     report.table("failures", head, &rows);
+}
+
+fn restart(report: &mut Report) {
+    let families = [(Family::Plain(Shape::Five), 5), (Family::Regular(8), 50), (MESH, 50)];
+    let rows: Vec<_> = families
+        .into_iter()
+        .map(|(family, nodes)| {
+            let restart = experiments::restart(family, nodes, 20_000);
+            let traffic = restart.traffic;
+            let sum = [traffic.records, traffic.links, traffic.syncs, traffic.checks];
+            let total = sum.iter().map(|count| count.bytes).sum::<u64>() as f64;
+            vec![
+                restart.family.to_string(),
+                group(restart.nodes as f64),
+                bytes(restart.data as f64),
+                bytes(traffic.records.bytes as f64),
+                bytes(traffic.syncs.bytes as f64),
+                bytes(traffic.links.bytes as f64),
+                bytes(total),
+                format!("{:.1}", total / restart.data as f64),
+                format!("{} ms", restart.complete / MILLISECOND),
+            ]
+        })
+        .collect();
+    let head = "topology | nodes | data | records forwarded | comparisons and the records fetched \
+                | link states | total | total ÷ data | all records after";
+    report.table("restart", head, &rows);
 }
 
 fn delays(report: &mut Report) {

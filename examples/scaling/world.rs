@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 use std::ops::Sub;
 use std::time::Duration;
 
+use proxy_herd::herd::directory::Source;
 use proxy_herd::herd::message::{Message, Purpose};
 use proxy_herd::herd::{Action, Connected, Counters, Herd, Origin};
 use proxy_herd::ids::{BootId, ConnectionId, LinkId, NodeId};
@@ -43,6 +44,10 @@ enum Event {
         link: LinkId,
         connection: ConnectionId,
     },
+    /// A stopped node starts.
+    Start {
+        node: usize,
+    },
     /// An attempt of `dialer` to connect an edge has succeeded or failed.
     Dialed {
         edge: usize,
@@ -60,6 +65,8 @@ struct Host {
     /// Records sent over each link, including repairs.
     records: Vec<u64>,
     timer: Time,
+    /// The node is stopped.
+    stopped: bool,
 }
 
 struct Line {
@@ -144,12 +151,13 @@ impl World {
         for (me, mut ends) in ends.into_iter().enumerate() {
             ends.sort_unstable();
             let neighbors: Vec<_> = ends.iter().map(|&(peer, _)| peer as u16).collect();
-            let herd = herd(me, nodes, &neighbors);
+            let herd = herd(me, nodes, &neighbors, me as u64, Instant::START);
             world.hosts.push(Host {
                 herd,
                 edges: ends.iter().map(|&(_, edge)| edge).collect(),
                 records: vec![0; ends.len()],
                 timer: Time::MAX,
+                stopped: false,
             });
         }
         for node in 0..nodes {
@@ -194,6 +202,29 @@ impl World {
         herd.apply_local_update(&record, wall);
         self.updates.push(Update { sent_at: self.now, copies: 0, arrivals: vec![self.now] });
         self.turn(node);
+    }
+
+    /// Stores the records of this many clients on all nodes. Returns their size.
+    pub fn fill(&mut self, clients: usize) -> u64 {
+        let mut bytes = 0;
+        for client in 0..clients {
+            let line = format!("AT n0000 +0.0 resident-{client:07} +34.068930-118.445127 {EPOCH}");
+            bytes += line.len() as u64 + 1;
+            let record = Record::parse(line.as_bytes()).expect("the record is valid");
+            for host in &mut self.hosts {
+                host.herd.directory.apply(&record, Source::Peer, Wall(EPOCH * SECOND));
+            }
+        }
+        bytes
+    }
+
+    /// Stops a node, which its neighbors notice, and starts it again, empty, at `until`.
+    pub fn restart(&mut self, node: usize, until: Time) {
+        self.hosts[node].stopped = true;
+        for edge in self.hosts[node].edges.clone() {
+            self.cut(edge, until);
+        }
+        self.at(until, Event::Start { node });
     }
 
     /// Breaks the connection of an edge, which both ends notice; redialing fails until `until`.
@@ -264,8 +295,20 @@ impl World {
                 awake.insert(node);
                 self.hosts[node].herd.handle_disconnected(link, connection, now);
             }
+            Event::Start { node } => {
+                awake.insert(node);
+                let host = &mut self.hosts[node];
+                let identity = host.herd.identity();
+                let neighbors: Vec<u16> = identity.neighbors.iter().map(|peer| peer.0).collect();
+                let (nodes, boot) =
+                    (identity.names.len(), identity.boot.0 + identity.names.len() as u64);
+                host.herd = herd(node, nodes, &neighbors, boot, now);
+                host.stopped = false;
+            }
             Event::Dialed { edge, dialer } => {
-                let linked = self.lines[edge].cut_until <= self.now && !self.lines[edge].silent;
+                let stopped = self.lines[edge].ends.iter().any(|&end| self.hosts[end].stopped);
+                let line = &self.lines[edge];
+                let linked = line.cut_until <= self.now && !line.silent && !stopped;
                 self.lines[edge].dialing = false;
                 self.connections += 1;
                 for node in self.lines[edge].ends {
@@ -277,7 +320,8 @@ impl World {
                     }
                     if linked {
                         let peer = herd.link(link).peer;
-                        let boot = BootId(peer.0.into());
+                        let boot = self.hosts[peer.index()].herd.identity().boot;
+                        let herd = &mut self.hosts[node].herd;
                         let connection = ConnectionId(self.connections);
                         let origin = if node == dialer { Origin::Dialed } else { Origin::Accepted };
                         herd.handle_connected(Connected { connection, peer, boot, origin }, now);
@@ -285,7 +329,7 @@ impl World {
                 }
             }
             Event::Timer { node } => {
-                if self.hosts[node].timer <= self.now {
+                if self.hosts[node].timer <= self.now && !self.hosts[node].stopped {
                     awake.insert(node);
                 }
             }
@@ -316,7 +360,7 @@ impl World {
     /// One turn of a node's loop after its input.
     fn turn(&mut self, node: usize) {
         let now = self.now();
-        loop {
+        while !self.hosts[node].stopped {
             let herd = &mut self.hosts[node].herd;
             if herd.poll_timeout().is_some_and(|due| due <= now.instant) {
                 herd.handle_timeout(&now);
@@ -406,16 +450,16 @@ impl Traffic {
                 Message::Pull(_) => Some(Purpose::Sync),
                 Message::Record(_) => repair,
                 Message::Key(_)
-                | Message::Links { .. }
+                | Message::Links(_)
                 | Message::Rules(_)
                 | Message::Moved
-                | Message::Ping(_)
+                | Message::Ping(..)
                 | Message::Pong(..) => None,
             };
             let kind = match (message, purpose) {
                 (_, Some(Purpose::Sync)) => &mut self.syncs,
                 (_, Some(Purpose::Check)) => &mut self.checks,
-                (Message::Links { .. }, None) => &mut self.links,
+                (Message::Links(_), None) => &mut self.links,
                 (Message::Record(_), None) => &mut self.records,
                 (_, None) => &mut self.keepalives,
             };
@@ -451,11 +495,16 @@ impl Sub for Traffic {
 }
 
 /// A node with default settings.
-fn herd(me: usize, nodes: usize, neighbors: &[u16]) -> Herd {
-    let names: Vec<String> = (0..nodes).map(|node| format!("n{node:04}")).collect();
+fn herd(me: usize, nodes: usize, neighbors: &[u16], boot: u64, now: Instant) -> Herd {
+    let names: Vec<String> = (0..nodes).map(name).collect();
     let mut identity = testing::identity(&names, me as u16, neighbors);
-    identity.boot = BootId(me as u64);
-    testing::herd(identity)
+    identity.boot = BootId(boot);
+    Herd::new(identity, &[], testing::timing(), testing::KEYS, now)
+}
+
+/// The name of a node. Names sort like numbers.
+pub fn name(node: usize) -> String {
+    format!("n{node:04}")
 }
 
 /// Records received from other nodes that were new.

@@ -1,14 +1,61 @@
 //! Flooding: how a record travels from the node that received it to all others.
 
+use core::time::Duration;
+
 use super::Herd;
 use super::directory::{Applied, Source};
 use super::link::{LegacySender, Link};
 use super::message::Purpose;
 use super::observer::Observer;
 use super::queue::SlotQueue;
-use crate::ids::{LinkId, NodeId, Slot};
+use super::vertices::Vertex;
+use crate::ids::{LinkId, Slot};
 use crate::protocol::record::Record;
-use crate::time::Wall;
+use crate::time::{Instant, Now, Wall};
+
+/// Number of records recovered by syncs in succession that are forwarded at once.
+pub const FORWARD_FREELY: u32 = 64;
+
+/// Time without a recovered record after which a fetch is considered complete.
+const CATCH_UP_QUIET: Duration = Duration::from_millis(200);
+
+/// Maximum time until neighbors are compared with, while a fetch goes on.
+const CATCH_UP_MOST: Duration = Duration::from_secs(5);
+
+/// Records recovered by syncs, which other neighbors may lack as well. Neighbors usually have most of
+/// them, so forwarding all would send the data of a node that returns empty once over each of its
+/// links. A few are forwarded; after many, this node compares with all neighbors instead.
+#[derive(Default)]
+pub(super) struct CatchUp {
+    /// Recovered records since the last pause.
+    count: u32,
+    /// The time of the first of them.
+    since: Option<Instant>,
+    /// The end of the pause that follows.
+    due: Option<Instant>,
+}
+
+impl CatchUp {
+    pub(super) const fn poll_timeout(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Counts a recovered record. Returns whether it is one of many.
+    fn count(&mut self, now: Instant) -> bool {
+        let since = *self.since.get_or_insert(now);
+        self.count = self.count.saturating_add(1);
+        self.due = Some((now + CATCH_UP_QUIET).min(since + CATCH_UP_MOST));
+        self.count > FORWARD_FREELY
+    }
+
+    /// Returns whether this node must now compare with all neighbors.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> bool {
+        if self.due.is_none_or(|due| due > now) {
+            return false;
+        }
+        core::mem::take(self).count > FORWARD_FREELY
+    }
+}
 
 /// A part of the node that follows the changes of the directory. Each has a conflating queue of slots,
 /// like a link; an update costs one check while there is no follower.
@@ -39,7 +86,12 @@ enum Arrival {
     /// An original server has flooded it.
     Legacy(LegacySender),
     /// A peer has sent it because a comparison of digests showed that this node lacks it.
-    Repaired(LinkId),
+    Repaired {
+        /// The link to the peer.
+        link: LinkId,
+        /// It is one of many, which are not forwarded one by one.
+        of_many: bool,
+    },
 }
 
 impl Herd {
@@ -47,7 +99,7 @@ impl Herd {
     pub fn apply_local_update(&mut self, record: &Record<'_>, wall: Wall) -> Applied {
         let applied = self.directory.apply(record, Source::Client, wall);
         if let Applied::Stored(slot) = applied {
-            self.forward(Item::Stored(slot), Some(self.identity.me), Arrival::Local);
+            self.forward(Item::Stored(slot), Some(self.identity.me.into()), Arrival::Local);
         }
         applied
     }
@@ -63,7 +115,7 @@ impl Herd {
         let tombstone = Record::emit_tombstone(out, server, client, time)?;
         match self.directory.apply(&tombstone, Source::Client, wall) {
             Applied::Stored(slot) => {
-                self.forward(Item::Stored(slot), Some(self.identity.me), Arrival::Local);
+                self.forward(Item::Stored(slot), Some(self.identity.me.into()), Arrival::Local);
                 Some(slot)
             }
             _ => None,
@@ -98,10 +150,10 @@ impl Herd {
         link: LinkId,
         record: &Record<'_>,
         repair: Option<Purpose>,
-        wall: Wall,
+        now: &Now,
         observer: &mut impl Observer,
     ) {
-        let applied = self.directory.apply(record, Source::Peer, wall);
+        let applied = self.directory.apply(record, Source::Peer, now.wall);
         let is_new = matches!(applied, Applied::Stored(_));
         let counters = &mut self.counters;
         match repair {
@@ -112,17 +164,19 @@ impl Herd {
         if observer.enabled() {
             observer.record_received(self.peer_name(link), record.line, applied);
         }
-        if repair.is_none() {
-            self.forward_flooded(record, applied, Arrival::Flooded(link));
-        } else if let Applied::Stored(slot) = applied {
-            if repair == Some(Purpose::Check)
+        if let Some(purpose) = repair {
+            let Applied::Stored(slot) = applied else { return };
+            if purpose == Purpose::Check
                 && let Some(up) = &mut self.links[link.index()].up
             {
                 up.anti_entropy.handle_recovered();
             }
             self.claims.count_received(self.link(link).peer);
-            let origin = self.identity.node(record.server);
-            self.forward(Item::Stored(slot), origin, Arrival::Repaired(link));
+            let of_many = purpose == Purpose::Sync && self.catch_up.count(now.instant);
+            let origin = self.routes.vertex(record.server);
+            self.forward(Item::Stored(slot), origin, Arrival::Repaired { link, of_many });
+        } else {
+            self.forward_flooded(record, applied, Arrival::Flooded(link));
         }
     }
 
@@ -137,7 +191,7 @@ impl Herd {
             }
             _ => return,
         };
-        self.forward(item, self.identity.node(record.server), arrival);
+        self.forward(item, self.routes.vertex(record.server), arrival);
     }
 
     fn count_flooded(&mut self, applied: Applied) {
@@ -151,9 +205,13 @@ impl Herd {
     /// other record to all neighbors except the sender. Original servers, and neighbors that have
     /// not advertised their link yet, are not part of any tree and receive every record.
     ///
+    /// If a sync recovers many records, as in a node that returns empty, only the first of them are
+    /// forwarded. The neighbors probably have them, and this node compares with them afterwards
+    /// ([`CatchUp`]).
+    ///
     /// If the record may have come from any of several original servers, all of them receive it. The
     /// one that sent it ignores it, since it is not newer than the record that it holds.
-    fn forward(&mut self, item: Item<'_>, origin: Option<NodeId>, arrival: Arrival) {
+    fn forward(&mut self, item: Item<'_>, origin: Option<Vertex>, arrival: Arrival) {
         match item {
             Item::Stored(slot) => {
                 self.mark_changed(slot);
@@ -170,7 +228,7 @@ impl Herd {
     /// Calls `enqueue` with each link on which a record must be forwarded.
     fn for_receivers(
         &mut self,
-        origin: Option<NodeId>,
+        origin: Option<Vertex>,
         arrival: Arrival,
         mut enqueue: impl FnMut(&mut Link),
     ) {
@@ -178,7 +236,7 @@ impl Herd {
             Arrival::Local => (None, true),
             Arrival::Flooded(link) => (Some(link), true),
             Arrival::Legacy(LegacySender::Unknown) => (None, false),
-            Arrival::Legacy(LegacySender::Neighbor(link)) | Arrival::Repaired(link) => {
+            Arrival::Legacy(LegacySender::Neighbor(link)) | Arrival::Repaired { link, .. } => {
                 (Some(link), false)
             }
         };
@@ -196,9 +254,11 @@ impl Herd {
             }
         }
         let to_all = tree.is_none();
+        let is_one_of_many = matches!(arrival, Arrival::Repaired { of_many: true, .. });
         for (id, link) in (0..).map(LinkId).zip(&mut self.links) {
             let outside = link.is_legacy() || !self.routes.has_edge(link.peer);
-            if (to_all || outside) && sender != Some(id) {
+            let is_compared = is_one_of_many && !link.is_legacy();
+            if (to_all || outside) && sender != Some(id) && !is_compared {
                 enqueue(link);
             }
         }

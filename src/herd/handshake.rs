@@ -74,6 +74,17 @@ impl Identity {
         &self.names[node.index()]
     }
 
+    /// Returns [`Identity::next`] as it is sent: `-` if there are none.
+    #[must_use]
+    pub fn announcement(&self) -> Vec<u8> {
+        let mut field = Vec::new();
+        match &self.next {
+            Some(next) => push_rules(&mut field, next, ','),
+            None => field.push(b'-'),
+        }
+        field
+    }
+
     /// Returns the node named `name`.
     #[must_use]
     pub fn node(&self, name: &[u8]) -> Option<NodeId> {
@@ -193,7 +204,7 @@ impl Handshake {
         let Some(hello_line) = hello_line else {
             // The peer cannot parse this node's line, but every version logs the reason.
             let told = other_version("this node", VERSION, version);
-            out.extend_from_slice(&[REFUSED, told.as_bytes(), b"\n"].concat());
+            push_refusal(out, &told);
             let why = other_version("it", version, VERSION);
             return Accepted::Peer(Box::new(handshake), Progress::Refused(why));
         };
@@ -234,6 +245,11 @@ impl Handshake {
 
     /// Processes the next line. Appends output to `out`.
     pub fn handle_line(&mut self, identity: &Identity, line: &[u8], out: &mut Vec<u8>) -> Progress {
+        if self.origin == Origin::Dialed
+            && let Some(why) = line.strip_prefix(REFUSED)
+        {
+            return Progress::Refused(format!("it refused this node: {}", why.escape_ascii()));
+        }
         if self.theirs.is_empty() {
             return self.receive_hello(identity, line, out);
         }
@@ -250,9 +266,6 @@ impl Handshake {
     }
 
     fn receive_hello(&mut self, identity: &Identity, line: &[u8], out: &mut Vec<u8>) -> Progress {
-        if let Some(why) = line.strip_prefix(REFUSED) {
-            return Progress::Refused(format!("it refused this node: {}", why.escape_ascii()));
-        }
         let unknown = || {
             let answer = String::from_utf8_lossy(&line[..line.len().min(64)]).into_owned();
             let mut why =
@@ -413,6 +426,12 @@ impl<'a> Opening<'a> {
     }
 }
 
+/// Appends the answer that refuses a link for a reason that the dialer cannot see. It takes the place
+/// of the listener's last line.
+pub fn push_refusal(out: &mut Vec<u8>, reason: &str) {
+    out.extend_from_slice(&[REFUSED, reason.as_bytes(), b"\n"].concat());
+}
+
 /// A parsed first line of this version.
 pub(super) struct Hello {
     boot: BootId,
@@ -462,10 +481,7 @@ pub(super) fn first_line(identity: &Identity, from: &[u8], to: &[u8], nonce: &No
     line.push(b' ');
     hex::push(&mut line, &identity.link_port.to_be_bytes());
     line.push(b' ');
-    match &identity.next {
-        Some(next) => push_rules(&mut line, next, ','),
-        None => line.push(b'-'),
-    }
+    line.extend_from_slice(&identity.announcement());
     line
 }
 

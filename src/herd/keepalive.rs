@@ -135,8 +135,8 @@ impl Keepalive {
         self.is_due || self.unanswered.is_some()
     }
 
-    /// Appends the pong and the ping that are queued.
-    pub fn poll_transmit(&mut self, wall: Wall, out: &mut Vec<u8>) {
+    /// Appends the pong and the ping that are queued. The ping carries `hash`.
+    pub fn poll_transmit(&mut self, hash: Option<u64>, wall: Wall, out: &mut Vec<u8>) {
         if let Some(id) = self.unanswered.take() {
             push_pong(out, id, wall);
         }
@@ -145,7 +145,7 @@ impl Keepalive {
             // Measure from the oldest unanswered ping: if the round trip exceeds the ping interval,
             // no pong would answer the last one.
             self.awaited.get_or_insert(Ping { id: self.last_id, sent_at: wall });
-            push_ping(out, self.last_id);
+            push_ping(out, self.last_id, hash);
         }
     }
 }
@@ -169,7 +169,7 @@ mod tests {
     fn ping(keepalive: &mut Keepalive, n: u64) -> Vec<u8> {
         let mut out = Vec::new();
         keepalive.handle_timeout(INTERVAL, second(n));
-        keepalive.poll_transmit(wall(n.into()), &mut out);
+        keepalive.poll_transmit(Some(0xab), wall(n.into()), &mut out);
         out
     }
 
@@ -177,10 +177,10 @@ mod tests {
     fn pings_are_sent_at_the_interval() {
         let mut keepalive = Keepalive::new(Instant::START);
         assert_eq!(keepalive.poll_timeout(INTERVAL * 5), Instant::START);
-        assert_eq!(ping(&mut keepalive, 0), b"PING 1\n");
+        assert_eq!(ping(&mut keepalive, 0), b"PING 1 ab\n");
         assert_eq!(keepalive.poll_timeout(INTERVAL * 5), second(1));
         assert!(!keepalive.has_output());
-        assert_eq!(ping(&mut keepalive, 1), b"PING 2\n");
+        assert_eq!(ping(&mut keepalive, 1), b"PING 2 ab\n");
     }
 
     #[test]
@@ -189,7 +189,7 @@ mod tests {
         keepalive.handle_ping(0xa);
         keepalive.handle_ping(0xb);
         let mut out = Vec::new();
-        keepalive.poll_transmit(wall(7), &mut out);
+        keepalive.poll_transmit(None, wall(7), &mut out);
         assert_eq!(out, b"PONG b 7000000000\n");
     }
 

@@ -6,8 +6,10 @@ use core::time::Duration;
 use super::anti_entropy::AntiEntropy;
 use super::digest_key::KeyExchange;
 use super::keepalive::Keepalive;
+use super::link_states::Exchange;
 use super::message::Purpose;
-use super::queue::{IdSet, SlotQueue};
+use super::namesakes::Rival;
+use super::queue::SlotQueue;
 use super::relay::LineQueue;
 use crate::ids::{BootId, ConnectionId, LinkId, NodeId, Slot};
 use crate::protocol::record::Record;
@@ -97,6 +99,8 @@ pub struct Link {
     pub(super) dialing: bool,
     /// Time of the next dial.
     pub(super) next_dial: Instant,
+    /// True if the link was lost since its end was last advertised.
+    pub(super) was_lost: bool,
     pause: Duration,
 }
 
@@ -130,8 +134,10 @@ pub struct Established {
     pub(super) clock_is_off: bool,
     /// The peer must be informed of the rules in force here.
     pub(super) rules_due: bool,
-    /// Nodes whose link state is queued for the peer.
-    pub(super) pending_link_states: IdSet,
+    /// The link states that the peer has and lacks.
+    pub(super) states: Exchange,
+    /// Another process that wants to link under the name of the peer.
+    pub(super) rival: Option<Rival>,
     /// The start of the next check; `None` if the peer starts checks.
     pub(super) check_at: Option<Instant>,
     /// Set if the next record received is a repair.
@@ -142,7 +148,15 @@ impl Link {
     /// The state of a neighbor that is dialed at once.
     #[must_use]
     pub const fn new(peer: NodeId, kind: PeerKind, now: Instant) -> Self {
-        Self { peer, kind, up: None, dialing: false, next_dial: now, pause: REDIAL_MIN }
+        Self {
+            peer,
+            kind,
+            up: None,
+            dialing: false,
+            next_dial: now,
+            was_lost: false,
+            pause: REDIAL_MIN,
+        }
     }
 
     /// Returns whether the neighbor is an original server.
@@ -176,6 +190,7 @@ impl Link {
 
     /// Takes the link down. Resets the redial pause if the link was up for [`STAYED_UP`].
     pub(super) fn take_down(&mut self, now: Instant) {
+        self.was_lost = true;
         if self.up.take().is_some_and(|up| now.since(up.since) >= STAYED_UP) {
             self.pause = REDIAL_MIN;
         }
@@ -219,7 +234,8 @@ impl Established {
             keepalive: Keepalive::new(now),
             clock_is_off: false,
             rules_due: false,
-            pending_link_states: IdSet::default(),
+            states: Exchange::default(),
+            rival: None,
             flood: SlotQueue::default(),
             refill: 0..0,
             relayed: LineQueue::default(),
@@ -271,6 +287,13 @@ impl Established {
         changed.or_else(|| self.refill.next().map(Slot))
     }
 
+    /// Returns another process that wants to link under the name of the peer, if there certainly is
+    /// one.
+    #[must_use]
+    pub fn rival(&self, now: Instant) -> Option<BootId> {
+        self.rival?.other(now)
+    }
+
     /// Returns whether there is output to send.
     #[must_use]
     pub fn has_output(&self) -> bool {
@@ -278,7 +301,7 @@ impl Established {
             || self.key_exchange.is_due
             || self.moved_due
             || self.rules_due
-            || !self.pending_link_states.is_empty()
+            || self.states.has_output()
             || !self.flood.is_empty()
             || !self.refill.is_empty()
             || !self.relayed.is_empty()

@@ -9,6 +9,7 @@ use super::digest::{Branch, FANOUT, LEAF_LEVEL, Leaf};
 use super::digest_key::{Announcement, DigestKey};
 use super::directory::{MAX_RECORD, Rules};
 use super::takeover::{parse_spaced_rules, push_rules};
+use crate::ids::BootId;
 use crate::limits::{MAX_NODE_NAME, MAX_NODES};
 use crate::protocol::next_field;
 use crate::protocol::record::Record;
@@ -19,8 +20,12 @@ use crate::time::Wall;
 /// still fits into one or two packets.
 pub const DIGESTS_PER_LINE: usize = 100;
 
-// The longest message other than a record: LINKS of a node that is linked with all other nodes.
-const _: () = assert!((MAX_NODES + 1) * (MAX_NODE_NAME + 1) + 32 <= MAX_RECORD);
+/// Maximum length of [`LinkState::next`]: more than four numbers.
+const MAX_NEXT: usize = 128;
+
+// The longest message other than a record: LINKS of a node that is linked with all other nodes, with
+// its word and two numbers.
+const _: () = assert!((MAX_NODES + 1) * (MAX_NODE_NAME + 1) + MAX_NEXT + 48 <= MAX_RECORD);
 
 /// The reason for a digest comparison. Records are counted separately for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +66,41 @@ pub struct OfLeaf<'a> {
     pub digests: Digests<'a>,
 }
 
+/// The version of a link state. Of two link states of a node the one with the greater version is newer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// Sequence number, counted up by the node.
+    pub sequence: u64,
+    /// The process of the node. It decides between equal numbers of two lives of the node.
+    pub boot: BootId,
+}
+
+/// A link state: the established links of a node, as it has advertised them. Other nodes store and
+/// forward it unchanged, even if they do not know the names in it from their configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkState<'a> {
+    /// Name of the node.
+    pub origin: &'a [u8],
+    /// Its version.
+    pub version: Version,
+    /// The rules that the node announces for the future, as in the handshake; `-` if there are none.
+    pub next: &'a [u8],
+    /// Names of its linked neighbors, separated by spaces.
+    pub up: &'a [u8],
+}
+
+impl<'a> LinkState<'a> {
+    /// Returns the names of the linked neighbors.
+    pub fn names(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut rest = self.up;
+        core::iter::from_fn(move || {
+            let (name, tail) = next_field(rest)?;
+            rest = tail;
+            Some(name)
+        })
+    }
+}
+
 /// A line of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
@@ -70,23 +110,17 @@ pub enum Message<'a> {
     Repair(Purpose),
     /// The key of the digests that the sender uses.
     Key(Announcement),
-    /// Keepalive, answered by a pong with the same id.
-    Ping(u64),
+    /// Keepalive, answered by a pong with the same id. With a hash of the link states of the sender,
+    /// unless they have changed a short while ago.
+    Ping(u64, Option<u64>),
     /// Reply to a ping, with the wall clock of the sender.
     Pong(u64, Wall),
     /// The last line of a connection: the sender continues the link on another one.
     Moved,
     /// The rules that the sender has taken over.
     Rules(Rules),
-    /// Link state: the established links of a node.
-    Links {
-        /// Name of the node.
-        origin: &'a [u8],
-        /// Sequence number; a higher one is newer.
-        sequence: u64,
-        /// Names of its linked neighbors, separated by spaces.
-        up: &'a [u8],
-    },
+    /// A link state.
+    Links(LinkState<'a>),
     /// The sums of the children of a branch.
     Sums(Purpose, Branch, [u64; FANOUT]),
     /// All digests of a leaf.
@@ -123,13 +157,20 @@ impl<'a> Message<'a> {
                 Some(Message::Key(Announcement { key, in_use }))
             }
             b"REPAIR" => Some(Message::Repair(purpose(field()?)?)),
-            b"PING" => Some(Message::Ping(hex(field()?)?)),
+            b"PING" => {
+                let (id, hash) = (hex(field()?)?, field()?);
+                let hash = if hash == b"-" { None } else { Some(hex(hash)?) };
+                Some(Message::Ping(id, hash))
+            }
             b"PONG" => Some(Message::Pong(hex(field()?)?, Wall(decimal(field()?)?))),
             b"MOVED" => field().is_none().then_some(Message::Moved),
             b"RULES" => parse_spaced_rules(rest).map(Message::Rules),
             b"LINKS" => {
-                let (origin, sequence) = (field()?, hex(field()?)?);
-                Some(Message::Links { origin, sequence, up: rest })
+                let (origin, boot) = (field()?, BootId(hex(field()?)?));
+                let (sequence, next) = (hex(field()?)?, field()?);
+                let version = Version { sequence, boot };
+                (next.len() <= MAX_NEXT).then_some(())?;
+                Some(Message::Links(LinkState { origin, version, next, up: rest }))
             }
             b"SUMS" => {
                 let purpose = purpose(field()?)?;
@@ -160,9 +201,12 @@ pub fn push_key(out: &mut Vec<u8>, Announcement { key, in_use }: Announcement) {
     push(out, format_args!("KEY {:x} {:x}{changing}\n", key.born, key.random));
 }
 
-/// Appends `PING`.
-pub fn push_ping(out: &mut Vec<u8>, id: u64) {
-    push(out, format_args!("PING {id:x}\n"));
+/// Appends `PING`; `hash` is that of the link states.
+pub fn push_ping(out: &mut Vec<u8>, id: u64, hash: Option<u64>) {
+    match hash {
+        Some(hash) => push(out, format_args!("PING {id:x} {hash:x}\n")),
+        None => push(out, format_args!("PING {id:x} -\n")),
+    }
 }
 
 /// Appends `PONG`; `wall` is the wall clock of this node.
@@ -182,16 +226,18 @@ pub fn push_rules_in_force(out: &mut Vec<u8>, rules: &Rules) {
     out.push(b'\n');
 }
 
-/// Appends `LINKS`.
+/// Appends `LINKS`; `up` are the names of the linked neighbors.
 pub fn push_links<'n>(
     out: &mut Vec<u8>,
     origin: &[u8],
-    sequence: u64,
+    version: Version,
+    next: &[u8],
     up: impl Iterator<Item = &'n [u8]>,
 ) {
     out.extend_from_slice(b"LINKS ");
     out.extend_from_slice(origin);
-    push(out, format_args!(" {sequence:x}"));
+    push(out, format_args!(" {:x} {:x} ", version.boot.0, version.sequence));
+    out.extend_from_slice(next);
     for name in up {
         out.push(b' ');
         out.extend_from_slice(name);
@@ -353,17 +399,22 @@ mod tests {
             let announcement = Announcement { key, in_use: more };
             let out = emitted(&|o| push_key(o, announcement));
             prop_assert_eq!(parsed(&out), Message::Key(announcement));
-            let out = emitted(&|o| push_ping(o, id));
-            prop_assert_eq!(parsed(&out), Message::Ping(id));
+            for hash in [None, Some(!id)] {
+                let out = emitted(&|o| push_ping(o, id, hash));
+                prop_assert_eq!(parsed(&out), Message::Ping(id, hash));
+            }
             let out = emitted(&|o| push_pong(o, id, Wall(wall.into())));
             prop_assert_eq!(parsed(&out), Message::Pong(id, Wall(wall.into())));
             let out = emitted(&|o| push_sums(o, purpose, branch, &sums));
             prop_assert_eq!(parsed(&out), Message::Sums(purpose, branch, sums));
             let out = emitted(&|o| push_pull(o, branch));
             prop_assert_eq!(parsed(&out), Message::Pull(branch));
-            let out = emitted(&|o| push_links(o, b"Bona", id, [&b"Clark"[..], b"Bailey"].into_iter()));
-            let Message::Links { origin, sequence, up } = parsed(&out) else { panic!() };
-            prop_assert_eq!((origin, sequence, up), (&b"Bona"[..], id, &b" Clark Bailey"[..]));
+            let version = Version { sequence: id, boot: BootId(!id) };
+            let up = [&b"Clark"[..], b"Bailey"];
+            let out = emitted(&|o| push_links(o, b"Bona", version, b"-", up.into_iter()));
+            let Message::Links(state) = parsed(&out) else { panic!() };
+            prop_assert_eq!((state.origin, state.version, state.next), (&b"Bona"[..], version, &b"-"[..]));
+            prop_assert_eq!(state.names().collect::<Vec<_>>(), up);
             for (push, word) in [
                 (push_listing as PushOfLeaf, "LISTING"),
                 (push_offers, "OFFERS"),
@@ -398,8 +449,12 @@ mod tests {
             "KEY 5 123456789012345678901234567890123",
             "KEY 5 6 yes",
             "PING",
-            "PING x",
-            "PING 11111111111111111",
+            "PING x -",
+            "PING 1",
+            "PING 1 x",
+            "PING 11111111111111111 -",
+            "LINKS A 1 2",
+            "LINKS A x 2 -",
             "SUMS S 4 0",
             "SUMS S 1 10 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0",
             "SUMS S 0 0 1",

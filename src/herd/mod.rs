@@ -44,15 +44,17 @@ pub mod directory;
 pub mod eviction;
 pub mod expiry;
 pub mod fetch_claims;
-mod flood;
+pub mod flood;
+pub mod graph;
 mod handover;
 pub mod handshake;
 pub mod keepalive;
 mod leaf_jobs;
 mod leaves;
 pub mod link;
-mod link_states;
+pub mod link_states;
 pub mod message;
+pub mod namesakes;
 pub mod observer;
 pub mod queue;
 pub mod relay;
@@ -62,6 +64,7 @@ pub mod takeover;
 #[cfg(test)]
 mod tests;
 mod transmit;
+pub mod vertices;
 
 use core::fmt;
 use core::time::Duration;
@@ -75,7 +78,9 @@ pub use flood::Follower;
 use handshake::Identity;
 pub use link::{Connected, LegacySender, Origin};
 use link::{DIAL_RACE, Established, Link, PeerKind};
+use link_states::Ends;
 use message::{Message, Purpose};
+use namesakes::{Contest, Rival};
 pub use observer::Observer;
 use queue::SlotQueue;
 use relay::Relayed;
@@ -83,7 +88,7 @@ use routes::Routes;
 use takeover::Offer;
 
 use crate::counters::counters;
-use crate::ids::{ConnectionId, LinkId, NodeId};
+use crate::ids::{BootId, ConnectionId, LinkId, NodeId};
 use crate::protocol::time::Nanos;
 use crate::rng::Rng;
 use crate::time::{Instant, Now, Wall};
@@ -176,6 +181,11 @@ pub enum Event {
         /// The peer's clock minus this node's, in nanoseconds.
         offset: Nanos,
     },
+    /// Another process advertises links under the name of this node.
+    NameTaken {
+        /// Its boot id.
+        boot: BootId,
+    },
     /// A link was taken down because nothing was received.
     PeerSilent {
         /// The link.
@@ -246,6 +256,14 @@ counters! {
         links_timed_out_total: "Links closed because the peer was silent for too long." {
             links_timed_out
         }
+        link_states_sent_total: "Link states sent to peers." { link_states_sent }
+        link_state_repairs_total:
+            "Times that all link states were sent to a peer because it knew others." {
+            link_state_repairs
+        }
+        name_conflicts_total: "Times that two processes with the name of one node were found." {
+            name_conflicts
+        }
         clock_offset_warnings_total:
             "Times that a peer's clock was found to be off by more than half of Δ." {
             clock_offset_warnings
@@ -283,6 +301,11 @@ pub struct Herd {
     /// Counters of replication.
     pub counters: Counters,
     advertisement: link_states::Advertisement,
+    resync: link_states::Resync,
+    catch_up: flood::CatchUp,
+    /// The time until which link states may arrive that other nodes knew before.
+    repairing_until: Option<Instant>,
+    contest: Contest,
     /// The time of the last deadline or message of anti-entropy, for what follows from it later.
     now: Instant,
     /// Time of the next sweep for records that are not alive.
@@ -320,7 +343,13 @@ impl Herd {
             announced: vec![None; identity.names.len()],
             directory: Directory::new(rules_at_start, keys),
             own_key: OwnKey::new(seeds.digest),
-            routes: Routes::new(identity.me, identity.names.len(), now),
+            routes: Routes::new(
+                identity.me,
+                identity.boot,
+                &identity.announcement(),
+                &identity.names,
+                now,
+            ),
             links,
             claims: FetchClaims::default(),
             relayed: Relayed::new(keys.index, now),
@@ -329,7 +358,11 @@ impl Herd {
             actions: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
-            advertisement: link_states::Advertisement::new(now),
+            advertisement: link_states::Advertisement::default(),
+            resync: link_states::Resync::default(),
+            catch_up: flood::CatchUp::default(),
+            repairing_until: None,
+            contest: Contest::default(),
             now,
             sweep_at: now,
             adapt_at: now,
@@ -404,17 +437,18 @@ impl Herd {
         let repair = up.announced_repair.take();
         match message {
             Message::Record(record) => {
-                self.apply_peer_record(link, &record, repair, now.wall, observer);
+                self.apply_peer_record(link, &record, repair, now, observer);
             }
             Message::Key(theirs) => self.handle_key(link, theirs, now.instant),
             Message::Repair(purpose) => up.announced_repair = Some(purpose),
-            Message::Ping(id) => up.keepalive.handle_ping(id),
             Message::Moved => self.handle_peer_moved(link),
             Message::Rules(rules) => self.handle_rules(rules)?,
-            Message::Pong(id, theirs) => self.handle_pong(link, id, theirs, now.wall),
-            Message::Links { origin, sequence, up } => {
-                self.handle_link_state(link, origin, sequence, up, now.instant);
+            Message::Ping(id, hash) => {
+                up.keepalive.handle_ping(id);
+                self.handle_hash(link, hash, now.instant);
             }
+            Message::Pong(id, theirs) => self.handle_pong(link, id, theirs, now.wall),
+            Message::Links(state) => self.handle_link_state(link, &state, now.instant),
             // Digests under another key say nothing about the records here.
             _ if !self.own_key.agrees(&up.key_exchange) => {}
             other => {
@@ -437,6 +471,9 @@ impl Herd {
     fn handle_pong(&mut self, link: LinkId, id: u64, theirs: Wall, now: Wall) {
         let Some(up) = &mut self.links[link.index()].up else { return };
         let Some(offset) = up.keepalive.handle_pong(id, theirs, now) else { return };
+        if let Some(rival) = &mut up.rival {
+            rival.handle_pong(id);
+        }
         up.anti_entropy.handle_pong(id);
         let was_off = up.clock_is_off;
         up.clock_is_off = offset.exceeds(self.identity.rules.max_clock_offset / 2);
@@ -450,12 +487,14 @@ impl Herd {
     /// keeps its present connection and this one must be closed.
     ///
     /// If the peer has not restarted and both ends have dialed within [`DIAL_RACE`], both keep the
-    /// connection that the node with the lesser name dialed. In all other cases, the new connection
-    /// replaces the old one: a peer redials only after it has given the old one up.
+    /// connection that the node with the lesser name dialed. If the other end is another process with
+    /// the name of a peer that is alive, the link keeps its connection. In all other cases, the new
+    /// connection replaces the old one: a peer redials only after it has given the old one up.
     ///
     /// | peer | dialed by | age of the old one | kept |
     /// |---|---|---|---|
-    /// | restarted | any | any | the new one |
+    /// | another process, and the old one silent for two pings | any | any | the new one |
+    /// | another process otherwise | any | any | the old one |
     /// | same process | the same end as the old one | any | the new one |
     /// | same process | the other end | `DIAL_RACE` or more | the new one |
     /// | same process | the other end | less | the one that the lesser name dialed |
@@ -474,11 +513,47 @@ impl Herd {
             if is_race && old.origin == preferred {
                 return None;
             }
+            // A process that is alive is not replaced by another one with its name.
+            let last_received = old.keepalive.last_received();
+            let is_alive = now.since(last_received) < self.timing.keepalive * 2;
+            if old.boot != connected.boot && is_alive && !link.is_legacy() {
+                self.refuse_rival(id, connected.boot, now);
+                return None;
+            }
             self.close_connections(id, None, CloseReason::Superseded);
             self.links[id.index()].take_down(now);
+            self.resync(Ends::Lesser, now);
         }
         self.establish(id, connected, now);
         Some(id)
+    }
+
+    /// Refuses another process with the name of a neighbor that is linked.
+    fn refuse_rival(&mut self, id: LinkId, boot: BootId, now: Instant) {
+        let Some(up) = &mut self.links[id.index()].up else { return };
+        let rival = Rival::refused(up.rival, boot, up.keepalive.last_id(), now);
+        self.counters.name_conflicts += u64::from(rival.is_discovered());
+        up.rival = Some(rival);
+    }
+
+    /// Returns the process that the link to `peer` uses, if that is not `boot`.
+    #[must_use]
+    pub fn namesake(&self, peer: NodeId, boot: BootId) -> Option<BootId> {
+        let up = self.link(self.link_to(peer)?).up.as_ref()?;
+        (up.boot != boot).then_some(up.boot)
+    }
+
+    /// Returns whether the last refusal made it certain that two processes have the name of `peer`.
+    #[must_use]
+    pub fn discovers_rival(&self, peer: NodeId) -> bool {
+        let up = self.link_to(peer).and_then(|link| self.link(link).up.as_ref());
+        up.and_then(|up| up.rival).is_some_and(|rival| rival.is_discovered())
+    }
+
+    /// Returns another process that advertises links under the name of this node, if there is one.
+    #[must_use]
+    pub fn other_self(&self, now: Instant) -> Option<BootId> {
+        self.contest.other(now)
     }
 
     /// Starts using a connection: queues what the peer may lack.
@@ -488,7 +563,6 @@ impl Herd {
         if self.link(id).is_legacy() {
             up.refill = 0..self.directory.slots();
         } else {
-            self.routes.known().for_each(|node| up.pending_link_states.insert(node.index()));
             up.key_exchange.is_due = true;
             // One of the two ends starts the rounds.
             if self.identity.me < peer {
@@ -496,6 +570,7 @@ impl Herd {
             }
         }
         self.links[id.index()].up = Some(up);
+        self.offer_link_states(id, now);
         self.release_claims(peer);
         self.counters.links_established += 1;
         self.links_changed(now);
@@ -528,20 +603,13 @@ impl Herd {
             self.handle_dial_failed(id, now);
         }
         self.links_changed(now);
+        self.resync(Ends::Lesser, now);
     }
 
     /// Established links to neighbors that use the herd protocol.
     fn herd_peers(&mut self) -> impl Iterator<Item = (LinkId, &mut Established)> {
         let links = (0..).map(LinkId).zip(&mut self.links);
         links.filter_map(|(id, link)| Some((id, link.herd_peer()?)))
-    }
-
-    /// Starts a sync on all links, because an edge was lost that may have had records in flight.
-    fn resync(&mut self) {
-        let links = self.links.iter_mut().filter_map(Link::herd_peer);
-        for up in links.filter(|up| self.own_key.agrees(&up.key_exchange)) {
-            up.anti_entropy.open(Purpose::Sync);
-        }
     }
 
     /// Releases the fetch claims of `peer` after its connection has changed.
@@ -562,7 +630,8 @@ impl Herd {
         let of_link = |link: &Link| match &link.up {
             Some(_) if link.is_legacy() => None,
             Some(up) => {
-                let others = [up.check_at, up.anti_entropy.poll_timeout(), up.move_deadline()];
+                let (states, moved) = (up.states.poll_timeout(), up.move_deadline());
+                let others = [up.check_at, up.anti_entropy.poll_timeout(), moved, states];
                 let keepalive = up.keepalive.poll_timeout(self.timing.timeout);
                 others.into_iter().flatten().chain([keepalive]).min()
             }
@@ -573,6 +642,8 @@ impl Herd {
             self.routes.poll_timeout(),
             self.claims.poll_timeout(),
             self.advertisement.poll_timeout(),
+            self.resync.poll_timeout(),
+            self.catch_up.poll_timeout(),
             Some(self.sweep_at),
             self.directory.is_adapting().then_some(self.adapt_at),
             self.own_key.poll_timeout(),
@@ -586,6 +657,10 @@ impl Herd {
         self.now = now.instant;
         self.routes.handle_timeout(now.instant);
         self.advertise_changes(now.instant);
+        if self.catch_up.handle_timeout(now.instant) {
+            self.resync(Ends::This, now.instant);
+        }
+        self.resync_if_due(now.instant);
         if self.claims.handle_timeout(now.instant) {
             self.resume_fetches();
         }
@@ -618,6 +693,7 @@ impl Herd {
     }
 
     fn handle_link_timeout(&mut self, id: LinkId, now: Instant) {
+        self.release_held(id, now);
         let link = &mut self.links[id.index()];
         if link.up.is_none() && !link.dialing && link.next_dial <= now {
             link.dialing = true;

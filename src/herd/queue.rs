@@ -95,6 +95,20 @@ impl IdSet {
         }
     }
 
+    /// Removes `number`, if it is in the set.
+    pub fn remove(&mut self, number: usize) {
+        let bit = 1 << (number % 64);
+        if let Some(word) = self.words.get_mut(number / 64)
+            && *word & bit != 0
+        {
+            *word &= !bit;
+            self.len -= 1;
+            if self.len == 0 {
+                *self = Self::default();
+            }
+        }
+    }
+
     /// Removes and returns the least number.
     pub fn pop(&mut self) -> Option<usize> {
         if self.len == 0 {
@@ -132,12 +146,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_are_popped_in_ascending_order(numbers in proptest::collection::vec(0usize..500, 0..50)) {
+        fn numbers_are_popped_in_ascending_order(
+            numbers in proptest::collection::vec(0usize..500, 0..50),
+            removed in proptest::collection::vec(0usize..500, 0..50),
+        ) {
             let mut set = IdSet::default();
             for &n in &numbers { set.insert(n); }
+            for &n in &removed { set.remove(n); }
             let mut expected = numbers;
             expected.sort_unstable();
             expected.dedup();
+            expected.retain(|n| !removed.contains(n));
             let mut seen = Vec::new();
             while let Some(n) = set.pop() { seen.push(n); }
             prop_assert_eq!(seen, expected);

@@ -6,43 +6,77 @@
 //! same tie-breaking, and forward a record only along the tree of its origin. In any doubt, records
 //! are flooded over all links instead: shortly after the graph has changed, if the origin is not
 //! reachable, or if a record did not arrive along its tree.
+//!
+//! The vertices of the graph are names. While the configuration is changed, nodes with different
+//! lists of nodes run side by side, so link states are stored and forwarded as they are, and the
+//! names that the configuration lacks are learned from them ([`Vertices`]).
 
+use core::hash::Hasher;
 use core::time::Duration;
-use std::collections::VecDeque;
 
-use crate::ids::NodeId;
+use siphasher::sip::SipHasher13;
+
+use super::graph::{Bits, Graph};
+use super::message::{LinkState, Version, push_links};
+use super::vertices::{Vertex, Vertices};
+use crate::ids::{BootId, NodeId};
 use crate::time::Instant;
 
 /// Time from the last change of the graph until trees are used again: long enough for the change to
 /// reach every node, even in a busy herd.
 pub const SETTLE: Duration = Duration::from_secs(1);
 
+/// Time for which the link state of a node that is neither configured nor reachable is kept: the
+/// number of learned names is bounded, but a node that is away for a moment is not forgotten.
+pub const FORGET_AFTER: Duration = Duration::from_mins(1);
+
 /// Maximum sequence number that is accepted: no node changes its links that often.
 const MAX_SEQUENCE: u64 = u64::MAX / 2;
 
-/// Minimum interval between two advertisements of a node's own links. Changes within it are
-/// combined: otherwise, when a dense herd starts, each node would send one link state per link over
-/// every edge. The first change is advertised at once, and the last well before [`SETTLE`].
-pub const LINKS_PAUSE: Duration = Duration::from_millis(100);
-
-/// The links that a node advertises.
-#[derive(Clone, Debug, Default)]
-struct LinkState {
-    sequence: u64,
-    up: Vec<NodeId>,
-}
-
 /// The graph of the herd as known to this node, and the trees derived from it.
 pub struct Routes {
-    me: NodeId,
-    states: Vec<LinkState>,
+    vertices: Vertices,
+    me: Vertex,
+    /// The last link state of each vertex.
+    states: Vec<Option<State>>,
     /// The time from which trees may be used again; `None` while they are in use.
     settles_at: Option<Instant>,
     /// The graph from which trees are computed; `None` while unsettled.
-    edges: Option<Edges>,
+    settled: Option<Settled>,
     /// Trees by origin, computed when the first record of an origin arrives, because computing a
     /// thousand trees at once would delay the event loop.
     trees: Vec<Option<Tree>>,
+    /// The next time at which a link state may have to be forgotten.
+    forget_at: Option<Instant>,
+}
+
+/// The link state of a node.
+struct State {
+    version: Version,
+    next: Box<[u8]>,
+    /// Its linked neighbors, in the order in which it has listed them.
+    up: Vec<Vertex>,
+    /// The same as a set.
+    links: Bits,
+    /// Hash of the whole state.
+    hash: u64,
+    /// The neighbor from which it was received; `None` for this node.
+    source: Option<NodeId>,
+    /// The time since which its node has been neither configured nor reachable.
+    unreachable_since: Option<Instant>,
+}
+
+/// The graph after it has settled.
+struct Settled {
+    /// Its vertices are numbered in the order of their names.
+    graph: Graph,
+    /// Vertex by number.
+    vertices: Vec<Vertex>,
+    /// Number by vertex, for those that existed when the graph settled.
+    numbers: Vec<Option<u16>>,
+    reachable: Bits,
+    /// Sum of the hashes of the link states of all reachable nodes.
+    hash: u64,
 }
 
 /// The position of this node in the tree of one origin.
@@ -58,344 +92,417 @@ pub struct Tree {
 
 /// The outcome of a received link state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LsaOutcome {
-    /// Already known, or older than the known one.
-    Stale,
-    /// New: must be forwarded to all neighbors except the sender.
-    Accepted {
-        /// True if the graph has lost an edge.
+pub enum Received {
+    /// Invalid, or its names are too many.
+    Ignored,
+    /// The same as the known one.
+    Known(Vertex),
+    /// Older than the known one, which the sender lacks.
+    Older(Vertex),
+    /// New: to be forwarded.
+    New {
+        /// Its node.
+        origin: Vertex,
+        /// True if the graph has lost an edge, or may have lost and regained one.
         lost_edge: bool,
+        /// True if the links of the node have changed.
+        changed: bool,
     },
-    /// A link state of this node from before its restart: this node has chosen a higher sequence
-    /// number and must advertise its links to all neighbors.
-    Own,
+    /// A link state of this node's name that another process has advertised, and that is not older
+    /// than this node's own: this node must exceed it.
+    Contested(Version),
+}
+
+/// The certainty with which two nodes are linked according to their link states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adjacency {
+    /// Both advertise the link.
+    Linked,
+    /// One of them advertises it.
+    Unsure,
+    /// Neither does.
+    Apart,
+}
+
+/// A node of the herd as this node sees it.
+pub struct Member<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// True if a path of established links leads to it.
+    pub reachable: bool,
+    /// Names of the nodes that it is linked with, in ascending order.
+    pub links: Vec<&'a [u8]>,
 }
 
 impl Routes {
-    /// Creates a graph of `nodes` nodes without edges.
+    /// A graph without edges. `names` are those of the configured nodes, sorted, and `next` what
+    /// this node announces in its link state.
     #[must_use]
-    pub fn new(me: NodeId, nodes: usize, now: Instant) -> Self {
-        let mut states = vec![LinkState::default(); nodes];
-        states[me.index()].sequence = 1;
-        Self { me, states, settles_at: Some(now + SETTLE), edges: None, trees: vec![None; nodes] }
+    pub fn new(me: NodeId, boot: BootId, next: &[u8], names: &[Box<[u8]>], now: Instant) -> Self {
+        let mut states: Vec<Option<State>> = names.iter().map(|_| None).collect();
+        states[me.index()] = Some(State {
+            version: Version { sequence: 1, boot },
+            next: next.into(),
+            up: Vec::new(),
+            links: Bits::default(),
+            hash: 0,
+            source: None,
+            unreachable_since: None,
+        });
+        let mut routes = Self {
+            vertices: Vertices::new(names),
+            me: me.into(),
+            trees: vec![None; states.len()],
+            states,
+            settles_at: Some(now + SETTLE),
+            settled: None,
+            forget_at: None,
+        };
+        routes.hash_own();
+        routes
     }
 
-    /// Returns the sequence number and links of `node`.
+    /// Returns the vertex of the node named `name`.
     #[must_use]
-    pub fn state(&self, node: NodeId) -> (u64, &[NodeId]) {
-        let state = &self.states[node.index()];
-        (state.sequence, &state.up)
+    pub fn vertex(&self, name: &[u8]) -> Option<Vertex> {
+        self.vertices.find(name)
     }
 
-    /// Nodes whose link state is known.
-    pub fn known(&self) -> impl Iterator<Item = NodeId> {
-        let known = (0..).map(NodeId).zip(&self.states).filter(|(_, state)| state.sequence > 0);
-        known.map(|(node, _)| node)
-    }
-
-    /// Sets the links of this node. Returns whether an edge was lost.
-    pub fn set_own_links(&mut self, up: Vec<NodeId>, now: Instant) -> bool {
-        let mine = &mut self.states[self.me.index()];
-        let lost = mine.up.iter().any(|node| !up.contains(node));
-        mine.up = up;
-        mine.sequence = mine.sequence.saturating_add(1);
-        self.unsettle(now);
-        lost
-    }
-
-    /// Returns whether a link state with this sequence number is already known, so that it need not
-    /// be parsed. This is the common case, since a link state arrives over every edge.
+    /// Returns the version of the known link state of a vertex.
     #[must_use]
-    pub fn knows(&self, origin: NodeId, sequence: u64) -> bool {
-        origin != self.me && sequence <= self.state(origin).0
+    pub fn version(&self, vertex: Vertex) -> Option<Version> {
+        Some(self.state(vertex)?.version)
     }
 
-    /// Applies a link state of `origin` that was received from a neighbor.
-    pub fn apply_link_state(
-        &mut self,
-        origin: NodeId,
-        sequence: u64,
-        up: Vec<NodeId>,
-        now: Instant,
-    ) -> LsaOutcome {
-        if sequence > MAX_SEQUENCE {
-            return LsaOutcome::Stale; // otherwise no newer one could follow
+    /// Returns the neighbor from which the link state of a vertex was received.
+    #[must_use]
+    pub fn source(&self, vertex: Vertex) -> Option<NodeId> {
+        self.state(vertex)?.source
+    }
+
+    /// Returns what the node named `name` announces for the future, as it is sent; `None` if its
+    /// link state is not known.
+    #[must_use]
+    pub fn next(&self, name: &[u8]) -> Option<&[u8]> {
+        Some(&self.state(self.vertex(name)?)?.next)
+    }
+
+    /// Vertices whose link state is known.
+    pub fn known(&self) -> impl Iterator<Item = Vertex> {
+        let known = (0..).map(Vertex).zip(&self.states).filter(|(_, state)| state.is_some());
+        known.map(|(vertex, _)| vertex)
+    }
+
+    /// Appends the link state of a vertex, if it is known.
+    pub fn push_state(&self, vertex: Vertex, out: &mut Vec<u8>) {
+        if let Some(state) = self.state(vertex) {
+            let names = state.up.iter().map(|&peer| self.vertices.name(peer));
+            push_links(out, self.vertices.name(vertex), state.version, &state.next, names);
         }
-        let state = &mut self.states[origin.index()];
-        if origin == self.me {
-            if sequence < state.sequence || (sequence == state.sequence && up == state.up) {
-                return LsaOutcome::Stale;
-            }
-            // The herd remembers the state from before a restart: use a higher sequence number.
-            state.sequence = sequence.saturating_add(1);
-            return LsaOutcome::Own;
-        }
-        if self.knows(origin, sequence) {
-            return LsaOutcome::Stale;
-        }
-        let state = &mut self.states[origin.index()];
-        let lost_edge = state.up.iter().any(|node| !up.contains(node));
-        let changed = state.up != up;
-        *state = LinkState { sequence, up };
+    }
+
+    /// Sets the links that this node advertises. The sequence number exceeds `contested`, if another
+    /// process has used that. Returns whether there is something new to advertise.
+    pub fn set_own_links(&mut self, up: &[NodeId], contested: Option<u64>, now: Instant) -> bool {
+        let Some(mine) = &mut self.states[self.me.index()] else { return false };
+        let up: Vec<Vertex> = up.iter().map(|&peer| peer.into()).collect();
+        let changed = mine.up != up;
         if changed {
+            mine.links = set_of(&up);
+            mine.up = up;
             self.unsettle(now);
         }
-        LsaOutcome::Accepted { lost_edge }
+        let is_new = changed || contested.is_some();
+        if is_new {
+            self.raise(contested);
+        }
+        is_new
+    }
+
+    /// Advertises different rules for the future.
+    pub fn set_own_next(&mut self, next: &[u8]) {
+        if let Some(mine) = &mut self.states[self.me.index()] {
+            mine.next = next.into();
+        }
+        self.raise(None);
+    }
+
+    /// Applies a link state that was received from the neighbor `source`.
+    pub fn receive(&mut self, state: &LinkState<'_>, source: NodeId, now: Instant) -> Received {
+        let version = state.version;
+        if version.sequence > MAX_SEQUENCE {
+            return Received::Ignored; // otherwise no newer one could follow
+        }
+        let known = self.vertex(state.origin);
+        // A link state arrives over several edges, so it is usually known and not parsed further.
+        if let Some(origin) = known
+            && let Some(held) = self.version(origin)
+        {
+            if version == held {
+                return Received::Known(origin);
+            } else if version < held {
+                return Received::Older(origin);
+            } else if origin == self.me {
+                return Received::Contested(version);
+            }
+        }
+        let Some((origin, up)) = self.learn(state) else {
+            self.drop_unused_names();
+            return Received::Ignored;
+        };
+        let links = set_of(&up);
+        let before = self.states[origin.index()].as_ref();
+        let is_next = before.is_none_or(|before| {
+            let Version { sequence, boot } = before.version;
+            (sequence + 1, boot) == (version.sequence, version.boot)
+        });
+        // If a version was not seen, an edge may have been lost in it.
+        let lost_edge = !is_next
+            || before.is_some_and(|it| it.up.iter().any(|peer| !links.contains(peer.index())));
+        let changed = before.is_none_or(|before| before.links != links);
+        let hash = self.hash_of(origin, version, state.next, &up);
+        let (next, source) = (state.next.into(), Some(source));
+        let was = before.map_or(0, |before| before.hash);
+        let state = State { version, next, up, links, hash, source, unreachable_since: None };
+        self.states[origin.index()] = Some(state);
+        if changed {
+            self.unsettle(now);
+        } else {
+            self.update_hash(origin, was, hash);
+        }
+        Received::New { origin, lost_edge, changed }
+    }
+
+    /// Returns whether the neighbor `peer` is linked with `other` according to the link states.
+    /// Only a link state that the process `boot` of the neighbor has advertised counts.
+    #[must_use]
+    pub fn adjacency(&self, other: NodeId, peer: NodeId, boot: BootId) -> Adjacency {
+        let advertises = |state: Option<&State>, node: NodeId| {
+            state.is_some_and(|state| state.links.contains(node.index()))
+        };
+        let theirs = self.state(peer.into()).filter(|state| state.version.boot == boot);
+        match (advertises(theirs, other), advertises(self.state(other.into()), peer)) {
+            (true, true) => Adjacency::Linked,
+            (false, false) => Adjacency::Apart,
+            _ => Adjacency::Unsure,
+        }
     }
 
     /// Returns when [`Routes::handle_timeout`] must be called next.
     #[must_use]
-    pub const fn poll_timeout(&self) -> Option<Instant> {
-        self.settles_at
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.settles_at.into_iter().chain(self.forget_at).min()
     }
 
-    /// Enables trees once the graph has settled.
+    /// Enables trees once the graph has settled, and forgets nodes that are gone.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.settles_at.is_some_and(|at| at <= now) {
             self.settles_at = None;
-            self.edges = Some(Edges::of(&self.states));
+            self.settle(now);
+        }
+        if self.forget_at.is_some_and(|at| at <= now) {
+            self.forget(now);
         }
     }
 
     /// Returns the position of this node in the tree of `origin`, or `None` if records must be
     /// flooded.
     #[must_use]
-    pub fn tree(&mut self, origin: NodeId) -> Option<&Tree> {
-        let edges = self.edges.as_ref()?;
-        let tree = self.trees.get_mut(origin.index())?;
-        let tree = tree.get_or_insert_with(|| edges.tree(origin, self.me));
-        tree.reachable.then_some(tree)
+    pub fn tree(&mut self, origin: Vertex) -> Option<&Tree> {
+        let Self { settled, vertices, trees, me, .. } = self;
+        let settled = settled.as_ref()?;
+        let tree = trees.get_mut(origin.index())?;
+        if tree.is_none() {
+            *tree = settled.tree(origin, *me, vertices);
+        }
+        tree.as_ref().filter(|tree| tree.reachable)
     }
 
     /// Returns whether trees are in use and the graph contains the edge to `peer`. A neighbor that
     /// is linked but has not advertised the link yet is not part of any tree.
     #[must_use]
     pub fn has_edge(&self, peer: NodeId) -> bool {
-        self.edges.as_ref().is_some_and(|edges| {
-            edges.rows[self.me.index() * edges.words + peer.index() / 64] & bit(peer) != 0
+        self.settled.as_ref().is_some_and(|settled| {
+            let numbers = settled.number(self.me).zip(settled.number(peer.into()));
+            numbers.is_some_and(|(me, peer)| settled.graph.has_edge(me, peer))
         })
     }
 
-    fn unsettle(&mut self, now: Instant) {
+    /// Returns the hash of the link states of all reachable nodes, which is the same on the nodes that
+    /// are linked with each other, directly or not. `None` until the graph has settled.
+    #[must_use]
+    pub fn hash(&self) -> Option<u64> {
+        self.settled.as_ref().map(|settled| settled.hash)
+    }
+
+    /// All nodes in the order of their names: those of the configuration, and others that are
+    /// reachable.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member<'_>> {
+        let (graph, order, _) = self.graph();
+        let me = order.iter().position(|&vertex| vertex == self.me).unwrap_or_default();
+        let reachable = graph.reachable(me);
+        let name = |number: usize| self.vertices.name(order[number]);
+        let member = |number| Member {
+            name: name(number),
+            reachable: reachable.contains(number),
+            links: graph.neighbors(number).map(name).collect(),
+        };
+        let is_member = |&number: &usize| {
+            reachable.contains(number) || self.vertices.configured(order[number]).is_some()
+        };
+        (0..order.len()).filter(is_member).map(member).collect()
+    }
+
+    fn state(&self, vertex: Vertex) -> Option<&State> {
+        self.states.get(vertex.index())?.as_ref()
+    }
+
+    /// Makes the own sequence number greater than before, and than `contested`.
+    fn raise(&mut self, contested: Option<u64>) {
+        if let Some(mine) = &mut self.states[self.me.index()] {
+            let least = mine.version.sequence.max(contested.unwrap_or(0));
+            mine.version.sequence = least.saturating_add(1);
+        }
+        self.hash_own();
+    }
+
+    fn hash_own(&mut self) {
+        let Some(mine) = self.state(self.me) else { return };
+        let (was, hash) = (mine.hash, self.hash_of(self.me, mine.version, &mine.next, &mine.up));
+        if let Some(mine) = &mut self.states[self.me.index()] {
+            mine.hash = hash;
+        }
+        self.update_hash(self.me, was, hash);
+    }
+
+    /// Finds the vertices of all names in a link state. A state is known completely or not at all.
+    fn learn(&mut self, state: &LinkState<'_>) -> Option<(Vertex, Vec<Vertex>)> {
+        let origin = self.vertices.learn(state.origin)?;
+        let up = state.names().map(|name| self.vertices.learn(name)).collect::<Option<_>>()?;
+        self.states.resize_with(self.vertices.numbers(), || None);
+        self.trees.resize(self.vertices.numbers(), None);
+        Some((origin, up))
+    }
+
+    /// Hash of a link state as it is sent. The keys are public: peers are trusted.
+    fn hash_of(&self, origin: Vertex, version: Version, next: &[u8], up: &[Vertex]) -> u64 {
+        let mut line = Vec::new();
+        let names = up.iter().map(|&peer| self.vertices.name(peer));
+        push_links(&mut line, self.vertices.name(origin), version, next, names);
+        let mut hasher = SipHasher13::new();
+        hasher.write(&line);
+        hasher.finish()
+    }
+
+    fn update_hash(&mut self, vertex: Vertex, was: u64, is: u64) {
+        if let Some(settled) = &mut self.settled
+            && settled.number(vertex).is_some_and(|number| settled.reachable.contains(number))
+        {
+            settled.hash = settled.hash.wrapping_sub(was).wrapping_add(is);
+        }
+    }
+
+    /// Disables trees until the graph has been quiet for [`SETTLE`].
+    pub fn unsettle(&mut self, now: Instant) {
         self.settles_at = Some(now + SETTLE);
-        if self.edges.take().is_some() {
+        if self.settled.take().is_some() {
             self.trees.fill(None);
         }
     }
 
-    /// Returns the neighbors of each node, in ascending order.
-    #[must_use]
-    pub fn edges(&self) -> Vec<Vec<NodeId>> {
-        let edges = Edges::of(&self.states);
-        let row = |row: &[u64]| (0..).zip(row).flat_map(|(at, &word)| ones(at, word)).collect();
-        edges.rows.chunks(edges.words).map(row).collect()
-    }
-}
-
-/// The graph as an adjacency matrix of bits. A search removes a node's neighbors from the unvisited
-/// nodes 64 at a time, so it costs no more in a full mesh, with half a million edges for a thousand
-/// nodes, than in a sparse graph.
-struct Edges {
-    words: usize,
-    rows: Vec<u64>,
-}
-
-impl Edges {
-    /// Builds the graph. It contains an edge only if both ends advertise it.
-    fn of(states: &[LinkState]) -> Self {
-        let words = states.len().div_ceil(64);
-        let mut advertised = vec![0; words * states.len()];
-        for (state, row) in states.iter().zip(advertised.chunks_mut(words)) {
-            for &node in state.up.iter().filter(|&&node| node.index() < states.len()) {
-                row[node.index() / 64] |= bit(node);
-            }
+    /// The graph, its vertices by number and its numbers by vertex.
+    fn graph(&self) -> (Graph, Vec<Vertex>, Vec<Option<u16>>) {
+        let order = self.vertices.sorted().to_vec();
+        let mut numbers = vec![None; self.vertices.numbers()];
+        for (number, vertex) in (0..).zip(&order) {
+            numbers[vertex.index()] = Some(number);
         }
-        let mut rows = advertised.clone();
-        for (node, row) in (0..).map(NodeId).zip(rows.chunks_mut(words)) {
-            for (word, held) in row.iter_mut().enumerate() {
-                for other in ones(word, *held) {
-                    if advertised[other.index() * words + node.index() / 64] & bit(node) == 0 {
-                        *held &= !bit(other);
+        let graph = Graph::new(order.len(), |advertise| {
+            for (number, &vertex) in order.iter().enumerate() {
+                for peer in self.state(vertex).map_or(&[][..], |state| &state.up) {
+                    if let Some(peer) = numbers[peer.index()] {
+                        advertise(number, peer.into());
                     }
                 }
             }
-        }
-        Self { words, rows }
+        });
+        (graph, order, numbers)
     }
 
-    /// Computes the position of `me` in the tree of `origin` by a breadth-first search that ends
-    /// with the children of `me`. Ties are broken by node id, identically on all nodes.
-    fn tree(&self, origin: NodeId, me: NodeId) -> Tree {
-        let mut tree = Tree { reachable: origin == me, ..Tree::default() };
-        let mut unseen = vec![u64::MAX; self.words];
-        unseen[origin.index() / 64] &= !bit(origin);
-        let mut queue = VecDeque::from([origin]);
-        while let Some(node) = queue.pop_front() {
-            self.take(node, &mut unseen, |next| {
-                queue.push_back(next);
-                if node == me {
-                    tree.children.push(next);
-                } else if next == me {
-                    tree.parent = Some(node);
-                    tree.reachable = true;
-                }
-            });
-            if node == me {
-                break;
+    fn settle(&mut self, now: Instant) {
+        let (graph, vertices, numbers) = self.graph();
+        let me = numbers[self.me.index()].unwrap_or_default();
+        let reachable = graph.reachable(me.into());
+        let mut hash = 0u64;
+        for (number, vertex) in vertices.iter().enumerate() {
+            let Some(state) = &mut self.states[vertex.index()] else { continue };
+            if reachable.contains(number) {
+                hash = hash.wrapping_add(state.hash);
+                state.unreachable_since = None;
+            } else if self.vertices.configured(*vertex).is_none() {
+                let since = *state.unreachable_since.get_or_insert(now);
+                let forget_at = since + FORGET_AFTER;
+                self.forget_at = Some(self.forget_at.map_or(forget_at, |at| at.min(forget_at)));
             }
         }
-        tree
+        self.settled = Some(Settled { graph, vertices, numbers, reachable, hash });
     }
 
-    /// Removes the neighbors of `node` from `unseen` and passes them to `found` in ascending order.
-    fn take(&self, node: NodeId, unseen: &mut [u64], mut found: impl FnMut(NodeId)) {
-        let row = &self.rows[node.index() * self.words..];
-        for (word, (unseen, row)) in unseen.iter_mut().zip(row).enumerate() {
-            let new = *unseen & row;
-            *unseen ^= new;
-            ones(word, new).for_each(&mut found);
+    /// Forgets the nodes that have been neither configured nor reachable for long enough.
+    fn forget(&mut self, now: Instant) {
+        self.forget_at = None;
+        for state in &mut self.states {
+            let Some(since) = state.as_ref().and_then(|state| state.unreachable_since) else {
+                continue;
+            };
+            let forget_at = since + FORGET_AFTER;
+            if forget_at <= now {
+                *state = None;
+            } else {
+                self.forget_at = Some(self.forget_at.map_or(forget_at, |at| at.min(forget_at)));
+            }
         }
+        self.drop_unused_names();
+    }
+
+    /// Drops learned names that no link state contains.
+    fn drop_unused_names(&mut self) {
+        let mut used = Bits::default();
+        for (vertex, state) in self.states.iter().enumerate() {
+            if let Some(state) = state {
+                used.insert(vertex);
+                state.up.iter().for_each(|peer| used.insert(peer.index()));
+            }
+        }
+        self.vertices.retain(|vertex| used.contains(vertex.index()));
     }
 }
 
-/// Returns the bit of a node in its word of a row.
-const fn bit(node: NodeId) -> u64 {
-    1 << (node.0 % 64)
+impl Settled {
+    fn number(&self, vertex: Vertex) -> Option<usize> {
+        self.numbers.get(vertex.index()).copied().flatten().map(usize::from)
+    }
+
+    fn tree(&self, origin: Vertex, me: Vertex, vertices: &Vertices) -> Option<Tree> {
+        let place = self.graph.place(self.number(origin)?, self.number(me)?);
+        // This node advertises configured neighbors only.
+        let node = |number: usize| vertices.configured(self.vertices[number]);
+        Some(Tree {
+            parent: place.parent.and_then(node),
+            children: place.children.into_iter().filter_map(node).collect(),
+            reachable: place.reachable,
+        })
+    }
 }
 
-/// Returns the nodes whose bits are set in the word with this index.
-fn ones(word: usize, mut bits: u64) -> impl Iterator<Item = NodeId> {
-    core::iter::from_fn(move || {
-        let node =
-            (bits != 0).then(|| NodeId((word * 64) as u16 + bits.trailing_zeros() as u16))?;
-        bits &= bits - 1;
-        Some(node)
-    })
+fn set_of(vertices: &[Vertex]) -> Bits {
+    let mut set = Bits::default();
+    for vertex in vertices {
+        set.insert(vertex.index());
+    }
+    set
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn ids(nodes: &[u16]) -> Vec<NodeId> {
-        nodes.iter().copied().map(NodeId).collect()
-    }
-
-    /// The routes of each node once all link states have reached all nodes.
-    fn settled(nodes: usize, edges: &[(u16, u16)]) -> Vec<Routes> {
-        let up = |node: u16| -> Vec<NodeId> {
-            edges
-                .iter()
-                .filter_map(|&(a, b)| if a == node { Some(b) } else { (b == node).then_some(a) })
-                .map(NodeId)
-                .collect()
-        };
-        (0..nodes as u16)
-            .map(|me| {
-                let mut routes = Routes::new(NodeId(me), nodes, Instant::START);
-                for other in 0..nodes as u16 {
-                    if other == me {
-                        routes.set_own_links(up(me), Instant::START);
-                    } else {
-                        routes.apply_link_state(NodeId(other), 1, up(other), Instant::START);
-                    }
-                }
-                routes.handle_timeout(Instant::START + SETTLE);
-                routes
-            })
-            .collect()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-
-        /// Forwarding along the trees delivers a record to every reachable node exactly once, on a
-        /// shortest path.
-        #[test]
-        fn each_reachable_node_receives_one_copy(
-            nodes in prop_oneof![1usize..12, 60usize..70],
-            pairs in proptest::collection::btree_set((0u16..70, 0u16..70), 0..200),
-        ) {
-            let last = nodes as u16;
-            let edges: std::collections::BTreeSet<_> = pairs.into_iter()
-                .map(|(a, b)| (a % last, b % last)).filter(|&(a, b)| a < b).collect();
-            let edges = Vec::from_iter(edges);
-            let mut routes = settled(nodes, &edges);
-            for origin in (0..last).map(NodeId) {
-                let mut copies = vec![0; nodes];
-                let mut depths = vec![None; nodes];
-                let mut queue = VecDeque::from([(None, origin, 0i32)]);
-                while let Some((from, node, depth)) = queue.pop_front() {
-                    copies[node.index()] += 1;
-                    depths[node.index()] = Some(depth);
-                    let tree = routes[node.index()].tree(origin).unwrap();
-                    prop_assert_eq!(tree.parent, from);
-                    queue.extend(tree.children.iter().map(|&child| (Some(node), child, depth + 1)));
-                }
-                for (node, copies) in copies.into_iter().enumerate() {
-                    let reachable = routes[node].tree(origin).is_some();
-                    prop_assert_eq!(copies, usize::from(reachable), "node {} of {:?}", node, origin);
-                }
-                for &(a, b) in &edges {
-                    let [a, b] = [a, b].map(|node| depths[usize::from(node)]);
-                    prop_assert_eq!(a.is_some(), b.is_some(), "only one end of an edge is reached");
-                    prop_assert!(a.zip(b).is_none_or(|(a, b)| (a - b).abs() <= 1), "a detour");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn trees_wait_until_the_graph_has_settled() {
-        let mut routes = settled(2, &[(0, 1)]).remove(0);
-        assert!(routes.tree(NodeId(1)).is_some());
-        assert!(routes.set_own_links(vec![], Instant::START + SETTLE * 2));
-        assert!(routes.tree(NodeId(0)).is_none() && routes.tree(NodeId(1)).is_none());
-        routes.handle_timeout(Instant::START + SETTLE * 5 / 2);
-        assert!(routes.tree(NodeId(0)).is_none());
-        routes.handle_timeout(Instant::START + SETTLE * 3);
-        assert!(routes.tree(NodeId(0)).is_some());
-        assert!(routes.tree(NodeId(1)).is_none(), "no longer reachable");
-    }
-
-    #[test]
-    fn an_edge_needs_both_ends() {
-        for (mine, theirs) in [(&[1][..], &[][..]), (&[], &[0])] {
-            let mut routes = Routes::new(NodeId(0), 2, Instant::START);
-            routes.set_own_links(ids(mine), Instant::START);
-            routes.apply_link_state(NodeId(1), 1, ids(theirs), Instant::START);
-            routes.handle_timeout(Instant::START + SETTLE);
-            assert!(!routes.has_edge(NodeId(1)));
-            assert!(routes.tree(NodeId(0)).unwrap().children.is_empty());
-            assert!(routes.tree(NodeId(1)).is_none());
-            assert!(routes.edges().iter().all(Vec::is_empty));
-        }
-    }
-
-    #[test]
-    fn a_link_state_from_before_a_restart_is_superseded() {
-        let mut routes = Routes::new(NodeId(0), 3, Instant::START);
-        assert_eq!(
-            routes.apply_link_state(NodeId(0), 40, ids(&[1, 2]), Instant::START),
-            LsaOutcome::Own
-        );
-        assert_eq!(routes.state(NodeId(0)).0, 41);
-        assert_eq!(
-            routes.apply_link_state(NodeId(0), 40, ids(&[1, 2]), Instant::START),
-            LsaOutcome::Stale
-        );
-        assert_eq!(
-            routes.apply_link_state(NodeId(1), 5, ids(&[0]), Instant::START),
-            LsaOutcome::Accepted { lost_edge: false }
-        );
-        assert_eq!(
-            routes.apply_link_state(NodeId(1), 5, ids(&[0]), Instant::START),
-            LsaOutcome::Stale
-        );
-        assert_eq!(
-            routes.apply_link_state(NodeId(1), 6, ids(&[]), Instant::START),
-            LsaOutcome::Accepted { lost_edge: true }
-        );
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@
 
 use super::Herd;
 use super::directory::Rules;
+use super::link_states::Ends;
 use super::message::hex as number;
 use super::{Event, ProtocolError};
 use crate::ids::{LinkId, NodeId};
@@ -194,7 +195,7 @@ impl Herd {
         for (_, up) in self.herd_peers() {
             up.rules_due = true;
         }
-        self.resync();
+        self.resync.request(Ends::This);
         self.emit(Event::RulesTakenOver { before, rules: next });
     }
 }

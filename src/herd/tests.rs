@@ -19,7 +19,7 @@ fn a_neighbor_that_has_not_advertised_its_link_receives_updates() {
     herd.handle_connected(connected(10, 0, 7, Origin::Dialed), Instant::START);
     herd.handle_connected(connected(12, 2, 7, Origin::Dialed), Instant::START);
     let start = at(Instant::START);
-    herd.handle_line(LinkId(0), ConnectionId(10), b"LINKS A 2 B", &start, &mut ()).unwrap();
+    herd.handle_line(LinkId(0), ConnectionId(10), b"LINKS A 7 2 - B", &start, &mut ()).unwrap();
     herd.handle_timeout(&at(Instant::START + SETTLE));
     let record = Record::parse(b"AT B +0.000000000 k +1-1 5").unwrap();
     herd.apply_local_update(&record, WALL);

@@ -4,9 +4,9 @@
 use super::Herd;
 use super::anti_entropy::Context;
 use super::link::{Established, Link, PeerKind};
-use super::message::{push_key, push_links, push_moved, push_repair, push_rules_in_force};
+use super::message::{push_key, push_moved, push_repair, push_rules_in_force};
 use super::observer::{Observer, Sent};
-use crate::ids::{LinkId, NodeId};
+use crate::ids::LinkId;
 use crate::time::Wall;
 
 /// Slots that one call looks at for flooding: more than fill a buffer, unless many are free or hold
@@ -35,7 +35,9 @@ impl Herd {
         if std::mem::take(&mut up.key_exchange.is_due) {
             push_key(out, self.own_key.announcement());
         }
-        up.keepalive.poll_transmit(wall, out);
+        // The hash is that of link states that the peer has, or receives before the next ping.
+        let hash = if up.states.is_complete() { self.routes.hash() } else { None };
+        up.keepalive.poll_transmit(hash, wall, out);
         if up.moved_due {
             push_moved(out);
             return self.send_on_next(link);
@@ -61,11 +63,9 @@ impl Herd {
     fn transmit_link_states(&mut self, link: LinkId, out: &mut Vec<u8>, limit: usize) {
         let Some(up) = &mut self.links[link.index()].up else { return };
         while out.len() < limit {
-            let Some(node) = up.pending_link_states.pop() else { break };
-            let node = NodeId(node as u16);
-            let (sequence, links) = self.routes.state(node);
-            let names = links.iter().map(|&node| self.identity.name(node));
-            push_links(out, self.identity.name(node), sequence, names);
+            let Some(vertex) = up.states.pop() else { break };
+            self.routes.push_state(vertex, out);
+            self.counters.link_states_sent += 1;
         }
     }
 

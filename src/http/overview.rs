@@ -7,6 +7,7 @@ use super::{Server, Shell};
 use crate::herd::digest::Branch;
 use crate::herd::handshake::VERSION;
 use crate::herd::link::{Established, Link};
+use crate::herd::routes;
 use crate::ids::{LinkId, NodeId};
 use crate::node::Node;
 use crate::places::Places;
@@ -36,7 +37,7 @@ pub struct Overview {
     pub connections: usize,
     /// Subscribers of `/events` among them.
     pub subscribers: usize,
-    /// All nodes of the herd.
+    /// All nodes of the herd: those of the configuration, and others that are reachable.
     pub nodes: Vec<Member>,
     /// Links of this node.
     pub links: Vec<Edge>,
@@ -213,22 +214,14 @@ impl Overview {
 }
 
 fn members(node: &Node) -> Vec<Member> {
-    let identity = node.herd.identity();
-    let name = |id: &NodeId| String::from_utf8_lossy(identity.name(*id)).into_owned();
-    let edges = node.herd.routes().edges();
-    let mut reachable = vec![false; edges.len()];
-    let mut waiting = vec![identity.me];
-    while let Some(at) = waiting.pop() {
-        if !std::mem::replace(&mut reachable[at.index()], true) {
-            waiting.extend(&edges[at.index()]);
-        }
-    }
-    let member = |((at, links), reachable): ((NodeId, Vec<NodeId>), bool)| Member {
-        name: name(&at),
-        reachable,
-        links: links.iter().map(name).collect(),
+    let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+    let members = node.herd.routes().members().into_iter();
+    let member = |member: routes::Member<'_>| Member {
+        name: text(member.name),
+        reachable: member.reachable,
+        links: member.links.into_iter().map(text).collect(),
     };
-    (0..).map(NodeId).zip(edges).zip(reachable).map(member).collect()
+    members.map(member).collect()
 }
 
 fn edge(node: &Node, link: &Link, now: &Now) -> Edge {
@@ -270,8 +263,23 @@ fn problems(node: &Node, now: &Now) -> Vec<String> {
                     "the clock of {peer} differs by more than half of max_clock_offset"
                 ));
             }
-            Some(_) => {}
+            Some(up) => {
+                if let Some(boot) = up.rival(now.instant) {
+                    problems.push(format!(
+                        "two processes are named {peer}; one is linked, and the one with boot id \
+                         {:x} is refused. Stop one of them",
+                        boot.0
+                    ));
+                }
+            }
         }
+    }
+    if let Some(boot) = node.herd.other_self(now.instant) {
+        problems.push(format!(
+            "another process, with boot id {:x}, is part of the herd under the name of this node. \
+             Stop one of them",
+            boot.0
+        ));
     }
     if let Some(store) = &node.store
         && let Some(problem) = store.storage.problem()

@@ -33,7 +33,7 @@ use crate::herd::Herd;
 use crate::herd::directory::PREFETCH_BATCH;
 use crate::herd::handshake::Nonce;
 use crate::histogram::Histogram;
-use crate::ids::{ConnectionId, LinkId, NodeId};
+use crate::ids::{BootId, ConnectionId, LinkId, NodeId};
 use crate::limits::Limits;
 use crate::message_log::MessageLog;
 use crate::places::document::{Status, write_failure};
@@ -158,6 +158,17 @@ pub enum Event {
         label: Box<[u8]>,
         /// The neighbor's name.
         peer: Box<[u8]>,
+    },
+    /// Two processes have the name of a neighbor and are alive. Emitted once for each.
+    Namesake {
+        /// Address and port of the one that is refused.
+        label: Box<[u8]>,
+        /// The neighbor's name.
+        peer: Box<[u8]>,
+        /// Boot id of the one that is refused.
+        refused: BootId,
+        /// Boot id of the one that is linked.
+        linked: BootId,
     },
     /// A peer has violated the protocol; its link is closed.
     LinkFailed {

@@ -9,12 +9,17 @@ fn warnings(herd: &Herd) -> u64 {
     herd.counter("A", "clock_offset_warnings_total")
 }
 
+/// The id of a ping.
+fn ping(line: &str) -> Option<&str> {
+    line.strip_prefix("PING ")?.split(' ').next()
+}
+
 /// Answers `count` pings with a clock that is `offset` ahead.
 fn answer_pings(peer: &mut Peer, count: u32, offset: i128) {
     let mut answered = 0;
     while answered < count {
         let line = String::from_utf8(peer.line()).unwrap();
-        if let Some(id) = line.strip_prefix("PING ") {
+        if let Some(id) = ping(&line) {
             peer.send(&[format!("PONG {id} {}", wall_ns() + offset).as_bytes()]);
             answered += 1;
         }
@@ -58,9 +63,9 @@ fn a_late_pong_is_evaluated_within_its_uncertainty() {
         let mut pings = Vec::new();
         while pings.len() < 40 {
             let line = String::from_utf8(peer.line()).unwrap();
-            if let Some(id) = line.strip_prefix("PING ") {
+            if let Some(id) = ping(&line) {
                 pings.push(format!("PONG {id} {}", wall_ns() + offset).into_bytes());
-                peer.send(&[b"PING 1"]); // keeps the link up
+                peer.send(&[b"PING 1 -"]); // keeps the link up
             }
         }
         // The first ping is two seconds old, which is four times half of Δ.
@@ -79,7 +84,7 @@ fn a_pong_to_a_later_ping_answers_the_earlier_ones() {
     let mut pings = 0;
     while pings < 2 {
         pings += u32::from(peer.line().starts_with(b"PING "));
-        peer.send(&[b"PING 1"]); // keeps the link up
+        peer.send(&[b"PING 1 -"]); // keeps the link up
     }
     let id = format!("{pings:x}");
     peer.send(&[format!("PONG {id} {}", wall_ns() + 60 * SECOND).as_bytes()]);

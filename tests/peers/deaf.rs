@@ -72,7 +72,7 @@ fn a_peer_that_stops_reading_uses_little_memory_and_then_receives_the_newest_rec
         scope.spawn(|| {
             while !done.load(Ordering::SeqCst) {
                 // Keep the link alive.
-                let _ = std::io::Write::write_all(&mut stream, b"PING 1\n");
+                let _ = std::io::Write::write_all(&mut stream, b"PING 1 -\n");
                 thread::sleep(Duration::from_millis(200));
             }
         });

@@ -136,7 +136,7 @@ fn a_link_stays_where_the_port_for_links_cannot_be_used() {
         }
         for _ in 0..3 {
             line_with(&mut peer, "PING ");
-            peer.send(&[b"PING 1"]); // keeps the link up
+            peer.send(&[b"PING 1 -"]); // keeps the link up
         }
         peer.send(&[&record("fence")]);
         wait_until_stored(&herd, "fence");

@@ -146,6 +146,8 @@ fn schedule(edges: &[Edge], clocks: &[Nanos], steps: Vec<(Time, Step)>) -> Sched
         leaf_bits: u16::MAX,
         originals: Vec::new(),
         one_address: false,
+        rolling: None,
+        twin_of: None,
         clocks: clocks.to_vec(),
         wild_clocks: false,
         forged: false,

@@ -13,12 +13,16 @@
 mod clocks;
 mod every_order;
 mod fences;
+mod graph;
 mod network;
 mod oracle;
 mod original;
+mod rolling;
 mod rules;
 mod schedule;
 mod trace;
+mod twin;
+mod work;
 mod world;
 
 #[path = "../common/seeds.rs"]

@@ -7,7 +7,9 @@ use std::time::Duration;
 use proxy_herd::herd::anti_entropy::{FETCH_FREELY, GRACE};
 use proxy_herd::herd::digest::{Branch, Leaf};
 use proxy_herd::herd::digest_key::{DigestKey, Seeds};
+use proxy_herd::herd::flood::FORWARD_FREELY;
 use proxy_herd::herd::link::REDIAL_MIN;
+use proxy_herd::herd::link_states::{HOLD, LINKS_PAUSE};
 use proxy_herd::herd::{Action, CloseReason, Herd, Origin};
 use proxy_herd::ids::{ConnectionId, LinkId, NodeId, Slot};
 use proxy_herd::protocol::record::Record;
@@ -117,6 +119,12 @@ impl Core {
         self.herd.handle_timeout(&Now { instant: self.now, wall: WALL });
     }
 
+    /// Lets the links be advertised and the graph settle.
+    fn settle(&mut self) {
+        self.pass(LINKS_PAUSE);
+        self.pass(SETTLE);
+    }
+
     fn actions(&mut self) -> Vec<Action> {
         std::iter::from_fn(|| self.herd.poll_action()).collect()
     }
@@ -132,10 +140,10 @@ fn b_in_a_settled_herd() -> Core {
     for peer in [0, 2, 3] {
         b.link_up(peer, true);
     }
-    b.receive(0, "LINKS A 2 B C");
-    b.receive(2, "LINKS C 2 A B");
-    b.receive(3, "LINKS D 2 B");
-    b.pass(SETTLE);
+    b.receive(0, "LINKS A 7 2 - B C");
+    b.receive(2, "LINKS C 9 2 - A B");
+    b.receive(3, "LINKS D a 2 - B");
+    b.settle();
     for peer in [0, 2, 3] {
         b.sent(peer);
     }
@@ -207,8 +215,8 @@ fn a_seed_compatible_neighbor_receives_records_while_trees_are_in_use() {
     let mut b = Core::new(1, &[0, 2], &[2]);
     b.link_up(0, true);
     b.link_up(2, true);
-    b.receive(0, "LINKS A 2 B");
-    b.pass(SETTLE);
+    b.receive(0, "LINKS A 7 2 - B");
+    b.settle();
     assert!(b.herd.routes().has_edge(NodeId(0)), "trees are in use");
     b.sent(0);
     let own = b.update("own");
@@ -235,21 +243,93 @@ fn a_flooded_record_follows_its_tree_and_a_repaired_one_goes_to_every_neighbor()
 }
 
 #[test]
+fn of_many_records_recovered_by_a_sync_few_are_forwarded_and_all_neighbors_are_compared_with() {
+    for records in [FORWARD_FREELY, 3 * FORWARD_FREELY] {
+        let mut b = Core::new(1, &[0, 2, 3], &[3]);
+        for peer in [0, 2, 3] {
+            b.link_up(peer, true);
+        }
+        for peer in [0, 2] {
+            b.agree(peer);
+        }
+        b.sent(3);
+        for i in 0..records {
+            b.receive(0, "REPAIR S");
+            b.receive(0, &format!("AT A +0.000000000 c{i} +1-1 5"));
+        }
+        let count = |lines: &[String], word: &str| {
+            lines.iter().filter(|line| line.starts_with(word)).count() as u32
+        };
+        let sent = [0, 2, 3].map(|peer| count(&b.sent(peer), "AT "));
+        assert_eq!(sent, [0, FORWARD_FREELY, records], "an original server cannot compare");
+        b.pass(SETTLE / 2);
+        let compares = u32::from(records > FORWARD_FREELY);
+        assert_eq!([0, 2].map(|peer| count(&b.sent(peer), "SUMS S 0 0")), [compares; 2]);
+    }
+}
+
+#[test]
 fn a_link_state_is_forwarded_to_the_other_neighbors() {
     let mut b = b_in_a_settled_herd();
-    b.receive(0, "LINKS A 3 C");
-    assert!(!b.sent(0).contains(&"LINKS A 3 C".to_owned()));
-    for peer in [2, 3] {
-        assert!(b.sent(peer).contains(&"LINKS A 3 C".to_owned()));
+    let state = "LINKS A 7 3 - C".to_owned();
+    b.receive(0, &state);
+    assert!(!b.sent(0).contains(&state));
+    assert!(!b.sent(2).contains(&state), "C is linked with A");
+    assert!(b.sent(3).contains(&state));
+    // Node E is not configured, and A claims a link with D that D does not claim.
+    let state = "LINKS E 7 2 - unknown A".to_owned();
+    b.receive(0, "LINKS A 7 4 - C D");
+    b.receive(0, &state);
+    assert!(!b.sent(3).contains(&state), "it may come from A");
+    b.pass(HOLD);
+    assert!(b.sent(3).contains(&state) && !b.sent(2).contains(&state));
+}
+
+#[test]
+fn an_older_link_state_is_answered_with_the_newer_one() {
+    let mut b = b_in_a_settled_herd();
+    b.receive(0, "LINKS A 7 3 - B");
+    b.receive(3, "LINKS A 9 2 - B C");
+    assert_eq!(b.sent(3).iter().filter(|line| *line == "LINKS A 7 3 - B").count(), 1);
+    b.receive(3, "LINKS A 6 3 - B C");
+    assert!(b.sent(3).is_empty(), "the newer one is on its way");
+    b.receive(2, "LINKS A 6 3 - B C");
+    assert_eq!(b.sent(2)[0], "LINKS A 7 3 - B", "of equal numbers the process decides");
+}
+
+#[test]
+fn link_states_are_sent_again_if_the_hashes_of_two_nodes_differ_for_a_second() {
+    let mut b = b_in_a_settled_herd();
+    let hash = b.herd.routes().hash().unwrap();
+    let is_repaired = |b: &mut Core| {
+        let states = b.sent(0).iter().filter(|line| line.starts_with("LINKS ")).count();
+        assert!(states == 0 || states == 4, "all of them");
+        states > 0
+    };
+    b.receive(0, &format!("PING 1 {:x}", !hash));
+    assert!(!is_repaired(&mut b));
+    b.pass(SETTLE);
+    for other in [format!("{:x}", hash ^ 1), "-".to_owned(), format!("{hash:x}")] {
+        b.receive(0, &format!("PING 2 {other}"));
+        assert!(!is_repaired(&mut b), "{other}");
     }
+    for (pause, repaired) in [(0, false), (1, true), (1, false), (1, true), (3, false), (1, true)] {
+        b.pass(SETTLE * pause);
+        for peer in [2, 3] {
+            b.receive(peer, "PING 3 -");
+        }
+        b.receive(0, &format!("PING 3 {:x}", !hash));
+        assert_eq!(is_repaired(&mut b), repaired);
+    }
+    assert_eq!(b.herd.counters.link_state_repairs, 3);
 }
 
 #[test]
 fn every_change_of_the_graph_restarts_the_settling_time() {
     let mut b = b_in_a_settled_herd();
-    b.receive(0, "LINKS A 3 B");
+    b.receive(0, "LINKS A 7 3 - B");
     b.pass(SETTLE * 3 / 4);
-    b.receive(2, "LINKS C 3 B");
+    b.receive(2, "LINKS C 9 3 - B");
     b.pass(SETTLE / 2);
     assert!(!b.herd.routes().has_edge(NodeId(0)), "half a settling time after the second change");
     b.pass(SETTLE / 2);
@@ -584,7 +664,7 @@ fn a_change_of_the_key_is_announced_before_a_pong() {
     for line in &lines {
         b.receive(0, line);
     }
-    b.receive(0, "PING ff");
+    b.receive(0, "PING ff -");
     let lines = b.sent(0);
     assert_eq!(lines[0], "KEY 2 abc changing");
     assert!(lines[1].starts_with("PONG ff "), "{lines:?}");

@@ -1,6 +1,7 @@
 //! The schedule of a simulated world, drawn from one seed before anything runs.
 
 use std::fmt;
+use std::ops::Range;
 use std::time::Duration;
 
 use proxy_herd::herd::Timing;
@@ -8,8 +9,10 @@ use proxy_herd::herd::directory::Rules;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 
 use crate::clocks::{self, clock};
+use crate::rolling::Rolling;
 use proxy_herd::rng::Rng;
 use proxy_herd::testing::topology::{Edge, Shape, diameter};
+use proxy_herd::{limits::Limits, testing};
 
 /// Nanoseconds of virtual time since the start of the world.
 pub type Time = u64;
@@ -49,6 +52,11 @@ pub struct Schedule {
     /// All original servers connect from one address, so that a node with several of them does not know
     /// which one has sent a record.
     pub one_address: bool,
+    /// A change of the configuration, with which the nodes restart one by one.
+    pub rolling: Option<Rolling>,
+    /// The node whose name a second process uses for a while. That process is one more host, after the
+    /// original servers.
+    pub twin_of: Option<usize>,
     /// Initial error of each node's wall clock.
     pub clocks: Vec<Nanos>,
     /// Clocks may be wrong by days, so that nodes consider records of others too far ahead.
@@ -98,6 +106,12 @@ pub enum Step {
     Kill { node: usize, silent: bool, for_good: bool },
     /// The node starts empty.
     Start { node: usize },
+    /// The node restarts with the changed configuration. A node that is added starts, one that is removed
+    /// stops.
+    Reconfigure { node: usize },
+    /// A second process with the name of [`Schedule::twin_of`] starts. It is a host like a node, so
+    /// [`Step::Kill`] ends it.
+    StartTwin,
     /// The link of an edge breaks. The end `spared` does not notice. `orderly`: a relay between the
     /// two nodes closes both connections as if the other node had finished.
     Reset { edge: usize, spared: Option<bool>, orderly: bool },
@@ -161,6 +175,7 @@ impl fmt::Display for Schedule {
         writeln!(f, "for good: cut {cut_for_good:?}, dead {dead_for_good:?}")?;
         let (originals, one_address) = (&self.originals, self.one_address);
         writeln!(f, "neighbors of original servers: {originals:?}, one address: {one_address}")?;
+        writeln!(f, "{:?}, twin of {:?}", self.rolling, self.twin_of)?;
         write!(f, "faults end at {} s", self.quiet_at as f64 / 1e9)?;
         for (at, step) in &self.steps {
             write!(f, "\n  {:.6} {step:?}", *at as f64 / 1e9)?;
@@ -221,6 +236,8 @@ impl Schedule {
             leaf_bits: leaf_bits(crowded, seed),
             originals: Vec::new(),
             one_address: false,
+            rolling: None,
+            twin_of: None,
             clocks,
             wild_clocks,
             forged,
@@ -244,6 +261,8 @@ impl Schedule {
             if forged {
                 schedule.forgeries();
             }
+            schedule.roll();
+            schedule.add_twin();
         }
         schedule.stays();
         schedule.steps.sort_by_key(|(at, _)| *at); // stable: drawn first, executed first
@@ -251,32 +270,87 @@ impl Schedule {
         schedule
     }
 
-    /// The nodes that run after the faults.
-    pub fn remaining(&self) -> Vec<usize> {
-        (0..self.nodes).filter(|node| !self.dead_for_good.contains(node)).collect()
+    /// A herd without faults and steps, on a fast network. A test drives it by hand.
+    pub fn by_hand(shape: Shape, nodes: usize, clients: usize) -> Self {
+        let rng = &mut Rng::new(nodes as u64);
+        let edges = shape.edges(nodes, rng);
+        let limits = Limits::default();
+        Self {
+            seed: 0,
+            shape,
+            nodes,
+            diameter: remaining_diameter(nodes, &edges, &[], &[]).expect("the herd is connected"),
+            edges,
+            cut_for_good: Vec::new(),
+            dead_for_good: Vec::new(),
+            rules: Rules {
+                max_clock_offset: 5 * SECOND,
+                max_clients: limits.max_clients as u32,
+                client_ttl: 0,
+                forget_keep: 604_800 * SECOND,
+            },
+            timing: testing::timing(),
+            secret: false,
+            max_line: limits.max_line,
+            network: Network {
+                latency: (MILLISECOND, 2 * MILLISECOND),
+                jitter: 0,
+                cut: Cut::Nowhere,
+                window: 65_536,
+                send_limit: 65_536,
+            },
+            clients: (0..clients).map(|client| format!("c{client}")).collect(),
+            leaf_bits: u16::MAX,
+            originals: Vec::new(),
+            one_address: false,
+            rolling: None,
+            twin_of: None,
+            clocks: vec![0; nodes],
+            wild_clocks: false,
+            forged: false,
+            calm: false,
+            steps: Vec::new(),
+            quiet_at: Time::MAX,
+            last_step_at: 0,
+        }
     }
 
-    /// The edges between them that are not cut.
+    /// The nodes that run after the faults.
+    pub fn remaining(&self) -> Vec<usize> {
+        let stopped = self.rolling.as_ref().and_then(Rolling::stopped);
+        let gone = |node| self.dead_for_good.contains(&node) || stopped == Some(node);
+        (0..self.nodes).filter(|&node| !gone(node)).collect()
+    }
+
+    /// The edges between them that are not cut, and that both ends know.
     pub fn remaining_edges(&self) -> impl Iterator<Item = Edge> {
         let dead = |node| self.dead_for_good.contains(&node);
+        let is_known = |edge| self.rolling.as_ref().is_none_or(|rolling| rolling.is_known(edge));
         self.edges
             .iter()
             .copied()
             .filter(move |edge| !self.cut_for_good.contains(edge) && !dead(edge.0) && !dead(edge.1))
+            .filter(move |&edge| is_known(edge))
+    }
+
+    /// The original servers, as numbers of their machines.
+    pub fn original_hosts(&self) -> Range<usize> {
+        self.nodes..self.nodes + self.originals.len()
+    }
+
+    /// The machine of the second process with the name of [`Schedule::twin_of`].
+    pub const fn twin(&self) -> usize {
+        self.nodes + self.originals.len()
+    }
+
+    /// The node whose name the process on a host has.
+    pub fn named(&self, host: usize) -> usize {
+        self.twin_of.filter(|_| host == self.twin()).unwrap_or(host)
     }
 
     /// The longest time that a record takes through the whole herd if no queue delays it.
     pub fn flood_time(&self) -> Time {
         self.diameter as Time * (self.network.latency.1 + self.network.jitter)
-    }
-
-    /// Returns whether a node starts again after it has died.
-    ///
-    /// The graph is not compared then: a node that starts again may send a link state with a sequence
-    /// number that it has used before. Nodes that know the former state keep it, and the herd may
-    /// disagree about the graph until the links of that node change again.
-    pub fn restarts(&self) -> bool {
-        self.steps.iter().any(|(_, step)| matches!(step, Step::Start { .. }))
     }
 
     /// Returns whether there are more clients than a node may store.

@@ -12,7 +12,8 @@ use proxy_herd::herd::anti_entropy::GRACE;
 use proxy_herd::herd::digest_key::{DigestKey, Seeds};
 use proxy_herd::herd::handshake::{Identity, Transport};
 use proxy_herd::herd::link::{DIAL_TIMEOUT, HANDSHAKE_TIMEOUT};
-use proxy_herd::herd::routes::{LINKS_PAUSE, SETTLE};
+use proxy_herd::herd::link_states::LINKS_PAUSE;
+use proxy_herd::herd::routes::SETTLE;
 use proxy_herd::herd::{Action, Counters, Herd, LegacySender};
 use proxy_herd::ids::{BootId, ConnectionId, LinkId, NodeId};
 use proxy_herd::limits::Limits;
@@ -26,11 +27,14 @@ use ring::hmac;
 use siphasher::sip::SipHasher13;
 
 use crate::fences::{self, Stay};
+use crate::graph::Graph;
 use crate::network::{End, Packet, Wire};
 use crate::oracle::{Answered, Oracle, RecordId};
 use crate::original::OriginalServer;
+use crate::rolling::Version;
 use crate::schedule::{Cut, MILLISECOND, SECONDS, Schedule, Step, Time, When};
 use crate::trace::Trace;
+use crate::work::Work;
 use proxy_herd::rng::Rng;
 
 /// The start of virtual time, in seconds since the Unix epoch.
@@ -77,8 +81,8 @@ enum Event {
 /// A machine and the node that runs on it.
 pub struct Host {
     pub node: Option<Node>,
-    /// Dead for good.
-    gone: bool,
+    /// Dead for good, or not yet part of the herd.
+    pub gone: bool,
     /// Number of edges of its node.
     degree: u64,
     /// The machine runs: packets for unknown connections are answered with a reset.
@@ -96,16 +100,12 @@ pub struct Host {
     changes: u64,
     /// Number of links established and lost, at the last observation.
     pub relinks: u64,
-    graph: Graph,
-}
-
-/// The graph of the herd as known to a node.
-#[derive(Default)]
-struct Graph {
-    /// Sum of the sequence numbers of all link states.
-    sequences: u64,
-    states: Vec<Vec<NodeId>>,
-    changed_at: Time,
+    pub graph: Graph,
+    /// The version of the configuration with which the node runs, or will start.
+    pub version: Version,
+    pub work: Work,
+    /// Records recovered by syncs, at the last observation.
+    synced: u64,
 }
 
 /// The phases of a run.
@@ -117,12 +117,13 @@ enum Phase {
     Settling {
         since: Time,
     },
-    /// An update was sent. `floods` and `repairs` are the sums of those counters before it.
+    /// An update was sent. The other fields are sums over all nodes before it.
     Probing {
         since: Time,
         until: Time,
         floods: u64,
         repairs: u64,
+        bytes: u64,
         record: RecordId,
     },
     Done,
@@ -138,9 +139,15 @@ pub struct Report {
     pub converged_after: Time,
     /// That time in percent of its bound.
     pub bound_used_percent: u64,
+    /// Time from the end of the faults until all nodes knew the true graph.
+    pub graph_true_after: Time,
     pub probes: u64,
     /// Transitions of clients that stayed with one node.
     pub transitions: u64,
+    /// Bytes of all messages between nodes.
+    pub bytes: u64,
+    /// Times that a node sent all link states because a neighbor knew others.
+    pub link_state_repairs: u64,
 }
 
 pub struct World {
@@ -160,7 +167,9 @@ pub struct World {
     /// Per pair of nodes, the time until which nothing passes from the first to the second.
     blocked: BTreeMap<(usize, usize), Time>,
     phase: Phase,
-    last_relink: Time,
+    pub last_relink: Time,
+    /// The last time at which a sync recovered a record.
+    pub last_synced: Time,
     /// Location and time of each client's last update.
     last_updates: Vec<Option<(String, Nanos)>>,
     places: u32,
@@ -186,6 +195,9 @@ impl Report {
         self.transitions += other.transitions;
         self.converged_after = self.converged_after.max(other.converged_after);
         self.bound_used_percent = self.bound_used_percent.max(other.bound_used_percent);
+        self.graph_true_after = self.graph_true_after.max(other.graph_true_after);
+        self.bytes += other.bytes;
+        self.link_state_repairs += other.link_state_repairs;
     }
 }
 
@@ -202,7 +214,7 @@ impl World {
             })
             .collect();
         let (rules, is_volatile) = (schedule.rules, schedule.is_volatile());
-        let (clients, nodes) = (&schedule.clients, schedule.nodes);
+        let (clients, nodes) = (&schedule.clients, schedule.twin() + 1);
         let oracle = Oracle::new(rules, is_volatile, clients, nodes, schedule.leaf_bits);
         let mut world = Self {
             now: 0,
@@ -219,6 +231,7 @@ impl World {
             blocked: BTreeMap::new(),
             phase: Phase::Faults,
             last_relink: 0,
+            last_synced: 0,
             last_updates: vec![None; schedule.clients.len()],
             places: 0,
             probes_left: 2,
@@ -227,13 +240,15 @@ impl World {
             failure: None,
             schedule,
         };
-        for at in 0..world.schedule.nodes + world.schedule.originals.len() {
+        for at in 0..=world.schedule.twin() {
             let clock_offset = world.schedule.clocks.get(at).copied().unwrap_or(0);
-            let edges = world.schedule.edges.iter().filter(|(a, b)| *a == at || *b == at).count();
-            let originals = world.schedule.originals_at(at);
+            let node = world.schedule.named(at);
+            let edges = world.schedule.edges.iter().filter(|(a, b)| *a == node || *b == node);
+            let (edges, gone) = (edges.count(), world.schedule.starts_later(at));
+            let originals = world.schedule.originals_at(node);
             world.hosts.push(Host {
                 node: None,
-                gone: false,
+                gone,
                 degree: (edges + originals) as u64,
                 powered: true,
                 started: 0,
@@ -245,7 +260,10 @@ impl World {
                 writer: None,
                 changes: 0,
                 relinks: 0,
-                graph: Graph::default(),
+                graph: Graph::new(0),
+                version: Version::Old,
+                work: Work::default(),
+                synced: 0,
             });
         }
         world
@@ -253,6 +271,17 @@ impl World {
 
     /// Runs the schedule, and then on until the herd has recovered.
     pub fn run(&mut self) -> Result<Report, String> {
+        self.begin();
+        while self.phase != Phase::Done && self.failure.is_none() && self.next_event(Time::MAX) {}
+        self.report.repairs = self.repairs();
+        self.report.link_state_repairs =
+            self.counters().map(|counters| counters.link_state_repairs).sum();
+        self.report.bytes = self.traffic().bytes();
+        self.result().map(|()| self.report)
+    }
+
+    /// Starts all nodes and schedules all steps.
+    pub fn begin(&mut self) {
         let schedule = &self.schedule;
         self.trace.line(0, || schedule.to_string());
         for i in 0..self.schedule.steps.len() {
@@ -262,23 +291,36 @@ impl World {
         for host in 0..self.hosts.len() {
             self.start(host);
         }
-        while self.phase != Phase::Done && self.failure.is_none() {
-            let Some(Reverse((at, _, event))) = self.events.pop() else { break };
-            self.now = at;
-            self.report.events += 1;
-            self.handle(event);
-            if self.report.events > MOST_EVENTS {
-                self.fail("the world does not come to rest".to_owned());
-            }
+    }
+
+    /// Lets time pass, in a world that a test drives by hand.
+    pub fn pass(&mut self, time: Time) {
+        let until = self.now + time;
+        while self.failure.is_none() && self.next_event(until) {}
+        self.now = until;
+        self.result().unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    /// Handles the next event, unless it is later than `until`. Returns whether there was one.
+    fn next_event(&mut self, until: Time) -> bool {
+        let Some(&Reverse((at, _, event))) = self.events.peek() else { return false };
+        if at > until {
+            return false;
         }
-        self.report.repairs = self.repairs();
-        match self.failure.take() {
-            None => Ok(self.report),
-            Some(why) => {
-                self.trace.line(self.now, || format!("FAILED: {why}"));
-                Err(format!("at {:.6} s: {why}", self.now as f64 / 1e9))
-            }
+        self.events.pop();
+        self.now = at;
+        self.report.events += 1;
+        self.handle(event);
+        if self.report.events > MOST_EVENTS {
+            self.fail("the world does not come to rest".to_owned());
         }
+        true
+    }
+
+    fn result(&mut self) -> Result<(), String> {
+        let Some(why) = self.failure.take() else { return Ok(()) };
+        self.trace.line(self.now, || format!("FAILED: {why}"));
+        Err(format!("at {:.6} s: {why}", self.now as f64 / 1e9))
     }
 
     fn at(&mut self, at: Time, event: Event) {
@@ -327,6 +369,8 @@ impl World {
                 self.kill(node, silent);
             }
             Step::Start { node } => self.start(node),
+            Step::Reconfigure { node } => self.reconfigure(node),
+            Step::StartTwin => self.start_twin(),
             Step::Reset { edge, spared, orderly } => self.reset(edge, spared, orderly),
             Step::Blackhole { edge } => {
                 if let Some(wire) = self.wire_of(edge) {
@@ -336,11 +380,7 @@ impl World {
                 }
             }
             Step::Block { ref ways, until } => {
-                self.trace.line(self.now, || format!("blocked until {}: {ways:?}", seconds(until)));
-                for &way in ways {
-                    let blocked = self.blocked.entry(way).or_insert(0);
-                    *blocked = until.max(*blocked);
-                }
+                self.block(ways, until);
             }
             Step::Freeze { node, until } => {
                 self.trace
@@ -355,6 +395,15 @@ impl World {
                 self.hosts[node].clock_offset = offset;
                 self.stay.disturbed(node);
             }
+        }
+    }
+
+    /// Lets nothing pass from the first to the second node of each pair.
+    pub fn block(&mut self, ways: &[(usize, usize)], until: Time) {
+        self.trace.line(self.now, || format!("blocked until {}: {ways:?}", seconds(until)));
+        for &way in ways {
+            let blocked = self.blocked.entry(way).or_insert(0);
+            *blocked = until.max(*blocked);
         }
     }
 
@@ -537,6 +586,7 @@ impl World {
         self.schedule.calm
             && !self.schedule.is_capped()
             && self.now > self.last_relink + 4 * latest + MILLISECOND
+            && !self.is_catching_up()
             && self.is_linked()
     }
 
@@ -559,7 +609,8 @@ impl World {
     /// The connection that a node's link to another node runs on.
     pub fn link(&self, at: usize, peer: usize) -> Option<usize> {
         let herd = &self.hosts[at].node.as_ref()?.herd;
-        let up = herd.link(herd.link_to(NodeId(peer as u16))?).up.as_ref()?;
+        let peer = herd.identity().node(&name(peer))?;
+        let up = herd.link(herd.link_to(peer)?).up.as_ref()?;
         Some(up.connection.0 as usize)
     }
 
@@ -574,7 +625,7 @@ impl World {
         }
     }
 
-    fn kill(&mut self, at: usize, silent: bool) {
+    pub fn kill(&mut self, at: usize, silent: bool) {
         if self.hosts[at].node.take().is_none() {
             return;
         }
@@ -604,25 +655,14 @@ impl World {
         }
         self.trace.line(self.now, || format!("n{at:02} starts"));
         let schedule = &self.schedule;
-        let mut neighbors: Vec<NodeId> = schedule
-            .edges
-            .iter()
-            .filter_map(|&(a, b)| if a == at { Some(b) } else { (b == at).then_some(a) })
-            .map(|peer| NodeId(peer as u16))
-            .collect();
-        let hosts = self.hosts.len();
-        let originals: Vec<_> =
-            (schedule.nodes..hosts).map(|original| NodeId(original as u16)).collect();
-        for (original, neighbors_of_original) in originals.iter().zip(&schedule.originals) {
-            if neighbors_of_original.contains(&at) {
-                neighbors.push(*original);
-            }
-        }
-        neighbors.sort_unstable();
+        let (names, me, neighbors) = schedule.configuration(at, self.hosts[at].version);
+        let id_of = |node: &usize| names.binary_search(node).map(|id| NodeId(id as u16));
+        let originals: Vec<NodeId> =
+            schedule.original_hosts().filter_map(|node| id_of(&node).ok()).collect();
         let identity = Identity {
-            names: (0..hosts).map(|i| name(i).into_boxed_slice()).collect(),
-            me: NodeId(at as u16),
-            neighbors,
+            me: id_of(&me).expect("a node is part of its herd"),
+            neighbors: neighbors.iter().filter_map(|node| id_of(node).ok()).collect(),
+            names: names.iter().map(|&node| name(node).into_boxed_slice()).collect(),
             rules: schedule.rules,
             next: None,
             link_port: schedule.link_port(),
@@ -666,13 +706,14 @@ impl World {
         host.started = self.now;
         host.proposed = Some(digest);
         host.changes = 0;
-        host.graph = Graph { changed_at: self.now, ..Graph::default() };
+        host.synced = 0;
+        host.graph = Graph::new(self.now);
         self.turn(at);
     }
 
     /// Returns whether this is the machine of an original server.
-    pub const fn is_original(&self, host: usize) -> bool {
-        host >= self.schedule.nodes
+    pub fn is_original(&self, host: usize) -> bool {
+        self.schedule.original_hosts().contains(&host)
     }
 
     /// A record that an original server should have received and has not.
@@ -706,7 +747,8 @@ impl World {
 
     /// The original server that a node takes for the sender of what `host` sends.
     fn legacy_sender(&self, node: usize, host: usize) -> Option<LegacySender> {
-        let link = self.hosts[node].node.as_ref()?.herd.link_to(NodeId(host as u16))?;
+        let herd = &self.hosts[node].node.as_ref()?.herd;
+        let link = herd.link_to(herd.identity().node(&name(host))?)?;
         let is_shared = self.schedule.one_address && self.schedule.originals_at(node) > 1;
         self.is_original(host).then_some(if is_shared {
             LegacySender::Unknown
@@ -839,12 +881,17 @@ impl World {
             + 50 * MILLISECOND;
         let reconnect = timing.timeout + DIAL_TIMEOUT + HANDSHAKE_TIMEOUT + timing.redial_max;
         // Link states may have been delayed until the end of the faults.
-        let moved = self.last_relink.max(self.schedule.quiet_at);
-        if self.now < moved + settle || !self.is_linked() {
-            let relinked = self.schedule.quiet_at + reconnect.as_nanos() as Time;
-            if self.now > since.max(relinked) + 2 * settle {
+        let moved = self.last_relink.max(self.schedule.quiet_at).max(self.graph_changed_at());
+        let relinked = self.schedule.quiet_at + reconnect.as_nanos() as Time;
+        let wrong = self.wrong_graph();
+        if self.now < moved + settle || !self.is_linked() || wrong.is_some() {
+            if self.now > since.max(relinked) + 2 * settle + self.graph_repair_bound() {
                 let linked = self.is_linked();
-                self.fail(format!("links do not come to rest; all linked: {linked}"));
+                self.fail(
+                    wrong.unwrap_or_else(|| {
+                        format!("links do not come to rest; all linked: {linked}")
+                    }),
+                );
             }
             return;
         }
@@ -867,16 +914,19 @@ impl World {
             }
             return;
         }
+        self.report.graph_true_after =
+            self.graph_changed_at().saturating_sub(self.schedule.quiet_at);
         self.probes_left -= 1;
         let node = self.rng.pick(&self.schedule.remaining());
         let client = self.rng.index(self.schedule.clients.len());
-        let (floods, repairs) = (self.floods(), self.repairs());
+        let (floods, repairs, bytes) =
+            (self.floods(), self.repairs(), self.traffic().records.bytes);
         // The way to an original server is one hop more.
         let hop = MILLISECOND + self.schedule.network.jitter;
         let until = self.now + self.schedule.flood_time() + self.narrow_delay() + hop + MILLISECOND;
         if let Some(record) = self.update(node, client, When::Off(0)) {
             let since = self.now;
-            self.phase = Phase::Probing { since, until, floods, repairs, record };
+            self.phase = Phase::Probing { since, until, floods, repairs, bytes, record };
             self.at(until, Event::Poll);
         }
     }
@@ -890,21 +940,11 @@ impl World {
         hop * 20 * self.schedule.diameter as Time
     }
 
-    /// Checks a herd at rest: every connection is a link, wrong clocks have been detected, and every
-    /// node knows the true graph.
+    /// Checks a herd at rest: every connection is a link, and wrong clocks have been detected.
     fn check_at_rest(&mut self) {
         if let Err(why) = self.check_keys() {
             return self.fail(why);
         }
-        let mut graph = vec![Vec::new(); self.schedule.nodes];
-        for (a, b) in self.schedule.remaining_edges() {
-            graph[a].push(NodeId(b as u16));
-            graph[b].push(NodeId(a as u16));
-        }
-        for neighbors in &mut graph {
-            neighbors.sort_unstable();
-        }
-        let graph_is_certain = !self.schedule.restarts();
         for at in self.schedule.remaining() {
             let clock = self.clocks(at).wall.nanos();
             let host = &self.hosts[at];
@@ -914,17 +954,6 @@ impl World {
             match fences::check(directory, true).and(stayed) {
                 Ok(transitions) => self.report.transitions += transitions,
                 Err(why) => return self.fail(format!("n{at:02}: {why}")),
-            }
-            // The link states of two nodes that died together stay. No tree leads to these nodes.
-            let known = node.herd.routes().edges();
-            let wrong = |&node: &usize| known[node] != graph[node];
-            if let Some(wrong) = self.schedule.remaining().into_iter().find(wrong)
-                && graph_is_certain
-            {
-                let (known, links) = (&known[wrong], &graph[wrong]);
-                return self.fail(format!(
-                    "n{at:02} believes that n{wrong:02} is linked with {known:?}, not {links:?}"
-                ));
             }
             let links = node.herd.links().iter().filter(|link| link.up.is_some()).count();
             let is_link = |&&wire: &&usize| {
@@ -939,18 +968,17 @@ impl World {
                 if link.is_legacy() {
                     continue;
                 }
+                let peer = named_host(node, link.peer);
                 let moved = self.wires[up.connection.0 as usize].replaces.is_some();
                 if self.schedule.calm && moved != (self.schedule.link_port() != 0) {
-                    let peer = link.peer.0;
                     return self.fail(format!("the link of n{at:02} and n{peer:02} has not moved"));
                 }
-                let theirs = self.hosts[link.peer.index()].clock_offset;
+                let theirs = self.hosts[peer].clock_offset;
                 let off = (theirs - host.clock_offset).abs();
                 let (most, about) =
                     (self.schedule.rules.max_clock_offset / 2, Nanos::from(self.clock_tolerance()));
                 let wrong = if up.clock_is_off() { off < most - about } else { off > most + about };
                 if wrong {
-                    let peer = link.peer.0;
                     let reported = up.clock_is_off();
                     let why = format!(
                         "the clocks of n{at:02} and n{peer:02} differ by {off} ns, reported: {reported}"
@@ -1011,7 +1039,9 @@ impl World {
 
     /// Checks that the update reached every node, each once, and none by a repair.
     fn judge_probe(&mut self) {
-        let Phase::Probing { since, floods, repairs, record, .. } = self.phase else { return };
+        let Phase::Probing { since, floods, repairs, bytes, record, .. } = self.phase else {
+            return;
+        };
         self.report.probes += 1;
         self.phase = Phase::Settling { since: self.now };
         let rules = self.schedule.rules;
@@ -1033,6 +1063,11 @@ impl World {
         if !as_expected && lasts {
             self.fail(format!("an update was sent {sent} times, not {expected}"));
         }
+        let line = self.oracle.line(record).len() as u64 + 1;
+        if self.traffic().records.bytes - bytes != sent * line && repaired == 0 {
+            let bytes = self.traffic().records.bytes - bytes;
+            self.fail(format!("an update of {line} bytes cost {bytes} bytes"));
+        }
         if repaired > 0 && !self.schedule.is_volatile() {
             self.fail(format!("{repaired} repairs long after the last fault"));
         }
@@ -1051,6 +1086,11 @@ impl World {
     }
 
     // The event loop
+
+    /// The wall clock of a node.
+    pub fn clock(&self, at: usize) -> Nanos {
+        self.clocks(at).wall.nanos()
+    }
 
     /// The time on a node.
     fn clocks(&self, at: usize) -> Now {
@@ -1155,12 +1195,19 @@ impl World {
             let why = format!("n{at:02} was linked {} times", herd.links_established);
             return self.fail(why);
         }
+        if herd.link_sync_records != host.synced {
+            host.synced = herd.link_sync_records;
+            self.last_synced = self.now;
+        }
         let relinks = herd.links_established + herd.links_lost;
         if relinks != host.relinks {
             host.relinks = relinks;
             self.last_relink = self.now;
         }
         if let Err(why) = host.graph.observe(node, self.now) {
+            return self.fail(format!("n{at:02}: {why}"));
+        }
+        if let Some(why) = self.needless_work(at) {
             return self.fail(format!("n{at:02}: {why}"));
         }
         if let Some(peer) = self.forgotten_dial(at) {
@@ -1184,8 +1231,9 @@ impl World {
     /// A neighbor that a node believes it is dialing, although no attempt is under way.
     fn forgotten_dial(&self, at: usize) -> Option<usize> {
         let host = &self.hosts[at];
-        let links = host.node.as_ref()?.herd.links().iter().filter(|link| link.is_dialing());
-        links.map(|link| link.peer.index()).find(|&peer| {
+        let node = host.node.as_ref()?;
+        let links = node.herd.links().iter().filter(|link| link.is_dialing());
+        links.map(|link| named_host(node, link.peer)).find(|&peer| {
             !host.wires.iter().map(|&wire| &self.wires[wire]).any(|wire| {
                 let [dialer, listener] = &wire.ends;
                 let is_open = dialer.host == at && listener.host == peer && dialer.is_open();
@@ -1205,7 +1253,7 @@ impl World {
     /// Dials a neighbor, to move the link from the connection that this one `replaces` if given.
     fn dial(&mut self, at: usize, link: LinkId, replaces: Option<ConnectionId>) {
         let Some(node) = &self.hosts[at].node else { return };
-        let peer = node.herd.link(link).peer.index();
+        let peer = named_host(node, node.herd.link(link).peer);
         let wire = self.wires.len();
         self.trace.line(self.now, || format!("n{at:02} dials n{peer:02}: wire {wire}"));
         self.wires.push(Wire::new(at, link, peer, replaces));
@@ -1425,6 +1473,7 @@ impl World {
             let this = &mut self.wires[wire].ends[end];
             if this.out.is_empty() && herd.has_output(link) {
                 herd.poll_transmit(link, now.wall, &mut this.out, limit, message_log);
+                self.hosts[at].work.count(wire, &this.out);
             }
             let herd = &self.hosts[at].node.as_ref().map(|node| &node.herd);
             let slots = herd.map_or(0, |herd| herd.directory.slots() as usize);
@@ -1534,30 +1583,6 @@ impl World {
     }
 }
 
-impl Graph {
-    /// Checks the graph that `node` knows. Trees must not be used until a second after its last change,
-    /// because other nodes may still use the previous graph.
-    fn observe(&mut self, node: &Node, now: Time) -> Result<(), String> {
-        let routes = node.herd.routes();
-        let nodes = (0..node.herd.identity().names.len() as u16).map(NodeId);
-        let sequences =
-            nodes.clone().fold(0u64, |sum, node| sum.wrapping_add(routes.state(node).0));
-        if sequences != self.sequences {
-            self.sequences = sequences;
-            let states: Vec<_> = nodes.map(|node| routes.state(node).1.to_vec()).collect();
-            if states != self.states {
-                (self.states, self.changed_at) = (states, now);
-            }
-        }
-        let uses_trees = node.herd.links().iter().any(|link| routes.has_edge(link.peer));
-        if uses_trees && now < self.changed_at + SECONDS {
-            let since = seconds(now - self.changed_at);
-            return Err(format!("trees are in use {since} after a change of the graph"));
-        }
-        Ok(())
-    }
-}
-
 /// The hash key that follows from what the nodes have agreed on.
 fn derived(key: DigestKey, secret: bool) -> (u64, u64) {
     let secret: &[u8] = if secret { b"secret" } else { b"" };
@@ -1575,6 +1600,12 @@ fn places() -> Places {
 /// The name of a node. Names sort like numbers.
 pub fn name(node: usize) -> Vec<u8> {
     format!("n{node:02}").into_bytes()
+}
+
+/// The host that a node's neighbor runs on, according to its name.
+pub fn named_host(node: &Node, peer: NodeId) -> usize {
+    let name = node.herd.identity().name(peer);
+    std::str::from_utf8(&name[1..]).ok().and_then(|number| number.parse().ok()).expect("a name")
 }
 
 fn last_two(line: &[u8]) -> Vec<&[u8]> {

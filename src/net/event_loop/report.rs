@@ -103,6 +103,12 @@ impl EventLoop {
                      have them, move them to their place in the configuration",
                     Settings::from(&before).changes(&Settings::from(&rules))
                 ),
+                herd::Event::NameTaken { boot } => log::warn!(
+                    "another process, with boot id {:x}, is part of the herd under the name of this \
+                     node (boot id {:x}); stop one of them",
+                    boot.0,
+                    self.node.herd.identity().boot.0
+                ),
                 herd::Event::PeerSilent { link, silence } => log::warn!(
                     "{} has been silent for {silence:?}; closing the link and redialing",
                     name(link)
@@ -134,6 +140,15 @@ pub(super) fn log_event(event: &Event) {
         }
         Event::AlreadyLinked { label, peer } => {
             log::debug!("{}: {} is already linked", label.escape_ascii(), peer.escape_ascii());
+        }
+        Event::Namesake { label, peer, refused, linked } => {
+            let (peer, label) = (peer.escape_ascii(), label.escape_ascii());
+            log::warn!(
+                "two processes are named {peer}: one with boot id {:x} is linked, and one with boot \
+                 id {:x} at {label} is refused; stop one of them",
+                linked.0,
+                refused.0
+            );
         }
         Event::LinkFailed { label, peer, reason } => {
             let (peer, label) = (peer.escape_ascii(), label.escape_ascii());

@@ -1,14 +1,18 @@
 //! Connections of neighbors: the first line, the handshake, and the lines of a link.
 
 use super::{Aim, Ending, HELLO, LineSession, Role};
-use crate::herd::Connected;
 use crate::herd::directory::MAX_RECORD;
-use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress};
-use crate::ids::LinkId;
+use crate::herd::handshake::{Accepted, Handshake, MAX_HANDSHAKE_LINE, Progress, push_refusal};
+use crate::herd::{Connected, Origin};
+use crate::ids::{BootId, LinkId};
 use crate::node::observer::Observers;
 use crate::node::{Event, Node};
 use crate::protocol::command::is_http_request_line;
 use crate::time::Now;
+
+/// The reason that the second of two processes with one name is given.
+const OTHER_PROCESS: &str =
+    "another process with the name of this node is linked; stop one of them";
 
 impl LineSession {
     /// Fixes the role of an accepted connection.
@@ -28,13 +32,14 @@ impl LineSession {
             if !self.over_limit && self.accept_administrator(node, line, &nonce, &transport, out) {
                 return;
             }
+            let unanswered = out.len();
             match Handshake::accept(node.herd.identity(), line, &nonce, transport, out) {
                 Accepted::Peer(handshake, progress) => {
                     let aim = if self.links_only { Aim::Move(None) } else { Aim::Establish };
                     self.role = Role::Handshaking(handshake, aim);
                     self.framing.set_max_line(MAX_HANDSHAKE_LINE);
                     node.events.push_back(Event::HandshakeStarted { connection: self.id });
-                    return self.on_handshake(node, progress, now);
+                    return self.on_handshake(node, progress, now, (out, unanswered));
                 }
                 Accepted::Client(Some(reason)) if !self.links_only => {
                     node.counters.handshakes_refused += 1;
@@ -75,12 +80,20 @@ impl LineSession {
         out: &mut Vec<u8>,
     ) {
         if let Role::Handshaking(handshake, _) = &mut self.role {
+            let unanswered = out.len();
             let progress = handshake.handle_line(node.herd.identity(), line, out);
-            self.on_handshake(node, progress, now);
+            self.on_handshake(node, progress, now, (out, unanswered));
         }
     }
 
-    fn on_handshake(&mut self, node: &mut Node, progress: Progress, now: &Now) {
+    /// Acts on the outcome of a handshake line. The answer is the part of `out` from `unanswered` on.
+    fn on_handshake(
+        &mut self,
+        node: &mut Node,
+        progress: Progress,
+        now: &Now,
+        (out, unanswered): (&mut Vec<u8>, usize),
+    ) {
         let Role::Handshaking(handshake, aim) = &self.role else { return };
         let (peer, origin, aim) = (handshake.peer(), handshake.origin(), *aim);
         let label = || self.label.clone();
@@ -92,10 +105,13 @@ impl LineSession {
                     Aim::Establish => node.herd.handle_connected(connected, now.instant),
                     Aim::Move(replaces) => node.herd.handle_moved(connected, replaces, now.instant),
                 };
-                let name = node.herd.identity().name(peer);
                 let Some(link) = link else {
-                    let peer = name.into();
-                    node.events.push_back(Event::AlreadyLinked { label: label(), peer });
+                    let linked = node.herd.namesake(peer, boot).filter(|_| aim == Aim::Establish);
+                    if linked.is_some() && origin == Origin::Accepted {
+                        out.truncate(unanswered);
+                        push_refusal(out, OTHER_PROCESS);
+                    }
+                    self.on_unused(node, &connected, linked);
                     self.ending = Some(Ending::Shutdown);
                     return;
                 };
@@ -105,7 +121,7 @@ impl LineSession {
                 } else {
                     b" takes over the link with "
                 };
-                let name = name.escape_ascii().to_string();
+                let name = node.herd.identity().name(peer).escape_ascii().to_string();
                 node.message_log.line(&[&self.label, linked, name.as_bytes()]);
                 self.role = Role::Linked(link);
                 // Not the limit for clients: another node may allow its own clients more.
@@ -130,6 +146,21 @@ impl LineSession {
                 }
             }
         }
+    }
+
+    /// Reports a connection that the link to its peer does not use. If it is that of another process, the
+    /// link is that of the process `linked`.
+    fn on_unused(&self, node: &mut Node, connected: &Connected, linked: Option<BootId>) {
+        let label = self.label.clone();
+        let peer = node.herd.identity().name(connected.peer).into();
+        let event = match linked {
+            None => Event::AlreadyLinked { label, peer },
+            Some(linked) if node.herd.discovers_rival(connected.peer) => {
+                Event::Namesake { label, peer, refused: connected.boot, linked }
+            }
+            Some(_) => return,
+        };
+        node.events.push_back(event);
     }
 
     pub(super) fn on_link_line(&mut self, node: &mut Node, link: LinkId, line: &[u8], now: &Now) {

@@ -32,7 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("config", &["text", "endpoint", "message_log", "limits"]),
     ("places", &["text", "counters", "rng", "endpoint", "geo", "time", "limits"]),
     ("storage", &["text", "counters", "herd", "protocol", "ids", "time"]),
-    ("feed", &["text", "counters", "rng", "storage", "protocol", "time"]),
+    ("feed", &["text", "counters", "rng", "endpoint", "places", "storage", "protocol", "time"]),
     (
         "node",
         &[

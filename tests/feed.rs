@@ -399,6 +399,99 @@ fn a_password_and_tls_with_an_authority_of_ones_own() {
     drop(redis);
 }
 
+/// A collector with Python's HTTP server. It appends the key and the lines of each batch to a file, then
+/// answers, but refuses every fifth request and every one without the token.
+const COLLECTOR: &str = r#"
+import http.server, sys
+class Collector(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    count = 0
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        Collector.count += 1
+        status = 401 if self.headers["Authorization"] != "Bearer canary" else 200
+        if status == 200 and Collector.count % 5 == 0:
+            status = 503
+        assert self.headers["Content-Type"] == "application/x-ndjson"
+        if status == 200:
+            with open(sys.argv[2], "ab", buffering=0) as file:
+                file.write(b"KEY " + self.headers["Idempotency-Key"].encode() + b"\n" + body)
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Collector).serve_forever()
+"#;
+
+fn collector(port: u16, file: &Path) -> std::process::Child {
+    let arguments = ["-c", COLLECTOR, &port.to_string(), &file.display().to_string()];
+    let child = std::process::Command::new("python3").args(arguments).spawn().unwrap();
+    eventually("the collector listens", DEADLINE, || TcpStream::connect(("127.0.0.1", port)).ok());
+    child
+}
+
+/// A collector gets every acknowledged update, in order; it and the node are killed under load.
+#[test]
+fn a_collector_gets_every_acknowledged_update_in_order() {
+    let directory = directory();
+    let (http, port, file) = (free_port(), free_port(), directory.join("collected"));
+    fs::write(directory.join("token"), "canary\n").unwrap();
+    let mut server = collector(port, &file);
+    let sections = format!(
+        "storage: {{directory: data}}\nhttp: {{ports: {{Solo: {http}}}}}\n\
+         feed: {{url: \"http://127.0.0.1:{port}/in?x=1\", password_file: \"{}\"}}\n",
+        directory.join("token").display()
+    );
+    let mut herd = herd(NODE, &sections);
+    herd.start("Solo");
+    let stop = Arc::new(AtomicBool::new(false));
+    let (address, stopped) = (herd.address("Solo"), Arc::clone(&stop));
+    let client = thread::spawn(move || load(address, 0, &stopped));
+    let size = || fs::metadata(&file).map_or(0, |found| found.len());
+    let grown = |by: u64| {
+        let before = size();
+        eventually("the collector gets more", DEADLINE, || (size() > before + by).then_some(()));
+    };
+    for _ in 0..2 {
+        grown(100_000);
+        server.kill().unwrap();
+        server.wait().unwrap();
+        wait_for_error(http, "connection");
+        server = collector(port, &file);
+        grown(100_000);
+    }
+    herd.kill("Solo");
+    herd.start("Solo");
+    grown(100_000);
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged = client.join().unwrap();
+    wait_until_delivered(http);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let text = fs::read_to_string(&file).unwrap();
+    let mut batches: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut lines: Vec<serde_json::Value> = Vec::new();
+    for batch in text.split("KEY ").skip(1) {
+        let (key, body) = batch.split_once('\n').unwrap();
+        if let Some(first) = batches.insert(key, body) {
+            assert_eq!(first, body, "a batch that is repeated is the same");
+            continue;
+        }
+        lines.extend(body.lines().map(|line| serde_json::from_str(line).unwrap()));
+    }
+    let found: Vec<&str> = lines.iter().map(|entry| entry["line"].as_str().unwrap()).collect();
+    let mut rest = found.iter();
+    for line in &acknowledged {
+        let line = std::str::from_utf8(line).unwrap();
+        assert!(rest.any(|found| *found == line), "{line} is missing or not in order");
+    }
+    let ids: std::collections::BTreeSet<&str> =
+        lines.iter().map(|entry| entry["id"].as_str().unwrap()).collect();
+    assert_eq!(ids.len(), lines.len(), "ids identify entries");
+    assert!(!String::from_utf8_lossy(&herd.log("Solo")).contains("canary"));
+}
+
 /// A node without a feed has none of it.
 #[test]
 fn without_the_section_there_is_no_feed() {

@@ -55,7 +55,6 @@ fn outcomes(pieces: &[&[u8]], count: u8) -> Vec<Result<Outcome, String>> {
         password: Some(PASSWORD.into()),
         database: 1,
         key: b"herd:A"[..].into(),
-        max_entries: 0,
     };
     let mut session = Session::default();
     session.greet(&settings, &mut Vec::new());

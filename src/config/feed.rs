@@ -52,23 +52,35 @@ pub enum Engine {
         /// Number of the database.
         database: u32,
     },
+    /// An HTTP collector.
+    Http {
+        /// The URL.
+        server: Url,
+        /// What follows the prefix in the target of requests: a slash, a query, both or neither.
+        end: String,
+    },
 }
 
 impl Engine {
     /// Returns host and port.
     #[must_use]
     pub const fn server(&self) -> &Url {
-        let Self::Redis { server, .. } = self;
-        server
+        match self {
+            Self::Redis { server, .. } | Self::Http { server, .. } => server,
+        }
     }
 }
 
-/// The URL without a password.
+/// The URL without a password, and without a query, which may contain one.
 impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::Redis { server, database, .. } = self;
-        let scheme = if server.tls { "rediss" } else { "redis" };
-        write!(f, "{scheme}://{}:{}/{database}", server.host, server.port)
+        match self {
+            Self::Redis { server, database, .. } => {
+                let scheme = if server.tls { "rediss" } else { "redis" };
+                write!(f, "{scheme}://{}:{}/{database}", server.host, server.port)
+            }
+            Self::Http { server, .. } => server.fmt(f),
+        }
     }
 }
 
@@ -140,6 +152,13 @@ impl FeedConfig {
             (None, None, Some(field)) => Some(from_file(field, directory)?),
             (None, None, None) => None,
         };
+        if let (Engine::Http { .. }, Some(token)) = (&engine, &password)
+            && !token.is_visible_ascii()
+        {
+            let fix = "is not a valid token: it contains a space, a line break or another character \
+                       that a header cannot contain; copy it again";
+            return Err(password_file.unwrap_or(url).error(fix));
+        }
         let stream = match section.get("stream") {
             None => "herd".to_owned(),
             Some(field) => match field.text()? {
@@ -161,12 +180,14 @@ impl FeedConfig {
         let ca_file = section.get("ca_file").map(|it| readable_file(it, directory)).transpose()?;
         let server = engine.server();
         if password.is_some() && !server.tls && !server.host.is_loopback() {
-            let warning =
-                "sends the password unencrypted; use rediss:// unless the network is trusted";
+            let warning = "sends the password unencrypted; use TLS (rediss:// or https://) unless the \
+                           network is trusted";
             warnings.push(url.error(warning).to_string());
         }
         if let Some(field) = section.get("ca_file").filter(|_| !server.tls) {
-            warnings.push(field.error("has no effect without rediss:// in feed.url").to_string());
+            warnings.push(
+                field.error("has no effect without rediss:// or https:// in feed.url").to_string(),
+            );
         }
         let entries = section.get("entries").map(Field::parse).transpose()?.unwrap_or_default();
         Ok(Some(Self { engine, entries, stream, max_entries, password, ca_file }))
@@ -188,15 +209,27 @@ impl fmt::Display for UrlError {
     }
 }
 
-/// Parses `redis[s]://[[user]:password@]host[:port][/database]`.
+/// Parses `redis[s]://[[user]:password@]host[:port][/database]` or `http[s]://host[:port][/path][?query]`.
 fn engine(text: &str) -> Result<(Engine, Option<Secret>), UrlError> {
     let (scheme, rest) = text.split_once("://").unwrap_or_default();
     let scheme = match scheme.to_ascii_lowercase().as_str() {
         "redis" => "http",
         "rediss" => "https",
+        "http" | "https" => {
+            let (url, query) = text.split_at(text.find('?').unwrap_or(text.len()));
+            if !query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#') {
+                return Err(UrlError::Other(
+                    "contains a character that is not allowed in a URL; percent-encode it",
+                ));
+            }
+            let server: Url = url.parse().map_err(UrlError::Invalid)?;
+            let has_slash = url.ends_with('/') || server.prefix.is_empty();
+            let end = format!("{}{query}", if has_slash { "/" } else { "" });
+            return Ok((Engine::Http { server, end }, None));
+        }
         _ => {
             return Err(UrlError::Other(
-                "has no valid scheme; start it with redis:// or rediss://",
+                "has no valid scheme; start it with redis://, rediss://, http:// or https://",
             ));
         }
     };
@@ -249,11 +282,13 @@ mod tests {
             ("redis://:p%40ss:w%2F@[::1]:7/", "redis://[::1]:7/0", None, Some("p@ss:w/")),
             ("redis://[::1]", "redis://[::1]:6379/0", None, None),
             ("REDIS://me:canary@a/1", "redis://a:6379/1", Some("me"), Some("canary")),
+            ("https://A.example/in/?key=secret", "https://a.example/in", None, None),
+            ("http://127.0.0.1:8123/?query=INSERT", "http://127.0.0.1:8123", None, None),
         ] {
             let Ok((found, secret)) = engine(text) else { panic!("{text}") };
             assert_eq!(found.to_string(), shown);
-            let Engine::Redis { user: name, .. } = &found;
-            assert_eq!(name.as_deref(), user);
+            let name = if let Engine::Redis { user, .. } = &found { user.as_deref() } else { None };
+            assert_eq!(name, user);
             assert_eq!(secret.as_ref().map(Secret::expose), password.map(str::as_bytes));
             assert!(!format!("{found:?} {secret:?}").contains("canary"));
         }
@@ -272,6 +307,9 @@ mod tests {
             ("redis://:@127.0.0.1", "no valid password"),
             ("redis://:a%zcanary@127.0.0.1", "no valid password"),
             ("redis:///0", "no valid host"),
+            ("http://me:canary@a/", "has a user name"),
+            ("http://a/?x=canary y", "is not allowed in a URL"),
+            ("http:///", "no valid host"),
         ] {
             let error = engine(text).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(error.contains(part) && !error.contains("canary"), "{text}: {error}");

@@ -42,7 +42,7 @@ impl Secret {
 
     /// Returns true if the secret can be part of an HTTP header field or URL without encoding. A line
     /// break, for example, would allow header injection.
-    fn is_visible_ascii(&self) -> bool {
+    pub(super) fn is_visible_ascii(&self) -> bool {
         self.bytes.iter().all(u8::is_ascii_graphic)
     }
 }

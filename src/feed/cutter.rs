@@ -10,17 +10,12 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::entry::{Entry, Filter};
+use super::form::Form;
 use super::id::{Id, Raise};
 use super::memo::Memo;
-use super::redis::{Top, Writer};
+use super::redis::Top;
 use crate::storage::frame::{MAX_FRAME, Parsed, Salt, parse_frame};
 use crate::storage::{FileName, Mark, Segment};
-
-/// Entries in a batch.
-pub const MAX_ENTRIES: u32 = 2000;
-
-/// Bytes of a batch, apart from its last entry.
-pub const MAX_BYTES: usize = 384 * 1024;
 
 /// Bytes of the log that one call examines at most, so that a log with few entries does not take long.
 const EXAMINED: u64 = 16 << 20;
@@ -54,6 +49,8 @@ pub struct Batch {
     pub entries: u32,
     /// The number of entries that gaps in it report.
     pub missing: u64,
+    /// The id of the first entry.
+    pub first: Id,
     /// The id of the last entry.
     pub last: Id,
     /// The place behind the batch.
@@ -62,17 +59,21 @@ pub struct Batch {
     pub segment: u64,
     /// True if there may be more behind it at once.
     pub has_more: bool,
+    /// True if nothing is added any more.
+    pub(super) is_full: bool,
 }
 
 /// The cutter.
 pub struct Cutter {
     filter: Filter,
-    writer: Writer,
+    form: Form,
     raise: Raise,
     /// The place behind the last frame that was examined.
     place: Id,
     /// True if the ordinal of the place is known, so that a gap can be recognized.
     is_counted: bool,
+    /// The place at which the next batch ends, if it has been sent before.
+    end: Option<Id>,
     /// The marks of segments.
     marks: BTreeMap<u64, Found>,
     /// Bytes of the segment from the place on.
@@ -85,15 +86,16 @@ pub struct Cutter {
 type Found = Option<(Mark, u64)>;
 
 impl Cutter {
-    /// A cutter for a stream. [`Cutter::resume`] tells it where to begin.
+    /// A cutter. [`Cutter::resume`] or [`Cutter::start`] tells it where to begin.
     #[must_use]
-    pub const fn new(filter: Filter, writer: Writer) -> Self {
+    pub const fn new(filter: Filter, form: Form) -> Self {
         Self {
             filter,
-            writer,
+            form,
             raise: Raise { from: 0, by: 0 },
             place: Id::ZERO,
             is_counted: false,
+            end: None,
             marks: BTreeMap::new(),
             buffer: Vec::new(),
             failures: 0,
@@ -151,6 +153,14 @@ impl Cutter {
         Ok(next)
     }
 
+    /// Goes on behind the cursor. The next batch ends where the one that was sent last has ended.
+    pub fn start(&mut self, memo: Memo) {
+        self.buffer.clear();
+        (self.place, self.raise) = (memo.cursor, memo.raise);
+        self.is_counted = memo.cursor != Id::ZERO;
+        self.end = memo.batch;
+    }
+
     /// Cuts the next batch. `segments` are those of the log; nothing more is written to those before the
     /// last. Whether the batch has entries or not, its cursor is the place to which it leads.
     ///
@@ -172,7 +182,7 @@ impl Cutter {
                 let is_last = Some(segment.number) == last;
                 examined += self.cut_segment(segment, is_last, &mut batch, source)?;
                 batch.cursor = self.place;
-                if is_full(&batch) || examined >= EXAMINED {
+                if batch.is_full || examined >= EXAMINED {
                     batch.has_more = true;
                     break;
                 }
@@ -193,8 +203,9 @@ impl Cutter {
             (batch.cursor, batch.segment) = (self.place, number);
         }
         if batch.entries > 0 {
-            self.writer.end(&mut batch.bytes);
+            self.form.end(&mut batch.bytes);
         }
+        self.end = self.end.filter(|&end| end > self.place);
         Ok(batch)
     }
 
@@ -207,7 +218,7 @@ impl Cutter {
         let is_counted = core::mem::replace(&mut self.is_counted, true);
         // Less than nothing is missing if the end of the log was lost after it had been sent.
         if is_counted && missing > 0 && missing <= u32::MAX / 2 {
-            self.push(&Entry::Gap { from, count: missing }, batch);
+            self.push(&Entry::Gap { from, count: missing }, batch); // the first entry of the batch
             batch.missing += u64::from(missing);
         }
     }
@@ -222,7 +233,7 @@ impl Cutter {
     ) -> io::Result<u64> {
         let salt = Salt::of(FileName::Segment(segment.number));
         let (start, end) = (self.place.offset(), length(segment));
-        while self.place.offset() < end && !is_full(batch) && self.place.offset() - start < EXAMINED
+        while self.place.offset() < end && !batch.is_full && self.place.offset() - start < EXAMINED
         {
             let left = end - self.place.offset();
             if !self.fill(segment.number, left, source)? {
@@ -274,17 +285,21 @@ impl Cutter {
     /// true if nothing follows the buffer in the segment.
     fn cut_frames(&mut self, buffer: &[u8], ends: bool, salt: Salt, batch: &mut Batch) -> usize {
         let mut at = 0;
-        while at < buffer.len() && !is_full(batch) {
+        while at < buffer.len() && !batch.is_full {
             let rest = &buffer[at..];
             match parse_frame(rest, salt) {
                 Parsed::Frame(kind, payload, length) if length <= rest.len() => {
-                    at += length;
+                    let before = self.place;
                     self.advance(length, kind.is_own());
                     if let Some(entry) = Entry::of(kind, payload)
                         && self.filter.wants(&entry)
+                        && !self.push(&entry, batch)
                     {
-                        self.push(&entry, batch);
+                        self.place = before;
+                        break;
                     }
+                    at += length;
+                    batch.is_full |= self.end.is_some_and(|end| end <= self.place);
                 }
                 Parsed::Frame(..) | Parsed::Partial if !ends => break,
                 Parsed::Frame(..) | Parsed::Partial | Parsed::Damaged => {
@@ -308,14 +323,26 @@ impl Cutter {
         self.buffer.clear();
     }
 
-    /// Appends the entry at the present place.
-    fn push(&mut self, entry: &Entry<'_>, batch: &mut Batch) {
+    /// Appends the entry at the present place. Returns false if the batch has no room for it.
+    fn push(&mut self, entry: &Entry<'_>, batch: &mut Batch) -> bool {
         if batch.entries == 0 {
-            self.writer.begin(&mut batch.bytes);
+            self.form.begin(&mut batch.bytes);
         }
-        batch.last = self.raise.apply(self.place);
-        self.writer.push(&mut batch.bytes, entry, batch.last, batch.entries == 0);
+        let (id, length) = (self.raise.apply(self.place), batch.bytes.len());
+        self.form.push(&mut batch.bytes, entry, id, batch.entries == 0);
+        let limits = self.form.limits();
+        if batch.entries > 0 && batch.bytes.len() > limits.bytes {
+            batch.bytes.truncate(length);
+            batch.is_full = true;
+            return false;
+        }
+        if batch.entries == 0 {
+            batch.first = id;
+        }
+        batch.last = id;
         batch.entries += 1;
+        batch.is_full = batch.entries >= limits.entries || batch.bytes.len() >= limits.bytes;
+        true
     }
 
     /// Finds the marks of segments that were not known, and forgets those of segments that are gone.
@@ -345,11 +372,6 @@ impl Cutter {
     fn mark_of(&self, segment: Option<u64>) -> Found {
         self.marks.get(&segment?).copied().flatten()
     }
-}
-
-/// Whether nothing is added to a batch.
-const fn is_full(batch: &Batch) -> bool {
-    batch.entries >= MAX_ENTRIES || batch.bytes.len() >= MAX_BYTES
 }
 
 /// The length of a segment, as far as ids reach.

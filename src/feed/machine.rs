@@ -5,9 +5,10 @@ use std::collections::VecDeque;
 
 use super::cutter::Batch;
 use super::memo::Memo;
-use super::redis::{self, Outcome, Session, Top};
+use super::redis::{Outcome, Top};
 use super::worker::{Done, Job};
-use super::{Counters, Event};
+use super::{Counters, Event, Settings, http, redis};
+use crate::places::http::Eof;
 use crate::rng::Rng;
 use crate::storage::{Segment, Storage};
 use crate::time::Instant;
@@ -30,6 +31,12 @@ const READ_RETRY: Duration = Duration::from_secs(1);
 /// Time for which entries gather before they are read from the log, so that a batch has several.
 const GATHER: Duration = Duration::from_millis(5);
 
+/// The same for an HTTP collector, for which each batch is a change of the memory on disk.
+const GATHER_HTTP: Duration = Duration::from_millis(50);
+
+/// Longest time that a collector can demand before the next request.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+
 /// Time between changes of the memory on disk.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 
@@ -45,11 +52,10 @@ const MAX_EVENTS: usize = 16;
 
 /// The feed of one node.
 pub struct Feed {
-    settings: redis::Settings,
+    engine: Engine,
     rng: Rng,
     link: Link,
     stage: Stage,
-    session: Session,
     /// The number of the last connection.
     connections: u64,
     connect: bool,
@@ -75,6 +81,8 @@ pub struct Feed {
     /// The number of the last attempt; results of earlier ones are dropped.
     attempt: u64,
     ready: Option<Batch>,
+    /// The batch that an HTTP collector has not accepted, and that is sent again as it was.
+    again: Option<Batch>,
     flight: Option<Batch>,
     behind: u32,
     /// The end of the log when a batch was last cut, if nothing is left before it.
@@ -86,9 +94,17 @@ pub struct Feed {
     /// The segments of the cursor and the times since when.
     passed: VecDeque<(Instant, u64)>,
     error: Option<String>,
+    /// True if the error is that the log cannot be read.
+    is_read_error: bool,
     events: VecDeque<Event>,
     /// Counters of the feed.
     pub counters: Counters,
+}
+
+/// The engine, and the dialogue on the present connection.
+enum Engine {
+    Redis(redis::Settings, redis::Session),
+    Http(http::Settings, http::Session),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +122,8 @@ enum Stage {
     Asking,
     /// The last id is known.
     Asked(Top),
+    /// An HTTP collector is connected for the first time.
+    Connected,
     /// The thread decides where to go on.
     Resuming,
     /// Batches are sent.
@@ -115,13 +133,16 @@ enum Stage {
 impl Feed {
     /// A feed that begins once the thread has loaded its memory. `seed` varies the pauses.
     #[must_use]
-    pub fn new(settings: redis::Settings, seed: u64) -> Self {
+    pub fn new(settings: Settings, seed: u64) -> Self {
+        let engine = match settings {
+            Settings::Redis(settings) => Engine::Redis(settings, redis::Session::default()),
+            Settings::Http(settings) => Engine::Http(settings, http::Session::default()),
+        };
         Self {
-            settings,
+            engine,
             rng: Rng::new(seed),
             link: Link::Down(Instant::START),
             stage: Stage::Asking,
-            session: Session::default(),
             connections: 0,
             connect: false,
             closes: None,
@@ -139,6 +160,7 @@ impl Feed {
             is_busy: false,
             attempt: 0,
             ready: None,
+            again: None,
             flight: None,
             behind: 0,
             reached: None,
@@ -146,6 +168,7 @@ impl Feed {
             cut_at: Instant::START,
             passed: VecDeque::new(),
             error: None,
+            is_read_error: false,
             events: VecDeque::new(),
             counters: Counters::default(),
         }
@@ -154,7 +177,13 @@ impl Feed {
     /// Returns whether entries are being delivered, or could be.
     #[must_use]
     pub const fn is_connected(&self) -> bool {
-        matches!(self.link, Link::Up(_)) && matches!(self.stage, Stage::Sending)
+        match self.engine {
+            Engine::Redis(..) => {
+                matches!(self.link, Link::Up(_)) && matches!(self.stage, Stage::Sending)
+            }
+            // A connection that was idle may have been closed.
+            Engine::Http(..) => self.has_resumed && self.error.is_none(),
+        }
     }
 
     /// Returns whether everything in the log has been delivered.
@@ -164,6 +193,7 @@ impl Feed {
             && self.is_exhausted
             && self.reached == storage.log_end()
             && self.ready.is_none()
+            && self.again.is_none()
             && self.flight.is_none()
     }
 
@@ -213,10 +243,20 @@ impl Feed {
             return;
         }
         self.link = Link::Up(id);
-        self.session = Session::default();
-        self.session.greet(&self.settings, &mut self.output);
-        self.stage = Stage::Asking;
-        self.expect_reply(now);
+        match &mut self.engine {
+            Engine::Redis(settings, session) => {
+                *session = redis::Session::default();
+                session.greet(settings, &mut self.output);
+                self.stage = Stage::Asking;
+                self.expect_reply(now);
+            }
+            Engine::Http(_, session) => {
+                *session = http::Session::default();
+                self.deadline = None;
+                self.stage = if self.has_resumed { Stage::Sending } else { Stage::Connected };
+                self.send(now);
+            }
+        }
     }
 
     /// Handles bytes from the engine.
@@ -228,15 +268,39 @@ impl Feed {
         if self.deadline.is_some() {
             self.expect_reply(now);
         }
-        loop {
-            match self.session.handle_input(&self.settings, &mut input) {
-                Ok(None) => return,
-                Ok(Some(outcome)) => self.handle_outcome(outcome, now),
-                Err(error) => return self.fail(error, now),
+        while self.link == Link::Up(id) {
+            match &mut self.engine {
+                Engine::Redis(settings, session) => {
+                    match session.handle_input(settings, &mut input) {
+                        Ok(None) => return,
+                        Ok(Some(outcome)) => self.handle_outcome(outcome, now),
+                        Err(error) => self.fail(error, now),
+                    }
+                }
+                Engine::Http(_, session) => {
+                    return match session.handle_input(input) {
+                        Ok(None) => {}
+                        Ok(Some(is_reusable)) => self.handle_response(is_reusable, now),
+                        Err(refusal) => self.handle_refusal(refusal, now),
+                    };
+                }
             }
-            if self.link != Link::Up(id) {
-                return;
+        }
+    }
+
+    /// Handles the end of the stream.
+    pub fn handle_eof(&mut self, id: u64, eof: Eof, now: Instant) {
+        match &mut self.engine {
+            Engine::Http(_, session) if self.link == Link::Up(id) => {
+                let is_idle = self.flight.is_none();
+                match session.handle_eof(eof) {
+                    Ok(()) if is_idle => self.hang_up(now),
+                    Ok(()) => self.handle_response(false, now),
+                    Err(refusal) => self.handle_refusal(refusal, now),
+                }
+                self.closes = None; // it is closed already
             }
+            _ => self.handle_failed(id, "the server has closed the connection", now),
         }
     }
 
@@ -251,7 +315,7 @@ impl Feed {
     /// Handles the time of [`Feed::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
         match self.link {
-            Link::Down(until) if until <= now && self.is_loaded => {
+            Link::Down(until) if until <= now && self.wants_connection() => {
                 self.connections += 1;
                 self.link = Link::Connecting(self.connections);
                 self.connect = true;
@@ -264,8 +328,10 @@ impl Feed {
                 self.fail(format!("no answer within {REPLY_DEADLINE:?}"), now);
             }
             Link::Up(_) if self.ping_at().is_some_and(|at| at <= now) => {
-                self.session.ping(&mut self.output);
-                self.expect_reply(now);
+                if let Engine::Redis(_, session) = &mut self.engine {
+                    session.ping(&mut self.output);
+                    self.expect_reply(now);
+                }
             }
             _ => {}
         }
@@ -275,14 +341,16 @@ impl Feed {
     #[must_use]
     pub fn poll_timeout(&self, storage: &Storage) -> Option<Instant> {
         let connect_at = match self.link {
-            Link::Down(until) if self.is_loaded => Some(until),
+            Link::Down(until) if self.wants_connection() => Some(until),
             _ => None,
         };
         let is_free = !self.is_busy;
         let cut_at = (is_free && self.wants_batch(storage)).then_some(self.cut_at);
         let save_at = (is_free && self.memo != self.saved).then_some(self.save_at);
+        let is_started = is_free && matches!(self.stage, Stage::Connected | Stage::Asked(_));
+        let start_at = is_started.then_some(Instant::START);
         let keep_at = self.passed.front().map(|(since, _)| *since + KEEP_FOR);
-        [connect_at, self.deadline, self.ping_at(), cut_at, save_at, keep_at]
+        [connect_at, self.deadline, self.ping_at(), cut_at, save_at, start_at, keep_at]
             .into_iter()
             .flatten()
             .min()
@@ -300,6 +368,11 @@ impl Feed {
             self.stage = Stage::Resuming;
             let first = (!self.has_resumed).then(|| storage.first_segment());
             Job::Resume { attempt, top, memo: self.memo, segments: storage.segments(), first }
+        } else if self.stage == Stage::Connected {
+            self.stage = Stage::Resuming;
+            Job::Start(self.memo)
+        } else if self.memo.batch != self.saved.batch {
+            Job::Save(self.memo) // what a batch contains is known before it is sent
         } else if self.wants_batch(storage) && self.cut_at <= now {
             self.reached = storage.log_end();
             Job::Cut { attempt, segments: storage.segments() }
@@ -323,6 +396,14 @@ impl Feed {
                     self.push_event(Event::Forgotten(flaw));
                 }
             }
+            Done::Started => {
+                let is_up = matches!(self.link, Link::Up(_));
+                self.stage = if is_up { Stage::Sending } else { Stage::Asking };
+                (self.has_resumed, self.is_exhausted, self.cut_at) = (true, false, now);
+                if self.error.is_none() {
+                    self.push_event(Event::Connected);
+                }
+            }
             Done::Resumed(attempt, _) | Done::Cut(attempt, ..) if attempt != self.attempt => {}
             Done::Resumed(_, Ok(memo)) => {
                 if memo.raise != self.memo.raise {
@@ -339,12 +420,18 @@ impl Feed {
             }
             Done::Cut(_, Ok(batch)) => {
                 self.is_exhausted = !batch.has_more;
-                self.error = None;
-                self.cut_at = if batch.has_more { now } else { now + GATHER };
+                if self.is_read_error {
+                    (self.error, self.is_read_error) = (None, false);
+                }
+                let gather = match self.engine {
+                    Engine::Redis(..) => GATHER,
+                    Engine::Http(..) => GATHER_HTTP,
+                };
+                self.cut_at = if batch.has_more { now } else { now + gather };
                 if batch.entries > 0 {
                     self.ready = Some(batch);
                     self.send(now);
-                } else if let Some(flight) = &mut self.flight {
+                } else if let Some(flight) = self.flight.as_mut().or(self.again.as_mut()) {
                     (flight.cursor, flight.segment) = (batch.cursor, batch.segment);
                 } else {
                     self.pass(&batch, now);
@@ -355,10 +442,16 @@ impl Feed {
             }
             Done::Cut(_, Err(error)) => {
                 self.cut_at = now + READ_RETRY;
+                self.is_read_error = true;
                 self.set_error(format!("the log cannot be read: {error}"));
             }
-            Done::Saved(memo, Ok(())) => (self.saved, self.cannot_save) = (memo, false),
-            Done::Saved(_, Err(error)) => {
+            Done::Saved(memo, Ok(())) => {
+                (self.saved, self.cannot_save) = (memo, false);
+                self.send(now);
+            }
+            Done::Saved(memo, Err(error)) => {
+                self.saved = memo; // the next change is saved
+                self.send(now);
                 if !core::mem::replace(&mut self.cannot_save, true) {
                     self.push_event(Event::NotSaved(error));
                 }
@@ -375,7 +468,7 @@ impl Feed {
     /// Returns whether the process may end after [`Feed::handle_shutdown`].
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        !self.is_busy && (self.memo == self.saved || self.cannot_save)
+        !self.is_busy && self.memo == self.saved
     }
 
     /// Returns the number of the first segment that the storage must keep, when it has changed.
@@ -405,16 +498,7 @@ impl Feed {
                 }
             }
             Outcome::Accepted => {
-                self.deadline = None;
-                let Some(batch) = self.flight.take() else { return };
-                self.counters.delivered += u64::from(batch.entries);
-                self.counters.dropped += batch.missing;
-                if batch.missing > 0 {
-                    self.push_event(Event::Gap(batch.missing));
-                }
-                self.memo.sent = batch.last;
-                self.pass(&batch, now);
-                (self.behind, self.pause) = (0, PAUSES.0);
+                self.handle_accepted(now);
                 self.send(now);
             }
             Outcome::Behind => {
@@ -425,14 +509,59 @@ impl Feed {
                     return self.fail(error.to_owned(), now);
                 }
                 self.stage = Stage::Asking;
-                self.session.ask(&self.settings, &mut self.output);
-                self.expect_reply(now);
+                if let Engine::Redis(settings, session) = &mut self.engine {
+                    session.ask(settings, &mut self.output);
+                    self.expect_reply(now);
+                }
             }
             Outcome::Pong => {
                 self.deadline = None;
                 self.send(now);
             }
         }
+    }
+
+    /// Handles a response of an HTTP collector that accepts the batch.
+    fn handle_response(&mut self, is_reusable: bool, now: Instant) {
+        self.handle_accepted(now);
+        (self.memo.batch, self.save_at) = (None, now);
+        if self.error.take().is_some() {
+            self.push_event(Event::Connected);
+        }
+        if is_reusable {
+            self.send(now);
+        } else {
+            self.hang_up(now);
+        }
+    }
+
+    fn handle_refusal(&mut self, refusal: http::Refusal, now: Instant) {
+        self.fail(refusal.reason, now);
+        if let (Link::Down(until), Some(after)) = (&mut self.link, refusal.retry_after) {
+            *until = (*until).max(now + after.min(MAX_RETRY_AFTER));
+        }
+    }
+
+    /// Handles that the engine has accepted the batch in flight.
+    fn handle_accepted(&mut self, now: Instant) {
+        self.deadline = None;
+        let Some(batch) = self.flight.take() else { return };
+        self.counters.delivered += u64::from(batch.entries);
+        self.counters.dropped += batch.missing;
+        if batch.missing > 0 {
+            self.push_event(Event::Gap(batch.missing));
+        }
+        self.memo.sent = batch.last;
+        self.pass(&batch, now);
+        (self.behind, self.pause) = (0, PAUSES.0);
+    }
+
+    /// Closes a connection that is of no further use, which is no failure.
+    fn hang_up(&mut self, now: Instant) {
+        if let Link::Up(id) = self.link {
+            self.closes = Some(id);
+        }
+        (self.link, self.deadline) = (Link::Down(now), None);
     }
 
     /// Moves the cursor behind a batch.
@@ -445,20 +574,50 @@ impl Feed {
 
     /// Sends the next batch, if there is one and the last one has been answered.
     fn send(&mut self, now: Instant) {
-        if self.stage != Stage::Sending || self.flight.is_some() || self.deadline.is_some() {
+        let is_up = matches!(self.link, Link::Up(_)) && self.stage == Stage::Sending;
+        if !is_up || self.flight.is_some() || self.deadline.is_some() {
             return;
         }
-        let Some(mut batch) = self.ready.take() else { return };
-        self.session.expect_batch(batch.entries as usize);
-        self.output.append(&mut batch.bytes);
-        self.flight = Some(batch);
+        match &mut self.engine {
+            Engine::Redis(_, session) => {
+                let Some(mut batch) = self.ready.take() else { return };
+                session.expect_batch(batch.entries as usize);
+                self.output.append(&mut batch.bytes);
+                self.flight = Some(batch);
+            }
+            Engine::Http(settings, session) => {
+                let next = self.again.as_ref().or(self.ready.as_ref());
+                let Some(batch) = next else { return };
+                if self.again.is_none() && self.memo.batch != Some(batch.cursor) {
+                    self.memo.batch = Some(batch.cursor);
+                }
+                if self.memo.batch != self.saved.batch {
+                    return; // it is saved first
+                }
+                session.send(settings, batch, &mut self.output);
+                self.flight = self.again.take().or_else(|| self.ready.take());
+            }
+        }
         self.expect_reply(now);
+    }
+
+    /// Whether a connection is to be established. One to a collector is, once there is something to send.
+    const fn wants_connection(&self) -> bool {
+        let is_needed = match self.engine {
+            Engine::Redis(..) => true,
+            Engine::Http(..) => !self.has_resumed || self.again.is_some() || self.ready.is_some(),
+        };
+        self.is_loaded && is_needed && !self.is_stopping
     }
 
     /// Whether a batch is to be cut: the log has grown since the last one, and there is room.
     fn wants_batch(&self, storage: &Storage) -> bool {
         let is_over = self.is_exhausted && self.reached == storage.log_end();
-        self.is_connected() && self.ready.is_none() && !is_over && !self.is_stopping
+        let may_cut = match self.engine {
+            Engine::Redis(..) => self.is_connected(),
+            Engine::Http(..) => self.has_resumed,
+        };
+        may_cut && self.ready.is_none() && !is_over && !self.is_stopping
     }
 
     fn expect_reply(&mut self, now: Instant) {
@@ -467,7 +626,10 @@ impl Feed {
     }
 
     fn ping_at(&self) -> Option<Instant> {
-        let is_idle = self.is_connected() && self.flight.is_none() && self.deadline.is_none();
+        let is_idle = matches!(self.engine, Engine::Redis(..))
+            && self.is_connected()
+            && self.flight.is_none()
+            && self.deadline.is_none();
         is_idle.then(|| self.heard + PING_AFTER)
     }
 
@@ -475,7 +637,15 @@ impl Feed {
         if let Link::Up(id) | Link::Connecting(id) = self.link {
             self.closes = Some(id);
         }
-        self.give_up_batches();
+        match self.engine {
+            Engine::Redis(..) => self.give_up_batches(),
+            Engine::Http(..) => {
+                if let Some(batch) = self.flight.take() {
+                    self.counters.retried += u64::from(batch.entries);
+                    self.again = Some(batch);
+                }
+            }
+        }
         self.output = Vec::new();
         (self.deadline, self.connect, self.stage) = (None, false, Stage::Asking);
         let jitter = self.pause.mul_f64(self.rng.unit() / 4.0);

@@ -26,16 +26,21 @@ pub struct Memo {
     pub sent: Id,
     /// How ids are raised.
     pub raise: Raise,
+    /// The place behind the batch that is being sent to an HTTP collector: it is sent again as it was.
+    pub batch: Option<Id>,
 }
 
 impl Memo {
     /// Returns the content of the file.
     #[must_use]
     pub fn to_text(&self) -> Vec<u8> {
-        let Self { cursor, sent, raise } = self;
+        let Self { cursor, sent, raise, batch } = self;
         let mut text = FIRST_LINE.to_owned();
         // Writing to a string cannot fail.
         let _ = write!(text, "cursor {cursor}\nsent {sent}\nraise {} {}\n", raise.from, raise.by);
+        if let Some(batch) = batch {
+            let _ = writeln!(text, "batch {batch}");
+        }
         let checksum = crc32fast::hash(text.as_bytes());
         let _ = writeln!(text, "crc {checksum:08x}");
         text.into_bytes()
@@ -57,6 +62,7 @@ impl Memo {
             match word {
                 "cursor" => memo.cursor = Id::parse(value.as_bytes())?,
                 "sent" => memo.sent = Id::parse(value.as_bytes())?,
+                "batch" => memo.batch = Some(Id::parse(value.as_bytes())?),
                 "raise" => {
                     let (from, by) = value.split_once(' ')?;
                     memo.raise = Raise { from: from.parse().ok()?, by: by.parse().ok()? };
@@ -75,7 +81,8 @@ mod tests {
     #[test]
     fn a_memo_survives_the_round_trip_and_damage_is_noticed() {
         let id = |millis| Id { millis, sequence: u64::MAX };
-        let memo = Memo { cursor: id(7), sent: id(6), raise: Raise { from: 3, by: 4 } };
+        let raise = Raise { from: 3, by: 4 };
+        let memo = Memo { cursor: id(7), sent: id(6), raise, batch: Some(id(8)) };
         let text = memo.to_text();
         assert!(text.len() <= MAX_MEMO);
         assert_eq!(Memo::parse(&text), Some(memo));

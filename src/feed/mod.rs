@@ -15,7 +15,7 @@
 //! | in | when |
 //! |---|---|
 //! | [`Feed::handle_job_done`] | the thread has finished a job |
-//! | [`Feed::handle_connected`], [`Feed::handle_input`], [`Feed::handle_failed`] | the connection |
+//! | [`Feed::handle_connected`], [`Feed::handle_input`], [`Feed::handle_eof`], [`Feed::handle_failed`] | the connection |
 //! | [`Feed::handle_timeout`] | the time of [`Feed::poll_timeout`] has come |
 //!
 //! | out | meaning |
@@ -34,6 +34,8 @@
 
 pub mod cutter;
 pub mod entry;
+pub mod form;
+pub mod http;
 pub mod id;
 pub mod machine;
 pub mod memo;
@@ -45,6 +47,15 @@ pub use machine::Feed;
 
 use crate::counters::counters;
 use id::Id;
+
+/// The engine and how to reach it.
+#[derive(Clone, Debug)]
+pub enum Settings {
+    /// Redis, or a server that speaks its protocol.
+    Redis(redis::Settings),
+    /// An HTTP collector.
+    Http(http::Settings),
+}
 
 /// An event for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,6 +16,12 @@ use super::id::Id;
 use super::resp::{Malformed, Reader, Token};
 use crate::text::digits::put_digits;
 
+/// Entries in a batch.
+pub const MAX_ENTRIES: u32 = 2000;
+
+/// Bytes of a batch.
+pub const MAX_BATCH: usize = 512 * 1024;
+
 /// Depth of arrays in a reply. That of XINFO is 3.
 const MAX_DEPTH: usize = 8;
 
@@ -33,8 +39,6 @@ pub struct Settings {
     pub database: u32,
     /// The key of the stream.
     pub key: Box<[u8]>,
-    /// The approximate length of the stream; 0 if it is not limited.
-    pub max_entries: u64,
 }
 
 /// Omits the password.
@@ -452,7 +456,6 @@ mod tests {
             password: Some(b"canary"[..].into()),
             database: 2,
             key: b"herd:A"[..].into(),
-            max_entries: 1000,
         }
     }
 

@@ -43,6 +43,8 @@ pub enum Job {
         /// The first segment of this process, until the place has been decided once.
         first: Option<u64>,
     },
+    /// Go on behind the cursor; see [`Cutter::start`].
+    Start(Memo),
     /// Cut the next batch.
     Cut {
         /// The attempt, which is returned.
@@ -59,6 +61,8 @@ pub enum Job {
 pub enum Done {
     /// The memory, and whether it was damaged or could not be read.
     Loaded(Memo, Option<String>),
+    /// The cutter goes on behind the cursor.
+    Started,
     /// The place has been decided, or the log cannot be read.
     Resumed(u64, Result<Memo, String>),
     /// The next batch, or the log cannot be read.
@@ -101,6 +105,10 @@ impl Worker {
                     Ok(next)
                 });
                 Done::Resumed(attempt, resumed.map_err(|error| error.to_string()))
+            }
+            Job::Start(memo) => {
+                self.cutter.start(memo);
+                Done::Started
             }
             Job::Cut { attempt, segments } => {
                 let batch = self.cutter.cut(&segments, files);

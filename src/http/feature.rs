@@ -4,19 +4,10 @@ use crate::geo::push_degrees;
 use crate::protocol::record::Record;
 use crate::protocol::time::push_seconds;
 use crate::text::digits::push_digits;
-use crate::text::json::{push_escaped, push_string};
-use crate::text::percent::{decode, push_encoded};
+use crate::text::json::{push_string, push_text};
+use crate::text::percent::decode;
+pub use crate::text::percent::push_id;
 use crate::time::Wall;
-
-/// Appends the id of a client, which is its name, percent-encoded. Browsers resolve the path segments
-/// `.` and `..` even if they are percent-encoded, so these two names are followed by an encoded
-/// space, which no name contains.
-pub fn push_id(out: &mut Vec<u8>, name: &[u8]) {
-    push_encoded(out, name);
-    if matches!(name, b"." | b"..") {
-        out.extend_from_slice(b"%20");
-    }
-}
 
 /// Returns the name of the client with this id. Other encodings than that of [`push_id`] are valid.
 #[must_use]
@@ -101,18 +92,6 @@ fn push_properties(out: &mut Vec<u8>, record: &Record<'_>, now: Wall) {
     push_seconds(out, now.nanos() - record.received, 3);
     out.extend_from_slice(b",\"line\":");
     push_text(out, record.line);
-}
-
-/// Appends a JSON string. Bytes that are not UTF-8, which JSON cannot represent, become U+FFFD.
-pub fn push_text(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.push(b'"');
-    for chunk in bytes.utf8_chunks() {
-        push_escaped(out, chunk.valid());
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice("\u{fffd}".as_bytes());
-        }
-    }
-    out.push(b'"');
 }
 
 #[cfg(test)]

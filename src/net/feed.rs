@@ -14,12 +14,12 @@ use super::folder::Folder;
 use super::resolver::Resolver;
 use super::upstream::{Owner, ServerTls, Upstream};
 use super::word;
-use crate::config::{Engine, Entries, FeedConfig};
+use crate::config::{Engine, Entries, FeedConfig, Secret};
 use crate::feed::cutter::{Cutter, Source};
 use crate::feed::entry::Filter;
-use crate::feed::redis::{Settings, Writer};
+use crate::feed::form::Form;
 use crate::feed::worker::{Done, Files, Job, Worker};
-use crate::feed::{Event, Feed};
+use crate::feed::{Event, Feed, Settings, http, redis};
 use crate::storage::{FileName, Storage};
 use crate::time::Instant;
 
@@ -45,25 +45,39 @@ impl Prepared {
     ///
     /// If `ca_file` cannot be read or contains no certificate.
     pub fn new(config: &FeedConfig, name: &str, random: &[u8; 32]) -> io::Result<Self> {
-        let Engine::Redis { server, user, database } = &config.engine;
         let key = format!("{}:{name}", config.stream).into_bytes();
         let filter = match config.entries {
             Entries::All => Filter::All,
             Entries::Updates => Filter::Updates,
             Entries::Fences => Filter::Fences,
         };
-        let writer = Writer::new(&key, config.max_entries);
-        let settings = Settings {
-            user: user.as_deref().map(Into::into),
-            password: config.password.as_ref().map(|password| password.expose().into()),
-            database: *database,
-            key: key.into(),
-            max_entries: config.max_entries,
+        let (form, settings) = match &config.engine {
+            Engine::Redis { user, database, .. } => {
+                let form = Form::Redis(redis::Writer::new(&key, config.max_entries));
+                let settings = redis::Settings {
+                    user: user.as_deref().map(Into::into),
+                    password: config.password.as_ref().map(|password| password.expose().into()),
+                    database: *database,
+                    key: key.into(),
+                };
+                (form, Settings::Redis(settings))
+            }
+            Engine::Http { server, end } => {
+                let token = config.password.as_ref().map(Secret::expose);
+                let settings = http::Settings {
+                    url: server.clone(),
+                    end: end.as_str().into(),
+                    token: token.map(|token| String::from_utf8_lossy(token).into()),
+                    stream: key.into(),
+                };
+                (Form::json(), Settings::Http(settings))
+            }
         };
-        let upstream = Upstream::new(Owner::Feed, server.clone(), || load_tls(config))?;
+        let server = config.engine.server().clone();
+        let upstream = Upstream::new(Owner::Feed, server, || load_tls(config))?;
         Ok(Self {
             feed: Feed::new(settings, word(random, 16)),
-            worker: Worker::new(Cutter::new(filter, writer)),
+            worker: Worker::new(Cutter::new(filter, form)),
             upstream,
             url: config.engine.to_string().into(),
         })
@@ -82,7 +96,11 @@ impl Prepared {
 ///
 /// If `ca_file` cannot be read or contains no certificate.
 pub fn load_tls(config: &FeedConfig) -> io::Result<ServerTls> {
-    ServerTls::load("feed.ca_file", config.ca_file.as_deref(), b"")
+    let protocol: &[u8] = match config.engine {
+        Engine::Redis { .. } => b"",
+        Engine::Http { .. } => b"http/1.1",
+    };
+    ServerTls::load("feed.ca_file", config.ca_file.as_deref(), protocol)
 }
 
 /// The feed of a node that runs.

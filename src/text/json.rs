@@ -35,6 +35,18 @@ pub fn push_escaped(out: &mut Vec<u8>, string: &str) {
     out.extend_from_slice(&bytes[plain..]);
 }
 
+/// Appends a JSON string. Bytes that are not UTF-8, which JSON cannot represent, become U+FFFD.
+pub fn push_text(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'"');
+    for chunk in bytes.utf8_chunks() {
+        push_escaped(out, chunk.valid());
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+    out.push(b'"');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,16 @@ pub fn push_encoded(out: &mut Vec<u8>, bytes: &[u8]) {
     percent_encode(bytes, RESERVED).for_each(|piece| out.extend_from_slice(piece.as_bytes()));
 }
 
+/// Appends the id of a client, which is its name, percent-encoded. Browsers resolve the path segments
+/// `.` and `..` even if they are percent-encoded, so these two names are followed by an encoded
+/// space, which no name contains.
+pub fn push_id(out: &mut Vec<u8>, name: &[u8]) {
+    push_encoded(out, name);
+    if matches!(name, b"." | b"..") {
+        out.extend_from_slice(b"%20");
+    }
+}
+
 /// Decodes `text`. Returns `None` if a `%` is not followed by two hexadecimal digits.
 #[must_use]
 pub fn decode(text: &str) -> Option<Vec<u8>> {

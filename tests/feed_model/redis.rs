@@ -18,6 +18,8 @@ impl Added {
 
 #[derive(Default)]
 pub struct Server {
+    /// The keys and bodies of accepted requests, if this is an HTTP collector.
+    pub collected: Option<Vec<(String, Vec<u8>)>>,
     pub stream: Vec<Added>,
     pub last: Id,
     /// The number of entries at the beginning of `stream` that were trimmed.
@@ -34,6 +36,8 @@ pub struct Connection {
     pub id: u64,
     pub input: Vec<u8>,
     pub replies: Vec<u8>,
+    /// True if the server closes it after the replies.
+    pub closes: bool,
     queue: Option<Vec<Vec<Vec<u8>>>>,
     is_aborted: bool,
 }
@@ -49,11 +53,56 @@ impl Server {
 
     /// Executes the next command of a connection. Returns false if there is none that is complete.
     pub fn step(&mut self, at: usize) -> bool {
+        if self.collected.is_some() {
+            return self.step_http(at);
+        }
         let connection = &mut self.connections[at];
         let Some((command, length)) = parse(&connection.input) else { return false };
         connection.input.drain(..length);
         let reply = self.execute(at, command);
         self.connections[at].replies.extend_from_slice(&reply);
+        true
+    }
+
+    /// Handles the next request.
+    fn step_http(&mut self, at: usize) -> bool {
+        let connection = &mut self.connections[at];
+        let input = &connection.input;
+        let Some(end) = input.windows(4).position(|it| it == b"\r\n\r\n") else { return false };
+        let head = String::from_utf8(input[..end].to_vec()).unwrap();
+        assert!(head.starts_with("POST /in HTTP/1.1\r\n"), "{head}");
+        let field = |name: &str| {
+            let line = head.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+            line.to_owned()
+        };
+        let length: usize = field("Content-Length: ").parse().unwrap();
+        let whole = end + 4 + length;
+        if input.len() < whole || connection.closes {
+            return false;
+        }
+        let (key, body) = (field("Idempotency-Key: "), input[end + 4..whole].to_vec());
+        connection.input.drain(..whole);
+        let collected = self.collected.as_mut().unwrap();
+        let reply = if self.is_full {
+            "HTTP/1.1 507 Full\r\nContent-Length: 0\r\n\r\n"
+        } else if self.is_loading {
+            "HTTP/1.1 503 Later\r\nRetry-After: 1\r\nContent-Length: 2\r\n\r\nno"
+        } else {
+            collected.push((key, body));
+            match collected.len() % 5 {
+                0 => {
+                    connection.closes = true;
+                    "HTTP/1.1 200 OK\r\n\r\nup to the end"
+                }
+                1 => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+                2 => {
+                    connection.closes = true;
+                    "HTTP/1.1 202 Accepted\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+                }
+                _ => "HTTP/1.1 204 No Content\r\n\r\n",
+            }
+        };
+        connection.replies.extend_from_slice(reply.as_bytes());
         true
     }
 

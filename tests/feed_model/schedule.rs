@@ -3,12 +3,13 @@
 use std::io;
 use std::time::Duration;
 
-use proxy_herd::feed::Feed;
 use proxy_herd::feed::cutter::{Cutter, Source};
 use proxy_herd::feed::entry::Filter;
-use proxy_herd::feed::redis::{Settings, Writer};
+use proxy_herd::feed::form::Form;
 use proxy_herd::feed::worker::{Files, Job, Worker};
+use proxy_herd::feed::{Feed, Settings, http, redis};
 use proxy_herd::herd::directory::Source as From;
+use proxy_herd::places::http::Eof;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 use proxy_herd::rng::Rng;
 use proxy_herd::storage::{FileName, Storage, SyncMode};
@@ -86,7 +87,21 @@ impl World {
     }
 
     pub fn with(seed: u64, filter: Filter) -> Self {
-        let mut world = Self {
+        let mut world = Self::stopped(seed, filter);
+        world.start();
+        world
+    }
+
+    /// The engine is an HTTP collector.
+    pub fn with_collector(seed: u64, filter: Filter) -> Self {
+        let mut world = Self::stopped(seed, filter);
+        world.server.collected = Some(Vec::new());
+        world.start();
+        world
+    }
+
+    fn stopped(seed: u64, filter: Filter) -> Self {
+        Self {
             rng: Rng::new(seed),
             disk: Disk::default(),
             memo: Vec::new(),
@@ -100,9 +115,7 @@ impl World {
             time: 1,
             running: None,
             traced: false,
-        };
-        world.start();
-        world
+        }
     }
 
     pub fn start(&mut self) {
@@ -123,10 +136,17 @@ impl World {
             }
         }
         node.commit(&mut self.disk, self.now, &mut self.rng);
-        let redis =
-            Settings { user: None, password: None, database: 0, key: KEY.into(), max_entries: 0 };
-        let feed = Feed::new(redis, self.rng.bits());
-        let worker = Worker::new(Cutter::new(self.filter, Writer::new(KEY, 0)));
+        let (settings, form) = if self.server.collected.is_some() {
+            let url = "http://collector/in".parse().unwrap();
+            let settings = http::Settings { url, end: "".into(), token: None, stream: KEY.into() };
+            (Settings::Http(settings), Form::json())
+        } else {
+            let settings =
+                redis::Settings { user: None, password: None, database: 0, key: KEY.into() };
+            (Settings::Redis(settings), Form::Redis(redis::Writer::new(KEY, 0)))
+        };
+        let feed = Feed::new(settings, self.rng.bits());
+        let worker = Worker::new(Cutter::new(self.filter, form));
         self.running = Some(Running { node, feed, worker, job: None, connection: None });
     }
 
@@ -246,7 +266,12 @@ impl World {
         let most = connection.replies.len();
         let length = if self.rng.percent(50) { most } else { self.rng.index(most + 1) };
         let piece: Vec<u8> = connection.replies.drain(..length).collect();
+        let ends = connection.closes && connection.replies.is_empty();
         running.feed.handle_input(id, &piece, self.now);
+        if ends {
+            running.feed.handle_eof(id, Eof::Clean, self.now);
+            self.server.connections.retain(|it| it.id != id);
+        }
     }
 
     /// The connection is lost. The server may execute what it has received.
@@ -265,7 +290,7 @@ impl World {
         self.trace("crash");
         let since = self.now.checked_sub(Duration::from_secs(1)).unwrap_or_default();
         self.lengths.retain(|(at, _)| *at >= since);
-        if !self.lengths.is_empty() {
+        if self.server.collected.is_none() && !self.lengths.is_empty() {
             let (_, length) = self.rng.pick(&self.lengths);
             self.server.lose(length);
         }

@@ -330,7 +330,10 @@ fn feed_settings_are_read_and_invalid_ones_are_rejected() {
     assert_eq!((feed.max_entries, feed.password.unwrap().expose()), (0, &b"p:w"[..]));
     for (feed, error) in [
         ("", "field `feed.url`: is missing; enter the engine: redis://127.0.0.1:6379/0"),
-        ("url: a", "field `feed.url`: has no valid scheme; start it with redis:// or rediss://"),
+        (
+            "url: a",
+            "field `feed.url`: has no valid scheme; start it with redis://, rediss://, http:// or https://",
+        ),
         ("url: \"redis://a\", entries: none", "use all, updates or fences"),
         ("url: \"redis://a\", stream: \"\"", "field `feed.stream`"),
         ("url: \"redis://a\", max_entries: -1", "field `feed.max_entries`: -1 is out of range"),

@@ -92,8 +92,8 @@ impl Dialogue for Feed {
         Self::handle_input(self, id, bytes, now);
     }
 
-    fn handle_eof(&mut self, id: u64, _: Eof, now: Instant) {
-        Self::handle_failed(self, id, "the server has closed the connection", now);
+    fn handle_eof(&mut self, id: u64, eof: Eof, now: Instant) {
+        Self::handle_eof(self, id, eof, now);
     }
 
     fn handle_failed(&mut self, id: u64, error: &TransportError, now: Instant) {

@@ -1,0 +1,57 @@
+//! The form of a batch on the wire.
+
+use super::entry::Entry;
+use super::id::Id;
+use super::{http, redis};
+
+/// The form of a batch.
+pub enum Form {
+    /// A transaction of XADDs.
+    Redis(redis::Writer),
+    /// Lines of JSON.
+    Json {
+        /// A buffer.
+        scratch: Vec<u8>,
+    },
+}
+
+/// What a batch has at most.
+pub(super) struct Limits {
+    pub entries: u32,
+    /// Bytes, if it has more than one entry.
+    pub bytes: usize,
+}
+
+impl Form {
+    /// Lines of JSON.
+    #[must_use]
+    pub const fn json() -> Self {
+        Self::Json { scratch: Vec::new() }
+    }
+
+    pub(super) const fn limits(&self) -> Limits {
+        match self {
+            Self::Redis(_) => Limits { entries: redis::MAX_ENTRIES, bytes: redis::MAX_BATCH },
+            Self::Json { .. } => Limits { entries: http::MAX_ENTRIES, bytes: http::MAX_BODY },
+        }
+    }
+
+    pub(super) fn begin(&self, out: &mut Vec<u8>) {
+        if let Self::Redis(writer) = self {
+            writer.begin(out);
+        }
+    }
+
+    pub(super) fn push(&mut self, out: &mut Vec<u8>, entry: &Entry<'_>, id: Id, is_first: bool) {
+        match self {
+            Self::Redis(writer) => writer.push(out, entry, id, is_first),
+            Self::Json { scratch } => http::push_entry(out, scratch, entry, id),
+        }
+    }
+
+    pub(super) fn end(&self, out: &mut Vec<u8>) {
+        if let Self::Redis(writer) = self {
+            writer.end(out);
+        }
+    }
+}

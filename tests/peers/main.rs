@@ -13,6 +13,7 @@ mod common;
 
 mod clocks;
 mod deaf;
+mod digest_key;
 mod handshake;
 mod link_port;
 mod peer;

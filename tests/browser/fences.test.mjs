@@ -146,3 +146,24 @@ test("a circle at the antimeridian is drawn on both sides", async () => {
   );
   assert.ok(west > 50 && middle === 0 && east > 50, `${west}, ${middle} and ${east} pixels`);
 });
+
+test("eight tabs of one browser all follow clients and fences", async () => {
+  const { url, report } = await solo([DEPOT]);
+  await report("van-1", ...OUTSIDE);
+  const context = await browser.newContext();
+  try {
+    const pages = await Promise.all(Array.from({ length: 8 }, () => context.newPage()));
+    await Promise.all(pages.map((page) => page.goto(`${url}/#van-1`, { waitUntil: "domcontentloaded" })));
+    for (const page of pages) await counts(page, { depot: 0 });
+    await report("van-1", ...INSIDE);
+    for (const page of pages) {
+      await shows(page, "#fences-of", "depot");
+      await shows(page, "#position", "34.05000° N");
+    }
+    const subscribers = async () => (await (await fetch(`${url}/api/herd`)).json()).subscribers;
+    await until("the browser has connections left", async () => (await subscribers()) <= 5);
+    for (const page of pages) assert.equal(await page.locator("#state").innerText(), "Live");
+  } finally {
+    await context.close();
+  }
+});

@@ -318,13 +318,16 @@ test("12,000 clients are drawn on one canvas, above tiles from the configured se
   }
 });
 
-// A simulated fleet in Paris and elsewhere provides the content of the pictures.
+// A simulated fleet in Paris and elsewhere, with the fences of the demo, provides the content of the pictures.
 if (process.env.SCREENSHOTS) {
   test("pictures for the README", async () => {
+    const fences = join(root, "conf", "demo.geojson");
+    const herd = await Herd.start(NAMES, EDGES, `fences: {file: "${fences}"}`);
     const addresses = NAMES.map((name) => `127.0.0.1:${herd.ports.get(name)}`);
-    const fleet = spawn("python3", [join(root, "scripts", "fleet.py"), "--vehicles", "300", "--speed", "30", ...addresses], { stdio: "inherit" });
+    const options = ["--vehicles", "300", "--speed", "30", "--fences", fences];
+    const fleet = spawn("python3", [join(root, "scripts", "fleet.py"), ...options, ...addresses], { stdio: "inherit" });
     try {
-      const page = await visit();
+      const page = await visit(herd.url("Bailey"));
       const picture = async (name) => {
         const path = join(root, "docs", "images", `${name}.png`);
         await page.screenshot({ path });
@@ -334,7 +337,6 @@ if (process.env.SCREENSHOTS) {
       await find(page, ".paris.");
       await shows(page, "#places", "km");
       await page.evaluate(() => document.activeElement.blur());
-      await page.getByRole("button", { name: "Zoom out" }).click();
       await until("there are long trails", async () => {
         let trail = 0;
         for (const name of NAMES) trail += (await ink(page, name)).trail;
@@ -344,13 +346,13 @@ if (process.env.SCREENSHOTS) {
       await page.emulateMedia({ colorScheme: "dark" });
       await page.locator("#close").click();
       await page.reload(); // shows all clients
-      await shows(page, "#count", /^30\d in view/);
+      await shows(page, "#count", /^300 in view/);
       await herd.kill("Clark");
       await until("the page shows it", async () => (await page.locator("#graph title").textContent()).includes("Clark"));
       await picture("dark");
-      herd.run("Clark");
     } finally {
       fleet.kill();
+      await herd.stop();
     }
   });
 }

@@ -77,6 +77,12 @@ test("names of places appear by size as one zooms, without overlap", async () =>
   assert.deepEqual(inOrder, inOrder.toSorted((one, other) => other - one));
   // Airports are shown at this zoom level only.
   await until("there is an airport", async () => (await texts(page, NAMES)).some((text) => text.startsWith("✈")));
+  // The places near the selected client are drawn once.
+  await until("no name is on the map twice", async () => {
+    const near = (await texts(page, DOTS)).filter((text) => text !== "west");
+    const all = await texts(page, NAMES);
+    return near.length > 2 && near.every((text) => !all.includes(text));
+  });
   await page.emulateMedia({ colorScheme: "dark" });
   await isWritten(page, "Long Beach");
   await shows(page, ".leaflet-control-attribution", "GeoNames");

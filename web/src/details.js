@@ -70,7 +70,7 @@ export class Details {
   #clearPlaces() {
     this.#request++;
     this.#answer = null;
-    this.#dots.places = [];
+    this.#dots.setPlaces([]);
     byId("places").replaceChildren();
     byId("credits").replaceChildren();
     setText(byId("places-state"), "");
@@ -119,13 +119,13 @@ export class Details {
     const { results, html_attributions } = this.#answer;
     const googles = this.#provider === "google" || this.#provider === "google_legacy";
     const shown = googles ? [] : results;
-    this.#dots.places = shown
+    const drawn = shown
       .filter(({ geometry }) => geometry?.location)
       .map(({ name, geometry: { location } }) => {
         const [x, y] = project(location.lng, location.lat);
         return { name, x, y };
       });
-    this.#dots.redraw();
+    this.#dots.setPlaces(drawn);
     const google = googles && results.length > 0 ? [element("span", { translate: false }, "Google Maps"), " "] : [];
     const others = (html_attributions ?? []).flatMap((html) => [...credit(html), " "]);
     byId("credits").replaceChildren(...google, ...others);

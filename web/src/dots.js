@@ -20,7 +20,7 @@ export const Dots = CanvasLayer.extend({
     this.clients = clients;
     this.selected = null; // ids
     this.hovered = null;
-    this.places = []; // near the selected client: {name, x, y}
+    this._places = [];
     this.clock = 0; // time of the node, in POSIX seconds
     this.point = null; // {x, y} whose nearest clients are listed
     this._colorOf = new Map();
@@ -31,6 +31,13 @@ export const Dots = CanvasLayer.extend({
   /** Sets the names of the nodes, in the order of their colors. */
   setNodes(names) {
     this._colorOf = new Map(names.map((name, index) => [name, index % theme.NODE_COLORS]));
+    this.redraw();
+  },
+
+  /** Draws places {name, x, y} near the selected client. Fires `places`, since other layers may have them. */
+  setPlaces(places) {
+    this._places = places;
+    this.fire("places", { names: places.map(({ name }) => name) });
     this.redraw();
   },
 
@@ -219,7 +226,7 @@ export const Dots = CanvasLayer.extend({
       const [x, y] = [this._where[2 * center], this._where[2 * center + 1]];
       boxes.take(x - 10 * ratio, y - height / 2, x + 180 * ratio, y + height / 2);
     }
-    for (const { name, x, y } of this.places) {
+    for (const { name, x, y } of this._places) {
       const [left, middle] = this._point(x, y);
       context.fillStyle = this._theme.muted;
       context.fillRect(left - half, middle - half, 2 * half, 2 * half);

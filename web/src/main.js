@@ -31,6 +31,7 @@ const clients = new Clients();
 const map = makeMap(byId("map"));
 const names = new Names({ pane: "names" }).addTo(map);
 const dots = new Dots(clients).addTo(map);
+dots.on("places", (event) => names.omit(event.names));
 const details = new Details(clients, dots, (id) => fences.of(id));
 const nearest = new Nearest(dots, (id) => visit(id), () => (byId("heard").value ? `&max_age=${byId("heard").value}` : ""));
 const showList = makeList(clients, dots, (id) => visit(id));

@@ -30,12 +30,19 @@ export const Names = CanvasLayer.extend({
     CanvasLayer.prototype.initialize.call(this, options);
     this._squares = new Map(); // the places of a square, by its bbox
     this._shown = true;
+    this._omitted = new Set();
   },
 
   /** Shows or hides the names. */
   show(shown) {
     if (shown === this._shown) return;
     this._shown = shown;
+    this.redraw();
+  },
+
+  /** Omits these names, which another layer shows. */
+  omit(names) {
+    this._omitted = new Set(names);
     this.redraw();
   },
 
@@ -65,7 +72,8 @@ export const Names = CanvasLayer.extend({
     const { _ratio: ratio, _theme: colors } = this;
     const zoom = this._map.getZoom();
     const crossings = zoom >= GRID_ZOOM ? this._drawGrid(context) : [];
-    const places = this._inView().filter(({ type }) => type !== "airport" || zoom >= AIRPORT_ZOOM);
+    const isShown = ({ name, type }) => !this._omitted.has(name) && (type !== "airport" || zoom >= AIRPORT_ZOOM);
+    const places = this._inView().filter(isShown);
     places.sort((one, other) => (other.population ?? 0) - (one.population ?? 0));
     const boxes = new Boxes();
     for (const { name, x, y, type, population } of places) {

@@ -496,7 +496,6 @@ if unshare -m true 2>/dev/null; then
 fi
 
 # Every block of the quick start in README.md works when pasted in one go, and again when pasted twice.
-mkdir "$dir/conf"
 cp conf/config.yml "$dir/conf"
 free=()
 while [ "${#free[@]}" -lt 10 ]; do

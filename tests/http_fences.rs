@@ -222,6 +222,8 @@ fn clients_enter_and_leave_on_every_node() {
     assert_eq!(later.snapshot(), ["client car Depot A", "client van pier"]);
     let mut one = fenced.subscribe("Left", "fence=*&client=van", "");
     assert_eq!(one.snapshot(), ["client van pier"]);
+    // An update that is not stored changes nothing.
+    fenced.herd.client("Left").iamat("car", "+0.0+0.0", "5");
     fenced.place("Left", "car", 0.0, 0.0);
     fenced.place("Left", "van", 0.0, 0.0);
     assert_eq!([later.next(), later.next()], ["leave car Depot A moved", "leave van pier moved"]);
@@ -281,7 +283,7 @@ fn invalid_queries_are_rejected() {
 #[test]
 fn the_reason_for_leaving_is_reported() {
     let fences = [circle("a", 0.0, 0.0, 1e3), circle("b", 0.0, 0.0, 2e3)];
-    let extra = "limits: {client_ttl_s: 2, max_clients: 2}";
+    let extra = "limits: {max_clients: 2}";
     let fenced = Fenced::started(&[("Solo", &[])], &fences, extra);
     let mut events = fenced.subscribe("Solo", "fence=*", "");
     assert_eq!(events.snapshot(), [""; 0]);
@@ -298,13 +300,17 @@ fn the_reason_for_leaving_is_reported() {
     assert!(output.status.success(), "{output:?}");
     assert_eq!(next(&mut events), ["leave third a forgotten", "leave third b forgotten"]);
     assert_eq!(fenced.names("Solo", "/api/clients?fence=a").len(), 1);
-    assert_eq!(next(&mut events), ["leave second a expired", "leave second b expired"]);
-    assert_eq!(fenced.counts("Solo"), [("a".to_owned(), 0), ("b".to_owned(), 0)]);
+    assert_eq!(fenced.counts("Solo"), [("a".to_owned(), 1), ("b".to_owned(), 1)]);
     fenced.write(&[circle("a", 0.0, 0.0, 1e3)]);
-    place("fourth");
-    assert_eq!(next(&mut events), ["enter fourth a", "enter fourth b"]);
     assert!(fenced.reload("Solo"));
-    assert_eq!(events.next(), "leave fourth b fence");
+    assert_eq!(events.next(), "leave second b fence");
+
+    let brief = Fenced::started(&[("Solo", &[])], &fences[..1], "limits: {client_ttl_s: 1}");
+    let mut events = brief.subscribe("Solo", "fence=*", "");
+    assert_eq!(events.snapshot(), [""; 0]);
+    brief.place("Solo", "x", 0.0, 0.0);
+    assert_eq!([events.next(), events.next()], ["enter x a", "leave x a expired"]);
+    assert_eq!(brief.counts("Solo"), [("a".to_owned(), 0)]);
 }
 
 #[test]
@@ -404,7 +410,7 @@ fn a_restart_causes_no_events() {
 
 #[test]
 fn dwell_times_pass_without_further_records() {
-    let fences = [square("slow", 0, 0, &json!({"dwell": 1})), square("fast", 0, 0, &json!({}))];
+    let fences = [square("slow", 0, 0, &json!({"dwell": 4})), square("fast", 0, 0, &json!({}))];
     let fenced = Fenced::started(&[("Solo", &[])], &fences, "");
     let mut events = fenced.subscribe("Solo", "fence=*", "");
     assert_eq!(events.snapshot(), [""; 0]);

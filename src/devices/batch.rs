@@ -7,7 +7,7 @@ use super::Settings;
 use super::counters::{Counters, Dialect, PositionResult, RequestResult};
 use super::dialect::{Content, Kind, List, Origin, Reply, of_element};
 use super::fix::{Fixes, Raw, Texts};
-use super::tokens::{Grant, Tokens};
+use super::tokens::{Grant, Login};
 use crate::herd::directory::Applied;
 use crate::node::store::Gated;
 use crate::node::{Node, Source, Updated};
@@ -27,8 +27,6 @@ pub struct Batch {
     elements: Option<Elements>,
     /// The next position to report.
     next: usize,
-    /// The last name of a device that is no token.
-    name: Vec<u8>,
     summary: Summary,
 }
 
@@ -67,8 +65,8 @@ pub struct Env<'e> {
     pub buffers: &'e mut (Vec<u8>, Vec<u8>),
     /// The connection.
     pub source: Source<'e>,
-    /// The clients that the token permits; `None` if there are no tokens.
-    pub grant: Option<&'e Grant>,
+    /// The token of the request; `None` if none are configured.
+    pub login: Option<&'e Login>,
     /// Current time.
     pub now: &'e Now,
 }
@@ -104,7 +102,6 @@ impl Batch {
     /// Begins the execution of a request.
     pub fn begin(&mut self, body: &[u8], origin: &Origin<'_>, env: &mut Env<'_>) {
         self.fixes.begin(body.len());
-        self.name.clear();
         (self.elements, self.next, self.summary) = (None, 0, Summary::default());
         match Content::of(body, origin.query.as_bytes()) {
             Content::Nothing(dialect, reply) => {
@@ -206,20 +203,16 @@ impl Batch {
     fn report(&mut self, env: &mut Env<'_>) {
         let Some((fix, texts)) = self.fixes.get(self.next) else { return };
         self.summary.dialect = fix.dialect;
-        let is_name = !matches!(env.grant, Some(Grant::Client(_)));
-        if is_name && texts.device != self.name {
-            // A token that was entered as the name of a device must not be published as one.
-            let is_token = |tokens: &Tokens| tokens.find(texts.device).is_some();
-            if env.settings.tokens.as_ref().is_some_and(is_token) {
-                return env.counters.count_position(fix.dialect, PositionResult::Unusable);
-            }
-            self.name.clear();
-            self.name.extend_from_slice(texts.device);
+        // A token, or a URL with it, that was entered as the name of a device must not be published.
+        if let Some(Login { grant: Grant::Prefix(_), token }) = env.login
+            && memchr::memmem::find(texts.device, token).is_some()
+        {
+            return env.counters.count_position(fix.dialect, PositionResult::Unusable);
         }
         let (line, reply) = &mut *env.buffers;
         line.clear();
         reply.clear();
-        let is_named = push_iamat(line, env.grant, &texts, env.now);
+        let is_named = push_iamat(line, env.login.map(|login| &login.grant), &texts, env.now);
         let fits = line.len() <= env.node.limits().max_line;
         let iamat = match Command::parse(line) {
             Command::Iamat(iamat) if is_named && fits => iamat,

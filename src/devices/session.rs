@@ -8,7 +8,7 @@ use super::counters::{Dialect, RequestResult};
 use super::dialect::{Origin, Reply};
 use super::request::{Framing, Request};
 use super::response::{CONTINUE, Options};
-use super::tokens::Grant;
+use super::tokens::Login;
 use super::{Context, Devices, IN_PLACE, MAX_BODIES, SESSION_WORK};
 use crate::http::request::{Parsed, Rejection};
 use crate::http::response::Status;
@@ -52,7 +52,7 @@ enum State {
 /// A request that is kept because it did not arrive in one piece, or is long.
 struct Upload {
     options: Options,
-    grant: Option<Grant>,
+    login: Option<Login>,
     query: Box<str>,
     limit_u: Box<str>,
     limit_d: Box<str>,
@@ -199,8 +199,8 @@ impl DeviceSession {
             self.refuse(devices, &Refusal::new(Status::FORBIDDEN, reason), out);
             return length;
         }
-        let grant = match self.authorize(devices, request, now) {
-            Ok(grant) => grant,
+        let login = match self.authorize(devices, request, now) {
+            Ok(login) => login,
             Err(refusal) => {
                 self.refuse(devices, &refusal, out);
                 return length;
@@ -234,7 +234,7 @@ impl DeviceSession {
             && let Some(body) = input.get(length..length + bytes)
         {
             let origin = Origin { query, limit_u, limit_d, user: &user };
-            self.execute_in_place(cx, body, &origin, grant.as_ref(), options, out);
+            self.execute_in_place(cx, body, &origin, login.as_ref(), options, out);
             return length + bytes;
         }
         if request.expects_continue && input.len() == length {
@@ -242,7 +242,7 @@ impl DeviceSession {
         }
         self.state = State::Body(Box::new(Upload {
             options,
-            grant,
+            login,
             query: query.into(),
             limit_u: limit_u.into(),
             limit_d: limit_d.into(),
@@ -259,7 +259,7 @@ impl DeviceSession {
         devices: &mut Devices,
         request: &Request<'_>,
         now: Instant,
-    ) -> Result<Option<Grant>, Refusal<'static>> {
+    ) -> Result<Option<Login>, Refusal<'static>> {
         let Some(tokens) = &devices.settings.tokens else { return Ok(None) };
         let proxied = request.forwarded_for.filter(|_| self.peer.is_local);
         let network = match proxied {
@@ -270,8 +270,10 @@ impl DeviceSession {
             let seconds = until.since(now).as_secs() + 1;
             return Err(Refusal::limited(seconds));
         }
-        if let Some(grant) = request.find_token(|token| tokens.find(token).cloned()) {
-            return Ok(Some(grant));
+        let find =
+            |token: &[u8]| Some(Login { grant: tokens.find(token)?.clone(), token: token.into() });
+        if let Some(login) = request.find_token(find) {
+            return Ok(Some(login));
         }
         devices.failures.record(network, now);
         Err(Refusal::unauthorized())
@@ -283,12 +285,12 @@ impl DeviceSession {
         cx: &mut Context<'_>,
         body: &[u8],
         origin: &Origin<'_>,
-        grant: Option<&Grant>,
+        login: Option<&Login>,
         options: Options,
         out: &mut Vec<u8>,
     ) {
         let mut batch = std::mem::take(&mut cx.devices.scratch);
-        let mut env = env(cx, &self.peer, grant);
+        let mut env = env(cx, &self.peer, login);
         batch.begin(body, origin, &mut env);
         // It has a few hundred positions at most.
         let mut work = usize::MAX;
@@ -323,7 +325,7 @@ impl DeviceSession {
                 return Ok(taken);
             };
             let mut batch = Box::new(Batch::default());
-            let mut env = env(cx, &self.peer, upload.grant.as_ref());
+            let mut env = env(cx, &self.peer, upload.login.as_ref());
             batch.begin(upload.body.bytes(), &upload.origin(), &mut env);
             self.state = State::Batch(upload, batch);
         }
@@ -335,7 +337,7 @@ impl DeviceSession {
         let State::Batch(upload, batch) = &mut self.state else { return true };
         let share = cx.devices.work.min(SESSION_WORK);
         let mut work = share;
-        let mut env = env(cx, &self.peer, upload.grant.as_ref());
+        let mut env = env(cx, &self.peer, upload.login.as_ref());
         let done = batch.advance(upload.body.bytes(), &mut env, &mut work);
         cx.devices.work -= share - work;
         if !done {
@@ -460,8 +462,8 @@ impl<'r> Refusal<'r> {
 }
 
 /// What the execution of a request on the connection of `peer` works with.
-fn env<'e>(cx: &'e mut Context<'_>, peer: &'e DeviceInfo, grant: Option<&'e Grant>) -> Env<'e> {
+fn env<'e>(cx: &'e mut Context<'_>, peer: &'e DeviceInfo, login: Option<&'e Login>) -> Env<'e> {
     let Devices { settings, counters, buffers, .. } = &mut *cx.devices;
     let source = Source { label: &peer.label, address_key: peer.address_key };
-    Env { node: cx.node, settings, counters, buffers, source, grant, now: cx.now }
+    Env { node: cx.node, settings, counters, buffers, source, login, now: cx.now }
 }

@@ -40,6 +40,15 @@ pub enum Grant {
     Prefix(Arc<[u8]>),
 }
 
+/// A token that a request carries, and what it permits. It has no debug output.
+#[derive(Clone)]
+pub struct Login {
+    /// The clients.
+    pub grant: Grant,
+    /// The token itself.
+    pub token: Box<[u8]>,
+}
+
 /// The reason that a file is not valid. Contains nothing of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokensError {

@@ -133,6 +133,8 @@ fn no_output_contains_a_token() {
             requests.push(format!("GET /{position} {head}Authorization: Basic {token}:\r\n\r\n"));
             let name = token;
             requests.push(format!("GET /t/{token}?id={name}&lat=1&lon=2 {head}\r\n"));
+            // The URL was entered as the name.
+            requests.push(format!("GET /t/{token}?id=http://h/t/{name}/&lat=1&lon=2 {head}\r\n"));
             requests.push(format!("GET /t/{token}?lat=1&lon=2 {head}X-Limit-D: {name}\r\n\r\n"));
             for login in logins {
                 requests

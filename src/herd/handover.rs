@@ -110,7 +110,7 @@ impl Herd {
         self.link(link).up.as_ref().is_some_and(|up| {
             let is_used = up.connection == connection;
             let is_next = up.successor() == Some(connection);
-            up.receives_on != connection && (is_used || is_next && has_input)
+            is_next && up.receives_on != connection && (is_used || has_input)
         })
     }
 
@@ -134,9 +134,10 @@ impl Herd {
         reason: CloseReason,
     ) {
         let Some(up) = &self.links[link.index()].up else { return };
-        let next = up.successor().filter(|&next| next != up.connection);
-        let next = next.or(Some(up.connection)).filter(|&next| next != up.receives_on);
-        for connection in [Some(up.receives_on), next].into_iter().flatten() {
+        let (receives, sends) = (up.receives_on, up.connection);
+        let sends = Some(sends).filter(|&it| it != receives);
+        let next = up.successor().filter(|&it| it != receives && Some(it) != sends);
+        for connection in [Some(receives), sends, next].into_iter().flatten() {
             if Some(connection) != ended {
                 self.actions.push_back(Action::Close { connection, reason });
             }
@@ -262,6 +263,20 @@ mod tests {
             let close = Action::Close { connection: NEW, reason: CloseReason::MoveFailed };
             assert_eq!(actions(&mut a), [close]);
         }
+    }
+
+    /// The listener still has lines to send on the old connection when the new one breaks.
+    #[test]
+    fn both_connections_of_a_half_moved_link_are_read_and_end_together() {
+        let mut a = linked(Origin::Accepted);
+        begin_move(&mut a, Origin::Accepted);
+        receive(&mut a, OLD, "MOVED");
+        assert!(![OLD, NEW].iter().any(|&it| a.is_held(LINK, it, true)));
+        actions(&mut a);
+        a.handle_disconnected(LINK, NEW, NOW.instant);
+        assert_eq!(connections(&a), None);
+        let close = Action::Close { connection: OLD, reason: CloseReason::MoveFailed };
+        assert_eq!(actions(&mut a), [close]);
     }
 
     #[test]

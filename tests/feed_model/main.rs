@@ -2,8 +2,8 @@
 //! schedule, the stream is compared with the history of the node, entry by entry.
 //!
 //! `cargo test --test feed_model` runs the schedules of seeds 0 to 29. These variables change that:
-//! - `SIM_SEED=N` replays the schedule of seed N;
-//! - `SIM_SCHEDULES=N` runs N schedules.
+//! - `FEED_SEED=N` replays the schedule of seed N;
+//! - `FEED_SCHEDULES=N` runs N schedules.
 
 #![allow(
     clippy::unwrap_used,
@@ -33,14 +33,14 @@ fn variable(name: &str) -> Option<u64> {
 
 #[test]
 fn the_stream_equals_the_history_after_any_faults() {
-    if let Some(seed) = variable("SIM_SEED") {
+    if let Some(seed) = variable("FEED_SEED") {
         let mut world = World::new(seed);
         world.traced = true;
         world.run();
         println!("{} entries in gaps", world.compare());
         return;
     }
-    run(variable("SIM_SCHEDULES").unwrap_or(30), |seed| {
+    run(variable("FEED_SCHEDULES").unwrap_or(30), |seed| {
         let mut world = World::new(seed);
         world.run();
         assert_eq!(world.compare(), 0, "no entry is lost while there is room");
@@ -50,7 +50,7 @@ fn the_stream_equals_the_history_after_any_faults() {
 /// A collector gets everything at least once and in order, and a batch that is repeated is the same.
 #[test]
 fn a_collector_gets_the_history_after_any_faults() {
-    run(variable("SIM_SCHEDULES").unwrap_or(30), |seed| {
+    run(variable("FEED_SCHEDULES").unwrap_or(30), |seed| {
         for filter in [Filter::All, Filter::Updates] {
             let mut world = World::with_collector(seed, filter);
             world.run();
@@ -80,12 +80,15 @@ fn a_collector_gets_the_history_after_any_faults() {
 /// What is not wanted moves the cursor, but leaves no id in the stream.
 #[test]
 fn entries_that_are_not_wanted_cause_no_gaps() {
-    run(variable("SIM_SCHEDULES").unwrap_or(8), |seed| {
+    run(variable("FEED_SCHEDULES").unwrap_or(50), |seed| {
         for filter in [Filter::Updates, Filter::Fences] {
             let mut world = World::with(seed, filter);
             world.run();
             assert_eq!(world.entries(), world.expected(), "{filter:?}");
             assert!(world.server.stream.iter().all(|added| added.field("type") != b"gap"));
+            if seed % 10 > 0 {
+                continue;
+            }
             // Segments without a wanted entry are given up.
             let length = world.server.stream.len();
             for _ in 0..40 {

@@ -377,9 +377,13 @@ impl World {
     pub fn run(&mut self) {
         for _ in 0..400 {
             match self.rng.below(100) {
-                0..20 => {
+                0..12 => {
                     let count = self.rng.index(60);
                     self.update(count);
+                }
+                12..20 => {
+                    let count = self.rng.index(60);
+                    self.update_plainly(count);
                 }
                 20..50 => self.turn(),
                 50..68 => {

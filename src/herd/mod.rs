@@ -296,6 +296,8 @@ pub struct Herd {
     legacy_nodes: Vec<NodeId>,
     /// The rules that each node announces in its link state.
     announced: Vec<Option<Rules>>,
+    /// The time until which the directory keeps what either rules keep.
+    lenient_until: Option<Instant>,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
     /// Counters of replication.
@@ -341,6 +343,7 @@ impl Herd {
             timing,
             legacy_nodes: legacy_nodes.to_vec(),
             announced: vec![None; identity.names.len()],
+            lenient_until: identity.next.map(|_| now + takeover::LENIENCE),
             directory: Directory::new(rules_at_start, keys),
             own_key: OwnKey::new(seeds.digest),
             routes: Routes::new(
@@ -648,6 +651,7 @@ impl Herd {
             self.directory.is_adapting().then_some(self.adapt_at),
             self.own_key.poll_timeout(),
             self.directory.poll_fences(),
+            self.lenient_until,
         ];
         links.chain(others.into_iter().flatten()).min()
     }
@@ -667,6 +671,9 @@ impl Herd {
         self.relayed.handle_timeout(now.instant);
         self.sweep(now);
         self.continue_rekey(now.instant);
+        if self.lenient_until.is_some_and(|until| until <= now.instant) {
+            self.end_lenience();
+        }
         if self.directory.is_adapting() && self.adapt_at <= now.instant {
             self.adapt_at = now.instant + ADAPTATION_INTERVAL;
             self.directory.adapt(ADAPTATION_STEPS);

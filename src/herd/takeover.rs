@@ -7,11 +7,14 @@
 //! takes them over in the handshake.
 //!
 //! A node cannot know whether the announced rules were in force before it started. Until it knows of a
-//! node that does not announce them, its directory keeps what either rules keep. Otherwise a herd
-//! whose nodes all restart at once could drop stored records that only the announced rules keep.
+//! node that does not announce them, and for [`LENIENCE`] at most, its directory keeps what either rules
+//! keep. Otherwise a herd whose nodes all restart at once could drop stored records that only the
+//! announced rules keep.
 //!
 //! A node that has nothing to announce counts as one that announces the rules in force, so nodes
 //! whose configuration has been completed do not hold up those that start with the previous one.
+
+use core::time::Duration;
 
 use super::Herd;
 use super::directory::Rules;
@@ -21,6 +24,9 @@ use super::{Event, ProtocolError};
 use crate::ids::{LinkId, NodeId};
 use crate::protocol::next_field;
 use crate::protocol::time::Nanos;
+
+/// Time after the start of a node within which a herd that restarts as a whole is linked.
+pub const LENIENCE: Duration = Duration::from_secs(60);
 
 /// The rules in force on a node, and those that it announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +153,7 @@ impl Herd {
     fn handle_announcement(&mut self, node: NodeId, target: Rules) {
         self.announced[node.index()] = Some(target);
         if target != self.offer().target() {
-            self.directory.set_rules(self.identity.rules);
+            self.end_lenience();
         }
         self.take_over_if_unanimous();
     }
@@ -159,14 +165,14 @@ impl Herd {
         }
     }
 
-    /// Handles the offer in the handshake of a neighbor whose link has just come up. The rules of this
-    /// node may have changed during the handshake, so the neighbor is informed of them.
+    /// Handles the offer in the handshake of a neighbor whose link has just come up. This node may have
+    /// taken rules over during the handshake, so the neighbor is informed of them.
     pub fn handle_offer(&mut self, link: LinkId, theirs: &Offer) {
         let peer = self.link(link).peer;
         self.handle_announcement(peer, theirs.target());
         if self.offer().agreement(theirs) == Agreement::TakeOver {
             self.take_over();
-        } else if self.identity.next.is_some()
+        } else if self.identity.next == Some(self.identity.rules)
             && let Some(up) = self.links[link.index()].herd_peer()
         {
             up.rules_due = true;
@@ -186,11 +192,19 @@ impl Herd {
         }
     }
 
+    /// From now on, the directory keeps what the rules in force keep.
+    pub(super) fn end_lenience(&mut self) {
+        if self.lenient_until.take().is_some() {
+            self.directory.set_rules(self.identity.rules);
+        }
+    }
+
     /// Brings the announced rules into force. The directory follows a little at a time. What neighbors
     /// kept by other rules in the meantime is compared once more.
     fn take_over(&mut self) {
         let Some(next) = self.pending_rules() else { return };
         let before = std::mem::replace(&mut self.identity.rules, next);
+        self.lenient_until = None;
         self.directory.set_rules(next);
         for (_, up) in self.herd_peers() {
             up.rules_due = true;

@@ -10,6 +10,7 @@
     reason = "helpers of tests report by failing the test"
 )]
 
+mod change;
 mod clocks;
 mod every_order;
 mod fences;

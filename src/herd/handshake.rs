@@ -74,14 +74,11 @@ impl Identity {
         &self.names[node.index()]
     }
 
-    /// Returns [`Identity::next`] as it is sent: `-` if there are none.
+    /// Returns the rules that this node will follow, as its link state announces them.
     #[must_use]
     pub fn announcement(&self) -> Vec<u8> {
         let mut field = Vec::new();
-        match &self.next {
-            Some(next) => push_rules(&mut field, next, ','),
-            None => field.push(b'-'),
-        }
+        push_rules(&mut field, &self.next.unwrap_or(self.rules), ',');
         field
     }
 
@@ -481,7 +478,10 @@ pub(super) fn first_line(identity: &Identity, from: &[u8], to: &[u8], nonce: &No
     line.push(b' ');
     hex::push(&mut line, &identity.link_port.to_be_bytes());
     line.push(b' ');
-    line.extend_from_slice(&identity.announcement());
+    match &identity.next {
+        Some(next) => push_rules(&mut line, next, ','),
+        None => line.push(b'-'),
+    }
     line
 }
 

@@ -221,6 +221,7 @@ impl Herd {
             Received::Older(origin) => up.states.push(origin),
             Received::New { origin, lost_edge, changed } => {
                 self.spread(origin, Some(link), now);
+                self.handle_announcement(state.next);
                 if lost_edge {
                     self.resync(Ends::Lesser, now);
                 } else if changed && self.is_repairing(now) {

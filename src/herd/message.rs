@@ -83,7 +83,7 @@ pub struct LinkState<'a> {
     pub origin: &'a [u8],
     /// Its version.
     pub version: Version,
-    /// The rules that the node announces for the future, as in the handshake; `-` if there are none.
+    /// The rules that the node will follow: four numbers, separated by commas.
     pub next: &'a [u8],
     /// Names of its linked neighbors, separated by spaces.
     pub up: &'a [u8],

@@ -294,8 +294,8 @@ pub struct Herd {
     link_to: Vec<Option<LinkId>>,
     /// Original servers, neighbors or not.
     legacy_nodes: Vec<NodeId>,
-    /// The rules that each node announces in its link state.
-    announced: Vec<Option<Rules>>,
+    /// Time of the next look at the announcements of all nodes, while this node waits for them.
+    recheck_at: Instant,
     /// The time until which the directory keeps what either rules keep.
     lenient_until: Option<Instant>,
     actions: VecDeque<Action>,
@@ -342,7 +342,7 @@ impl Herd {
         let mut herd = Self {
             timing,
             legacy_nodes: legacy_nodes.to_vec(),
-            announced: vec![None; identity.names.len()],
+            recheck_at: now + takeover::RECHECK_INTERVAL,
             lenient_until: identity.next.map(|_| now + takeover::LENIENCE),
             directory: Directory::new(rules_at_start, keys),
             own_key: OwnKey::new(seeds.digest),
@@ -652,6 +652,7 @@ impl Herd {
             self.own_key.poll_timeout(),
             self.directory.poll_fences(),
             self.lenient_until,
+            self.pending_rules().map(|_| self.recheck_at),
         ];
         links.chain(others.into_iter().flatten()).min()
     }
@@ -671,9 +672,7 @@ impl Herd {
         self.relayed.handle_timeout(now.instant);
         self.sweep(now);
         self.continue_rekey(now.instant);
-        if self.lenient_until.is_some_and(|until| until <= now.instant) {
-            self.end_lenience();
-        }
+        self.handle_announcements_timeout(now.instant);
         if self.directory.is_adapting() && self.adapt_at <= now.instant {
             self.adapt_at = now.instant + ADAPTATION_INTERVAL;
             self.directory.adapt(ADAPTATION_STEPS);

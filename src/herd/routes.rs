@@ -187,6 +187,13 @@ impl Routes {
         Some(&self.state(self.vertex(name)?)?.next)
     }
 
+    /// Returns the names of the nodes whose link state announces anything else than `next`.
+    #[must_use]
+    pub fn dissenters(&self, next: &[u8]) -> Vec<&[u8]> {
+        let dissents = |&vertex: &Vertex| self.state(vertex).is_some_and(|it| *it.next != *next);
+        self.known().filter(dissents).map(|vertex| self.vertices.name(vertex)).collect()
+    }
+
     /// Vertices whose link state is known.
     pub fn known(&self) -> impl Iterator<Item = Vertex> {
         let known = (0..).map(Vertex).zip(&self.states).filter(|(_, state)| state.is_some());

@@ -24,9 +24,13 @@ use super::{Event, ProtocolError};
 use crate::ids::{LinkId, NodeId};
 use crate::protocol::next_field;
 use crate::protocol::time::Nanos;
+use crate::time::Instant;
 
 /// Time after the start of a node within which a herd that restarts as a whole is linked.
 pub const LENIENCE: Duration = Duration::from_secs(60);
+
+/// Interval at which a node that waits for announcements looks at those of all nodes.
+pub const RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The rules in force on a node, and those that it announces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,30 +141,41 @@ impl Herd {
         self.identity.next.filter(|next| *next != self.identity.rules)
     }
 
-    /// Nodes that do not announce the rules that this node announces, as far as it knows. Original
-    /// servers have no rules.
-    pub fn missing_announcements(&self) -> impl Iterator<Item = NodeId> {
-        let target = self.offer().target();
-        let nodes = (0..self.identity.names.len() as u16).map(NodeId);
-        nodes.filter(move |&node| {
+    /// Names of the nodes that do not announce the rules that this node announces, as far as it knows:
+    /// nodes of its configuration, and others that are linked with the herd. Original servers have no
+    /// rules.
+    #[must_use]
+    pub fn missing_announcements(&self) -> Vec<&[u8]> {
+        let announcement = self.identity.announcement();
+        let is_unknown = |&node: &NodeId| {
             node != self.identity.me
                 && !self.legacy_nodes.contains(&node)
-                && self.announced[node.index()] != Some(target)
-        })
+                && self.routes.next(self.identity.name(node)).is_none()
+        };
+        let nodes = (0..self.identity.names.len() as u16).map(NodeId);
+        let unknown = nodes.filter(is_unknown).map(|node| self.identity.name(node));
+        let mut missing: Vec<&[u8]> =
+            unknown.chain(self.routes.dissenters(&announcement)).collect();
+
+        missing.sort_unstable();
+        missing
     }
 
-    /// Records the rules that a node announces.
-    fn handle_announcement(&mut self, node: NodeId, target: Rules) {
-        self.announced[node.index()] = Some(target);
-        if target != self.offer().target() {
+    /// Handles the announcement in the new link state of a node.
+    pub(super) fn handle_announcement(&mut self, theirs: &[u8]) {
+        if self.identity.next.is_none() {
+            return;
+        }
+        if self.identity.announcement() == theirs {
+            self.take_over_if_unanimous();
+        } else {
             self.end_lenience();
         }
-        self.take_over_if_unanimous();
     }
 
     /// Takes the announced rules over if all nodes announce them.
     pub(super) fn take_over_if_unanimous(&mut self) {
-        if self.pending_rules().is_some() && self.missing_announcements().next().is_none() {
+        if self.pending_rules().is_some() && self.missing_announcements().is_empty() {
             self.take_over();
         }
     }
@@ -168,8 +183,6 @@ impl Herd {
     /// Handles the offer in the handshake of a neighbor whose link has just come up. This node may have
     /// taken rules over during the handshake, so the neighbor is informed of them.
     pub fn handle_offer(&mut self, link: LinkId, theirs: &Offer) {
-        let peer = self.link(link).peer;
-        self.handle_announcement(peer, theirs.target());
         if self.offer().agreement(theirs) == Agreement::TakeOver {
             self.take_over();
         } else if self.identity.next == Some(self.identity.rules)
@@ -189,6 +202,18 @@ impl Herd {
             Ok(())
         } else {
             Err(ProtocolError::OtherRules)
+        }
+    }
+
+    /// Ends lenience, and looks at the announcements: the link state of a node that has been removed is
+    /// forgotten after a while.
+    pub(super) fn handle_announcements_timeout(&mut self, now: Instant) {
+        if self.lenient_until.is_some_and(|until| until <= now) {
+            self.end_lenience();
+        }
+        if self.pending_rules().is_some() && self.recheck_at <= now {
+            self.recheck_at = now + RECHECK_INTERVAL;
+            self.take_over_if_unanimous();
         }
     }
 

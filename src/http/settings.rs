@@ -66,11 +66,11 @@ impl Next {
     #[must_use]
     pub fn of(herd: &Herd) -> Option<Self> {
         let next = herd.offer().next?;
-        let name = |node| String::from_utf8_lossy(herd.identity().name(node)).into_owned();
+        let missing = herd.missing_announcements().into_iter();
         Some(Self {
             settings: Settings::from(&next),
             in_force: herd.pending_rules().is_none(),
-            missing: herd.missing_announcements().map(name).collect(),
+            missing: missing.map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
         })
     }
 }

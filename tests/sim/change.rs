@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use proxy_herd::herd::directory::{Applied, Keys, Rules};
+use proxy_herd::herd::directory::{Applied, Rules};
 use proxy_herd::herd::handshake::{Accepted, Handshake, Progress, Transport};
 use proxy_herd::herd::takeover::Offer;
 use proxy_herd::herd::{Action, Connected, Herd, Origin, Timing};
@@ -219,8 +219,7 @@ impl World {
             redial_max: Duration::from_millis(500),
             antientropy_interval: Duration::from_secs(1),
         };
-        let keys = Keys { ..KEYS };
-        machine.herd = Some(Herd::new(identity, &[], timing, keys, Instant::START));
+        machine.herd = Some(Herd::new(identity, &[], timing, KEYS, Instant::START));
     }
 
     fn stop(&mut self, node: usize) {

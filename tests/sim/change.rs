@@ -572,9 +572,9 @@ const WORLDS: u64 = 60;
 
 #[test]
 fn changes_of_the_rules_lose_no_record() {
-    let only = crate::variable("SIM_CHANGE");
+    let only = crate::seeds::variable("SIM_CHANGE");
     let (first, count) =
-        (crate::variable("SIM_FIRST").unwrap_or(0), crate::variable("SIM_CHANGES"));
+        (crate::seeds::variable("SIM_FIRST").unwrap_or(0), crate::seeds::variable("SIM_CHANGES"));
     let seeds = only.map_or(first..first + count.unwrap_or(WORLDS), |seed| seed..seed + 1);
     let (mut updates, mut takeovers) = (0, 0);
     for seed in seeds {

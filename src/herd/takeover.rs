@@ -27,7 +27,7 @@ use crate::protocol::time::Nanos;
 use crate::time::Instant;
 
 /// Time after the start of a node within which a herd that restarts as a whole is linked.
-pub const LENIENCE: Duration = Duration::from_secs(60);
+pub const LENIENCE: Duration = Duration::from_mins(1);
 
 /// Interval at which a node that waits for announcements looks at those of all nodes.
 pub const RECHECK_INTERVAL: Duration = Duration::from_secs(1);

@@ -174,11 +174,11 @@ impl World {
                 self.update();
             }
             for node in self.order() {
-                self.turn(node)?;
+                self.turn(node);
             }
             self.deliver()?;
             self.check_links()?;
-            if self.now.as_millis() % 100 == 0 && self.is_equal() {
+            if self.now.as_millis().is_multiple_of(100) && self.is_equal() {
                 self.is_at_risk = false;
                 self.remember();
                 self.operate();
@@ -315,9 +315,9 @@ impl World {
         assert!(!matches!(applied, Applied::Expired), "{line}");
     }
 
-    fn turn(&mut self, node: usize) -> Result<(), String> {
+    fn turn(&mut self, node: usize) {
         let now = self.clock(node);
-        let Some(herd) = &mut self.machines[node].herd else { return Ok(()) };
+        let Some(herd) = &mut self.machines[node].herd else { return };
         if herd.poll_timeout().is_some_and(|due| due <= now.instant) {
             herd.handle_timeout(&now);
         }
@@ -330,7 +330,7 @@ impl World {
                 Action::Move { .. } | Action::Finish(_) | Action::Resume(_) => {}
             }
         }
-        let Some(herd) = &mut self.machines[node].herd else { return Ok(()) };
+        let Some(herd) = &mut self.machines[node].herd else { return };
         for link in (0..herd.links().len()).map(LinkId) {
             let Some(up) = &herd.link(link).up else { continue };
             let wire = &mut self.wires[up.connection.0 as usize];
@@ -349,7 +349,6 @@ impl World {
         let taken =
             events.filter(|event| matches!(event, proxy_herd::herd::Event::RulesTakenOver { .. }));
         self.takeovers += taken.count() as u64;
-        Ok(())
     }
 
     /// Performs the handshake. The listener has the link at once, the dialer a little later.
@@ -538,19 +537,16 @@ impl World {
         let offsets = [self.old.max_clock_offset, self.new.max_clock_offset];
         for (client, line) in self.safe.iter().filter(|(_, line)| !self.is_expired(line)) {
             let record = Record::parse(line).expect("it was stored");
-            let is_kept = match held.get(client) {
-                Some(now) => {
-                    let now = Record::parse(now).expect("it is stored");
-                    offsets.iter().any(|&offset| now.cmp(&record, offset).is_ge())
-                }
+            let is_kept = if let Some(now) = held.get(client) {
+                let now = Record::parse(now).expect("it is stored");
+                offsets.iter().any(|&offset| now.cmp(&record, offset).is_ge())
+            } else {
                 // Evicted, if there are enough others that rank higher.
-                None => {
-                    let ranks_higher = |other: &&Vec<u8>| {
-                        let other = Record::parse(other).expect("it is stored");
-                        offsets.iter().any(|&offset| other.cmp(&record, offset).is_gt())
-                    };
-                    lines.iter().filter(ranks_higher).count() >= least
-                }
+                let ranks_higher = |other: &&Vec<u8>| {
+                    let other = Record::parse(other).expect("it is stored");
+                    offsets.iter().any(|&offset| other.cmp(&record, offset).is_gt())
+                };
+                lines.iter().filter(ranks_higher).count() >= least
             };
             if !is_kept {
                 let now = held.get(client).map(|line| line.escape_ascii().to_string());

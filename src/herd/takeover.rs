@@ -271,6 +271,25 @@ mod tests {
         }
     }
 
+    /// The neighbor has completed its configuration and announces nothing, so the handshake is all that it
+    /// says about rules. C has not been heard of.
+    #[test]
+    fn a_node_that_was_away_takes_over_in_the_handshake() {
+        use crate::herd::Origin;
+        use crate::testing::{connected, herd, identity};
+
+        let mut identity = identity(&["A", "B", "C"], 0, &[1]);
+        let rules = identity.rules;
+        let next = Rules { max_clients: rules.max_clients + 1, ..rules };
+        identity.next = Some(next);
+        let mut a = herd(identity);
+        let link = a.handle_connected(connected(1, 1, 7, Origin::Dialed), Instant::START).unwrap();
+        a.handle_offer(link, &Offer { rules, next: None });
+        assert_eq!(a.identity().rules, rules);
+        a.handle_offer(link, &Offer { rules: next, next: None });
+        assert_eq!(a.identity().rules, next);
+    }
+
     #[test]
     fn a_node_that_has_just_started_keeps_what_either_rules_keep() {
         let lenient = |now: (u32, i128), next: (u32, i128)| {

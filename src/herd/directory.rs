@@ -279,9 +279,11 @@ impl Directory {
         }
         let life = self.life(record, now);
         match life {
-            Life::Expired => return Applied::Expired,
+            Life::Expired if !(source == Source::File && record.is_tombstone()) => {
+                return Applied::Expired;
+            }
             Life::Ahead if source != Source::File => return Applied::Ahead,
-            Life::Alive | Life::Ahead => {}
+            Life::Alive | Life::Ahead | Life::Expired => {}
         }
         let hash = self.index_hash(record.client);
         let mut held = self.find(hash, record.client);
@@ -290,9 +292,13 @@ impl Directory {
             match (self.life_in(slot, now), life) {
                 (Life::Alive, Life::Ahead) => return Applied::Ahead,
                 (held, new) if held == new => {}
-                _ => {
-                    self.expire(slot);
-                    held = None;
+                (of_held, of_new) => {
+                    let decides = source == Source::File
+                        && self.is_decided_by_order(slot, of_held, record, of_new);
+                    if !decides {
+                        self.expire(slot);
+                        held = None;
+                    }
                 }
             }
         }
@@ -326,6 +332,26 @@ impl Directory {
         let slot = self.insert(hash, record, source == Source::Client);
         self.bound_tombstones();
         Applied::Stored(slot)
+    }
+
+    /// Returns whether the order decides between two records from files of which one is not alive.
+    ///
+    /// A tombstone in a file decides however old it is: the file may also hold the records that it has
+    /// erased, in any order, and they would come back if it were ignored. The sweep removes it once
+    /// everything is loaded.
+    fn is_decided_by_order(
+        &self,
+        slot: Slot,
+        of_held: Life,
+        record: &Record<'_>,
+        of_record: Life,
+    ) -> bool {
+        let in_file = |life, is_tombstone| match life {
+            Life::Expired if is_tombstone => Life::Alive,
+            life => life,
+        };
+        in_file(of_held, self.slots[slot].is_tombstone())
+            == in_file(of_record, record.is_tombstone())
     }
 
     /// Returns digest and slot of every record in `leaf`, in arbitrary order.

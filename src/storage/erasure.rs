@@ -7,8 +7,9 @@ use crate::protocol::record::Record;
 use crate::protocol::time::{Nanos, parse_time};
 use crate::time::Instant;
 
-/// Time within which the records of an erased client leave the files.
-pub(super) const ERASE_WITHIN: Duration = Duration::from_hours(24);
+/// Time after which the snapshot begins that removes the records of an erased client. They must have
+/// left the files within a day, and the snapshot has to be written, too.
+pub(super) const ERASE_WITHIN: Duration = Duration::from_hours(23);
 
 /// When a snapshot is due because clients were erased.
 #[derive(Default)]

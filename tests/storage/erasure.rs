@@ -66,18 +66,22 @@ fn the_records_of_an_erased_client_leave_the_files_within_a_day() {
     pass(&mut node, &mut disk, at(1));
     assert!(contains(&disk, place), "a compaction is not worth it yet");
     pass(&mut node, &mut disk, at(2)); // the sync
-    assert_eq!(node.storage.poll_timeout(), Some(at(24)), "it is due a day after the command");
-    pass(&mut node, &mut disk, at(23));
+    assert_eq!(
+        node.storage.poll_timeout(),
+        Some(at(23)),
+        "it is due an hour before a day has passed"
+    );
+    pass(&mut node, &mut disk, at(22));
     assert!(contains(&disk, place));
-    node.storage.handle_shutdown(at(23));
-    node.settle(&mut disk, at(23), &mut Rng::new(3));
+    node.storage.handle_shutdown(at(22));
+    node.settle(&mut disk, at(22), &mut Rng::new(3));
     drop(node);
     // After a restart, the time runs from the command.
     let mut node = start(&mut disk, after(11));
     assert_eq!(node.directory.tombstones(), 1);
-    pass(&mut node, &mut disk, at(13));
+    pass(&mut node, &mut disk, at(12));
     assert!(contains(&disk, place));
-    pass(&mut node, &mut disk, at(14));
+    pass(&mut node, &mut disk, at(13));
     assert!(!contains(&disk, place) && contains(&disk, "plum"), "{:?}", disk.names());
     // Nothing remains to be done.
     assert!(node.storage.poll_timeout().is_none_or(|due| due < at(15)));

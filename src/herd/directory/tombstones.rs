@@ -265,6 +265,27 @@ mod tests {
     }
 
     #[test]
+    fn a_tombstone_in_a_file_decides_although_it_has_expired() {
+        let forgotten = tombstone("B", "k", 101);
+        let (old, new) = (line("A", "k", 1, 100, 100), line("A", "k", 1, 102, 102));
+        let load = |lines: &[&Vec<u8>]| {
+            let mut d = with_keep(100, 0);
+            for line in lines {
+                let record = Record::parse(line).unwrap();
+                d.apply(&record, Source::File, at(102 + KEEP));
+            }
+            sweep(&mut d, at(102 + KEEP), 10);
+            (contents(&d), d.tombstones())
+        };
+        assert_eq!(load(&[&old, &forgotten]), (vec![], 0));
+        assert_eq!(load(&[&forgotten, &old]), (vec![], 0));
+        for lines in [[&old, &forgotten, &new], [&new, &old, &forgotten], [&forgotten, &new, &old]]
+        {
+            assert_eq!(load(&lines), (vec![new.clone()], 0));
+        }
+    }
+
+    #[test]
     fn tombstones_displace_only_an_eighth_of_the_clients() {
         let mut d = with_keep(16, 0);
         for client in 0..16 {

@@ -103,7 +103,10 @@ impl EventLoop {
             storage.handle_timeout(now.instant);
         }
         if self.time_mark_at <= now.instant {
-            self.time_mark_at = now.instant + TIME_MARK_INTERVAL;
+            // A node whose files have no mark within this time starts empty.
+            let keep = u64::try_from(identity.rules.forget_keep).unwrap_or(u64::MAX);
+            let interval = TIME_MARK_INTERVAL.min(Duration::from_nanos(keep) / 4);
+            self.time_mark_at = now.instant + interval;
             storage.append_time(now.wall);
         }
         storage.handle_directory(directory, now.instant);

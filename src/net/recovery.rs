@@ -12,7 +12,7 @@ use crate::config::{StorageConfig, Sync};
 use crate::herd::directory::Directory;
 use crate::node::store::Store;
 use crate::storage::{
-    DiskError, FileName, MAX_MANIFEST, Recovered, Recovery, Settings, Storage, SyncMode,
+    DiskError, FileName, MAX_MANIFEST, Purpose, Recovered, Recovery, Settings, Storage, SyncMode,
 };
 use crate::time::Instant;
 
@@ -71,7 +71,12 @@ pub fn load(
     while !storage.is_ready() {
         let Some(task) = storage.poll_task() else { break };
         let result = execute(folder, &task.ops);
-        if let Err(failed) = &result {
+        // Nothing else has to succeed before the node can listen: it serves from memory, or refuses
+        // updates, until the disk accepts writes again.
+        let is_required = matches!(task.purpose, Purpose::Create { .. } | Purpose::Publish);
+        if let Err(failed) = &result
+            && is_required
+        {
             let (action, file) = task.ops[failed.op].describe();
             let file = file.map_or_else(String::new, |file| format!(" {file}"));
             return Err(io::Error::other(format!(

@@ -341,6 +341,24 @@ fn a_node_that_stops_while_the_disk_lacks_records_says_so() {
     machine.herd.wait_for_log("Solo", &["ERROR", "the node stops, and the disk lacks records"]);
 }
 
+#[test]
+fn a_loaded_file_that_cannot_be_synced_does_not_prevent_the_start() {
+    for mode in ["sync: always", "sync: interval"] {
+        let mut machine = Machine::start(mode, "");
+        let kiwi = machine.client().ask(update("kiwi").trim_ascii_end());
+        machine.herd.kill("Solo");
+        machine.set(Fault::SyncErrno, EIO);
+        machine.set(Fault::SyncTimes, 1);
+        machine.herd.start("Solo");
+        assert_eq!(machine.get(Fault::SyncTimes), 0, "{mode}: the sync has failed");
+        assert_eq!(machine.herd.held("Solo", "kiwi"), Some(kiwi), "{mode}");
+        machine.herd.wait_for_log("Solo", &["INFO", "accepts writes again"]);
+        let fig = machine.client().ask(update("fig").trim_ascii_end());
+        machine.restart("KILL");
+        assert_eq!(machine.herd.held("Solo", "fig"), Some(fig), "{mode}");
+    }
+}
+
 // Refusing
 
 /// The node would start without the records, and replace the file.

@@ -113,21 +113,17 @@ fn at_folder(path: &Path, error: &io::Error) -> io::Error {
 
 fn recover(folder: &Folder, name: &str, directory: &mut Directory) -> io::Result<Recovered> {
     let names = names(folder.path())?;
-    let manifest = folder.reader(FileName::Manifest).ok().and_then(read_manifest);
+    let manifest = match folder.reader(FileName::Manifest) {
+        Err(error) if is_refusal(&error) => return Err(cannot_open(FileName::Manifest, &error)),
+        opened => opened.ok().and_then(read_manifest),
+    };
     let mut recovery = Recovery::new(name, names.iter().map(String::as_str), manifest.as_deref())
         .map_err(io::Error::other)?;
     let mut buffer = Vec::with_capacity(2 * CHUNK);
     while let Some(file) = recovery.poll_file() {
         let mut reader = match folder.reader(file) {
             Ok(reader) => reader,
-            Err(error) if is_refusal(&error) => {
-                return Err(io::Error::new(
-                    error.kind(),
-                    format!(
-                        "cannot open {file}: {error}; correct the permissions or the limit on open files"
-                    ),
-                ));
-            }
+            Err(error) if is_refusal(&error) => return Err(cannot_open(file, &error)),
             Err(error) => {
                 recovery.handle_failed(DiskError::from(&error));
                 continue;
@@ -157,8 +153,13 @@ fn recover(folder: &Folder, name: &str, directory: &mut Directory) -> io::Result
     Ok(recovery.finish())
 }
 
-/// Returns whether a file cannot be opened for a reason outside of it. Its records are intact then: a node
-/// that started without them would replace the file.
+fn cannot_open(file: FileName, error: &io::Error) -> io::Error {
+    let remedy = "correct the permissions or the limit on open files";
+    io::Error::new(error.kind(), format!("cannot open {file}: {error}; {remedy}"))
+}
+
+/// Returns whether a file cannot be opened for a reason outside of it. Its content is intact then: a node
+/// that started without it would replace the file.
 fn is_refusal(error: &io::Error) -> bool {
     let is_exhausted = |error: &io::Error| {
         use rustix::io::Errno;

@@ -13,7 +13,7 @@ enum {
     SYNC_TIMES,  /* number of these that still fail */
     WRITE_ERRNO, /* error of failing writes to segments */
     WRITE_TIMES, /* number of these that still fail */
-    OPEN_ERRNO,  /* error of opening segments for reading; 0: none */
+    OPEN_ERRNO,  /* error of opening segments for reading, negative: the manifest; 0: none */
     WAITING,     /* syncs that wait at present */
 };
 
@@ -73,9 +73,10 @@ int open64(const char *path, int flags, ...) {
     static int (*system)(const char *, int, ...);
     if (!system)
         system = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open64");
-    if (faults[OPEN_ERRNO] && (flags & O_ACCMODE) == O_RDONLY && ends_with(path, ".log") &&
-        strstr(path, "data/")) {
-        errno = (int)faults[OPEN_ERRNO];
+    int error = (int)faults[OPEN_ERRNO];
+    const char *end = error < 0 ? "/MANIFEST" : ".log";
+    if (error && (flags & O_ACCMODE) == O_RDONLY && ends_with(path, end) && strstr(path, "data/")) {
+        errno = error < 0 ? -error : error;
         return -1;
     }
     __builtin_va_list arguments;

@@ -368,11 +368,14 @@ fn files_that_may_not_be_opened_prevent_the_start() {
     let kiwi = machine.client().ask(update("kiwi").trim_ascii_end());
     machine.herd.kill("Solo");
     let files = machine.files();
-    for errno in [EACCES, EMFILE] {
+    for (errno, file) in
+        [(EACCES, "0000000001.log"), (EMFILE, "0000000001.log"), (-EACCES, "MANIFEST")]
+    {
         machine.set(Fault::OpenErrno, errno);
         let output = machine.herd.run(&["Solo"]);
         assert_eq!(output.status.code(), Some(1), "{}", text(&output));
-        assert!(text(&output).contains("cannot open 0000000001.log"), "{}", text(&output));
+        let reason = format!("cannot open {file}");
+        assert!(text(&output).contains(&reason), "{}", text(&output));
         assert_eq!(machine.files(), files);
     }
     machine.set(Fault::OpenErrno, 0);

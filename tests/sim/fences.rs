@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proxy_herd::fences::{FenceSet, Fences, Reason, file};
 use proxy_herd::herd::directory::Directory;
@@ -14,7 +15,7 @@ use proxy_herd::ids::Slot;
 use proxy_herd::protocol::record::Record;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 use proxy_herd::rng::Rng;
-use proxy_herd::time::Wall;
+use proxy_herd::time::{Instant, Wall};
 
 use crate::schedule::{MILLISECOND, SECONDS, Schedule, Step, Time, When};
 
@@ -148,12 +149,13 @@ impl Stay {
     }
 
     /// A node has erased a client.
-    pub fn erased(&mut self, node: usize, client: &str) {
+    pub fn erased(&mut self, node: usize, client: &str, clock: Nanos) {
         if client != NAME {
             return;
         }
         self.is_over |= self.home != Some(node);
         for ((rule, kind), expected) in self.rules.iter_mut().zip(&KINDS).zip(&mut self.expected) {
+            rule.settle(kind, clock, expected); // a timer has reported it before
             if std::mem::take(rule).reported {
                 expected.push(shown(false, kind.name, Reason::Forgotten));
             }
@@ -193,6 +195,13 @@ impl Stay {
 pub fn fences(now: Wall) -> Fences {
     let set = file::parse(FILE.as_bytes(), &FenceSet::default()).expect("the fences are valid");
     Fences::new(Arc::new(set), now)
+}
+
+/// Returns whether a change is pending that may still be reverted. In a herd whose clocks stay wrong, nodes
+/// may get records back by repairs at any time, also after the last update has reached every node.
+pub fn is_pending(directory: &Directory, now: Instant) -> bool {
+    let due = directory.fences().and_then(Fences::poll_timeout);
+    due.is_some_and(|due| now < due && due <= now + Duration::from_nanos(DWELL))
 }
 
 /// Checks that who is inside follows from the records of a node. With `at_rest`, no record has arrived for

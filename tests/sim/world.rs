@@ -460,7 +460,7 @@ impl World {
             Err(why) => return self.fail(why),
         };
         if record.is_some() {
-            self.stay.erased(node, &self.schedule.clients[client]);
+            self.stay.erased(node, &self.schedule.clients[client], now.wall.nanos());
         }
         let is_calm = self.is_calm_now();
         self.turn(node);
@@ -946,12 +946,15 @@ impl World {
             return self.fail(why);
         }
         for at in self.schedule.remaining() {
-            let clock = self.clocks(at).wall.nanos();
+            let now = self.clocks(at);
+            let clock = now.wall.nanos();
             let host = &self.hosts[at];
             let Some(node) = &host.node else { continue };
             let directory = &node.herd.directory;
             let stayed = directory.fences().map_or(Ok(0), |it| self.stay.check(at, it, clock));
-            match fences::check(directory, true).and(stayed) {
+            let stays_wrong = self.schedule.calm && self.schedule.is_volatile();
+            let rested = !(stays_wrong && fences::is_pending(directory, now.instant));
+            match fences::check(directory, rested).and(stayed) {
                 Ok(transitions) => self.report.transitions += transitions,
                 Err(why) => return self.fail(format!("n{at:02}: {why}")),
             }

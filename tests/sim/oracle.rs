@@ -327,6 +327,14 @@ impl Oracle {
             && !(self.is_volatile && self.facts.iter().any(newer))
     }
 
+    /// Returns whether a node holds a newer record of the same client. If a sync has yet to bring that one
+    /// to other nodes, it stops this one on its way, and they have neither for a while.
+    pub fn is_outdone(&self, id: RecordId) -> bool {
+        let Fact { client, key, .. } = &self.facts[id];
+        let mut held = self.views.iter().filter_map(|view| view[*client]);
+        held.any(|held| self.facts[held].key > *key)
+    }
+
     /// The AT lines of the best record of each client that was not erased.
     pub fn newest_lines(&self) -> impl Iterator<Item = &[u8]> {
         let best = self.best_of_all(|_| true).into_iter().flatten();

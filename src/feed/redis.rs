@@ -349,12 +349,16 @@ fn explain(error: &[u8], settings: &Settings) -> String {
 
 /// Returns an error as it is shown: printable, without the password.
 fn shown(error: &[u8], settings: &Settings) -> String {
-    if let Some(password) = &settings.password
-        && memchr::memmem::find(error, password).is_some()
-    {
+    let text = error.escape_ascii().to_string();
+    // Escapes consist of digits, which may be a part of the password, too.
+    let reveals = |it: &[u8]| {
+        let password = settings.password.as_deref();
+        password.is_some_and(|password| memchr::memmem::find(it, password).is_some())
+    };
+    if reveals(error) || reveals(text.as_bytes()) {
         return "…".to_owned();
     }
-    error.escape_ascii().to_string().chars().take(MAX_SHOWN).collect()
+    text.chars().take(MAX_SHOWN).collect()
 }
 
 /// Appends a command.
@@ -579,6 +583,8 @@ mod tests {
             let error = found[0].as_ref().unwrap_err();
             assert!(error.contains(part) && !error.contains("canary"), "{reply}: {error}");
         }
+        let found = outcomes(&[OK, b"-ERR bad \x9canary\r\n"], 1);
+        assert!(found[0].as_ref().is_err_and(|it| it.contains("answers: …")), "{found:?}");
         let aborted =
             "+OK\r\n-OOM command not allowed\r\n-EXECABORT Transaction discarded\r\n".as_bytes();
         let found = outcomes(&[OK, INFO, aborted], 1);

@@ -40,17 +40,19 @@ for file in "$nodes_dir"/*.pid; do
 done
 
 # Stops everything. Nothing interrupts this: it takes seconds at most, and a second Ctrl-C or the end of
-# the terminal would leave nodes running.
+# the terminal would leave nodes running. A signal can still arrive before the first line, when bash runs
+# the trap of EXIT already and would not run it again. Therefore the traps of signals call this themselves.
 finish() {
     local left
     trap '' INT TERM HUP QUIT PIPE
+    trap - EXIT
     echo || true
     mapfile -t left < <(jobs -p)
     stop_all "${left[@]}"
     scripts/stop_servers.sh
 }
 trap finish EXIT
-trap 'exit 0' INT TERM HUP QUIT PIPE
+trap 'finish; exit 0' INT TERM HUP QUIT PIPE
 
 scripts/start_servers.sh -c "$config" || exit
 

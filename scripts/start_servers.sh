@@ -68,17 +68,23 @@ cargo_pid=
 started=() # names of nodes
 emulator_started=
 
-stop_started() {
-    local status=$? jobs=()
+# Stops what was started. The traps of signals call it themselves: a signal that arrives when bash has
+# begun to run the trap of EXIT would end the script without it.
+stop_started() { # stop_started STATUS
+    local jobs=()
     trap '' INT TERM HUP PIPE
-    [ "$status" -ne 0 ] || return 0
+    trap - EXIT
+    [ "$1" -ne 0 ] || return 0
     [ -z "$cargo_pid" ] || kill -- "-$cargo_pid" 2>/dev/null || true
     mapfile -t jobs < <(jobs -p)
     stop_all "${jobs[@]}"
     for name in "${started[@]}"; do remove_pids "$nodes_dir/$name.pid"; done
     [ -z "$emulator_started" ] || remove_pids "$emulator_dir/emulator.pid"
 }
-trap stop_started EXIT
+trap 'stop_started "$?"' EXIT
+trap 'stop_started 130; exit 130' INT TERM
+trap 'stop_started 129; exit 129' HUP
+trap 'stop_started 141; exit 141' PIPE
 
 # --- build
 

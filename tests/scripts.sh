@@ -391,6 +391,32 @@ for first in INT HUP QUIT; do
     no_node_accepts "SIG$first and further signals stop the demo and its herd"
 done
 
+# A signal at the very moment at which the trap of EXIT begins: the shell sends it to itself. The node of
+# Jaquez cannot start, because a file has the name of its directory.
+cat >"$dir/at_exit" <<'END'
+set -T
+sent=
+trap 'case $sent${FUNCNAME-} in finish | stop_started) sent=yes && kill -TERM $$ ;; esac' DEBUG
+END
+mkdir "$dir/blocked"
+: >"$dir/blocked/Jaquez"
+{ cat "$dir/config.yml" && printf 'storage:\n  directory: "%s"\n' "$dir/blocked"; } >"$dir/fails.yml"
+foreground env BASH_ENV="$dir/at_exit" "$dir/scripts/start_servers.sh" -c "$dir/fails.yml" >"$dir/interrupted" 2>&1 &
+wait $! && die "a herd starts without the storage of a node"
+[[ $(<"$dir/interrupted") == *"Jaquez did not start"* ]] || die "start_servers.sh fails otherwise: $(<"$dir/interrupted")"
+no_node_accepts "a signal when start_servers.sh has begun to end does not prevent that"
+foreground env BASH_ENV="$dir/at_exit" "$dir/scripts/demo.sh" -c "$dir/config.yml" 12 >"$dir/demo" 2>&1 &
+demo=$!
+driving
+deadline=$((SECONDS + step_timeout))
+until fleet=$(pgrep -P "$demo" -f fleet.py); do
+    [ "$SECONDS" -lt "$deadline" ] || die "the demo has no fleet: $(<"$dir/demo")"
+done
+kill "$fleet"
+wait "$demo" || true
+demo=
+no_node_accepts "nor the end of the demo"
+
 # The end of the terminal: a hang-up, and writes that fail from then on.
 python3 - "$dir/scripts/demo.sh" -c "$dir/config.yml" 12 <<'END' || die "the demo on a terminal: exit $?"
 import os, pty, signal, sys

@@ -1,7 +1,7 @@
 //! Hosts and URLs: the addresses that nodes listen on and connect to.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 /// An IP address, or a name that has yet to be resolved.
@@ -41,6 +41,29 @@ impl fmt::Display for Host {
             Self::Name(name) => f.write_str(name),
         }
     }
+}
+
+/// Returns the network that one customer of a provider has: an IPv4 address, or the first 64 bits of an
+/// IPv6 address.
+#[must_use]
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..] = address.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// Returns the network of an address as reverse proxies write it: some add the port, and some put IPv6
+/// addresses in brackets. `None` if it is not an address.
+#[must_use]
+pub fn network_of_forwarded(text: &str) -> Option<IpAddr> {
+    let with_port = text.parse::<SocketAddr>().map(|address| address.ip());
+    let in_brackets = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let address = with_port.or_else(|_| in_brackets.unwrap_or(text).parse());
+    Some(network(address.ok()?))
 }
 
 /// The error of parsing a [`Host`].
@@ -184,6 +207,25 @@ const fn default_port(tls: bool) -> u16 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_of_one_customer_are_one_network() {
+        for (text, expected) in [
+            ("203.0.113.9", Some("203.0.113.9")),
+            ("203.0.113.9:4711", Some("203.0.113.9")),
+            ("::ffff:203.0.113.9", Some("203.0.113.9")),
+            ("2001:db8:1:2:3::4", Some("2001:db8:1:2::")),
+            ("[2001:db8:1:2:3::4]", Some("2001:db8:1:2::")),
+            ("[2001:db8:1:2:3::4]:4711", Some("2001:db8:1:2::")),
+            ("unknown", None),
+            ("_hidden", None),
+            ("[203.0.113.9", None),
+            ("", None),
+        ] {
+            let network = network_of_forwarded(text).map(|network| network.to_string());
+            assert_eq!(network.as_deref(), expected, "{text}");
+        }
+    }
 
     #[test]
     fn hosts_print_in_the_form_used_before_a_port() {

@@ -59,7 +59,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "devices",
-        &["http", "node", "storage", "herd", "counters", "protocol", "text", "ids", "time"],
+        &[
+            "http", "node", "storage", "herd", "counters", "protocol", "endpoint", "text", "ids",
+            "time",
+        ],
     ),
     (
         "net",

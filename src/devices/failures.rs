@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 
+use crate::endpoint::network_of_forwarded;
 use crate::time::Instant;
 
 /// Failures within [`WINDOW`] after which an address is blocked.
@@ -36,10 +37,14 @@ struct Record {
 }
 
 impl Failures {
-    /// Returns the key of an address that is only known as text.
+    /// Returns the key of an address that a proxy has written: that of its network, or that of the text
+    /// if it is not an address.
     #[must_use]
     pub fn key(&self, address: &str) -> u64 {
-        self.keys.hash_one(address)
+        match network_of_forwarded(address) {
+            Some(network) => self.keys.hash_one(network),
+            None => self.keys.hash_one(address),
+        }
     }
 
     /// Returns the time until which an address is blocked.

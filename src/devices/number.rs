@@ -127,9 +127,13 @@ fn split_digits(text: &[u8]) -> (&[u8], &[u8]) {
     text.split_at(text.iter().take_while(|byte| byte.is_ascii_digit()).count())
 }
 
-/// Returns the value of an exponent, saturated far outside of what can be expanded.
+/// Returns the value of an exponent, saturated far outside of what can be expanded. In a form, a `+` that
+/// was not encoded arrives as a space.
 fn parse_exponent(text: &[u8]) -> Option<i64> {
-    let (negative, digits) = split_sign(text).unwrap_or((false, text));
+    let (negative, digits) = match text.strip_prefix(b" ") {
+        Some(digits) => (false, digits),
+        None => split_sign(text).unwrap_or((false, text)),
+    };
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
@@ -163,6 +167,7 @@ mod tests {
             ("-2.5e-05", "-0.000025"),
             ("1.25E1", "+12.5"),
             ("1.25e+2", "+125"),
+            ("1.25e 2", "+125"),
             ("1.25E3", "+1250"),
             ("12.5E0", "+12.5"),
             ("0.05E1", "+0.5"),
@@ -195,6 +200,9 @@ mod tests {
             "1 2",
             "1,5",
             "--1",
+            "1e -5",
+            "1e  5",
+            "1e ",
             "NaN",
             "nan",
             "Infinity",

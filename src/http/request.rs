@@ -147,9 +147,12 @@ impl<'i> Head<'_, 'i> {
             }
         }
         let mut host = host.flatten();
-        let (scheme, rest) = self.target.split_at_checked("http://".len()).unwrap_or(("", ""));
-        let is_absolute = scheme.eq_ignore_ascii_case("http://");
-        let target = if is_absolute {
+        let absolute = ["http://", "https://"].into_iter().find_map(|scheme| {
+            let (start, rest) = self.target.split_at_checked(scheme.len())?;
+            start.eq_ignore_ascii_case(scheme).then_some(rest)
+        });
+        let is_absolute = absolute.is_some();
+        let target = if let Some(rest) = absolute {
             let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
             host = Some(authority);
             target
@@ -419,6 +422,7 @@ mod tests {
         for (target, host, path, query) in [
             ("http://a/b?c", "a", "/b", "c"),
             ("http://a:1", "a:1", "/", ""),
+            ("HTTPS://a/b?c", "a", "/b", "c"),
             ("http://a?x=/1", "a", "/", "x=/1"),
             ("HTTP://a/b", "a", "/b", ""),
             ("hTTp://a?x", "a", "/", "x"),
@@ -428,7 +432,7 @@ mod tests {
             let got = (request.host, request.path, request.query);
             assert_eq!(got, (Some(host), path, query), "{target}");
         }
-        for target in ["https://a/", "a/b", "?x", "http:/a"] {
+        for target in ["ftp://a/", "a/b", "?x", "http:/a"] {
             assert_eq!(
                 status(&format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")),
                 400,

@@ -14,6 +14,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use super::tokens_file;
 use crate::config::{Config, DevicesConfig};
 use crate::devices::tokens::Tokens;
+use crate::endpoint::Host;
 
 /// Bytes of randomness in a token: 144 bits, which are 24 characters.
 const TOKEN_BYTES: usize = 18;
@@ -39,11 +40,14 @@ pub fn invite(config: &Config, name: &str, node: Option<usize>) -> Result<String
     let (node, port) = listening(config, devices, node)?;
     let token = random_token().map_err(|error| error.to_string())?;
     let added = append(path, &token, name)?;
-    let url = url(config, devices, node, port, &token);
+    let host = host(config, devices, node);
+    let scheme = if devices.tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{host}:{port}/t/{token}");
+    let reach = describe_reach(host, devices);
     let code = qr::draw(&url, io::stdout().is_terminal());
     let description = describe(&added, path, name);
     let instructions = apps::instructions(&url, name);
-    Ok(format!("{description}\nURL: {url}\n\n{code}\n{instructions}"))
+    Ok(format!("{description}\nURL: {url}\n{reach}\n{code}\n{instructions}"))
 }
 
 /// Returns a node that listens for devices, and its port.
@@ -136,12 +140,22 @@ fn describe(added: &Added, path: &Path, name: &str) -> String {
     )
 }
 
-/// The URL that a device reports to.
-fn url(config: &Config, devices: &DevicesConfig, node: usize, port: u16, token: &str) -> String {
-    let scheme = if devices.tls.is_some() { "https" } else { "http" };
-    let host =
-        if devices.listen.is_unspecified() { &config.nodes[node].dial } else { &devices.listen };
-    format!("{scheme}://{host}:{port}/t/{token}")
+/// The host that a device reports to.
+fn host<'c>(config: &'c Config, devices: &'c DevicesConfig, node: usize) -> &'c Host {
+    if devices.listen.is_unspecified() { &config.nodes[node].dial } else { &devices.listen }
+}
+
+/// Returns a line that says who can use a URL with this host, if that is not everyone.
+fn describe_reach(host: &Host, devices: &DevicesConfig) -> String {
+    if !host.is_loopback() {
+        return String::new();
+    }
+    let fix = if devices.listen.is_loopback() {
+        "set devices.listen, or use the address of the reverse proxy in the URL"
+    } else {
+        "use the name or address of this machine in the URL, or set it under `hosts` and repeat this"
+    };
+    format!("Only programs on this machine can reach {host}. For phones, {fix}.\n")
 }
 
 #[cfg(test)]

@@ -90,6 +90,27 @@ fn a_proxy_on_this_machine_names_the_address() {
     assert_eq!(status(&mut listener, 7, true, "203.0.113.9, 198.51.100.1"), "200");
     assert_eq!(status(&mut listener, 7, true, ""), "200", "the proxy itself");
     assert_eq!(status(&mut listener, 9, false, "203.0.113.9"), "200", "not a proxy");
+    assert_eq!(status(&mut listener, 7, true, "203.0.113.9:4711"), "429", "with a port");
+}
+
+/// As without a proxy, an IPv6 address counts with its whole network.
+#[test]
+fn a_proxy_names_addresses_of_one_network() {
+    let mut listener = with_tokens();
+    let mut status = |token: &str, forwarded: &str| {
+        let field = format!("X-Forwarded-For: {forwarded}\r\n");
+        exchange_from(&mut listener, 7, true, &get(&format!("/t/{token}"), &field)).0
+    };
+    for host in 0..10 {
+        assert_eq!(status("wrong", &format!("2001:db8:1:2::{host:x}")), "401");
+    }
+    let right = "CANARY-van1-000000";
+    for blocked in ["2001:db8:1:2:ffff::1", "[2001:db8:1:2::77]", "[2001:db8:1:2::77]:4711"] {
+        assert_eq!(status(right, blocked), "429", "{blocked}");
+    }
+    for other in ["2001:db8:1:3::1", "unknown"] {
+        assert_eq!(status(right, other), "200", "{other}");
+    }
 }
 
 #[test]

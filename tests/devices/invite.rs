@@ -40,6 +40,21 @@ fn an_invited_device_is_admitted_after_sighup() {
     assert!(!output.contains('\x1b'), "colors are for terminals");
 }
 
+/// A code that a phone scans is of no use if it contains the loopback address.
+#[test]
+fn an_invitation_that_phones_cannot_reach_says_so() {
+    for (listen, expected) in [
+        ("", "For phones, set devices.listen"),
+        ("listen: 0.0.0.0, ", "For phones, use the name or address of this machine"),
+        ("listen: 192.0.2.7, ", ""),
+    ] {
+        let fleet = Fleet::new(&[("Solo", &[])], &format!("{listen}{TOKENS}"), "");
+        let output = invite(&fleet, &["van7"]);
+        assert!(output.contains(expected), "{output}");
+        assert_eq!(output.contains("Only programs on this machine"), !expected.is_empty());
+    }
+}
+
 #[test]
 fn the_file_is_created_for_its_owner_and_tokens_are_added() {
     let fleet = Fleet::new(&[("Left", &["Right"]), ("Right", &[])], TOKENS, "");

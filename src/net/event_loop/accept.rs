@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use mio::Token;
 use mio::net::TcpStream;
@@ -10,6 +10,7 @@ use mio::net::TcpStream;
 use super::EventLoop;
 use super::link_port::is_here;
 use crate::devices::{DeviceInfo, DeviceSession};
+use crate::endpoint::network;
 use crate::herd::handshake::Transport;
 use crate::http::{BrowserInfo, HttpSession};
 use crate::net::connection::{Admission, Connection, Deadline, Security, Stage};
@@ -265,17 +266,5 @@ impl EventLoop {
              limits.max_connections and limits.max_connections_per_address",
             self.admissions.clients()
         );
-    }
-}
-
-/// The network that one customer of a provider has: an IPv4 address, or the first 64 bits of an IPv6
-/// address.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => {
-            let [a, b, c, d, ..] = address.segments();
-            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
-        }
     }
 }

@@ -4,10 +4,10 @@
 # Usage: scripts/test.sh
 #
 # Runs formatting, lints, cargo test, sessions with nc and telnet, the scripts that start and stop a
-# herd, the tests of the test servers and the page in a browser, and checks that the mutants apply and
-# the fuzz targets compile. Needs cargo and a C compiler, and for some of the tests python3, openssl,
-# nc, telnet, node with npm, and chromium. Tests that were skipped because a tool is missing are listed
-# at the end.
+# herd, published programs that report positions, the tests of the test servers and the page in a browser,
+# and checks that the mutants apply and the fuzz targets compile. Needs cargo and a C compiler, and for
+# some of the tests python3 with pip, openssl, nc, telnet, node with npm, and chromium. Tests that were
+# skipped because a tool is missing are listed at the end.
 set -euo pipefail
 # shellcheck source=scripts/speak.sh
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"
@@ -68,6 +68,14 @@ fi
 if have "the scripts that start and stop a herd" nc python3 openssl; then
     step "the scripts that start and stop a herd"
     bash tests/scripts.sh "${CARGO_TARGET_DIR:-target}/debug/proxy-herd"
+fi
+
+if have "published programs that report positions" python3 openssl; then
+    step "published programs that report positions"
+    status=0
+    python3 tests/device_clients "${CARGO_TARGET_DIR:-target}/debug/proxy-herd" || status=$?
+    [ "$status" -ne 3 ] || skipped+=("published programs that report positions: pip cannot install them")
+    [ "$status" -eq 0 ] || [ "$status" -eq 3 ] || exit "$status"
 fi
 
 if have "the Debian package" dpkg-deb dpkg-shlibdeps strip python3; then

@@ -14,7 +14,8 @@
 #
 # Requires cargo, python3, taskset and two cores of an otherwise idle machine. Also measures
 # redis-server, memcached and node if they are installed. All servers listen on free ports and are
-# stopped at the end. Takes ten minutes after the build, or three with --report.
+# stopped at the end. Takes a quarter of an hour after the build, or three minutes with
+# --report.
 set -euo pipefail
 # shellcheck source=scripts/speak.sh
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/speak.sh"

@@ -12,9 +12,9 @@ import performance
 from servers import ROOT, Effort
 
 QUICK = Effort(rounds=1, seconds=0.5, warmup=0.1, clients=10_000, many_clients=100_000,
-               many_connections=500)
+               many_connections=500, phones=500, wrong_tokens=10_000)
 FULL = Effort(rounds=5, seconds=1.2, warmup=0.3, clients=100_000, many_clients=5_000_000,
-              many_connections=10_000)
+              many_connections=10_000, phones=15_000, wrong_tokens=1_000_000)
 
 
 def main():

@@ -43,6 +43,8 @@ class Effort:
     clients: int
     many_clients: int
     many_connections: int
+    phones: int  # idle connections of each kind, each a descriptor of two processes
+    wrong_tokens: int
 
 
 @dataclass

@@ -10,6 +10,10 @@ use super::digest::Leaf;
 use super::message::{OfLeaf, Purpose};
 use crate::time::Instant;
 
+/// Maximum number of lists that wait to be worked on. An honest peer sends one of each kind per leaf
+/// and round.
+const MAX_LISTS: usize = 3 * Leaf::COUNT;
+
 /// What a job does with the records of its leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -80,8 +84,9 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// Takes in a line of a list. Digests beyond `most` in all lists are dropped: an honest peer
-    /// sends the digest of a record once per kind of list and round.
+    /// Takes in a line of a list. Digests beyond `most` in all lists are dropped, and so are lists
+    /// beyond [`MAX_LISTS`], empty ones included: an honest peer sends the digest of a record once per
+    /// kind of list and round.
     pub fn receive(&mut self, task: Task, line: &OfLeaf<'_>, most: usize) {
         let incomplete = &mut self.incomplete[match task {
             Task::Offered => 0,
@@ -104,9 +109,14 @@ impl Inbox {
         } else {
             self.overflowed = true;
         }
+        // An empty listing means that the peer lacks all records of the leaf. Other empty lists mean nothing.
+        let is_void = job.digests.is_empty() && task != Task::Compare;
         if line.more {
             *incomplete = Some(job);
-        } else {
+        } else if self.jobs.len() >= MAX_LISTS {
+            self.held -= job.held;
+            self.overflowed = true;
+        } else if !is_void {
             self.jobs.push_back(job);
         }
     }
@@ -159,8 +169,10 @@ impl Suspects {
 
     /// Adds suspects of a leaf, whose grace period ends at `due`.
     pub fn push(&mut self, due: Instant, leaf: Leaf, digests: BTreeSet<u64>) {
-        self.len += digests.len();
-        self.lists.push_back((due, leaf, digests));
+        if !digests.is_empty() {
+            self.len += digests.len();
+            self.lists.push_back((due, leaf, digests));
+        }
     }
 
     /// Removes and returns suspects of a leaf whose grace period has ended.
@@ -174,5 +186,53 @@ impl Suspects {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.lists.front().map(|(due, ..)| *due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::herd::message::Message;
+
+    /// Receives one line of a list, as the text after its word.
+    fn receive(inbox: &mut Inbox, task: Task, text: &str, most: usize) {
+        let line = format!("LISTING {text}");
+        let Some(Message::Listing(list)) = Message::parse(line.as_bytes()) else {
+            panic!("{line}")
+        };
+        inbox.receive(task, &list, most);
+    }
+
+    #[test]
+    fn lists_that_wait_are_bounded_also_if_they_are_empty() {
+        let mut inbox = Inbox::default();
+        for round in 0..4 {
+            for leaf in 0..Leaf::COUNT {
+                receive(&mut inbox, Task::Compare, &format!("S {leaf:x} last"), 10);
+            }
+            assert_eq!(inbox.overflowed, round == 3, "an honest peer sends three lists of a leaf");
+        }
+        receive(&mut inbox, Task::Wanted, "S 7 last 1 2 3", 10);
+        assert_eq!((inbox.jobs.len(), inbox.held), (MAX_LISTS, 0));
+        inbox.pop();
+        receive(&mut inbox, Task::Wanted, "S 7 last 1 2 3", 10);
+        assert_eq!((inbox.jobs.len(), inbox.held), (MAX_LISTS, 3));
+    }
+
+    #[test]
+    fn lists_without_digests_are_no_work_unless_they_list_a_leaf() {
+        let mut inbox = Inbox::default();
+        for task in [Task::Offered, Task::Wanted] {
+            receive(&mut inbox, task, "S 7 last", 10);
+            assert!(inbox.is_empty() && !inbox.is_receiving(), "{task:?}");
+            receive(&mut inbox, task, "S 7 more 1", 10);
+            receive(&mut inbox, task, "S 7 last", 10);
+            assert_eq!(inbox.pop().map(|job| job.digests.len()), Some(1), "{task:?}");
+        }
+        receive(&mut inbox, Task::Compare, "S 7 last", 10);
+        assert!(inbox.pop().is_some());
+        let mut suspects = Suspects::default();
+        suspects.push(Instant::START, Leaf(7), BTreeSet::new());
+        assert_eq!(suspects.poll_timeout(), None, "there is nothing to wait for");
     }
 }

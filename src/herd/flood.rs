@@ -8,6 +8,7 @@ use super::link::{LegacySender, Link};
 use super::message::Purpose;
 use super::observer::Observer;
 use super::queue::SlotQueue;
+use super::relay::Admission;
 use super::vertices::Vertex;
 use crate::ids::{LinkId, Slot};
 use crate::protocol::record::Record;
@@ -185,10 +186,17 @@ impl Herd {
     fn forward_flooded(&mut self, record: &Record<'_>, applied: Applied, arrival: Arrival) {
         let item = match applied {
             Applied::Stored(slot) => Item::Stored(slot),
-            Applied::Expired | Applied::Ahead if self.relayed.admit(record.line) => {
-                self.counters.relayed += 1;
-                Item::Relayed(record)
-            }
+            Applied::Expired | Applied::Ahead => match self.relayed.admit(record.line) {
+                Admission::New => {
+                    self.counters.relayed += 1;
+                    Item::Relayed(record)
+                }
+                Admission::Known => return,
+                Admission::Full => {
+                    self.counters.relays_refused += 1;
+                    return;
+                }
+            },
             _ => return,
         };
         self.forward(item, self.routes.vertex(record.server), arrival);

@@ -247,9 +247,12 @@ counters! {
             "Records forwarded but not stored, because they are not alive by this node's clock." {
             relayed
         }
-        relayed_updates_dropped_total:
-            "Records that were not relayed to a peer, because too many waited for it." {
-            relays_dropped
+        relayed_updates_dropped_total: "Records that were not relayed, by reason." {
+            relays_dropped (reason = "queue"):
+                "Records that were not relayed to a peer, because too many waited for it.",
+            relays_refused (reason = "memory"):
+                "Records that were relayed to no peer, because too many had been relayed within five \
+                 seconds to recognize another one if it comes back.",
         }
         links_established_total: "Links established." { links_established }
         links_lost_total: "Links lost." { links_lost }

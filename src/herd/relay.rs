@@ -16,7 +16,7 @@ use crate::time::Instant;
 const MEMORY: Duration = Duration::from_secs(5);
 
 /// Maximum number of records relayed within [`MEMORY`]: 52,000 per second, in 4.7 MB, which are
-/// allocated only when needed. What exceeds it is not forwarded, since it could circulate.
+/// allocated only when needed. What exceeds it is not forwarded, since it could circulate, and is counted.
 const MOST: usize = 262_144;
 
 /// Maximum number of bytes that wait in a [`LineQueue`]. Further lines are dropped.
@@ -38,18 +38,21 @@ impl Relayed {
         Self { key, recent: HashTable::new(), before: HashTable::new(), turns_at: now }
     }
 
-    /// Returns whether `line` must be relayed now, and remembers it.
-    pub fn admit(&mut self, line: &[u8]) -> bool {
+    /// Decides whether `line` must be relayed now, and remembers it.
+    pub fn admit(&mut self, line: &[u8]) -> Admission {
         let hash = SipHasher13::new_with_keys(self.key.0, self.key.1).hash(line);
         let is_known = |table: &HashTable<u64>| table.find(hash, |&held| held == hash).is_some();
-        if is_known(&self.recent) || is_known(&self.before) || self.recent.len() >= MOST {
-            return false;
+        if is_known(&self.recent) || is_known(&self.before) {
+            return Admission::Known;
+        }
+        if self.recent.len() >= MOST {
+            return Admission::Full;
         }
         if self.recent.capacity() == 0 {
             self.recent = HashTable::with_capacity(MOST); // growing it later would take milliseconds
         }
         self.recent.insert_unique(hash, hash, |&hash| hash);
-        true
+        Admission::New
     }
 
     /// Forgets what was relayed long ago.
@@ -59,6 +62,17 @@ impl Relayed {
             self.before = core::mem::take(&mut self.recent);
         }
     }
+}
+
+/// Whether a record must be relayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Yes: it is new.
+    New,
+    /// No: it was relayed recently.
+    Known,
+    /// No: it may be new, but too many have been relayed for it to be remembered.
+    Full,
 }
 
 /// Lines that wait to be sent, in order.
@@ -126,26 +140,28 @@ mod tests {
         relayed.handle_timeout(Instant::START);
         let mut now = Instant::START + MEMORY.saturating_sub(Duration::from_millis(1));
         relayed.handle_timeout(now);
-        assert!(relayed.admit(b"one"));
+        assert_eq!(relayed.admit(b"one"), Admission::New);
         for _ in 0..2 {
-            assert!(!relayed.admit(b"one"));
+            assert_eq!(relayed.admit(b"one"), Admission::Known);
             relayed.handle_timeout(now);
-            assert!(!relayed.admit(b"one"), "just before the first turn and after it");
+            assert_eq!(relayed.admit(b"one"), Admission::Known, "around the first turn");
             now += Duration::from_millis(1);
         }
         relayed.handle_timeout(now + MEMORY);
-        assert!(relayed.admit(b"one"));
+        assert_eq!(relayed.admit(b"one"), Admission::New);
     }
 
     #[test]
     fn the_number_of_remembered_lines_is_bounded() {
         let mut relayed = Relayed::new((1, 2), Instant::START);
         relayed.handle_timeout(Instant::START);
-        let admitted = (0..MOST + 10).filter(|i| relayed.admit(&i.to_be_bytes())).count();
-        assert_eq!(admitted, MOST);
+        let mut admit = |i: usize| relayed.admit(&i.to_be_bytes());
+        assert!((0..MOST).all(|i| admit(i) == Admission::New));
+        assert!((MOST..MOST + 10).all(|i| admit(i) == Admission::Full));
+        assert_eq!(admit(0), Admission::Known);
         relayed.handle_timeout(Instant::START + MEMORY);
-        assert!(relayed.admit(b"more"));
-        assert!(!relayed.admit(&0usize.to_be_bytes()));
+        assert_eq!(relayed.admit(b"more"), Admission::New);
+        assert_eq!(relayed.admit(&0usize.to_be_bytes()), Admission::Known);
     }
 
     #[test]

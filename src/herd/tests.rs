@@ -119,3 +119,18 @@ fn an_acknowledged_tombstone_is_not_the_one_that_is_removed_early() {
     assert_eq!(herd.directory.line(slot), Some(&line[..]));
     assert_eq!((herd.directory.tombstones(), herd.directory.clients()), (1, 0));
 }
+
+/// 262,144 within five seconds are remembered.
+#[test]
+fn records_that_are_too_many_to_be_relayed_are_counted() {
+    let mut herd = herd(identity(&["A", "B"], 0, &[1]));
+    let link = herd.handle_connected(connected(1, 1, 7, Origin::Dialed), Instant::START).unwrap();
+    let day_after_tomorrow = 200_000;
+    for i in 0..262_150 {
+        let line = format!("AT B +0.000000000 k{i} +1-1 {day_after_tomorrow}");
+        let now = at(Instant::START);
+        herd.handle_line(link, ConnectionId(1), line.as_bytes(), &now, &mut ()).unwrap();
+    }
+    assert_eq!((herd.counters.relayed, herd.counters.relays_refused), (262_144, 6));
+    assert_eq!(herd.counters.relays_dropped, 0);
+}

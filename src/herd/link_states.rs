@@ -244,7 +244,7 @@ impl Herd {
         }
         self.counters.link_state_repairs += 1;
         up.states.has = Bits::default();
-        self.routes.known().for_each(|vertex| up.states.push(vertex));
+        self.routes.offered(now).into_iter().for_each(|vertex| up.states.push(vertex));
         // Trees of different graphs may have left nodes out.
         self.repairing_until = Some(now + SETTLE * 5);
         self.resync(Ends::This, now);
@@ -259,8 +259,7 @@ impl Herd {
     /// Queues everything that a neighbor may lack after its link has come up.
     pub(super) fn offer_link_states(&mut self, link: LinkId, now: Instant) {
         let me = self.identity.me.into();
-        let known: Vec<Vertex> = self.routes.known().filter(|&vertex| vertex != me).collect();
-        for vertex in known {
+        for vertex in self.routes.offered(now).into_iter().filter(|&vertex| vertex != me) {
             self.offer_link_state(link, vertex, now);
         }
     }
@@ -317,7 +316,7 @@ impl Herd {
     /// Schedules an advertisement after a change of the links of this node.
     pub(super) fn links_changed(&mut self, now: Instant) {
         self.routes.unsettle(now);
-        self.advertisement.schedule(self.contest.pause(now), now);
+        self.advertisement.schedule(self.contest.pause_of_change(now), now);
     }
 
     /// Advertises the links of this node if they have changed.
@@ -342,8 +341,13 @@ impl Herd {
             self.spread(self.identity.me.into(), None, now);
         }
         if hides_some {
-            self.advertisement.schedule(self.contest.pause(now), now);
+            self.advertisement.schedule(self.contest.pause_of_change(now), now);
         }
+    }
+
+    /// Advertises the links of this node once more under a sequence number that starts over.
+    pub(super) fn advertise_again(&mut self, now: Instant) {
+        self.spread(self.identity.me.into(), None, now);
     }
 
     /// Schedules a sync on all links. After the loss of an edge, which may have had records in flight,

@@ -663,7 +663,9 @@ impl Herd {
     /// Performs all work that is due.
     pub fn handle_timeout(&mut self, now: &Now) {
         self.now = now.instant;
-        self.routes.handle_timeout(now.instant);
+        if self.routes.handle_timeout(now.instant) {
+            self.advertise_again(now.instant);
+        }
         self.advertise_changes(now.instant);
         if self.catch_up.handle_timeout(now.instant) {
             self.resync(Ends::This, now.instant);

@@ -3,7 +3,7 @@
 //! Each of the two advertises links under the same name, and exceeds the sequence numbers of the other
 //! ([`Contest`]). A node that restarts does so as well, a few times, until its link state is newer than
 //! those of its former lives. The pause between two advertisements grows with each, so that two
-//! processes do not keep the herd busy.
+//! processes do not keep the herd busy. A change of the links shortens it.
 //!
 //! A neighbor of such a node keeps the process with which it is linked as long as that process is
 //! alive, and refuses the other ([`Rival`]): otherwise the link would change hands forever.
@@ -21,6 +21,10 @@ const RAISES: u32 = 5;
 
 /// Maximum pause between two advertisements of a node whose name another process uses.
 pub const CONTEST_MAX: Duration = Duration::from_secs(30);
+
+/// Maximum pause between two advertisements if the links of such a node have changed. The other nodes must
+/// learn of that soon, and one link state per second is little.
+pub const CONTEST_CHANGE_MAX: Duration = Duration::from_secs(1);
 
 /// Time without a sign of another process after which it is considered gone. Every sign follows the
 /// last one after at most [`CONTEST_MAX`].
@@ -58,7 +62,13 @@ impl Contest {
         (Some(sequence), (self.raises == RAISES).then_some(boot))
     }
 
-    /// Returns the minimum pause between two advertisements.
+    /// Returns the minimum pause between two advertisements after a change of the links.
+    #[must_use]
+    pub fn pause_of_change(&self, now: Instant) -> Duration {
+        self.pause(now).min(CONTEST_CHANGE_MAX)
+    }
+
+    /// Returns the minimum pause between two advertisements that exceed the other process.
     #[must_use]
     pub fn pause(&self, now: Instant) -> Duration {
         match self.last {
@@ -155,6 +165,7 @@ mod tests {
         });
         assert_eq!(pauses[..4], [800, 1600, 3200, 6400]);
         assert_eq!(pauses[9], CONTEST_MAX.as_millis());
+        assert_eq!(contest.pause_of_change(second(1)), CONTEST_CHANGE_MAX);
         let over = second(1) + CONTEST_OVER;
         assert_eq!((contest.other(over), contest.pause(over)), (None, LINKS_PAUSE));
         assert_eq!(claim(&mut contest, 70, over), (Some(70), None), "a new contest");

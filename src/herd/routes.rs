@@ -13,6 +13,7 @@
 
 use core::hash::Hasher;
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use siphasher::sip::SipHasher13;
 
@@ -30,8 +31,28 @@ pub const SETTLE: Duration = Duration::from_secs(1);
 /// number of learned names is bounded, but a node that is away for a moment is not forgotten.
 pub const FORGET_AFTER: Duration = Duration::from_mins(1);
 
-/// Maximum sequence number that is accepted: no node changes its links that often.
-const MAX_SEQUENCE: u64 = u64::MAX / 2;
+/// Time for which the link state of such a node is offered to neighbors whose link comes up. The nodes
+/// have forgotten it at different times, so it would otherwise return to those that have, and stay as
+/// long as links come up.
+pub const OFFER_FOR: Duration = Duration::from_secs(10);
+
+/// The last sequence number. No node changes its links that often, but a broken peer may use it in the
+/// name of another node, which could not exceed it. A link state with this number is therefore forgotten
+/// [`FORGET_AFTER`] its receipt, and its node starts over, as in OSPF (RFC 2328, 12.1.6).
+pub const LAST_SEQUENCE: u64 = u64::MAX / 2;
+
+/// Time from the advertisement of the last sequence number until its node starts over: all nodes have
+/// forgotten it by then.
+const START_OVER_AFTER: Duration = FORGET_AFTER.saturating_add(Duration::from_secs(30));
+
+/// Time for which a link state with the last number is ignored after one of the same node has been
+/// forgotten. Nodes that have received it later offer it for a while.
+const IGNORE_LAST_FOR: Duration = Duration::from_mins(10);
+
+/// Time for which the graph is regarded as unknown after a link state was ignored because there are more
+/// than [`MAX_LEARNED`](super::vertices::MAX_LEARNED) other names. Meanwhile records are flooded, and link
+/// states are not compared with those of neighbors: sending them again would not help.
+pub const INCOMPLETE_FOR: Duration = Duration::from_mins(10);
 
 /// The graph of the herd as known to this node, and the trees derived from it.
 pub struct Routes {
@@ -48,6 +69,10 @@ pub struct Routes {
     trees: Vec<Option<Tree>>,
     /// The next time at which a link state may have to be forgotten.
     forget_at: Option<Instant>,
+    /// Nodes whose link states with the last number are ignored, and until when.
+    ignored: BTreeMap<Vertex, Instant>,
+    /// The time until which the graph is regarded as unknown, see [`INCOMPLETE_FOR`].
+    incomplete_until: Option<Instant>,
 }
 
 /// The link state of a node.
@@ -64,6 +89,8 @@ struct State {
     source: Option<NodeId>,
     /// The time since which its node has been neither configured nor reachable.
     unreachable_since: Option<Instant>,
+    /// The time at which it is forgotten because its number is the last one.
+    ends_at: Option<Instant>,
 }
 
 /// The graph after it has settled.
@@ -148,6 +175,7 @@ impl Routes {
             hash: 0,
             source: None,
             unreachable_since: None,
+            ends_at: None,
         });
         let mut routes = Self {
             vertices: Vertices::new(names),
@@ -157,6 +185,8 @@ impl Routes {
             settles_at: Some(now + SETTLE),
             settled: None,
             forget_at: None,
+            ignored: BTreeMap::new(),
+            incomplete_until: None,
         };
         routes.hash_own();
         routes
@@ -200,6 +230,22 @@ impl Routes {
         known.map(|(vertex, _)| vertex)
     }
 
+    /// Vertices whose link state is offered to neighbors: all known ones, except those of nodes that have
+    /// been neither configured nor reachable for [`OFFER_FOR`].
+    #[must_use]
+    pub fn offered(&self, now: Instant) -> Vec<Vertex> {
+        let is_gone = |&vertex: &Vertex| {
+            let since = self.state(vertex).and_then(|state| state.unreachable_since);
+            since.is_some_and(|since| since + OFFER_FOR <= now)
+        };
+        let (gone, mut offered): (Vec<Vertex>, Vec<Vertex>) = self.known().partition(is_gone);
+        if !gone.is_empty() {
+            let reachable = self.reachable(); // some may have returned since the graph settled
+            offered.extend(gone.into_iter().filter(|vertex| reachable.contains(vertex.index())));
+        }
+        offered
+    }
+
     /// Appends the link state of a vertex, if it is known.
     pub fn push_state(&self, vertex: Vertex, out: &mut Vec<u8>) {
         if let Some(state) = self.state(vertex) {
@@ -221,26 +267,23 @@ impl Routes {
         }
         let is_new = changed || contested.is_some();
         if is_new {
-            self.raise(contested);
+            self.raise(contested, now);
         }
         is_new
-    }
-
-    /// Advertises different rules for the future.
-    pub fn set_own_next(&mut self, next: &[u8]) {
-        if let Some(mine) = &mut self.states[self.me.index()] {
-            mine.next = next.into();
-        }
-        self.raise(None);
     }
 
     /// Applies a link state that was received from the neighbor `source`.
     pub fn receive(&mut self, state: &LinkState<'_>, source: NodeId, now: Instant) -> Received {
         let version = state.version;
-        if version.sequence > MAX_SEQUENCE {
-            return Received::Ignored; // otherwise no newer one could follow
+        if version.sequence > LAST_SEQUENCE {
+            return Received::Ignored;
         }
         let known = self.vertex(state.origin);
+        let is_last = version.sequence == LAST_SEQUENCE;
+        // This node cannot exceed it, and waits until the others have forgotten it.
+        if is_last && known.is_some_and(|it| it == self.me || self.ignored.contains_key(&it)) {
+            return Received::Ignored;
+        }
         // A link state arrives over several edges, so it is usually known and not parsed further.
         if let Some(origin) = known
             && let Some(held) = self.version(origin)
@@ -254,6 +297,10 @@ impl Routes {
             }
         }
         let Some((origin, up)) = self.learn(state) else {
+            if self.vertices.is_full() {
+                self.incomplete_until = Some(now + INCOMPLETE_FOR);
+                self.unsettle(now);
+            }
             self.drop_unused_names();
             return Received::Ignored;
         };
@@ -270,7 +317,12 @@ impl Routes {
         let hash = self.hash_of(origin, version, state.next, &up);
         let (next, source) = (state.next.into(), Some(source));
         let was = before.map_or(0, |before| before.hash);
-        let state = State { version, next, up, links, hash, source, unreachable_since: None };
+        // If the links have changed, the node may have returned.
+        let unreachable_since =
+            before.filter(|_| !changed).and_then(|before| before.unreachable_since);
+        let ends_at = is_last.then_some(now + FORGET_AFTER);
+        self.forget_by(ends_at);
+        let state = State { version, next, up, links, hash, source, unreachable_since, ends_at };
         self.states[origin.index()] = Some(state);
         if changed {
             self.unsettle(now);
@@ -301,15 +353,15 @@ impl Routes {
         self.settles_at.into_iter().chain(self.forget_at).min()
     }
 
-    /// Enables trees once the graph has settled, and forgets nodes that are gone.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    /// Enables trees once the graph has settled, and forgets nodes that are gone. Returns whether this
+    /// node must advertise its links again.
+    pub fn handle_timeout(&mut self, now: Instant) -> bool {
+        let starts_over = self.forget_at.is_some_and(|at| at <= now) && self.forget(now);
         if self.settles_at.is_some_and(|at| at <= now) {
             self.settles_at = None;
             self.settle(now);
         }
-        if self.forget_at.is_some_and(|at| at <= now) {
-            self.forget(now);
-        }
+        starts_over
     }
 
     /// Returns the position of this node in the tree of `origin`, or `None` if records must be
@@ -365,11 +417,16 @@ impl Routes {
         self.states.get(vertex.index())?.as_ref()
     }
 
-    /// Makes the own sequence number greater than before, and than `contested`.
-    fn raise(&mut self, contested: Option<u64>) {
+    /// Makes the own sequence number greater than before, and than `contested`. After the last one, this
+    /// node waits until the others have forgotten it.
+    fn raise(&mut self, contested: Option<u64>, now: Instant) {
         if let Some(mine) = &mut self.states[self.me.index()] {
             let least = mine.version.sequence.max(contested.unwrap_or(0));
-            mine.version.sequence = least.saturating_add(1);
+            mine.version.sequence = least.saturating_add(1).min(LAST_SEQUENCE);
+            if mine.version.sequence == LAST_SEQUENCE {
+                let ends_at = *mine.ends_at.get_or_insert(now + START_OVER_AFTER);
+                self.forget_by(Some(ends_at));
+            }
         }
         self.hash_own();
     }
@@ -437,6 +494,20 @@ impl Routes {
         (graph, order, numbers)
     }
 
+    /// Returns the vertices that are reachable in the graph of this moment, settled or not.
+    fn reachable(&self) -> Bits {
+        let (graph, order, numbers) = self.graph();
+        let me = numbers[self.me.index()].unwrap_or_default();
+        let reachable = graph.reachable(me.into());
+        let mut vertices = Bits::default();
+        for (number, vertex) in order.iter().enumerate() {
+            if reachable.contains(number) {
+                vertices.insert(vertex.index());
+            }
+        }
+        vertices
+    }
+
     fn settle(&mut self, now: Instant) {
         let (graph, vertices, numbers) = self.graph();
         let me = numbers[self.me.index()].unwrap_or_default();
@@ -449,33 +520,62 @@ impl Routes {
                 state.unreachable_since = None;
             } else if self.vertices.configured(*vertex).is_none() {
                 let since = *state.unreachable_since.get_or_insert(now);
-                let forget_at = since + FORGET_AFTER;
-                self.forget_at = Some(self.forget_at.map_or(forget_at, |at| at.min(forget_at)));
+                self.forget_by(Some(since + FORGET_AFTER));
             }
         }
-        self.settled = Some(Settled { graph, vertices, numbers, reachable, hash });
+        match self.incomplete_until.filter(|&until| now < until) {
+            Some(until) => self.settles_at = Some(until),
+            None => self.settled = Some(Settled { graph, vertices, numbers, reachable, hash }),
+        }
     }
 
-    /// Forgets the nodes that have been neither configured nor reachable for long enough.
-    fn forget(&mut self, now: Instant) {
+    /// Forgets the nodes that have been neither configured nor reachable for long enough, and link states
+    /// whose number is the last one. Returns whether that of this node was one.
+    fn forget(&mut self, now: Instant) -> bool {
         self.forget_at = None;
-        for state in &mut self.states {
-            let Some(since) = state.as_ref().and_then(|state| state.unreachable_since) else {
-                continue;
-            };
-            let forget_at = since + FORGET_AFTER;
-            if forget_at <= now {
-                *state = None;
+        self.ignored.retain(|_, until| now < *until);
+        let reachable = self.reachable(); // some may have returned since the graph settled
+        let mut starts_over = false;
+        for vertex in (0..self.states.len()).map(|index| Vertex(index as u16)) {
+            let Some(state) = &mut self.states[vertex.index()] else { continue };
+            if reachable.contains(vertex.index()) {
+                state.unreachable_since = None;
+            }
+            let forget_at = state.unreachable_since.map(|since| since + FORGET_AFTER);
+            let ends_at = state.ends_at;
+            let ends = ends_at.is_some_and(|at| at <= now);
+            if ends && vertex == self.me {
+                state.version.sequence = 1;
+                state.ends_at = None;
+                starts_over = true;
+            } else if ends {
+                self.states[vertex.index()] = None;
+                self.ignored.insert(vertex, now + IGNORE_LAST_FOR);
+                self.unsettle(now);
+            } else if forget_at.is_some_and(|at| at <= now) {
+                self.states[vertex.index()] = None;
             } else {
-                self.forget_at = Some(self.forget_at.map_or(forget_at, |at| at.min(forget_at)));
+                self.forget_by(forget_at);
+                self.forget_by(ends_at);
             }
         }
+        self.forget_by(self.ignored.values().min().copied());
+        if starts_over {
+            self.hash_own();
+        }
         self.drop_unused_names();
+        starts_over
+    }
+
+    /// Schedules [`Routes::forget`].
+    fn forget_by(&mut self, at: Option<Instant>) {
+        self.forget_at = self.forget_at.into_iter().chain(at).min();
     }
 
     /// Drops learned names that no link state contains.
     fn drop_unused_names(&mut self) {
         let mut used = Bits::default();
+        self.ignored.keys().for_each(|vertex| used.insert(vertex.index()));
         for (vertex, state) in self.states.iter().enumerate() {
             if let Some(state) = state {
                 used.insert(vertex);

@@ -134,3 +134,159 @@ fn records_that_are_too_many_to_be_relayed_are_counted() {
     assert_eq!((herd.counters.relayed, herd.counters.relays_refused), (262_144, 6));
     assert_eq!(herd.counters.relays_dropped, 0);
 }
+
+/// Sends everything that waits for a link. Returns the link states among it.
+fn link_states(herd: &mut Herd, link: LinkId) -> Vec<String> {
+    let mut out = Vec::new();
+    while herd.has_output(link) {
+        herd.poll_transmit(link, WALL, &mut out, usize::MAX, &mut ());
+    }
+    let out = String::from_utf8(out).unwrap();
+    out.lines().filter(|line| line.starts_with("LINKS ")).map(str::to_owned).collect()
+}
+
+fn after(time: Duration) -> Instant {
+    Instant::START + time
+}
+
+#[test]
+fn a_node_that_departed_is_not_mentioned_to_neighbors_that_have_forgotten_it() {
+    let mut herd = herd(identity(&["A", "B", "C"], 0, &[1, 2]));
+    let b = herd.handle_connected(connected(1, 1, 7, Origin::Dialed), Instant::START).unwrap();
+    let receive = |herd: &mut Herd, line: &str, now: Instant| {
+        herd.handle_line(b, ConnectionId(1), line.as_bytes(), &at(now), &mut ()).unwrap();
+    };
+    receive(&mut herd, "LINKS B 7 2 - A", Instant::START);
+    receive(&mut herd, "LINKS X 7 2 - Y", Instant::START);
+    herd.handle_timeout(&at(after(link_states::ADVERTISE_DELAY)));
+    herd.handle_timeout(&at(after(SETTLE * 2)));
+    let (soon, late) = (routes::OFFER_FOR, SETTLE * 2 + routes::OFFER_FOR);
+    for (time, expected) in [(soon, true), (late, false)] {
+        let mentions = |lines: &[String], name: &str| {
+            lines.iter().any(|line| line.starts_with(&format!("LINKS {name} ")))
+        };
+        let c = herd.handle_connected(connected(2, 2, 7, Origin::Dialed), after(time)).unwrap();
+        let sent = link_states(&mut herd, c);
+        assert_eq!((mentions(&sent, "B"), mentions(&sent, "X")), (true, expected), "{time:?}");
+        herd.handle_disconnected(c, ConnectionId(2), after(time));
+    }
+    // Nor if link states are sent because those of a neighbor differ.
+    let mut sent = Vec::new();
+    for second in 1..9 {
+        let now = after(late + Duration::from_secs(second));
+        receive(&mut herd, "PING 1 7", now);
+        herd.handle_timeout(&at(now));
+        sent.append(&mut link_states(&mut herd, b));
+    }
+    assert!(herd.counters.link_state_repairs > 0);
+    assert!(!sent.is_empty() && !sent.iter().any(|line| line.starts_with("LINKS X ")), "{sent:?}");
+}
+
+/// The herd has more nodes than this node can learn. A neighbor knows others of them.
+#[test]
+fn link_states_of_too_many_nodes_are_sent_again_now_and_then_only() {
+    let mut herd = herd(identity(&["A", "B"], 0, &[1]));
+    let b = herd.handle_connected(connected(1, 1, 7, Origin::Dialed), Instant::START).unwrap();
+    let receive = |herd: &mut Herd, line: &str, now: Instant| {
+        herd.handle_line(b, ConnectionId(1), line.as_bytes(), &at(now), &mut ()).unwrap();
+    };
+    let names: Vec<String> = (0..vertices::MAX_LEARNED).map(|i| format!("n{i}")).collect();
+    receive(&mut herd, &format!("LINKS B 7 2 - A {}", names.join(" ")), Instant::START);
+    for second in 0..3600 {
+        let now = after(Duration::from_secs(second));
+        let repairs = herd.counters.link_state_repairs;
+        receive(&mut herd, "PING 1 7", now);
+        if repairs < herd.counters.link_state_repairs {
+            receive(&mut herd, "LINKS other 7 2 - B", now);
+        }
+        herd.handle_timeout(&at(now));
+        link_states(&mut herd, b);
+    }
+    let repairs = herd.counters.link_state_repairs;
+    assert!((3..=7).contains(&repairs), "{repairs} in an hour");
+}
+
+/// A node whose name another process uses, and what it advertises. The other process answers every link
+/// state by exceeding it.
+struct Contested {
+    herd: Herd,
+    now: Duration,
+    advertised: Vec<(Duration, String)>,
+}
+
+impl Contested {
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while self.now < until {
+            self.now += Duration::from_millis(10);
+            let now = at(after(self.now));
+            self.herd.handle_line(LinkId(0), ConnectionId(1), b"PING 1 -", &now, &mut ()).unwrap();
+            self.herd.handle_timeout(&now);
+            for line in link_states(&mut self.herd, LinkId(0)) {
+                let Some(Message::Links(state)) = Message::parse(line.as_bytes()) else { panic!() };
+                assert_eq!(state.origin, b"A");
+                let sequence = state.version.sequence + 1;
+                let other = format!("LINKS A 9 {sequence:x} -");
+                self.herd
+                    .handle_line(LinkId(0), ConnectionId(1), other.as_bytes(), &now, &mut ())
+                    .unwrap();
+                self.advertised.push((self.now, line));
+            }
+        }
+    }
+
+    fn advertised_since(&self, time: Duration) -> usize {
+        self.advertised.iter().filter(|(at, _)| *at > time).count()
+    }
+}
+
+#[test]
+fn a_change_of_the_links_of_a_node_is_soon_known_although_its_name_is_contested() {
+    let mut herd = herd(identity(&["A", "B", "C"], 0, &[1, 2]));
+    herd.handle_connected(connected(1, 1, 7, Origin::Dialed), Instant::START);
+    let mut node = Contested { herd, now: Duration::ZERO, advertised: Vec::new() };
+    let minute = Duration::from_mins(1);
+    node.pass(minute * 4);
+    let calm = node.now;
+    node.pass(minute * 5);
+    assert!(node.advertised_since(calm) <= 10, "one per half minute");
+    while node.advertised_since(node.now.saturating_sub(Duration::from_secs(2))) == 0 {
+        node.pass(Duration::from_secs(1));
+    }
+    let changed = node.now;
+    node.herd.handle_connected(connected(2, 2, 7, Origin::Dialed), after(node.now));
+    node.pass(namesakes::CONTEST_CHANGE_MAX);
+    let (at, line) = node.advertised.last().unwrap();
+    assert!(*at > changed && line.ends_with(" B C"), "{line}");
+    // Links that change all the time.
+    let busy = node.now;
+    for _ in 0..300 {
+        node.herd.handle_disconnected(LinkId(1), ConnectionId(2), after(node.now));
+        node.pass(Duration::from_millis(100));
+        node.herd.handle_connected(connected(2, 2, 7, Origin::Dialed), after(node.now));
+        node.pass(Duration::from_millis(100));
+    }
+    let sent = node.advertised_since(busy);
+    assert!((50..=61).contains(&sent), "{sent} in a minute");
+}
+
+/// A broken peer has advertised the last sequence number but one in the name of this node.
+#[test]
+fn a_node_that_starts_over_advertises_its_links_again() {
+    let mut herd = herd(identity(&["A", "B"], 0, &[1]));
+    herd.handle_connected(connected(1, 1, 7, Origin::Dialed), Instant::START);
+    let contest = format!("LINKS A 9 {:x} -", routes::LAST_SEQUENCE - 1);
+    let mut sequences = Vec::new();
+    for second in 0..120 {
+        let now = at(after(Duration::from_secs(second)));
+        for line in [if second == 5 { &contest } else { "PING 1 -" }, "LINKS B 7 2 - A"] {
+            herd.handle_line(LinkId(0), ConnectionId(1), line.as_bytes(), &now, &mut ()).unwrap();
+        }
+        herd.handle_timeout(&now);
+        sequences.extend(link_states(&mut herd, LinkId(0)).iter().map(|line| {
+            let Some(Message::Links(state)) = Message::parse(line.as_bytes()) else { panic!() };
+            state.version.sequence
+        }));
+    }
+    assert_eq!(sequences, [2, routes::LAST_SEQUENCE, 1]);
+}

@@ -77,6 +77,12 @@ impl Vertices {
         self.position(name).ok().map(|at| self.sorted[at])
     }
 
+    /// Returns whether no further name can be learned.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.sorted.len() == self.configured + MAX_LEARNED
+    }
+
     /// Returns the vertex with this name, which is learned if it is new. Returns `None` if the name
     /// is too long or there are too many.
     pub fn learn(&mut self, name: &[u8]) -> Option<Vertex> {
@@ -84,8 +90,7 @@ impl Vertices {
             Ok(at) => return Some(self.sorted[at]),
             Err(at) => at,
         };
-        let is_full = self.sorted.len() == self.configured + MAX_LEARNED;
-        if is_full || name.is_empty() || name.len() > MAX_NODE_NAME {
+        if self.is_full() || name.is_empty() || name.len() > MAX_NODE_NAME {
             return None;
         }
         let free = self.names.iter().position(Option::is_none).unwrap_or(self.names.len());

@@ -7,9 +7,32 @@ const BOOT: BootId = BootId(7);
 
 /// A link state of `origin`, as text: its sequence number, boot id and neighbors.
 fn receive(routes: &mut Routes, origin: &str, version: (u64, u64), up: &str) -> Received {
+    receive_at(Instant::START, routes, origin, version, up)
+}
+
+fn receive_at(
+    now: Instant,
+    routes: &mut Routes,
+    origin: &str,
+    version: (u64, u64),
+    up: &str,
+) -> Received {
     let version = Version { sequence: version.0, boot: BootId(version.1) };
     let state = LinkState { origin: origin.as_bytes(), version, next: b"-", up: up.as_bytes() };
-    routes.receive(&state, NodeId(1), Instant::START)
+    routes.receive(&state, NodeId(1), now)
+}
+
+fn just_under(time: Duration) -> Duration {
+    time.saturating_sub(Duration::from_millis(1))
+}
+
+/// Handles all timeouts up to `until`. Returns whether the node must advertise its links again.
+fn run(routes: &mut Routes, until: Instant) -> bool {
+    let mut starts_over = false;
+    while let Some(at) = routes.poll_timeout().filter(|&at| at <= until) {
+        starts_over |= routes.handle_timeout(at);
+    }
+    starts_over
 }
 
 fn routes(me: u16, names: &[impl AsRef<[u8]>]) -> Routes {
@@ -150,7 +173,7 @@ fn of_two_link_states_the_one_with_the_greater_number_is_newer_and_the_process_d
     assert_eq!(receive(&mut routes, "B", (6, 51), "A"), new(true, false), "another life");
     assert_eq!(receive(&mut routes, "B", (7, 51), ""), new(true, true));
     assert_eq!(receive(&mut routes, "B", (9, 51), ""), new(true, false), "one was missed");
-    assert_eq!(receive(&mut routes, "B", (MAX_SEQUENCE + 1, 51), ""), Received::Ignored);
+    assert_eq!(receive(&mut routes, "B", (LAST_SEQUENCE + 1, 51), ""), Received::Ignored);
 }
 
 #[test]
@@ -222,4 +245,129 @@ fn a_node_that_is_neither_configured_nor_reachable_is_forgotten_after_a_while() 
     routes.handle_timeout(due);
     assert_eq!((routes.version(Vertex(2)), routes.vertex(b"X")), (None, None));
     assert_eq!(routes.poll_timeout(), None);
+}
+
+/// A newer link state of it, with the same links, does not prolong that.
+#[test]
+fn a_node_that_has_departed_is_offered_for_a_while_and_forgotten() {
+    let mut routes = routes(0, &["A", "B"]);
+    routes.set_own_links(&ids(&[1]), None, Instant::START);
+    receive(&mut routes, "B", (2, 7), "A");
+    let Received::New { origin: x, .. } = receive(&mut routes, "X", (2, 7), "Y") else { panic!() };
+    run(&mut routes, Instant::START + SETTLE);
+    let gone = Instant::START + SETTLE + OFFER_FOR;
+    assert_eq!(routes.offered(gone), [Vertex(0), Vertex(1)]);
+    receive_at(gone, &mut routes, "X", (3, 7), "Y");
+    assert_eq!(routes.offered(gone), [Vertex(0), Vertex(1)]);
+    // It returns, and departs before the graph has settled.
+    receive_at(gone, &mut routes, "B", (3, 7), "A X");
+    receive_at(gone, &mut routes, "X", (4, 7), "B");
+    assert!(routes.offered(gone).contains(&x));
+    receive_at(gone, &mut routes, "X", (5, 7), "Y");
+    let settled = gone + SETTLE;
+    run(&mut routes, settled + just_under(FORGET_AFTER));
+    assert!(routes.version(x).is_some());
+    run(&mut routes, settled + FORGET_AFTER);
+    assert_eq!(routes.version(x), None);
+}
+
+/// It returns when it is about to be forgotten, before the graph has settled.
+#[test]
+fn a_node_that_has_just_returned_is_not_forgotten() {
+    let mut routes = routes(0, &["A", "B"]);
+    routes.set_own_links(&ids(&[1]), None, Instant::START);
+    receive(&mut routes, "B", (2, 7), "A");
+    let Received::New { origin: x, .. } = receive(&mut routes, "X", (2, 7), "B") else { panic!() };
+    let (before, due) = (Instant::START + FORGET_AFTER, Instant::START + SETTLE + FORGET_AFTER);
+    run(&mut routes, before + SETTLE / 2);
+    assert!(!routes.offered(due).contains(&x));
+    receive_at(before + SETTLE / 2, &mut routes, "B", (3, 7), "A X");
+    assert!(routes.offered(due).contains(&x), "known in the same version, and reachable again");
+    run(&mut routes, due + FORGET_AFTER * 2);
+    assert!(routes.version(x).is_some());
+}
+
+/// A broken peer has used the last sequence number in the name of another node.
+#[test]
+fn a_link_state_with_the_last_number_is_forgotten_and_its_node_is_heard_again() {
+    for name in ["B", "X"] {
+        let mut routes = routes(0, &["A", "B"]);
+        routes.set_own_links(&ids(&[1]), None, Instant::START);
+        let last = (LAST_SEQUENCE, u64::MAX);
+        let Received::New { origin, .. } = receive(&mut routes, name, last, "A") else { panic!() };
+        let ends = Instant::START + FORGET_AFTER;
+        run(&mut routes, Instant::START + just_under(FORGET_AFTER));
+        assert_eq!(receive(&mut routes, name, (5, 7), "A"), Received::Older(origin));
+        run(&mut routes, ends);
+        assert_eq!(receive_at(ends, &mut routes, name, last, ""), Received::Ignored);
+        assert_eq!(routes.version(origin), None);
+        let received = receive_at(ends, &mut routes, name, (5, 7), "A");
+        assert!(matches!(received, Received::New { .. }));
+        run(&mut routes, ends + SETTLE);
+        assert_eq!(routes.has_edge(NodeId(1)), name == "B");
+        receive_at(ends + SETTLE, &mut routes, name, (6, 7), "A");
+        run(&mut routes, ends + IGNORE_LAST_FOR);
+        let now = ends + IGNORE_LAST_FOR;
+        assert!(matches!(receive_at(now, &mut routes, name, last, ""), Received::New { .. }));
+    }
+}
+
+#[test]
+fn a_node_that_has_used_the_last_number_starts_over_once_the_others_have_forgotten_it() {
+    let mut routes = routes(0, &["A", "B"]);
+    let version = |sequence, boot| Version { sequence, boot: BootId(boot) };
+    let last = (LAST_SEQUENCE, u64::MAX);
+    assert_eq!(receive(&mut routes, "A", last, ""), Received::Ignored, "it cannot be exceeded");
+    let contested = version(LAST_SEQUENCE - 1, 9);
+    let received = receive(&mut routes, "A", (LAST_SEQUENCE - 1, 9), "");
+    assert_eq!(received, Received::Contested(contested));
+    for contested in [Some(LAST_SEQUENCE - 1), Some(LAST_SEQUENCE), None] {
+        routes.set_own_links(&ids(&[1]), contested, Instant::START);
+        assert_eq!(routes.version(Vertex(0)), Some(version(LAST_SEQUENCE, 7)));
+    }
+    let (soon, over) = (Instant::START + FORGET_AFTER, Instant::START + START_OVER_AFTER);
+    assert!(!run(&mut routes, soon));
+    assert!(run(&mut routes, over), "to be advertised");
+    assert_eq!(routes.version(Vertex(0)), Some(version(1, 7)));
+    assert!(!run(&mut routes, over + START_OVER_AFTER));
+    // The order of hashes does not matter, only that they are those of the states.
+    let before = routes.hash();
+    routes.unsettle(over);
+    run(&mut routes, over + SETTLE);
+    assert_eq!(routes.hash(), before);
+}
+
+#[test]
+fn records_are_flooded_while_the_names_are_too_many_to_know_the_graph() {
+    let mut routes = routes(0, &["A", "B"]);
+    let names: Vec<String> = (0..MAX_LEARNED as u16).map(name).collect();
+    routes.set_own_links(&ids(&[1]), None, Instant::START);
+    receive(&mut routes, "B", (2, 7), &format!("A {}", names.join(" ")));
+    receive(&mut routes, &names[0], (2, 7), "B");
+    run(&mut routes, Instant::START + SETTLE);
+    assert!(routes.hash().is_some() && routes.has_edge(NodeId(1)));
+    let now = Instant::START + SETTLE * 2;
+    assert_eq!(receive_at(now, &mut routes, "other", (2, 7), "B"), Received::Ignored);
+    assert_eq!(receive_at(now, &mut routes, "", (2, 7), "B"), Received::Ignored);
+    run(&mut routes, now + just_under(INCOMPLETE_FOR));
+    assert_eq!((routes.hash(), routes.has_edge(NodeId(1))), (None, false));
+    assert_eq!(routes.tree(Vertex(1)), None);
+    // Meanwhile nodes depart and are forgotten.
+    receive_at(now, &mut routes, "B", (3, 7), "A");
+    run(&mut routes, now + INCOMPLETE_FOR);
+    assert_eq!(routes.vertex(names[0].as_bytes()), None);
+    assert!(routes.hash().is_some() && routes.has_edge(NodeId(1)));
+    let received = receive_at(now + INCOMPLETE_FOR, &mut routes, "other", (2, 7), "B");
+    assert!(matches!(received, Received::New { .. }));
+}
+
+#[test]
+fn a_name_that_is_too_long_does_not_disable_trees() {
+    let mut routes = routes(0, &["A", "B"]);
+    routes.set_own_links(&ids(&[1]), None, Instant::START);
+    receive(&mut routes, "B", (2, 7), "A");
+    run(&mut routes, Instant::START + SETTLE);
+    let long = "x".repeat(crate::limits::MAX_NODE_NAME + 1);
+    assert_eq!(receive(&mut routes, &long, (2, 7), "B"), Received::Ignored);
+    assert!(routes.has_edge(NodeId(1)));
 }

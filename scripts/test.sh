@@ -88,6 +88,11 @@ if [ -d tests/servers ] && have "tests of the test servers" python3 openssl; the
     python3 -m unittest discover -s tests/servers
 fi
 
+if [ -d tests/soak ] && have "the checks of the soak test" python3; then
+    step "the checks of the soak test"
+    python3 -m unittest discover -s tests/soak
+fi
+
 if have "the page in a browser" node npm chromium; then
     step "the page in a browser"
     if page_is_built; then

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+import fences
+
 NAMES = ["Bailey", "Bona", "Campbell", "Clark", "Jaquez"]
 EDGES = {
     "Bailey": ["Bona", "Campbell"],
@@ -20,6 +22,9 @@ EDGES = {
 START_SECONDS = 60  # a start takes milliseconds on a machine that is not loaded
 STOP_SECONDS = 20
 FRAME_BYTES = 17  # what the log of the storage adds to a line; see docs/storage.md
+AT_BYTES = 26  # of an AT line, in addition to the name of its node and what the client sent
+LOG_BYTES, LOG_KEEP = 64 << 20, 2  # bounds of the message log, since it grows by a megabyte per second
+FEED_BYTES = 16 << 20  # of segments that were delivered a moment ago
 
 
 @dataclass
@@ -31,6 +36,7 @@ class Totals:
     memory: int
     descriptors: int
     disk: int
+    log: int
     live_bytes: int
 
 
@@ -42,7 +48,9 @@ class Sample:
     memory: int
     descriptors: int
     disk: int
+    log: int
     live_bytes: int
+    delay: float  # of the whole load: the median
 
 
 def free_ports(count):
@@ -54,25 +62,52 @@ def free_ports(count):
     return ports
 
 
+def size(files):
+    """Returns the space that files take on the disk."""
+    total = 0
+    for file in files:
+        try:
+            total += file.stat().st_blocks * 512
+        except FileNotFoundError:
+            pass  # it has just been replaced
+    return total
+
+
 class Herd:
     """Five nodes in a folder of their own."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, has_feed):
         self.folder = folder
         self.nodes = NAMES
-        ports = free_ports(2 * len(NAMES))
-        self.ports = dict(zip(NAMES, ports))
-        self.http_ports = dict(zip(NAMES, ports[len(NAMES) :]))
+        self.redis_port, *ports = free_ports(1 + 3 * len(NAMES))
+        of_kind = (dict(zip(NAMES, ports[at :])) for at in range(0, len(ports), len(NAMES)))
+        self.ports, self.http_ports, self.device_ports = of_kind
         self.processes = {}
         self.config = folder / "herd.yml"
         config = {
             "ports": self.ports,
             "neighbors": EDGES,
             "http": {"ports": self.http_ports},
+            "devices": {"ports": self.device_ports, "tokens_file": "tokens"},
+            "fences": {"file": "fences.geojson"},
             "logging": {"level": "INFO"},
+            "limits": {"log_max_bytes": LOG_BYTES, "log_keep": LOG_KEEP},
             "storage": {"directory": "data", "sync": "interval"},
         }
+        if has_feed:
+            config["feed"] = {"url": f"redis://127.0.0.1:{self.redis_port}/0", "max_entries": 100_000}
+        (folder / "fences.geojson").write_text(fences.geojson())
+        tokens = "".join(f"{self.token(node)} {node}.*\n" for node in self.nodes)
+        (folder / "tokens").write_text(tokens)
+        (folder / "tokens").chmod(0o600)
         self.config.write_text(json.dumps(config))  # JSON is YAML
+
+    def token(self, node):
+        """Returns the token with which the devices of a node report."""
+        return f"a-token-of-the-soak-test-for-{node}"
+
+    def log_of(self, node):
+        return self.folder / "logs" / f"{node}.log"
 
     async def start(self):
         """Starts all nodes and waits until they are linked."""
@@ -142,23 +177,22 @@ class Herd:
         pid = self.processes[node].pid
         process = Path(f"/proc/{pid}")
         threads = (process / "task").iterdir()
-        disk = 0
-        for file in (self.folder / "data" / node).iterdir():
-            try:
-                disk += file.stat().st_blocks * 512
-            except FileNotFoundError:
-                pass  # a compaction has just ended
         return Totals(
             # In nanoseconds, while the times in `stat` count hundredths of a second.
             cpu_seconds=sum(int((each / "schedstat").read_text().split()[0]) for each in threads) / 1e9,
             updates=load.count,
             memory=int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
             descriptors=len(os.listdir(process / "fd")),
-            disk=disk,
-            live_bytes=sum(len(line) + FRAME_BYTES for line in load.acknowledged.values()),
+            disk=size((self.folder / "data" / node).iterdir()),
+            log=size((self.folder / "logs").glob(f"{node}.log*")),
+            live_bytes=sum(
+                len(server) + len(update.client) + len(update.location) + len(update.time)
+                for server, update in load.acknowledged.values()
+            )
+            + len(load.acknowledged) * (AT_BYTES + FRAME_BYTES),
         )
 
-    def sample(self, before, after):
+    def sample(self, before, after, delay):
         """Returns the figures of every node for the time between two measurements."""
         return {
             node: Sample(
@@ -167,11 +201,13 @@ class Herd:
                 memory=after[node].memory,
                 descriptors=after[node].descriptors,
                 disk=after[node].disk,
+                log=after[node].log,
                 live_bytes=after[node].live_bytes,
+                delay=delay,
             )
             for node in self.nodes
         }
 
     def disk_bound(self, live_bytes):
-        """The bound that docs/storage.md states."""
-        return 3 * live_bytes + (64 << 20)
+        """The bound that docs/storage.md states, and what the feed keeps."""
+        return 3 * live_bytes + (64 << 20) + FEED_BYTES

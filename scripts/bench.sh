@@ -6,6 +6,7 @@
 #   FILE         output file (default: docs/performance.md, or docs/report.md with --report). The
 #                figures replace the text between its markers, or the whole file if it has none
 #   --report     compare a readiness loop, threads, asyncio and Node.js instead
+#   --only PART  measure only storage, devices or feed, and print the figures instead
 #   --rounds N   report medians of N rounds (default: 5)
 #   --seconds S  length of each measurement (default: 1.2)
 #   --quick      one short round, to check that everything works; the figures are not meaningful

@@ -1,4 +1,4 @@
-//! Fixtures for tests, examples and fuzz targets: herds in memory, topologies, a disk.
+//! Fixtures for tests, examples and fuzz targets: herds in memory, topologies, a disk, replies of Redis.
 //!
 //! Not part of any interface: everything here may change at any time. The module is always
 //! compiled, since the linker drops what the programs do not use, whereas a Cargo feature would
@@ -6,6 +6,7 @@
 //! the library may use it; `tests/architecture.rs` enforces that.
 
 pub mod disk;
+pub mod redis;
 pub mod topology;
 
 use crate::herd::digest_key::{DigestKey, Seeds};

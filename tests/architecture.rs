@@ -26,7 +26,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("geo", &["text"]),
     ("spatial", &["geo", "ids", "rng"]),
     ("fences", &["text", "counters", "spatial", "geo", "protocol", "ids", "time"]),
-    ("testing", &["storage", "herd", "rng", "protocol", "limits", "ids", "time"]),
+    ("testing", &["storage", "feed", "herd", "rng", "protocol", "limits", "ids", "time"]),
     ("message_log", &["text", "protocol"]),
     ("herd", &["text", "counters", "fences", "rng", "protocol", "limits", "ids", "time"]),
     ("config", &["text", "endpoint", "message_log", "limits"]),

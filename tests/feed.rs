@@ -196,6 +196,51 @@ fn five_streams_hold_every_acknowledged_update_exactly_once() {
     assert!(acknowledged.len() > 10_000, "{}", acknowledged.len());
 }
 
+/// The short form of `scripts/absence.sh`.
+#[test]
+fn an_absence_of_redis_loses_nothing_and_needs_no_memory() {
+    let directory = directory();
+    let Some(mut redis) = Redis::start(&directory, &[]) else { return };
+    let http = free_port();
+    let mut herd = herd(NODE, &sections(&redis, http, ""));
+    herd.start("Solo");
+    let mut acknowledged: Vec<Vec<u8>> = Vec::new();
+    let mut report = |updates: usize| {
+        for _ in 0..updates / 500 {
+            let mut lines = Vec::new();
+            for _ in 0..500 {
+                let step = acknowledged.len() + lines.len();
+                let client = step % 97;
+                let time = seconds(wall_ns());
+                writeln!(lines, "IAMAT van-{client} +34.{step:06}-118.4 {time}").unwrap();
+            }
+            let replies = herd.exchange("Solo", &lines);
+            acknowledged.extend(replies.split(|&it| it == b'\n').map(<[u8]>::to_vec));
+            assert_eq!(acknowledged.pop().as_deref(), Some(&b""[..]), "a whole line is last");
+        }
+        acknowledged.len()
+    };
+    report(1000);
+    wait_until_delivered(http);
+    redis.kill();
+    report(5_000);
+    wait_for_error(http, "connection");
+    let before = herd.resident_kib("Solo");
+    let count = report(25_000);
+    let after = herd.resident_kib("Solo");
+    let (feed, _) = state(http).unwrap();
+    assert_eq!(feed["backlog"], 30_000);
+    // 25,000 entries are 3 MB in the log, and 7 MB as commands.
+    assert!(after < before + 1500, "from {before} to {after} KiB while entries wait");
+    redis.restart();
+    wait_until_delivered(http);
+    let entries = redis.entries("herd:Solo");
+    assert_eq!(entries.len(), count);
+    for (entry, line) in entries.iter().zip(&acknowledged) {
+        assert_eq!(entry.get("line"), line, "each once, in order");
+    }
+}
+
 /// A name can contain any byte but white space.
 #[test]
 fn names_of_all_bytes_and_tombstones_arrive_intact() {

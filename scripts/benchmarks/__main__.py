@@ -1,6 +1,7 @@
 """Entry point of scripts/bench.sh after the build: parses arguments and writes the page."""
 
 import argparse
+import importlib
 import signal
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ def main():
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float)
+    parser.add_argument("--only", choices=["storage", "devices", "feed"])
     parser.add_argument("file", nargs="?", type=Path)
     arguments = parser.parse_args()
     page_of = "report.md" if arguments.report else "performance.md"
@@ -34,6 +36,9 @@ def main():
     effort.rounds = arguments.rounds or effort.rounds
     effort.seconds = arguments.seconds or effort.seconds
     load = machine.load()
+    if arguments.only:
+        print(f"{machine.describe(load)}\n{importlib.import_module(arguments.only).measure(effort)}", end="")
+        return
     measure = comparison.measure if arguments.report else performance.measure
     figures = measure(effort, path)
     note = "\nA quick run: the figures are not meaningful.\n" if arguments.quick else ""

@@ -8,6 +8,7 @@ import sys
 import time
 
 import devices
+import feed
 import machine
 import plot
 import storage
@@ -39,6 +40,7 @@ def measure(effort, page):
         memory(effort, found),
         storage.measure(effort),
         devices.measure(effort),
+        feed.measure(effort),
         growth(effort, found),
         targets.table(found),
     ]

@@ -184,15 +184,16 @@ def redis(protocol):
     return other(REDIS, protocol)
 
 
-def drive(target, *arguments, core=CLIENT_CORE):
+def drive(target, *arguments, core=CLIENT_CORE, busy_poll=True):
     """Runs herd-bench and returns its report. A run with errors raises an exception.
 
     On a dedicated core the generator never sleeps. Otherwise the server would have to wake it with
     an inter-processor interrupt, which counts as the server's CPU time. How often it sleeps depends
-    on the speed of the server, so the comparison would be biased."""
+    on the speed of the server, so the comparison would be biased. Without `busy_poll`, it leaves time to
+    another server on its core."""
     pinned = ["taskset", "-c", core] if core else []
-    busy_poll = ["--busy-poll"] if core else []
-    command = [*pinned, RELEASE / "herd-bench", *target, "--json", "--timeout", "10", *busy_poll, *arguments]
+    polling = ["--busy-poll"] if core and busy_poll else []
+    command = [*pinned, RELEASE / "herd-bench", *target, "--json", "--timeout", "10", *polling, *arguments]
     completed = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     if completed.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}: {completed.stderr}{completed.stdout[:2000]}")

@@ -162,14 +162,21 @@ impl Cutter {
     }
 
     /// Cuts the next batch. `segments` are those of the log; nothing more is written to those before the
-    /// last. Whether the batch has entries or not, its cursor is the place to which it leads.
+    /// last. Whether the batch has entries or not, its cursor is the place to which it leads. `room` is the
+    /// memory for its bytes, usually that of an earlier batch.
     ///
     /// # Errors
     ///
     /// If the log cannot be read. A later call tries again.
-    pub fn cut(&mut self, segments: &[Segment], source: &mut impl Source) -> io::Result<Batch> {
+    pub fn cut(
+        &mut self,
+        segments: &[Segment],
+        mut room: Vec<u8>,
+        source: &mut impl Source,
+    ) -> io::Result<Batch> {
         self.find_marks(segments, source)?;
-        let mut batch = Batch { cursor: self.place, ..Batch::default() };
+        room.clear();
+        let mut batch = Batch { bytes: room, cursor: self.place, ..Batch::default() };
         let mut examined = 0;
         let last = segments.last().map(|segment| segment.number);
         loop {

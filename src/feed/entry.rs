@@ -1,6 +1,7 @@
 //! Entries: what is delivered, and its fields.
 
 use super::id::Id;
+use crate::protocol::location::Location;
 use crate::protocol::record::Record;
 use crate::protocol::time::push_seconds;
 use crate::storage::{Kind, Transition};
@@ -9,11 +10,11 @@ use crate::storage::{Kind, Transition};
 #[derive(Clone, Debug)]
 pub enum Entry<'a> {
     /// A client has given a record to this node.
-    At(Record<'a>),
+    At(Record<'a>, Location<'a>),
     /// A client was erased on this node.
     Forget(Record<'a>),
     /// A client has entered a fence, or has left it.
-    Fence(Record<'a>, Transition<'a>),
+    Fence(Record<'a>, Location<'a>, Transition<'a>),
     /// Entries are missing.
     Gap {
         /// The id behind which they are missing.
@@ -42,9 +43,48 @@ impl Filter {
         match (self, entry) {
             (_, Entry::Gap { .. })
             | (Self::All, _)
-            | (Self::Updates, Entry::At(_) | Entry::Forget(_))
+            | (Self::Updates, Entry::At(..) | Entry::Forget(_))
             | (Self::Fences, Entry::Fence(..)) => true,
             (Self::Updates, Entry::Fence(..)) | (Self::Fences, _) => false,
+        }
+    }
+}
+
+/// A field of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "docs/feed.md describes the fields")]
+pub enum Field {
+    Type,
+    Line,
+    Client,
+    Lon,
+    Lat,
+    Time,
+    Received,
+    Fence,
+    Reason,
+    From,
+    To,
+    Count,
+}
+
+impl Field {
+    /// Returns the name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Type => "type",
+            Self::Line => "line",
+            Self::Client => "client",
+            Self::Lon => "lon",
+            Self::Lat => "lat",
+            Self::Time => "time",
+            Self::Received => "received",
+            Self::Fence => "fence",
+            Self::Reason => "reason",
+            Self::From => "from",
+            Self::To => "to",
+            Self::Count => "count",
         }
     }
 }
@@ -64,42 +104,50 @@ impl<'a> Entry<'a> {
     #[must_use]
     pub fn of(kind: Kind, payload: &'a [u8]) -> Option<Self> {
         match kind {
-            Kind::UPDATE => Record::parse(payload).map(Self::At),
-            Kind::FORGET => Record::parse(payload).map(Self::Forget),
+            Kind::UPDATE => {
+                let (record, location) = Record::parse_with_location(payload)?;
+                Some(Self::At(record, location?))
+            }
+            Kind::FORGET => match Record::parse_with_location(payload)? {
+                (record, None) => Some(Self::Forget(record)),
+                (_, Some(_)) => None,
+            },
             Kind::ENTER | Kind::LEAVE => {
                 let transition = Transition::parse(payload)?;
-                Some(Self::Fence(Record::parse(transition.line)?, transition))
+                let (record, location) = Record::parse_with_location(transition.line)?;
+                Some(Self::Fence(record, location?, transition))
             }
             _ => None,
         }
     }
 
-    /// Calls `field` with the name and the value of each field, in their order. `id` is the id of the
-    /// entry. `scratch` is a buffer.
-    pub fn fields(&self, id: Id, scratch: &mut Vec<u8>, mut field: impl FnMut(&str, Value<'_>)) {
+    /// Calls `field` with each field and its value, in their order. `id` is the id of the entry.
+    /// `scratch` is a buffer.
+    #[inline]
+    pub fn fields(&self, id: Id, scratch: &mut Vec<u8>, mut field: impl FnMut(Field, Value<'_>)) {
         match self {
-            Self::At(record) => {
-                field("type", Value::Text(b"at"));
-                record_fields(record, scratch, field);
+            Self::At(record, location) => {
+                field(Field::Type, Value::Text(b"at"));
+                record_fields(record, Some(location), scratch, &mut field);
             }
             Self::Forget(record) => {
-                field("type", Value::Text(b"forget"));
-                record_fields(record, scratch, field);
+                field(Field::Type, Value::Text(b"forget"));
+                record_fields(record, None, scratch, &mut field);
             }
-            Self::Fence(record, transition) => {
+            Self::Fence(record, location, transition) => {
                 let kind: &[u8] = if transition.left.is_some() { b"leave" } else { b"enter" };
-                field("type", Value::Text(kind));
-                record_fields(record, scratch, &mut field);
-                field("fence", Value::Text(&transition.fence));
+                field(Field::Type, Value::Text(kind));
+                record_fields(record, Some(location), scratch, &mut field);
+                field(Field::Fence, Value::Text(&transition.fence));
                 if let Some(reason) = transition.left {
-                    field("reason", Value::Text(reason.as_bytes()));
+                    field(Field::Reason, Value::Text(reason.as_bytes()));
                 }
             }
             Self::Gap { from, count } => {
-                field("type", Value::Text(b"gap"));
-                field("from", Value::Text(from.to_string().as_bytes()));
-                field("to", Value::Text(id.to_string().as_bytes()));
-                field("count", Value::Number(count.to_string().as_bytes()));
+                field(Field::Type, Value::Text(b"gap"));
+                field(Field::From, Value::Text(from.to_string().as_bytes()));
+                field(Field::To, Value::Text(id.to_string().as_bytes()));
+                field(Field::Count, Value::Number(count.to_string().as_bytes()));
             }
         }
     }
@@ -108,9 +156,9 @@ impl<'a> Entry<'a> {
     #[must_use]
     pub const fn field_count(&self) -> usize {
         match self {
-            Self::At(_) => 7,
+            Self::At(..) => 7,
             Self::Forget(_) => 5,
-            Self::Fence(_, Transition { left: None, .. }) => 8,
+            Self::Fence(_, _, Transition { left: None, .. }) => 8,
             Self::Fence(..) => 9,
             Self::Gap { .. } => 4,
         }
@@ -119,25 +167,26 @@ impl<'a> Entry<'a> {
 
 fn record_fields(
     record: &Record<'_>,
+    location: Option<&Location<'_>>,
     scratch: &mut Vec<u8>,
-    mut field: impl FnMut(&str, Value<'_>),
+    field: &mut impl FnMut(Field, Value<'_>),
 ) {
-    field("line", Value::Text(record.line));
-    field("client", Value::Text(record.client));
-    if let Some(location) = record.location() {
+    field(Field::Line, Value::Text(record.line));
+    field(Field::Client, Value::Text(record.client));
+    if let Some(location) = location {
         scratch.clear();
         location.push_longitude(scratch);
-        field("lon", Value::Number(scratch));
+        field(Field::Lon, Value::Number(scratch));
         scratch.clear();
         location.push_latitude(scratch);
-        field("lat", Value::Number(scratch));
+        field(Field::Lat, Value::Number(scratch));
     }
     scratch.clear();
     push_seconds(scratch, record.time, 9);
-    field("time", Value::Number(scratch));
+    field(Field::Time, Value::Number(scratch));
     scratch.clear();
     push_seconds(scratch, record.received, 9);
-    field("received", Value::Number(scratch));
+    field(Field::Received, Value::Number(scratch));
 }
 
 #[cfg(test)]
@@ -147,9 +196,9 @@ mod tests {
     fn fields(kind: Kind, line: &[u8]) -> Vec<(String, String)> {
         let mut found = Vec::new();
         let entry = Entry::of(kind, line).unwrap();
-        entry.fields(Id::ZERO, &mut Vec::new(), |name, value| {
+        entry.fields(Id::ZERO, &mut Vec::new(), |field, value| {
             let (Value::Text(value) | Value::Number(value)) = value;
-            found.push((name.to_owned(), value.escape_ascii().to_string()));
+            found.push((field.name().to_owned(), value.escape_ascii().to_string()));
         });
         assert_eq!(found.len(), entry.field_count());
         found
@@ -197,5 +246,8 @@ mod tests {
             assert!(Entry::of(kind, line).is_none());
         }
         assert!(Entry::of(Kind::UPDATE, b"AT").is_none());
+        let tombstone = b"AT Clark +0.000000000 kiwi 1621464827.500000000";
+        assert!(Entry::of(Kind::UPDATE, tombstone).is_none(), "its fields would be too few");
+        assert!(Entry::of(Kind::FORGET, line).is_none());
     }
 }

@@ -2,12 +2,12 @@
 
 use super::entry::Entry;
 use super::id::Id;
-use super::{http, redis};
+use super::{http, xadd};
 
 /// The form of a batch.
 pub enum Form {
     /// A transaction of XADDs.
-    Redis(redis::Writer),
+    Redis(xadd::Writer),
     /// Lines of JSON.
     Json {
         /// A buffer.
@@ -31,7 +31,7 @@ impl Form {
 
     pub(super) const fn limits(&self) -> Limits {
         match self {
-            Self::Redis(_) => Limits { entries: redis::MAX_ENTRIES, bytes: redis::MAX_BATCH },
+            Self::Redis(_) => Limits { entries: xadd::MAX_ENTRIES, bytes: xadd::MAX_BATCH },
             Self::Json { .. } => Limits { entries: http::MAX_ENTRIES, bytes: http::MAX_BODY },
         }
     }

@@ -4,11 +4,12 @@ use core::fmt;
 use core::time::Duration;
 
 use super::cutter::Batch;
-use super::entry::{Entry, Value};
+use super::entry::{Entry, Field, Value};
 use super::id::Id;
+use super::shown::shown;
 use crate::endpoint::Url;
 use crate::places::http::{Eof, Exchange, Method, Progress, RequestWriter, Response};
-use crate::text::json::{push_escaped, push_text};
+use crate::text::json::push_text;
 use crate::text::percent::{push_encoded, push_id};
 
 /// Bytes of the body of a request, at most.
@@ -16,9 +17,6 @@ pub const MAX_BODY: usize = 1 << 20;
 
 /// Entries of a request, at most.
 pub const MAX_ENTRIES: u32 = 1000;
-
-/// Characters of a location that are shown.
-const MAX_SHOWN: usize = 200;
 
 /// How to deliver to a collector.
 #[derive(Clone)]
@@ -31,6 +29,13 @@ pub struct Settings {
     pub token: Option<Box<str>>,
     /// The name of the stream, which makes keys of different nodes different.
     pub stream: Box<[u8]>,
+}
+
+impl Settings {
+    /// The token.
+    pub(super) fn secret(&self) -> Option<&[u8]> {
+        self.token.as_deref().map(str::as_bytes)
+    }
 }
 
 /// Omits the token.
@@ -79,7 +84,11 @@ impl Session {
     /// # Errors
     ///
     /// If the batch was not accepted, or the bytes are not a response.
-    pub fn handle_input(&mut self, bytes: &[u8]) -> Result<Option<bool>, Refusal> {
+    pub fn handle_input(
+        &mut self,
+        settings: &Settings,
+        bytes: &[u8],
+    ) -> Result<Option<bool>, Refusal> {
         let Some(exchange) = &mut self.exchange else {
             return Err(Refusal::new("the collector has sent a response to nothing"));
         };
@@ -87,7 +96,7 @@ impl Session {
             Ok(Progress::Pending) => Ok(None),
             Ok(Progress::Done(response)) => {
                 self.exchange = None;
-                judge(&response).map(|()| Some(response.reusable))
+                judge(&response, settings).map(|()| Some(response.reusable))
             }
             Err(error) => Err(Refusal::new(format!(
                 "the response is not valid: {error}; correct the port or the scheme of feed.url"
@@ -100,10 +109,10 @@ impl Session {
     /// # Errors
     ///
     /// If the batch was not accepted.
-    pub fn handle_eof(&mut self, eof: Eof) -> Result<(), Refusal> {
+    pub fn handle_eof(&mut self, settings: &Settings, eof: Eof) -> Result<(), Refusal> {
         let Some(exchange) = &mut self.exchange else { return Ok(()) };
         match exchange.handle_eof(eof) {
-            Ok(response) => judge(&response),
+            Ok(response) => judge(&response, settings),
             Err(error) => Err(Refusal::new(format!("the response is not complete: {error}"))),
         }
     }
@@ -118,15 +127,14 @@ fn key(stream: &[u8], batch: &Batch) -> String {
 }
 
 /// Returns an error unless the response accepts the batch.
-fn judge(response: &Response) -> Result<(), Refusal> {
+fn judge(response: &Response, settings: &Settings) -> Result<(), Refusal> {
     let status = response.status;
     let reason = match status {
         200..=299 => return Ok(()),
         300..=399 => match &response.location {
             Some(location) => {
-                let shown: String =
-                    location.escape_debug().to_string().chars().take(MAX_SHOWN).collect();
-                format!("the collector redirects to {shown}; enter that address in feed.url")
+                let address = shown(location.as_bytes(), settings.secret());
+                format!("the collector redirects to {address}; enter that address in feed.url")
             }
             None => format!("the collector redirects (HTTP {status}); correct feed.url"),
         },
@@ -151,18 +159,18 @@ fn judge(response: &Response) -> Result<(), Refusal> {
 /// Appends an entry as a line of JSON. Names are text; bytes that are not UTF-8 become U+FFFD, and
 /// `client_id` has them percent-encoded.
 pub fn push_entry(out: &mut Vec<u8>, scratch: &mut Vec<u8>, entry: &Entry<'_>, id: Id) {
-    use std::io::Write as _;
-    // Writing to a vector cannot fail.
-    let _ = write!(out, "{{\"id\":\"{id}\"");
-    entry.fields(id, scratch, |name, value| {
+    out.extend_from_slice(b"{\"id\":\"");
+    id.push(out);
+    out.push(b'"');
+    entry.fields(id, scratch, |field, value| {
         out.extend_from_slice(b",\"");
-        push_escaped(out, name);
+        out.extend_from_slice(field.name().as_bytes());
         out.extend_from_slice(b"\":");
         match value {
             Value::Number(number) => out.extend_from_slice(number),
             Value::Text(text) => push_text(out, text),
         }
-        if let ("client", Value::Text(client)) = (name, value) {
+        if let (Field::Client, Value::Text(client)) = (field, value) {
             out.extend_from_slice(b",\"client_id\":\"");
             push_id(out, client);
             out.push(b'"');
@@ -221,14 +229,18 @@ mod tests {
             ("HTTP/1.1 401 E\r\nContent-Length: 0\r\n\r\n", Err("feed.password_file")),
             ("HTTP/1.1 400 E\r\nContent-Length: 0\r\n\r\n", Err("will do so again")),
             ("HTTP/1.1 301 M\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n", Err("redirects to /b")),
+            (
+                "HTTP/1.1 301 M\r\nLocation: /?t=can%61ry\r\nContent-Length: 0\r\n\r\n",
+                Err("redirects to …;"),
+            ),
             ("+OK\r\n", Err("is not valid")),
         ] {
             for split in 0..=response.len() {
                 let mut session = Session::default();
                 session.send(&settings(), &batch(), &mut Vec::new());
                 let (first, second) = response.as_bytes().split_at(split);
-                let found = match session.handle_input(first) {
-                    Ok(None) => session.handle_input(second),
+                let found = match session.handle_input(&settings(), first) {
+                    Ok(None) => session.handle_input(&settings(), second),
                     found => found,
                 };
                 match outcome {
@@ -242,10 +254,10 @@ mod tests {
         }
         let mut session = Session::default();
         session.send(&settings(), &batch(), &mut Vec::new());
-        assert_eq!(session.handle_input(b"HTTP/1.0 200 OK\r\n\r\nok"), Ok(None));
-        assert_eq!(session.handle_eof(Eof::Clean), Ok(()));
+        assert_eq!(session.handle_input(&settings(), b"HTTP/1.0 200 OK\r\n\r\nok"), Ok(None));
+        assert_eq!(session.handle_eof(&settings(), Eof::Clean), Ok(()));
         session.send(&settings(), &batch(), &mut Vec::new());
-        assert!(session.handle_eof(Eof::Clean).is_err());
+        assert!(session.handle_eof(&settings(), Eof::Clean).is_err());
     }
 
     #[test]

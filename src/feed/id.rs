@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use crate::text::digits::push_digits;
+
 /// The id of an entry. In the log it is the place behind a frame: the time of the mark of the segment, the
 /// offset in the segment, and the ordinal of the frame. In a stream, the time may have been raised; see
 /// [`Raise`].
@@ -35,6 +37,14 @@ impl Id {
     #[must_use]
     pub const fn ordinal(self) -> u32 {
         self.sequence as u32
+    }
+
+    /// Appends `<time>-<sequence>`, the form of a stream.
+    #[inline]
+    pub fn push(self, out: &mut Vec<u8>) {
+        push_digits(out, self.millis, 1);
+        out.push(b'-');
+        push_digits(out, self.sequence, 1);
     }
 
     /// Parses `<time>-<sequence>`, the form of a stream.
@@ -89,6 +99,11 @@ mod tests {
         let id = Id::new(1_764_327_374_000, 8_388_700, u32::MAX);
         assert_eq!((id.offset(), id.ordinal()), (8_388_700, u32::MAX));
         assert_eq!(Id::parse(id.to_string().as_bytes()), Some(id));
+        for id in [id, Id::ZERO, Id { millis: u64::MAX, sequence: u64::MAX }] {
+            let mut text = Vec::new();
+            id.push(&mut text);
+            assert_eq!(text, id.to_string().as_bytes());
+        }
         assert!(id < Id::new(1_764_327_374_000, 8_388_800, 0), "the ordinal wraps around");
         assert!(id < Id::new(1_764_327_374_001, 60, 0));
         assert!(Id::new(1, u64::MAX, 1) < Id::new(1, u64::MAX, 2));

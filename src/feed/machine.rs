@@ -1,12 +1,16 @@
 //! The state machine: when to connect, what to ask, and what is delivered.
 
+mod jobs;
+
 use core::time::Duration;
 use std::collections::VecDeque;
+
+use jobs::KEEP_FOR;
 
 use super::cutter::Batch;
 use super::memo::Memo;
 use super::redis::{Outcome, Top};
-use super::worker::{Done, Job};
+use super::shown::shown;
 use super::{Counters, Event, Settings, http, redis};
 use crate::places::http::Eof;
 use crate::rng::Rng;
@@ -25,24 +29,11 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 /// Pauses after failures: the first and the longest. A quarter is added at random.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(24));
 
-/// Pause before the log is read again after an error.
-const READ_RETRY: Duration = Duration::from_secs(1);
-
-/// Time for which entries gather before they are read from the log, so that a batch has several.
-const GATHER: Duration = Duration::from_millis(5);
-
-/// The same for an HTTP collector, for which each batch is a change of the memory on disk.
-const GATHER_HTTP: Duration = Duration::from_millis(50);
-
 /// Longest time that a collector can demand before the next request.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// Time between changes of the memory on disk.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
-
-/// Time for which segments are kept after they were delivered, since a Redis that crashes loses its last
-/// second.
-const KEEP_FOR: Duration = Duration::from_secs(5);
 
 /// Batches in a row that may be behind the top of the stream before the connection is given up.
 const MAX_BEHIND: u32 = 3;
@@ -81,6 +72,8 @@ pub struct Feed {
     /// The number of the last attempt; results of earlier ones are dropped.
     attempt: u64,
     ready: Option<Batch>,
+    /// Memory for the next batch.
+    room: Vec<u8>,
     /// The batch that an HTTP collector has not accepted, and that is sent again as it was.
     again: Option<Batch>,
     flight: Option<Batch>,
@@ -160,6 +153,7 @@ impl Feed {
             is_busy: false,
             attempt: 0,
             ready: None,
+            room: Vec::new(),
             again: None,
             flight: None,
             behind: 0,
@@ -277,8 +271,8 @@ impl Feed {
                         Err(error) => self.fail(error, now),
                     }
                 }
-                Engine::Http(_, session) => {
-                    return match session.handle_input(input) {
+                Engine::Http(settings, session) => {
+                    return match session.handle_input(settings, input) {
                         Ok(None) => {}
                         Ok(Some(is_reusable)) => self.handle_response(is_reusable, now),
                         Err(refusal) => self.handle_refusal(refusal, now),
@@ -291,9 +285,9 @@ impl Feed {
     /// Handles the end of the stream.
     pub fn handle_eof(&mut self, id: u64, eof: Eof, now: Instant) {
         match &mut self.engine {
-            Engine::Http(_, session) if self.link == Link::Up(id) => {
+            Engine::Http(settings, session) if self.link == Link::Up(id) => {
                 let is_idle = self.flight.is_none();
-                match session.handle_eof(eof) {
+                match session.handle_eof(settings, eof) {
                     Ok(()) if is_idle => self.hang_up(now),
                     Ok(()) => self.handle_response(false, now),
                     Err(refusal) => self.handle_refusal(refusal, now),
@@ -307,7 +301,13 @@ impl Feed {
     /// Handles a connection that has failed or was closed, for this reason.
     pub fn handle_failed(&mut self, id: u64, reason: &str, now: Instant) {
         if matches!(self.link, Link::Up(current) | Link::Connecting(current) if current == id) {
-            self.fail(reason.to_owned(), now);
+            let secret = match &self.engine {
+                Engine::Redis(settings, _) => settings.password.as_deref(),
+                Engine::Http(settings, _) => settings.secret(),
+            };
+            // The error of a handshake repeats names in the certificate of the engine.
+            let reason = shown(reason.as_bytes(), secret);
+            self.fail(reason, now);
             self.closes = None; // it is closed already
         }
     }
@@ -354,138 +354,6 @@ impl Feed {
             .into_iter()
             .flatten()
             .min()
-    }
-
-    /// Returns the next job for the thread, if it has none.
-    pub fn poll_job(&mut self, storage: &Storage, now: Instant) -> Option<Job> {
-        if self.is_busy {
-            return None;
-        }
-        let attempt = self.attempt;
-        let job = if !self.is_loaded {
-            Job::Load
-        } else if let Stage::Asked(top) = self.stage {
-            self.stage = Stage::Resuming;
-            let first = (!self.has_resumed).then(|| storage.first_segment());
-            Job::Resume { attempt, top, memo: self.memo, segments: storage.segments(), first }
-        } else if self.stage == Stage::Connected {
-            self.stage = Stage::Resuming;
-            Job::Start(self.memo)
-        } else if self.memo.batch != self.saved.batch {
-            Job::Save(self.memo) // what a batch contains is known before it is sent
-        } else if self.wants_batch(storage) && self.cut_at <= now {
-            self.reached = storage.log_end();
-            Job::Cut { attempt, segments: storage.segments() }
-        } else if self.memo != self.saved && self.save_at <= now {
-            self.save_at = now + SAVE_EVERY;
-            Job::Save(self.memo)
-        } else {
-            return None;
-        };
-        self.is_busy = true;
-        Some(job)
-    }
-
-    /// Handles a job that is done.
-    pub fn handle_job_done(&mut self, done: Done, now: Instant) {
-        self.is_busy = false;
-        match done {
-            Done::Loaded(memo, flaw) => {
-                (self.memo, self.saved, self.is_loaded) = (memo, memo, true);
-                if let Some(flaw) = flaw {
-                    self.push_event(Event::Forgotten(flaw));
-                }
-            }
-            Done::Started => {
-                let is_up = matches!(self.link, Link::Up(_));
-                self.stage = if is_up { Stage::Sending } else { Stage::Asking };
-                (self.has_resumed, self.is_exhausted, self.cut_at) = (true, false, now);
-                if self.error.is_none() {
-                    self.push_event(Event::Connected);
-                }
-            }
-            Done::Resumed(attempt, _) | Done::Cut(attempt, ..) if attempt != self.attempt => {}
-            Done::Resumed(_, Ok(memo)) => {
-                if memo.raise != self.memo.raise {
-                    self.saved = memo;
-                    self.push_event(Event::Raised(memo.sent));
-                }
-                self.memo = memo;
-                self.stage = Stage::Sending;
-                let is_first = !core::mem::replace(&mut self.has_resumed, true);
-                (self.is_exhausted, self.cut_at) = (false, now);
-                if self.error.take().is_some() || is_first {
-                    self.push_event(Event::Connected);
-                }
-            }
-            Done::Cut(_, Ok(batch)) => {
-                self.is_exhausted = !batch.has_more;
-                if self.is_read_error {
-                    (self.error, self.is_read_error) = (None, false);
-                }
-                let gather = match self.engine {
-                    Engine::Redis(..) => GATHER,
-                    Engine::Http(..) => GATHER_HTTP,
-                };
-                self.cut_at = if batch.has_more { now } else { now + gather };
-                if batch.entries > 0 {
-                    self.ready = Some(batch);
-                    self.send(now);
-                } else if let Some(flight) = self.flight.as_mut().or(self.again.as_mut()) {
-                    (flight.cursor, flight.segment) = (batch.cursor, batch.segment);
-                } else {
-                    self.pass(&batch, now);
-                }
-            }
-            Done::Resumed(_, Err(error)) => {
-                self.fail(format!("the log cannot be read: {error}"), now);
-            }
-            Done::Cut(_, Err(error)) => {
-                self.cut_at = now + READ_RETRY;
-                self.is_read_error = true;
-                self.set_error(format!("the log cannot be read: {error}"));
-            }
-            Done::Saved(memo, Ok(())) => {
-                (self.saved, self.cannot_save) = (memo, false);
-                self.send(now);
-            }
-            Done::Saved(memo, Err(error)) => {
-                self.saved = memo; // the next change is saved
-                self.send(now);
-                if !core::mem::replace(&mut self.cannot_save, true) {
-                    self.push_event(Event::NotSaved(error));
-                }
-            }
-        }
-    }
-
-    /// Begins nothing more, and has the memory saved.
-    pub const fn handle_shutdown(&mut self, now: Instant) {
-        self.is_stopping = true;
-        self.save_at = now;
-    }
-
-    /// Returns whether the process may end after [`Feed::handle_shutdown`].
-    #[must_use]
-    pub fn is_idle(&self) -> bool {
-        !self.is_busy && self.memo == self.saved
-    }
-
-    /// Returns the number of the first segment that the storage must keep, when it has changed.
-    pub fn poll_keep(&mut self, now: Instant) -> Option<u64> {
-        let mut keep = None;
-        while let Some(&(since, segment)) = self.passed.front()
-            && since + KEEP_FOR <= now
-        {
-            keep = Some(segment);
-            self.passed.pop_front();
-        }
-        keep
-    }
-
-    /// Returns the next event.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
     }
 
     fn handle_outcome(&mut self, outcome: Outcome, now: Instant) {
@@ -564,14 +432,6 @@ impl Feed {
         (self.link, self.deadline) = (Link::Down(now), None);
     }
 
-    /// Moves the cursor behind a batch.
-    fn pass(&mut self, batch: &Batch, now: Instant) {
-        self.memo.cursor = batch.cursor;
-        if batch.segment != 0 && self.passed.back().is_none_or(|(_, last)| *last != batch.segment) {
-            self.passed.push_back((now, batch.segment));
-        }
-    }
-
     /// Sends the next batch, if there is one and the last one has been answered.
     fn send(&mut self, now: Instant) {
         let is_up = matches!(self.link, Link::Up(_)) && self.stage == Stage::Sending;
@@ -582,7 +442,12 @@ impl Feed {
             Engine::Redis(_, session) => {
                 let Some(mut batch) = self.ready.take() else { return };
                 session.expect_batch(batch.entries as usize);
-                self.output.append(&mut batch.bytes);
+                if self.output.is_empty() {
+                    core::mem::swap(&mut self.output, &mut batch.bytes);
+                } else {
+                    self.output.append(&mut batch.bytes);
+                }
+                self.room = core::mem::take(&mut batch.bytes);
                 self.flight = Some(batch);
             }
             Engine::Http(settings, session) => {
@@ -608,16 +473,6 @@ impl Feed {
             Engine::Http(..) => !self.has_resumed || self.again.is_some() || self.ready.is_some(),
         };
         self.is_loaded && is_needed && !self.is_stopping
-    }
-
-    /// Whether a batch is to be cut: the log has grown since the last one, and there is room.
-    fn wants_batch(&self, storage: &Storage) -> bool {
-        let is_over = self.is_exhausted && self.reached == storage.log_end();
-        let may_cut = match self.engine {
-            Engine::Redis(..) => self.is_connected(),
-            Engine::Http(..) => self.has_resumed,
-        };
-        may_cut && self.ready.is_none() && !is_over && !self.is_stopping
     }
 
     fn expect_reply(&mut self, now: Instant) {
@@ -674,5 +529,92 @@ impl Feed {
         if self.events.len() < MAX_EVENTS {
             self.events.push_back(event);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::id::Id;
+    use crate::feed::worker::Done;
+    use crate::testing;
+
+    const NOW: Instant = Instant::START;
+
+    /// A feed that is connected, with a password or token of `canary`, and the number of its connection.
+    fn connected(is_redis: bool) -> (Feed, u64) {
+        let settings = if is_redis {
+            Settings::Redis(testing::redis::settings())
+        } else {
+            Settings::Http(http::Settings {
+                url: "http://a:8080/in".parse().unwrap(),
+                end: "".into(),
+                token: Some("canary".into()),
+                stream: b"herd:A"[..].into(),
+            })
+        };
+        let mut feed = Feed::new(settings, 0);
+        feed.handle_job_done(Done::Loaded(Memo::default(), None), NOW);
+        feed.handle_timeout(NOW);
+        let id = feed.poll_connect().unwrap();
+        feed.handle_connected(id, NOW);
+        if !is_redis {
+            feed.handle_job_done(Done::Started, NOW);
+            let batch = Batch { bytes: b"{}\n".to_vec(), entries: 1, ..Batch::default() };
+            feed.handle_job_done(Done::Cut(0, Ok(batch)), NOW);
+            let memo = Memo { batch: Some(Id::ZERO), ..Memo::default() };
+            feed.handle_job_done(Done::Saved(memo, Ok(())), NOW);
+            assert!(feed.flight.is_some());
+        }
+        (feed, id)
+    }
+
+    /// An engine can repeat the secret wherever it chooses a text.
+    #[test]
+    fn no_output_contains_the_secret() {
+        let check = |mut feed: Feed, what: &str| {
+            let error = feed.error().unwrap().to_owned();
+            assert!(!error.contains("canary"), "{what}: {error}");
+            assert!(error.contains('…'), "{what}: {error}");
+            while let Some(event) = feed.poll_event() {
+                assert!(!format!("{event:?}").contains("canary"), "{what}: {event:?}");
+            }
+        };
+        for is_redis in [false, true] {
+            let (mut feed, id) = connected(is_redis);
+            let tls = "TLS: certificate not valid for \"a\"; it is only valid for canary";
+            feed.handle_failed(id, tls, NOW);
+            check(feed, "a certificate");
+        }
+        for reply in ["-ERR canary\r\n", "-MOVED 1 canary:6379\r\n", "+OK\r\n-ERR \x1bcanary\r\n"] {
+            let (mut feed, id) = connected(true);
+            feed.handle_input(id, reply.as_bytes(), NOW);
+            check(feed, reply);
+        }
+        for location in ["/canary", "http://b/?token=%63anary"] {
+            let (mut feed, id) = connected(false);
+            let head =
+                format!("HTTP/1.1 302 F\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n");
+            feed.handle_input(id, head.as_bytes(), NOW);
+            check(feed, location);
+        }
+    }
+
+    /// A batch of usual size needs no new memory, nor a copy before it is sent.
+    #[test]
+    fn the_memory_of_a_batch_serves_later_ones() {
+        let (mut feed, _) = connected(true);
+        feed.output.clear();
+        (feed.stage, feed.deadline) = (Stage::Sending, None);
+        let bytes = Vec::with_capacity(7000);
+        let mut sent = Vec::new();
+        feed.output = Vec::with_capacity(5000);
+        let pointer = bytes.as_ptr();
+        let mut batch = Batch { bytes, entries: 1, ..Batch::default() };
+        batch.bytes.push(b'x');
+        feed.handle_job_done(Done::Cut(0, Ok(batch)), NOW);
+        feed.poll_output(&mut sent).unwrap();
+        assert_eq!(sent.as_ptr(), pointer);
+        assert_eq!(feed.room.capacity(), 5000);
     }
 }

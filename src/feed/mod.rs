@@ -41,7 +41,9 @@ pub mod machine;
 pub mod memo;
 pub mod redis;
 pub mod resp;
+pub mod shown;
 pub mod worker;
+pub mod xadd;
 
 pub use machine::Feed;
 

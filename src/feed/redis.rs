@@ -11,22 +11,13 @@
 use core::fmt;
 use std::collections::VecDeque;
 
-use super::entry::{Entry, Value};
 use super::id::Id;
 use super::resp::{Malformed, Reader, Token};
-use crate::text::digits::put_digits;
-
-/// Entries in a batch.
-pub const MAX_ENTRIES: u32 = 2000;
-
-/// Bytes of a batch.
-pub const MAX_BATCH: usize = 512 * 1024;
+use super::shown::shown;
+use super::xadd::push_command;
 
 /// Depth of arrays in a reply. That of XINFO is 3.
 const MAX_DEPTH: usize = 8;
-
-/// Characters of an error of the server that are shown.
-const MAX_SHOWN: usize = 200;
 
 /// How to connect to Redis.
 #[derive(Clone)]
@@ -165,6 +156,7 @@ impl Session {
         input: &mut &[u8],
     ) -> Result<Option<Outcome>, String> {
         loop {
+            self.skip_successes(input);
             let token = match self.reader.next(input) {
                 Ok(Some(token)) => token,
                 Ok(None) => return Ok(None),
@@ -187,6 +179,26 @@ impl Session {
             if let Some(outcome) = reply.outcome(expected)? {
                 return Ok(Some(outcome));
             }
+        }
+    }
+}
+
+impl Session {
+    /// Skips replies, and elements of a reply, that mean nothing: those to the XADDs of a batch, two for
+    /// each entry. Those that are not complete are left to the reader.
+    fn skip_successes(&mut self, input: &mut &[u8]) {
+        match (self.expected.front_mut(), self.reply.depth.as_mut_slice()) {
+            (Some(Expected::Queued(left)), []) => {
+                while *left > 1 && self.reader.skip_status(input, b"+QUEUED\r\n") {
+                    *left -= 1;
+                }
+            }
+            (Some(Expected::Exec), [left]) => {
+                while *left > 1 && self.reader.skip_string(input) {
+                    *left -= 1;
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -321,7 +333,7 @@ fn explain(error: &[u8], settings: &Settings) -> String {
         b"MOVED" | b"ASK" => format!(
             "another node of the Redis cluster has the key {key}; use the address of that node in \
              feed.url: {}",
-            shown(error, settings)
+            shown(error, settings.password.as_deref())
         ),
         b"CLUSTERDOWN" => "the Redis cluster is down".to_owned(),
         b"MASTERDOWN" => "the server has lost its primary".to_owned(),
@@ -343,187 +355,19 @@ fn explain(error: &[u8], settings: &Settings) -> String {
         _ if error.starts_with(b"ERR max number of clients") => {
             "the server has reached its maximum of clients".to_owned()
         }
-        _ => format!("the server answers: {}", shown(error, settings)),
+        _ => format!("the server answers: {}", shown(error, settings.password.as_deref())),
     }
-}
-
-/// Returns an error as it is shown: printable, without the password.
-fn shown(error: &[u8], settings: &Settings) -> String {
-    let text = error.escape_ascii().to_string();
-    // Escapes consist of digits, which may be a part of the password, too.
-    let reveals = |it: &[u8]| {
-        let password = settings.password.as_deref();
-        password.is_some_and(|password| memchr::memmem::find(it, password).is_some())
-    };
-    if reveals(error) || reveals(text.as_bytes()) {
-        return "…".to_owned();
-    }
-    text.chars().take(MAX_SHOWN).collect()
-}
-
-/// Appends a command.
-fn push_command(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    push_length(out, b'*', parts.len());
-    for part in parts {
-        push_bulk(out, part);
-    }
-}
-
-/// The commands of a batch, written as it is cut.
-#[derive(Debug, Default)]
-pub struct Writer {
-    /// The name of the command and the key, as they begin each XADD.
-    prefix: Vec<u8>,
-    /// The option that limits the length of the stream.
-    limit: Vec<u8>,
-    /// The number of parts of the option.
-    limit_parts: usize,
-    scratch: Vec<u8>,
-    id: Vec<u8>,
-}
-
-impl Writer {
-    /// A writer for the stream `key`.
-    #[must_use]
-    pub fn new(key: &[u8], max_entries: u64) -> Self {
-        let mut writer = Self::default();
-        push_bulk(&mut writer.prefix, b"XADD");
-        push_bulk(&mut writer.prefix, key);
-        if max_entries > 0 {
-            writer.limit_parts = 3;
-            for part in [&b"MAXLEN"[..], b"~", max_entries.to_string().as_bytes()] {
-                push_bulk(&mut writer.limit, part);
-            }
-        }
-        writer
-    }
-
-    /// Begins a batch.
-    pub fn begin(&self, out: &mut Vec<u8>) {
-        push_command(out, &[b"MULTI"]);
-    }
-
-    /// Appends an entry. `trims` is true for one entry of each batch at least.
-    pub fn push(&mut self, out: &mut Vec<u8>, entry: &Entry<'_>, id: Id, trims: bool) {
-        use std::io::Write as _;
-        let limit = if trims { self.limit_parts } else { 0 };
-        push_length(out, b'*', 3 + limit + 2 * entry.field_count());
-        out.extend_from_slice(&self.prefix);
-        if trims {
-            out.extend_from_slice(&self.limit);
-        }
-        self.id.clear();
-        // Writing to a vector cannot fail.
-        let _ = write!(self.id, "{id}");
-        push_bulk(out, &self.id);
-        entry.fields(id, &mut self.scratch, |name, value| {
-            push_bulk(out, name.as_bytes());
-            let (Value::Text(value) | Value::Number(value)) = value;
-            push_bulk(out, value);
-        });
-    }
-
-    /// Ends a batch.
-    pub fn end(&self, out: &mut Vec<u8>) {
-        push_command(out, &[b"EXEC"]);
-    }
-}
-
-fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
-    push_length(out, b'$', bytes.len());
-    out.extend_from_slice(bytes);
-    out.extend_from_slice(b"\r\n");
-}
-
-fn push_length(out: &mut Vec<u8>, kind: u8, length: usize) {
-    let mut line = [0; 23];
-    let start = match put_digits(&mut line[1..21], length as u64) {
-        20 => {
-            line[20] = b'0';
-            20
-        }
-        start => start + 1,
-    };
-    line[start - 1] = kind;
-    line[21..].copy_from_slice(b"\r\n");
-    out.extend_from_slice(&line[start - 1..]);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storage::Kind;
-
-    fn settings() -> Settings {
-        Settings {
-            user: None,
-            password: Some(b"canary"[..].into()),
-            database: 2,
-            key: b"herd:A"[..].into(),
-        }
-    }
-
-    /// The outcomes of replies that arrive in pieces.
-    fn outcomes(pieces: &[&[u8]], batch: usize) -> Vec<Result<Outcome, String>> {
-        let (mut session, settings) = (Session::default(), settings());
-        session.greet(&settings, &mut Vec::new());
-        session.expect_batch(batch);
-        let mut outcomes = Vec::new();
-        for mut piece in pieces.iter().copied() {
-            loop {
-                match session.handle_input(&settings, &mut piece) {
-                    Ok(Some(outcome)) => outcomes.push(Ok(outcome)),
-                    Ok(None) => break,
-                    Err(error) => {
-                        outcomes.push(Err(error));
-                        return outcomes;
-                    }
-                }
-            }
-        }
-        outcomes
-    }
+    use crate::testing::redis::{outcomes, settings};
 
     const INFO: &[u8] = b"*8\r\n$6\r\nlength\r\n:1\r\n$17\r\nlast-generated-id\r\n$3\r\n7-9\r\n\
         $11\r\nfirst-entry\r\n*2\r\n$3\r\n7-9\r\n*2\r\n$1\r\nx\r\n$1\r\ny\r\n$10\r\nlast-entry\r\n\
         *2\r\n$3\r\n7-9\r\n*2\r\n$4\r\ntype\r\n$2\r\nat\r\n";
     const OK: &[u8] = b"+OK\r\n+OK\r\n+OK\r\n*0\r\n";
-
-    #[test]
-    fn numbers_and_strings_are_written_as_redis_reads_them() {
-        let mut out = Vec::new();
-        push_command(&mut out, &[b"A", b"", &[b'x'; 12]]);
-        assert_eq!(out, b"*3\r\n$1\r\nA\r\n$0\r\n\r\n$12\r\nxxxxxxxxxxxx\r\n");
-    }
-
-    #[test]
-    fn a_batch_is_a_transaction() {
-        let line = b"AT A +0.500000000 k\xffwi +1.5-2 1621464827.5";
-        let entry = Entry::of(Kind::UPDATE, line).unwrap();
-        let (mut writer, mut out) = (Writer::new(b"herd:A", 1000), Vec::new());
-        writer.begin(&mut out);
-        writer.push(&mut out, &entry, Id { millis: 7, sequence: 8 }, true);
-        writer.push(&mut out, &entry, Id { millis: 7, sequence: 9 }, false);
-        writer.end(&mut out);
-        let xadd = |head: &str, id: &str| {
-            format!(
-                "{head}{id}\\r\\n$4\\r\\ntype\\r\\n$2\\r\\nat\\r\\n$4\\r\\nline\\r\\n$42\\r\\nAT A \
-                 +0.500000000 k\\xffwi +1.5-2 1621464827.5\\r\\n$6\\r\\nclient\\r\\n$4\\r\\nk\\xffwi\
-                 \\r\\n$3\\r\\nlon\\r\\n$2\\r\\n-2\\r\\n$3\\r\\nlat\\r\\n$3\\r\\n1.5\\r\\n$4\\r\\ntime\
-                 \\r\\n$20\\r\\n1621464827.500000000\\r\\n$8\\r\\nreceived\\r\\n$20\\r\\n\
-                 1621464828.000000000\\r\\n"
-            )
-        };
-        let first = "*20\\r\\n$4\\r\\nXADD\\r\\n$6\\r\\nherd:A\\r\\n$6\\r\\nMAXLEN\\r\\n$1\\r\\n~\\r\\n\
-                     $4\\r\\n1000\\r\\n$3\\r\\n";
-        let second = "*17\\r\\n$4\\r\\nXADD\\r\\n$6\\r\\nherd:A\\r\\n$3\\r\\n";
-        let expected = format!(
-            "*1\\r\\n$5\\r\\nMULTI\\r\\n{}{}*1\\r\\n$4\\r\\nEXEC\\r\\n",
-            xadd(first, "7-8"),
-            xadd(second, "7-9")
-        );
-        assert_eq!(out.escape_ascii().to_string(), expected);
-    }
 
     #[test]
     fn every_split_of_the_replies_has_the_same_outcome() {

@@ -106,6 +106,33 @@ impl Reader {
         Ok(Some(Token::Bulk(&self.held)))
     }
 
+    /// Skips `status`, a complete status, if the input begins with it. Returns false if it does not, or if
+    /// a token is being read.
+    pub fn skip_status(&self, input: &mut &[u8], status: &[u8]) -> bool {
+        let rest = if self.is_between() { input.strip_prefix(status) } else { None };
+        *input = rest.unwrap_or(input);
+        rest.is_some()
+    }
+
+    /// Skips a complete string of 10 to 99 bytes, if the input begins with one. Returns false if it does
+    /// not, or if a token is being read.
+    pub fn skip_string(&self, input: &mut &[u8]) -> bool {
+        let [b'$', tens @ b'1'..=b'9', ones @ b'0'..=b'9', b'\r', b'\n', rest @ ..] = *input else {
+            return false;
+        };
+        let length = usize::from(tens - b'0') * 10 + usize::from(ones - b'0');
+        let is_complete = rest.get(length..length + 2) == Some(b"\r\n") && self.is_between();
+        if is_complete {
+            *input = &rest[length + 2..];
+        }
+        is_complete
+    }
+
+    /// Whether the next byte begins a token.
+    const fn is_between(&self) -> bool {
+        matches!(self.state, State::Line) && (self.held.is_empty() || self.is_returned)
+    }
+
     /// Moves bytes to the line. Returns true once it is complete; it is kept without CR LF.
     fn fill_line(&mut self, input: &mut &[u8]) -> Result<bool, Malformed> {
         // Checked with the first byte: the server of another protocol may then wait for more.
@@ -226,6 +253,28 @@ mod tests {
         }
         let bytes: Vec<&[u8]> = REPLIES.chunks(1).collect();
         assert_eq!(read(&bytes).unwrap(), whole);
+    }
+
+    #[test]
+    fn only_what_is_complete_and_begins_here_is_skipped() {
+        let status = b"+QUEUED\r\n";
+        let string = b"$12\r\n123456789-12\r\n";
+        let mut reader = Reader::default();
+        for length in 0..string.len() {
+            assert!(!reader.skip_string(&mut &string[..length]));
+            assert!(!reader.skip_status(&mut &status[..length.min(8)], status));
+        }
+        let mut input = &[&status[..], string, b":1\r\n"].concat()[..];
+        assert!(reader.skip_status(&mut input, status) && reader.skip_string(&mut input));
+        assert!(!reader.skip_string(&mut input) && !reader.skip_status(&mut input, status));
+        assert_eq!(reader.next(&mut input), Ok(Some(Token::Integer(1))));
+        assert!(reader.skip_status(&mut &status[..], status), "a token was returned");
+        assert_eq!(reader.next(&mut &b"$40\r\n1"[..]), Ok(None));
+        assert!(!reader.skip_string(&mut &string[..]), "they are part of a string");
+        assert!(!reader.skip_status(&mut &status[..], status));
+        let (mut reader, ends) = (Reader::default(), b"$12\r\n123456789-1234");
+        assert!(!reader.skip_string(&mut &ends[..]), "it does not end where it should");
+        assert_eq!(reader.next(&mut &ends[..]), Err(Malformed::BulkEnd));
     }
 
     #[test]

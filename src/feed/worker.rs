@@ -51,6 +51,8 @@ pub enum Job {
         attempt: u64,
         /// The segments of the log.
         segments: Vec<Segment>,
+        /// The memory for its bytes.
+        room: Vec<u8>,
     },
     /// Save the memory.
     Save(Memo),
@@ -110,8 +112,8 @@ impl Worker {
                 self.cutter.start(memo);
                 Done::Started
             }
-            Job::Cut { attempt, segments } => {
-                let batch = self.cutter.cut(&segments, files);
+            Job::Cut { attempt, segments, room } => {
+                let batch = self.cutter.cut(&segments, room, files);
                 Done::Cut(attempt, batch.map_err(|error| error.to_string()))
             }
             Job::Save(memo) => {

@@ -19,7 +19,7 @@ use crate::feed::cutter::{Cutter, Source};
 use crate::feed::entry::Filter;
 use crate::feed::form::Form;
 use crate::feed::worker::{Done, Files, Job, Worker};
-use crate::feed::{Event, Feed, Settings, http, redis};
+use crate::feed::{Event, Feed, Settings, http, redis, xadd};
 use crate::storage::{FileName, Storage};
 use crate::time::Instant;
 
@@ -53,7 +53,7 @@ impl Prepared {
         };
         let (form, settings) = match &config.engine {
             Engine::Redis { user, database, .. } => {
-                let form = Form::Redis(redis::Writer::new(&key, config.max_entries));
+                let form = Form::Redis(xadd::Writer::new(&key, config.max_entries));
                 let settings = redis::Settings {
                     user: user.as_deref().map(Into::into),
                     password: config.password.as_ref().map(|password| password.expose().into()),

@@ -246,7 +246,7 @@ impl<D: Dialogue> Upstream<D> {
             if let Some(&token) = self.open.get(&id)
                 && let Some(socket) = self.get(token)
             {
-                socket.output.extend_from_slice(&request);
+                socket.push(&mut request);
                 self.serve(token, registry, client, now);
             }
             request.clear();
@@ -352,6 +352,7 @@ impl<D: Dialogue> Upstream<D> {
         let over = event.is_error() || event.is_read_closed();
         socket.readable |= event.is_readable() || over;
         socket.writable |= event.is_writable() || over;
+        socket.ended |= over;
         self.serve(event.token(), registry, client, now);
     }
 

@@ -98,7 +98,15 @@ impl<'a> Record<'a> {
     /// Parses an AT line, without LF, in the form that peers send: single spaces, no white space at
     /// either end.
     #[must_use]
+    #[inline]
     pub fn parse(line: &'a [u8]) -> Option<Self> {
+        Self::parse_with_location(line).map(|(record, _)| record)
+    }
+
+    /// As [`Record::parse`]. Also returns the location, which a tombstone lacks.
+    #[must_use]
+    #[inline]
+    pub fn parse_with_location(line: &'a [u8]) -> Option<(Self, Option<Location<'a>>)> {
         let field = |rest: &'a [u8]| next_field(rest.strip_prefix(b" ")?);
         let (server, rest) = field(line.strip_prefix(b"AT")?)?;
         let (difference, rest) = field(rest)?;
@@ -106,7 +114,8 @@ impl<'a> Record<'a> {
         let client_at = line.len() - rest.len() - client.len();
         let (location, rest) = field(rest)?;
         if rest.is_empty() {
-            return Self::parse_tombstone(line, [server, difference, client, location]);
+            let record = Self::parse_tombstone(line, [server, difference, client, location])?;
+            return Some((record, None));
         }
         let (time, rest) = field(rest)?;
         // The fields and five single spaces must account for every byte.
@@ -114,10 +123,10 @@ impl<'a> Record<'a> {
         if !rest.is_empty() || fields + "AT".len() + 5 != line.len() {
             return None;
         }
-        Location::parse(location)?;
+        let location = Location::parse(location)?;
         let time = parse_time(time)?;
         let received = time + parse_difference(difference)?;
-        Some(Self { line, server, client_at, client, time, received })
+        Some((Self { line, server, client_at, client, time, received }, Some(location)))
     }
 
     /// Parses a line with these fields. There is one form of a time, so that an AT line that has lost

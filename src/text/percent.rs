@@ -1,6 +1,8 @@
 //! Percent-encoding (RFC 3986, section 2.1).
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use percent_encoding::{
+    AsciiSet, NON_ALPHANUMERIC, percent_decode, percent_decode_str, percent_encode,
+};
 
 /// Everything but the unreserved characters (RFC 3986, section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -28,6 +30,12 @@ pub fn decode(text: &str) -> Option<Vec<u8>> {
     let mut sequences = text.split('%').skip(1).map(|rest| rest.as_bytes().first_chunk::<2>());
     let is_sound = sequences.all(|it| it.is_some_and(|it| it.iter().all(u8::is_ascii_hexdigit)));
     is_sound.then(|| percent_decode_str(text).collect())
+}
+
+/// Decodes `bytes`. A `%` that is not followed by two hexadecimal digits remains as it is.
+#[must_use]
+pub fn decode_any(bytes: &[u8]) -> Vec<u8> {
+    percent_decode(bytes).collect()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use proxy_herd::feed::cutter::{Cutter, Source};
 use proxy_herd::feed::entry::Filter;
 use proxy_herd::feed::form::Form;
 use proxy_herd::feed::worker::{Files, Job, Worker};
-use proxy_herd::feed::{Feed, Settings, http, redis};
+use proxy_herd::feed::{Feed, Settings, http, redis, xadd};
 use proxy_herd::herd::directory::Source as From;
 use proxy_herd::places::http::Eof;
 use proxy_herd::protocol::time::{Nanos, SECOND};
@@ -143,7 +143,7 @@ impl World {
         } else {
             let settings =
                 redis::Settings { user: None, password: None, database: 0, key: KEY.into() };
-            (Settings::Redis(settings), Form::Redis(redis::Writer::new(KEY, 0)))
+            (Settings::Redis(settings), Form::Redis(xadd::Writer::new(KEY, 0)))
         };
         let feed = Feed::new(settings, self.rng.bits());
         let worker = Worker::new(Cutter::new(self.filter, form));

@@ -22,12 +22,15 @@ pub struct Socket<Id> {
     pub connected: bool,
     /// True once the TLS handshake, if there is one, is complete as well.
     pub ready: bool,
-    /// Bytes to be sent.
-    pub output: Vec<u8>,
+    output: Vec<u8>,
+    /// Bytes of the output that have been sent.
+    sent: usize,
     /// A read may return something.
     pub readable: bool,
     /// A write may be taken.
     pub writable: bool,
+    /// The peer has sent everything, or the connection has failed.
+    pub ended: bool,
     /// True while it is queued for the next turn.
     pub queued: bool,
 }
@@ -43,8 +46,10 @@ impl<Id> Socket<Id> {
             connected: false,
             ready: false,
             output: Vec::new(),
+            sent: 0,
             readable: false,
             writable: false,
+            ended: false,
             queued: false,
         }
     }
@@ -85,9 +90,23 @@ impl<Id> Socket<Id> {
 
     /// Reads input. Returns the number of bytes; 0 is a clean end of the stream.
     pub fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.tls {
-            Some(tls) => tls.read(&mut self.stream, buffer),
-            None => self.stream.read(buffer),
+        let Some(tls) = &mut self.tls else {
+            let read = self.stream.read(buffer)?;
+            // The kernel has no more, and there is an event when it has.
+            if read < buffer.len() && !self.ended {
+                self.readable = false;
+            }
+            return Ok(read);
+        };
+        tls.read(&mut self.stream, buffer)
+    }
+
+    /// Adds bytes to send. `bytes` is empty afterwards.
+    pub fn push(&mut self, bytes: &mut Vec<u8>) {
+        if self.output.is_empty() {
+            std::mem::swap(&mut self.output, bytes);
+        } else {
+            self.output.append(bytes);
         }
     }
 
@@ -96,27 +115,25 @@ impl<Id> Socket<Id> {
         if let Some(tls) = &mut self.tls {
             tls.flush(&mut self.stream)?;
         }
-        let mut from = 0;
-        let result = loop {
-            let rest = &self.output[from..];
+        loop {
+            let rest = &self.output[self.sent..];
             if rest.is_empty() {
-                break Ok(());
+                self.output.clear();
+                self.sent = 0;
+                return Ok(());
             }
             let sent = match &mut self.tls {
                 Some(tls) => tls.write(&mut self.stream, rest),
                 None => self.stream.write(rest),
             };
             match sent {
-                Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
-                Ok(sent) => from += sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break Ok(()),
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(sent) => self.sent += sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => break Err(error),
+                Err(error) => return Err(error),
             }
-        };
-        // Once, since moving what is left costs as much as it is long.
-        self.output.drain(..from);
-        result
+        }
     }
 
     /// Announces the end of this side's stream, if the socket takes it.

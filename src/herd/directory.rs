@@ -274,6 +274,18 @@ impl Directory {
     /// `now` is the wall clock of this node. It only determines which records are alive; which one
     /// is newer depends on the two records alone.
     pub fn apply(&mut self, record: &Record<'_>, source: Source, now: Wall) -> Applied {
+        self.apply_with(record, source, now, |_, _| {})
+    }
+
+    /// Like [`Directory::apply`], and calls `expired` with a record of the client that is not alive and
+    /// gives way, before it is removed. It is not replaced, since it may be the newer one.
+    pub fn apply_with(
+        &mut self,
+        record: &Record<'_>,
+        source: Source,
+        now: Wall,
+        expired: impl FnOnce(Slot, &Record<'_>),
+    ) -> Applied {
         if record.line.len() > MAX_RECORD {
             return Applied::TooLong;
         }
@@ -296,6 +308,9 @@ impl Directory {
                     let decides = source == Source::File
                         && self.is_decided_by_order(slot, of_held, record, of_new);
                     if !decides {
+                        if let Some(record) = self.slots[slot].record() {
+                            expired(slot, &record);
+                        }
                         self.expire(slot);
                         held = None;
                     }

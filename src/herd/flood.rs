@@ -98,7 +98,7 @@ enum Arrival {
 impl Herd {
     /// Applies an update received from a local client, and floods it if it is newer.
     pub fn apply_local_update(&mut self, record: &Record<'_>, wall: Wall) -> Applied {
-        let applied = self.directory.apply(record, Source::Client, wall);
+        let applied = self.apply(record, Source::Client, wall);
         if let Applied::Stored(slot) = applied {
             self.forward(Item::Stored(slot), Some(self.identity.me.into()), Arrival::Local);
         }
@@ -133,7 +133,7 @@ impl Herd {
         wall: Wall,
         observer: &mut impl Observer,
     ) {
-        let applied = self.directory.apply(record, Source::Peer, wall);
+        let applied = self.apply(record, Source::Peer, wall);
         self.count_flooded(applied);
         if observer.enabled() {
             let sender = match sender {
@@ -154,7 +154,7 @@ impl Herd {
         now: &Now,
         observer: &mut impl Observer,
     ) {
-        let applied = self.directory.apply(record, Source::Peer, now.wall);
+        let applied = self.apply(record, Source::Peer, now.wall);
         let is_new = matches!(applied, Applied::Stored(_));
         let counters = &mut self.counters;
         match repair {

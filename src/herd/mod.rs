@@ -70,9 +70,8 @@ use core::fmt;
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use anti_entropy::Context;
 use digest_key::{OwnKey, Seeds};
-use directory::{Directory, Rules};
+use directory::{Applied, Directory, Rules, Source};
 use fetch_claims::FetchClaims;
 pub use flood::Follower;
 use handshake::Identity;
@@ -88,7 +87,8 @@ use routes::Routes;
 use takeover::Offer;
 
 use crate::counters::counters;
-use crate::ids::{BootId, ConnectionId, LinkId, NodeId};
+use crate::ids::{BootId, ConnectionId, LinkId, NodeId, Slot};
+use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
 use crate::rng::Rng;
 use crate::time::{Instant, Now, Wall};
@@ -433,7 +433,7 @@ impl Herd {
         now: &Now,
         observer: &mut impl Observer,
     ) -> Result<(), ProtocolError> {
-        let Link { peer, up, .. } = &mut self.links[link.index()];
+        let up = &mut self.links[link.index()].up;
         // Another connection may have replaced this one in the meantime.
         let Some(up) = up.as_mut().filter(|up| up.receives_on == connection) else {
             return Ok(());
@@ -459,15 +459,9 @@ impl Herd {
             _ if !self.own_key.agrees(&up.key_exchange) => {}
             other => {
                 self.now = now.instant;
-                let context = &mut Context {
-                    directory: &mut self.directory,
-                    flooding: &up.flood,
-                    claims: &mut self.claims,
-                    link,
-                    peer: *peer,
-                    now: now.instant,
-                };
-                up.anti_entropy.handle_message(&other, context);
+                if let Some((anti_entropy, mut context)) = self.anti_entropy(link) {
+                    anti_entropy.handle_message(&other, &mut context);
+                }
             }
         }
         Ok(())
@@ -691,16 +685,20 @@ impl Herd {
     /// Examines some of the slots for records that are not alive.
     fn sweep(&mut self, now: &Now) {
         if self.sweep_at <= now.instant {
-            // The peers may consider alive what this node does not.
-            let links = &mut self.links;
-            let dropped = &mut self.counters.relays_dropped;
+            let (links, counters) = (&mut self.links, &mut self.counters);
             let pause = self.directory.sweep(now, SWEEP_SLOTS, |slot, record| {
-                for link in links.iter_mut().filter(|link| link.has_queued(slot)) {
-                    *dropped += link.enqueue_line(record);
-                }
+                relay_queued(links, counters, slot, record);
             });
             self.sweep_at = now.instant + pause;
         }
+    }
+
+    /// Stores `record` if it is newer than the stored one.
+    fn apply(&mut self, record: &Record<'_>, source: Source, wall: Wall) -> Applied {
+        let (links, counters) = (&mut self.links, &mut self.counters);
+        self.directory.apply_with(record, source, wall, |slot, expired| {
+            relay_queued(links, counters, slot, expired);
+        })
     }
 
     fn handle_link_timeout(&mut self, id: LinkId, now: Instant) {
@@ -743,5 +741,14 @@ impl Herd {
         if self.events.len() < EVENTS_PER_LINK * (self.links.len() + 1) {
             self.events.push_back(event);
         }
+    }
+}
+
+/// Relays a record that is removed from its slot because it is not alive to the peers that it waits for:
+/// they may consider alive what this node does not.
+#[cold]
+fn relay_queued(links: &mut [Link], counters: &mut Counters, slot: Slot, record: &Record<'_>) {
+    for link in links.iter_mut().filter(|link| link.has_queued(slot)) {
+        counters.relays_dropped += link.enqueue_line(record);
     }
 }

@@ -94,7 +94,7 @@ fn a_forgotten_client_is_forgotten_by_neighbors_and_not_mentioned_to_original_se
     let slot = herd.forget(b"k", WALL, &mut line);
     assert_eq!((slot, &line[..]), (Some(Slot(0)), &b"AT B +0.000000000 k 8.000000001"[..]));
     assert_eq!(herd.forget(b"k", WALL, &mut Vec::new()), None, "it is not held any more");
-    assert_eq!(herd.apply_local_update(&record, WALL), directory::Applied::Stale);
+    assert_eq!(herd.apply_local_update(&record, WALL), Applied::Stale);
     for (link, expected) in [(LinkId(0), 1), (LinkId(1), 0)] {
         let mut out = Vec::new();
         herd.poll_transmit(link, WALL, &mut out, usize::MAX, &mut ());
@@ -112,7 +112,7 @@ fn an_acknowledged_tombstone_is_not_the_one_that_is_removed_early() {
     identity.rules.max_clients = 8;
     let mut herd = herd(identity);
     let other = Record::parse(b"AT B +0.000000000 other 900.000000000").unwrap();
-    herd.directory.apply(&other, directory::Source::Peer, WALL);
+    herd.directory.apply(&other, Source::Peer, WALL);
     herd.apply_local_update(&Record::parse(b"AT A +0.000000000 k +1-1 4").unwrap(), WALL);
     let mut line = Vec::new();
     let slot = herd.forget(b"k", WALL, &mut line).unwrap();
@@ -289,4 +289,28 @@ fn a_node_that_starts_over_advertises_its_links_again() {
         }));
     }
     assert_eq!(sequences, [2, routes::LAST_SEQUENCE, 1]);
+}
+
+/// The clock of the node moves by more than the time to live while the neighbor does not read. For a
+/// neighbor with another clock the earlier record may be the newer one that is alive.
+#[test]
+fn a_queued_record_that_gives_way_because_it_is_not_alive_is_relayed() {
+    let wall = |seconds: i64| Wall(i128::from(seconds) * SECOND);
+    for (before, after) in [(5, 100), (200_000, 100)] {
+        let mut identity = identity(&["A", "B"], 0, &[1]);
+        identity.rules.client_ttl = 60 * SECOND;
+        let mut herd = herd(identity);
+        herd.handle_connected(connected(1, 1, 7, Origin::Dialed), Instant::START);
+        let lines = [before, after].map(|at| format!("AT A +0.000000000 k +1-1 {at}"));
+        for (line, at) in lines.iter().zip([before, after]) {
+            let record = Record::parse(line.as_bytes()).unwrap();
+            let applied = herd.apply_local_update(&record, wall(at));
+            assert_eq!(applied, Applied::Stored(Slot(0)));
+        }
+        let mut out = Vec::new();
+        herd.poll_transmit(LinkId(0), wall(after), &mut out, usize::MAX, &mut ());
+        let out = String::from_utf8(out).unwrap();
+        let sent: Vec<&str> = out.lines().filter(|line| line.starts_with("AT ")).collect();
+        assert_eq!(sent, lines);
+    }
 }

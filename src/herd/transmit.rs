@@ -2,7 +2,7 @@
 //! leaves, rules, link states, flooded records, anti-entropy.
 
 use super::Herd;
-use super::anti_entropy::Context;
+use super::anti_entropy::{AntiEntropy, Context};
 use super::link::{Established, Link, PeerKind};
 use super::message::{push_key, push_moved, push_repair, push_rules_in_force};
 use super::observer::{Observer, Sent};
@@ -110,17 +110,11 @@ impl Herd {
         limit: usize,
         observer: &mut impl Observer,
     ) {
+        let last_ping = self.link(link).up.as_ref().map_or(0, |up| up.keepalive.last_id());
+        if let Some((anti_entropy, mut context)) = self.anti_entropy(link) {
+            anti_entropy.poll_transmit(&mut context, last_ping, out, limit);
+        }
         let Link { peer, up: Some(up), .. } = &mut self.links[link.index()] else { return };
-        let last_ping = up.keepalive.last_id();
-        let context = &mut Context {
-            directory: &mut self.directory,
-            flooding: &up.flood,
-            claims: &mut self.claims,
-            link,
-            peer: *peer,
-            now: self.now,
-        };
-        up.anti_entropy.poll_transmit(context, last_ping, out, limit);
         while out.len() < limit {
             let Some((purpose, slot)) = up.anti_entropy.next_repair() else { break };
             let Some(line) = self.directory.line(slot) else { continue };
@@ -131,5 +125,12 @@ impl Herd {
                 observer.record_sent(self.identity.name(*peer), line, Sent::Repaired);
             }
         }
+    }
+    /// Returns anti-entropy of a link that is up, with the state of the node that it uses.
+    pub(super) fn anti_entropy(&mut self, id: LinkId) -> Option<(&mut AntiEntropy, Context<'_>)> {
+        let Self { links, directory, claims, now, .. } = self;
+        let Link { peer, up: Some(up), .. } = &mut links[id.index()] else { return None };
+        let (flooding, peer, now) = (&up.flood, *peer, *now);
+        Some((&mut up.anti_entropy, Context { directory, flooding, claims, link: id, peer, now }))
     }
 }

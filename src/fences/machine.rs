@@ -254,6 +254,12 @@ impl Fences {
         self.timers.first().map(|(due, ..)| *due)
     }
 
+    /// Returns when a change of a client is reported unless it is reverted before, if there is one.
+    #[must_use]
+    pub fn due(&self, slot: Slot, fence: FenceId) -> Option<Instant> {
+        self.pending.get(&(slot, fence))?.due
+    }
+
     /// Starts the timers of changes that have begun, and reports those that have lasted long enough.
     pub fn handle_timeout(&mut self, records: &impl Records, now: &Now) {
         while let Some((slot, fence)) = self.begun.pop_first() {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proxy_herd::fences::{FenceSet, Fences, Reason, file};
+use proxy_herd::fences::{FenceId, FenceSet, Fences, Reason, file};
 use proxy_herd::herd::directory::Directory;
 use proxy_herd::ids::Slot;
 use proxy_herd::protocol::record::Record;
@@ -197,19 +197,33 @@ pub fn fences(now: Wall) -> Fences {
     Fences::new(Arc::new(set), now)
 }
 
-/// Returns whether a change is pending that may still be reverted. In a herd whose clocks stay wrong, nodes
-/// may get records back by repairs at any time, also after the last update has reached every node.
-pub fn is_pending(directory: &Directory, now: Instant) -> bool {
-    let due = directory.fences().and_then(Fences::poll_timeout);
-    due.is_some_and(|due| now < due && due <= now + Duration::from_nanos(DWELL))
+/// What is known about the changes of the records of a node.
+#[derive(Clone, Copy, Debug)]
+pub enum Changes {
+    /// Records may just have arrived, so fences with a dwell time are not checked.
+    Recent,
+    /// No record has arrived for longer than the dwell time.
+    Over,
+    /// The same, except that repairs may bring records back at any time, also after the last update has
+    /// reached every node: the clocks of the herd stay wrong. A change that is pending at this time may
+    /// still be reverted.
+    Repaired(Instant),
 }
 
-/// Checks that who is inside follows from the records of a node. With `at_rest`, no record has arrived for
-/// longer than the dwell time.
-pub fn check(directory: &Directory, at_rest: bool) -> Result<(), String> {
+impl Changes {
+    /// Returns whether a change of this client may be pending in this fence.
+    fn may_be_pending(self, fences: &Fences, slot: Slot, fence: FenceId) -> bool {
+        let Self::Repaired(now) = self else { return false };
+        let due = fences.due(slot, fence);
+        due.is_some_and(|due| now < due && due <= now + Duration::from_nanos(DWELL))
+    }
+}
+
+/// Checks that who is inside follows from the records of a node.
+pub fn check(directory: &Directory, changes: Changes) -> Result<(), String> {
     let fences = directory.fences().expect("every node has fences");
     for kind in &KINDS {
-        if kind.dwell > 0 && !at_rest {
+        if kind.dwell > 0 && matches!(changes, Changes::Recent) {
             continue;
         }
         let fence = fences.set().find(kind.name.as_bytes()).expect("the file has it");
@@ -217,8 +231,11 @@ pub fn check(directory: &Directory, at_rest: bool) -> Result<(), String> {
         for slot in (0..directory.slots()).map(Slot) {
             let record = directory.line(slot).and_then(Record::parse);
             let degree = record.as_ref().and_then(degree);
-            if degree.is_some_and(|degree| kind.band.contains(&degree)) {
-                continue; // the record before this one decides
+            // In the band, the record before this one decides.
+            if degree.is_some_and(|degree| kind.band.contains(&degree))
+                || changes.may_be_pending(fences, slot, fence.id)
+            {
+                continue;
             }
             let expected = degree.is_some_and(|degree| kind.inside.contains(&degree));
             if inside.contains(&slot) != expected {

@@ -26,7 +26,7 @@ use proxy_herd::time::{Instant, Now, Wall};
 use ring::hmac;
 use siphasher::sip::SipHasher13;
 
-use crate::fences::{self, Stay};
+use crate::fences::{self, Changes, Stay};
 use crate::graph::Graph;
 use crate::network::{End, Packet, Wire};
 use crate::oracle::{Answered, Oracle, RecordId};
@@ -953,8 +953,8 @@ impl World {
             let directory = &node.herd.directory;
             let stayed = directory.fences().map_or(Ok(0), |it| self.stay.check(at, it, clock));
             let stays_wrong = self.schedule.calm && self.schedule.is_volatile();
-            let rested = !(stays_wrong && fences::is_pending(directory, now.instant));
-            match fences::check(directory, rested).and(stayed) {
+            let changes = if stays_wrong { Changes::Repaired(now.instant) } else { Changes::Over };
+            match fences::check(directory, changes).and(stayed) {
                 Ok(transitions) => self.report.transitions += transitions,
                 Err(why) => return self.fail(format!("n{at:02}: {why}")),
             }
@@ -1225,7 +1225,7 @@ impl World {
                 self.fail(format!("n{at:02}: {why}"));
                 return;
             }
-            if let Err(why) = fences::check(&node.herd.directory, false) {
+            if let Err(why) = fences::check(&node.herd.directory, Changes::Recent) {
                 return self.fail(format!("n{at:02}: {why}"));
             }
         }

@@ -10,6 +10,7 @@ use super::request::{Framing, Request};
 use super::response::{CONTINUE, Options};
 use super::tokens::Login;
 use super::{Context, Devices, IN_PLACE, MAX_BODIES, SESSION_WORK};
+use crate::http::ending::Ending;
 use crate::http::request::{Parsed, Rejection};
 use crate::http::response::Status;
 use crate::ids::ConnectionId;
@@ -24,7 +25,7 @@ pub struct DeviceSession {
     state: State,
     /// The part of the output since [`DeviceSession::take_gated`] that waits for the disk.
     gated: Option<Gated>,
-    ending: Option<Next>,
+    ending: Ending,
 }
 
 /// Information about the other end of a connection.
@@ -83,7 +84,7 @@ impl DeviceSession {
     #[must_use]
     pub fn accepted(devices: &mut Devices, _id: ConnectionId, peer: DeviceInfo) -> Self {
         devices.connections += 1;
-        Self { peer, state: State::Idle, gated: None, ending: None }
+        Self { peer, state: State::Idle, gated: None, ending: Ending::default() }
     }
 
     /// Address and port of the other end, for the log.
@@ -108,10 +109,9 @@ impl DeviceSession {
         matches!(self.state, State::Batch(..))
     }
 
-    /// Begins a graceful shutdown: no further requests are answered, and
-    /// [`DeviceSession::handle_input`] returns [`Next::ShutdownWhenFlushed`] once the current one is.
+    /// Begins a graceful shutdown; see [`Ending::begin_shutdown`].
     pub const fn begin_shutdown(&mut self) {
-        self.ending = Some(Next::ShutdownWhenFlushed);
+        self.ending.begin_shutdown();
     }
 
     /// Answers the requests in `input`. Appends output to `out`.
@@ -126,11 +126,10 @@ impl DeviceSession {
     ) -> Handled {
         let mut consumed = 0;
         let next = self.run(cx, input, &mut consumed, out);
-        if matches!(next, Next::CloseWhenFlushed | Next::ShutdownWhenFlushed) {
-            consumed = input.bytes.len(); // further requests are dropped
+        if next.is_end() {
             self.drop_request(cx.devices);
         }
-        Handled { consumed, next }
+        Ending::handled(next, consumed, input)
     }
 
     fn run(
@@ -143,7 +142,7 @@ impl DeviceSession {
         let start = out.len();
         loop {
             let (rest, produced) = (&input.bytes[*consumed..], out.len() - start);
-            if let Some(ending) = self.ending.filter(|_| !self.is_waiting()) {
+            if let Some(ending) = self.ending.due(self.is_waiting()) {
                 return ending;
             }
             if input.unsent + produced >= cx.devices.settings.max_output {
@@ -158,7 +157,7 @@ impl DeviceSession {
                 }
                 State::Idle if cx.devices.work == 0 && !rest.is_empty() => return Next::Yielded,
                 State::Idle => match Request::parse(rest) {
-                    Parsed::Partial if input.ended => self.ending = Some(Next::CloseWhenFlushed),
+                    Parsed::Partial if input.ended => self.ending.half_closed(),
                     Parsed::Partial => return Next::NeedInput,
                     Parsed::Rejected(rejection) => self.reject(cx.devices, &rejection, out),
                     Parsed::Complete(request, length) => {
@@ -166,7 +165,7 @@ impl DeviceSession {
                     }
                 },
                 State::Body(_) => match self.receive(cx, rest, out) {
-                    Ok(0) if input.ended => self.ending = Some(Next::CloseWhenFlushed),
+                    Ok(0) if input.ended => self.ending.half_closed(),
                     // A part of a line of the chunked coding.
                     Ok(0) if matches!(self.state, State::Body(_)) => return Next::NeedInput,
                     Ok(taken) => *consumed += taken,
@@ -218,10 +217,7 @@ impl DeviceSession {
             // HEAD changes nothing.
             devices.counters.count_request(Dialect::Unknown, RequestResult::Ignored);
             options.send_reply(out, devices.wall, Reply::Array);
-            self.end_response(options);
-            if !body.is_complete() {
-                self.ending = Some(Next::ShutdownWhenFlushed);
-            }
+            self.ending.responded(options.keep_alive && body.is_complete());
             return length;
         }
         let user = request.user();
@@ -369,13 +365,7 @@ impl DeviceSession {
             Gated::merge(&mut self.gated, gated);
             options.send_reply(out, cx.devices.wall, summary.reply);
         }
-        self.end_response(options);
-    }
-
-    const fn end_response(&mut self, options: Options) {
-        if !options.keep_alive {
-            self.ending = Some(Next::ShutdownWhenFlushed);
-        }
+        self.ending.responded(options.keep_alive);
     }
 
     /// Answers a request that violates HTTP. The connection is closed, since the start of the next
@@ -395,7 +385,7 @@ impl DeviceSession {
         devices.counters.count_request(Dialect::Unknown, result);
         devices.work = devices.work.saturating_sub(1);
         Options::CLOSE.send_error(out, devices.wall, status, fields, reason);
-        self.ending = Some(Next::ShutdownWhenFlushed);
+        self.ending.responded(false);
         self.drop_request(devices);
     }
 

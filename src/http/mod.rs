@@ -5,9 +5,11 @@
 //! [`Server::handle_timeout`] at the time that [`Server::poll_timeout`] returns.
 
 pub mod assets;
+mod body;
 mod change;
 pub mod clients;
 pub mod date;
+pub mod ending;
 pub mod events;
 pub mod feature;
 mod fence_events;

@@ -57,6 +57,14 @@ pub enum Next {
     ShutdownWhenFlushed,
 }
 
+impl Next {
+    /// Returns whether the connection ends: no more input is handled.
+    #[must_use]
+    pub const fn is_end(self) -> bool {
+        matches!(self, Self::CloseWhenFlushed | Self::ShutdownWhenFlushed)
+    }
+}
+
 /// The condition that a blocked session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocked {

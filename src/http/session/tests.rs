@@ -3,11 +3,13 @@
 use core::time::Duration;
 
 use super::*;
+use crate::http::assets::ASSETS;
 use crate::http::limits::{WORK_PER_RESPONSE, WORK_PER_TURN};
 use crate::http::{Settings, Shell};
 use crate::limits::Limits;
 use crate::node::tests::{node, node_with_provider};
 use crate::node::{LineSession, PeerInfo};
+use crate::protocol::record::Record;
 use crate::time::{Now, Wall};
 
 const NOW: Now = Now { instant: Instant::at(Duration::from_secs(3)), wall: Wall(0) };

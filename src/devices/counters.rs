@@ -70,26 +70,32 @@ pub struct Counters {
     positions: [[u64; POSITIONS]; DIALECTS],
 }
 
-/// The row of a combination. Its text is about requests, or positions, `$of` a dialect.
+/// The row of a result, of a dialect or of requests in none.
 macro_rules! row {
-    (request $dialect:ident $label:literal $result:ident $name:literal $($text:literal)+) => {
+    (request ($dialect:ident $label:literal $of:literal) ($result:ident $name:literal $text:literal)) => {
+        row!(@request $dialect $label $result $name concat!("Requests of ", $of, " ", $text, "."))
+    };
+    (unknown ($result:ident $name:literal $text:literal)) => {
+        row!(@request Unknown "unknown" $result $name concat!("Requests ", $text, "."))
+    };
+    (@request $dialect:ident $label:literal $result:ident $name:literal $text:expr) => {
         Row {
             sample: Sample {
                 family: "device_requests_total",
                 labels: row!(@labels $label $name),
                 help: "Requests of devices, by dialect and result.",
-                meaning: concat!($($text),+),
+                meaning: $text,
             },
             read: |counters| counters.requests(Dialect::$dialect, RequestResult::$result),
         }
     };
-    (position $dialect:ident $label:literal $result:ident $name:literal $($text:literal)+) => {
+    (position ($dialect:ident $label:literal $of:literal) ($result:ident $name:literal $text:literal)) => {
         Row {
             sample: Sample {
                 family: "device_positions_total",
                 labels: row!(@labels $label $name),
                 help: "Positions in requests of devices, by dialect and result.",
-                meaning: concat!($($text),+),
+                meaning: concat!("Positions of ", $of, " ", $text, "."),
             },
             read: |counters| counters.positions(Dialect::$dialect, PositionResult::$result),
         }
@@ -99,58 +105,22 @@ macro_rules! row {
     };
 }
 
-/// The rows of all combinations that occur. A request is of a known dialect once it has been executed.
+/// The rows of every result of every dialect.
 macro_rules! table {
-    ($($dialect:ident $label:literal $of:literal),+ $(,)?) => {
-        table!(@requests [
-            row!(request Unknown "unknown" Ignored "ignored"
-                "Requests without anything usable, which were confirmed nevertheless."),
-            row!(request Unknown "unknown" Unavailable "unavailable"
-                "Requests to be repeated, because the node was overloaded or its disk had failed."),
-            row!(request Unknown "unknown" Unauthorized "unauthorized"
-                "Requests with a wrong token or none."),
-            row!(request Unknown "unknown" Limited "limited"
-                "Requests from an address that had sent too many wrong tokens."),
-            row!(request Unknown "unknown" Refused "refused"
-                "Requests that violated HTTP or a limit, or that pages of browsers made."),
-        ] [$(($dialect $label $of))+] $(($dialect $label $of))+)
+    (
+        dialects $dialects:tt
+        request { $($unknown:tt)* } $requests:tt
+        position $positions:tt
+    ) => {
+        table!(@[$(row!(unknown $unknown),)*] request $dialects $requests position $dialects $positions)
     };
-    (@requests [$($rows:tt)*] $all:tt ($dialect:ident $label:literal $of:literal) $($rest:tt)*) => {
-        table!(@requests [
-            $($rows)*
-            row!(request $dialect $label Taken "taken"
-                "Requests of " $of " with at least one position that is held now, or is not new."),
-            row!(request $dialect $label Ignored "ignored"
-                "Requests of " $of " without a usable position, which were confirmed nevertheless."),
-            row!(request $dialect $label Unavailable "unavailable"
-                "Requests of " $of " to be repeated, because the disk had failed."),
-        ] $all $($rest)*)
+    (@[$($rows:tt)*]) => { &[$($rows)*] };
+    (@$rows:tt $of:ident {} $results:tt $($rest:tt)*) => { table!(@$rows $($rest)*) };
+    (@[$($rows:tt)*] $of:ident { $first:tt $($others:tt)* } { $($result:tt)* } $($rest:tt)*) => {
+        table!(
+            @[$($rows)* $(row!($of $first $result),)*] $of { $($others)* } { $($result)* } $($rest)*
+        )
     };
-    (@requests $rows:tt [$($all:tt)+]) => { table!(@positions $rows $($all)+) };
-    (@positions [$($rows:tt)*] ($dialect:ident $label:literal $of:literal) $($rest:tt)*) => {
-        table!(@positions [
-            $($rows)*
-            row!(position $dialect $label Stored "stored"
-                "Positions of " $of " that were stored and flooded."),
-            row!(position $dialect $label Ahead "ahead"
-                "Positions of " $of " that were stored with a time ahead of the node's clock."),
-            row!(position $dialect $label Repeat "repeat"
-                "Positions of " $of " dropped because the same record is held."),
-            row!(position $dialect $label Stale "stale"
-                "Positions of " $of " dropped because a newer record is held."),
-            row!(position $dialect $label OverLimit "over_limit"
-                "Positions of " $of " dropped because of a limit on clients or their time to live."),
-            row!(position $dialect $label Unusable "unusable"
-                "Positions of " $of " without valid coordinates, time or name."),
-            row!(position $dialect $label Old "old"
-                "Positions of " $of " with a time from before such devices existed."),
-            row!(position $dialect $label Inaccurate "inaccurate"
-                "Positions of " $of " dropped because of `devices.max_accuracy_m`."),
-            row!(position $dialect $label NullIsland "null_island"
-                "Positions of " $of " dropped because of `devices.null_island`."),
-        ] $($rest)*)
-    };
-    (@positions $rows:tt) => { &$rows };
 }
 
 impl Counters {
@@ -176,13 +146,39 @@ impl Counters {
         self.positions[dialect as usize][result as usize]
     }
 
-    /// All counters, in the order in which they are shown.
+    /// All counters, in the order in which they are shown. A request is of a known dialect once it has
+    /// been executed.
     pub const TABLE: &[Row<Self>] = table! {
-        Osmand "osmand" "OsmAnd, Traccar Client and GPSLogger",
-        Traccar "traccar" "Traccar Client 9 and Colota, in JSON,",
-        Owntracks "owntracks" "OwnTracks",
-        Overland "overland" "Overland",
-        Template "template" "templates in JSON",
+        dialects {
+            (Osmand "osmand" "OsmAnd, Traccar Client and GPSLogger")
+            (Traccar "traccar" "Traccar Client 9 and Colota, in JSON,")
+            (Owntracks "owntracks" "OwnTracks")
+            (Overland "overland" "Overland")
+            (Template "template" "templates in JSON")
+        }
+        request {
+            (Ignored "ignored" "without anything usable, which were confirmed nevertheless")
+            (Unavailable "unavailable"
+                "to be repeated, because the node was overloaded or its disk had failed")
+            (Unauthorized "unauthorized" "with a wrong token or none")
+            (Limited "limited" "from an address that had sent too many wrong tokens")
+            (Refused "refused" "that violated HTTP or a limit, or that pages of browsers made")
+        } {
+            (Taken "taken" "with at least one position that is held now, or is not new")
+            (Ignored "ignored" "without a usable position, which were confirmed nevertheless")
+            (Unavailable "unavailable" "to be repeated, because the disk had failed")
+        }
+        position {
+            (Stored "stored" "that were stored and flooded")
+            (Ahead "ahead" "that were stored with a time ahead of the node's clock")
+            (Repeat "repeat" "dropped because the same record is held")
+            (Stale "stale" "dropped because a newer record is held")
+            (OverLimit "over_limit" "dropped because of a limit on clients or their time to live")
+            (Unusable "unusable" "without valid coordinates, time or name")
+            (Old "old" "with a time from before such devices existed")
+            (Inaccurate "inaccurate" "dropped because of `devices.max_accuracy_m`")
+            (NullIsland "null_island" "dropped because of `devices.null_island`")
+        }
     };
 }
 

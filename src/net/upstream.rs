@@ -3,6 +3,7 @@
 //! [`crate::places::upstream`].
 
 mod dialogue;
+mod race;
 mod socket;
 mod tls;
 
@@ -12,15 +13,15 @@ use std::net::SocketAddr;
 
 pub use dialogue::Dialogue;
 use mio::event::Event;
-use mio::net::TcpStream;
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
+use race::{Connecting, alternate};
 use rustls::pki_types::ServerName;
 use slab::Slab;
 use socket::Socket;
 pub use tls::ServerTls;
 
 use crate::endpoint::{Host, Url};
-use crate::net::limits::{ATTEMPT_DELAY, MAX_ATTEMPTS, READ_CHUNK, UPSTREAM_READS_PER_TURN};
+use crate::net::limits::{READ_CHUNK, UPSTREAM_READS_PER_TURN};
 use crate::places::http::Eof;
 use crate::places::upstream::TransportError;
 use crate::time::Instant;
@@ -79,37 +80,6 @@ pub struct Upstream<D: Dialogue> {
     ready_queue: VecDeque<Token>,
     inbound: Vec<u8>,
     request: Vec<u8>,
-}
-
-/// A connection that is being established ("happy eyeballs", RFC 8305, section 5):
-///
-/// ```text
-/// address 1  |-- TCP -- TLS --…
-/// address 2        |-- TCP -- TLS --| won: the other attempts are dropped
-/// address 3              |-- TCP --…
-///            0     1     2   × ATTEMPT_DELAY, or at once after a failure
-/// ```
-///
-/// The race ends when a TLS handshake is complete, not a TCP connection: a kernel also accepts
-/// connections for a server that hangs or is the wrong one.
-struct Connecting {
-    addresses: VecDeque<SocketAddr>,
-    /// The time to try the next address while the last attempt is still under way.
-    next_at: Option<Instant>,
-    attempts: Vec<Token>,
-    trouble: Option<TransportError>,
-}
-
-impl Connecting {
-    /// Records the failure of an attempt. The attempt that came furthest is reported in the end.
-    fn note(&mut self, trouble: TransportError) {
-        if !matches!(
-            (&self.trouble, &trouble),
-            (Some(TransportError::Tls(_)), TransportError::Connect(_))
-        ) {
-            self.trouble = Some(trouble);
-        }
-    }
 }
 
 impl<D: Dialogue> Upstream<D> {
@@ -277,69 +247,6 @@ impl<D: Dialogue> Upstream<D> {
         }
     }
 
-    fn connect(
-        &mut self,
-        id: D::Id,
-        mut addresses: Vec<SocketAddr>,
-        registry: &Registry,
-        client: &mut D,
-        now: Instant,
-    ) {
-        client.handle_resolved(id);
-        let first = self.failed % addresses.len().max(1);
-        addresses.rotate_left(first);
-        let addresses = addresses.into_iter().take(MAX_ATTEMPTS).collect();
-        let (next_at, attempts, trouble) = (None, Vec::new(), None);
-        self.connecting.insert(id, Connecting { addresses, next_at, attempts, trouble });
-        self.attempt(id, registry, client, now);
-    }
-
-    /// Tries the next address, and the one after it if that fails at once.
-    fn attempt(&mut self, id: D::Id, registry: &Registry, client: &mut D, now: Instant) {
-        loop {
-            let Some(connecting) = self.connecting.get_mut(&id) else { return };
-            let Some(address) = connecting.addresses.pop_front() else {
-                connecting.next_at = None;
-                if connecting.attempts.is_empty() {
-                    let trouble = connecting.trouble.take();
-                    let trouble =
-                        trouble.unwrap_or(TransportError::Connect("no address is left".into()));
-                    self.connecting.remove(&id);
-                    self.failed = self.failed.wrapping_add(1);
-                    client.handle_failed(id, &trouble, now);
-                }
-                return;
-            };
-            match self.dial(id, address, registry) {
-                Ok(token) => {
-                    if let Some(connecting) = self.connecting.get_mut(&id) {
-                        connecting.attempts.push(token);
-                        let more = !connecting.addresses.is_empty();
-                        connecting.next_at = more.then_some(now + ATTEMPT_DELAY);
-                    }
-                    return;
-                }
-                Err(error) => {
-                    if let Some(connecting) = self.connecting.get_mut(&id) {
-                        connecting.note(TransportError::Connect(format!("{address}: {error}")));
-                    }
-                }
-            }
-        }
-    }
-
-    fn dial(&mut self, id: D::Id, address: SocketAddr, registry: &Registry) -> io::Result<Token> {
-        let mut stream = TcpStream::connect(address)?;
-        self.generation = (self.generation + 1) & (u32::MAX >> 2);
-        let entry = self.sockets.vacant_entry();
-        let token = Token(self.owner.mark() | (self.generation as usize) << 32 | entry.key());
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        // Requests are small and urgent. If the option cannot be set, they still arrive.
-        let _ = stream.set_nodelay(true);
-        entry.insert(Box::new(Socket::new(stream, self.generation, id)));
-        Ok(token)
-    }
-
     /// Handles an event of a socket.
     pub fn handle_event(
         &mut self,
@@ -386,35 +293,6 @@ impl<D: Dialogue> Upstream<D> {
             }
         }
         self.transfer(token, id, client, now);
-    }
-
-    /// Ends the race of attempts: the others are dropped.
-    fn first_ready(&mut self, token: Token, id: D::Id) {
-        if let Some(connecting) = self.connecting.remove(&id) {
-            for other in connecting.attempts {
-                if other != token {
-                    self.drop_socket(other);
-                }
-            }
-        }
-        self.open.insert(id, token);
-    }
-
-    fn attempt_failed(
-        &mut self,
-        token: Token,
-        id: D::Id,
-        trouble: TransportError,
-        registry: &Registry,
-        client: &mut D,
-        now: Instant,
-    ) {
-        self.drop_socket(token);
-        if let Some(connecting) = self.connecting.get_mut(&id) {
-            connecting.attempts.retain(|&attempt| attempt != token);
-            connecting.note(trouble);
-            self.attempt(id, registry, client, now);
-        }
     }
 
     /// Sends requests, and passes responses to the client.
@@ -504,20 +382,6 @@ const fn key(token: Token) -> usize {
     token.0 & u32::MAX as usize
 }
 
-/// The addresses, alternating between the two families, beginning with the resolver's first (RFC 8305,
-/// section 4).
-fn alternate(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
-    let first = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (mut one, mut other): (VecDeque<_>, VecDeque<_>) =
-        addresses.iter().copied().partition(|address| address.is_ipv6() == first);
-    let mut order = Vec::with_capacity(addresses.len());
-    while order.len() < addresses.len() {
-        order.extend(one.pop_front());
-        order.extend(other.pop_front());
-    }
-    order
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Write as _};
@@ -599,17 +463,5 @@ mod tests {
         assert_eq!(Owner::of(Token(Owner::Places.mark())), Some(Owner::Places));
         assert_eq!(Owner::of(Token(Owner::Feed.mark() | 7)), Some(Owner::Feed));
         assert_eq!(Owner::of(Token(7)), None);
-    }
-
-    #[test]
-    fn address_families_alternate() {
-        let addresses: Vec<SocketAddr> =
-            ["[::1]:1", "[::2]:1", "[::3]:1", "10.0.0.1:1", "10.0.0.2:1"]
-                .iter()
-                .map(|text| text.parse().unwrap())
-                .collect();
-        let order: Vec<String> = alternate(&addresses).iter().map(ToString::to_string).collect();
-        assert_eq!(order, ["[::1]:1", "10.0.0.1:1", "[::2]:1", "10.0.0.2:1", "[::3]:1"]);
-        assert!(alternate(&[]).is_empty());
     }
 }

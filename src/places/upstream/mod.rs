@@ -36,7 +36,9 @@
 mod breaker;
 mod budget;
 mod cache;
+mod exchanges;
 mod flights;
+mod outcomes;
 mod pool;
 mod settings;
 mod stats;
@@ -51,15 +53,14 @@ use breaker::{Breaker, Role};
 use budget::Budget;
 use cache::Cache;
 use flights::{Flight, FlightId, Flights, Waiter};
-use pool::{Assignment, Conn, History, Pool};
+use pool::{Conn, History, Pool};
 
 use super::document::Status;
-use super::http::{Eof, Exchange, Progress, Response};
-use super::limits::{CONNECT_DEADLINE, IDLE_TIMEOUT, MAX_WAITERS};
+use super::http::{Eof, Progress};
+use super::limits::{IDLE_TIMEOUT, MAX_WAITERS};
 use super::providers::failure::{Blame, Failure, RequestError};
 use super::providers::listing::{Listing, write_zero_results};
 use super::providers::target::Target;
-use super::providers::{read_response, write_request};
 use super::question::Question;
 use crate::time::Instant;
 
@@ -381,218 +382,6 @@ impl Client {
             && flight.role == Role::Probe
         {
             self.breaker.probe_lost();
-        }
-    }
-
-    /// Assigns queued flights to connections, and opens connections for the others.
-    fn pump(&mut self, now: Instant) {
-        while let Some(flight) = self.flights.oldest_queued_first_try()
-            && let Some(conn) = self.pool.idle()
-        {
-            self.dispatch(flight, conn, History::Reused, now);
-        }
-        while self.pool.connecting() < self.flights.queued() {
-            if let Some(conn) = self.pool.connect(now + CONNECT_DEADLINE) {
-                self.stats.connects += 1;
-                self.connects.push_back(conn);
-            } else if let Some(idle) = self.pool.idle() {
-                // Only retries are left, which must not use idle connections: make room.
-                self.close(idle, RequestError::Unsolicited, now);
-            } else {
-                break;
-            }
-        }
-    }
-
-    /// Sends the request of a queued flight on an idle connection.
-    fn dispatch(&mut self, id: FlightId, conn: ConnId, history: History, now: Instant) {
-        self.flights.dispatch(id);
-        if let Err(budget) = self.budget.take(now) {
-            self.finish(id, Err(over_limit(budget.message())), now);
-            return;
-        }
-        let Some(flight) = self.flights.get(id) else { return };
-        let mut request = Vec::new();
-        write_request(self.target(), &flight.question, &mut request);
-        let assignment = Assignment { flight: id, exchange: Exchange::new(), history, request };
-        self.pool.replace(conn, Conn::Busy(Box::new(assignment)));
-        self.writable.push_back(conn);
-        self.stats.requests += 1;
-    }
-
-    /// Handles a complete response on a connection that is still open.
-    fn responded(&mut self, id: ConnId, response: &Response, now: Instant) {
-        let idle = Conn::Idle { until: now + IDLE_TIMEOUT };
-        let Some(Conn::Busy(assignment)) = self.pool.replace(id, idle) else { return };
-        if !response.reusable || !assignment.request.is_empty() {
-            self.pool.remove(id);
-            self.closes.push_back(id);
-        }
-        self.settle(&assignment, response, now);
-    }
-
-    /// Completes an assignment with its response.
-    fn settle(&mut self, assignment: &Assignment, response: &Response, now: Instant) {
-        // A server may send a 408 when it closes an idle connection. It is not the response to a
-        // request that was under way at that moment (RFC 9110, section 15.5.9).
-        if response.status == 408 && assignment.history == History::Reused {
-            self.retry(assignment.flight);
-        } else {
-            let result = self.read(assignment.flight, response);
-            self.finish(assignment.flight, result, now);
-        }
-    }
-
-    /// Reads the response to the question of a flight.
-    fn read(&self, id: FlightId, response: &Response) -> Result<Listing, Failure> {
-        match self.flights.get(id) {
-            Some(flight) => read_response(self.target(), &flight.question, response),
-            None => Err(self.target().no_response(RequestError::ClosedEarly)),
-        }
-    }
-
-    /// Closes a connection.
-    fn close(&mut self, id: ConnId, error: RequestError<'_>, now: Instant) {
-        match self.connects.iter().position(|&connect| connect == id) {
-            // The shell does not know it yet.
-            Some(at) => drop(self.connects.remove(at)),
-            None => self.closes.push_back(id),
-        }
-        self.lost(id, error, now);
-    }
-
-    /// Removes a connection, and handles the loss of its request.
-    fn lost(&mut self, id: ConnId, error: RequestError<'_>, now: Instant) {
-        match self.pool.remove(id) {
-            Some(Conn::Busy(assignment))
-                if assignment.history == History::Reused && !assignment.exchange.started() =>
-            {
-                self.retry(assignment.flight);
-            }
-            Some(Conn::Busy(assignment)) => {
-                self.finish(assignment.flight, Err(self.target().no_response(error)), now);
-            }
-            // The connection was opened on behalf of the queue, so the oldest flight fails. Otherwise
-            // it might wait for a connection that is not being established.
-            Some(Conn::Connecting { .. }) => {
-                let cause = self.target().no_response(error);
-                match self.flights.oldest_queued() {
-                    Some(flight) => self.finish(flight, Err(cause), now),
-                    None => self.failed(&cause, Role::Regular, now),
-                }
-            }
-            Some(Conn::Idle { .. }) | None => {}
-        }
-    }
-
-    /// Queues a flight again whose request was lost on a stale connection. It is sent on a fresh
-    /// connection, so this happens at most once.
-    fn retry(&mut self, id: FlightId) {
-        self.stats.retries += 1;
-        self.flights.retry(id);
-    }
-
-    /// Fails a flight at its deadline. Tickets that joined later and have time left get another one.
-    fn flight_timed_out(&mut self, id: FlightId, now: Instant) {
-        let Some(question) = self.flights.get(id).map(|flight| flight.question) else { return };
-        let late = self.target().no_response(self.reason_for_timeout(id));
-        if let Some(conn) = self.pool.carrying(id) {
-            self.pool.remove(conn);
-            self.closes.push_back(conn);
-        }
-        let with_time_left = self.flights.detach(id, now);
-        self.finish(id, Err(late), now);
-        if with_time_left.is_empty() {
-            return;
-        }
-        match self.admit(question, now) {
-            Ok(flight) => {
-                for waiter in with_time_left {
-                    self.flights.join(waiter, flight);
-                }
-            }
-            Err(failure) => self.deliver(with_time_left, &Outcome::Failed(failure)),
-        }
-    }
-
-    /// Fails a waiter at its own deadline, which may precede that of its flight.
-    fn waiter_timed_out(&mut self, ticket: Ticket) {
-        let Some((id, waiter)) = self.flights.leave(ticket) else { return };
-        let late = self.target().no_response(self.reason_for_timeout(id));
-        self.deliver(vec![waiter], &Outcome::Failed(Arc::new(late)));
-        self.abandon(id);
-    }
-
-    /// Returns the reason why a flight has not been answered.
-    fn reason_for_timeout(&self, id: FlightId) -> RequestError<'static> {
-        if self.pool.carrying(id).is_some() {
-            RequestError::ResponseTimeout
-        } else if self.pool.connecting() > 0 && self.pool.busy() == 0 {
-            if self.pool.is_awaiting_dns() {
-                RequestError::ResolveTimeout
-            } else {
-                RequestError::ConnectTimeout
-            }
-        } else {
-            RequestError::QueueTimeout
-        }
-    }
-
-    /// Ends a flight with its result.
-    fn finish(&mut self, id: FlightId, result: Result<Listing, Failure>, now: Instant) {
-        let Some((flight, waiters)) = self.flights.end(id) else { return };
-        match result {
-            Ok(listing) => {
-                let listing = Arc::new(listing);
-                self.succeeded();
-                self.cache.insert(flight.question.key(), listing.clone(), now);
-                self.deliver(waiters, &Outcome::Places(listing));
-            }
-            Err(failure) => {
-                let failure = Arc::new(failure);
-                self.deliver(waiters, &Outcome::Failed(failure.clone()));
-                match failure.blame {
-                    Blame::Provider { .. } => self.failed(&failure, flight.role, now),
-                    Blame::Question => self.succeeded(),
-                    Blame::Node if flight.role == Role::Probe => self.breaker.probe_lost(),
-                    Blame::Node => {}
-                }
-            }
-        }
-    }
-
-    /// Reports an answer of the provider to the circuit breaker.
-    fn succeeded(&mut self) {
-        if self.breaker.succeeded() {
-            self.events.push_back(Event::BreakerClosed);
-        }
-    }
-
-    /// Reports a failure to the circuit breaker. If it opens, all queued flights fail.
-    fn failed(&mut self, cause: &Failure, role: Role, now: Instant) {
-        let Some(failure) = self.breaker.failed(cause, role, now) else { return };
-        self.stats.breaker_openings += 1;
-        if self.breaker.has_just_failed() {
-            self.events.push_back(Event::BreakerOpened { reason: cause.message.clone() });
-        }
-        while let Some(id) = self.flights.oldest_queued()
-            && let Some((_, waiters)) = self.flights.end(id)
-        {
-            self.deliver(waiters, &Outcome::Failed(failure.clone()));
-        }
-    }
-
-    fn deliver(&mut self, waiters: Vec<Waiter>, outcome: &Outcome) {
-        let answer = |waiter: Waiter| (waiter.ticket, waiter.max_results, outcome.clone());
-        self.ready.extend(waiters.into_iter().map(answer));
-    }
-
-    fn count(&mut self, status: Status) {
-        match status {
-            Status::Ok | Status::ZeroResults => self.stats.answered += 1,
-            Status::OverQueryLimit => self.stats.over_query_limit += 1,
-            Status::RequestDenied => self.stats.request_denied += 1,
-            Status::UnknownError => self.stats.unknown_error += 1,
         }
     }
 

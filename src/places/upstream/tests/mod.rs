@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::*;
 use crate::geo::Point;
 use crate::limits::PlacesLimits;
-use crate::places::limits::BREAKER_THRESHOLD;
+use crate::places::limits::{BREAKER_THRESHOLD, CONNECT_DEADLINE};
 use crate::places::providers::Provider;
 
 const CANARY: &str = "canary-Key-0123";

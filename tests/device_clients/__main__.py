@@ -1,4 +1,5 @@
-"""Drives published programs that report positions against real nodes, over HTTPS.
+"""Drives published programs that report positions against real nodes, over HTTPS, and reads the QR code of an
+invitation with one.
 
 Usage: python3 tests/device_clients [BINARY]
 
@@ -11,6 +12,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -57,7 +59,7 @@ class Herd:
     """Two linked nodes. Phones report to the first; the second is asked what has arrived."""
 
     def __init__(self, binary, folder):
-        self.folder = folder
+        self.binary, self.folder = binary, folder
         mint = [sys.executable, ROOT / "scripts/mint_certs.py", folder / "tls"]
         subprocess.run(mint, check=True, stdout=subprocess.DEVNULL)
         near, far, http, self.port = self.ports = free_ports(4)
@@ -158,10 +160,8 @@ def osmand(python, herd):
     now = int(time.time())
 
     def send(path, key, **payload):
-        (herd.folder / "mesh2traccar.conf").write_text(
-            f"[mqtt]\n[traccar]\nurl = https://localhost:{herd.port}{path}\napi_key = {key}\n")
-        message = {"type": "position", "from": 0xABCDEF01, "payload": payload}
-        return run(python, herd, "osmand.py", json.dumps(message))
+        configure(herd, f"https://localhost:{herd.port}{path}", key)
+        return forward(python, herd, **payload)
 
     send("", FLEET, latitude_i=488_584_000, longitude_i=-100, altitude=71, time=now)
     herd.expect("mesh2traccar, with a key and an exponent", "fleet/!abcdef01", f"+48.8584-0.00001 {now}")
@@ -171,6 +171,37 @@ def osmand(python, herd):
     if "Failed to send to Traccar: 401" not in log or not herd.held("fleet/!abcdef01").endswith(f" {now + 1}"):
         fail(f"a wrong token was accepted from mesh2traccar: {log}")
     say("ok: mesh2traccar, with a wrong token")
+
+
+def configure(herd, url, key):
+    """Sets where mesh2traccar reports to."""
+    (herd.folder / "mesh2traccar.conf").write_text(f"[mqtt]\n[traccar]\nurl = {url}\napi_key = {key}\n")
+
+
+def forward(python, herd, **position):
+    """Passes a position to mesh2traccar, and returns its log."""
+    message = {"type": "position", "from": 0xABCDEF01, "payload": position}
+    return run(python, herd, "osmand.py", json.dumps(message))
+
+
+def invitation(python, herd):
+    """An invited device reports to the URL in the code, once the node has reloaded its tokens."""
+    invited = subprocess.run([herd.binary, "-c", "config.yml", "--invite", "van7"], cwd=herd.folder,
+                             capture_output=True, check=True, text=True).stdout
+    (herd.folder / "invitation").write_text(invited)
+    url = run(python, herd, "scan.py", "invitation").strip()
+    if f"\nURL: {url}\n" not in invited:
+        fail(f"the code contains {url!r}: {invited}")
+    herd.nodes[0].send_signal(signal.SIGHUP)
+    configure(herd, url, "")
+    now = int(time.time())
+
+    def arrives():
+        forward(python, herd, latitude_i=15_000_000, longitude_i=25_000_000, time=now)
+        return herd.held("van7") == f"+1.5+2.5 {now}"
+
+    eventually("the invited device is admitted", arrives)
+    say("ok: an invited device, with the URL in the code")
 
 
 def main():
@@ -185,6 +216,7 @@ def main():
         with Herd(binary, folder) as herd:
             overland(python, herd)
             osmand(python, herd)
+            invitation(python, herd)
 
 
 main()

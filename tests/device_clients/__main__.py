@@ -26,7 +26,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CANNOT_INSTALL = 3
-PATIENCE = 30  # seconds for a node to start, and for a position to arrive
+PATIENCE = 60  # seconds for a node to start, a position to arrive, and a program to end
 
 VAN, FLEET, WRONG = "token-0123456789-van1", "token-0123456789-fleet", "token-0123456789-wrong"
 

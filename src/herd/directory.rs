@@ -6,6 +6,7 @@
 //! digest tree are chained, and the key of the digests can change while the node runs.
 
 mod adaptation;
+mod digests;
 mod fences;
 mod sweep;
 mod tombstones;
@@ -15,7 +16,7 @@ use core::cmp::Ordering;
 use adaptation::Adaptation;
 use hashbrown::HashTable;
 
-use super::digest::{Leaf, Sums};
+use super::digest::Sums;
 use super::digest_tree::{DigestTree, keyed_hash};
 use super::eviction::{Order, Tournament};
 use super::expiry::{Life, Sweep};
@@ -23,7 +24,7 @@ pub use super::slots::MAX_RECORD;
 use super::slots::{Slots, Stored};
 use crate::counters::counters;
 use crate::fences::{Fences, Reason};
-use crate::ids::{LinkId, Slot};
+use crate::ids::Slot;
 use crate::protocol::location::Location;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
@@ -369,68 +370,6 @@ impl Directory {
             == in_file(of_record, record.is_tombstone())
     }
 
-    /// Returns digest and slot of every record in `leaf`, in arbitrary order.
-    pub fn leaf(&self, leaf: Leaf) -> impl Iterator<Item = (u64, Slot)> {
-        self.tree.leaf(&self.slots, leaf)
-    }
-
-    /// Examines up to `most` records of `leaf`: from the first one on, or, if `resume`, from where
-    /// the last walk for `link` stopped. Fills `found` with their digests and slots, and returns
-    /// whether they are the last ones.
-    ///
-    /// A record that is stored all the time is found once, whatever happens between two calls.
-    pub fn walk(
-        &mut self,
-        link: LinkId,
-        leaf: Leaf,
-        resume: bool,
-        most: usize,
-        found: &mut Vec<(u64, Slot)>,
-    ) -> bool {
-        let finished = self.tree.walk(&self.slots, (link, resume), leaf, most, found);
-        self.counters.examined += found.len() as u64;
-        finished
-    }
-
-    /// Starts to compute all digests with another key. [`Directory::continue_rekey`] must be called
-    /// until it is done; until then, the sums are those of a part of the records.
-    pub fn start_rekey(&mut self, digest_key: (u64, u64)) {
-        self.tree.start_rekey(digest_key, self.is_empty());
-    }
-
-    /// Computes the digests of the next `budget` slots with the new key. Returns whether all are
-    /// done.
-    pub fn continue_rekey(&mut self, budget: u32) -> bool {
-        self.tree.continue_rekey(&mut self.slots, budget)
-    }
-
-    /// Returns whether the key of the digests is being changed.
-    #[must_use]
-    pub const fn is_rekeying(&self) -> bool {
-        self.tree.is_rekeying()
-    }
-
-    /// Returns whether the record in `slot` is part of the sums. All are, except while the key of the
-    /// digests changes.
-    #[must_use]
-    pub const fn is_summed(&self, slot: Slot) -> bool {
-        self.tree.is_summed(slot)
-    }
-
-    /// Returns the key of the digests.
-    #[must_use]
-    pub const fn digest_key(&self) -> (u64, u64) {
-        self.tree.key()
-    }
-
-    /// Uses only the leaves whose numbers have no other bits than `bits`. Tests crowd many records
-    /// into few leaves with it. All nodes of a herd must use the same leaves, and the directory must
-    /// be empty.
-    pub fn use_few_leaves(&mut self, bits: u16) {
-        debug_assert!(self.is_empty(), "records keep their leaves");
-        self.tree.leaf_bits = bits;
-    }
-
     fn index_hash(&self, client: &[u8]) -> u64 {
         keyed_hash(self.index_key, client)
     }
@@ -608,184 +547,4 @@ const fn shard_of(hash: u64) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::herd::digest::Branch;
-    use crate::protocol::command::Command;
-    use crate::protocol::time::SECOND;
-    use crate::time::Now;
-    use proptest::prelude::*;
-
-    pub fn directory(max_clients: u32, ttl: i64) -> Directory {
-        let rules = Rules {
-            max_clock_offset: 5 * SECOND,
-            max_clients,
-            client_ttl: Nanos::from(ttl) * SECOND,
-            forget_keep: 0,
-        };
-        Directory::new(rules, Keys { index: (1, 2), digest: (3, 4) })
-    }
-
-    pub fn line(server: &str, client: &str, place: u8, time: i64, received: i64) -> Vec<u8> {
-        let text = format!("IAMAT {client} +{place}-1 {time}");
-        let Command::Iamat(iamat) = Command::parse(text.as_bytes()) else { panic!("{text}") };
-        let mut out = Vec::new();
-        Record::emit(&mut out, server.as_bytes(), &iamat, Nanos::from(received) * SECOND);
-        out
-    }
-
-    pub fn apply(directory: &mut Directory, line: &[u8], source: Source) -> Applied {
-        directory.apply(&Record::parse(line).unwrap(), source, Wall(0))
-    }
-
-    /// Returns all lines, sorted, to compare directories.
-    pub fn contents(directory: &Directory) -> Vec<Vec<u8>> {
-        let mut lines: Vec<_> = (0..directory.slots())
-            .filter_map(|s| directory.line(Slot(s)))
-            .map(<[u8]>::to_vec)
-            .collect();
-        lines.sort();
-        lines
-    }
-
-    #[test]
-    fn the_newest_record_is_kept_and_repeats_change_nothing() {
-        let mut d = directory(10, 0);
-        let first = line("A", "k", 1, 100, 100);
-        assert!(matches!(apply(&mut d, &first, Source::Client), Applied::Stored(_)));
-        let again = line("A", "k", 1, 100, 107);
-        assert_eq!(apply(&mut d, &again, Source::Client), Applied::Duplicate);
-        assert_eq!(d.get(b"k", Wall(0)), Some(&first[..]));
-        assert_eq!(apply(&mut d, &line("A", "k", 2, 99, 108), Source::Client), Applied::Stale);
-        let moved = line("A", "k", 2, 100, 109);
-        assert!(matches!(apply(&mut d, &moved, Source::Client), Applied::Stored(_)));
-        assert_eq!(d.get(b"k", Wall(0)), Some(&moved[..]));
-        assert_eq!((d.len(), d.get(b"other", Wall(0))), (1, None));
-    }
-
-    #[test]
-    fn the_same_report_to_two_nodes_leaves_the_same_record_on_both() {
-        let a = line("A", "k", 1, 100, 101);
-        let b = line("B", "k", 1, 100, 102);
-        let mut at_a = directory(10, 0);
-        let mut at_b = directory(10, 0);
-        apply(&mut at_a, &a, Source::Client);
-        apply(&mut at_b, &b, Source::Client);
-        apply(&mut at_a, &b, Source::Peer);
-        apply(&mut at_b, &a, Source::Peer);
-        assert_eq!(contents(&at_a), contents(&at_b));
-        assert_eq!(at_a.sums().of(Branch::ROOT), at_b.sums().of(Branch::ROOT));
-    }
-
-    #[test]
-    fn expiry_is_a_function_of_the_record() {
-        let mut d = directory(10, 60);
-        let old = line("A", "k", 1, 100, 100);
-        let record = Record::parse(&old).unwrap();
-        assert!(matches!(d.apply(&record, Source::Peer, Wall(160 * SECOND)), Applied::Stored(_)));
-        assert!(d.get(b"k", Wall(160 * SECOND)).is_some());
-        assert_eq!(d.get(b"k", Wall(161 * SECOND)), None, "expired before the sweep");
-        d.sweep(&Now { wall: Wall(161 * SECOND), ..Now::default() }, 1, |_, _| {});
-        assert_eq!((d.len(), d.counters.expired), (0, 1));
-        assert_eq!(d.sums().of(Branch::ROOT), 0);
-        assert_eq!(d.apply(&record, Source::Peer, Wall(161 * SECOND)), Applied::Expired);
-    }
-
-    #[test]
-    fn the_records_of_a_leaf_add_up_to_its_sum() {
-        let mut d = directory(1000, 0);
-        for i in 0..500 {
-            apply(&mut d, &line("A", &format!("client{i}"), 1, i, i), Source::Client);
-        }
-        let mut seen = 0;
-        for leaf in 0..=u16::MAX {
-            let mut sum = 0u64;
-            for (digest, _) in d.leaf(Leaf(leaf)) {
-                seen += 1;
-                sum = sum.wrapping_add(digest);
-            }
-            assert_eq!(
-                sum,
-                d.sums().children(Branch { level: 3, index: leaf >> 4 })[usize::from(leaf & 15)]
-            );
-        }
-        assert_eq!(seen, 500);
-    }
-
-    proptest! {
-        /// Clients come, move and expire while the key changes, a few slots at a time. In the end,
-        /// digests, leaves and sums are those of a directory that has always had the last key.
-        #[test]
-        fn a_key_changes_while_records_change(
-            events in proptest::collection::vec((0u8..30, 0u32..5, 0u8..40), 1..200),
-        ) {
-            let (mut d, mut now) = (directory(1000, 60), 0);
-            d.use_few_leaves(3);
-            let leaves = || (0..4).map(Leaf);
-            for (at, (client, budget, event)) in events.into_iter().enumerate() {
-                let wall = Wall(Nanos::from(now) * SECOND);
-                match event {
-                    0 => d.start_rekey((at as u64, 5)),
-                    1 => now += 30,
-                    2..10 => _ = d.continue_rekey(budget),
-                    10..15 => _ = d.sweep(&Now { wall, ..Now::default() }, budget, |_, _| {}),
-                    _ => {
-                        let line = line("A", &format!("c{client}"), 1, now + at as i64, now);
-                        d.apply(&Record::parse(&line).unwrap(), Source::Client, wall);
-                    }
-                }
-                let summed = |&slot: &Slot| d.line(slot).is_some() && d.is_summed(slot);
-                let expected = (0..d.slots()).map(Slot).filter(summed).count();
-                prop_assert_eq!(leaves().map(|leaf| d.leaf(leaf).count()).sum::<usize>(), expected);
-            }
-            while !d.continue_rekey(3) {}
-            let mut fresh = directory(1000, 0);
-            fresh.use_few_leaves(3);
-            fresh.start_rekey(d.digest_key());
-            for line in contents(&d) {
-                apply(&mut fresh, &line, Source::Peer);
-            }
-            prop_assert_eq!(d.sums().of(Branch::ROOT), fresh.sums().of(Branch::ROOT));
-            for leaf in leaves() {
-                prop_assert_eq!(d.sums().leaf(leaf), fresh.sums().leaf(leaf));
-                let digests = |d: &Directory| {
-                    d.leaf(leaf).map(|(digest, _)| digest).collect::<std::collections::BTreeSet<_>>()
-                };
-                prop_assert_eq!(digests(&d), digests(&fresh));
-            }
-        }
-    }
-
-    proptest! {
-        /// A full directory keeps the top K clients, whatever the order of arrival.
-        #[test]
-        fn eviction_converges(
-            updates in proptest::collection::vec((0u8..12, 0i64..40, 0u8..2), 1..60),
-            seed in any::<u64>(),
-        ) {
-            let lines: Vec<_> = updates.iter().map(|(client, time, server)| {
-                line(if *server == 0 { "A" } else { "B" }, &format!("c{client}"), 1, *time, time + 3)
-            }).collect();
-            let mut shuffled = lines.clone();
-            let mut state = seed | 1;
-            for i in (1..shuffled.len()).rev() {
-                state ^= state << 13; state ^= state >> 7; state ^= state << 17;
-                shuffled.swap(i, (state % (i as u64 + 1)) as usize);
-            }
-            let (mut a, mut b, mut all) = (directory(4, 0), directory(4, 0), directory(100, 0));
-            for l in &lines { apply(&mut a, l, Source::Peer); apply(&mut all, l, Source::Peer); }
-            for l in &shuffled { apply(&mut b, l, Source::Peer); }
-            prop_assert_eq!(contents(&a), contents(&b));
-            prop_assert!(a.len() <= 4);
-            // No evicted record ranks above the least record that was kept.
-            let kept = contents(&a);
-            prop_assert_eq!(a.bytes(), kept.iter().map(|line| line.len() as u64).sum::<u64>());
-            let rank = |l: &Vec<u8>| Record::parse(l).unwrap().rank(5 * SECOND);
-            let least = kept.iter().map(rank).min().unwrap();
-            for l in contents(&all).iter().filter(|l| !kept.contains(l)) {
-                prop_assert!(rank(l) <= least);
-            }
-            prop_assert_eq!(a.sums().of(Branch::ROOT), b.sums().of(Branch::ROOT));
-        }
-    }
-}
+mod tests;

@@ -37,6 +37,7 @@
 
 pub mod administrator;
 pub mod anti_entropy;
+mod connections;
 pub mod digest;
 pub mod digest_key;
 mod digest_tree;
@@ -63,6 +64,7 @@ mod slots;
 pub mod takeover;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 mod transmit;
 pub mod vertices;
 
@@ -71,15 +73,14 @@ use core::time::Duration;
 use std::collections::VecDeque;
 
 use digest_key::{OwnKey, Seeds};
-use directory::{Applied, Directory, Rules, Source};
+use directory::{Directory, Rules};
 use fetch_claims::FetchClaims;
 pub use flood::Follower;
 use handshake::Identity;
 pub use link::{Connected, LegacySender, Origin};
-use link::{DIAL_RACE, Established, Link, PeerKind};
-use link_states::Ends;
-use message::{Message, Purpose};
-use namesakes::{Contest, Rival};
+use link::{Established, Link, PeerKind};
+use message::Message;
+use namesakes::Contest;
 pub use observer::Observer;
 use queue::SlotQueue;
 use relay::Relayed;
@@ -87,20 +88,10 @@ use routes::Routes;
 use takeover::Offer;
 
 use crate::counters::counters;
-use crate::ids::{BootId, ConnectionId, LinkId, NodeId, Slot};
-use crate::protocol::record::Record;
+use crate::ids::{BootId, ConnectionId, LinkId, NodeId};
 use crate::protocol::time::Nanos;
 use crate::rng::Rng;
 use crate::time::{Instant, Now, Wall};
-
-/// Slots examined in one sweep, which takes about two milliseconds.
-const SWEEP_SLOTS: u32 = 20_000;
-
-/// Steps of an adaptation of the directory to other rules, each of which takes about a microsecond.
-const ADAPTATION_STEPS: u32 = 1_000;
-
-/// Pause between two slices of an adaptation: a million clients are evicted in ten seconds.
-const ADAPTATION_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Events per link, and of the node itself, that wait to be polled. Further ones are dropped.
 const EVENTS_PER_LINK: usize = 4;
@@ -483,129 +474,6 @@ impl Herd {
         }
     }
 
-    /// Handles a connection whose handshake has succeeded. Returns its link, or `None` if the link
-    /// keeps its present connection and this one must be closed.
-    ///
-    /// If the peer has not restarted and both ends have dialed within [`DIAL_RACE`], both keep the
-    /// connection that the node with the lesser name dialed. If the other end is another process with
-    /// the name of a peer that is alive, the link keeps its connection. In all other cases, the new
-    /// connection replaces the old one: a peer redials only after it has given the old one up.
-    ///
-    /// | peer | dialed by | age of the old one | kept |
-    /// |---|---|---|---|
-    /// | another process, and the old one silent for two pings | any | any | the new one |
-    /// | another process otherwise | any | any | the old one |
-    /// | same process | the same end as the old one | any | the new one |
-    /// | same process | the other end | `DIAL_RACE` or more | the new one |
-    /// | same process | the other end | less | the one that the lesser name dialed |
-    pub fn handle_connected(&mut self, connected: Connected, now: Instant) -> Option<LinkId> {
-        let Connected { peer, origin, .. } = connected;
-        let id = self.link_to(peer)?;
-        let link = &mut self.links[id.index()];
-        if origin == Origin::Dialed {
-            link.dialing = false;
-        }
-        if let Some(old) = &link.up {
-            let preferred = if self.identity.me < peer { Origin::Dialed } else { Origin::Accepted };
-            let is_race = old.boot == connected.boot
-                && old.origin != origin
-                && now.since(old.since()) < DIAL_RACE;
-            if is_race && old.origin == preferred {
-                return None;
-            }
-            // A process that is alive is not replaced by another one with its name.
-            let last_received = old.keepalive.last_received();
-            let is_alive = now.since(last_received) < self.timing.keepalive * 2;
-            if old.boot != connected.boot && is_alive && !link.is_legacy() {
-                self.refuse_rival(id, connected.boot, now);
-                return None;
-            }
-            self.close_connections(id, None, CloseReason::Superseded);
-            self.links[id.index()].take_down(now);
-            self.resync(Ends::Lesser, now);
-        }
-        self.establish(id, connected, now);
-        Some(id)
-    }
-
-    /// Refuses another process with the name of a neighbor that is linked.
-    fn refuse_rival(&mut self, id: LinkId, boot: BootId, now: Instant) {
-        let Some(up) = &mut self.links[id.index()].up else { return };
-        let rival = Rival::refused(up.rival, boot, up.keepalive.last_id(), now);
-        self.counters.name_conflicts += u64::from(rival.is_discovered());
-        up.rival = Some(rival);
-    }
-
-    /// Returns the process that the link to `peer` uses, if that is not `boot`.
-    #[must_use]
-    pub fn namesake(&self, peer: NodeId, boot: BootId) -> Option<BootId> {
-        let up = self.link(self.link_to(peer)?).up.as_ref()?;
-        (up.boot != boot).then_some(up.boot)
-    }
-
-    /// Returns whether the last refusal made it certain that two processes have the name of `peer`.
-    #[must_use]
-    pub fn discovers_rival(&self, peer: NodeId) -> bool {
-        let up = self.link_to(peer).and_then(|link| self.link(link).up.as_ref());
-        up.and_then(|up| up.rival).is_some_and(|rival| rival.is_discovered())
-    }
-
-    /// Returns another process that advertises links under the name of this node, if there is one.
-    #[must_use]
-    pub fn other_self(&self, now: Instant) -> Option<BootId> {
-        self.contest.other(now)
-    }
-
-    /// Starts using a connection: queues what the peer may lack.
-    fn establish(&mut self, id: LinkId, connected: Connected, now: Instant) {
-        let peer = connected.peer;
-        let mut up = Established::new(connected, now);
-        if self.link(id).is_legacy() {
-            up.refill = 0..self.directory.slots();
-        } else {
-            up.key_exchange.is_due = true;
-            // One of the two ends starts the rounds.
-            if self.identity.me < peer {
-                up.check_at = Some(now + self.timing.antientropy_interval);
-            }
-        }
-        self.links[id.index()].up = Some(up);
-        self.offer_link_states(id, now);
-        self.release_claims(peer);
-        self.counters.links_established += 1;
-        self.links_changed(now);
-    }
-
-    /// Handles the loss of a connection of a link.
-    pub fn handle_disconnected(&mut self, link: LinkId, connection: ConnectionId, now: Instant) {
-        let Some(up) = &mut self.links[link.index()].up else { return };
-        if up.is_in_use(connection) {
-            self.close_connections(link, Some(connection), CloseReason::MoveFailed);
-            self.take_down(link, now);
-        } else if up.successor() == Some(connection) {
-            up.end_move(); // the link stays
-        }
-    }
-
-    /// Handles a failed dial or a refused handshake of a connection that this node dialed.
-    pub fn handle_dial_failed(&mut self, link: LinkId, now: Instant) {
-        let jitter = self.jitter.bits() as u8;
-        self.links[link.index()].back_off(now, self.timing.redial_max, jitter);
-    }
-
-    fn take_down(&mut self, id: LinkId, now: Instant) {
-        let link = &mut self.links[id.index()];
-        link.take_down(now);
-        let (peer, dialing) = (link.peer, link.dialing);
-        self.release_claims(peer);
-        self.counters.links_lost += 1;
-        if !dialing {
-            self.handle_dial_failed(id, now);
-        }
-        self.links_changed(now);
-        self.resync(Ends::Lesser, now);
-    }
-
     /// Established links to neighbors that use the herd protocol.
     fn herd_peers(&mut self) -> impl Iterator<Item = (LinkId, &mut Established)> {
         let links = (0..).map(LinkId).zip(&mut self.links);
@@ -624,109 +492,6 @@ impl Herd {
         self.herd_peers().for_each(|(_, up)| up.anti_entropy.resume());
     }
 
-    /// Returns when [`Herd::handle_timeout`] must be called next.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let of_link = |link: &Link| match &link.up {
-            Some(_) if link.is_legacy() => None,
-            Some(up) => {
-                let (states, moved) = (up.states.poll_timeout(), up.move_deadline());
-                let others = [up.check_at, up.anti_entropy.poll_timeout(), moved, states];
-                let keepalive = up.keepalive.poll_timeout(self.timing.timeout);
-                others.into_iter().flatten().chain([keepalive]).min()
-            }
-            None => (!link.dialing).then_some(link.next_dial),
-        };
-        let links = self.links.iter().filter_map(of_link);
-        let others = [
-            self.routes.poll_timeout(),
-            self.claims.poll_timeout(),
-            self.advertisement.poll_timeout(),
-            self.resync.poll_timeout(),
-            self.catch_up.poll_timeout(),
-            Some(self.sweep_at),
-            self.directory.is_adapting().then_some(self.adapt_at),
-            self.own_key.poll_timeout(),
-            self.directory.poll_fences(),
-            self.lenient_until,
-            self.pending_rules().map(|_| self.recheck_at),
-        ];
-        links.chain(others.into_iter().flatten()).min()
-    }
-
-    /// Performs all work that is due.
-    pub fn handle_timeout(&mut self, now: &Now) {
-        self.now = now.instant;
-        if self.routes.handle_timeout(now.instant) {
-            self.advertise_again(now.instant);
-        }
-        self.advertise_changes(now.instant);
-        if self.catch_up.handle_timeout(now.instant) {
-            self.resync(Ends::This, now.instant);
-        }
-        self.resync_if_due(now.instant);
-        if self.claims.handle_timeout(now.instant) {
-            self.resume_fetches();
-        }
-        self.relayed.handle_timeout(now.instant);
-        self.sweep(now);
-        self.continue_rekey(now.instant);
-        self.handle_announcements_timeout(now.instant);
-        if self.directory.is_adapting() && self.adapt_at <= now.instant {
-            self.adapt_at = now.instant + ADAPTATION_INTERVAL;
-            self.directory.adapt(ADAPTATION_STEPS);
-        }
-        self.directory.handle_fences(now);
-        for link in (0..self.links.len()).map(LinkId) {
-            self.handle_link_timeout(link, now.instant);
-        }
-    }
-
-    /// Examines some of the slots for records that are not alive.
-    fn sweep(&mut self, now: &Now) {
-        if self.sweep_at <= now.instant {
-            let (links, counters) = (&mut self.links, &mut self.counters);
-            let pause = self.directory.sweep(now, SWEEP_SLOTS, |slot, record| {
-                relay_queued(links, counters, slot, record);
-            });
-            self.sweep_at = now.instant + pause;
-        }
-    }
-
-    /// Stores `record` if it is newer than the stored one.
-    fn apply(&mut self, record: &Record<'_>, source: Source, wall: Wall) -> Applied {
-        let (links, counters) = (&mut self.links, &mut self.counters);
-        self.directory.apply_with(record, source, wall, |slot, expired| {
-            relay_queued(links, counters, slot, expired);
-        })
-    }
-
-    fn handle_link_timeout(&mut self, id: LinkId, now: Instant) {
-        self.release_held(id, now);
-        let link = &mut self.links[id.index()];
-        if link.up.is_none() && !link.dialing && link.next_dial <= now {
-            link.dialing = true;
-            self.actions.push_back(Action::Dial(id));
-        }
-        self.limit_move(id, now);
-        let Some(up) = self.links[id.index()].herd_peer() else { return };
-        if up.keepalive.is_silent(self.timing.timeout, now) {
-            self.close_connections(id, None, CloseReason::KeepaliveTimeout);
-            self.counters.links_timed_out += 1;
-            self.emit(Event::PeerSilent { link: id, silence: self.timing.timeout });
-            self.take_down(id, now);
-            return;
-        }
-        up.keepalive.handle_timeout(self.timing.keepalive, now);
-        up.anti_entropy.handle_timeout(now);
-        if up.check_at.is_some_and(|due| due <= now) {
-            up.check_at = Some(now + self.timing.antientropy_interval);
-            if self.own_key.agrees(&up.key_exchange) && up.anti_entropy.is_idle() {
-                up.anti_entropy.open(Purpose::Check);
-            }
-        }
-    }
-
     /// Returns the next action for the event loop. Only a few per link are ever queued.
     pub fn poll_action(&mut self) -> Option<Action> {
         self.actions.pop_front()
@@ -741,14 +506,5 @@ impl Herd {
         if self.events.len() < EVENTS_PER_LINK * (self.links.len() + 1) {
             self.events.push_back(event);
         }
-    }
-}
-
-/// Relays a record that is removed from its slot because it is not alive to the peers that it waits for:
-/// they may consider alive what this node does not.
-#[cold]
-fn relay_queued(links: &mut [Link], counters: &mut Counters, slot: Slot, record: &Record<'_>) {
-    for link in links.iter_mut().filter(|link| link.has_queued(slot)) {
-        counters.relays_dropped += link.enqueue_line(record);
     }
 }

@@ -10,7 +10,12 @@ use core::time::Duration;
 use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
-use crate::time::Instant;
+use super::directory::{Applied, Source};
+use super::link::Link;
+use super::{Counters, Herd};
+use crate::ids::Slot;
+use crate::protocol::record::Record;
+use crate::time::{Instant, Wall};
 
 /// The time after which what was relayed is forgotten; at most twice as long.
 const MEMORY: Duration = Duration::from_secs(5);
@@ -127,6 +132,30 @@ impl LineQueue {
             *self = Self::default();
         }
         Some(&out[start..start + length])
+    }
+}
+
+impl Herd {
+    /// Stores `record` if it is newer than the stored one.
+    pub(super) fn apply(&mut self, record: &Record<'_>, source: Source, wall: Wall) -> Applied {
+        let (links, counters) = (&mut self.links, &mut self.counters);
+        self.directory.apply_with(record, source, wall, |slot, expired| {
+            relay_queued(links, counters, slot, expired);
+        })
+    }
+}
+
+/// Relays a record that is removed from its slot because it is not alive to the peers that it waits for:
+/// they may consider alive what this node does not.
+#[cold]
+pub(super) fn relay_queued(
+    links: &mut [Link],
+    counters: &mut Counters,
+    slot: Slot,
+    record: &Record<'_>,
+) {
+    for link in links.iter_mut().filter(|link| link.has_queued(slot)) {
+        counters.relays_dropped += link.enqueue_line(record);
     }
 }
 

@@ -1,3 +1,5 @@
+use super::directory::{Applied, Source};
+use super::link::DIAL_RACE;
 use super::routes::SETTLE;
 use super::*;
 use crate::ids::Slot;

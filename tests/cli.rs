@@ -214,6 +214,21 @@ Limits not at their defaults:
     assert!(!out.contains("canary") && !err.contains("canary"));
 }
 
+#[test]
+fn check_names_the_engine_of_the_feed_without_its_password() {
+    let file = configuration(
+        "feed",
+        "ports: {Bailey: 80}\n\
+         storage: {directory: data}\n\
+         feed: {url: \"redis://user:canary@127.0.0.1:6379/2\", stream: fleet}\n",
+    );
+    let (code, out, err) = run(&mut proxy_herd(&["--check", "-c", &file]));
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let expected =
+        "\nStorage: data/NAME, sync: interval\nFeed: redis://127.0.0.1:6379/2, stream fleet:NAME\n";
+    assert!(out.contains(expected) && !out.contains("canary"), "{out}");
+}
+
 /// `--check` finds invalid files that would keep a node from starting.
 #[test]
 fn check_reads_the_files_that_nodes_read() {

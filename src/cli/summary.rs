@@ -44,6 +44,9 @@ pub fn summary(config: &Config) -> String {
     let level = config.logging.level.to_level().map_or("OFF", level_name);
     let _ = writeln!(text, "Logs: {directory}/NAME.log, level {level}");
     let _ = writeln!(text, "Storage: {}", storage(config));
+    if let Some(feed) = &config.feed {
+        let _ = writeln!(text, "Feed: {}, stream {}:NAME", feed.engine, feed.stream);
+    }
     let mut changed = changed(&config.limits, Limits::TABLE)
         + &changed(&config.places.limits, PlacesLimits::TABLE)
         + &changed(&config.peers.limits, PeerLimits::TABLE);

@@ -58,6 +58,7 @@ NAME is a node of the configuration. It runs until SIGTERM or SIGINT.
 Environment:
     GOOGLE_PLACES_API_KEY   API key; takes precedence over the configuration
     HERD_SECRET             secret of the herd; takes precedence over the configuration
+    HERD_FEED_PASSWORD      password of the feed's engine; takes precedence over the configuration
     RUST_LOG                log level; takes precedence over the configuration
 
 Exit status:

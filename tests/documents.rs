@@ -1,6 +1,6 @@
 //! The documents agree with the tree: relative links lead somewhere, every dependency is documented,
-//! docs/tour.md names functions that exist, and every warning of a node has an entry in
-//! docs/troubleshooting.md.
+//! docs/tour.md names functions that exist, every warning of a node has an entry in
+//! docs/troubleshooting.md, the figures of the README were measured, and the manual pages are complete.
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests, helpers are part of them")]
 
@@ -31,6 +31,101 @@ fn every_dependency_is_documented_and_counted() {
     assert!(missing.is_empty(), "docs/dependencies.md does not mention {missing:?}");
     let count = format!("{} that `Cargo.toml` names", names.len());
     assert!(document.contains(&count), "docs/dependencies.md must say: {count}");
+}
+
+/// Every figure of the README's part about performance is in docs/performance.md: those of a row of its
+/// table in a row about the same server, the others anywhere.
+#[test]
+fn every_figure_of_the_readme_is_in_the_measurements() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let measured = fs::read_to_string(root().join("docs/performance.md")).unwrap();
+    let missing = missing_figures(&readme, &measured);
+    assert!(missing.is_empty(), "not in docs/performance.md: {missing:?}");
+    let section =
+        measured.split_once("\n<!-- figures: ").map(|(_, figures)| figures.lines().next());
+    assert_eq!(section, Some(Some("scripts/bench.sh -->")), "the command that measures");
+}
+
+#[test]
+fn planted_figures_are_found() {
+    let measured = "| a | 1,200 · 0.5 |\n| b | 300 · 0.9 |\n\n141 bytes";
+    let readme = |text: &str| format!("# X\n\n## Performance\n\n{text}\n\n## Limits\n\n77 more\n");
+    for good in
+        ["| a | 1,200 | 0.5 µs |\n| b | 300 | 0.9 µs |", "A client costs 141 bytes, or 0.5."]
+    {
+        assert_eq!(missing_figures(&readme(good), measured), [""; 0]);
+    }
+    // Another figure, one of another server, and a part of a figure.
+    for (bad, found) in [("| a | 1,200 | 0.6 |", "0.6"), ("| a | 300 |", "300"), ("14 bytes", "14")]
+    {
+        assert_eq!(missing_figures(&readme(bad), measured), [found]);
+    }
+}
+
+/// The figures in the section "Performance" of `readme` that `measured` does not contain.
+fn missing_figures(readme: &str, measured: &str) -> Vec<String> {
+    let (_, section) = readme.split_once("\n## Performance\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let server = |line: &str| {
+        line.strip_prefix("| ").and_then(|row| row.split_once(" | ")).map(|it| it.0.to_owned())
+    };
+    let mut missing = Vec::new();
+    for line in section.lines() {
+        let name = server(line)
+            .filter(|name| measured.lines().any(|row| server(row).as_ref() == Some(name)));
+        let places = measured.lines().filter(|row| name.is_none() || server(row) == name);
+        let known: BTreeSet<&str> = places.flat_map(figures).collect();
+        missing.extend(figures(line).filter(|it| !known.contains(it)).map(str::to_owned));
+    }
+    missing
+}
+
+/// The numbers in a text, with their separators.
+fn figures(text: &str) -> impl Iterator<Item = &str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || ".,".contains(c)));
+    words
+        .map(|word| word.trim_matches(['.', ',']))
+        .filter(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+/// proxy-herd.yml(5) has an entry for each key of docs/configuration.md, and for no other.
+#[test]
+fn the_manual_page_of_the_configuration_describes_every_key() {
+    let document = fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let manual = fs::read_to_string(root().join("packaging/man/proxy-herd.yml.5")).unwrap();
+    let documented: BTreeSet<&str> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "))
+        .map(|(key, _)| key)
+        // Properties of a fence, and what one may announce.
+        .filter(|key| !["name", "radius", "hysteresis", "dwell"].contains(key))
+        .filter(|key| !key.starts_with("limits.next."))
+        .chain(["limits.next"])
+        .collect();
+    let described: BTreeSet<&str> = manual
+        .split("\n.TP\n.B ")
+        .skip(1)
+        .filter_map(|entry| entry.split_once('\n'))
+        .filter(|(_, text)| text.len() > 10)
+        .map(|(key, _)| key)
+        .collect();
+    assert!(documented.len() > 70, "{}", documented.len());
+    assert_eq!(described, documented);
+}
+
+/// proxy-herd(1) and docs/cli.md name the same environment variables and signals.
+#[test]
+fn the_manual_page_names_every_environment_variable() {
+    let guide = fs::read_to_string(root().join("docs/cli.md")).unwrap();
+    let manual = fs::read_to_string(root().join("packaging/man/proxy-herd.1")).unwrap();
+    let (_, table) = guide.split_once("| Environment variable |").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let variables: Vec<&str> =
+        table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(variables.len() > 4, "{variables:?}");
+    for name in variables {
+        assert!(manual.contains(&format!("\n.B {name}\n")), "{name}");
+    }
 }
 
 /// The longest part of a message between two placeholders identifies it.

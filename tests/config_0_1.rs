@@ -1,11 +1,7 @@
 //! Configurations of release 0.1 load unchanged: its `conf/config.yml` and the examples of its documents,
 //! copied byte by byte into `tests/config_0_1`.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "clippy.toml allows it in tests, helpers are part of them"
-)]
+#![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests, helpers are part of them")]
 
 mod common;
 

@@ -180,7 +180,11 @@ fn expected_record(line: &[u8]) -> Option<(&[u8], Nanos, Iamat<'_>)> {
         && is_time(time);
     is_record.then(|| {
         let time_nanos = nanos(time);
-        (server, time_nanos + nanos(difference), Iamat { client, location, time, time_nanos })
+        (
+            server,
+            time_nanos + nanos(difference),
+            Iamat { client, location, time, report: None, time_nanos },
+        )
     })
 }
 

@@ -2,16 +2,19 @@
 
 use core::cmp::Ordering;
 
-use super::decimal::Decimal;
+use super::decimal::{Decimal, plain_billionths_at};
 use super::location::Location;
 use super::time::{Nanos, parse_time};
-use super::{fields, is_space, next_field};
+use super::{fields, find_space, is_space, next_field};
 
 /// Maximum radius of a WHATSAT in kilometers.
 pub const MAX_RADIUS_KM: u64 = 50;
 
 /// Maximum number of results that a WHATSAT may request.
 pub const MAX_RESULTS: u8 = 20;
+
+/// The beginning of an IAMAT with a single space.
+const IAMAT: &[u8] = b"IAMAT ";
 
 /// A parsed line of a client. Borrowed fields are views of the line.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +36,8 @@ pub struct Iamat<'a> {
     pub location: &'a [u8],
     /// Time, verbatim.
     pub time: &'a [u8],
+    /// All three, verbatim, if single spaces separate them in the line, as in its AT line.
+    pub report: Option<&'a [u8]>,
     /// `time` in nanoseconds since the epoch.
     pub time_nanos: Nanos,
 }
@@ -52,6 +57,9 @@ impl<'a> Command<'a> {
     /// Parses a line without its LF. Leading and trailing white space is ignored.
     #[must_use]
     pub fn parse(line: &'a [u8]) -> Self {
+        if let Some(iamat) = plain_iamat(line) {
+            return Command::Iamat(iamat);
+        }
         let parsed = match fields::<4>(line) {
             Some([b"IAMAT", client, location, time]) => iamat(client, location, time),
             Some([b"WHATSAT", client, radius, bound]) => whatsat(client, radius, bound),
@@ -64,6 +72,12 @@ impl<'a> Command<'a> {
 /// Returns the client name in a line that has the form of an IAMAT, WHATSAT or AT, even if invalid.
 #[must_use]
 pub fn client_of(line: &[u8]) -> Option<&[u8]> {
+    if line.starts_with(IAMAT) {
+        let end = find_space(line, IAMAT.len());
+        if end > IAMAT.len() {
+            return Some(&line[IAMAT.len()..end]);
+        }
+    }
     let (word, mut rest) = next_field(line)?;
     if word == b"AT" {
         (_, rest) = next_field(rest)?;
@@ -72,10 +86,37 @@ pub fn client_of(line: &[u8]) -> Option<&[u8]> {
     Some(next_field(rest)?.0)
 }
 
+/// Parses an IAMAT as nearly all clients send it: with single spaces, without white space at either end,
+/// and with numbers of not too many digits. Returns `None` for all other lines, which may be valid. The
+/// fields need not be found first: a location and a time end where their syntax ends.
+#[inline]
+fn plain_iamat(line: &[u8]) -> Option<Iamat<'_>> {
+    if !line.starts_with(IAMAT) {
+        return None;
+    }
+    let client_end = find_space(line, IAMAT.len());
+    let location_end = Location::plain_end(line, client_end + 1)?;
+    let (time_nanos, end) = plain_billionths_at(line, location_end + 1)?;
+    let is_plain = client_end > IAMAT.len()
+        && line[client_end] == b' '
+        && line[location_end] == b' '
+        && end == line.len();
+    if !is_plain {
+        return None;
+    }
+    Some(Iamat {
+        client: &line[IAMAT.len()..client_end],
+        location: &line[client_end + 1..location_end],
+        time: &line[location_end + 1..],
+        report: Some(&line[IAMAT.len()..]),
+        time_nanos: time_nanos.into(),
+    })
+}
+
 fn iamat<'a>(client: &'a [u8], location: &'a [u8], time: &'a [u8]) -> Option<Command<'a>> {
     Location::parse(location)?;
     let time_nanos = parse_time(time)?;
-    Some(Command::Iamat(Iamat { client, location, time, time_nanos }))
+    Some(Command::Iamat(Iamat { client, location, time, report: None, time_nanos }))
 }
 
 fn whatsat<'a>(client: &'a [u8], radius: &'a [u8], bound: &'a [u8]) -> Option<Command<'a>> {
@@ -114,12 +155,56 @@ fn is_token(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    /// Parses any form of a line.
+    fn any_form(line: &[u8]) -> Option<Iamat<'_>> {
+        let Some([b"IAMAT", client, location, time]) = fields::<4>(line) else { return None };
+        match super::iamat(client, location, time) {
+            Some(Command::Iamat(iamat)) => Some(iamat),
+            _ => None,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_plain_form_is_one_of_all_forms(
+            client in "[a-z!\\x0b\\t ]{0,12}",
+            location in "[+-][0-9]{1,3}[.]?[0-9]{0,8}[+-][0-9]{1,3}[.]?[0-9]{0,8}[/ x]?",
+            time in "[+-]?[0-9]{1,12}[.]?[0-9]{0,11}[ \\r]?",
+            spaces in proptest::collection::vec("[ \\t]{0,3}| ", 3),
+        ) {
+            let [a, b, c] = spaces.as_slice() else { panic!("three") };
+            let line = format!("IAMAT{a}{client}{b}{location}{c}{time}");
+            let expected = any_form(line.as_bytes());
+            let fields = |it: Iamat<'_>| [it.client, it.location, it.time].map(<[u8]>::to_vec);
+            if let Some(plain) = plain_iamat(line.as_bytes()) {
+                let expected = expected.expect("a plain form is valid");
+                prop_assert_eq!(plain.time_nanos, expected.time_nanos);
+                prop_assert_eq!(fields(plain), fields(expected));
+                prop_assert_eq!(plain.report, line.as_bytes().get(6..));
+            }
+        }
+    }
 
     fn kind(line: &str) -> &'static str {
         match Command::parse(line.as_bytes()) {
             Command::Iamat(_) => "IAMAT",
             Command::Whatsat(_) => "WHATSAT",
             Command::Unknown => "?",
+        }
+    }
+
+    #[test]
+    fn what_clients_send_is_plain() {
+        for line in [
+            "IAMAT kiwi.example +34.068930-118.445127 1621464827.959498503",
+            "IAMAT kiwi +34-118/ 1621464827",
+            "IAMAT \u{a0} -0.1234567+9.5 1621464827.",
+            "IAMAT kiwi +34.06-118.4 1621464827.959",
+            "IAMAT kiwi +34.06-118.4 1621464827.95949850",
+        ] {
+            assert!(plain_iamat(line.as_bytes()).is_some(), "{line}");
         }
     }
 

@@ -127,6 +127,55 @@ impl<'a> Decimal<'a> {
     }
 }
 
+/// Returns the integer part and the end of the longest decimal that starts at `at`, if it has one to seven
+/// digits before the point and at most seven after it. Most degrees do.
+#[inline]
+pub(super) fn plain_at(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+    let word = word_at(bytes, at) ^ ZEROS;
+    let count = leading_digits(word);
+    if count == 0 || count == 8 {
+        return None;
+    }
+    let (value, point) = (few_digits(word, count), at + count);
+    if bytes.get(point) != Some(&b'.') {
+        return Some((value, point));
+    }
+    let decimals = leading_digits(word_at(bytes, point + 1) ^ ZEROS);
+    (decimals < 8).then_some((value, point + 1 + decimals))
+}
+
+/// Returns the value in billionths and the end of the longest decimal that starts at `at`, if it has
+/// eight to ten digits before the point and at most nine after it. Most times do, since the year 1970.
+#[inline]
+pub(super) fn plain_billionths_at(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+    let first = word_at(bytes, at) ^ ZEROS;
+    let second = word_at(bytes, at + 8) ^ ZEROS;
+    let count = leading_digits(second);
+    if leading_digits(first) < 8 || count > 2 {
+        return None;
+    }
+    let integer = eight_digits(first) * POWERS_OF_TEN[count] + few_digits(second, count);
+    // Less than 10^19, which fits.
+    let billions = integer * 1_000_000_000;
+    let point = at + 8 + count;
+    if bytes.get(point) != Some(&b'.') {
+        return Some((billions, point));
+    }
+    let third = word_at(bytes, point + 1) ^ ZEROS;
+    let decimals = leading_digits(third);
+    if decimals < 8 {
+        let fraction = few_digits(third, decimals) * POWERS_OF_TEN[9 - decimals];
+        return Some((billions + fraction, point + 1 + decimals));
+    }
+    let digit = |at: usize| bytes.get(at).filter(|byte| byte.is_ascii_digit());
+    let ninth = digit(point + 9);
+    if ninth.is_some() && digit(point + 10).is_some() {
+        return None;
+    }
+    let fraction = 10 * eight_digits(third) + ninth.map_or(0, |digit| u64::from(digit - b'0'));
+    Some((billions + fraction, point + 9 + usize::from(ninth.is_some())))
+}
+
 /// Most decimal digits of an integer that is exact in 53 bits whatever the digits are.
 const EXACT_DIGITS: usize = 15;
 
@@ -148,21 +197,22 @@ const POWERS_OF_TEN: [u64; 10] =
 
 /// Returns the number of digits from `at` on and their value, saturated at [`u64::MAX`]. Processes
 /// eight bytes at a time.
+#[inline]
 fn digits(bytes: &[u8], at: usize) -> (usize, u64) {
-    let mut value = 0u64;
-    let mut count = 0;
+    let word = word_at(bytes, at) ^ ZEROS;
+    let found = leading_digits(word);
+    if found < 8 { (found, few_digits(word, found)) } else { many_digits(bytes, at, word) }
+}
+
+/// As [`digits`], if the first eight bytes are digits, which are given as a word XOR [`ZEROS`].
+#[inline(never)] // keeps the common case small
+fn many_digits(bytes: &[u8], at: usize, first: u64) -> (usize, u64) {
+    let (mut count, mut value) = (8, eight_digits(first));
     loop {
         let word = word_at(bytes, at + count) ^ ZEROS;
         let found = leading_digits(word);
-        if found == 0 {
-            return (count, value);
-        }
-        let chunk = eight_digits(word << (8 * (8 - found)));
-        value = if count == 0 {
-            chunk
-        } else {
-            value.saturating_mul(POWERS_OF_TEN[found]).saturating_add(chunk)
-        };
+        let chunk = if found < 8 { few_digits(word, found) } else { eight_digits(word) };
+        value = value.saturating_mul(POWERS_OF_TEN[found]).saturating_add(chunk);
         count += found;
         if found < 8 {
             return (count, value);
@@ -180,7 +230,14 @@ fn up_to_nine_digits(digits: &[u8]) -> u64 {
 }
 
 /// Returns the position after the digits that start at `at`.
-fn skip_digits(bytes: &[u8], mut at: usize) -> usize {
+#[inline]
+fn skip_digits(bytes: &[u8], at: usize) -> usize {
+    let found = leading_digits(word_at(bytes, at) ^ ZEROS);
+    if found < 8 { at + found } else { skip_many_digits(bytes, at + found) }
+}
+
+#[inline(never)] // keeps the common case small
+fn skip_many_digits(bytes: &[u8], mut at: usize) -> usize {
     loop {
         let found = leading_digits(word_at(bytes, at) ^ ZEROS);
         at += found;
@@ -199,6 +256,11 @@ const fn leading_digits(word: u64) -> usize {
     // bytes.
     let others = (word.wrapping_add(EACH * 0x76) | word) & (EACH * 0x80);
     others.trailing_zeros() as usize / 8
+}
+
+/// Returns the value of the first `count` bytes of a word, fewer than eight digits.
+const fn few_digits(word: u64, count: usize) -> u64 {
+    eight_digits(word << (56 - 8 * count) << 8)
 }
 
 /// Returns the value of eight digits, the most significant in the lowest byte. Combines pairs, then

@@ -2,7 +2,7 @@
 
 use core::cmp::Ordering;
 
-use super::decimal::Decimal;
+use super::decimal::{Decimal, plain_at};
 
 /// A validated location: |latitude| ≤ 90 and |longitude| ≤ 180, compared exactly.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +31,18 @@ impl<'a> Location<'a> {
         let in_range = latitude.cmp_integer(90) != Ordering::Greater
             && longitude.cmp_integer(180) != Ordering::Greater;
         (ended && in_range).then_some(Self { south, latitude, west, longitude })
+    }
+
+    /// Returns the end of the longest location that starts at `at`, if its degrees have few digits and
+    /// are below their limits, as nearly always. If it returns `None`, the location may be valid.
+    #[must_use]
+    #[inline]
+    pub fn plain_end(bytes: &[u8], at: usize) -> Option<usize> {
+        let is_sign = |at: usize| matches!(bytes.get(at), Some(b'+' | b'-'));
+        let (latitude, end) = plain_at(bytes, at + 1)?;
+        let (longitude, last) = plain_at(bytes, end + 1)?;
+        let is_valid = is_sign(at) && latitude < 90 && is_sign(end) && longitude < 180;
+        is_valid.then(|| last + usize::from(bytes.get(last) == Some(&b'/')))
     }
 
     /// Latitude in degrees, −90..=90, positive north of the equator.
@@ -73,6 +85,7 @@ fn signed(negative: bool, value: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn degrees_keep_their_digits_and_are_json_numbers() {
@@ -130,6 +143,17 @@ mod tests {
             "+.-.",
         ] {
             assert!(Location::parse(bad.as_bytes()).is_none(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_plain_location_is_valid(field in "[+-]?[0-9]{0,9}[.x]?[0-9]{0,9}[+-]?[0-9]{0,3}[.]?[0-9]{0,9}/?[ /0-9.]?") {
+            let field = field.as_bytes();
+            if let Some(end) = Location::plain_end(field, 0) {
+                prop_assert!(Location::parse(&field[..end]).is_some());
+                prop_assert!(end == field.len() || Location::parse(&field[..=end]).is_none());
+            }
         }
     }
 

@@ -41,11 +41,18 @@ const EACH: u64 = u64::from_ne_bytes([1; 8]);
 
 /// Loads eight bytes from `at` in little-endian order, padded with zeros beyond the end. Lines are
 /// scanned a word at a time.
+#[inline]
 fn word_at(bytes: &[u8], at: usize) -> u64 {
-    let rest = bytes.get(at..).unwrap_or_default();
-    if let Some(word) = rest.first_chunk() {
-        return u64::from_le_bytes(*word);
+    match bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        Some(word) => u64::from_le_bytes(*word),
+        None => last_word(bytes, at),
     }
+}
+
+/// As [`word_at`], for the last word. A function of its own, to keep the other one small.
+#[inline(never)]
+fn last_word(bytes: &[u8], at: usize) -> u64 {
+    let rest = bytes.get(at..).unwrap_or_default();
     match bytes.last_chunk() {
         // The last bytes of this word are those from `at` on.
         Some(last) => {
@@ -64,8 +71,19 @@ const fn may_be_space(word: u64) -> u64 {
 }
 
 /// Returns the position of the first white space from `at` on, or the length if there is none.
-fn find_space(bytes: &[u8], at: usize) -> usize {
-    spaces(bytes, at).next().unwrap_or(bytes.len())
+fn find_space(bytes: &[u8], mut at: usize) -> usize {
+    while at < bytes.len() {
+        let mut marked = may_be_space(word_at(bytes, at));
+        while marked != 0 {
+            let position = at + marked.trailing_zeros() as usize / 8;
+            match bytes.get(position) {
+                Some(&byte) if is_space(byte) => return position,
+                _ => marked &= marked - 1,
+            }
+        }
+        at += 8;
+    }
+    bytes.len()
 }
 
 /// Returns the positions of all white space from `at` on.

@@ -5,6 +5,7 @@
 use core::cmp::Ordering;
 
 use super::command::Iamat;
+use super::decimal::plain_billionths_at;
 use super::location::Location;
 use super::next_field;
 use super::time::{
@@ -42,11 +43,14 @@ impl<'a> Record<'a> {
         out.extend_from_slice(server);
         push_difference(out, received - iamat.time_nanos);
         let client_at = out.len() - start;
-        out.reserve(iamat.client.len() + iamat.location.len() + iamat.time.len() + 3);
-        out.extend_from_slice(iamat.client);
-        for field in [iamat.location, iamat.time] {
-            out.push(b' ');
-            out.extend_from_slice(field);
+        if let Some(report) = iamat.report {
+            out.extend_from_slice(report);
+        } else {
+            out.extend_from_slice(iamat.client);
+            for field in [iamat.location, iamat.time] {
+                out.push(b' ');
+                out.extend_from_slice(field);
+            }
         }
         let line = &out[start..];
         Record {
@@ -100,7 +104,8 @@ impl<'a> Record<'a> {
     #[must_use]
     #[inline]
     pub fn parse(line: &'a [u8]) -> Option<Self> {
-        Self::parse_with_location(line).map(|(record, _)| record)
+        let any = || Self::parse_with_location(line).map(|(record, _)| record);
+        Self::parse_plain(line).or_else(any)
     }
 
     /// As [`Record::parse`]. Also returns the location, which a tombstone lacks.
@@ -127,6 +132,29 @@ impl<'a> Record<'a> {
         let time = parse_time(time)?;
         let received = time + parse_difference(difference)?;
         Some((Self { line, server, client_at, client, time, received }, Some(location)))
+    }
+
+    /// Parses an AT line if location and time are as nearly all clients send them. Returns `None` for all
+    /// other lines, which may be valid.
+    fn parse_plain(line: &'a [u8]) -> Option<Self> {
+        let field = |rest: &'a [u8]| next_field(rest.strip_prefix(b" ")?);
+        let (server, rest) = field(line.strip_prefix(b"AT")?)?;
+        let (difference, rest) = field(rest)?;
+        let (client, rest) = field(rest)?;
+        let client_at = line.len() - rest.len() - client.len();
+        let client_end = client_at + client.len();
+        let location_end = Location::plain_end(line, client_end + 1)?;
+        let (time, end) = plain_billionths_at(line, location_end + 1)?;
+        let is_plain = client_at == "AT".len() + 3 + server.len() + difference.len()
+            && line[client_end] == b' '
+            && line[location_end] == b' '
+            && end == line.len();
+        if !is_plain {
+            return None;
+        }
+        let time = time.into();
+        let received = time + parse_difference(difference)?;
+        Some(Self { line, server, client_at, client, time, received })
     }
 
     /// Parses a line with these fields. There is one form of a time, so that an AT line that has lost
@@ -310,6 +338,20 @@ mod tests {
             if cmp(&a, &b).is_le() && cmp(&b, &c).is_le() {
                 prop_assert!(cmp(&a, &c).is_le());
             }
+        }
+
+        #[test]
+        fn a_plain_line_is_parsed_as_any_other(
+            location in "[+-][0-9]{1,3}[.]?[0-9]{0,8}[+-][0-9]{1,3}[.]?[0-9]{0,8}[/ x]?",
+            time in "[+-]?[0-9]{7,11}[.]?[0-9]{0,11} ?",
+            spaces in proptest::collection::vec("| |\\t|  | | | ", 5),
+        ) {
+            let fields = ["A", "+0.5", "k", location.as_str(), time.as_str()];
+            let line = fields.iter().zip(&spaces).map(|(field, space)| format!("{space}{field}"));
+            let line = format!("AT{}", line.collect::<String>());
+            let plain = Record::parse_plain(line.as_bytes());
+            let any = Record::parse_with_location(line.as_bytes()).map(|(record, _)| record);
+            prop_assert!(plain.is_none() || plain == any);
         }
 
         #[test]

@@ -2,8 +2,8 @@
 
 use core::cmp::Ordering;
 
-use super::decimal::{Decimal, split_sign};
-use crate::text::digits::{push_digits, put_digits};
+use super::decimal::{Decimal, plain_billionths_at, split_sign};
+use crate::text::digits::{eight_digits, push_digits, put_digits};
 
 /// Nanoseconds since the POSIX epoch, or between two times. Valid times need 69 bits.
 pub type Nanos = i128;
@@ -18,6 +18,13 @@ pub const MAX_SECONDS: u64 = 253_402_300_799;
 /// [`MAX_SECONDS`], compared exactly. The result is truncated after the ninth decimal.
 #[must_use]
 pub fn parse_time(field: &[u8]) -> Option<Nanos> {
+    match plain_billionths_at(field, 0) {
+        Some((nanos, end)) if end == field.len() => Some(nanos.into()),
+        _ => parse_any_time(field),
+    }
+}
+
+fn parse_any_time(field: &[u8]) -> Option<Nanos> {
     let (negative, digits) = split_sign(field).unwrap_or((false, field));
     let decimal = Decimal::parse(digits)?;
     if decimal.cmp_integer(MAX_SECONDS) == Ordering::Greater {
@@ -48,7 +55,8 @@ pub fn push_difference(out: &mut Vec<u8>, difference: Nanos) {
     // Fill the buffer from its end, so that it is appended in one piece.
     let mut field = [b'0'; 34];
     let (point, last) = (field.len() - 11, field.len() - 1);
-    put_digits(&mut field[point + 1..last], nanos);
+    field[point + 1] = b'0' + (nanos / 100_000_000) as u8;
+    field[point + 2..last].copy_from_slice(&eight_digits((nanos % 100_000_000) as u32));
     field[point] = b'.';
     let start = put_digits(&mut field[..point], seconds).min(point - 1);
     field[start - 2] = b' ';
@@ -124,6 +132,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_plain_time_is_read_as_any_other(time in "[0-9]{7,11}[.]?[0-9]{0,11}[ +]?") {
+            let time = time.as_bytes();
+            if let Some((nanos, end)) = plain_billionths_at(time, 0) {
+                prop_assert_eq!(parse_any_time(&time[..end]), Some(nanos.into()));
+                prop_assert!(end == time.len() || parse_any_time(&time[..=end]).is_none());
+            }
+        }
+
         #[test]
         fn a_difference_reads_back(nanos in -600_000_000_000i128 * SECOND..600_000_000_000 * SECOND) {
             let mut out = Vec::new();

@@ -25,6 +25,19 @@ pub fn put_digits(digits: &mut [u8], mut value: u64) -> usize {
     at
 }
 
+/// Returns a number below 100,000,000 as eight digits. Divides all halves of the digits at once: first
+/// into twice four, then four times two, then eight.
+#[must_use]
+pub const fn eight_digits(value: u32) -> [u8; 8] {
+    const DIGITS: u64 = u64::from_ne_bytes([b'0'; 8]);
+    let fours = (value / 10_000) as u64 | ((value % 10_000) as u64) << 32;
+    // Exact for numbers below 10,000 and 100: the quotients are fractions of a power of two, rounded up.
+    let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
+    let twos = hundreds | (fours - 100 * hundreds) << 16;
+    let tens = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
+    (tens | (twos - 10 * tens) << 8).wrapping_add(DIGITS).to_le_bytes()
+}
+
 /// `00` to `99`.
 const PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[b'0'; 2]; 100];
@@ -48,6 +61,15 @@ mod tests {
         push_digits(&mut out, 0, 1);
         push_digits(&mut out, u64::MAX, 1);
         assert_eq!(out, b"018446744073709551615");
+    }
+
+    #[test]
+    fn all_quotients_are_exact() {
+        for value in 0..10_000 {
+            for value in [value, value * 10_000 + 9_999, 99_990_000 + value] {
+                assert_eq!(str::from_utf8(&eight_digits(value)).unwrap(), format!("{value:08}"));
+            }
+        }
     }
 
     proptest! {

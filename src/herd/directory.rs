@@ -8,6 +8,7 @@
 mod adaptation;
 mod digests;
 mod fences;
+mod prefetch;
 mod sweep;
 mod tombstones;
 
@@ -29,15 +30,13 @@ use crate::protocol::location::Location;
 use crate::protocol::record::Record;
 use crate::protocol::time::Nanos;
 use crate::time::Wall;
+use prefetch::Expected;
+pub use prefetch::PREFETCH_BATCH;
 use tombstones::Tombstones;
 
 /// Number of shards. With 5,000,000 clients, a shard has about 1,200 entries, and growing it takes
 /// tens of microseconds.
 const SHARDS: usize = 4096;
-
-/// Number of clients that are prefetched together: about as many cache misses as a core can
-/// overlap.
-pub const PREFETCH_BATCH: usize = 16;
 
 /// Keys of the hashes.
 #[derive(Clone, Copy)]
@@ -98,6 +97,7 @@ pub struct Directory {
     index_key: (u64, u64),
     shards: Box<[HashTable<Slot>]>,
     slots: Slots,
+    expected: Expected,
     len: u32,
     bytes: u64,
     tree: DigestTree,
@@ -137,6 +137,7 @@ impl Directory {
             index_key: keys.index,
             shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
             slots: Slots::default(),
+            expected: Expected::default(),
             len: 0,
             bytes: 0,
             tree: DigestTree::new(keys.digest),
@@ -217,31 +218,6 @@ impl Directory {
         self.slots.get(slot).map(Stored::line)
     }
 
-    /// Loads the data of these clients, at most [`PREFETCH_BATCH`] of them, into the processor
-    /// cache.
-    ///
-    /// Clients arrive in random order, so each update incurs several dependent cache misses, which
-    /// dominate its cost. Since the clients of pipelined commands are known in advance, their
-    /// misses can overlap.
-    pub fn prefetch<'c>(&self, clients: impl Iterator<Item = &'c [u8]>) {
-        let (mut hashes, mut slots) = ([0; PREFETCH_BATCH], [None; PREFETCH_BATCH]);
-        let mut count = 0;
-        for (hash, client) in hashes.iter_mut().zip(clients) {
-            *hash = self.index_hash(client);
-            count += 1;
-        }
-        for (slot, &hash) in slots.iter_mut().zip(&hashes[..count]) {
-            // The first entry with this hash, without comparing names: nearly always the right one.
-            *slot = self.shards[shard_of(hash)].find(hash, |_| true).copied();
-        }
-        for slot in slots.into_iter().flatten() {
-            core::hint::black_box(self.slots[slot].prefetch());
-        }
-        for slot in slots.into_iter().flatten() {
-            core::hint::black_box(self.sums().leaf(self.slots[slot].leaf));
-        }
-    }
-
     /// Returns the record in `slot`, unless the slot is free, the record is not alive at `now`, or
     /// it is a tombstone.
     #[must_use]
@@ -298,8 +274,9 @@ impl Directory {
             Life::Ahead if source != Source::File => return Applied::Ahead,
             Life::Alive | Life::Ahead | Life::Expired => {}
         }
-        let hash = self.index_hash(record.client);
-        let mut held = self.find(hash, record.client);
+        let expected = self.expected.take(&self.slots, record.client);
+        let hash = expected.is_none().then(|| self.index_hash(record.client));
+        let mut held = expected.or_else(|| self.find(hash?, record.client));
         // The outcome must not depend on whether the sweep has already removed this record.
         if let Some(slot) = held {
             match (self.life_in(slot, now), life) {
@@ -345,6 +322,7 @@ impl Directory {
         if self.len >= self.rules.max_clients && !self.make_room(record) {
             return Applied::OverCapacity;
         }
+        let hash = hash.unwrap_or_else(|| self.index_hash(record.client));
         let slot = self.insert(hash, record, source == Source::Client);
         self.bound_tombstones();
         Applied::Stored(slot)

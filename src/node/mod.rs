@@ -30,7 +30,6 @@ pub use update::{Source, Updated};
 
 use crate::counters::counters;
 use crate::herd::Herd;
-use crate::herd::directory::PREFETCH_BATCH;
 use crate::herd::handshake::Nonce;
 use crate::histogram::Histogram;
 use crate::ids::{BootId, ConnectionId, LinkId, NodeId};
@@ -357,13 +356,10 @@ impl Node {
         self.herd.directory.len() >= FITS_THE_CACHE
     }
 
-    /// Brings the records of `clients` into the processor's cache, [`PREFETCH_BATCH`] at a time, so
-    /// that their cache misses overlap. Changes nothing.
-    pub fn prefetch<'c>(&self, clients: impl Iterator<Item = &'c [u8]>) {
-        let mut clients = clients.peekable();
-        while clients.peek().is_some() {
-            self.herd.directory.prefetch(clients.by_ref().take(PREFETCH_BATCH));
-        }
+    /// Brings the records of `clients` into the processor's cache, so that their cache misses overlap.
+    /// Changes none of them.
+    pub fn prefetch<'c>(&mut self, clients: impl Iterator<Item = &'c [u8]>) {
+        self.herd.directory.prefetch(clients);
     }
 }
 

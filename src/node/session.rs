@@ -326,7 +326,8 @@ impl LineSession {
         }
         let start = out.len();
         let share = share.saturating_add(self.replies.held());
-        let (mut at, mut prefetched) = (0, 0);
+        let mut at = 0;
+        let mut ahead = Ahead::default();
         loop {
             let rest = &input.bytes[at..];
             if let Some(ending) = self.ending {
@@ -339,8 +340,8 @@ impl LineSession {
             if !rest.is_empty() && at + produced + self.replies.held() >= share {
                 return Handled { consumed: at, next: Next::Yielded };
             }
-            if at >= prefetched {
-                prefetched = at + prefetch(node, rest);
+            if at >= ahead.prefetched {
+                ahead.prefetch(node, input.bytes, at);
             }
             // A client's last line needs no LF. On a link, half a record must not be believed.
             let is_trusted = matches!(
@@ -348,7 +349,11 @@ impl LineSession {
                 Role::Handshaking(..) | Role::Linked(_) | Role::Administrator(_)
             );
             let ends_line = input.ended && !is_trusted;
-            match self.framing.next(rest, ends_line) {
+            let framed = match ahead.next_end() {
+                Some(end) => self.framing.next_known(rest, end - at),
+                None => self.framing.next(rest, ends_line),
+            };
+            match framed {
                 Framed::Line(line, _) if self.is_crowded_by(node, line) => {
                     return Handled { consumed: at, next: Next::Blocked(Blocked::Crowded) };
                 }
@@ -481,19 +486,46 @@ fn first_line_limit(node: &Node, input: &[u8]) -> usize {
     }
 }
 
-/// Prefetches the records of the next lines of `input` if there are several. Returns the length of
-/// these lines.
-fn prefetch(node: &Node, input: &[u8]) -> usize {
-    let is_one = || memchr::memchr(b'\n', input).is_none_or(|at| at + 1 == input.len());
-    if !node.prefetches() || is_one() {
-        return input.len();
+/// The next lines of some input, whose records have been prefetched.
+#[derive(Default)]
+struct Ahead {
+    /// The ends of the lines, without LF, in the input.
+    ends: [usize; PREFETCH_BATCH],
+    count: usize,
+    /// The number of lines that have been taken.
+    taken: usize,
+    /// The end of the last line, its LF included.
+    prefetched: usize,
+}
+
+impl Ahead {
+    /// Prefetches the records of the next lines of `input` from `at` on, if there are several.
+    fn prefetch(&mut self, node: &mut Node, input: &[u8], at: usize) {
+        (self.count, self.taken, self.prefetched) = (0, 0, input.len());
+        let rest = &input[at..];
+        let is_one = || memchr::memchr(b'\n', rest).is_none_or(|end| end + 1 == rest.len());
+        if !node.prefetches() || is_one() {
+            return;
+        }
+        let mut start = at;
+        for (end, found) in self.ends.iter_mut().zip(memchr::memchr_iter(b'\n', rest)) {
+            *end = at + found;
+            self.count += 1;
+        }
+        let lines = self.ends[..self.count].iter().map(|&end| {
+            let line = &input[start..end];
+            start = end + 1;
+            line
+        });
+        node.prefetch(lines.filter_map(client_of));
+        self.prefetched = start;
     }
-    let mut end = 0;
-    let lines = memchr::memchr_iter(b'\n', input).map(|at| {
-        let line = &input[end..at];
-        end = at + 1;
-        line
-    });
-    node.herd.directory.prefetch(lines.take(PREFETCH_BATCH).filter_map(client_of));
-    if end == 0 { input.len() } else { end }
+
+    /// Returns the end of the next line, if it is known.
+    #[inline]
+    fn next_end(&mut self) -> Option<usize> {
+        let end = *self.ends[..self.count].get(self.taken)?;
+        self.taken += 1;
+        Some(end)
+    }
 }

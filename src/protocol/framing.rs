@@ -38,12 +38,7 @@ impl Framing {
     pub fn next<'a>(&mut self, input: &'a [u8], end: bool) -> Framed<'a> {
         let searched = self.searched.min(input.len());
         if let Some(found) = memchr::memchr(b'\n', &input[searched..]) {
-            let length = searched + found;
-            self.searched = 0;
-            if length > self.max_line {
-                return Framed::Overlong(&input[..length]);
-            }
-            return Framed::Line(&input[..length], length + 1);
+            return self.next_known(input, searched + found);
         }
         if input.len() > self.max_line {
             return Framed::Overlong(input);
@@ -54,6 +49,18 @@ impl Framing {
         }
         self.searched = input.len();
         Framed::Partial
+    }
+
+    /// As [`Framing::next`], if the first LF is known to be at `length`.
+    #[must_use]
+    #[inline]
+    pub const fn next_known<'a>(&mut self, input: &'a [u8], length: usize) -> Framed<'a> {
+        self.searched = 0;
+        let (line, _) = input.split_at(length);
+        if length > self.max_line {
+            return Framed::Overlong(line);
+        }
+        Framed::Line(line, length + 1)
     }
 }
 

@@ -84,6 +84,8 @@ impl EventLoop {
             Stage::Draining => return self.discard_input(token, now),
         };
         match received {
+            // Those in the batch have their timers set once their replies are sent.
+            Ok(()) if self.batch.contains_last(token) => {}
             Ok(()) => self.set_timer(token),
             Err(error) => {
                 self.telemetry.counters.connection_errors += u64::from(!dialing);

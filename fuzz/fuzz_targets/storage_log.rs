@@ -85,7 +85,7 @@ fn damaged(script: &[u8]) -> (Vec<u8>, Vec<Vec<u8>>) {
     for i in 0..count % 16 {
         let line = format!("AT Clark +0.5 client{i} +34.0-118.4 16214648{i:02}").into_bytes();
         let start = content.len();
-        push_frame(&mut content, Salt::of(FILE), Kind::UPDATE, &line);
+        push_frame(&mut content, &Salt::of(FILE), Kind::UPDATE, &line);
         frames.push((start..content.len(), line));
     }
     let mut changed = BTreeSet::new();
@@ -214,7 +214,7 @@ fn is_foreign(payload: &[u8]) -> bool {
     Recovery::new("Clark", [NAME], None).is_ok_and(|mut recovery| {
         recovery.poll_file();
         let mut content = Vec::new();
-        push_frame(&mut content, Salt::of(FILE), Kind::HEADER, payload);
+        push_frame(&mut content, &Salt::of(FILE), Kind::HEADER, payload);
         let mut directory = Directory::new(RULES, KEYS.keys(None));
         recovery.handle_input(&content, true, &mut directory, WALL).is_err()
     })

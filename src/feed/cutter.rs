@@ -238,7 +238,7 @@ impl Cutter {
         batch: &mut Batch,
         source: &mut impl Source,
     ) -> io::Result<u64> {
-        let salt = Salt::of(FileName::Segment(segment.number));
+        let salt = &Salt::of(FileName::Segment(segment.number));
         let (start, end) = (self.place.offset(), length(segment));
         while self.place.offset() < end && !batch.is_full && self.place.offset() - start < EXAMINED
         {
@@ -290,7 +290,7 @@ impl Cutter {
 
     /// Takes frames from the buffer until the batch is full. Returns the number of bytes used. `ends` is
     /// true if nothing follows the buffer in the segment.
-    fn cut_frames(&mut self, buffer: &[u8], ends: bool, salt: Salt, batch: &mut Batch) -> usize {
+    fn cut_frames(&mut self, buffer: &[u8], ends: bool, salt: &Salt, batch: &mut Batch) -> usize {
         let mut at = 0;
         while at < buffer.len() && !batch.is_full {
             let rest = &buffer[at..];
@@ -367,7 +367,7 @@ impl Cutter {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             }
-            let found = Mark::find(&start, Salt::of(FileName::Segment(segment.number)));
+            let found = Mark::find(&start, &Salt::of(FileName::Segment(segment.number)));
             // The mark of the last segment may not have been written yet.
             if found.is_some() || at + 1 < segments.len() {
                 self.marks.insert(segment.number, found);

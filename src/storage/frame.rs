@@ -12,7 +12,7 @@
 use crc32fast::Hasher;
 
 use super::file::FileName;
-use crate::text::hex::digit;
+use crate::text::hex::eight_digits;
 
 /// Bytes before the payload.
 pub const HEAD: usize = 16;
@@ -70,18 +70,20 @@ impl Kind {
 }
 
 /// The start of every checksum in a file, which depends on its name.
-#[derive(Clone, Copy, Debug)]
-pub struct Salt(u32);
+#[derive(Clone, Debug)]
+pub struct Salt(Hasher);
 
 impl Salt {
     /// Returns the salt of a file.
     #[must_use]
     pub fn of(file: FileName) -> Self {
-        Self(crc32fast::hash(file.to_string().as_bytes()))
+        let mut hasher = Hasher::new();
+        hasher.update(file.to_string().as_bytes());
+        Self(hasher)
     }
 
-    fn checksum(self, covered: &[u8]) -> u32 {
-        let mut hasher = Hasher::new_with_initial(self.0);
+    fn checksum(&self, covered: &[u8]) -> u32 {
+        let mut hasher = self.0.clone();
         hasher.update(covered);
         hasher.finalize()
     }
@@ -95,38 +97,21 @@ pub const fn frame_len(payload: usize) -> usize {
 
 /// Appends a frame. `payload` has at most [`MAX_PAYLOAD`] bytes and no LF; otherwise nothing is
 /// appended.
-pub fn push_frame(out: &mut Vec<u8>, salt: Salt, kind: Kind, payload: &[u8]) {
+pub fn push_frame(out: &mut Vec<u8>, salt: &Salt, kind: Kind, payload: &[u8]) {
     debug_assert!(payload.len() <= MAX_PAYLOAD && !payload.contains(&b'\n'));
     if payload.len() > MAX_PAYLOAD {
         return;
     }
     let start = out.len();
     let length = payload.len();
-    let nibble = |shift: usize| digit((length >> shift) as u8);
-    let head = [
-        b' ',
-        b' ',
-        b' ',
-        b' ',
-        b' ',
-        b' ',
-        b' ',
-        b' ',
-        b' ', //
-        nibble(12),
-        nibble(8),
-        nibble(4),
-        nibble(0),
-        b' ',
-        kind.0,
-        b' ',
-    ];
+    let mut head = [b' '; HEAD];
+    head[COVERED..COVERED + 4].copy_from_slice(&eight_digits(length as u32)[4..]);
+    head[COVERED + 5] = kind.0;
+    out.reserve(frame_len(length));
     out.extend_from_slice(&head);
     out.extend_from_slice(payload);
     let checksum = salt.checksum(&out[start + COVERED..]);
-    for (at, byte) in out[start..start + 8].iter_mut().enumerate() {
-        *byte = digit((checksum >> (28 - 4 * at)) as u8);
-    }
+    out[start..start + 8].copy_from_slice(&eight_digits(checksum));
     out.push(b'\n');
 }
 
@@ -145,7 +130,7 @@ pub enum Parsed<'a> {
 /// Reads the frame at the beginning of `bytes`. The LF at its end is not examined: if it is damaged,
 /// nothing is lost.
 #[must_use]
-pub fn parse_frame(bytes: &[u8], salt: Salt) -> Parsed<'_> {
+pub fn parse_frame<'b>(bytes: &'b [u8], salt: &Salt) -> Parsed<'b> {
     let Some(head) = bytes.first_chunk::<HEAD>() else { return Parsed::Partial };
     if head[8] != b' ' || head[13] != b' ' || head[15] != b' ' {
         return Parsed::Damaged;
@@ -189,7 +174,7 @@ mod tests {
 
     fn frame(payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        push_frame(&mut out, Salt::of(FILE), Kind::UPDATE, payload);
+        push_frame(&mut out, &Salt::of(FILE), Kind::UPDATE, payload);
         out
     }
 
@@ -205,10 +190,10 @@ mod tests {
             let payload = vec![b'x'; length];
             let bytes = frame(&payload);
             assert_eq!(bytes.len(), frame_len(length));
-            let parsed = parse_frame(&bytes, Salt::of(FILE));
+            let parsed = parse_frame(&bytes, &Salt::of(FILE));
             assert_eq!(parsed, Parsed::Frame(Kind::UPDATE, &payload, bytes.len()));
             for other in [FileName::Segment(8), FileName::Snapshot(7)] {
-                assert_eq!(parse_frame(&bytes, Salt::of(other)), Parsed::Damaged);
+                assert_eq!(parse_frame(&bytes, &Salt::of(other)), Parsed::Damaged);
             }
         }
     }
@@ -219,7 +204,7 @@ mod tests {
         for bit in 0..8 * intact.len() {
             let mut bytes = intact.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
-            let is_intact = matches!(parse_frame(&bytes, Salt::of(FILE)), Parsed::Frame(..));
+            let is_intact = matches!(parse_frame(&bytes, &Salt::of(FILE)), Parsed::Frame(..));
             assert_eq!(is_intact, bit / 8 == intact.len() - 1, "bit {bit}");
         }
     }
@@ -228,7 +213,7 @@ mod tests {
     fn a_frame_without_its_end_is_partial() {
         let intact = frame(b"AT A +1 k +1-1 2");
         for length in 0..intact.len() - 1 {
-            assert_eq!(parse_frame(&intact[..length], Salt::of(FILE)), Parsed::Partial);
+            assert_eq!(parse_frame(&intact[..length], &Salt::of(FILE)), Parsed::Partial);
         }
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct Journal {
 }
 
 /// A segment in this process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Segment {
     /// Its number.
     pub(super) number: u64,
@@ -107,7 +107,7 @@ impl Journal {
         let from = self.appended;
         self.appended += frame_len(payload.len()) as u64;
         match (&self.current, &mut self.hole) {
-            (Some(segment), _) => push_frame(&mut self.buffer, segment.salt, kind, payload),
+            (Some(segment), _) => push_frame(&mut self.buffer, &segment.salt, kind, payload),
             (None, Some(hole)) => hole.to = self.appended,
             (None, None) => self.hole = Some(Hole { from, to: self.appended }),
         }
@@ -146,7 +146,7 @@ impl Journal {
         segment.written -= partial as u64;
         self.widen_hole(segment.end());
         self.discard_buffer();
-        self.unsynced.push_back(segment);
+        self.unsynced.push_back(segment.clone());
         Some(segment)
     }
 
@@ -157,7 +157,7 @@ impl Journal {
         let salt = Salt::of(FileName::Segment(segment));
         let next = Segment { number: segment, salt, start: self.appended, header, written: 0 };
         let previous = self.current.replace(next)?;
-        self.unsynced.push_back(previous);
+        self.unsynced.push_back(previous.clone());
         Some(previous)
     }
 

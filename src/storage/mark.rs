@@ -38,7 +38,7 @@ impl Mark {
 
     /// Returns the mark at the beginning of a segment and the offset behind it. `start` is its beginning.
     #[must_use]
-    pub fn find(start: &[u8], salt: Salt) -> Option<(Self, u64)> {
+    pub fn find(start: &[u8], salt: &Salt) -> Option<(Self, u64)> {
         let Parsed::Frame(Kind::HEADER, _, header) = parse_frame(start, salt) else { return None };
         let rest = start.get(header..)?;
         let Parsed::Frame(Kind::MARK, payload, length) = parse_frame(rest, salt) else {
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_mark_is_found_behind_the_header_only() {
-        let salt = Salt::of(FileName::Segment(7));
+        let salt = &Salt::of(FileName::Segment(7));
         let mark = Mark { millis: 1_764_327_374_000, ordinal: u32::MAX };
         let mut payload = Vec::new();
         mark.push(&mut payload);

@@ -62,7 +62,7 @@ impl Reader {
                 self.offset = start + at as u64;
                 continue;
             }
-            match parse_frame(rest, self.salt) {
+            match parse_frame(rest, &self.salt) {
                 Parsed::Partial if !ended => break,
                 Parsed::Frame(_, _, length) if length > rest.len() && !ended => break,
                 Parsed::Frame(kind, payload, length) => {

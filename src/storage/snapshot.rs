@@ -54,7 +54,7 @@ impl Snapshot {
     ) -> Self {
         let salt = Salt::of(FileName::Snapshot(number));
         let mut chunk = Vec::with_capacity(CHUNK);
-        push_frame(&mut chunk, salt, Kind::HEADER, header);
+        push_frame(&mut chunk, &salt, Kind::HEADER, header);
         Self {
             number,
             covered,
@@ -91,7 +91,7 @@ impl Snapshot {
         let last = self.end.min(self.next.saturating_add(SLOTS_PER_TURN));
         while self.next < last && self.chunk.len() < CHUNK {
             if let Some(line) = directory.line(Slot(self.next)) {
-                push_frame(&mut self.chunk, self.salt, Kind::SNAPSHOT, line);
+                push_frame(&mut self.chunk, &self.salt, Kind::SNAPSHOT, line);
                 self.records += 1;
             }
             self.next += 1;

@@ -6,6 +6,19 @@ pub const fn digit(nibble: u8) -> u8 {
     b"0123456789abcdef"[(nibble & 15) as usize]
 }
 
+/// Returns all digits of a number. Converts them all at once.
+#[must_use]
+pub const fn eight_digits(number: u32) -> [u8; 8] {
+    const EACH: u64 = u64::from_ne_bytes([1; 8]);
+    // One digit in each byte, the first one in the highest.
+    let mut digits = number as u64;
+    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
+    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;
+    digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let letters = (digits + 6 * EACH) >> 4 & EACH;
+    (digits + EACH * b'0' as u64 + letters * (b'a' - b'0' - 10) as u64).to_be_bytes()
+}
+
 /// Returns the two digits of a byte.
 #[must_use]
 pub const fn digits(byte: u8) -> [u8; 2] {
@@ -41,6 +54,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn eight_digits_are_those_of_the_standard_library(number: u32) {
+            let expected = format!("{number:08x}");
+            prop_assert_eq!(&eight_digits(number)[..], expected.as_bytes());
+        }
+
         #[test]
         fn bytes_survive_the_round_trip(bytes: Vec<u8>) {
             let mut text = Vec::new();

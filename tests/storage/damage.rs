@@ -281,7 +281,7 @@ fn unknown_kinds_are_no_damage() {
     let (all, _) = load(&disk);
     let (file, _) = files.iter().find(|(file, _)| *file == FileName::Segment(2)).unwrap();
     let mut content = disk.read(*file).unwrap();
-    let salt = proxy_herd::storage::frame::Salt::of(*file);
+    let salt = &proxy_herd::storage::frame::Salt::of(*file);
     for kind in [b'E', b'Z', b'?'] {
         let kind = proxy_herd::storage::Kind::of(kind);
         proxy_herd::storage::frame::push_frame(&mut content, salt, kind, b"AT nonsense");

@@ -85,7 +85,7 @@ impl Storage {
         let number = self.folder.next_number();
         let file = FileName::Segment(number);
         let mut bytes = Vec::new();
-        push_frame(&mut bytes, Salt::of(file), Kind::HEADER, &self.header);
+        push_frame(&mut bytes, &Salt::of(file), Kind::HEADER, &self.header);
         let header = bytes.len() as u64;
         let reserved = if self.reserves() { RESERVE.0.min(self.segment_bytes()) } else { 0 };
         let ops = vec![

@@ -499,51 +499,65 @@ impl Connection {
     /// The next deadline and its kind.
     #[must_use]
     pub fn deadline(&self, limits: &Limits) -> Option<(Instant, Deadline)> {
-        let of_stage = match &self.stage {
-            Stage::Dialing(_) => Some((self.times.since + DIAL_TIMEOUT, Deadline::Dial)),
-            Stage::Draining => Some((self.times.since + DRAIN_TIMEOUT, Deadline::Drain)),
+        let mut next = NextDeadline::default();
+        let since = self.times.since;
+        match &self.stage {
+            Stage::Dialing(_) => next.add(since + DIAL_TIMEOUT, Deadline::Dial),
+            Stage::Draining => next.add(since + DRAIN_TIMEOUT, Deadline::Drain),
             Stage::Open(_)
                 if matches!(self.security, Security::Handshaking(_) | Security::Expected) =>
             {
-                Some((self.times.since + HANDSHAKE_TIMEOUT, Deadline::TlsHandshake))
+                next.add(since + HANDSHAKE_TIMEOUT, Deadline::TlsHandshake);
             }
             Stage::Open(session) if session.is_handshaking() => {
-                Some((self.times.since + HANDSHAKE_TIMEOUT, Deadline::Handshake))
+                next.add(since + HANDSHAKE_TIMEOUT, Deadline::Handshake);
             }
-            Stage::Open(session) if session.link().is_some() => None,
-            Stage::Open(session) => self.deadline_of_client(session, limits),
-        };
-        let unread = self.times.stalled_since.filter(|_| self.link().is_none());
-        let unread = unread.map(|since| (since + limits.write_timeout, Deadline::Write));
-        [of_stage, unread].into_iter().flatten().min_by_key(|(when, _)| *when)
+            Stage::Open(session) if session.link().is_some() => {}
+            Stage::Open(session) => self.add_deadlines_of_client(session, limits, &mut next),
+        }
+        if let Some(since) = self.times.stalled_since
+            && self.link().is_none()
+        {
+            next.add(since + limits.write_timeout, Deadline::Write);
+        }
+        next.0
     }
 
-    fn deadline_of_client(
-        &self,
-        session: &Session,
-        limits: &Limits,
-    ) -> Option<(Instant, Deadline)> {
-        let is_read = self.next == Next::NeedInput && self.held.is_none();
-        let line = self.times.line_since.filter(|_| is_read);
-        let line = line.map(|since| (since + limits.line_timeout, Deadline::Line));
+    fn add_deadlines_of_client(&self, session: &Session, limits: &Limits, next: &mut NextDeadline) {
+        if let Some(since) = self.times.line_since
+            && self.next == Next::NeedInput
+            && self.held.is_none()
+        {
+            next.add(since + limits.line_timeout, Deadline::Line);
+        }
         // A client that the node makes wait is not idle.
         let waits = session.is_waiting()
             || matches!(self.next, Next::Yielded | Next::Blocked(_))
             || !self.output.is_empty()
             || self.held.is_some();
-        let idle = session.idle_timeout(limits).filter(|_| !waits);
-        let idle = idle.map(|idle| (self.times.active + idle, Deadline::Idle));
-        let probation = match self.admission {
-            Admission::Probation => Some(PROBATION),
-            Admission::Reserve => Some(RESERVE_TIMEOUT),
-            _ => None,
-        };
-        let probation =
-            probation.map(|duration| (self.times.since + duration, Deadline::Probation));
-        let at_link_port = self.admission == Admission::LinkPort;
-        let handshake =
-            at_link_port.then_some((self.times.since + HANDSHAKE_TIMEOUT, Deadline::Handshake));
-        [line, idle, probation, handshake].into_iter().flatten().min_by_key(|(when, _)| *when)
+        if let Some(idle) = session.idle_timeout(limits).filter(|_| !waits) {
+            next.add(self.times.active + idle, Deadline::Idle);
+        }
+        let since = self.times.since;
+        match self.admission {
+            Admission::Probation => next.add(since + PROBATION, Deadline::Probation),
+            Admission::Reserve => next.add(since + RESERVE_TIMEOUT, Deadline::Probation),
+            Admission::LinkPort => next.add(since + HANDSHAKE_TIMEOUT, Deadline::Handshake),
+            Admission::Client | Admission::Refused | Admission::Exempt => {}
+        }
+    }
+}
+
+/// The earliest of the deadlines that have been added; of equal ones, the first.
+#[derive(Default)]
+struct NextDeadline(Option<(Instant, Deadline)>);
+
+impl NextDeadline {
+    #[inline]
+    fn add(&mut self, when: Instant, deadline: Deadline) {
+        if self.0.is_none_or(|(earliest, _)| when < earliest) {
+            self.0 = Some((when, deadline));
+        }
     }
 }
 

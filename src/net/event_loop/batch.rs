@@ -69,6 +69,12 @@ impl Batch {
         self.entries.push(Entry { token, input: None, output: 0..0, gated: None });
     }
 
+    /// Returns true if `token` is the connection that was added last.
+    #[must_use]
+    pub fn contains_last(&self, token: Token) -> bool {
+        self.entries.last().is_some_and(|entry| entry.token == token)
+    }
+
     /// Empties the batch.
     pub fn clear(&mut self) {
         self.entries.clear();

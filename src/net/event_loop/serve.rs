@@ -177,17 +177,18 @@ impl EventLoop {
 
     /// Brings the records that the first command of each connection needs into the processor's
     /// cache, all at once, so that the misses overlap. Changes nothing.
-    fn prefetch(&self, batch: &Batch) {
+    fn prefetch(&mut self, batch: &Batch) {
         if batch.entries.len() < 2 || !self.node.prefetches() {
             return;
         }
+        let Self { connections, node, .. } = self;
         let first_client = |entry: &Entry| {
-            let Stage::Open(session) = &self.connections.get(key(entry.token).0)?.stage else {
+            let Stage::Open(session) = &connections.get(key(entry.token).0)?.stage else {
                 return None;
             };
             session.first_client(&batch.inbound[entry.input.clone()?])
         };
-        self.node.prefetch(batch.entries.iter().filter_map(first_client));
+        node.prefetch(batch.entries.iter().filter_map(first_client));
     }
 
     /// Phase 2: executes the input of one entry. Replies are appended to the batch.

@@ -294,11 +294,12 @@ impl LineSession {
     }
 
     /// The client of the first line of `input`, if it is a command that looks one up. The shell
-    /// prefetches the records of all ready connections together.
+    /// prefetches the records of all ready connections together. A line that is incomplete may be taken
+    /// for one with a shorter name, which does no harm.
     #[must_use]
     pub fn first_client<'i>(&self, input: &'i [u8]) -> Option<&'i [u8]> {
         match self.role {
-            Role::Client => client_of(&input[..memchr::memchr(b'\n', input)?]),
+            Role::Client => client_of(input),
             _ => None,
         }
     }
@@ -499,19 +500,20 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// Prefetches the records of the next lines of `input` from `at` on, if there are several.
+    /// Finds the next lines of `input` from `at` on, and prefetches their records if there are several.
     fn prefetch(&mut self, node: &mut Node, input: &[u8], at: usize) {
         (self.count, self.taken, self.prefetched) = (0, 0, input.len());
-        let rest = &input[at..];
-        let is_one = || memchr::memchr(b'\n', rest).is_none_or(|end| end + 1 == rest.len());
-        if !node.prefetches() || is_one() {
+        if !node.prefetches() {
             return;
         }
-        let mut start = at;
-        for (end, found) in self.ends.iter_mut().zip(memchr::memchr_iter(b'\n', rest)) {
+        for (end, found) in self.ends.iter_mut().zip(memchr::memchr_iter(b'\n', &input[at..])) {
             *end = at + found;
             self.count += 1;
         }
+        if self.count < 2 {
+            return;
+        }
+        let mut start = at;
         let lines = self.ends[..self.count].iter().map(|&end| {
             let line = &input[start..end];
             start = end + 1;

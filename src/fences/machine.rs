@@ -15,19 +15,19 @@
 //!
 //! The output is [`Fences::transitions`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
 
 use super::limits::TIMERS_PER_TURN;
+use super::pending::Pending;
 use super::set::{Fence, FenceId, FenceSet, Retired};
 use super::transitions::{Reason, Transition, Transitions};
 use crate::counters::counters;
 use crate::geo::Point;
 use crate::ids::Slot;
 use crate::protocol::record::Record;
-use crate::protocol::time::Nanos;
 use crate::time::{Instant, Now, Wall};
 
 /// Slots whose clients share a table, so that growing it takes some microseconds.
@@ -45,12 +45,9 @@ pub struct Fences {
     /// Number of clients that are inside at least one fence.
     clients_inside: usize,
     /// Changes that have not lasted for the dwell time of their fence yet.
-    pending: BTreeMap<(Slot, FenceId), Pending>,
-    /// Those of them that have no timer yet.
-    begun: BTreeSet<(Slot, FenceId)>,
-    timers: BTreeSet<(Instant, Slot, FenceId)>,
+    pending: Pending,
     /// Fences of former sets that clients may still be in.
-    retired: Vec<Arc<Retired>>,
+    retired: Vec<Former>,
     walk: Option<Walk>,
     transitions: Transitions,
     /// The positions of the fences around a client, kept to be filled again.
@@ -87,12 +84,11 @@ struct Membership {
     was_inside: bool,
 }
 
-/// A change that counts once it has lasted.
-struct Pending {
-    /// The receive time of the record that began it.
-    since: Nanos,
-    /// The key of its timer, if it has one.
-    due: Option<Instant>,
+/// The fences that a reload has ended.
+struct Former {
+    fences: Arc<Retired>,
+    /// The time of the reload.
+    ended: Wall,
 }
 
 /// The evaluation of all clients for fences that were added, in slices.
@@ -119,9 +115,7 @@ impl Fences {
             clients: Vec::new(),
             inside: BTreeSet::new(),
             clients_inside: 0,
-            pending: BTreeMap::new(),
-            begun: BTreeSet::new(),
-            timers: BTreeSet::new(),
+            pending: Pending::default(),
             retired: Vec::new(),
             walk: None,
             transitions: Transitions::default(),
@@ -170,11 +164,10 @@ impl Fences {
     /// Takes note that `record` is about to replace the line `old` of the client in `slot`.
     pub fn handle_replaced(&mut self, slot: Slot, old: &[u8], record: &Record<'_>) {
         if record.is_tombstone() {
-            return self.handle_removed(slot, old, Reason::Forgotten);
+            // A record, so its receive time decides, as for any other.
+            return self.handle_removed(slot, old, Reason::Forgotten, Wall(record.received));
         }
-        if self.walk.as_ref().is_some_and(|walk| walk.next <= slot.0) {
-            self.evaluate_slot(slot, old);
-        }
+        self.catch_up(slot, old);
         self.handle_moved(slot, old, record);
     }
 
@@ -189,23 +182,20 @@ impl Fences {
         self.found = found;
     }
 
-    /// Takes note that the client in `slot`, whose line is `line`, is about to be removed.
-    pub fn handle_removed(&mut self, slot: Slot, line: &[u8], reason: Reason) {
-        let held = self.take_client(slot);
-        for Membership { fence, is_inside, .. } in held {
-            self.cancel(slot, fence);
-            if is_inside {
-                self.inside.remove(&(fence, slot));
-                self.report(slot, fence, Some(reason), line);
-            }
+    /// Takes note that the client in `slot`, whose line is `line`, is about to be removed. Changes that
+    /// had lasted long enough by `now` are reported first, whether or not their timers have fired.
+    pub fn handle_removed(&mut self, slot: Slot, line: &[u8], reason: Reason, now: Wall) {
+        self.catch_up(slot, line);
+        for membership in self.take_client(slot) {
+            self.leave(slot, membership, line, reason, now);
         }
     }
 
     /// Replaces the fences. Clients leave those that are not the same any more; fences that were added
     /// cause no events. [`Fences::evaluate`] must be called for both, with the slots below `slots`.
-    pub fn install(&mut self, set: Arc<FenceSet>, slots: u32) {
+    pub fn install(&mut self, set: Arc<FenceSet>, slots: u32, now: Wall) {
         if !set.retired().is_empty() {
-            self.retired.push(Arc::clone(set.retired()));
+            self.retired.push(Former { fences: Arc::clone(set.retired()), ended: now });
         }
         if set.has_new() || !set.retired().is_empty() {
             self.begin_evaluation(slots);
@@ -248,37 +238,22 @@ impl Fences {
     /// Returns when [`Fences::handle_timeout`] must be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if !self.begun.is_empty() {
-            return Some(Instant::START);
-        }
-        self.timers.first().map(|(due, ..)| *due)
+        self.pending.poll_timeout()
     }
 
     /// Returns when a change of a client is reported unless it is reverted before, if there is one.
     #[must_use]
     pub fn due(&self, slot: Slot, fence: FenceId) -> Option<Instant> {
-        self.pending.get(&(slot, fence))?.due
+        self.pending.due(slot, fence)
     }
 
     /// Starts the timers of changes that have begun, and reports those that have lasted long enough.
     pub fn handle_timeout(&mut self, records: &impl Records, now: &Now) {
-        while let Some((slot, fence)) = self.begun.pop_first() {
-            let dwell = self.fence(fence).map_or(0, |fence| fence.dwell);
-            if let Some(pending) = self.pending.get_mut(&(slot, fence)) {
-                // The record was received by a node whose clock may be ahead or behind.
-                let left = (pending.since + dwell - now.wall.nanos()).clamp(0, dwell);
-                let left = u64::try_from(left).unwrap_or(u64::MAX);
-                let due = now.instant + core::time::Duration::from_nanos(left);
-                pending.due = Some(due);
-                self.timers.insert((due, slot, fence));
-            }
-        }
+        let (set, retired) = (&self.set, &self.retired);
+        let dwell = |id| find(set, retired, id).map_or(0, |fence| fence.dwell);
+        self.pending.start_timers(dwell, now);
         for _ in 0..TIMERS_PER_TURN {
-            let Some(&(due, slot, fence)) = self.timers.first() else { return };
-            if due > now.instant {
-                return;
-            }
-            self.timers.pop_first();
+            let Some((slot, fence)) = self.pending.pop(now.instant) else { return };
             if let Some(line) = records.line(slot) {
                 self.confirm_in_place(slot, fence, line);
             }
@@ -287,7 +262,7 @@ impl Fences {
 
     /// Returns a fence in use, or one that clients may still be in.
     fn fence(&self, id: FenceId) -> Option<&Arc<Fence>> {
-        self.set.get(id).or_else(|| self.retired.iter().find_map(|retired| retired.get(&id)))
+        find(&self.set, &self.retired, id)
     }
 
     /// Applies the change of a client that is at `found` or was in the fences of `held`.
@@ -312,7 +287,7 @@ impl Fences {
                 self.inside.insert((fence.id, change.slot));
                 self.report(change.slot, fence.id, None, change.record.line);
             } else {
-                self.begin(change, fence.id);
+                self.pending.begin(change.slot, fence, change.record.received);
             }
         }
         self.put_client(change.slot, held);
@@ -334,49 +309,27 @@ impl Fences {
         let is_inside = contains || is_held();
         let (slot, record) = (change.slot, change.record);
         // A change that had lasted long enough when this record was received.
-        if let Some(pending) = self.pending.get(&(slot, fence.id))
-            && pending.since + fence.dwell <= record.received
-        {
+        if self.pending.had_lasted(slot, fence, record.received) {
             let line = if is_inside == membership.was_inside { record.line } else { change.old };
             self.confirm(slot, membership, line);
         }
         if is_inside != membership.was_inside {
             membership.was_inside = is_inside;
             if membership.is_inside == is_inside {
-                self.cancel(slot, fence.id);
+                self.pending.cancel(slot, fence.id);
             } else if fence.dwell == 0 {
                 self.confirm(slot, membership, record.line);
             } else {
-                self.begin(change, fence.id);
+                self.pending.begin(change.slot, fence, change.record.received);
             }
         }
         membership.is_inside || membership.was_inside
     }
 
-    /// Begins a change that must last for the dwell time.
-    fn begin(&mut self, change: &Change<'_>, fence: FenceId) {
-        let pending = Pending { since: change.record.received, due: None };
-        self.pending.insert((change.slot, fence), pending);
-        self.begun.insert((change.slot, fence));
-    }
-
-    /// Ends a change that has been reverted, or is being reported.
-    fn cancel(&mut self, slot: Slot, fence: FenceId) {
-        if self.pending.is_empty() {
-            return;
-        }
-        if let Some(pending) = self.pending.remove(&(slot, fence)) {
-            self.begun.remove(&(slot, fence));
-            if let Some(due) = pending.due {
-                self.timers.remove(&(due, slot, fence));
-            }
-        }
-    }
-
     /// Reports that a client is now where its last record says.
     fn confirm(&mut self, slot: Slot, membership: &mut Membership, line: &[u8]) {
         let fence = membership.fence;
-        self.cancel(slot, fence);
+        self.pending.cancel(slot, fence);
         membership.is_inside = membership.was_inside;
         if membership.is_inside {
             self.inside.insert((fence, slot));
@@ -391,7 +344,12 @@ impl Fences {
     fn confirm_in_place(&mut self, slot: Slot, fence: FenceId, line: &[u8]) {
         let mut held = self.take_client(slot);
         if let Ok(at) = held.binary_search_by_key(&fence, |it| it.fence) {
-            self.confirm(slot, &mut held[at], line);
+            if self.set.get(fence).is_some() {
+                self.confirm(slot, &mut held[at], line);
+            } else {
+                self.leave_retired(slot, held[at], line);
+                held[at].is_inside = false;
+            }
             if !held[at].is_inside {
                 held.remove(at);
             }
@@ -401,10 +359,35 @@ impl Fences {
 
     /// Ends the membership in a fence that is no longer in use.
     fn leave_retired(&mut self, slot: Slot, membership: Membership, line: &[u8]) {
-        self.cancel(slot, membership.fence);
+        let ended =
+            former(&self.retired, membership.fence).map_or(self.started, |former| former.ended);
+        self.leave(slot, membership, line, Reason::Fence, ended);
+    }
+
+    /// Ends a membership at `now` for a reason other than a move.
+    fn leave(
+        &mut self,
+        slot: Slot,
+        mut membership: Membership,
+        line: &[u8],
+        reason: Reason,
+        now: Wall,
+    ) {
+        let fence = membership.fence;
+        if self.pending.is_due(slot, fence, now) {
+            self.confirm(slot, &mut membership, line);
+        }
+        self.pending.cancel(slot, fence);
         if membership.is_inside {
-            self.inside.remove(&(membership.fence, slot));
-            self.report(slot, membership.fence, Some(Reason::Fence), line);
+            self.inside.remove(&(fence, slot));
+            self.report(slot, fence, Some(reason), line);
+        }
+    }
+
+    /// Evaluates a client that the evaluation has not reached yet.
+    fn catch_up(&mut self, slot: Slot, line: &[u8]) {
+        if self.walk.as_ref().is_some_and(|walk| walk.next <= slot.0) {
+            self.evaluate_slot(slot, line);
         }
     }
 
@@ -486,6 +469,16 @@ struct Change<'a> {
     /// The line of the client so far.
     old: &'a [u8],
     record: &'a Record<'a>,
+}
+
+/// Returns a fence in use, or one that clients may still be in.
+fn find<'f>(set: &'f FenceSet, retired: &'f [Former], id: FenceId) -> Option<&'f Arc<Fence>> {
+    set.get(id).or_else(|| former(retired, id)?.fences.get(&id))
+}
+
+/// Returns the reload that ended a fence.
+fn former(retired: &[Former], id: FenceId) -> Option<&Former> {
+    retired.iter().find(|former| former.fences.contains_key(&id))
 }
 
 fn is_inside_any(fences: &[Membership]) -> bool {

@@ -8,6 +8,7 @@ pub mod coordinates;
 pub mod file;
 pub mod limits;
 pub mod machine;
+pub mod pending;
 pub mod set;
 #[cfg(test)]
 mod tests;

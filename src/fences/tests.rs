@@ -88,15 +88,23 @@ impl Fixture {
     }
 
     fn remove(&mut self, slot: u32, reason: Reason) -> Vec<String> {
+        self.remove_at(slot, reason, START)
+    }
+
+    fn remove_at(&mut self, slot: u32, reason: Reason, seconds: i64) -> Vec<String> {
         if let Some(line) = self.lines.0[slot as usize].take() {
-            self.fences.handle_removed(Slot(slot), &line, reason);
+            self.fences.handle_removed(Slot(slot), &line, reason, at(seconds).wall);
         }
         self.transitions()
     }
 
     fn install(&mut self, json: &str) {
+        self.install_at(json, START);
+    }
+
+    fn install_at(&mut self, json: &str, seconds: i64) {
         let set = set(json, self.fences.set());
-        self.fences.install(set, self.lines.0.len() as u32);
+        self.fences.install(set, self.lines.0.len() as u32, at(seconds).wall);
     }
 
     fn evaluate(&mut self) -> Vec<String> {
@@ -351,8 +359,107 @@ fn a_reload_affects_only_the_fences_that_have_changed() {
     f.move_to(0, (0.0, 0.0), 1_000);
     f.install(&file(&[]));
     f.install(&file(&[circle("same", 0.0, 2000)]));
-    assert_eq!(f.remove(0, Reason::Expired).len(), 3);
+    let fences = ["c0 leaves same: fence", "c0 leaves moved: fence", "c0 leaves gone: fence"];
+    assert_eq!(f.remove(0, Reason::Expired), [&fences[..], &["c0 leaves same: expired"]].concat());
     assert_eq!(f.evaluate(), NONE);
+}
+
+/// How a client disappears, or its fences.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Removed(Reason),
+    Erased,
+    Reloaded { removed: bool },
+}
+
+impl End {
+    const ALL: [Self; 5] = [
+        Self::Removed(Reason::Expired),
+        Self::Removed(Reason::Evicted),
+        Self::Erased,
+        Self::Reloaded { removed: false },
+        Self::Reloaded { removed: true },
+    ];
+
+    fn happen(self, f: &mut Fixture, seconds: i64) -> Vec<String> {
+        match self {
+            Self::Removed(reason) => f.remove_at(0, reason, seconds),
+            Self::Erased => {
+                let line = format!("AT B +0.000000000 c0 {seconds}.000000000");
+                f.store(0, line.into_bytes(), false);
+                f.transitions()
+            }
+            Self::Reloaded { removed } => {
+                f.install_at(r#"{"type": "FeatureCollection", "features": []}"#, seconds);
+                // What happens until the clients are evaluated is later than the reload.
+                let mut all = f.tick(seconds + 1_000);
+                if removed {
+                    all.extend(f.remove_at(0, Reason::Expired, seconds + 1_000));
+                }
+                all.extend(f.evaluate());
+                all
+            }
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Removed(reason) => reason.as_str(),
+            Self::Erased => "forgotten",
+            Self::Reloaded { .. } => "fence",
+        }
+    }
+}
+
+/// Timers fire once per turn and in limited numbers, and may not even have been started.
+#[test]
+fn a_change_that_was_due_precedes_the_end_of_its_client_or_fence() {
+    for (end, started) in End::ALL.into_iter().flat_map(|end| [(end, true), (end, false)]) {
+        let leaves = format!("c0 leaves slow: {}", end.as_str());
+        let slow = |transitions: Vec<String>| -> Vec<String> {
+            transitions.into_iter().filter(|it| it.contains("slow")).collect()
+        };
+        for (late, expected) in [(59, vec![]), (60, vec!["c0 enters slow", &*leaves])] {
+            let mut f = Fixture::new(FENCES);
+            f.update(0, IN, 1_000);
+            if started {
+                f.tick(1_000);
+            }
+            assert_eq!(slow(end.happen(&mut f, 1_000 + late)), expected, "{end:?} after {late} s");
+            assert_eq!((f.tick(9_000), f.fences.poll_timeout()), (vec![], None));
+        }
+        for (late, expected) in [(59, &*leaves), (60, "c0 leaves slow: moved")] {
+            let mut f = Fixture::new(FENCES);
+            f.update(0, IN, 1_000);
+            f.tick(1_000);
+            f.tick(1_060);
+            f.update(0, OUT, 1_100);
+            if started {
+                f.tick(1_100);
+            }
+            assert_eq!(
+                slow(end.happen(&mut f, 1_100 + late)),
+                [expected],
+                "{end:?} after {late} s"
+            );
+            assert_eq!((f.tick(9_000), f.fences.poll_timeout()), (vec![], None));
+            assert_eq!(f.fences.clients_inside(), 0);
+        }
+    }
+}
+
+/// A record that was received by a clock that is ahead is due when its timer is.
+#[test]
+fn a_receive_time_in_the_future_delays_no_change_that_is_due_before_a_removal() {
+    let mut f = Fixture::new(FENCES);
+    f.update(0, IN, 5_000);
+    f.tick(1_000);
+    let expected = ["plain: expired", "steady: expired", "slow: expired", "both: expired"];
+    let left: Vec<String> = expected.iter().map(|it| format!("c0 leaves {it}")).collect();
+    let found = f.remove_at(0, Reason::Expired, 1_060);
+    let entered = found.iter().filter(|it| it.contains("enters")).count();
+    assert_eq!((entered, found.len()), (2, 6), "{found:?}");
+    assert!(left.iter().all(|it| found.contains(it)), "{found:?}");
 }
 
 #[test]
@@ -375,7 +482,7 @@ fn the_log_of_transitions_is_bounded() {
 enum Step {
     Move(u32, f64, i64),
     Wait(i64),
-    Remove(u32),
+    Remove(u32, i64),
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -383,7 +490,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..3_u32, place, 0..40_i64).prop_map(|(slot, lat, after)| Step::Move(slot, lat, after)),
         2 => (0..90_i64).prop_map(Step::Wait),
-        1 => (0..3_u32).prop_map(Step::Remove),
+        1 => (0..3_u32, 0..90_i64).prop_map(|(slot, after)| Step::Remove(slot, after)),
     ]
 }
 
@@ -453,12 +560,16 @@ proptest! {
                     }
                     f.tick(second)
                 }
-                Step::Remove(slot) => {
-                    for (rule, (name, ..)) in rules[slot as usize].iter_mut().zip(KINDS) {
+                Step::Remove(slot, after) => {
+                    second += after;
+                    for (rule, (name, _, dwell)) in rules[slot as usize].iter_mut().zip(KINDS) {
+                        let mut told = Vec::new();
+                        rule.settle(dwell, second, &mut told);
+                        expect(slot, name, told, "moved");
                         let told = if std::mem::take(rule).told { vec![false] } else { vec![] };
                         expect(slot, name, told, "evicted");
                     }
-                    f.remove(slot, Reason::Evicted)
+                    f.remove_at(slot, Reason::Evicted, second)
                 }
             };
             found.sort();

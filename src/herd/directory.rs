@@ -289,7 +289,7 @@ impl Directory {
                         if let Some(record) = self.slots[slot].record() {
                             expired(slot, &record);
                         }
-                        self.expire(slot);
+                        self.expire(slot, now);
                         held = None;
                     }
                 }
@@ -319,7 +319,7 @@ impl Directory {
         if !self.make_room_for_tombstone(record) {
             return Applied::OverCapacity;
         }
-        if self.len >= self.rules.max_clients && !self.make_room(record) {
+        if self.len >= self.rules.max_clients && !self.make_room(record, now) {
             return Applied::OverCapacity;
         }
         let hash = hash.unwrap_or_else(|| self.index_hash(record.client));
@@ -407,9 +407,9 @@ impl Directory {
     }
 
     /// Removes a record that is not alive.
-    fn expire(&mut self, slot: Slot) {
+    fn expire(&mut self, slot: Slot, now: Wall) {
         let is_tombstone = self.slots[slot].is_tombstone();
-        self.leave_fences(slot, Reason::Expired);
+        self.leave_fences(slot, Reason::Expired, now);
         self.remove(slot);
         let counters = &mut self.counters;
         *(if is_tombstone { &mut counters.tombstones_expired } else { &mut counters.expired }) += 1;
@@ -472,21 +472,21 @@ impl Directory {
 
     /// Evicts the least record to make room for `record`. Returns false if `record` itself is the
     /// least.
-    fn make_room(&mut self, record: &Record<'_>) -> bool {
-        if self.admits_excess() {
+    fn make_room(&mut self, record: &Record<'_>, now: Wall) -> bool {
+        if self.admits_excess(now) {
             return true;
         }
         let Some(least) = self.tournament.least() else { return false };
         if !self.is_newer(record, self.rank(record), &self.slots[least]) {
             return false;
         }
-        self.evict(least);
+        self.evict(least, now);
         true
     }
 
-    fn evict(&mut self, slot: Slot) {
+    fn evict(&mut self, slot: Slot, now: Wall) {
         let is_tombstone = self.slots[slot].is_tombstone();
-        self.leave_fences(slot, Reason::Evicted);
+        self.leave_fences(slot, Reason::Evicted, now);
         self.remove(slot);
         let counters = &mut self.counters;
         *(if is_tombstone { &mut counters.tombstones_dropped } else { &mut counters.evicted }) += 1;

@@ -70,7 +70,7 @@ impl Herd {
         self.handle_announcements_timeout(now.instant);
         if self.directory.is_adapting() && self.adapt_at <= now.instant {
             self.adapt_at = now.instant + ADAPTATION_INTERVAL;
-            self.directory.adapt(ADAPTATION_STEPS);
+            self.directory.adapt(ADAPTATION_STEPS, now.wall);
         }
         self.directory.handle_fences(now);
         for link in (0..self.links.len()).map(LinkId) {

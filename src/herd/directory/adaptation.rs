@@ -10,6 +10,7 @@ use super::{Directory, Rules, order};
 use crate::herd::eviction::Tournament;
 use crate::herd::slots::Stored;
 use crate::ids::Slot;
+use crate::time::Wall;
 
 /// Slots that one step gives their new rank. A step then takes about a microsecond, like an eviction.
 const RANKS_PER_STEP: u32 = 16;
@@ -47,8 +48,7 @@ impl Directory {
             self.tournament = Tournament::default();
         }
         self.rules = rules;
-        self.adaptation.is_active = true;
-        self.adapt(0);
+        self.adaptation.is_active = self.is_incomplete();
     }
 
     /// Returns whether stored records do not follow the rules yet.
@@ -58,18 +58,20 @@ impl Directory {
     }
 
     /// Performs up to `steps` steps of the adaptation.
-    pub fn adapt(&mut self, steps: u32) {
+    pub fn adapt(&mut self, steps: u32, now: Wall) {
         for _ in 0..steps {
-            if !self.adapt_once() {
+            if !self.adapt_once(now) {
                 break;
             }
         }
-        self.adaptation.is_active = !self.adaptation.has_ranks()
-            || self.len > self.rules.max_clients
-            || self.needs_tournament();
+        self.adaptation.is_active = self.is_incomplete();
     }
 
-    fn adapt_once(&mut self) -> bool {
+    fn is_incomplete(&self) -> bool {
+        !self.adaptation.has_ranks() || self.len > self.rules.max_clients || self.needs_tournament()
+    }
+
+    fn adapt_once(&mut self, now: Wall) -> bool {
         if let Some(from) = self.adaptation.outdated_from {
             let end = from.0.saturating_add(RANKS_PER_STEP).min(self.slots.used());
             (from.0..end).for_each(|slot| self.renew_rank(Slot(slot)));
@@ -79,7 +81,7 @@ impl Directory {
         } else if self.len > self.rules.max_clients
             && let Some(least) = self.tournament.least()
         {
-            self.evict(least);
+            self.evict(least, now);
         } else {
             return false;
         }
@@ -93,9 +95,9 @@ impl Directory {
 
     /// Returns whether a new client is stored although the directory is full, because the least record
     /// is not known yet.
-    pub(super) fn admits_excess(&mut self) -> bool {
+    pub(super) fn admits_excess(&mut self, now: Wall) -> bool {
         if self.adaptation.is_active {
-            self.adapt(STEPS_PER_CLIENT);
+            self.adapt(STEPS_PER_CLIENT, now);
         }
         !self.adaptation.has_ranks() || self.needs_tournament()
     }
@@ -122,7 +124,8 @@ mod tests {
     use crate::herd::directory::{Applied, Keys, Source};
     use crate::protocol::record::Record;
     use crate::protocol::time::{Nanos, SECOND};
-    use crate::time::Wall;
+
+    const NOW: Wall = Wall(0);
 
     fn rules(max_clients: u32, offset: Nanos) -> Rules {
         Rules { max_clock_offset: offset * SECOND, max_clients, client_ttl: 0, forget_keep: SECOND }
@@ -137,7 +140,7 @@ mod tests {
     }
 
     fn apply(directory: &mut Directory, line: &[u8]) -> Applied {
-        directory.apply(&Record::parse(line).unwrap(), Source::Peer, Wall(0))
+        directory.apply(&Record::parse(line).unwrap(), Source::Peer, NOW)
     }
 
     fn lines(directory: &Directory) -> Vec<Vec<u8>> {
@@ -153,7 +156,7 @@ mod tests {
             if !directory.is_adapting() {
                 return;
             }
-            directory.adapt(1);
+            directory.adapt(1, NOW);
         }
         panic!("the adaptation does not end");
     }
@@ -169,7 +172,7 @@ mod tests {
         let mut most = 0;
         while d.is_adapting() {
             let (len, compared) = (d.len(), d.compared());
-            d.adapt(1);
+            d.adapt(1, NOW);
             assert!(len - d.len() <= 1);
             most = most.max(d.compared() - compared);
         }
@@ -242,7 +245,7 @@ mod tests {
             lines(&d).into_iter().for_each(&mut expect);
             d.set_rules(new);
             for &(client, time, difference, steps) in &after {
-                d.adapt(steps);
+                d.adapt(steps, NOW);
                 apply(&mut d, &text(client, time, difference));
                 expect(text(client, time, difference));
             }

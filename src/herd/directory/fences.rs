@@ -6,7 +6,7 @@ use super::{Directory, Slots, Stored};
 use crate::fences::machine::Records;
 use crate::fences::{FenceSet, Fences, Reason};
 use crate::ids::Slot;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, Wall};
 
 /// Clients that one turn evaluates for fences that have changed, which takes about a millisecond.
 const EVALUATED_PER_TURN: usize = 1_000;
@@ -31,9 +31,9 @@ impl Directory {
     }
 
     /// Replaces the fences by others. Does nothing if none are attached.
-    pub fn install_fences(&mut self, set: Arc<FenceSet>) {
+    pub fn install_fences(&mut self, set: Arc<FenceSet>, now: Wall) {
         if let Some(fences) = &mut self.fences {
-            fences.install(set, self.slots.used());
+            fences.install(set, self.slots.used(), now);
         }
     }
 
@@ -58,9 +58,9 @@ impl Directory {
     }
 
     /// Takes note that the client in `slot` is about to be removed.
-    pub(super) fn leave_fences(&mut self, slot: Slot, reason: Reason) {
+    pub(super) fn leave_fences(&mut self, slot: Slot, reason: Reason, now: Wall) {
         if let Some(fences) = &mut self.fences {
-            fences.handle_removed(slot, self.slots[slot].line(), reason);
+            fences.handle_removed(slot, self.slots[slot].line(), reason, now);
         }
     }
 }

@@ -43,7 +43,7 @@ impl Directory {
                 self.sweep.handle_stored(received);
             } else {
                 removed(slot, &record);
-                self.expire(slot);
+                self.expire(slot, now.wall);
                 budget = budget.saturating_sub(REMOVAL);
                 if budget == 0 {
                     return BUSY_INTERVAL;

@@ -153,7 +153,7 @@ impl Directory {
             if let Some(record) = self.slots[slot].record() {
                 removed(slot, &record);
             }
-            self.expire(slot);
+            self.expire(slot, now);
         }
         self.bound_tombstones();
     }

@@ -3,7 +3,7 @@
 use super::EventLoop;
 use crate::net::fences;
 use crate::net::reload::Fresh;
-use crate::time::Now;
+use crate::time::{Now, Wall};
 
 impl EventLoop {
     /// Brings files that have been read into use, and logs what is wrong with files.
@@ -14,7 +14,7 @@ impl EventLoop {
                 Ok(fresh) => {
                     counters.reloads += 1;
                     log::info!("reloaded {name}");
-                    self.install(fresh);
+                    self.install(fresh, now.wall);
                 }
                 Err(why) => {
                     counters.reloads_failed += 1;
@@ -29,7 +29,7 @@ impl EventLoop {
 
     /// Uses `fresh` for everything that begins from now on. Links and connections that exist keep what
     /// they began with.
-    fn install(&mut self, fresh: Fresh) {
+    fn install(&mut self, fresh: Fresh, now: Wall) {
         match fresh {
             Fresh::Links(tls) => self.peer_tls = Some(*tls),
             Fresh::Provider(tls) => {
@@ -41,7 +41,7 @@ impl EventLoop {
                 for warning in fences::warnings(&set) {
                     log::warn!("{warning}");
                 }
-                self.node.herd.directory.install_fences(set);
+                self.node.herd.directory.install_fences(set, now);
             }
             Fresh::Feed(tls) => {
                 if let Some(driver) = &mut self.feed {

@@ -162,10 +162,12 @@ impl Fences {
     }
 
     /// Takes note that `record` is about to replace the line `old` of the client in `slot`.
-    pub fn handle_replaced(&mut self, slot: Slot, old: &[u8], record: &Record<'_>) {
+    pub fn handle_replaced(&mut self, slot: Slot, old: &[u8], record: &Record<'_>, now: Wall) {
         if record.is_tombstone() {
-            // A record, so its receive time decides, as for any other.
-            return self.handle_removed(slot, old, Reason::Forgotten, Wall(record.received));
+            // The time of a tombstone is later than that of its creation if it erases a record that is
+            // ahead.
+            let erased = Wall(record.received).min(now);
+            return self.handle_removed(slot, old, Reason::Forgotten, erased);
         }
         self.catch_up(slot, old);
         self.handle_moved(slot, old, record);

@@ -64,11 +64,15 @@ impl Fixture {
 
     fn store(&mut self, slot: u32, line: Vec<u8>, is_local: bool) {
         let record = Record::parse(&line).unwrap();
+        self.store_at(slot, &record, is_local, Wall(record.received));
+    }
+
+    fn store_at(&mut self, slot: u32, record: &Record<'_>, is_local: bool, now: Wall) {
         match self.lines.0[slot as usize].take() {
-            None => self.fences.handle_first(Slot(slot), &record, is_local),
-            Some(old) => self.fences.handle_replaced(Slot(slot), &old, &record),
+            None => self.fences.handle_first(Slot(slot), record, is_local),
+            Some(old) => self.fences.handle_replaced(Slot(slot), &old, record, now),
         }
-        self.lines.0[slot as usize] = Some(line);
+        self.lines.0[slot as usize] = Some(record.line.to_vec());
     }
 
     /// Stores a record, received at this second, and returns the transitions.
@@ -446,6 +450,17 @@ fn a_change_that_was_due_precedes_the_end_of_its_client_or_fence() {
             assert_eq!(f.fences.clients_inside(), 0);
         }
     }
+}
+
+/// A tombstone of a record that is ahead is ahead, too.
+#[test]
+fn the_time_of_a_tombstone_does_not_exceed_that_of_its_arrival() {
+    let mut f = Fixture::new(FENCES);
+    f.update(0, IN, 1_000);
+    f.tick(1_000);
+    let line = *b"AT A +0.000000000 c0 1064.000000000";
+    f.store_at(0, &Record::parse(&line).unwrap(), true, at(1_059).wall);
+    assert_eq!(f.transitions(), ["c0 leaves plain: forgotten", "c0 leaves steady: forgotten"]);
 }
 
 /// A record that was received by a clock that is ahead is due when its timer is.

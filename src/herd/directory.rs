@@ -311,7 +311,7 @@ impl Directory {
             if !self.is_newer(record, rank, held) {
                 return Applied::Stale;
             }
-            self.replace(slot, record, rank);
+            self.replace(slot, record, rank, now);
             self.tournament.handle_raised(slot, order(&self.slots, &self.rules));
             self.bound_tombstones();
             return Applied::Stored(slot);
@@ -420,10 +420,10 @@ impl Directory {
     }
 
     /// Replaces the record in `slot` by a newer one of the same client.
-    fn replace(&mut self, slot: Slot, record: &Record<'_>, rank: i64) {
+    fn replace(&mut self, slot: Slot, record: &Record<'_>, rank: i64, now: Wall) {
         let stored = &mut self.slots[slot];
         if let Some(fences) = &mut self.fences {
-            fences.handle_replaced(slot, stored.line(), record);
+            fences.handle_replaced(slot, stored.line(), record, now);
         }
         self.tombstones.handle_removed(stored);
         self.tombstones.handle_stored(record, rank);

@@ -1,8 +1,10 @@
 // Chromium as packaged by Debian, driven by the version of playwright-core in web/package-lock.json.
 
+import assert from "node:assert/strict";
 import { createRequire } from "node:module";
 import { join } from "node:path";
-import { until } from "./herd.mjs";
+import { after, afterEach, before } from "node:test";
+import { Herd, until } from "./herd.mjs";
 
 const root = join(import.meta.dirname, "..", "..");
 const require = createRequire(join(root, "web", "package.json"));
@@ -23,7 +25,53 @@ const args = [
 /** Options of `open` for a phone. */
 export const PHONE = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true };
 
-export const launch = () => chromium.launch({ executablePath, headless: true, args });
+const launch = () => chromium.launch({ executablePath, headless: true, args });
+
+/**
+ * Sets up the tests of a file: one browser for all of them, and after each test the end of its pages and
+ * herds. No test may leave errors on a page.
+ */
+export function setUp() {
+  const [views, herds] = [[], []];
+  const stage = { browser: undefined, views, visit, solo };
+
+  before(async () => {
+    stage.browser = await launch();
+  });
+  after(() => stage.browser?.close());
+  afterEach(async () => {
+    const errors = [];
+    for (const view of views.splice(0)) {
+      await view.close();
+      errors.push(...view.errors);
+    }
+    for (const herd of herds.splice(0)) await herd.stop();
+    assert.deepEqual(errors, []);
+  });
+
+  /** Opens a page of a node, and waits until it is live. */
+  async function visit(url, options = {}) {
+    const view = await open(stage.browser, url, options);
+    views.push(view);
+    await shows(view.page, "#state", "Live");
+    return view.page;
+  }
+
+  /** Starts a herd of one node with clients at these positions; `more` and `files` as in `Herd.start`. */
+  async function solo(positions = [], more = "", files = {}) {
+    const herd = await Herd.start(["Bailey"], [], more, files);
+    herds.push(herd);
+    const { report } = await herd.clients("Bailey");
+    for (const [name, latitude, longitude] of positions) await report(name, latitude, longitude);
+    const url = herd.url("Bailey");
+    const names = new Set(positions.map(([name]) => name));
+    const held = async () => (await (await fetch(`${url}/api/herd`)).json()).clients;
+    await until("the node has the clients", async () => (await held()) === names.size);
+    return { herd, url, report };
+  }
+
+  return stage;
+}
 
 /**
  * Opens a page. Collects in `errors`: script errors, console errors, violations of the content security

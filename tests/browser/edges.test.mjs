@@ -4,44 +4,12 @@
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
-import { after, afterEach, before, test } from "node:test";
-import { PHONE, find, launch, open, painted, shows } from "./browser.mjs";
-import { Herd, until } from "./herd.mjs";
+import { test } from "node:test";
+import { PHONE, find, open, painted, setUp, shows } from "./browser.mjs";
+import { until } from "./herd.mjs";
 
-let browser;
-const [views, herds] = [[], []];
-
-before(async () => {
-  browser = await launch();
-});
-after(() => browser?.close());
-// No test may leave errors on the page.
-afterEach(async () => {
-  const errors = [];
-  for (const view of views.splice(0)) {
-    await view.close();
-    errors.push(...view.errors);
-  }
-  for (const herd of herds.splice(0)) await herd.stop();
-  assert.deepEqual(errors, []);
-});
-
-async function solo(positions = [], more = "") {
-  const herd = await Herd.start(["Bailey"], [], more);
-  herds.push(herd);
-  const clients = await herd.clients("Bailey");
-  for (const [name, latitude, longitude] of positions) await clients.report(name, latitude, longitude);
-  const [last] = positions.at(-1) ?? [];
-  if (last) await until("the node has the clients", async () => (await (await fetch(`${herd.url("Bailey")}/api/herd`)).json()).clients >= positions.length);
-  return { url: herd.url("Bailey"), report: clients.report };
-}
-
-async function visit(url, options = {}) {
-  const view = await open(browser, url, options);
-  views.push(view);
-  await shows(view.page, "#state", "Live");
-  return view.page;
-}
+const stage = setUp();
+const { solo, visit } = stage;
 
 const selected = (page) => page.locator("#client-title").innerText({ timeout: 1000 });
 const selects = (page, name) => until(`${name} is selected`, async () => (await selected(page)) === name);
@@ -103,7 +71,7 @@ test("a fragment may be any text, and is followed when it changes", async () => 
     const page = await visit(`${url}/#${fragment}`);
     await selects(page, name);
     await shows(page, "#places-state", /km/);
-    await views.pop().close();
+    await stage.views.pop().close();
   }
   const page = await visit(`${url}/#caf%E9`);
   await shows(page, "#count", "6 in view");
@@ -193,7 +161,7 @@ test("long names and right-to-left overrides do not affect the rest of the page"
 
 test("ten tabs of one browser all stay up to date", async () => {
   const { url, report } = await solo([["kiwi", 1, 1]]);
-  const context = await browser.newContext();
+  const context = await stage.browser.newContext();
   try {
     const pages = await Promise.all(Array.from({ length: 10 }, () => context.newPage()));
     await Promise.all(pages.map((page) => page.goto(`${url}/#kiwi`, { waitUntil: "domcontentloaded" })));
@@ -224,7 +192,7 @@ test("tiles that cannot be loaded are a problem on the page, which stays connect
   tiles.on("request", ({ headers }) => (referrer ??= headers.referer));
   try {
     const { url } = await solo([["kiwi", 1, 1]], `  tiles: {url: "${origin}/{z}/{x}/{y}.png"}`);
-    const view = await open(browser, url, { allowed: [origin] });
+    const view = await open(stage.browser, url, { allowed: [origin] });
     await shows(view.page, "#problems", `The map tiles of 127.0.0.1:${tiles.address().port} cannot be loaded`);
     await shows(view.page, "#state", "Live");
     assert.equal(referrer, `${url}/`);

@@ -3,31 +3,12 @@
 // Usage: node --test tests/browser/fences.test.mjs
 
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { after, afterEach, before, test } from "node:test";
-import { PHONE, axeProblems, find, launch, open, shows, written } from "./browser.mjs";
-import { Herd, until } from "./herd.mjs";
+import { test } from "node:test";
+import { PHONE, axeProblems, find, setUp, shows, written } from "./browser.mjs";
+import { until } from "./herd.mjs";
 
-let browser;
-const [views, herds, folders] = [[], [], []];
-
-before(async () => {
-  browser = await launch();
-});
-after(() => browser?.close());
-// No test may leave errors on the page.
-afterEach(async () => {
-  const errors = [];
-  for (const view of views.splice(0)) {
-    await view.close();
-    errors.push(...view.errors);
-  }
-  for (const herd of herds.splice(0)) await herd.stop();
-  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true });
-  assert.deepEqual(errors, []);
-});
+const stage = setUp();
+const { visit } = stage;
 
 const square = (name, west, south, size) => ({
   type: "Feature",
@@ -47,23 +28,14 @@ const PORT = circle("port", -118.45, 34.05, 20_000);
 const OUTSIDE = [35, -118.45];
 const INSIDE = [34.05, -118.45];
 
-async function solo(fences) {
-  const folder = mkdtempSync(join(tmpdir(), "proxy-herd-fences-"));
-  folders.push(folder);
-  const file = join(folder, "fences.geojson");
-  const write = (features) => writeFileSync(file, JSON.stringify({ type: "FeatureCollection", features }));
-  if (fences) write(fences);
-  const herd = await Herd.start(["Bailey"], [], fences ? `fences: {file: "${file}"}` : "");
-  herds.push(herd);
-  const { report } = await herd.clients("Bailey");
-  return { herd, url: herd.url("Bailey"), report, write };
-}
+const FILE = "fences.geojson";
+const collection = (features) => JSON.stringify({ type: "FeatureCollection", features });
 
-async function visit(url, options = {}) {
-  const view = await open(browser, url, options);
-  views.push(view);
-  await shows(view.page, "#state", "Live");
-  return view.page;
+async function solo(fences) {
+  const node = fences
+    ? await stage.solo([], `fences: {file: ${FILE}}`, { [FILE]: collection(fences) })
+    : await stage.solo();
+  return { ...node, write: (features) => node.herd.write(FILE, collection(features)) };
 }
 
 const counts = (page, wanted) =>
@@ -150,7 +122,7 @@ test("a circle at the antimeridian is drawn on both sides", async () => {
 test("eight tabs of one browser all follow clients and fences", async () => {
   const { url, report } = await solo([DEPOT]);
   await report("van-1", ...OUTSIDE);
-  const context = await browser.newContext();
+  const context = await stage.browser.newContext();
   try {
     const pages = await Promise.all(Array.from({ length: 8 }, () => context.newPage()));
     await Promise.all(pages.map((page) => page.goto(`${url}/#van-1`, { waitUntil: "domcontentloaded" })));

@@ -49,8 +49,11 @@ async function freePort() {
 export class Herd {
   #processes = new Map();
 
-  /** Starts a herd; `edges` are pairs of names, `more` is YAML for its configuration. */
-  static async start(names, edges, more = "") {
+  /**
+   * Starts a herd; `edges` are pairs of names, `more` is YAML for its configuration, and `files` are the
+   * contents of files beside it, by name.
+   */
+  static async start(names, edges, more = "", files = {}) {
     const herd = new Herd();
     herd.directory = mkdtempSync(join(tmpdir(), "proxy-herd-page-"));
     herd.ports = new Map();
@@ -72,9 +75,15 @@ export class Herd {
       more,
     ];
     writeFileSync(join(herd.directory, "herd.yml"), `${config.join("\n")}\n`);
+    for (const [name, content] of Object.entries(files)) herd.write(name, content);
     for (const name of names) herd.run(name);
     for (const name of names) await herd.isUp(name);
     return herd;
+  }
+
+  /** Writes a file beside the configuration. */
+  write(name, content) {
+    writeFileSync(join(this.directory, name), content);
   }
 
   /** Returns the URL of a node's page. */

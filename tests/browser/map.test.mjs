@@ -5,44 +5,12 @@
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
-import { after, afterEach, before, test } from "node:test";
-import { PHONE, axeProblems, find, launch, open, painted, shows, written } from "./browser.mjs";
-import { Herd, until } from "./herd.mjs";
+import { test } from "node:test";
+import { PHONE, axeProblems, find, open, painted, setUp, shows, written } from "./browser.mjs";
+import { until } from "./herd.mjs";
 
-let browser;
-const [views, herds] = [[], []];
-
-before(async () => {
-  browser = await launch();
-});
-after(() => browser?.close());
-// No test may leave errors on the page.
-afterEach(async () => {
-  const errors = [];
-  for (const view of views.splice(0)) {
-    await view.close();
-    errors.push(...view.errors);
-  }
-  for (const herd of herds.splice(0)) await herd.stop();
-  assert.deepEqual(errors, []);
-});
-
-async function solo(positions = [], more = "") {
-  const herd = await Herd.start(["Bailey"], [], more);
-  herds.push(herd);
-  const clients = await herd.clients("Bailey");
-  for (const [name, latitude, longitude] of positions) await clients.report(name, latitude, longitude);
-  const held = async () => (await (await fetch(`${herd.url("Bailey")}/api/herd`)).json()).clients;
-  await until("the node has the clients", async () => (await held()) === positions.length);
-  return { herd, url: herd.url("Bailey"), report: clients.report };
-}
-
-async function visit(url, options = {}) {
-  const view = await open(browser, url, options);
-  views.push(view);
-  await shows(view.page, "#state", "Live");
-  return view.page;
-}
+const stage = setUp();
+const { solo, visit } = stage;
 
 const NAMES = ".leaflet-names-pane canvas";
 const DOTS = ".leaflet-overlay-pane canvas";
@@ -99,7 +67,7 @@ test("tiles replace the names, unless they cannot be loaded", async () => {
     const page = await visit(url, { allowed: [origin] });
     await until("no name is left", async () => (await texts(page, NAMES)).length === 0);
     status = 403;
-    const other = await open(browser, url, { allowed: [origin] });
+    const other = await open(stage.browser, url, { allowed: [origin] });
     await isWritten(other.page, "Long Beach");
     await other.close(); // with errors of the tiles
   } finally {
@@ -149,7 +117,7 @@ test("a node without clients explains how to report one, and the legend names th
     await shows(page, "#legend", "Bailey");
     await shows(page, "#legend", "silent for five minutes");
   }
-  const [page] = views.map((view) => view.page);
+  const [page] = stage.views.map((view) => view.page);
   await report("kiwi", 34, -118);
   await until("the hint is gone", () => page.locator("#empty").isHidden());
   assert.ok(await page.locator("#legend").isVisible());

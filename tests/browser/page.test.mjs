@@ -9,8 +9,8 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, afterEach, before, test } from "node:test";
-import { PHONE, axeProblems, find, launch, open, painted, shows } from "./browser.mjs";
+import { after, before, test } from "node:test";
+import { PHONE, axeProblems, find, painted, setUp, shows } from "./browser.mjs";
 import { Herd, root, until } from "./herd.mjs";
 import { Relay } from "./relay.mjs";
 
@@ -24,33 +24,20 @@ const EDGES = [
   ["Clark", "Jaquez"],
 ];
 
-let browser, herd, campbell;
-const views = [];
+const stage = setUp();
+let herd, campbell;
 
 before(async () => {
-  [browser, herd] = await Promise.all([launch(), Herd.start(NAMES, EDGES)]);
+  herd = await Herd.start(NAMES, EDGES);
   campbell = await herd.clients("Campbell");
   await campbell.report("bus.example", 34.06893, -118.445127);
 });
 after(async () => {
   campbell?.close();
-  await browser?.close();
   await herd?.stop();
 });
-// No test may leave errors on the page.
-afterEach(async () => {
-  for (const view of views.splice(0)) {
-    await view.close();
-    assert.deepEqual(view.errors, []);
-  }
-});
 
-async function visit(url = herd.url("Bailey"), options = {}) {
-  const view = await open(browser, url, options);
-  views.push(view);
-  await shows(view.page, "#state", "Live");
-  return view.page;
-}
+const visit = (url = herd.url("Bailey"), options = {}) => stage.visit(url, options);
 
 /** The pixels with the color of a node; see `painted`. */
 const ink = (page, node) => painted(page, `--node-${NAMES.indexOf(node)}`);

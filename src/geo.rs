@@ -5,6 +5,10 @@ use crate::text::digits::put_digits;
 /// The mean radius of the earth in meters (R1 of GRS 80), on which all distances are measured.
 pub const EARTH_RADIUS_M: f64 = 6_371_008.8;
 
+/// Most meters by which the rounding of the arithmetic may change a distance, with a wide margin: 180° E and
+/// 180° W of the equator are a few nanometers apart. Comparisons with a radius allow for it.
+pub const ROUNDING_M: f64 = 5e-7;
+
 /// A point on the globe, in degrees. Latitude −90..=90, longitude −180..=180.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Point {

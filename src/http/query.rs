@@ -17,6 +17,9 @@ pub fn parameters(query: &str, known: &[&str]) -> Result<Vec<(String, Vec<u8>)>,
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = split(pair);
         if !known.contains(&name) {
+            if known.is_empty() {
+                return Err(format!("unknown parameter `{name}`; there are none here"));
+            }
             let known = known.join(", ");
             return Err(format!("unknown parameter `{name}`; known parameters: {known}"));
         }
@@ -140,6 +143,7 @@ mod tests {
         let found = parameters("bbox=1%2C2&&limit=5", &known).unwrap();
         assert_eq!(found, [("bbox".into(), b"1,2".to_vec()), ("limit".into(), b"5".to_vec())]);
         assert!(parameters("box=1", &known).unwrap_err().contains("known parameters: bbox, limit"));
+        assert!(parameters("x=1", &[]).unwrap_err().ends_with("`x`; there are none here"));
         assert!(parameters("bbox=%4", &known).unwrap_err().contains("percent-encoding"));
     }
 

@@ -10,7 +10,7 @@ use std::collections::BinaryHeap;
 
 use super::index::{Content, Index};
 use super::rect::{Cell, SLACK_M};
-use crate::geo::Point;
+use crate::geo::{Point, ROUNDING_M};
 use crate::ids::Slot;
 
 /// A client that was found.
@@ -51,6 +51,7 @@ impl PartialOrd for Hit {
 #[derive(Default)]
 pub struct Nearest {
     center: Point,
+    /// With an allowance for rounding.
     radius_m: f64,
     limit: usize,
     /// Cells to examine, nearest first: lower bound of the distance in micrometers, and the cell.
@@ -66,6 +67,7 @@ impl Nearest {
     #[must_use]
     pub fn new(center: Point, radius_m: f64, limit: usize) -> Self {
         let queue = BinaryHeap::from([Reverse((0, Cell::ROOT))]);
+        let radius_m = radius_m + ROUNDING_M;
         Self { center, radius_m, limit, queue, hits: BinaryHeap::new(), has_paused: false }
     }
 
@@ -185,7 +187,7 @@ mod tests {
                     let distance_m = center.distance_m(at);
                     Some(Hit { distance_m, client: name.into(), slot: Slot(slot) })
                 })
-                .filter(|hit| hit.distance_m <= radius_m)
+                .filter(|hit| micrometers(hit.distance_m) <= micrometers(radius_m))
                 .collect();
             hits.sort();
             hits.truncate(limit);
@@ -232,6 +234,23 @@ mod tests {
                 let found = search(&world, center, radius_m, limit, slice);
                 assert_eq!(found, world.oracle(center, radius_m, limit), "{center:?} {radius_m}");
             }
+        }
+    }
+
+    /// All longitudes are one point at a pole, and so are 180° E and 180° W anywhere.
+    #[test]
+    fn a_radius_of_zero_contains_the_same_point_in_other_coordinates() {
+        let mut rng = Rng::new(10);
+        let mut world = World::new(&mut rng, 6);
+        let at = |lat: f64, lng: f64| Point { lat, lng };
+        let places = [(90.0, 0.0), (90.0, -77.3), (90.0, 180.0), (51.3, 180.0), (51.3, -180.0)];
+        for (slot, (lat, lng)) in places.into_iter().enumerate() {
+            world.place(slot, Some(at(lat, lng)));
+        }
+        world.place(5, None);
+        for (center, expected) in [(at(90.0, 33.0), 3), (at(51.3, -180.0), 2), (at(51.3, 180.0), 2)]
+        {
+            assert_eq!(search(&world, center, 0.0, 10, usize::MAX).len(), expected, "{center:?}");
         }
     }
 

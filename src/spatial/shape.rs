@@ -3,7 +3,7 @@
 use robust::{Coord, orient2d};
 
 use super::boxes::{Bounds, Boxes};
-use crate::geo::{EARTH_RADIUS_M, Point};
+use crate::geo::{EARTH_RADIUS_M, Point, ROUNDING_M};
 
 /// Longest piece of an edge, in degrees, along which the distance from a point has one minimum.
 const PIECE_DEGREES: f64 = 1.0;
@@ -147,7 +147,7 @@ impl Shape {
     #[must_use]
     pub fn contains(&self, point: Point) -> bool {
         match self {
-            Self::Circle(center, radius_m) => center.distance_m(point) <= *radius_m,
+            Self::Circle(center, radius_m) => center.distance_m(point) <= radius_m + ROUNDING_M,
             Self::Area(polygons) => contains(polygons, point),
         }
     }
@@ -156,7 +156,9 @@ impl Shape {
     #[must_use]
     pub fn is_beyond(&self, point: Point, meters: f64) -> bool {
         match self {
-            Self::Circle(center, radius_m) => center.distance_m(point) > radius_m + meters,
+            Self::Circle(center, radius_m) => {
+                center.distance_m(point) > radius_m + meters + ROUNDING_M
+            }
             Self::Area(polygons) => {
                 let mut is_beyond = true;
                 for bounds in circle_bounds(point, meters) {
@@ -301,6 +303,13 @@ mod tests {
         let radius = at(0.0, 0.0).distance_m(at(0.0, 1.0));
         assert!(Shape::Circle(at(0.0, 0.0), radius).contains(at(0.0, 1.0)));
         assert!(!Shape::Circle(at(0.0, 0.0), radius - 1e-6).contains(at(0.0, 1.0)));
+        // On both sides of the antimeridian, whose longitudes differ in the last digit of the distance.
+        let radius = at(180.0, 51.3).distance_m(at(179.0, 51.3));
+        for (center, rim) in [(180.0, -179.0), (-180.0, 179.0), (-180.0, -179.0), (180.0, 179.0)] {
+            let circle = Shape::Circle(at(center, 51.3), radius);
+            assert!(circle.contains(at(rim, 51.3)), "{center} {rim}");
+            assert!(!circle.is_beyond(at(rim, 51.3), 0.0), "{center} {rim}");
+        }
     }
 
     #[test]

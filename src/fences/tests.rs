@@ -62,8 +62,8 @@ impl Fixture {
         Self { fences, lines: Lines(vec![None; 8]), next: 1 }
     }
 
-    fn store(&mut self, slot: u32, line: Vec<u8>, is_local: bool) {
-        let record = Record::parse(&line).unwrap();
+    fn store(&mut self, slot: u32, line: &[u8], is_local: bool) {
+        let record = Record::parse(line).unwrap();
         self.store_at(slot, &record, is_local, Wall(record.received));
     }
 
@@ -82,7 +82,7 @@ impl Fixture {
 
     fn move_to(&mut self, slot: u32, (lng, lat): (f64, f64), received: i64) -> Vec<String> {
         let line = format!("AT A +0.000000000 c{slot} {lat:+}{lng:+} {received}");
-        self.store(slot, line.into_bytes(), true);
+        self.store(slot, line.as_bytes(), true);
         self.transitions()
     }
 
@@ -216,11 +216,11 @@ fn a_restart_causes_no_events() {
     assert_eq!(f.update(0, OUT, 2_002), ["c0 leaves plain: moved", "c0 leaves steady: moved"]);
     // A node without storage gets its records from others.
     let line = |client, received| format!("AT B +0.000000000 {client} {IN:+}-118.1 {received}");
-    f.store(2, line("c2", START - 1).into_bytes(), false);
+    f.store(2, line("c2", START - 1).as_bytes(), false);
     assert_eq!((f.transitions(), f.inside("slow")), (vec![], vec![0, 2]));
-    f.store(3, line("c3", START).into_bytes(), false);
+    f.store(3, line("c3", START).as_bytes(), false);
     assert_eq!(f.transitions(), ["c3 enters plain", "c3 enters steady"]);
-    f.store(4, line("c4", START - 1).into_bytes(), true);
+    f.store(4, line("c4", START - 1).as_bytes(), true);
     assert_eq!(f.transitions(), ["c4 enters plain", "c4 enters steady"]);
 }
 
@@ -313,7 +313,7 @@ fn a_client_that_is_gone_has_left() {
     }
     let mut f = Fixture::new(FENCES);
     f.update(0, IN, 1_000);
-    f.store(0, b"AT A +0.000000000 c0 1001.000000000".to_vec(), true);
+    f.store(0, b"AT A +0.000000000 c0 1001.000000000", true);
     assert_eq!(f.transitions(), ["c0 leaves plain: forgotten", "c0 leaves steady: forgotten"]);
     assert_eq!(f.update(0, IN, 1_002), ["c0 enters plain", "c0 enters steady"]);
 }
@@ -390,7 +390,7 @@ impl End {
             Self::Removed(reason) => f.remove_at(0, reason, seconds),
             Self::Erased => {
                 let line = format!("AT B +0.000000000 c0 {seconds}.000000000");
-                f.store(0, line.into_bytes(), false);
+                f.store(0, line.as_bytes(), false);
                 f.transitions()
             }
             Self::Reloaded { removed } => {

@@ -8,10 +8,13 @@
 use core::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-use super::index::{Content, Index};
-use super::rect::{Cell, SLACK_M};
+use super::index::{Content, Index, Slots};
+use super::rect::{Cell, Center, haversine_beyond};
 use crate::geo::{Point, ROUNDING_M};
 use crate::ids::Slot;
+
+/// Slots of a leaf that are compared before their records are read.
+const CANDIDATES: usize = 64;
 
 /// A client that was found.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,14 +53,18 @@ impl PartialOrd for Hit {
 /// The state of a search. The default is one that finds nothing.
 #[derive(Default)]
 pub struct Nearest {
-    center: Point,
+    center: Center,
     /// With an allowance for rounding.
     radius_m: f64,
     limit: usize,
-    /// Cells to examine, nearest first: lower bound of the distance in micrometers, and the cell.
+    /// Cells to examine, nearest first: the bits of a lower bound of the haversine, and the cell.
     queue: BinaryHeap<Reverse<(u64, Cell)>>,
     /// The nearest clients so far, at most `limit`, farthest first.
     hits: BinaryHeap<Hit>,
+    /// The haversine beyond which nothing is of interest.
+    reach: f64,
+    /// Some slots of a leaf with lower bounds of their haversines, kept to be filled again.
+    candidates: Vec<(f64, Slot)>,
     /// True once the search has paused: a client that has moved since may be met twice.
     has_paused: bool,
 }
@@ -68,7 +75,16 @@ impl Nearest {
     pub fn new(center: Point, radius_m: f64, limit: usize) -> Self {
         let queue = BinaryHeap::from([Reverse((0, Cell::ROOT))]);
         let radius_m = radius_m + ROUNDING_M;
-        Self { center, radius_m, limit, queue, hits: BinaryHeap::new(), has_paused: false }
+        Self {
+            center: Center::new(center),
+            radius_m,
+            limit,
+            queue,
+            hits: BinaryHeap::new(),
+            reach: haversine_beyond(radius_m),
+            candidates: Vec::new(),
+            has_paused: false,
+        }
     }
 
     /// Examines cells and slots until the search is over or `budget` is used up. Returns whether it is
@@ -84,7 +100,7 @@ impl Nearest {
     ) -> bool {
         while *budget > 0 {
             let Some(&Reverse((bound, cell))) = self.queue.peek() else { return true };
-            if self.limit == 0 || bound > micrometers(self.reach()) {
+            if self.limit == 0 || f64::from_bits(bound) > self.reach {
                 self.queue.clear();
                 return true;
             }
@@ -93,20 +109,25 @@ impl Nearest {
             match index.content(cell) {
                 Content::Divided => {
                     for quarter in (0..4).map(|quarter| cell.quarter(quarter)) {
-                        let bound = quarter.distance_m(self.center);
-                        if bound <= self.reach() {
-                            self.queue.push(Reverse((micrometers(bound), quarter)));
+                        let bound = self.center.bound_of_cell(quarter);
+                        if bound <= self.reach {
+                            // The order of floats that are not negative is that of their bits.
+                            self.queue.push(Reverse((bound.to_bits(), quarter)));
                         }
                     }
                 }
-                Content::Slots(slots) => {
-                    for (slot, position) in slots {
-                        *budget = budget.saturating_sub(1);
-                        let about = self.center.distance_m(position.point());
-                        if about - SLACK_M <= self.reach()
-                            && let Some((name, location)) = client(slot)
-                        {
-                            self.consider(slot, name, self.center.distance_m(location));
+                Content::Slots(mut slots) => {
+                    let least_cosine = cell.least_cosine();
+                    while self.gather(&mut slots, least_cosine, budget) {
+                        for at in 0..self.candidates.len() {
+                            let (bound, slot) = self.candidates[at];
+                            if bound > self.reach {
+                                break;
+                            }
+                            if let Some((name, location)) = client(slot) {
+                                let distance_m = self.center.point.distance_m(location);
+                                self.consider(slot, name, distance_m);
+                            }
                         }
                     }
                 }
@@ -122,12 +143,21 @@ impl Nearest {
         self.hits.into_sorted_vec()
     }
 
-    /// The distance beyond which nothing is of interest.
-    fn reach(&self) -> f64 {
-        match self.hits.peek() {
-            Some(farthest) if self.hits.len() >= self.limit => farthest.distance_m,
-            _ => self.radius_m,
+    /// Sets the candidates to the next slots of a leaf that are not certainly too far away, nearest first, so
+    /// that few records are read. Returns false if there are no more slots.
+    fn gather(&mut self, slots: &mut Slots<'_>, least_cosine: f64, budget: &mut usize) -> bool {
+        self.candidates.clear();
+        let mut examined = 0;
+        for (slot, position) in slots.take(CANDIDATES) {
+            examined += 1;
+            let bound = self.center.bound(position, least_cosine);
+            if bound <= self.reach {
+                self.candidates.push((bound, slot));
+            }
         }
+        *budget = budget.saturating_sub(examined);
+        self.candidates.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
+        examined > 0
     }
 
     fn consider(&mut self, slot: Slot, client: &[u8], distance_m: f64) {
@@ -148,6 +178,11 @@ impl Nearest {
             self.hits.pop();
         }
         self.hits.push(Hit { distance_m, client: client.into(), slot });
+        if self.hits.len() >= self.limit
+            && let Some(farthest) = self.hits.peek()
+        {
+            self.reach = haversine_beyond(farthest.distance_m);
+        }
     }
 }
 

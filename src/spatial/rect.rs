@@ -1,5 +1,7 @@
 //! Cells of the quadtree as rectangles on the sphere.
 
+use core::f64::consts::FRAC_PI_2;
+
 use crate::geo::{EARTH_RADIUS_M, Point};
 
 /// Coordinate units per degree: one centimeter on the ground.
@@ -99,36 +101,92 @@ impl Cell {
         position.0.map(|units| units & mask) == self.corner
     }
 
-    /// Returns a lower bound of the distance in meters from `center` to every point in this cell.
-    ///
-    /// Within the cell's range of longitudes, the nearest point is due north or south. Otherwise it
-    /// is on one of the two meridians that bound the cell. Along a meridian, the cosine of the
-    /// distance is `a·cos(latitude − peak)`, so the nearest point is the peak, or an end if the peak
-    /// is not within the cell.
-    #[must_use]
-    pub fn distance_m(self, center: Point) -> f64 {
+    /// Returns the parallels and meridians that bound the cell, in degrees: west, south, east, north.
+    fn bounds(self) -> [f64; 4] {
         let side = 1_i64 << (SIDE_BITS - u32::from(self.depth));
         let [west, south] = self.corner.map(i64::from);
-        let bounds = |low: i64| [degrees(low), degrees((low + side - 1).min(2 * HALF_TURN))];
-        let ([west, east], [south, north]) = (bounds(west), bounds(south));
-        let (south, north) = (south.max(-90.0), north.min(90.0));
+        let end = |low: i64| degrees((low + side - 1).min(2 * HALF_TURN));
+        [degrees(west), degrees(south).max(-90.0), end(west), end(south).min(90.0)]
+    }
+
+    /// Returns the least cosine of a latitude in the cell.
+    #[must_use]
+    pub fn least_cosine(self) -> f64 {
+        let [_, south, _, north] = self.bounds();
+        south.abs().max(north.abs()).to_radians().cos().max(0.0)
+    }
+}
+
+/// The center of a search. It bounds distances from below by their haversines, sin² of half the angle,
+/// which increase with the distance and need no trigonometry for most points.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Center {
+    /// The center.
+    pub point: Point,
+    cosine: f64,
+}
+
+impl Center {
+    /// The center at `point`.
+    #[must_use]
+    pub fn new(point: Point) -> Self {
+        Self { point, cosine: point.lat.to_radians().cos().max(0.0) }
+    }
+
+    /// Returns a lower bound of the haversine of the distance to a position in a cell whose least cosine of
+    /// a latitude is this.
+    #[must_use]
+    pub fn bound(&self, position: Units, least_cosine: f64) -> f64 {
+        let Point { lat, lng } = position.point();
+        let turn = turn(lng - self.point.lng);
+        half_sine_squared((lat - self.point.lat).abs())
+            + self.cosine * least_cosine * half_sine_squared(turn)
+    }
+
+    /// Returns a lower bound of the haversine of the distance to every point in a cell: no point is nearer
+    /// in latitude or in longitude than the cell, or has a lesser cosine of its latitude.
+    #[must_use]
+    pub fn bound_of_cell(&self, cell: Cell) -> f64 {
+        let [west, south, east, north] = cell.bounds();
         if south > north {
             return f64::INFINITY; // beyond a pole: nothing is there
         }
-        if west <= center.lng && center.lng <= east {
-            let away = (south - center.lat).max(center.lat - north).max(0.0);
-            return (away.to_radians() * EARTH_RADIUS_M - SLACK_M).max(0.0);
+        let Point { lat, lng } = self.point;
+        let away = half_sine_squared((south - lat).max(lat - north).max(0.0));
+        if west <= lng && lng <= east {
+            return away;
         }
-        let nearest = |meridian: f64| {
-            let turn = (meridian - center.lng).to_radians();
-            let (sin, cos) = center.lat.to_radians().sin_cos();
-            let peak = sin.atan2(cos * turn.cos()).to_degrees();
-            let to = |lat: f64| center.distance_m(Point { lat, lng: meridian });
-            let ends = to(south).min(to(north));
-            if (south..=north).contains(&peak) { ends.min(to(peak)) } else { ends }
-        };
-        (nearest(west).min(nearest(east)) - SLACK_M).max(0.0)
+        let turn = turn(west - lng).min(turn(east - lng));
+        away + self.cosine * cell.least_cosine() * half_sine_squared(turn)
     }
+}
+
+/// Returns the haversine beyond which the distance is certainly more than `meters`.
+#[must_use]
+pub fn haversine_beyond(meters: f64) -> f64 {
+    /// Rounding, which matters at the antipodes, where distances change faster than haversines.
+    const MARGIN: f64 = 1.0 + 1e-14;
+    let half_angle = (meters + SLACK_M) / (2.0 * EARTH_RADIUS_M);
+    let sine = if half_angle < FRAC_PI_2 { half_angle.sin() } else { 1.0 };
+    sine * sine * MARGIN
+}
+
+/// Returns the absolute difference of two longitudes, given as any difference.
+fn turn(degrees: f64) -> f64 {
+    let turn = degrees.abs();
+    if turn > 180.0 { 360.0 - turn } else { turn }
+}
+
+/// Returns a lower bound of sin² of half an angle that is not negative: exact, or the first terms of its
+/// series, which are too small by at most 2·10⁻⁵ of it.
+fn half_sine_squared(degrees: f64) -> f64 {
+    let angle = degrees.to_radians();
+    let square = angle * angle;
+    if square < 0.09 {
+        return square / 4.0 * (1.0 - square / 12.0);
+    }
+    let sine = (angle / 2.0).sin();
+    sine * sine
 }
 
 #[cfg(test)]
@@ -159,7 +217,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_bound_is_never_above_a_distance_and_close_to_the_least(
+        fn the_bounds_are_never_above_a_distance_and_close_to_the_least(
             center in any_point(),
             point in any_point(),
             depth in 0..MAX_DEPTH,
@@ -169,11 +227,19 @@ mod tests {
             for _ in 0..depth {
                 cell = cell.quarter(cell.quarter_of(position));
             }
-            let (bound, distance) = (cell.distance_m(center), center.distance_m(point));
-            prop_assert!(bound <= distance, "{bound} > {distance}");
+            let distance = center.distance_m(point);
+            let center = Center::new(center);
+            let of_cell = center.bound_of_cell(cell);
+            let of_point = center.bound(position, cell.least_cosine());
+            let beyond = haversine_beyond(distance);
+            prop_assert!(of_cell <= beyond && of_point <= beyond, "{of_cell} {of_point} {beyond}");
             // The diagonal of a cell is at most this long.
             let diagonal = 2.0_f64.powi(32 - i32::from(depth)) / UNITS_PER_DEGREE * 111_195.1 * 1.5;
-            prop_assert!(bound + diagonal + 1.0 >= distance, "{bound} + {diagonal} < {distance}");
+            for bound in [of_cell, of_point] {
+                let bound = 2.0 * EARTH_RADIUS_M * bound.sqrt().min(1.0).asin();
+                let slack = 2.0 * diagonal + 1e-4 * distance + 1.0;
+                prop_assert!(bound + slack >= distance, "{bound} + {slack} < {distance}");
+            }
         }
     }
 }

@@ -3,13 +3,16 @@
 //! Prints nanoseconds per command; `scripts/instructions.sh` counts instructions instead.
 //!
 //! Usage: `hot_path KIND CLIENTS COMMANDS`, where KIND is `iamat`, `logged` (IAMAT with the message
-//! log on), `stored` (IAMAT with a storage, on a disk that does nothing), `whatsat`, or `flood` (records
-//! received from one neighbor and forwarded to another).
+//! log on), `stored` (IAMAT with a storage, on a disk that does nothing), `fenced` (IAMAT with 1,000 fences,
+//! of which the jumps of the clients enter and leave 0.15 each), `whatsat`, or `flood` (records received
+//! from one neighbor and forwarded to another).
 
 #![allow(clippy::expect_used, reason = "a developer tool may panic on an invalid argument")]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use proxy_herd::fences::{FenceSet, Fences, file};
 use proxy_herd::herd::Origin;
 use proxy_herd::herd::handshake::Transport;
 use proxy_herd::ids::{ConnectionId, LinkId};
@@ -20,6 +23,7 @@ use proxy_herd::node::{Handled, Input, LineSession, Node, PeerInfo};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
 use proxy_herd::protocol::time::SECOND;
+use proxy_herd::rng::scramble;
 use proxy_herd::storage::{Recovery, Settings, Storage, SyncMode};
 use proxy_herd::testing;
 use proxy_herd::time::{self, Now, Wall};
@@ -95,6 +99,10 @@ impl HotPath {
     fn new(kind: &str) -> Self {
         let mut node = node(kind == "logged");
         node.store = (kind == "stored").then(store);
+        if kind == "fenced" {
+            node.herd.directory.set_fences(fences());
+            node.herd.directory.evaluate_fences(&mut { usize::MAX });
+        }
         for peer in [0, 2] {
             let connected = testing::connected(peer.into(), peer, 1, Origin::Dialed);
             node.herd.handle_connected(connected, NOW.instant);
@@ -179,6 +187,25 @@ fn store() -> Store {
         execute_tasks(&mut storage);
     }
     Store::new(storage, "data".into(), false)
+}
+
+/// Circles that are spread over the quarter of the globe that the clients are in, and cover 0.15 of it.
+fn fences() -> Fences {
+    const COUNT: u64 = 1_000;
+    let feature = |number| {
+        let random = scramble(number);
+        let fraction = |bits: u64| f64::from(bits as u32) / f64::from(u32::MAX);
+        let (lng, sine) = (-180.0 * fraction(random), fraction(random >> 32));
+        let lat = sine.asin().to_degrees();
+        format!(
+            r#"{{"type":"Feature","properties":{{"name":"{number}","radius":78000}},
+            "geometry":{{"type":"Point","coordinates":[{lng:.6},{lat:.6}]}}}}"#
+        )
+    };
+    let features: Vec<String> = (0..COUNT).map(feature).collect();
+    let json = format!(r#"{{"type":"FeatureCollection","features":[{}]}}"#, features.join(","));
+    let set = file::parse(json.as_bytes(), &FenceSet::default()).expect("the fences are valid");
+    Fences::new(Arc::new(set), NOW.wall)
 }
 
 fn execute_tasks(storage: &mut Storage) {

@@ -23,8 +23,8 @@ command -v valgrind >/dev/null || {
     say "valgrind is missing; install it with apt-get install valgrind" && exit 3
 }
 
-kinds=(iamat logged stored flood whatsat)
-declare -A budget=([iamat]=3250 [logged]=6000 [stored]=3700 [flood]=3430 [whatsat]=6750)
+kinds=(iamat logged stored fenced flood whatsat)
+declare -A budget=([iamat]=3250 [logged]=6000 [stored]=3700 [fenced]=6000 [flood]=3430 [whatsat]=6750)
 clients=1000
 few=16000
 many=32000

@@ -24,7 +24,7 @@ def main():
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float)
-    parser.add_argument("--only", choices=["storage", "devices", "feed"])
+    parser.add_argument("--only", choices=["storage", "devices", "feed", "fences"])
     parser.add_argument("file", nargs="?", type=Path)
     arguments = parser.parse_args()
     page_of = "report.md" if arguments.report else "performance.md"

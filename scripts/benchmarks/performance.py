@@ -9,6 +9,7 @@ import time
 
 import devices
 import feed
+import fences
 import machine
 import plot
 import storage
@@ -41,6 +42,7 @@ def measure(effort, page):
         storage.measure(effort),
         devices.measure(effort),
         feed.measure(effort),
+        fences.measure(effort),
         growth(effort, found),
         targets.table(found),
     ]

@@ -44,7 +44,7 @@ pub struct Cost {
     /// Records over the busiest edge (in one direction) relative to the mean, with one update from
     /// every node. `None` if only some nodes are origins.
     pub edge_peak: Option<f64>,
-    /// Records sent by the busiest node relative to the mean, likewise.
+    /// Records sent by the busiest node relative to the mean, too.
     pub node_peak: Option<f64>,
     /// Link states sent until the herd has settled after start-up.
     pub start: Count,

@@ -5,7 +5,7 @@
 //! CPU time and memory of the routes depend on the machine.
 //!
 //! Usage: `scaling [SECTION…]`, where SECTION is `routes`, `growth`, `density`, `quiet`, `failures`,
-//! `restart` or `delays`; all sections by default.
+//! `restart`, `delays` or `plans`; all sections by default.
 
 #![allow(
     clippy::unwrap_used,
@@ -57,7 +57,7 @@ fn sizes(family: Family) -> impl Iterator<Item = usize> {
 type Section = fn(&mut Report);
 
 fn main() {
-    let sections: [(&str, Section); 7] = [
+    let sections: [(&str, Section); 8] = [
         ("routes", routes), // first, because it measures the growth of resident memory
         ("growth", growth),
         ("density", density),
@@ -65,6 +65,7 @@ fn main() {
         ("failures", failures),
         ("restart", restart),
         ("delays", delays),
+        ("plans", plans),
     ];
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     for (name, measure) in sections {
@@ -347,6 +348,42 @@ fn delays(report: &mut Report) {
         })
         .collect();
     report.table("delays", "topology | nodes | flooding | trees", &rows);
+}
+
+/// The traffic of herds of 5, 50 and 500 nodes.
+fn plans(report: &mut Report) {
+    let herds =
+        [(Family::Plain(Shape::Five), 5), (Family::Regular(8), 50), (Family::Regular(8), 500)];
+    let costs = costs(&herds);
+    let rows: Vec<_> = costs
+        .iter()
+        .map(|cost| {
+            let per_node = |count: u64| bytes(count as f64 / cost.nodes as f64);
+            let quiet = experiments::quiet(cost.family, cost.nodes);
+            let idle =
+                (quiet.traffic.keepalives.bytes + quiet.traffic.checks.bytes) / quiet.seconds;
+            let restart = experiments::restart(cost.family, cost.nodes, 2_000);
+            let sum = restart.traffic;
+            let total = sum.records.bytes + sum.links.bytes + sum.syncs.bytes + sum.checks.bytes;
+            vec![
+                format!("{}, {}", group(cost.nodes as f64), cost.family),
+                bytes(cost.trees_bytes / cost.nodes as f64),
+                format!("{:.1} / {:.0}", cost.hops, cost.diameter),
+                per_node(idle),
+                per_node(cost.start.bytes),
+                per_node(cost.lost.links.bytes + cost.lost.syncs.bytes),
+                format!(
+                    "{} / {}",
+                    bytes(total.saturating_sub(restart.data) as f64),
+                    bytes(restart.data as f64)
+                ),
+            ]
+        })
+        .collect();
+    let head = "herd | an update, per node | hops, mean / max. | idle, per node and second \
+                | start: link states per node | an edge is lost, per node \
+                | a node restarts: beyond its data / its data";
+    report.table("plans", head, &rows);
 }
 
 fn routes(report: &mut Report) {

@@ -62,7 +62,7 @@ if command -v flock >/dev/null; then # two instances at once would compete for t
     flock -n 9 || { say "another start_servers.sh is running" && exit 1; }
 fi
 
-# --- whatever fails from here on, everything started is stopped again
+# --- if anything fails from here on, everything started is stopped again
 
 cargo_pid=
 started=() # names of nodes

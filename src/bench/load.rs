@@ -362,7 +362,7 @@ impl<'p> LoadGenerator<'p> {
         }
     }
 
-    /// Assigns the due requests of an open loop to the connections in turn, whatever their state: a
+    /// Assigns the due requests of an open loop to the connections in turn, regardless of their state: a
     /// request that is due at a server that is down or stalled is not sent to another one. It waits for
     /// its connection and keeps its due time, so that the wait counts as latency.
     fn send_due(&mut self, phase: &mut Phase, now: u64) {

@@ -261,7 +261,7 @@ fn check_iamat(reply: &[u8], payload: &Payload, prefix: &[u8]) -> Verdict {
             _ => Verdict::Invalid(RequestError::Wrong),
         };
     }
-    // Client and time identify the request, whatever else is wrong with the reply.
+    // Client and time identify the request, even if something else is wrong with the reply.
     let (_, time) = clients::location_and_time(payload);
     let subject = match (fields::<5>(line), fields::<6>(line)) {
         (Some([b"?", b"IAMAT", client, _, at]), _) | (_, Some([b"AT", _, _, client, _, at])) => {

@@ -145,7 +145,7 @@ fn places_of_file(path: &Path) -> Result<Offline, String> {
 
 /// Returns the files that SIGHUP reloads, with the dates of the certificates that have been read from
 /// them. A file that would not be accepted then is accepted at the start, as far as the node can run
-/// with it: clients need it whatever its neighbors think of its certificate.
+/// with it: clients need it even if its neighbors reject its certificate.
 pub(super) fn file_sets(
     config: &Config,
     name: &str,

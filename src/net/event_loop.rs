@@ -8,7 +8,7 @@
 //!    [`BATCH_BYTES`](crate::net::limits::BATCH_BYTES).
 //! 2. **Execute** the batch. The records that its first commands need are prefetched together, so
 //!    that the cache misses of different connections overlap.
-//! 3. **Commit**: whatever must have happened before a reply may leave, once before each send. The
+//! 3. **Commit**: all that must have happened before a reply may leave, once before each send. The
 //!    records that the batch has changed are written to the log of the storage.
 //! 4. **Send** the replies of the batch, and decide what to do with its connections.
 //! 5. Accept connections; dial the neighbors whose names have been resolved; drive the places client

@@ -1,4 +1,4 @@
-//! Replies of one connection in request order, whatever they wait for.
+//! Replies of one connection in request order, regardless of what they wait for.
 
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};

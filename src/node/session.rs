@@ -317,7 +317,7 @@ impl LineSession {
         out: &mut Vec<u8>,
     ) -> Handled {
         let share = match self.role {
-            // A new connection is served at once whatever others ask, but for one line only.
+            // A new connection is served at once regardless of the load, but for one line only.
             Role::New(..) => 1,
             Role::Client | Role::LegacyPeer(_) | Role::Administrator(_) => CLIENT_BYTES_PER_TURN,
             Role::Handshaking(..) | Role::Linked(_) | Role::LegacyLink(_) => usize::MAX,

@@ -1,6 +1,6 @@
 //! The Nearby Search document, which follows the AT line of a WHATSAT reply.
 //!
-//! Its format is that of Google's older Nearby Search, whatever the source of the places:
+//! Its format is that of Google's older Nearby Search, regardless of the source of the places:
 //! <https://developers.google.com/maps/documentation/places/web-service/search-nearby>.
 //! Everything here appends to the buffer of the reply and allocates nothing else. The caller adds
 //! the newlines that terminate the reply.

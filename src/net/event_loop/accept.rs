@@ -114,7 +114,7 @@ impl EventLoop {
             return None; // closed
         }
         let over_limit = self.admissions.is_full(address.ip(), &self.limits);
-        // A neighbor is accepted whatever the number of clients, and identifies itself at once.
+        // A neighbor is accepted regardless of the number of clients, and identifies itself at once.
         let may_be_peer = || self.awaits_peer_at(address.ip());
         let admission = match kind {
             ListenerKind::Links => Admission::LinkPort,

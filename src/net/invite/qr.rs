@@ -5,7 +5,7 @@ use qrcode::{Color, EcLevel, QrCode};
 /// Light modules around the code, which scanners require (ISO/IEC 18004).
 const MARGIN: usize = 4;
 
-/// Black on white, whatever the colors of the terminal are.
+/// Black on white, regardless of the colors of the terminal.
 const COLORS: &str = "\x1b[30;107m";
 const RESET: &str = "\x1b[0m";
 

@@ -61,7 +61,7 @@ impl Head {
         let status = response.code.unwrap_or_default();
         match status {
             101 => return Err(HttpError::SwitchingProtocols),
-            // An interim response has no body, whatever framing it claims.
+            // An interim response has no body, even if it claims a framing.
             100..=199 => return Ok(Self { interim: true, status, ..Self::default() }),
             200..=599 => {}
             _ => return Err(HttpError::StatusCode),

@@ -9,7 +9,8 @@ from ledger import parse_line
 from witnesses import FenceSubscriber
 
 SETTLE_SECONDS = 30  # until everything has arrived once the load has ended
-LEAST_SAMPLES = 9  # fewer say nothing about growth
+# Of a hundred seconds: before, what a node keeps for its subscribers still fills up.
+LEAST_SAMPLES = 20
 LONG_RUN = 120  # samples of ten minutes: in a shorter run, times depend on other programs
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -135,12 +136,14 @@ class Herd:
             return False
 
     async def stop(self, number):
-        """Stops all nodes with a signal."""
+        """Stops all nodes with a signal. A graceful end has status 0."""
         for process in self.processes.values():
             if process.poll() is None:
                 process.send_signal(number)
         for process in self.processes.values():
-            await asyncio.to_thread(process.wait, STOP_SECONDS)
+            status = await asyncio.to_thread(process.wait, STOP_SECONDS)
+            if number == signal.SIGTERM and status != 0:
+                raise SystemExit(f"soak: a node ends with status {status} instead of 0")
         self.processes = {}
 
     async def get(self, node, path):

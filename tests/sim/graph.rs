@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use proxy_herd::herd::message::{Message, Version};
 use proxy_herd::herd::namesakes::CONTEST_MAX;
-use proxy_herd::herd::routes::SETTLE;
+use proxy_herd::herd::routes::{LAST_SEQUENCE, SETTLE};
 use proxy_herd::herd::vertices::Vertex;
 use proxy_herd::node::Node;
+use proxy_herd::testing::topology::Shape;
 
-use crate::schedule::{SECONDS, Time};
+use crate::schedule::{SECONDS, Schedule, Time};
+use crate::trace::Trace;
 use crate::world::{World, name, seconds};
 
 /// The linked neighbors of each node, by name.
@@ -115,5 +117,29 @@ impl World {
         let keepalive = self.schedule.timing.keepalive;
         let contest = if self.schedule.twin_of.is_some() { CONTEST_MAX } else { Duration::ZERO };
         (SETTLE + keepalive * 3 + contest).as_nanos() as Time
+    }
+}
+
+/// It has used the last sequence number, or the last but one, in the name of another node.
+#[test]
+fn a_node_that_a_broken_peer_has_silenced_is_heard_again() {
+    for (sequence, is_silenced) in [(LAST_SEQUENCE, true), (LAST_SEQUENCE - 1, false)] {
+        let schedule = Schedule::by_hand(Shape::Five, 5, 1);
+        let mut world = World::new(schedule, Trace::off());
+        world.begin();
+        world.pass(5 * SECONDS);
+        assert_eq!(world.wrong_graph(), None);
+        world.receive_forged(0, &format!("LINKS n04 {:x} {sequence:x} -", u64::MAX));
+        world.pass(10 * SECONDS);
+        assert_eq!(world.wrong_graph().is_some(), is_silenced);
+        world.pass(40 * SECONDS);
+        assert_eq!(world.wrong_graph().is_some(), is_silenced);
+        world.pass(120 * SECONDS);
+        assert_eq!(world.wrong_graph(), None);
+        world.kill(4, false);
+        world.pass(10 * SECONDS);
+        world.start(4);
+        world.pass(10 * SECONDS);
+        assert_eq!(world.wrong_graph(), None);
     }
 }

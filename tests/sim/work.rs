@@ -42,6 +42,11 @@ pub struct Work {
 }
 
 impl Work {
+    /// The node starts. Its counter of repairs, which explain repetitions, begins at zero.
+    pub fn start(&mut self) {
+        *self = Self { traffic: self.traffic, ..Self::default() };
+    }
+
     /// Counts the messages in `bytes`, which were sent on connection `wire`.
     pub fn count(&mut self, wire: usize, bytes: &[u8]) {
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use proxy_herd::herd::digest_key::{DigestKey, Seeds};
 use proxy_herd::herd::handshake::{Identity, Transport};
 use proxy_herd::herd::{Herd, LegacySender};
-use proxy_herd::ids::{BootId, ConnectionId, NodeId};
+use proxy_herd::ids::{BootId, ConnectionId, LinkId, NodeId};
 use proxy_herd::limits::Limits;
 use proxy_herd::message_log::{Format, MessageLog};
 use proxy_herd::node::{Input, LineSession, Node};
@@ -320,6 +320,7 @@ impl World {
             return;
         }
         self.trace.line(self.now, || format!("n{at:02} starts"));
+        self.hosts[at].work.start();
         let schedule = &self.schedule;
         let (names, me, neighbors) = schedule.configuration(at, self.hosts[at].version);
         let id_of = |node: &usize| names.binary_search(node).map(|id| NodeId(id as u16));
@@ -446,5 +447,16 @@ impl World {
     fn wire_of(&self, edge: usize) -> Option<usize> {
         let (a, b) = self.schedule.edges[edge];
         self.link(a, b).or_else(|| self.link(b, a))
+    }
+
+    /// Lets a node receive a line on its first link, as from a broken peer.
+    pub fn receive_forged(&mut self, at: usize, line: &str) {
+        let now = self.clocks(at);
+        if let Some(Node { herd, message_log, .. }) = &mut self.hosts[at].node {
+            let link = LinkId(0);
+            let connection = herd.link(link).up.as_ref().expect("it is up").connection;
+            herd.handle_line(link, connection, line.as_bytes(), &now, message_log).expect("valid");
+        }
+        self.turn(at);
     }
 }

@@ -22,7 +22,7 @@ from storage import cpu_seconds
 CONNECTIONS = 50
 IAMAT = ["--whatsat-percent", 0]
 DEPTHS = (1, 4)
-RATE = 2_000  # queries per second for latencies, which Redis sustains at each density
+RATE = 2_000  # queries per second, for latencies
 # Side of the square that the clients are in, in km, with the clients within 5 km when there are a million.
 SQUARES = {2500: 13, 890: 99, 280: 1000}
 NEAR, SEARCH = "proxy-herd `near`", "Redis `GEOSEARCH`"

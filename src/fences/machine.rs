@@ -488,8 +488,8 @@ fn is_inside_any(fences: &[Membership]) -> bool {
 }
 
 fn point_of(record: &Record<'_>) -> Option<Point> {
-    let location = record.location()?;
-    Some(Point { lat: location.latitude(), lng: location.longitude() })
+    let (lat, lng) = record.degrees()?;
+    Some(Point { lat, lng })
 }
 
 /// Slots are assigned by the node itself, so a multiplication is enough (Knuth 1973, section 6.4).

@@ -246,6 +246,12 @@ impl Directory {
         self.slots.get(slot)?.location()
     }
 
+    /// Returns latitude and longitude of the client in `slot` in degrees, unless the slot is free.
+    #[must_use]
+    pub fn degrees(&self, slot: Slot) -> Option<(f64, f64)> {
+        self.slots.get(slot)?.degrees()
+    }
+
     /// Stores `record` if it is newer than the stored one, by the order of records.
     ///
     /// `now` is the wall clock of this node. It only determines which records are alive; which one

@@ -8,7 +8,7 @@ use core::ops::{Index, IndexMut};
 
 use super::digest::Leaf;
 use crate::ids::Slot;
-use crate::protocol::location::Location;
+use crate::protocol::location::{self, Location};
 use crate::protocol::next_field;
 use crate::protocol::record::{Record, is_tombstone};
 
@@ -204,6 +204,12 @@ impl Stored {
     #[must_use]
     pub fn location(&self) -> Option<Location<'_>> {
         Location::parse(next_field(self.report())?.0)
+    }
+
+    /// Returns latitude and longitude of the client in degrees.
+    #[must_use]
+    pub fn degrees(&self) -> Option<(f64, f64)> {
+        location::degrees(next_field(self.report())?.0)
     }
 
     /// Returns the line as a record.

@@ -103,7 +103,7 @@ impl Near {
             let is_over = search.step(positions.index(), slice.work, |slot| {
                 let record = directory.record(slot, now)?;
                 let wanted = age.allows(&record, now) && excluded != Some(record.client);
-                wanted.then(|| Some((record.client, point(record.location()?))))?
+                wanted.then(|| Some((record.client, point(record.degrees()?))))?
             });
             if !is_over {
                 return false;

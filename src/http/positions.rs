@@ -5,7 +5,6 @@ use crate::geo::Point;
 use crate::herd::directory::Directory;
 use crate::herd::{Follower, Herd};
 use crate::ids::Slot;
-use crate::protocol::location::Location;
 use crate::spatial::Index;
 use crate::time::Instant;
 
@@ -92,11 +91,11 @@ impl Positions {
     /// Sets or removes the position of the client in a slot. A slot that was freed and is not used
     /// again keeps its entry, which queries skip.
     fn enter(&mut self, slot: Slot, directory: &Directory) {
-        self.index.set(slot, directory.location(slot).map(point));
+        self.index.set(slot, directory.degrees(slot).map(point));
     }
 }
 
-/// Returns a location in degrees.
-pub(super) fn point(location: Location<'_>) -> Point {
-    Point { lat: location.latitude(), lng: location.longitude() }
+/// Returns latitude and longitude as a point.
+pub(super) const fn point((lat, lng): (f64, f64)) -> Point {
+    Point { lat, lng }
 }

@@ -77,6 +77,58 @@ fn push(out: &mut Vec<u8>, negative: bool, degrees: Decimal<'_>) {
     degrees.push(out);
 }
 
+/// Returns latitude and longitude of a field, as [`Location::latitude`] and [`Location::longitude`] do,
+/// or `None` if it is not a location. Several times as fast unless a number has many digits.
+#[must_use]
+pub fn degrees(field: &[u8]) -> Option<(f64, f64)> {
+    few_digits(field).or_else(|| {
+        let location = Location::parse(field)?;
+        Some((location.latitude(), location.longitude()))
+    })
+}
+
+fn few_digits(field: &[u8]) -> Option<(f64, f64)> {
+    let (latitude, rest) = leading_degrees(field)?;
+    let (longitude, rest) = leading_degrees(rest)?;
+    let in_range = latitude.abs() <= 90.0 && longitude.abs() <= 180.0;
+    (matches!(rest, b"" | b"/") && in_range).then_some((latitude, longitude))
+}
+
+/// Returns a signed number of few digits and what follows it.
+fn leading_degrees(text: &[u8]) -> Option<(f64, &[u8])> {
+    /// So many digits are an exact `f64`, and so are the powers of ten, so that their quotient is rounded
+    /// once (Clinger 1990).
+    const MOST_DIGITS: usize = 15;
+    #[rustfmt::skip]
+    const POWERS: [f64; MOST_DIGITS + 1] =
+        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
+    let (sign, text) = text.split_first()?;
+    let negative = match sign {
+        b'+' => false,
+        b'-' => true,
+        _ => return None,
+    };
+    let (mut mantissa, mut digits, mut before_point) = (0_u64, 0, None);
+    let mut length = 0;
+    for byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit < 10 {
+            digits += 1;
+            if digits > MOST_DIGITS {
+                return None;
+            }
+            mantissa = mantissa * 10 + u64::from(digit);
+        } else if *byte == b'.' && before_point.is_none() {
+            before_point = Some(digits);
+        } else {
+            break;
+        }
+        length += 1;
+    }
+    let decimals = before_point.map_or(0, |before| digits - before);
+    (digits > 0).then(|| (signed(negative, mantissa as f64 / POWERS[decimals]), &text[length..]))
+}
+
 fn signed(negative: bool, value: f64) -> f64 {
     // "-0" must not be printed as −0 in a request to a provider.
     if negative && value != 0.0 { -value } else { value }
@@ -164,5 +216,19 @@ mod tests {
         assert!((ucla.longitude() + 118.445_127).abs() < 1e-12);
         let zero = Location::parse(b"-0-0.0").unwrap();
         assert!(zero.latitude().is_sign_positive() && zero.longitude().is_sign_positive());
+    }
+
+    proptest! {
+        #[test]
+        fn few_digits_have_the_same_value(
+            field in "[+-]0{0,2}[0-9]{0,3}[.]?[0-9]{0,16}[+-]0{0,2}[0-9]{0,3}[.]?[0-9]{0,16}[/.+ ]?",
+            near_bound in "[+-]90[.]0{0,13}[01]?[-+]180[.]0{0,13}[01]?/?",
+        ) {
+            for field in [field.as_bytes(), near_bound.as_bytes()] {
+                let expected = Location::parse(field).map(|it| (it.latitude(), it.longitude()));
+                let bits = |(lat, lng): (f64, f64)| (lat.to_bits(), lng.to_bits());
+                prop_assert_eq!(super::degrees(field).map(bits), expected.map(bits));
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use core::cmp::Ordering;
 
 use super::command::Iamat;
 use super::decimal::plain_billionths_at;
-use super::location::Location;
+use super::location::{self, Location};
 use super::next_field;
 use super::time::{
     MAX_SECONDS, Nanos, SECOND, parse_difference, parse_time, push_difference, push_time,
@@ -193,6 +193,12 @@ impl<'a> Record<'a> {
     #[must_use]
     pub fn location(&self) -> Option<Location<'a>> {
         Location::parse(next_field(self.report())?.0)
+    }
+
+    /// Returns latitude and longitude of the client in degrees, or `None` for a tombstone.
+    #[must_use]
+    pub fn degrees(&self) -> Option<(f64, f64)> {
+        location::degrees(next_field(self.report())?.0)
     }
 
     /// The order of records: `key = (min(time, received + Δ), time, received, server, line)`.

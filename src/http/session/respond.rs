@@ -305,7 +305,7 @@ impl HttpSession {
             let reason = "there is no such client; its name must be percent-encoded";
             return self.send_error(http, options, Status::NOT_FOUND, reason, out);
         };
-        if let (false, Some(location)) = (part.is_empty(), record.location()) {
+        if let (false, Some(location)) = (part.is_empty(), record.degrees()) {
             let center = point(location);
             if places {
                 return self.places(cx, request, center, options, out);

@@ -79,6 +79,15 @@ fn line(node: &[u8], client: u32, time: i64) -> Vec<u8> {
     line
 }
 
+/// Stores the record of a client that a node whose clock is days behind has received.
+fn store_outdated(herd: &mut Herd, client: u32, days: Nanos) {
+    let text = format!("IAMAT vehicle-{client:07}.fleet.example +34.068930-118.445127 1600000000");
+    let Command::Iamat(iamat) = Command::parse(text.as_bytes()) else { panic!("{text}") };
+    let (mut line, clock) = (Vec::new(), Wall(CLOCK.nanos() - days * 86_400 * SECOND));
+    Record::emit(&mut line, b"N0", &iamat, clock.nanos());
+    herd.directory.apply(&Record::parse(&line).unwrap(), Source::Peer, clock);
+}
+
 /// Stores the record of a client with this time in a node.
 fn store(herd: &mut Herd, client: u32, time: i64) {
     let line = line(b"N0", client, time);
@@ -215,11 +224,17 @@ impl Star {
         bytes.len() as u64
     }
 
-    fn assert_identical(&self) {
+    fn assert_same(&self) {
         use proxy_herd::herd::digest::Branch;
         let of = |herd: &Herd| (herd.directory.len(), herd.directory.sums().of(Branch::ROOT));
         for node in &self.nodes {
             assert_eq!(of(node), of(&self.nodes[0]));
+        }
+    }
+
+    fn assert_identical(&self) {
+        self.assert_same();
+        for node in &self.nodes {
             assert_eq!(node.counters.antientropy_repairs, 0);
         }
     }
@@ -380,6 +395,45 @@ fn a_clock_that_was_ahead_costs_one_fetch() {
     let interval = timing().antientropy_interval;
     star.run(interval + GRACE + Duration::from_secs(1));
     assert_eq!(star.nodes[0].directory.len(), clients);
+}
+
+/// A node whose clock is days behind, or ahead by the time to live, refuses what it fetches from its
+/// neighbors. It fetches it once or twice, and then a sample with each check.
+#[test]
+fn a_node_that_refuses_what_it_fetches_soon_stops() {
+    let (clients, neighbors) = (clients() / 4, 3);
+    let rules = Rules { client_ttl: 86_400 * SECOND, ..RULES };
+    for (days, is_empty) in [(-2, true), (-2, false), (2, true)] {
+        let mut star = Star::with_rules(1 + neighbors, rules);
+        if !is_empty {
+            (0..clients).for_each(|client| store_outdated(&mut star.nodes[0], client, 2));
+        }
+        star.clock_error = days * 86_400 * SECOND;
+        for herd in &mut star.nodes[1..] {
+            (0..clients).for_each(|client| store(herd, client, 1_700_000_000));
+        }
+        star.link();
+        star.run(Duration::from_secs(5));
+        println!("{days} days: {} records at first", star.fetched);
+        assert!(star.fetched <= u64::from(2 * clients), "{} records for nothing", star.fetched);
+        let mut rounds = Vec::new();
+        for _ in 0..3 {
+            let before = star.fetched;
+            star.run(timing().antientropy_interval);
+            rounds.push(star.fetched - before);
+        }
+        println!("{days} days: {rounds:?} records with each check");
+        // A link that has left everything to another has not learned yet that it would be refused.
+        let sample = u64::from(2 * FETCH_FREELY);
+        assert!(rounds[0] <= neighbors as u64 * MAX_SUSPECTS as u64);
+        assert!(rounds[1..].iter().all(|round| *round <= neighbors as u64 * sample));
+        assert_eq!(star.nodes[0].directory.len(), if is_empty { 0 } else { clients });
+        // Once its clock is right, it catches up with the next check.
+        star.clock_error = 0;
+        star.run(timing().antientropy_interval + GRACE + Duration::from_secs(2));
+        star.settle();
+        star.assert_same();
+    }
 }
 
 /// With continuous updates on all nodes while digests are compared, records in flight are not

@@ -35,7 +35,8 @@
 //! [`Purpose::Check`] round, a missing record may be in flight. It is a suspect first, and is requested
 //! only if it is still missing after [`GRACE`]. A record recovered this way indicates a fault of
 //! flooding and is counted separately. A check finds at most [`MAX_SUSPECTS`] records. If that many
-//! are missing, and those that are then requested turn out to be new, the check becomes a sync.
+//! are missing, and those that are then requested turn out to be new, the check becomes a sync. If
+//! this node refuses them, the next check requests a sample.
 //!
 //! Equal sums are not answered. An end knows that the other has compared its sums, and found no
 //! difference, when the pong to a later ping arrives first: lines of a link arrive in order.
@@ -74,6 +75,10 @@ pub const MAX_SUSPECTS: usize = 4096;
 /// A check that finds this many missing records becomes a sync, unless fetching them proves to be of
 /// no use. Less than [`MAX_SUSPECTS`], since the other end may stop before it has offered as many.
 const MANY: usize = MAX_SUSPECTS / 2;
+
+/// The same for a check after a round of which this node has refused most: a sample, which shows
+/// whether it still would. More than [`FETCH_FREELY`], so that the sample can turn into a sync.
+const SAMPLE: usize = 2 * FETCH_FREELY as usize;
 
 /// Maximum number of queued repairs beyond those of one step of a job: a few buffers of output.
 const MAX_REPAIRS: usize = 4096;
@@ -118,8 +123,11 @@ pub struct AntiEntropy {
     /// Number of records that this check has found to be missing here, and at the peer.
     missing: usize,
     offered: usize,
-    /// Number of new records that this check has recovered.
+    /// Number of records that this round has recovered, and of those that this node has refused.
     recovered: u32,
+    refused: u32,
+    /// True if most of the last round that recovered anything was refused.
+    is_sampling: bool,
     /// Result of the last comparison of all records: whether both ends store the same records.
     equal: Option<bool>,
     /// True if the peer has reported a difference since this node last sent its sums.
@@ -238,12 +246,20 @@ impl AntiEntropy {
         }
     }
 
-    /// Takes note of a new record that a check has recovered. If many are missing, the check becomes a
-    /// sync. It does so only now because fetching may be of no use: a node whose clock is ahead, for
-    /// example, regards the records as expired.
-    pub fn handle_recovered(&mut self) {
-        self.recovered = self.recovered.saturating_add(1);
-        if self.missing >= MANY && self.recovered >= FETCH_FREELY {
+    /// Stops waiting for the claim of another link: what it fetched was refused.
+    pub const fn give_up(&mut self) {
+        self.waits = false;
+    }
+
+    /// Takes note of a record that the peer has sent because of this comparison, and that was stored
+    /// or refused. If a check has recovered many and more are missing, it becomes a sync. It does so
+    /// only now because fetching may be of no use: a node whose clock is ahead, for example, regards
+    /// the records as expired.
+    pub fn handle_recovered(&mut self, purpose: Purpose, is_stored: bool) {
+        let total = if is_stored { &mut self.recovered } else { &mut self.refused };
+        *total = total.saturating_add(1);
+        let is_of_use = self.recovered >= FETCH_FREELY && self.recovered > self.refused;
+        if purpose == Purpose::Check && is_stored && self.missing >= MANY && is_of_use {
             self.open(Purpose::Sync);
         }
     }
@@ -403,7 +419,8 @@ impl AntiEntropy {
         }
         if job.purpose == Purpose::Check {
             self.missing += job.digests.len();
-            let room = MAX_SUSPECTS - self.suspects.len();
+            let most = if self.is_sampling { SAMPLE } else { MAX_SUSPECTS };
+            let room = most.saturating_sub(self.suspects.len());
             let suspects = first(room, std::mem::take(&mut job.digests));
             self.suspects.push(context.now + GRACE, job.leaf, suspects);
             return;
@@ -497,7 +514,10 @@ impl AntiEntropy {
 
     const fn begin_round(&mut self) {
         self.allowance = FETCH_FREELY;
-        (self.missing, self.offered, self.recovered) = (0, 0, 0);
+        if self.recovered + self.refused > 0 {
+            self.is_sampling = self.refused > self.recovered;
+        }
+        (self.missing, self.offered, self.recovered, self.refused) = (0, 0, 0, 0);
     }
 
     const fn purpose(&self) -> Purpose {

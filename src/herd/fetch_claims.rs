@@ -4,6 +4,10 @@
 //! requested from one, it does not request from another until the first is done, disconnected or
 //! slow. Claims only delay requests. Requests of others are always answered, so nodes cannot wait
 //! for each other.
+//!
+//! A node may refuse what it has fetched, for example because its clock is wrong: then what it lacks
+//! from one neighbor it would refuse from every other one, too. A fetch of which it has refused more
+//! than it has stored was of no use, and is not repeated with another neighbor.
 
 use core::ops::Range;
 use core::time::Duration;
@@ -36,10 +40,28 @@ pub struct FetchClaims {
 /// A neighbor from which records are being fetched.
 struct Source {
     node: NodeId,
-    /// New records that it has sent since the last check.
+    /// Records that it has sent since the last check and that were stored or refused.
     received: u32,
+    /// Records that it has sent since it was claimed from, by what happened to them.
+    stored: u32,
+    refused: u32,
     /// Time of the next check.
     due: Instant,
+}
+
+/// What follows from the release of claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// Links that have left records to another link compare again.
+    Resume,
+    /// They wait for the next check: this node has refused most of what it has fetched.
+    GiveUp,
+}
+
+impl Source {
+    const fn is_of_use(&self) -> bool {
+        self.refused <= self.stored
+    }
 }
 
 impl FetchClaims {
@@ -54,15 +76,23 @@ impl FetchClaims {
         }
         claimed_by.fill(node);
         if !self.sources.iter().any(|source| source.node == node) {
-            self.sources.push(Source { node, received: 0, due: now + FETCH_PATIENCE });
+            self.sources.push(Source {
+                node,
+                received: 0,
+                stored: 0,
+                refused: 0,
+                due: now + FETCH_PATIENCE,
+            });
         }
         true
     }
 
-    /// Records that `node` has sent a new record.
-    pub fn count_received(&mut self, node: NodeId) {
+    /// Takes note of a record that `node` has sent, and that was stored or refused.
+    pub fn handle_received(&mut self, node: NodeId, is_stored: bool) {
         if let Some(source) = self.sources.iter_mut().find(|source| source.node == node) {
-            source.received += 1;
+            source.received = source.received.saturating_add(1);
+            let total = if is_stored { &mut source.stored } else { &mut source.refused };
+            *total = total.saturating_add(1);
         }
     }
 
@@ -89,18 +119,27 @@ impl FetchClaims {
     }
 
     /// Releases the claims of neighbors that have sent few records since the last check: they are
-    /// done, slow or stalled. Returns whether there were any.
-    pub fn handle_timeout(&mut self, now: Instant) -> bool {
+    /// done, slow or stalled. Returns what follows, if anything.
+    pub fn handle_timeout(&mut self, now: Instant) -> Option<Release> {
         let is_slow = |source: &&Source| source.due <= now && source.received < FETCH_LEAST;
-        let slow: Vec<NodeId> =
-            self.sources.iter().filter(is_slow).map(|source| source.node).collect();
-        for &node in &slow {
+        let slow: Vec<(NodeId, bool)> = self
+            .sources
+            .iter()
+            .filter(is_slow)
+            .map(|source| (source.node, source.is_of_use()))
+            .collect();
+        for &(node, _) in &slow {
             self.release(node);
         }
         for source in self.sources.iter_mut().filter(|source| source.due <= now) {
             (source.received, source.due) = (0, now + FETCH_PATIENCE);
         }
-        !slow.is_empty()
+        match slow[..] {
+            [] => None,
+            _ if slow.iter().any(|(_, is_of_use)| *is_of_use) => Some(Release::Resume),
+            // The end of the last fetch decides.
+            _ => self.sources.is_empty().then_some(Release::GiveUp),
+        }
     }
 }
 
@@ -120,13 +159,37 @@ mod tests {
         assert!(!claims.claim(NodeId(2), 31..40, Instant::START));
         assert!(claims.claim(NodeId(2), 32..40, Instant::START), "unclaimed leaves may be claimed");
         assert_eq!(claims.poll_timeout(), Some(at(1)));
-        (0..FETCH_LEAST).for_each(|_| claims.count_received(NodeId(1)));
-        assert!(claims.handle_timeout(at(1)), "2 has sent nothing");
+        (0..FETCH_LEAST).for_each(|_| claims.handle_received(NodeId(1), true));
+        assert_eq!(claims.handle_timeout(at(1)), Some(Release::Resume), "2 has sent nothing");
         assert!(!claims.claim(NodeId(3), 31..40, at(1)), "1 has sent enough");
         assert!(claims.claim(NodeId(3), 32..40, at(1)));
         assert!(claims.release(NodeId(3)) && !claims.release(NodeId(3)));
-        assert!(claims.handle_timeout(at(2)), "1 is done or has stalled");
+        assert_eq!(claims.handle_timeout(at(2)), Some(Release::Resume), "1 is done or has stalled");
         assert_eq!(claims.poll_timeout(), None);
         assert!(claims.claim(NodeId(2), 0..Leaf::COUNT, at(2)));
+    }
+
+    #[test]
+    fn a_fetch_of_which_most_was_refused_is_not_repeated() {
+        let mut claims = FetchClaims::default();
+        let mut fetch = |node, stored, refused, from: u32| {
+            assert!(claims.claim(NodeId(node), 0..16, at(from)));
+            (0..stored).for_each(|_| claims.handle_received(NodeId(node), true));
+            (0..refused).for_each(|_| claims.handle_received(NodeId(node), false));
+            let busy = stored + refused >= FETCH_LEAST;
+            if busy {
+                assert_eq!(claims.handle_timeout(at(from + 1)), None, "it goes on");
+            }
+            claims.handle_timeout(at(from + 1 + u32::from(busy)))
+        };
+        assert_eq!(fetch(1, 0, 5000, 0), Some(Release::GiveUp));
+        assert_eq!(fetch(2, 1, 2, 10), Some(Release::GiveUp));
+        assert_eq!(fetch(1, 5000, 5000, 20), Some(Release::Resume));
+        assert_eq!(fetch(1, 0, 0, 30), Some(Release::Resume), "a stalled neighbor");
+        assert!(claims.claim(NodeId(1), 0..16, at(40)));
+        assert!(claims.claim(NodeId(2), 16..32, at(41)));
+        claims.handle_received(NodeId(1), false);
+        assert_eq!(claims.handle_timeout(at(41)), None, "another fetch is in progress");
+        assert_eq!(claims.handle_timeout(at(42)), Some(Release::Resume));
     }
 }

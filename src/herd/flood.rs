@@ -166,19 +166,29 @@ impl Herd {
             observer.record_received(self.peer_name(link), record.line, applied);
         }
         if let Some(purpose) = repair {
+            self.count_repair(link, purpose, applied);
             let Applied::Stored(slot) = applied else { return };
-            if purpose == Purpose::Check
-                && let Some(up) = &mut self.links[link.index()].up
-            {
-                up.anti_entropy.handle_recovered();
-            }
-            self.claims.count_received(self.link(link).peer);
             let of_many = purpose == Purpose::Sync && self.catch_up.count(now.instant);
             let origin = self.routes.vertex(record.server);
             self.forward(Item::Stored(slot), origin, Arrival::Repaired { link, of_many });
         } else {
             self.forward_flooded(record, applied, Arrival::Flooded(link));
         }
+    }
+
+    /// Takes note of a record that anti-entropy has recovered, unless this node holds it or a newer
+    /// one already.
+    fn count_repair(&mut self, link: LinkId, purpose: Purpose, applied: Applied) {
+        let is_stored = match applied {
+            Applied::Stored(_) => true,
+            Applied::Duplicate | Applied::Stale => return,
+            Applied::OverCapacity | Applied::Expired | Applied::Ahead | Applied::TooLong => false,
+        };
+        let Link { peer, up, .. } = &mut self.links[link.index()];
+        if let Some(up) = up {
+            up.anti_entropy.handle_recovered(purpose, is_stored);
+        }
+        self.claims.handle_received(*peer, is_stored);
     }
 
     /// Forwards a flooded record if it was new to this node. Forwarding does not depend on this node's

@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use super::fetch_claims::Release;
 use super::link::Link;
 use super::link_states::Ends;
 use super::message::Purpose;
@@ -61,8 +62,12 @@ impl Herd {
             self.resync(Ends::This, now.instant);
         }
         self.resync_if_due(now.instant);
-        if self.claims.handle_timeout(now.instant) {
-            self.resume_fetches();
+        match self.claims.handle_timeout(now.instant) {
+            Some(Release::Resume) => self.resume_fetches(),
+            Some(Release::GiveUp) => {
+                self.herd_peers().for_each(|(_, up)| up.anti_entropy.give_up());
+            }
+            None => {}
         }
         self.relayed.handle_timeout(now.instant);
         self.sweep(now);

@@ -5,9 +5,10 @@ use std::ops::{Add, Sub};
 
 use proxy_herd::herd::flood::FORWARD_FREELY;
 use proxy_herd::herd::message::Message;
+use proxy_herd::protocol::time::{Nanos, SECOND};
 use proxy_herd::testing::topology::Shape;
 
-use crate::schedule::{SECONDS, Schedule, When};
+use crate::schedule::{MILLISECOND, SECONDS, Schedule, When};
 use crate::trace::Trace;
 use crate::world::World;
 
@@ -185,6 +186,36 @@ fn a_restart_costs_a_small_multiple_of_the_data() {
         // Each neighbor of the node advertises its loss and its return to all nodes.
         assert!(traffic.links.messages < 3 * nodes * nodes, "{traffic:?}");
     }
+}
+
+/// In a mesh of four, one node's clock is two days behind. It refuses what it fetches, and the herd
+/// goes on at a bounded cost; all others hold the same.
+#[test]
+fn a_node_with_a_slow_clock_does_not_fetch_everything_over_and_over() {
+    const DAY: Nanos = 86_400 * SECOND;
+    let mut schedule = Schedule::by_hand(Shape::Mesh, 4, 300);
+    schedule.clocks[2] = -2 * DAY;
+    schedule.wild_clocks = true;
+    let mut world = World::new(schedule, Trace::off());
+    world.begin();
+    world.pass(3 * SECONDS);
+    let clients = 0..world.schedule.clients.len();
+    for client in clients {
+        world.update([0, 1, 3][client % 3], client, When::Off(0));
+        world.pass(MILLISECOND);
+    }
+    world.pass(3 * SECONDS);
+    world.kill(2, false);
+    world.pass(SECONDS);
+    world.start(2);
+    world.pass(15 * SECONDS);
+    let before = world.traffic();
+    world.pass(60 * SECONDS);
+    let bytes = (world.traffic() - before).bytes();
+    // Each of six checks on three links costs a sum per branch, the digests, and the records once.
+    assert!(bytes < 6 * 3 * 300 * (300 + 100 + 100), "{bytes} bytes in a minute");
+    let clocks: Vec<_> = [0, 1, 3].map(|at| (at, world.clock(at))).to_vec();
+    world.oracle.converged(&clocks).unwrap();
 }
 
 /// The node of a star that is linked with all others.

@@ -2,7 +2,9 @@
 //!
 //! If a client knew the key, it could choose names that fall into one leaf of the digest tree. So every
 //! node makes up a key when it starts, and the herd uses the oldest one: its own or one of a neighbor,
-//! whichever was born first. The key that a herd uses therefore lives as long as any of its nodes.
+//! whichever was born first. The key that a herd uses therefore lives as long as any of its nodes. It
+//! protects as well in its thousandth day as in its first: nothing that a node sends to clients depends
+//! on it. Only a neighbor knows it, and to replace it, all nodes are stopped at once.
 //!
 //! A node announces its key when a link comes up and whenever it has changed it (`KEY`). Digests under
 //! different keys say nothing about records, so two ends compare only while each uses the key that the
@@ -13,6 +15,7 @@
 //! What is announced is not the key itself: that is derived from it and the secret of the herd, if
 //! there is one. Without a secret, links exist only on one machine or over TLS.
 
+use core::cmp::Ordering;
 use core::time::Duration;
 
 use ring::hmac;
@@ -31,8 +34,13 @@ const REKEY_SLOTS: u32 = 2048;
 /// Pause between two slices: a million clients take about a second.
 const REKEY_PAUSE: Duration = Duration::from_millis(1);
 
-/// What the key of the digests is derived from. The lesser one, which is the older one, wins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// 2026-01-01T00:00:00Z. No node existed before, so a clock that says so is wrong.
+const FIRST_BORN: u64 = 1_767_225_600_000_000_000;
+
+/// What the key of the digests is derived from. The lesser one wins: the older one, but any other one
+/// before one that a clock has dated before [`FIRST_BORN`], as on a machine without a battery. Such
+/// machines would otherwise change the key of the whole herd with each start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DigestKey {
     /// Wall clock of the node that made it up, in nanoseconds since the Unix epoch.
     pub born: u64,
@@ -80,6 +88,19 @@ impl Seeds {
     #[must_use]
     pub fn keys(&self, secret: Option<&hmac::Key>) -> Keys {
         Keys { index: self.index, digest: self.digest.derive(secret) }
+    }
+}
+
+impl Ord for DigestKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let order = |key: &Self| (key.born < FIRST_BORN, key.born, key.random);
+        order(self).cmp(&order(other))
+    }
+}
+
+impl PartialOrd for DigestKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -195,5 +216,19 @@ mod tests {
         assert_eq!(key.derive(None), (0x2568_c5be_9feb_8a31, 0xfd55_307a_7357_e52a));
         let secret = hmac::Key::new(hmac::HMAC_SHA256, b"secret");
         assert_eq!(key.derive(Some(&secret)), (0x50d0_ea0d_7d19_da9f, 0x84d9_8efb_c908_e1d6));
+    }
+
+    #[test]
+    fn the_oldest_key_with_a_date_that_can_be_right_wins() {
+        let key = |born, random| DigestKey { born, random };
+        let order = [
+            key(FIRST_BORN, 9),
+            key(FIRST_BORN + 1, 2),
+            key(FIRST_BORN + 1, 3),
+            key(u64::MAX, 1),
+            key(0, 1), // 1970
+            key(FIRST_BORN - 1, 0),
+        ];
+        assert!(order.is_sorted(), "{order:?}");
     }
 }

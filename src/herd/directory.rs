@@ -68,7 +68,8 @@ pub enum Source {
     /// A record of another node.
     Peer,
     /// A record that this node has stored before its process started. If it is too far ahead, it is
-    /// stored nevertheless, since the clock may be behind for a moment; it is invisible until then.
+    /// stored nevertheless, since the clock may be behind for a moment; it is invisible until then. So is
+    /// the tombstone that replaces such a record.
     File,
 }
 

@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use super::Herd;
 use super::directory::{Applied, Source};
+use super::expiry::Life;
 use super::link::{LegacySender, Link};
 use super::message::Purpose;
 use super::observer::Observer;
@@ -107,14 +108,23 @@ impl Herd {
 
     /// Erases `client` if it is held: stores and floods a tombstone that is newer than its record.
     /// Appends the line of the tombstone, without LF, to `out` and returns its slot.
+    ///
+    /// A record that is too far ahead is held, too. It is invisible here, but to other nodes it is not
+    /// if it is this node's clock that is behind, and neither is its tombstone.
     pub fn forget(&mut self, client: &[u8], wall: Wall, out: &mut Vec<u8>) -> Option<Slot> {
-        let held = Record::parse(self.directory.get(client, wall)?)?;
+        let held = Record::parse(self.directory.line(self.directory.slot(client)?)?)?;
+        let source = match Life::of(held.received, self.directory.rules().client_ttl, wall) {
+            _ if held.is_tombstone() => return None,
+            Life::Expired => return None,
+            Life::Alive => Source::Client,
+            Life::Ahead => Source::File,
+        };
         let rank = held.rank(self.identity.rules.max_clock_offset);
         let oldest = self.directory.oldest_time();
         let time = wall.nanos().max(rank + 1).max(oldest.map_or(0, |oldest| oldest + 1));
         let server = self.identity.name(self.identity.me);
         let tombstone = Record::emit_tombstone(out, server, client, time)?;
-        match self.directory.apply(&tombstone, Source::Client, wall) {
+        match self.directory.apply(&tombstone, source, wall) {
             Applied::Stored(slot) => {
                 self.forward(Item::Stored(slot), Some(self.identity.me.into()), Arrival::Local);
                 Some(slot)

@@ -316,3 +316,35 @@ fn a_queued_record_that_gives_way_because_it_is_not_alive_is_relayed() {
         assert_eq!(sent, lines);
     }
 }
+
+/// The clock of the node is behind. Its neighbors hold the record to be alive, and it is erased there.
+#[test]
+fn a_record_from_the_future_is_forgotten_everywhere() {
+    let right = 10 * expiry::FUTURE_LIMIT;
+    for behind in [expiry::FUTURE_LIMIT + 2 * SECOND, 3 * expiry::FUTURE_LIMIT] {
+        let wall = Wall(right - behind);
+        let mut herd = herd(identity(&["A", "B"], 1, &[0]));
+        herd.handle_connected(connected(10, 0, 7, Origin::Dialed), Instant::START);
+        let seconds = right / SECOND;
+        let line = format!("AT A +1.000000000 k +1-1 {}", seconds - 1);
+        let record = Record::parse(line.as_bytes()).unwrap();
+        herd.directory.apply(&record, directory::Source::File, wall);
+        let mut line = Vec::new();
+        let slot = herd.forget(b"k", wall, &mut line).unwrap();
+        assert_eq!(herd.directory.line(slot), Some(&line[..]));
+        assert_eq!(herd.directory.clients(), 0);
+        let mut out = Vec::new();
+        herd.poll_transmit(LinkId(0), wall, &mut out, usize::MAX, &mut ());
+        assert!(out.split(|&byte| byte == b'\n').any(|sent| sent == line), "it is flooded");
+        let tombstone = Record::parse(&line).unwrap();
+        let mut other = crate::testing::herd(identity(&["A", "B"], 0, &[1]));
+        other.directory.apply(&record, directory::Source::Peer, Wall(right));
+        let applied = other.directory.apply(&tombstone, directory::Source::Peer, Wall(right));
+        assert!(matches!(applied, directory::Applied::Stored(_)));
+        // By the clock of the node, a client that reports again is there again.
+        let now = wall.nanos() / SECOND;
+        let again = format!("AT B +0.000000000 k +1-1 {now}");
+        herd.apply_local_update(&Record::parse(again.as_bytes()).unwrap(), wall);
+        assert_eq!(herd.directory.get(b"k", wall), Some(again.as_bytes()));
+    }
+}

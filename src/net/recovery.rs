@@ -99,8 +99,8 @@ pub fn load(
 /// As stated, and if the folder may not be read. It exists.
 pub fn examine(path: &Path, name: &str) -> io::Result<()> {
     let names = names(path)?;
-    let manifest =
-        File::open(path.join(FileName::Manifest.to_string())).ok().and_then(read_manifest);
+    let manifest = read_manifest(File::open(path.join(FileName::Manifest.to_string())))
+        .map_err(|error| at_folder(path, &error))?;
     match Recovery::new(name, names.iter().map(String::as_str), manifest.as_deref()) {
         Ok(_) => Ok(()),
         Err(refusal) => Err(at_folder(path, &io::Error::other(refusal))),
@@ -113,10 +113,7 @@ fn at_folder(path: &Path, error: &io::Error) -> io::Error {
 
 fn recover(folder: &Folder, name: &str, directory: &mut Directory) -> io::Result<Recovered> {
     let names = names(folder.path())?;
-    let manifest = match folder.reader(FileName::Manifest) {
-        Err(error) if is_refusal(&error) => return Err(cannot_open(FileName::Manifest, &error)),
-        opened => opened.ok().and_then(read_manifest),
-    };
+    let manifest = read_manifest(folder.reader(FileName::Manifest))?;
     let mut recovery = Recovery::new(name, names.iter().map(String::as_str), manifest.as_deref())
         .map_err(io::Error::other)?;
     let mut buffer = Vec::with_capacity(2 * CHUNK);
@@ -178,9 +175,13 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Returns the manifest, or `None` if it cannot be read.
-fn read_manifest(file: File) -> Option<Vec<u8>> {
+/// Returns the manifest, or `None` if there is none or it cannot be read.
+fn read_manifest(opened: io::Result<File>) -> io::Result<Option<Vec<u8>>> {
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) if is_refusal(&error) => return Err(cannot_open(FileName::Manifest, &error)),
+        Err(_) => return Ok(None),
+    };
     let mut bytes = Vec::new();
-    file.take(MAX_MANIFEST as u64).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    Ok(file.take(MAX_MANIFEST as u64).read_to_end(&mut bytes).ok().map(|_| bytes))
 }

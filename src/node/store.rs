@@ -118,7 +118,10 @@ impl Store {
         self.acknowledge(slot, from)
     }
 
-    fn acknowledge(&self, slot: Slot, from: usize) -> Option<Gated> {
+    /// Returns what a reply that begins at `from` in the output must wait for if it acknowledges the
+    /// record in `slot`; `None` if that is durable, or replies do not wait.
+    #[must_use]
+    pub fn acknowledge(&self, slot: Slot, from: usize) -> Option<Gated> {
         let (position, gate) = self.gate(slot)?;
         let is_refused = gate == Gate::Refused;
         Some(Gated { from, position, is_update: true, is_refused })

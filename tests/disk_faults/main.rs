@@ -302,6 +302,30 @@ fn with_always_an_update_whose_sync_fails_gets_no_at_line() {
     }
 }
 
+/// A command that the disk did not take is not confirmed, however often it is repeated, until the disk
+/// accepts writes again.
+#[test]
+fn with_always_a_client_is_forgotten_once_the_tombstone_is_durable() {
+    let mut machine = Machine::start("sync: always", "");
+    machine.client().ask(update("kiwi").trim_ascii_end());
+    machine.set(Fault::Hold, SNAPSHOTS);
+    machine.set(Fault::SyncErrno, EIO);
+    machine.set(Fault::SyncTimes, 1);
+    for _ in 0..2 {
+        let output = machine.herd.run(&["--forget", "kiwi"]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains("has not confirmed the command"), "{}", text(&output));
+    }
+    machine.set(Fault::Hold, NOTHING);
+    eventually("the problem has ended", DEADLINE, || {
+        (!machine.get_http("/api/herd").contains("updates are refused")).then_some(())
+    });
+    let output = machine.herd.run(&["--forget", "kiwi"]);
+    assert!(text(&output).contains("does not know the client"), "it is erased: {}", text(&output));
+    machine.restart("KILL");
+    assert_eq!(machine.herd.held("Solo", "kiwi"), None);
+}
+
 #[test]
 fn without_always_the_node_serves_from_memory_and_writes_what_is_missing() {
     for (mode, errno, times) in [
@@ -377,6 +401,11 @@ fn files_that_may_not_be_opened_prevent_the_start() {
         let reason = format!("cannot open {file}");
         assert!(text(&output).contains(&reason), "{}", text(&output));
         assert_eq!(machine.files(), files);
+        if file == "MANIFEST" {
+            // A warning: the nodes may run as another user.
+            let output = machine.herd.run(&["--check"]);
+            assert!(text(&output).contains(&reason), "{}", text(&output));
+        }
     }
     machine.set(Fault::OpenErrno, 0);
     machine.herd.start("Solo");

@@ -647,6 +647,25 @@ fn herds_with_different_keys_merge() {
     }
 }
 
+/// The clock of one node says 1970 at each of its starts. The herd keeps its key.
+#[test]
+fn a_node_with_a_clock_in_1970_does_not_change_the_key_of_the_herd() {
+    let herds = DigestKey { born: 1_790_000_000_000_000_000, random: 7 };
+    for me in 0..2 {
+        for start in 0..3 {
+            let mut cores = [0, 1].map(|at: u16| {
+                let own = DigestKey { born: 3_000_000_000 + start, random: u128::from(start) };
+                Core::with_key(at, &[1 - at], &[], if at == me { own } else { herds })
+            });
+            (0..3_000).for_each(|i| drop(cores[usize::from(1 - me)].update(&format!("c{i}"))));
+            link(&mut cores);
+            run(&mut cores, SETTLE);
+            assert!(cores.iter().all(|core| core.herd.digest_key() == herds));
+            assert!(cores.iter().all(|core| core.herd.directory.len() == 3_000));
+        }
+    }
+}
+
 /// B ignores the sums, so its pong must not confirm them: A hears of the key first.
 #[test]
 fn a_change_of_the_key_is_announced_before_a_pong() {

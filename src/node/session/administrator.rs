@@ -67,15 +67,25 @@ impl LineSession {
     fn on_forget(&mut self, node: &mut Node, client: &[u8], now: &Now, out: &mut Vec<u8>) {
         let mut tombstone = Vec::new();
         let slot = node.herd.forget(client, now.wall, &mut tombstone);
-        if let (Some(slot), Some(store)) = (slot, &mut node.store) {
-            let gated = store.append_local(Kind::FORGET, slot, &tombstone, out.len());
+        let mut is_forgotten = slot.is_some();
+        if let Some(store) = &mut node.store {
+            let directory = &node.herd.directory;
+            let gated = if let Some(slot) = slot {
+                store.append_local(Kind::FORGET, slot, &tombstone, out.len())
+            } else {
+                // A command that was not confirmed is repeated: the disk lacks the tombstone.
+                let erased = directory.slot(client).filter(|&slot| directory.is_tombstone(slot));
+                erased.and_then(|slot| store.acknowledge(slot, out.len()))
+            };
+            is_forgotten |= gated.is_some();
             Gated::merge(&mut self.gated, gated);
             store.append_transitions(&node.name, node.herd.directory.fences());
         }
         let counters = &mut node.counters;
-        let (count, answer) = match slot {
-            Some(_) => (&mut counters.forgotten, FORGOTTEN),
-            None => (&mut counters.forget_unknown, UNKNOWN),
+        let (count, answer) = if is_forgotten {
+            (&mut counters.forgotten, FORGOTTEN)
+        } else {
+            (&mut counters.forget_unknown, UNKNOWN)
         };
         *count += 1;
         out.extend_from_slice(&[answer, b" ", client, b"\n"].concat());

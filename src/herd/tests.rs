@@ -328,7 +328,7 @@ fn a_record_from_the_future_is_forgotten_everywhere() {
         let seconds = right / SECOND;
         let line = format!("AT A +1.000000000 k +1-1 {}", seconds - 1);
         let record = Record::parse(line.as_bytes()).unwrap();
-        herd.directory.apply(&record, directory::Source::File, wall);
+        herd.directory.apply(&record, Source::File, wall);
         let mut line = Vec::new();
         let slot = herd.forget(b"k", wall, &mut line).unwrap();
         assert_eq!(herd.directory.line(slot), Some(&line[..]));
@@ -338,9 +338,9 @@ fn a_record_from_the_future_is_forgotten_everywhere() {
         assert!(out.split(|&byte| byte == b'\n').any(|sent| sent == line), "it is flooded");
         let tombstone = Record::parse(&line).unwrap();
         let mut other = crate::testing::herd(identity(&["A", "B"], 0, &[1]));
-        other.directory.apply(&record, directory::Source::Peer, Wall(right));
-        let applied = other.directory.apply(&tombstone, directory::Source::Peer, Wall(right));
-        assert!(matches!(applied, directory::Applied::Stored(_)));
+        other.directory.apply(&record, Source::Peer, Wall(right));
+        let applied = other.directory.apply(&tombstone, Source::Peer, Wall(right));
+        assert!(matches!(applied, Applied::Stored(_)));
         // By the clock of the node, a client that reports again is there again.
         let now = wall.nanos() / SECOND;
         let again = format!("AT B +0.000000000 k +1-1 {now}");

@@ -271,13 +271,16 @@ fn a_node_with_old_files_starts_empty_and_logs_it() {
     let config = "storage: {directory: data, sync: never}\nlimits: {forget_keep_s: 1}";
     let mut herd = Herd::solo_with(config);
     herd.client("Solo").iamat("kiwi", "+1+1", "5");
-    assert!(!files_with(&herd, "Solo", " T 1").is_empty(), "a mark of the wall clock");
+    eventually("a mark of the wall clock is written", DEADLINE, || {
+        (!files_with(&herd, "Solo", " T 1").is_empty()).then_some(())
+    });
     herd.signal("Solo", "TERM");
     assert!(herd.wait("Solo", DEADLINE).success());
     thread::sleep(Duration::from_millis(1100)); // the time that is too long
     herd.start("Solo");
     herd.wait_for_log("Solo", &["limits.forget_keep_s", "starts empty"]);
     assert_eq!(herd.held("Solo", "kiwi"), None);
+    // They are set aside for as long as tombstones live, and a day at most.
     eventually("the old files are deleted", DEADLINE, || {
         files_with(&herd, "Solo", "kiwi").is_empty().then_some(())
     });

@@ -18,7 +18,8 @@ use crate::time::{Instant, Now, Wall};
 pub const FUTURE_LIMIT: Nanos = 86_400 * SECOND;
 
 /// The time for which records that are too far ahead are kept, invisible. A clock that is behind, as
-/// on a machine without a battery after a start, is usually set right sooner.
+/// on a machine without a battery after a start, is usually set right sooner. If the files of the node
+/// are from a later time than its clock, it is, and they are kept until it is set right.
 pub const AHEAD_PATIENCE: Duration = Duration::from_mins(5);
 
 /// Pause between two sweeps: a directory of a million clients is examined in five seconds.
@@ -68,6 +69,8 @@ pub struct Sweep {
     latest: Nanos,
     /// The same of the records that this pass has examined or that were stored during it.
     latest_of_pass: Nanos,
+    /// The clock is behind as long as it is less than this.
+    pub least_clock: Wall,
     /// The time since which a stored record may have been too far ahead.
     ahead_since: Option<Instant>,
     /// [`AHEAD_PATIENCE`], except in tests.
@@ -77,7 +80,9 @@ pub struct Sweep {
 impl Default for Sweep {
     fn default() -> Self {
         let (latest, latest_of_pass) = (Nanos::MIN, Nanos::MIN);
-        Self { next: 0, latest, latest_of_pass, ahead_since: None, patience: AHEAD_PATIENCE }
+        let least_clock = Wall(Nanos::MIN);
+        let patience = AHEAD_PATIENCE;
+        Self { next: 0, latest, latest_of_pass, least_clock, ahead_since: None, patience }
     }
 }
 
@@ -102,7 +107,7 @@ impl Sweep {
 
     /// Returns whether records that are too far ahead must be removed.
     pub fn removes_ahead(&mut self, now: &Now) -> bool {
-        if !self.may_be_ahead(now.wall) {
+        if now.wall < self.least_clock || !self.may_be_ahead(now.wall) {
             self.ahead_since = None;
             return false;
         }

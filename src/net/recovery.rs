@@ -10,7 +10,9 @@ use super::disk::execute;
 use super::folder::Folder;
 use crate::config::{StorageConfig, Sync};
 use crate::herd::directory::Directory;
+use crate::herd::expiry::FUTURE_LIMIT;
 use crate::node::store::Store;
+use crate::protocol::time::SECOND;
 use crate::storage::{
     DiskError, FileName, MAX_MANIFEST, Purpose, Recovered, Recovery, Settings, Storage, SyncMode,
 };
@@ -37,14 +39,25 @@ pub fn load(
     let located = |error| at_folder(folder.path(), &error);
     let mut recovered = recover(folder, name, directory).map_err(located)?;
     let path = folder.path().display();
-    if recovered.is_outdated(directory.rules().forget_keep, wall()) {
-        recovered.discard();
+    let forget_keep = directory.rules().forget_keep;
+    if recovered.is_outdated(forget_keep, wall()) {
+        recovered.set_aside(forget_keep, wall());
         directory.clear();
         log::warn!(
             "storage {path}: the node was last running longer ago than limits.forget_keep_s, so its \
-             files may hold clients that the herd has erased; they were discarded, and the node starts \
-             empty"
+             files may hold clients that the herd has erased; they were set aside for a day, and the node \
+             starts empty; if its clock was ahead, correct it, stop the node, delete MANIFEST, and start it"
         );
+    } else if let Some(newest) = recovered.newest() {
+        directory.set_least_clock(newest);
+        let behind = newest.nanos() - wall().nanos();
+        if behind > FUTURE_LIMIT {
+            log::warn!(
+                "storage {path}: the clock is {} hours behind the newest time in the files; records that \
+                 are more than a day ahead of it are kept, but not shown before it is set right",
+                behind / (3600 * SECOND)
+            );
+        }
     }
     for damage in &recovered.damage {
         log::warn!("storage {path}: {damage}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Segment;
 use super::file::FileName;
-use super::manifest::Entry;
+use super::manifest::{Entry, Usage};
 use super::task::Op;
 
 /// Length of a manifest without files, and of the line of a file, at most.
@@ -44,6 +44,8 @@ enum Role {
     Live,
     /// It is only kept for a cursor.
     Kept,
+    /// It is too old to be loaded, and kept for a while.
+    Aside,
     /// It is to be deleted, or not listed yet.
     Other,
 }
@@ -76,8 +78,12 @@ impl Folder {
         highest: u64,
     ) -> Self {
         let mut folder = Self { highest, ..Self::default() };
-        for Entry { file, length, held } in files {
-            let role = if held { Role::Kept } else { Role::Live };
+        for Entry { file, length, usage } in files {
+            let role = match usage {
+                Usage::Load => Role::Live,
+                Usage::Hold => Role::Kept,
+                Usage::Aside => Role::Aside,
+            };
             let length = length.unwrap_or(0);
             folder.insert(file, Held { role, length, reserved: 0, is_sealed: true });
         }
@@ -142,10 +148,14 @@ impl Folder {
         let mut entries = Vec::with_capacity(self.files.len());
         for (&file, held) in &self.files {
             let role = held.role_after(file, snapshot, keep_from);
-            if role != Role::Other {
-                let length = held.is_sealed.then_some(held.length);
-                entries.push(Entry { file, length, held: role == Role::Kept });
-            }
+            let usage = match role {
+                Role::Live => Usage::Load,
+                Role::Kept => Usage::Hold,
+                Role::Aside => Usage::Aside,
+                Role::Other => continue,
+            };
+            let length = held.is_sealed.then_some(held.length);
+            entries.push(Entry { file, length, usage });
         }
         entries
     }
@@ -177,10 +187,19 @@ impl Folder {
         Some((*released.first()?, *released.last()?))
     }
 
-    /// The segments that are loaded or kept, oldest first.
+    /// Gives up the files that are set aside.
+    pub(super) fn release_aside(&mut self) {
+        let aside = |(&file, held): (&FileName, &Held)| (held.role == Role::Aside).then_some(file);
+        let released: Vec<FileName> = self.files.iter().filter_map(aside).collect();
+        for file in released {
+            self.give_up(file);
+        }
+    }
+
+    /// The segments that are loaded or kept for a cursor, oldest first.
     pub(super) fn segments(&self) -> impl Iterator<Item = Segment> {
         self.files.iter().filter_map(|(&file, held)| match (file, held.role) {
-            (_, Role::Other) => None,
+            (_, Role::Other | Role::Aside) => None,
             (FileName::Segment(number), _) => Some(Segment { number, length: held.length }),
             _ => None,
         })
@@ -264,7 +283,7 @@ impl Sizes {
                 self.live_files += 1;
             }
             Role::Kept => self.kept += held.size(),
-            Role::Other => {}
+            Role::Aside | Role::Other => {}
         }
     }
 
@@ -276,7 +295,7 @@ impl Sizes {
                 self.live_files -= 1;
             }
             Role::Kept => self.kept -= held.size(),
-            Role::Other => {}
+            Role::Aside | Role::Other => {}
         }
     }
 }
@@ -287,6 +306,7 @@ impl Held {
         let Some(snapshot) = snapshot else { return self.role };
         match (self.role, file) {
             (_, FileName::Snapshot(number)) if number == snapshot => Role::Live,
+            (Role::Aside, _) => Role::Aside,
             (Role::Live, FileName::Segment(number)) if number >= snapshot => Role::Live,
             (Role::Live | Role::Kept, FileName::Segment(number))
                 if keep_from.is_some_and(|from| number >= from) =>

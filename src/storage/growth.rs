@@ -48,10 +48,11 @@ fn length_of(entry: &Entry) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::manifest::Usage;
     use super::*;
 
     fn segment(number: u64, length: Option<u64>) -> Entry {
-        Entry { file: FileName::Segment(number), length, held: false }
+        Entry { file: FileName::Segment(number), length, usage: Usage::Load }
     }
 
     #[test]
@@ -70,7 +71,8 @@ mod tests {
         let files: Vec<Entry> = (1..=1000).map(|number| segment(number, None)).collect();
         growth.expect(&segment(0, Some(1)), &files, 0);
         assert_eq!(growth.expect(&files[0], &files[1..], 100), 300);
-        let huge = Entry { file: FileName::Snapshot(1), length: Some(u64::MAX), held: false };
+        let huge =
+            Entry { file: FileName::Snapshot(1), length: Some(u64::MAX), usage: Usage::Load };
         assert_eq!(growth.expect(&huge, &[], 0), u32::MAX);
         let endless = vec![segment(7, Some(u64::MAX)); 1000];
         assert_eq!(growth.expect(&endless[0], &endless, u32::MAX), u32::MAX);
@@ -79,7 +81,7 @@ mod tests {
     #[test]
     fn a_snapshot_holds_as_many_clients_as_its_length_says() {
         let file = FileName::Snapshot(1);
-        let entry = Entry { file, length: Some(9600), held: false };
+        let entry = Entry { file, length: Some(9600), usage: Usage::Load };
         assert_eq!(Growth::default().expect(&entry, &[segment(1, None)], 5), 100);
     }
 }

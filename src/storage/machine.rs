@@ -8,20 +8,23 @@ use core::time::Duration;
 use std::collections::VecDeque;
 use std::io;
 
-use super::erasure::Erasure;
+use super::erasure::{Aside, Erasure, push_mark};
 use super::event::{Cause, Event, Problem};
 use super::file::FileName;
 use super::folder::Folder;
-use super::frame::{HEAD, Kind};
+use super::frame::{HEAD, Kind, frame_len};
 use super::journal::{Journal, Segment, Target};
 use super::recovery::{self, Recovered};
 use super::snapshot::Snapshot;
 use super::task::{DiskError, Failed, Lane, Op, Purpose, Task, Write};
 use super::{Counters, Gate, Mark, Position, Settings, SyncMode, transition};
 use crate::herd::directory::Directory;
-use crate::protocol::time::{Nanos, push_time};
+use crate::protocol::time::Nanos;
 use crate::time::{Instant, Wall};
 use problems::RETRY;
+
+/// Bytes in the payload of a time mark, at most: two times.
+const MARK_BYTES: usize = 2 * 22;
 
 /// The storage of one node.
 pub struct Storage {
@@ -40,6 +43,10 @@ pub struct Storage {
     /// True if a snapshot is due whatever the size of the folder.
     rewrite: bool,
     erasure: Erasure,
+    /// Files that are too old, if there are any.
+    aside: Option<Aside>,
+    /// The newest time that the files told, while the clock is behind it.
+    newest: Option<Nanos>,
     /// Files that have been loaded and may not be durable.
     unsynced: Vec<FileName>,
     manifest: ManifestState,
@@ -98,6 +105,8 @@ impl Storage {
             ..Counters::default()
         };
         let erasure = Erasure::new(recovered.erase_in, now);
+        let aside = recovered.aside_until.map(|until| Aside::new(until, now));
+        let newest = recovered.newest().map(|newest| newest.nanos());
         let Recovered { files, obsolete, truncate, highest, rewrite, clean, mark, .. } = recovered;
         let mut journal = Journal::new(settings.sync);
         let mut unsynced = Vec::new();
@@ -123,6 +132,8 @@ impl Storage {
             attempted: 0,
             rewrite,
             erasure,
+            aside,
+            newest,
             unsynced,
             manifest: ManifestState::Outdated,
             is_busy: false,
@@ -185,14 +196,19 @@ impl Storage {
 
     /// Appends the wall clock.
     pub fn append_time(&mut self, wall: Wall) {
+        self.handle_wall(wall);
         let mut payload = Vec::new();
-        push_time(&mut payload, wall.nanos().max(0));
+        push_mark(&mut payload, wall, self.newest);
         self.journal.append(Kind::TIME, &payload);
     }
 
     /// Handles the present wall clock, from which marks are made.
-    pub const fn handle_wall(&mut self, wall: Wall) {
+    pub fn handle_wall(&mut self, wall: Wall) {
         self.wall = wall;
+        self.newest = self.newest.filter(|newest| *newest > wall.nanos());
+        if let Some(aside) = &mut self.aside {
+            aside.handle_wall(wall, self.now);
+        }
     }
 
     /// Returns what must be written to the log now.
@@ -319,7 +335,8 @@ impl Storage {
     pub fn handle_directory(&mut self, directory: &Directory, now: Instant) {
         self.now = now;
         let frames = u64::from(directory.len()) * (HEAD as u64 + 1);
-        self.live = directory.bytes() + frames + (HEAD + self.header.len() + 1) as u64;
+        let header = frame_len(self.header.len()) + frame_len(MARK_BYTES);
+        self.live = directory.bytes() + frames + header as u64;
         if let Some(snapshot) = &mut self.snapshot {
             if snapshot.wants_records() {
                 snapshot.collect(directory);
@@ -328,6 +345,7 @@ impl Storage {
         }
         self.continue_log();
         self.give_up_kept();
+        self.give_up_aside();
         let can_begin = self.manifest == ManifestState::Current
             && self.retry_at.is_none()
             && !self.is_stopping
@@ -350,7 +368,9 @@ impl Storage {
         let collects = self.snapshot.as_ref().is_some_and(Snapshot::wants_records);
         let collect_at = (collects && !self.is_stopping).then_some(self.now);
         let erase_at = self.erasure.poll_timeout(self.now);
-        [self.journal.sync_at(), self.retry_at, collect_at, erase_at].into_iter().flatten().min()
+        let delete_at = self.aside.as_ref().and_then(|aside| aside.poll_timeout(self.now));
+        let others = [self.retry_at, collect_at, erase_at, delete_at];
+        others.into_iter().chain([self.journal.sync_at()]).flatten().min()
     }
 
     /// Returns the next event.

@@ -10,7 +10,9 @@
 //! file 0000000007.log 8388641
 //! file 0000000008.log
 //! held 0000000006.log 8388702
-//! crc 99baf792
+//! aside 0000000005.log 8388650
+//! until 1764327374
+//! crc d3bf49a3
 //! ```
 //!
 //! The first and the last line are the same in all versions of the format. The last is the CRC-32 of
@@ -43,6 +45,8 @@ pub struct Manifest {
     pub clean: bool,
     /// The files.
     pub files: Vec<Entry>,
+    /// The time until which files that are set aside are kept, in POSIX seconds.
+    pub aside_until: Option<u64>,
 }
 
 /// A file in a manifest.
@@ -52,8 +56,32 @@ pub struct Entry {
     pub file: FileName,
     /// Length of its content; `None` for a segment that is still being written.
     pub length: Option<u64>,
-    /// True if it is only kept for a cursor and not loaded.
-    pub held: bool,
+    /// What it is for.
+    pub usage: Usage,
+}
+
+/// What a file is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// It is loaded.
+    Load,
+    /// It is only kept for a cursor.
+    Hold,
+    /// It is too old to be loaded, and kept for a while.
+    Aside,
+}
+
+impl Usage {
+    const ALL: [(Self, &str); 3] =
+        [(Self::Load, "file"), (Self::Hold, "held"), (Self::Aside, "aside")];
+
+    const fn word(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(_, its_word)| *its_word == word).map(|(usage, _)| *usage)
+    }
 }
 
 impl Manifest {
@@ -67,11 +95,14 @@ impl Manifest {
         let _ = write!(text, "{MAGIC}{VERSION}\nnode {node}\nboot {boot}\n");
         let _ = write!(text, "key {key}\nclean {clean}\n");
         for entry in &self.files {
-            let word = if entry.held { "held" } else { "file" };
+            let word = entry.usage.word();
             let _ = match entry.length {
                 Some(length) => writeln!(text, "{word} {} {length}", entry.file),
                 None => writeln!(text, "{word} {}", entry.file),
             };
+        }
+        if let Some(until) = self.aside_until {
+            let _ = writeln!(text, "until {until}");
         }
         let checksum = crc32fast::hash(text.as_bytes());
         let _ = writeln!(text, "crc {checksum:08x}");
@@ -106,15 +137,17 @@ impl Manifest {
                     manifest.key = Some(hex::parse(value.as_bytes())?.try_into().ok()?);
                 }
                 "clean" => manifest.clean = value == "yes",
-                "file" | "held" => {
+                "until" => manifest.aside_until = Some(number(value)?),
+                word => {
+                    // Others are of a later program that still writes this version.
+                    let Some(usage) = Usage::of_word(word) else { continue };
                     let (name, length) = match value.split_once(' ') {
                         Some((name, length)) => (name, Some(number(length)?)),
                         None => (value, None),
                     };
                     let file = FileName::parse(name).filter(|file| file.number().is_some())?;
-                    manifest.files.push(Entry { file, length, held: word == "held" });
+                    manifest.files.push(Entry { file, length, usage });
                 }
-                _ => {} // of a later program that still writes this version
             }
         }
         (!manifest.node.is_empty()).then_some(manifest)
@@ -146,25 +179,27 @@ mod tests {
     use super::*;
 
     fn manifest() -> Manifest {
-        let entry = |file, length, held| Entry { file, length, held };
+        let entry = |file, length, usage| Entry { file, length, usage };
         Manifest {
             node: "Clark".to_owned(),
             boot: 3,
             key: None,
             clean: false,
             files: vec![
-                entry(FileName::Snapshot(7), Some(91_750_231), false),
-                entry(FileName::Segment(7), Some(8_388_641), false),
-                entry(FileName::Segment(8), None, false),
-                entry(FileName::Segment(6), Some(8_388_702), true),
+                entry(FileName::Snapshot(7), Some(91_750_231), Usage::Load),
+                entry(FileName::Segment(7), Some(8_388_641), Usage::Load),
+                entry(FileName::Segment(8), None, Usage::Load),
+                entry(FileName::Segment(6), Some(8_388_702), Usage::Hold),
+                entry(FileName::Segment(5), Some(8_388_650), Usage::Aside),
             ],
+            aside_until: Some(1_764_327_374),
         }
     }
 
     #[test]
     fn the_text_is_that_of_the_documentation() {
         let text = String::from_utf8(manifest().to_text()).unwrap();
-        let documented = include_str!("manifest.rs").lines().skip(3).take(10);
+        let documented = include_str!("manifest.rs").lines().skip(3).take(12);
         let documented: Vec<_> = documented.map(|line| line.trim_start_matches("//! ")).collect();
         assert_eq!(text.lines().collect::<Vec<_>>(), documented);
     }

@@ -20,8 +20,8 @@
 //! |---|---|
 //! | [`Storage::append`] | the directory has stored a record |
 //! | [`Storage::append_transition`] | with a feed, a record of this node has caused a transition |
-//! | [`Storage::append_time`] | at the start, at the end, after a compaction, and every ten minutes |
-//! | [`Storage::handle_wall`] | with a feed, before anything else of a turn |
+//! | [`Storage::append_time`] | at the start, at the end, and every ten minutes |
+//! | [`Storage::handle_wall`] | before anything else of a turn |
 //! | [`Storage::handle_written`] | a write has succeeded, at least in part, or failed |
 //! | [`Storage::handle_task_done`] | the disk thread has reported the end of a task |
 //! | [`Storage::handle_directory`] | once per turn, after the replies have been sent |

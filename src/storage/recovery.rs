@@ -8,13 +8,14 @@ use super::erasure::{Age, ERASE_WITHIN};
 use super::file::FileName;
 use super::frame::Kind;
 use super::growth::Growth;
-use super::manifest::{Entry, Manifest, VERSION};
+use super::manifest::{Entry, Manifest, Usage, VERSION};
 use super::mark::Mark;
 use super::reader::Reader;
 use super::task::DiskError;
 use crate::herd::directory::{Applied, Directory, PREFETCH_BATCH, Source};
+use crate::herd::expiry::FUTURE_LIMIT;
 use crate::protocol::record::Record;
-use crate::protocol::time::Nanos;
+use crate::protocol::time::{Nanos, SECOND};
 use crate::time::Wall;
 
 /// Number of damaged places that are reported one by one. All are counted.
@@ -31,8 +32,10 @@ pub struct Recovered {
     pub damaged: u64,
     /// Bytes in all damaged places.
     pub damaged_bytes: u64,
-    /// The newest time in the files.
+    /// The times in the files.
     pub(super) age: Age,
+    /// The time until which files that are set aside are kept.
+    pub(super) aside_until: Option<Nanos>,
     /// The time until a snapshot is due that removes the records of erased clients.
     pub(super) erase_in: Option<Duration>,
     /// How often the node has started with this folder before.
@@ -203,15 +206,16 @@ impl Recovery {
         let recovered = &mut self.recovered;
         (recovered.boot, recovered.key) = (manifest.boot, manifest.key);
         recovered.clean = manifest.clean;
+        recovered.aside_until = manifest.aside_until.map(|until| Nanos::from(until) * SECOND);
         let mut missing = Vec::new();
         for &entry in &manifest.files {
             let number = entry.file.number().unwrap_or(0);
             recovered.highest = recovered.highest.max(number);
-            match (found.contains(&entry.file), entry.held) {
-                (true, true) => recovered.files.push(entry),
-                (true, false) => self.pending.push_back(entry),
-                (false, true) => {}
-                (false, false) => missing.push(entry),
+            match (found.contains(&entry.file), entry.usage) {
+                (true, Usage::Load) => self.pending.push_back(entry),
+                (false, Usage::Load) => missing.push(entry),
+                (true, Usage::Hold | Usage::Aside) => recovered.files.push(entry),
+                (false, Usage::Hold | Usage::Aside) => {}
             }
         }
         // Segments that were created after the manifest was written.
@@ -222,7 +226,7 @@ impl Recovery {
                 FileName::Manifest | FileName::NewManifest => {}
                 _ if listed(file).is_some() => {}
                 FileName::Segment(number) if Some(number) > newest => {
-                    self.pending.push_back(Entry { file, length: None, held: false });
+                    self.pending.push_back(Entry { file, length: None, usage: Usage::Load });
                 }
                 _ => self.leftovers.push(file),
             }
@@ -243,7 +247,7 @@ impl Recovery {
     fn plan_without(&mut self, manifest: Option<&[u8]>, found: &BTreeSet<FileName>) {
         for &file in found {
             if file.number().is_some() {
-                self.pending.push_back(Entry { file, length: None, held: false });
+                self.pending.push_back(Entry { file, length: None, usage: Usage::Load });
             }
         }
         let file = FileName::Manifest;
@@ -283,7 +287,7 @@ impl Recovery {
             Some(entry) => entry,
             // They may hold what is damaged elsewhere.
             None if self.recovered.rewrite => {
-                Entry { file: self.leftovers.pop()?, length: None, held: false }
+                Entry { file: self.leftovers.pop()?, length: None, usage: Usage::Load }
             }
             None => return None,
         };
@@ -331,7 +335,7 @@ impl Recovery {
                         mark.ordinal = mark.ordinal.wrapping_add(1);
                     }
                     match kind {
-                        Kind::TIME => age.handle_mark(payload),
+                        Kind::TIME if reports => age.handle_mark(payload, now),
                         Kind::MARK => {
                             if let Some(found) = Mark::parse(payload) {
                                 (mark, *is_marked) = (found, true);
@@ -352,7 +356,7 @@ impl Recovery {
         batch.apply();
         recovered.records += batch.records;
         self.has_helped |= batch.stored;
-        age.handle_record(batch.newest);
+        batch.newest.into_iter().flatten().for_each(|received| age.handle_record(received, now));
         recovered.age = age;
         if reports {
             recovered.mark = mark;
@@ -413,14 +417,26 @@ impl Recovered {
     /// herd has erased and no longer remembers.
     #[must_use]
     pub fn is_outdated(&self, forget_keep: Nanos, now: Wall) -> bool {
-        self.age.newest().is_some_and(|newest| now.nanos() - newest > forget_keep)
+        self.age.last_written().is_some_and(|written| now.nanos() - written > forget_keep)
     }
 
-    /// Discards all files: they are deleted once the node has begun new ones. The directory must be
-    /// cleared.
-    pub fn discard(&mut self) {
-        let files = self.files.drain(..).map(|entry| entry.file);
-        self.obsolete.extend(files);
+    /// Returns the newest time that the clock of the node has had, as far as the files tell. While the
+    /// clock is behind it, records that seem to be from the future are no evidence of a wrong clock
+    /// elsewhere.
+    #[must_use]
+    pub fn newest(&self) -> Option<Wall> {
+        self.age.newest().map(Wall)
+    }
+
+    /// Sets all files aside, for at most a day and `forget_keep`: they are not loaded, and deleted then.
+    /// The directory must be cleared.
+    pub fn set_aside(&mut self, forget_keep: Nanos, now: Wall) {
+        for entry in &mut self.files {
+            entry.usage = Usage::Aside;
+        }
+        let time = forget_keep.min(ERASE_WITHIN.as_nanos() as Nanos);
+        self.aside_until = Some(now.nanos() + time);
+        self.age = Age::default();
         self.truncate.clear();
         (self.rewrite, self.clean, self.erase_in) = (false, true, None);
     }
@@ -451,8 +467,8 @@ struct Batch<'a, 'i> {
     records: u64,
     /// True if one of them was stored.
     stored: bool,
-    /// The newest receive time among them.
-    newest: Option<Nanos>,
+    /// The newest receive time among those that are not ahead of the clock, and among all.
+    newest: [Option<Nanos>; 2],
     /// The time until the records of clients that were erased by a tombstone in a segment must be gone.
     erase_in: Option<Duration>,
 }
@@ -465,7 +481,7 @@ impl<'a, 'i> Batch<'a, 'i> {
             held: Vec::with_capacity(PREFETCH_BATCH),
             records: 0,
             stored: false,
-            newest: None,
+            newest: [None; 2],
             erase_in: None,
         }
     }
@@ -486,7 +502,10 @@ impl<'a, 'i> Batch<'a, 'i> {
         if self.held.len() == PREFETCH_BATCH {
             self.apply();
         }
-        self.newest = self.newest.max(Some(record.received));
+        let is_ahead = record.received > self.now.nanos() + FUTURE_LIMIT;
+        for newest in self.newest.iter_mut().skip(usize::from(is_ahead)) {
+            *newest = (*newest).max(Some(record.received));
+        }
         self.held.push(record);
     }
 

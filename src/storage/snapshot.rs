@@ -71,6 +71,11 @@ impl Snapshot {
         }
     }
 
+    /// Adds a time mark.
+    pub(super) fn push_time(&mut self, mark: &[u8]) {
+        push_frame(&mut self.chunk, self.salt, Kind::TIME, mark);
+    }
+
     /// Its file.
     pub(super) const fn file(&self) -> FileName {
         FileName::Snapshot(self.number)

@@ -107,15 +107,35 @@ fn files_that_are_older_than_tombstones_live_are_not_loaded() {
     assert!(!recovered.is_outdated(keep, after(150)), "the mark counts, not the record");
     let (mut directory, mut recovered) = load(&disk, 151);
     assert!(recovered.is_outdated(keep, after(151)));
-    recovered.discard();
+    recovered.set_aside(keep, after(151));
     directory.clear();
     assert_eq!((directory.len(), directory.bytes()), (0, 0));
     let settings = node::settings(SyncMode::Never, 4 << 30);
     let (now, mut rng) = (Instant::START, Rng::new(1));
     let mut node =
         Node::start(directory, recovered, settings, &mut disk, now, &mut rng, 1000).unwrap();
+    node.storage.handle_wall(after(151));
     pass(&mut node, &mut disk, at(1));
+    assert!(contains(&disk, "kiwi"), "they are set aside: {:?}", disk.names());
+    drop(node);
+    // They are not loaded at the next start either, unless the manifest is deleted.
+    let (directory, recovered) = load(&disk, 160);
+    assert_eq!(directory.len(), 0);
+    // A compaction follows, since the node was killed.
+    let settings = node::settings(SyncMode::Interval(Duration::from_secs(1)), 4 << 30);
+    let mut node =
+        Node::start(directory, recovered, settings, &mut disk, now, &mut rng, 1000).unwrap();
+    node.storage.handle_wall(after(160));
+    pass(&mut node, &mut disk, at(13));
+    assert_eq!(node.storage.counters.compactions, 1);
+    assert!(contains(&disk, "kiwi"), "it is an hour too early: {:?}", disk.names());
+    let mut copy = disk.clone();
+    copy.set(FileName::Manifest, None);
+    assert_eq!(load(&copy, 151).0.len(), 1);
+    pass(&mut node, &mut disk, at(14));
     assert!(!contains(&disk, "kiwi"), "{:?}", disk.names());
+    drop(node);
+    assert_eq!(load(&disk, 180).1.damaged, 0);
     // Without a mark, the newest record tells the age.
     let mut disk = Disk::default();
     let mut node = start(&mut disk, WALL);
@@ -123,4 +143,77 @@ fn files_that_are_older_than_tombstones_live_are_not_loaded() {
     pass(&mut node, &mut disk, at(1));
     assert!(!load(&disk, 100).1.is_outdated(keep, after(100)));
     assert!(load(&disk, 101).1.is_outdated(keep, after(101)));
+}
+
+/// A node is killed right after a compaction, which has removed the marks of the log.
+#[test]
+fn a_snapshot_has_a_mark() {
+    let mut disk = Disk::default();
+    let mut node = start(&mut disk, WALL);
+    node.apply(&node::line("Clark", "kiwi", 1_000, WALL.0), Source::Client, WALL);
+    erase(&mut node, "plum", WALL);
+    node.storage.append_time(WALL);
+    pass(&mut node, &mut disk, at(1));
+    node.storage.handle_wall(after(23));
+    pass(&mut node, &mut disk, at(23));
+    assert_eq!(node.storage.counters.compactions, 1);
+    drop(node);
+    let load =
+        |hours| node::load(&disk, node::rules(10, 0), after(hours), &mut Rng::new(1)).unwrap().1;
+    let keep = Nanos::from(100 * HOUR) * SECOND;
+    assert!(!load(123).is_outdated(keep, after(123)));
+    assert!(load(124).is_outdated(keep, after(124)));
+}
+
+/// The clock was ahead for a while, or until the end.
+#[test]
+fn a_clock_that_was_ahead_does_not_make_files_younger() {
+    let keep = Nanos::from(100 * HOUR) * SECOND;
+    for marks in [&[50, 120, 51][..], &[50, 51, 10_000]] {
+        let mut disk = Disk::default();
+        let mut node = start(&mut disk, WALL);
+        for &hours in marks {
+            node.storage.append_time(after(hours));
+            pass(&mut node, &mut disk, at(1));
+        }
+        drop(node);
+        for (hours, is_outdated) in [(150, false), (152, true)] {
+            let wall = after(hours);
+            let recovered =
+                node::load(&disk, node::rules(10, 0), wall, &mut Rng::new(1)).unwrap().1;
+            assert_eq!(recovered.is_outdated(keep, wall), is_outdated, "{marks:?}, {hours}");
+        }
+    }
+}
+
+/// The clock is behind, over several starts and a compaction. The files tell until it is right.
+#[test]
+fn the_newest_time_survives_a_clock_that_is_behind() {
+    let mut disk = Disk::default();
+    let mut node = start(&mut disk, after(100));
+    node.storage.append_time(after(100));
+    pass(&mut node, &mut disk, at(1));
+    drop(node);
+    let load = |disk: &Disk, hours| {
+        node::load(disk, node::rules(10, 0), after(hours), &mut Rng::new(1)).unwrap().1
+    };
+    for hours in [10, 20] {
+        assert_eq!(load(&disk, hours).newest(), Some(after(100)));
+        let mut node = start(&mut disk, after(hours));
+        node.storage.append_time(after(hours));
+        erase(&mut node, "plum", after(hours));
+        pass(&mut node, &mut disk, at(1));
+        node.storage.handle_wall(after(hours + 1));
+        pass(&mut node, &mut disk, at(23));
+        assert_eq!(node.storage.counters.compactions, 1);
+    }
+    assert_eq!(load(&disk, 30).newest(), Some(after(100)));
+    assert!(!load(&disk, 199).is_outdated(Nanos::from(100 * HOUR) * SECOND, after(199)));
+    let mut node = start(&mut disk, after(110));
+    node.storage.append_time(after(110));
+    pass(&mut node, &mut disk, at(1));
+    node.storage.append_time(after(50));
+    pass(&mut node, &mut disk, at(2));
+    drop(node);
+    assert_eq!(load(&disk, 110).newest(), Some(after(50)), "it was set while the node ran");
 }

@@ -7,12 +7,18 @@ use crate::herd::expiry::{BUSY_INTERVAL, IDLE_INTERVAL, Life, REMOVAL, SWEEP_INT
 use crate::herd::slots::Stored;
 use crate::ids::Slot;
 use crate::protocol::record::Record;
-use crate::time::Now;
+use crate::time::{Now, Wall};
 
 impl Directory {
     /// Sets the time for which records are kept that are too far ahead, for tests.
     pub const fn set_ahead_patience(&mut self, patience: Duration) {
         self.sweep.patience = patience;
+    }
+
+    /// Keeps records that are too far ahead while the clock is less than `least_clock`, a time that the
+    /// clock of this node has had before.
+    pub const fn set_least_clock(&mut self, least_clock: Wall) {
+        self.sweep.least_clock = least_clock;
     }
 
     /// Removes records that are not alive. Examines at most `budget` slots, and calls `removed` with
@@ -60,7 +66,7 @@ mod tests {
     use super::*;
     use crate::herd::expiry::{AHEAD_PATIENCE, FUTURE_LIMIT};
     use crate::protocol::time::{Nanos, SECOND};
-    use crate::time::{Instant, Wall};
+    use crate::time::Instant;
 
     const DAY: Nanos = FUTURE_LIMIT / SECOND;
 
@@ -152,6 +158,37 @@ mod tests {
         sweep(&mut d, right, AHEAD_PATIENCE, 100);
         sweep(&mut d, 10, AHEAD_PATIENCE * 3 / 2, 100);
         assert_eq!(d.len(), 2);
+    }
+
+    /// The whole herd is on one machine, and no neighbor has the records.
+    #[test]
+    fn a_clock_that_is_behind_the_files_for_long_loses_nothing() {
+        let right = 20_000 * DAY;
+        let slow = right - 2 * DAY;
+        for ttl in [0, 1000 * DAY] {
+            let mut d = directory(10, ttl);
+            d.set_least_clock(Wall(right * SECOND));
+            apply(&mut d, "k", (right, right), Source::File, slow);
+            apply(&mut d, "m", (right, right), Source::File, slow);
+            for hours in 0..20 {
+                sweep(&mut d, slow + 1, Duration::from_hours(hours), 100);
+            }
+            assert_eq!(d.len(), 2);
+            // Its client reports again.
+            assert!(matches!(
+                apply(&mut d, "k", (slow, slow), Source::Client, slow),
+                Applied::Stored(_)
+            ));
+            assert!(holds(&d, "k", slow) && !holds(&d, "m", slow));
+            assert!(holds(&d, "m", right), "the clock was set right");
+            // What is ahead of a clock that is right is removed.
+            apply(&mut d, "n", (right, right + 3 * DAY), Source::File, right);
+            let now = Duration::from_hours(20);
+            sweep(&mut d, right, now, 100);
+            assert_eq!(d.len(), 3, "patience begins when the clock is right");
+            sweep(&mut d, right, now + AHEAD_PATIENCE, 100);
+            assert_eq!(d.len(), 2);
+        }
     }
 
     #[test]

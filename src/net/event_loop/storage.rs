@@ -115,9 +115,6 @@ impl EventLoop {
             disk.start_task(task);
         }
         while let Some(event) = storage.poll_event() {
-            if matches!(event, Event::Compacted { .. }) {
-                self.time_mark_at = now.instant; // it has removed the former marks
-            }
             log_event(&event, &store.folder);
         }
         // A write may have failed, so that replies are refused rather than kept waiting.

@@ -1,8 +1,9 @@
 //! Compaction: when a snapshot is due, and the bounds on the size of the folder.
 
-use super::Storage;
 use super::problems::RETRY;
+use super::{ManifestState, Storage};
 use crate::herd::directory::Directory;
+use crate::storage::erasure::push_mark;
 use crate::storage::event::{Condition, Event};
 use crate::storage::snapshot::Snapshot;
 
@@ -49,7 +50,13 @@ impl Storage {
         self.attempted = number;
         let covered = self.journal.appended();
         let before = self.bytes();
-        let snapshot = Snapshot::new(number, covered, &self.header, directory, before, self.now);
+        let mut snapshot =
+            Snapshot::new(number, covered, &self.header, directory, before, self.now);
+        if self.wall.nanos() > 0 {
+            let mut mark = Vec::new();
+            push_mark(&mut mark, self.wall, self.newest);
+            snapshot.push_time(&mark);
+        }
         self.snapshot.insert(snapshot).collect(directory);
     }
 
@@ -83,6 +90,19 @@ impl Storage {
         let oldest = self.folder.oldest_kept().unwrap_or(0);
         if let Some((first, last)) = self.folder.release_kept(oldest + 1) {
             self.push_event(Event::GivenUp { first, last });
+        }
+    }
+
+    /// Gives up the files that are set aside once their time has passed or there is no room for them.
+    pub(super) fn give_up_aside(&mut self) {
+        let Some(aside) = &self.aside else { return };
+        let needed = self.folder.sizes().total + self.live + 5 * self.segment_bytes();
+        let is_over = aside.is_over(self.now) || needed > self.settings.max_bytes;
+        if is_over && self.manifest == ManifestState::Current {
+            self.aside = None;
+            self.folder.release_aside();
+            // It lists them.
+            self.manifest = ManifestState::Outdated;
         }
     }
 

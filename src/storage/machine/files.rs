@@ -2,6 +2,7 @@
 //! snapshot, deletion.
 
 use super::{ManifestState, Storage};
+use crate::protocol::time::SECOND;
 use crate::storage::SyncMode;
 use crate::storage::file::FileName;
 use crate::storage::frame::{Kind, Salt, push_frame};
@@ -70,6 +71,7 @@ impl Storage {
             key: self.settings.key,
             clean: self.is_closed && self.settings.sync != SyncMode::Never,
             files: self.folder.entries(snapshot, self.keep_from),
+            aside_until: self.aside.map(|aside| u64::try_from(aside.until / SECOND).unwrap_or(0)),
         };
         let (file, bytes) = (FileName::NewManifest, manifest.to_text());
         vec![

@@ -106,7 +106,7 @@ impl Storage {
         };
         let erasure = Erasure::new(recovered.erase_in, now);
         let aside = recovered.aside_until.map(|until| Aside::new(until, now));
-        let newest = recovered.newest().map(|newest| newest.nanos());
+        let newest = recovered.newest().map(Wall::nanos);
         let Recovered { files, obsolete, truncate, highest, rewrite, clean, mark, .. } = recovered;
         let mut journal = Journal::new(settings.sync);
         let mut unsynced = Vec::new();

@@ -73,7 +73,7 @@ impl Snapshot {
 
     /// Adds a time mark.
     pub(super) fn push_time(&mut self, mark: &[u8]) {
-        push_frame(&mut self.chunk, self.salt, Kind::TIME, mark);
+        push_frame(&mut self.chunk, &self.salt, Kind::TIME, mark);
     }
 
     /// Its file.

@@ -190,7 +190,12 @@ impl Schedule {
 
     /// Lets the node run for a while, and die.
     fn live(&mut self, mut node: Node) {
-        for _ in 0..self.rng.range(1, 150) {
+        for turn in 0..self.rng.range(1, 150) {
+            // As in the event loop: the clock at each turn, and a time mark at the start and now and then.
+            node.storage.handle_wall(self.wall);
+            if turn % 50 == 0 {
+                node.storage.append_time(self.wall);
+            }
             match self.rng.below(100) {
                 0..40 => self.update(&mut node),
                 40..70 => self.step(&mut node),

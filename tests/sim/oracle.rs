@@ -136,8 +136,9 @@ impl Oracle {
         clock: Nanos,
         line: Option<&[u8]>,
     ) -> Result<Option<RecordId>, String> {
+        // One that is too far ahead is invisible to the node, and erased nevertheless.
         let held = self.views[node][client]
-            .filter(|&held| self.is_alive(held, clock) && !self.facts[held].is_tombstone);
+            .filter(|&held| !self.has_expired(held, clock) && !self.facts[held].is_tombstone);
         let (held, line) = match (held, line) {
             (None, None) => return Ok(None),
             (Some(held), Some(line)) => (held, line),
@@ -241,6 +242,7 @@ impl Oracle {
         if let Some(now) = view[client]
             && view[client] != self.views[node][client]
             && !self.is_alive(now, clock)
+            && !self.is_tombstone_of_ahead(now, node, clock)
         {
             return Err(format!("{} was stored although it is not alive", self.show(now)));
         }
@@ -372,10 +374,20 @@ impl Oracle {
     /// Returns whether a record is alive: at most a day ahead of the clock, and not older than the time
     /// to live.
     fn is_alive(&self, id: RecordId, clock: Nanos) -> bool {
+        clock - self.facts[id].key.2 >= -86_400_000_000_000 && !self.has_expired(id, clock)
+    }
+
+    /// Returns whether a node has made a tombstone for a record that was too far ahead of its clock. Both
+    /// are invisible to it.
+    fn is_tombstone_of_ahead(&self, id: RecordId, node: usize, clock: Nanos) -> bool {
+        let fact = &self.facts[id];
+        fact.is_tombstone && fact.key.3 == node && !self.has_expired(id, clock)
+    }
+
+    fn has_expired(&self, id: RecordId, clock: Nanos) -> bool {
         let (fact, rules) = (&self.facts[id], &self.rules);
         let ttl = if fact.is_tombstone { rules.forget_keep } else { rules.client_ttl };
-        let age = clock - fact.key.2;
-        age >= -86_400_000_000_000 && (ttl == 0 || age <= ttl)
+        ttl > 0 && clock - fact.key.2 > ttl
     }
 
     fn ranks_too_low(&self, node: usize, fact: &Fact) -> bool {

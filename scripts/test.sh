@@ -93,6 +93,17 @@ if [ -d tests/soak ] && have "the checks of the soak test" python3; then
     python3 -m unittest discover -s tests/soak
 fi
 
+if have "the recipes of docs/feed.md" python3; then
+    step "the recipes of docs/feed.md"
+    status=0
+    python3 tests/feed_recipes.py "${CARGO_TARGET_DIR:-target}/debug/proxy-herd" || status=$?
+    case $status in
+    0) ;;
+    3) skipped+=("the history of docs/feed.md in PostGIS: a package is missing, see above") ;;
+    *) exit "$status" ;;
+    esac
+fi
+
 if have "the page in a browser" node npm chromium; then
     step "the page in a browser"
     if page_is_built; then

@@ -15,7 +15,7 @@ use super::id::{Id, Raise};
 use super::memo::Memo;
 use super::redis::Top;
 use crate::storage::frame::{MAX_FRAME, Parsed, Salt, parse_frame};
-use crate::storage::{FileName, Mark, Segment};
+use crate::storage::{FileName, Kind, Mark, Segment};
 
 /// Bytes of the log that one call examines at most, so that a log with few entries does not take long.
 const EXAMINED: u64 = 16 << 20;
@@ -225,7 +225,8 @@ impl Cutter {
         let is_counted = core::mem::replace(&mut self.is_counted, true);
         // Less than nothing is missing if the end of the log was lost after it had been sent.
         if is_counted && missing > 0 && missing <= u32::MAX / 2 {
-            self.push(&Entry::Gap { from, count: missing }, batch); // the first entry of the batch
+            // There is room for the first entry of a batch.
+            self.push_entry(&Entry::Gap { from, count: missing }, batch);
             batch.missing += u64::from(missing);
         }
     }
@@ -298,10 +299,7 @@ impl Cutter {
                 Parsed::Frame(kind, payload, length) if length <= rest.len() => {
                     let before = self.place;
                     self.advance(length, kind.is_own());
-                    if let Some(entry) = Entry::of(kind, payload)
-                        && self.filter.wants(&entry)
-                        && !self.push(&entry, batch)
-                    {
+                    if kind.is_own() && !self.push_frame(kind, payload, batch) {
                         self.place = before;
                         break;
                     }
@@ -330,13 +328,42 @@ impl Cutter {
         self.buffer.clear();
     }
 
-    /// Appends the entry at the present place. Returns false if the batch has no room for it.
-    fn push(&mut self, entry: &Entry<'_>, batch: &mut Batch) -> bool {
+    /// Appends the entry of a frame, if it is one that is wanted. Returns false if the batch has no room for
+    /// it.
+    fn push_frame(&mut self, kind: Kind, payload: &[u8], batch: &mut Batch) -> bool {
+        if kind == Kind::UPDATE && self.filter != Filter::Fences {
+            return self.push(batch, |form, out, id, is_first| {
+                form.push_update(out, payload, id, is_first)
+            });
+        }
+        match Entry::of(kind, payload) {
+            Some(entry) if self.filter.wants(&entry) => self.push_entry(&entry, batch),
+            _ => true,
+        }
+    }
+
+    fn push_entry(&mut self, entry: &Entry<'_>, batch: &mut Batch) -> bool {
+        self.push(batch, |form, out, id, is_first| {
+            form.push(out, entry, id, is_first);
+            true
+        })
+    }
+
+    /// Appends what `write` does as the entry at the present place, unless it returns false. Returns false
+    /// if the batch has no room for it.
+    fn push(
+        &mut self,
+        batch: &mut Batch,
+        write: impl FnOnce(&mut Form, &mut Vec<u8>, Id, bool) -> bool,
+    ) -> bool {
+        let (id, length) = (self.raise.apply(self.place), batch.bytes.len());
         if batch.entries == 0 {
             self.form.begin(&mut batch.bytes);
         }
-        let (id, length) = (self.raise.apply(self.place), batch.bytes.len());
-        self.form.push(&mut batch.bytes, entry, id, batch.entries == 0);
+        if !write(&mut self.form, &mut batch.bytes, id, batch.entries == 0) {
+            batch.bytes.truncate(length);
+            return true;
+        }
         let limits = self.form.limits();
         if batch.entries > 0 && batch.bytes.len() > limits.bytes {
             batch.bytes.truncate(length);

@@ -3,6 +3,7 @@
 use super::entry::Entry;
 use super::id::Id;
 use super::{http, xadd};
+use crate::storage::Kind;
 
 /// The form of a batch.
 pub enum Form {
@@ -47,6 +48,24 @@ impl Form {
             Self::Redis(writer) => writer.push(out, entry, id, is_first),
             Self::Json { scratch } => http::push_entry(out, scratch, entry, id),
         }
+    }
+
+    /// Appends the entry of an update with this line. Returns false if the line is not that of a record.
+    pub(super) fn push_update(
+        &mut self,
+        out: &mut Vec<u8>,
+        line: &[u8],
+        id: Id,
+        is_first: bool,
+    ) -> bool {
+        if let Self::Redis(writer) = self
+            && writer.push_line(out, line, id, is_first)
+        {
+            return true;
+        }
+        let Some(entry) = Entry::of(Kind::UPDATE, line) else { return false };
+        self.push(out, &entry, id, is_first);
+        true
     }
 
     pub(super) fn end(&self, out: &mut Vec<u8>) {

@@ -1,17 +1,22 @@
 //! The commands of a batch.
 //!
 //! A node writes one XADD for each update that it is given, so this is written for speed: what is the
-//! same in all entries is written once, and names of fields are constants.
+//! same in all entries is written once, names of fields are constants, and the values of an update are
+//! parts of its line, which is not parsed again if it has the usual form.
 
 use super::entry::{Entry, Field, Value};
 use super::id::Id;
-use crate::text::digits::put_digits;
+use crate::protocol::time::parse_difference;
+use crate::text::digits::{nine_digits, put_digits};
 
 /// Entries in a batch.
 pub const MAX_ENTRIES: u32 = 2000;
 
 /// Bytes of a batch.
 pub const MAX_BATCH: usize = 512 * 1024;
+
+/// Parts of the XADD of an update without an option: command, key, id, and seven fields.
+const UPDATE_PARTS: usize = 3 + 2 * 7;
 
 /// Bytes of an XADD without its line, if names are not longer than usual.
 const USUAL: usize = 384;
@@ -25,6 +30,10 @@ pub struct Writer {
     limit: Vec<u8>,
     /// The number of parts of the option.
     limit_parts: usize,
+    /// The beginning of the XADD of an update without the option, up to the id.
+    update: Vec<u8>,
+    /// The first part of an id with its hyphen, and the time that it is of.
+    time: (Vec<u8>, u64),
     scratch: Vec<u8>,
 }
 
@@ -35,6 +44,8 @@ impl Writer {
         let mut writer = Self::default();
         push_bulk(&mut writer.prefix, b"XADD");
         push_bulk(&mut writer.prefix, key);
+        push_length(&mut writer.update, b'*', UPDATE_PARTS);
+        writer.update.extend_from_slice(&writer.prefix);
         if max_entries > 0 {
             writer.limit_parts = 3;
             for part in [&b"MAXLEN"[..], b"~", max_entries.to_string().as_bytes()] {
@@ -68,10 +79,122 @@ impl Writer {
         });
     }
 
+    /// Appends the entry of an update as [`Writer::push`] does, from its line alone. Appends nothing and
+    /// returns false if the line does not have the form that a node writes for a usual client.
+    pub fn push_line(&mut self, out: &mut Vec<u8>, line: &[u8], id: Id, trims: bool) -> bool {
+        if trims {
+            return false; // one entry of a batch
+        }
+        let Some(update) = Update::parse(line) else { return false };
+        if self.time.1 != id.millis || self.time.0.is_empty() {
+            self.time = (format!("{}-", id.millis).into_bytes(), id.millis);
+        }
+        let mut sequence = [b'0'; 20];
+        let start = put_digits(&mut sequence, id.sequence).min(19);
+        out.reserve(USUAL + line.len());
+        out.extend_from_slice(&self.update);
+        push_length(out, b'$', self.time.0.len() + 20 - start);
+        out.extend_from_slice(&self.time.0);
+        out.extend_from_slice(&sequence[start..]);
+        out.extend_from_slice(b"\r\n$4\r\ntype\r\n$2\r\nat\r\n$4\r\nline\r\n");
+        push_bulk(out, line);
+        out.extend_from_slice(b"$6\r\nclient\r\n");
+        push_bulk(out, update.client);
+        out.extend_from_slice(b"$3\r\nlon\r\n");
+        push_bulk(out, update.longitude);
+        out.extend_from_slice(b"$3\r\nlat\r\n");
+        push_bulk(out, update.latitude);
+        out.extend_from_slice(b"$4\r\ntime\r\n$20\r\n");
+        out.extend_from_slice(update.time);
+        out.extend_from_slice(b"\r\n$8\r\nreceived\r\n$20\r\n");
+        out.extend_from_slice(&update.received);
+        out.extend_from_slice(b"\r\n");
+        true
+    }
+
     /// Ends a batch.
     pub fn end(&self, out: &mut Vec<u8>) {
         push_command(out, &[b"EXEC"]);
     }
+}
+
+/// The values of an update, as parts of its line.
+struct Update<'a> {
+    client: &'a [u8],
+    longitude: &'a [u8],
+    latitude: &'a [u8],
+    time: &'a [u8; 20],
+    received: [u8; 20],
+}
+
+impl<'a> Update<'a> {
+    /// Returns the values of a line of the usual form: nine decimals, and numbers as JSON has them. The line
+    /// is one that this node has written, so its fields are valid.
+    #[inline]
+    fn parse(line: &'a [u8]) -> Option<Self> {
+        let rest = line.strip_prefix(b"AT ")?;
+        let mut spaces = memchr::memchr_iter(b' ', rest);
+        let ends = [spaces.next()?, spaces.next()?, spaces.next()?, spaces.next()?];
+        let (difference, client) = (&rest[ends[0] + 1..ends[1]], &rest[ends[1] + 1..ends[2]]);
+        let location = &rest[ends[2] + 1..ends[3]];
+        let time: &[u8; 20] = rest[ends[3] + 1..].try_into().ok()?;
+        let is_positive = match difference.first()? {
+            b'+' => true,
+            b'-' => false,
+            _ => return None,
+        };
+        let difference = match difference {
+            [_, b'0', b'.', decimals @ ..] => nine_digits(decimals.try_into().ok()?)?,
+            _ => u64::try_from(parse_difference(difference)?.unsigned_abs()).ok()?,
+        };
+        let nanos = nanos(time)?;
+        let received =
+            if is_positive { nanos.checked_add(difference) } else { nanos.checked_sub(difference) };
+        let second = location.iter().skip(1).position(|byte| matches!(byte, b'+' | b'-'))? + 1;
+        let (latitude, longitude) = location.split_at(second);
+        let is_usual = spaces.next().is_none() && !client.is_empty();
+        is_usual.then_some(Self {
+            client,
+            longitude: number(longitude)?,
+            latitude: number(latitude)?,
+            time,
+            received: seconds(received?)?,
+        })
+    }
+}
+
+/// Returns a signed decimal without its plus, or `None` if it is not a number of JSON as it stands.
+#[inline]
+fn number(signed: &[u8]) -> Option<&[u8]> {
+    let (sign, digits) = signed.split_first()?;
+    let is_usual = matches!(digits, [b'1'..=b'9', ..] | [b'0'] | [b'0', b'.', ..])
+        && digits.last().is_some_and(u8::is_ascii_digit);
+    is_usual.then_some(if *sign == b'-' { signed } else { digits })
+}
+
+/// Returns the nanoseconds of a time in seconds with nine decimals, after 2001 and before 2286.
+#[inline]
+fn nanos(time: &[u8; 20]) -> Option<u64> {
+    let [first @ b'1'..=b'9', seconds @ .., b'.', _, _, _, _, _, _, _, _, _] = time else {
+        return None;
+    };
+    let decimals = nine_digits(time.last_chunk()?)?;
+    let seconds = u64::from(first - b'0') * 1_000_000_000 + nine_digits(seconds)?;
+    Some(seconds * 1_000_000_000 + decimals)
+}
+
+/// Returns a time in seconds with nine decimals, if it is after 2001 and before 2286.
+#[inline]
+fn seconds(nanos: u64) -> Option<[u8; 20]> {
+    let (seconds, decimals) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    let mut text = [b'0'; 20];
+    text[10] = b'.';
+    put_digits(&mut text[11..], decimals);
+    let has_ten = matches!(seconds, 1_000_000_000..=9_999_999_999);
+    has_ten.then(|| {
+        put_digits(&mut text[..10], seconds);
+        text
+    })
 }
 
 /// Returns the name of a field as Redis reads it.
@@ -109,12 +232,14 @@ fn push_bulk(out: &mut Vec<u8>, bytes: &[u8]) {
 
 #[inline]
 fn push_length(out: &mut Vec<u8>, kind: u8, length: usize) {
-    // Nearly all have two digits.
-    if let 10..100 = length {
-        let digit = |value: usize| b'0' + (value % 10) as u8;
-        return out.extend_from_slice(&[kind, digit(length / 10), digit(length), b'\r', b'\n']);
+    let digit = |value: usize| b'0' + (value % 10) as u8;
+    match length {
+        0..10 => out.extend_from_slice(&[kind, digit(length), b'\r', b'\n']),
+        10..100 => {
+            out.extend_from_slice(&[kind, digit(length / 10), digit(length), b'\r', b'\n']);
+        }
+        _ => push_any_length(out, kind, length),
     }
-    push_any_length(out, kind, length);
 }
 
 fn push_any_length(out: &mut Vec<u8>, kind: u8, length: usize) {
@@ -135,6 +260,7 @@ fn push_any_length(out: &mut Vec<u8>, kind: u8, length: usize) {
 mod tests {
     use super::*;
     use crate::storage::Kind;
+    use proptest::prelude::*;
 
     #[test]
     fn numbers_and_strings_are_written_as_redis_reads_them() {
@@ -165,6 +291,78 @@ mod tests {
             let mut name = Vec::new();
             push_bulk(&mut name, field.name().as_bytes());
             assert_eq!(name, name_of(field));
+        }
+    }
+
+    /// The entry of an update as it is written from its parsed record.
+    fn expected(line: &[u8], id: Id) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        Writer::new(b"herd:A", 7).push(&mut out, &Entry::of(Kind::UPDATE, line)?, id, false);
+        Some(out)
+    }
+
+    #[test]
+    fn usual_lines_are_written_without_being_parsed_again() {
+        let mut writer = Writer::new(b"herd:A", 7);
+        let id = Id { millis: 1_764_327_374_000, sequence: 36_028_797_018_965_001 };
+        for (line, is_usual) in [
+            ("AT A +0.263873386 kiwi +34.068930-118.445127 1621464827.959498503", true),
+            ("AT A -0.263873386 k -4.068930+0.5 1621464827.000000000", true),
+            ("AT A +123.263873386 k +0-0 9999999999.999999999", false),
+            ("AT A +123.263873386 k +0-0.0 1621464827.959498503", true),
+            ("AT A -1.263873386 k +10-20 1000000000.959498503", false),
+            ("AT A +0.263873386 k +10-20 1621464827.95949850", false),
+            ("AT A +0.263873386 k +10-20 01621464827.95949850", false),
+            ("AT A +0.263873386 k +10-20/ 1621464827.959498503", false),
+            ("AT A +0.263873386 k +10.-20 1621464827.959498503", false),
+            ("AT A +0.263873386 k +010-20 1621464827.959498503", false),
+            ("AT A +0.263873386 k +10-.5 1621464827.959498503", false),
+            ("AT A +0.26387338 k +10-20 1621464827.959498503", false),
+            ("AT A +0.000000000 k 1621464827.959498503", false),
+            ("AT A +0.263873386  k +10-20 1621464827.959498503", false),
+            ("AT A +0.263873386 k +10-20 1621464827.959498503 ", false),
+            ("AT A +0.26387338x k +10-20 1621464827.959498503", false),
+            ("AT A +0.263873386 k +10-20 162146482x.959498503", false),
+            ("AT ", false),
+            ("", false),
+        ] {
+            let mut out = Vec::new();
+            assert_eq!(writer.push_line(&mut out, line.as_bytes(), id, false), is_usual, "{line}");
+            if is_usual {
+                assert_eq!(Some(out), expected(line.as_bytes(), id), "{line}");
+            } else {
+                assert!(out.is_empty());
+            }
+        }
+        let mut out = Vec::new();
+        let line = b"AT A +0.263873386 kiwi +34.068930-118.445127 1621464827.959498503";
+        for id in [Id { millis: 0, sequence: 0 }, Id { millis: u64::MAX, sequence: u64::MAX }] {
+            out.clear();
+            assert!(writer.push_line(&mut out, line, id, false));
+            assert_eq!(Some(&out), expected(line, id).as_ref());
+        }
+        assert!(!writer.push_line(&mut out, line, id, true), "the option is written elsewhere");
+    }
+
+    proptest! {
+        /// Whatever record a client causes.
+        #[test]
+        fn a_line_is_written_as_its_record_is(
+            client in "[!-~]{1,120}",
+            difference in "[+-](0|[0-9]{1,12})\\.[0-9]{9}",
+            location in "[+-](0|[0-9]{1,2})?\\.?[0-9]{0,9}[+-](0|[0-9]{1,3})?\\.?[0-9]{0,9}/?",
+            time in "[0-9]{1,11}(\\.[0-9]{0,12})?",
+            sequence: u64,
+        ) {
+            for time in [time, "1621464827.959498503".to_owned()] {
+                let line = format!("AT A {difference} {client} {location} {time}");
+                let id = Id { millis: 1_764_327_374_000, sequence };
+                let Some(expected) = expected(line.as_bytes(), id) else { continue };
+                let mut out = Vec::new();
+                if Writer::new(b"herd:A", 0).push_line(&mut out, line.as_bytes(), id, false) {
+                    prop_assert_eq!(out.escape_ascii().to_string(), expected.escape_ascii().to_string());
+                }
+            }
         }
     }
 

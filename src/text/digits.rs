@@ -38,6 +38,28 @@ pub const fn eight_digits(value: u32) -> [u8; 8] {
     (tens | (twos - 10 * tens) << 8).wrapping_add(DIGITS).to_le_bytes()
 }
 
+/// Returns the value of nine digits, or `None` if they are not all digits.
+#[must_use]
+#[inline]
+pub const fn nine_digits(digits: &[u8; 9]) -> Option<u64> {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let [rest @ .., last] = digits;
+    let word = u64::from_le_bytes(*rest);
+    // The high half of each byte is 3, and still is after 6 has been added.
+    let high = EACH * 0xf0;
+    if word & high != EACH * 0x30
+        || (word + EACH * 0x06) & high != EACH * 0x30
+        || !last.is_ascii_digit()
+    {
+        return None;
+    }
+    // Neighbors are combined: digits, then pairs, then quadruples.
+    let pairs = ((word & (EACH * 0x0f)).wrapping_mul(10 * 0x100 + 1) >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs.wrapping_mul(100 * 0x1_0000 + 1) >> 16) & 0x0000_ffff_0000_ffff;
+    let eight = fours.wrapping_mul(10_000 * 0x1_0000_0000 + 1) >> 32;
+    Some(eight * 10 + (*last - b'0') as u64)
+}
+
 /// `00` to `99`.
 const PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[b'0'; 2]; 100];
@@ -72,7 +94,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn only_digits_have_a_value() {
+        assert_eq!(nine_digits(b"000000000"), Some(0));
+        assert_eq!(nine_digits(b"123456789"), Some(123_456_789));
+        assert_eq!(nine_digits(b"999999999"), Some(999_999_999));
+        for at in 0..9 {
+            for byte in (0..=u8::MAX).filter(|byte| !byte.is_ascii_digit()) {
+                let mut digits = *b"999999999";
+                digits[at] = byte;
+                assert_eq!(nine_digits(&digits), None, "{}", digits.escape_ascii());
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn nine_digits_are_parsed(value in 0u64..1_000_000_000) {
+            let text = format!("{value:09}");
+            prop_assert_eq!(nine_digits(text.as_bytes().try_into().unwrap()), Some(value));
+        }
+
         #[test]
         fn digits_match_the_standard_library(value: u64, shift in 0u32..64, width in 0usize..=20) {
             let value = value >> shift;

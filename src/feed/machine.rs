@@ -5,7 +5,7 @@ mod jobs;
 use core::time::Duration;
 use std::collections::VecDeque;
 
-use jobs::KEEP_FOR;
+use jobs::{KEEP_FOR, MANY};
 
 use super::cutter::Batch;
 use super::memo::Memo;
@@ -34,6 +34,9 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 /// Time between changes of the memory on disk.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+/// Time between reads of the replies to a large batch.
+const PAUSE: Duration = Duration::from_millis(4);
 
 /// Batches in a row that may be behind the top of the stream before the connection is given up.
 const MAX_BEHIND: u32 = 3;
@@ -229,6 +232,15 @@ impl Feed {
             out.append(&mut self.output);
         }
         Some(id)
+    }
+
+    /// Returns the time for which it is not worth reading what arrives: the replies to a large batch come in
+    /// many pieces, and nothing waits for them, unless the feed is catching up.
+    #[must_use]
+    pub fn pause(&self) -> Option<Duration> {
+        let is_large = |batch: &Batch| batch.entries >= MANY && !batch.has_more;
+        let is_redis = matches!(self.engine, Engine::Redis(..));
+        (is_redis && self.flight.as_ref().is_some_and(is_large)).then_some(PAUSE)
     }
 
     /// Handles a connection that is established.
@@ -616,5 +628,21 @@ mod tests {
         feed.poll_output(&mut sent).unwrap();
         assert_eq!(sent.as_ptr(), pointer);
         assert_eq!(feed.room.capacity(), 5000);
+    }
+
+    /// The replies to a large batch are read in few pieces, but a feed that catches up waits for nothing.
+    #[test]
+    fn only_replies_to_a_large_batch_can_wait() {
+        for (entries, has_more, pauses) in
+            [(MANY, false, true), (MANY - 1, false, false), (MANY, true, false)]
+        {
+            let (mut feed, _) = connected(true);
+            (feed.stage, feed.deadline) = (Stage::Sending, None);
+            assert_eq!(feed.pause(), None);
+            let bytes = b"x".to_vec();
+            let batch = Batch { bytes, entries, has_more, ..Batch::default() };
+            feed.handle_job_done(Done::Cut(0, Ok(batch)), NOW);
+            assert_eq!(feed.pause().is_some(), pauses, "{entries} {has_more}");
+        }
     }
 }

@@ -30,10 +30,10 @@ pub struct Writer {
     limit: Vec<u8>,
     /// The number of parts of the option.
     limit_parts: usize,
-    /// The beginning of the XADD of an update without the option, up to the id.
-    update: Vec<u8>,
-    /// The first part of an id with its hyphen, and the time that it is of.
-    time: (Vec<u8>, u64),
+    /// The beginning of the XADD of an update without the option, up to the second part of the id.
+    head: Vec<u8>,
+    /// The time in it, and how many digits the second part does not have.
+    head_of: Option<(u64, usize)>,
     scratch: Vec<u8>,
 }
 
@@ -44,8 +44,6 @@ impl Writer {
         let mut writer = Self::default();
         push_bulk(&mut writer.prefix, b"XADD");
         push_bulk(&mut writer.prefix, key);
-        push_length(&mut writer.update, b'*', UPDATE_PARTS);
-        writer.update.extend_from_slice(&writer.prefix);
         if max_entries > 0 {
             writer.limit_parts = 3;
             for part in [&b"MAXLEN"[..], b"~", max_entries.to_string().as_bytes()] {
@@ -86,25 +84,26 @@ impl Writer {
             return false; // one entry of a batch
         }
         let Some(update) = Update::parse(line) else { return false };
-        if self.time.1 != id.millis || self.time.0.is_empty() {
-            self.time = (format!("{}-", id.millis).into_bytes(), id.millis);
-        }
         let mut sequence = [b'0'; 20];
         let start = put_digits(&mut sequence, id.sequence).min(19);
+        if self.head_of != Some((id.millis, start)) {
+            let millis = id.millis.to_string();
+            self.head.clear();
+            push_length(&mut self.head, b'*', UPDATE_PARTS);
+            self.head.extend_from_slice(&self.prefix);
+            push_length(&mut self.head, b'$', millis.len() + 1 + sequence.len() - start);
+            self.head.extend_from_slice(millis.as_bytes());
+            self.head.push(b'-');
+            self.head_of = Some((id.millis, start));
+        }
         out.reserve(USUAL + line.len());
-        out.extend_from_slice(&self.update);
-        push_length(out, b'$', self.time.0.len() + 20 - start);
-        out.extend_from_slice(&self.time.0);
+        out.extend_from_slice(&self.head);
         out.extend_from_slice(&sequence[start..]);
-        out.extend_from_slice(b"\r\n$4\r\ntype\r\n$2\r\nat\r\n$4\r\nline\r\n");
-        push_bulk(out, line);
-        out.extend_from_slice(b"$6\r\nclient\r\n");
-        push_bulk(out, update.client);
-        out.extend_from_slice(b"$3\r\nlon\r\n");
-        push_bulk(out, update.longitude);
-        out.extend_from_slice(b"$3\r\nlat\r\n");
-        push_bulk(out, update.latitude);
-        out.extend_from_slice(b"$4\r\ntime\r\n$20\r\n");
+        push_field(out, b"\r\n$4\r\ntype\r\n$2\r\nat\r\n$4\r\nline\r\n$00\r\n", line);
+        push_field(out, b"\r\n$6\r\nclient\r\n$00\r\n", update.client);
+        push_field(out, b"\r\n$3\r\nlon\r\n$00\r\n", update.longitude);
+        push_field(out, b"\r\n$3\r\nlat\r\n$00\r\n", update.latitude);
+        out.extend_from_slice(b"\r\n$4\r\ntime\r\n$20\r\n");
         out.extend_from_slice(update.time);
         out.extend_from_slice(b"\r\n$8\r\nreceived\r\n$20\r\n");
         out.extend_from_slice(&update.received);
@@ -132,27 +131,30 @@ impl<'a> Update<'a> {
     /// is one that this node has written, so its fields are valid.
     #[inline]
     fn parse(line: &'a [u8]) -> Option<Self> {
-        let rest = line.strip_prefix(b"AT ")?;
-        let mut spaces = memchr::memchr_iter(b' ', rest);
-        let ends = [spaces.next()?, spaces.next()?, spaces.next()?, spaces.next()?];
-        let (difference, client) = (&rest[ends[0] + 1..ends[1]], &rest[ends[1] + 1..ends[2]]);
-        let location = &rest[ends[2] + 1..ends[3]];
-        let time: &[u8; 20] = rest[ends[3] + 1..].try_into().ok()?;
-        let is_positive = match difference.first()? {
-            b'+' => true,
-            b'-' => false,
-            _ => return None,
+        let field = |bytes: &'a [u8]| {
+            let end = memchr::memchr(b' ', bytes)?;
+            Some((&bytes[..end], &bytes[end + 1..]))
         };
-        let difference = match difference {
-            [_, b'0', b'.', decimals @ ..] => nine_digits(decimals.try_into().ok()?)?,
-            _ => u64::try_from(parse_difference(difference)?.unsigned_abs()).ok()?,
-        };
+        let (rest, time) = line.strip_prefix(b"AT ")?.split_last_chunk()?;
+        let (_, rest) = field(rest.strip_suffix(b" ")?)?;
+        let is_positive = *rest.first()? == b'+';
+        // Less than a second, as nearly always.
+        let usual = rest.split_first_chunk::<13>();
+        let (difference, rest) =
+            if let Some(([b'+' | b'-', b'0', b'.', decimals @ .., b' '], rest)) = usual {
+                (nine_digits(decimals)?, rest)
+            } else {
+                let (difference, rest) = field(rest)?;
+                (u64::try_from(parse_difference(difference)?.unsigned_abs()).ok()?, rest)
+            };
+        let (client, location) = field(rest)?;
         let nanos = nanos(time)?;
         let received =
             if is_positive { nanos.checked_add(difference) } else { nanos.checked_sub(difference) };
-        let second = location.iter().skip(1).position(|byte| matches!(byte, b'+' | b'-'))? + 1;
+        let is_part = |byte: &u8| byte.is_ascii_digit() || *byte == b'.';
+        let second = location.iter().skip(1).position(|byte| !is_part(byte))? + 1;
         let (latitude, longitude) = location.split_at(second);
-        let is_usual = spaces.next().is_none() && !client.is_empty();
+        let is_usual = !client.is_empty() && longitude.iter().skip(1).all(is_part);
         is_usual.then_some(Self {
             client,
             longitude: number(longitude)?,
@@ -167,7 +169,8 @@ impl<'a> Update<'a> {
 #[inline]
 fn number(signed: &[u8]) -> Option<&[u8]> {
     let (sign, digits) = signed.split_first()?;
-    let is_usual = matches!(digits, [b'1'..=b'9', ..] | [b'0'] | [b'0', b'.', ..])
+    let is_usual = matches!(sign, b'+' | b'-')
+        && matches!(digits, [b'1'..=b'9', ..] | [b'0'] | [b'0', b'.', ..])
         && digits.last().is_some_and(u8::is_ascii_digit);
     is_usual.then_some(if *sign == b'-' { signed } else { digits })
 }
@@ -221,6 +224,22 @@ pub(super) fn push_command(out: &mut Vec<u8>, parts: &[&[u8]]) {
     for part in parts {
         push_bulk(out, part);
     }
+}
+
+/// Appends `head`, which ends in a length of two digits, and a string of some other length.
+#[inline]
+fn push_field<const N: usize>(out: &mut Vec<u8>, head: &[u8; N], value: &[u8]) {
+    let digit = |value: usize| b'0' + (value % 10) as u8;
+    if let 10..100 = value.len() {
+        let mut head = *head;
+        head[N - 4] = digit(value.len() / 10);
+        head[N - 3] = digit(value.len());
+        out.extend_from_slice(&head);
+    } else {
+        out.extend_from_slice(&head[..N - "$00\r\n".len()]);
+        push_length(out, b'$', value.len());
+    }
+    out.extend_from_slice(value);
 }
 
 #[inline]
@@ -317,7 +336,7 @@ mod tests {
             ("AT A +0.263873386 k +10.-20 1621464827.959498503", false),
             ("AT A +0.263873386 k +010-20 1621464827.959498503", false),
             ("AT A +0.263873386 k +10-.5 1621464827.959498503", false),
-            ("AT A +0.26387338 k +10-20 1621464827.959498503", false),
+            ("AT A +0.26387338 k +10-20 1621464827.959498503", true),
             ("AT A +0.000000000 k 1621464827.959498503", false),
             ("AT A +0.263873386  k +10-20 1621464827.959498503", false),
             ("AT A +0.263873386 k +10-20 1621464827.959498503 ", false),

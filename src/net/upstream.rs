@@ -146,7 +146,9 @@ impl<D: Dialogue> Upstream<D> {
     /// The next time to call [`Upstream::handle_timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.connecting.values().filter_map(|connecting| connecting.next_at).min()
+        let attempts = self.connecting.values().filter_map(|connecting| connecting.next_at);
+        let pauses = self.sockets.iter().filter_map(|(_, socket)| socket.resume_at);
+        attempts.chain(pauses).min()
     }
 
     /// Tries the next address if the last attempt takes long, and serves the sockets that are queued.
@@ -157,6 +159,17 @@ impl<D: Dialogue> Upstream<D> {
         let due: Vec<D::Id> = self.connecting.iter().filter_map(due).collect();
         for id in due {
             self.attempt(id, registry, client, now);
+        }
+        for key in 0..self.sockets.capacity() {
+            let Some(socket) = self.sockets.get(key) else { continue };
+            if socket.resume_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            let token = Token(self.owner.mark() | (socket.generation as usize) << 32 | key);
+            if let Some(socket) = self.get(token) {
+                socket.readable = true;
+            }
+            self.serve(token, registry, client, now);
         }
         for _ in 0..self.ready_queue.len() {
             let Some(token) = self.ready_queue.pop_front() else { break };
@@ -264,6 +277,17 @@ impl<D: Dialogue> Upstream<D> {
     }
 
     fn serve(&mut self, token: Token, registry: &Registry, client: &mut D, now: Instant) {
+        self.serve_ready(token, registry, client, now);
+        let Some(socket) = self.get(token).filter(|socket| socket.ready) else { return };
+        let pause = client.pause().filter(|_| socket.is_flushed());
+        if let Err(error) = socket.pause(pause.map(|pause| now + pause), registry, token) {
+            let id = socket.connection;
+            self.drop_socket(token);
+            client.handle_failed(id, &TransportError::Io(error.to_string()), now);
+        }
+    }
+
+    fn serve_ready(&mut self, token: Token, registry: &Registry, client: &mut D, now: Instant) {
         let Some(socket) = self.get(token) else { return };
         let id = socket.connection;
         if !socket.connected {
@@ -456,6 +480,99 @@ mod tests {
         upstream.poll(poll.registry(), &mut client, NOW, look_up);
         assert_eq!(client.stats().retries, 1);
         assert_eq!(upstream.connecting.len(), 1, "a second connection is being established");
+    }
+
+    /// A client that sends once, and reads what has arrived by the end of a pause.
+    #[derive(Default)]
+    struct Pausing {
+        connect: bool,
+        output: Vec<u8>,
+        input: Vec<u8>,
+        pauses: bool,
+    }
+
+    impl Dialogue for Pausing {
+        type Id = u8;
+
+        fn poll_close(&mut self) -> Option<u8> {
+            None
+        }
+
+        fn poll_connect(&mut self) -> Option<u8> {
+            std::mem::take(&mut self.connect).then_some(1)
+        }
+
+        fn poll_output(&mut self, out: &mut Vec<u8>) -> Option<u8> {
+            out.append(&mut self.output);
+            (!out.is_empty()).then_some(1)
+        }
+
+        fn pause(&self) -> Option<Duration> {
+            self.pauses.then_some(Duration::from_millis(4))
+        }
+
+        fn handle_resolved(&mut self, _: u8) {}
+
+        fn handle_connected(&mut self, _: u8, _: Instant) {
+            self.output = b"question".to_vec();
+        }
+
+        fn handle_input(&mut self, _: u8, bytes: &[u8], _: Instant) {
+            self.input.extend_from_slice(bytes);
+        }
+
+        fn handle_eof(&mut self, _: u8, _: Eof, _: Instant) {}
+
+        fn handle_failed(&mut self, _: u8, error: &TransportError, _: Instant) {
+            panic!("{error:?}");
+        }
+    }
+
+    #[test]
+    fn what_arrives_in_a_pause_is_read_at_its_end_and_causes_no_event() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let url: Url = format!("http://{address}").parse().unwrap();
+        let load = || unreachable!("the URL is not an https one");
+        let mut upstream = Upstream::new(Owner::Feed, url, load).unwrap();
+        let mut client = Pausing { connect: true, pauses: true, ..Pausing::default() };
+        let mut poll = Poll::new().unwrap();
+        let look_up = |_: &Host, _| Ok(Some(address));
+        upstream.poll(poll.registry(), &mut client, NOW, look_up);
+        while upstream.open.is_empty() {
+            for event in &wait(&mut poll) {
+                upstream.handle_event(event, poll.registry(), &mut client, NOW);
+            }
+        }
+        upstream.poll(poll.registry(), &mut client, NOW, look_up);
+        let mut server = listener.accept().unwrap().0;
+        let mut question = [0; 8];
+        server.read_exact(&mut question).unwrap();
+        assert_eq!(&question, b"question");
+
+        let end = NOW + Duration::from_millis(4);
+        let mut events = Events::with_capacity(8);
+        server.write_all(b"one ").unwrap();
+        poll.poll(&mut events, Some(Duration::from_millis(20))).unwrap();
+        assert!(events.is_empty(), "it is not registered");
+        assert_eq!(upstream.poll_timeout(), Some(end));
+        upstream.handle_timeout(poll.registry(), &mut client, NOW);
+        assert!(client.input.is_empty());
+        upstream.handle_timeout(poll.registry(), &mut client, end);
+        assert_eq!(client.input, b"one ");
+        assert_eq!(upstream.poll_timeout(), Some(end + Duration::from_millis(4)));
+
+        // Without pauses, what arrives is an event, even if it has arrived before.
+        server.write_all(b"two").unwrap();
+        client.pauses = false;
+        client.output = b"question".to_vec();
+        upstream.poll(poll.registry(), &mut client, end, look_up);
+        assert_eq!(upstream.poll_timeout(), None);
+        while client.input != b"one two" {
+            for event in &wait(&mut poll) {
+                upstream.handle_event(event, poll.registry(), &mut client, end);
+            }
+        }
     }
 
     #[test]

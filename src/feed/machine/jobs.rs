@@ -19,7 +19,7 @@ const GATHER: Duration = Duration::from_millis(5);
 const GATHER_MANY: Duration = Duration::from_millis(20);
 
 /// Entries of a batch that are many.
-const MANY: u32 = 64;
+pub(super) const MANY: u32 = 64;
 
 /// The same for an HTTP collector, for which each batch is a change of the memory on disk.
 const GATHER_HTTP: Duration = Duration::from_millis(50);

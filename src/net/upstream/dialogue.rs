@@ -1,6 +1,7 @@
 //! What the sockets need from the client that they belong to.
 
 use core::hash::Hash;
+use core::time::Duration;
 
 use crate::feed::Feed;
 use crate::places::http::Eof;
@@ -19,6 +20,10 @@ pub trait Dialogue {
     fn poll_connect(&mut self) -> Option<Self::Id>;
     /// Appends bytes to send, and returns the connection.
     fn poll_output(&mut self, out: &mut Vec<u8>) -> Option<Self::Id>;
+    /// Returns the time for which it is not worth reading what arrives, once everything has been sent.
+    fn pause(&self) -> Option<Duration> {
+        None
+    }
     /// Handles a connection whose host name has been resolved.
     fn handle_resolved(&mut self, id: Self::Id);
     /// Handles a connection that is established.
@@ -80,6 +85,10 @@ impl Dialogue for Feed {
 
     fn poll_output(&mut self, out: &mut Vec<u8>) -> Option<u64> {
         Self::poll_output(self, out)
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        Self::pause(self)
     }
 
     fn handle_resolved(&mut self, _: u64) {}

@@ -4,11 +4,13 @@ use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 
 use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
 use crate::net::connect::is_connected;
 use crate::net::tls::Tls;
+use crate::time::Instant;
 
 /// A socket, from the start of the connect.
 pub struct Socket<Id> {
@@ -31,6 +33,8 @@ pub struct Socket<Id> {
     pub writable: bool,
     /// The peer has sent everything, or the connection has failed.
     pub ended: bool,
+    /// The time at which it is read again. It is not registered until then.
+    pub resume_at: Option<Instant>,
     /// True while it is queued for the next turn.
     pub queued: bool,
 }
@@ -50,6 +54,7 @@ impl<Id> Socket<Id> {
             readable: false,
             writable: false,
             ended: false,
+            resume_at: None,
             queued: false,
         }
     }
@@ -99,6 +104,33 @@ impl<Id> Socket<Id> {
             return Ok(read);
         };
         tls.read(&mut self.stream, buffer)
+    }
+
+    /// Pauses until `at`, or registers the socket again.
+    pub fn pause(
+        &mut self,
+        at: Option<Instant>,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<()> {
+        match (self.resume_at.is_some(), at.is_some()) {
+            (false, true) => registry.deregister(&mut self.stream)?,
+            (true, false) => {
+                registry.register(
+                    &mut self.stream,
+                    token,
+                    Interest::READABLE | Interest::WRITABLE,
+                )?;
+            }
+            _ => {}
+        }
+        self.resume_at = at;
+        Ok(())
+    }
+
+    /// Returns whether everything has been sent. TLS may hold something back.
+    pub const fn is_flushed(&self) -> bool {
+        self.output.is_empty() && self.tls.is_none()
     }
 
     /// Adds bytes to send. `bytes` is empty afterwards.

@@ -77,3 +77,45 @@ impl Directory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Source;
+    use super::super::tests::{apply, contents, directory, line};
+    use super::*;
+    use crate::time::Wall;
+    use proptest::prelude::*;
+
+    #[test]
+    fn an_expected_slot_is_not_used_for_another_client() {
+        let mut d = directory(1, 0);
+        apply(&mut d, &line("A", "k", 1, 100, 100), Source::Client);
+        d.prefetch([&b"k"[..], b"k"].into_iter());
+        // The slot is that of j afterwards, and that of k again.
+        for (client, other, time) in [("j", "k", 101), ("k", "j", 102)] {
+            apply(&mut d, &line("A", client, 1, time, time), Source::Client);
+            let is_held = |client: &str| d.get(client.as_bytes(), Wall(0)).is_some();
+            assert!(is_held(client) && !is_held(other));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_prefetched_changes_nothing(
+            steps in proptest::collection::vec(
+                (proptest::collection::vec("[a-f]", 0..20), "[a-f]", 0i64..20), 1..60),
+        ) {
+            let (mut with, mut without) = (directory(4, 0), directory(4, 0));
+            for (prefetched, client, time) in steps {
+                // Often, the next steps are others than those expected.
+                if prefetched.len() > 5 {
+                    with.prefetch(prefetched.iter().map(String::as_bytes));
+                }
+                let line = line("A", &client, 1, time, time);
+                let applied = apply(&mut with, &line, Source::Peer);
+                prop_assert_eq!(applied, apply(&mut without, &line, Source::Peer));
+            }
+            prop_assert_eq!(contents(&with), contents(&without));
+        }
+    }
+}

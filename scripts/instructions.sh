@@ -24,7 +24,7 @@ command -v valgrind >/dev/null || {
 }
 
 kinds=(iamat logged stored fenced flood whatsat)
-declare -A budget=([iamat]=3250 [logged]=6000 [stored]=3700 [fenced]=5080 [flood]=3430 [whatsat]=6750)
+declare -A budget=([iamat]=2680 [logged]=5440 [stored]=3110 [fenced]=5080 [flood]=2960 [whatsat]=6090)
 clients=1000
 few=16000
 many=32000

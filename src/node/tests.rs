@@ -227,19 +227,18 @@ fn a_pipeline_is_answered_in_shares() {
 /// executed.
 #[test]
 fn a_pipeline_over_many_clients_is_answered_like_its_lines() {
-    let clients: String = (0..5000).map(|client| format!("IAMAT k{client} +1-1 5\n")).collect();
-    let mut pipeline = String::new();
-    for turn in 0..200 {
+    let clients = (0..5000).map(|client| format!("IAMAT k{client} +1-1 5\n"));
+    let pipeline = (0..200).map(|turn| {
         let (old, new) = (turn * 7919 % 5000, 5000 + turn);
-        pipeline += &match turn % 8 {
+        match turn % 8 {
             0 => format!("IAMAT k{new} +1-1 6\n"),
             1 => format!(" IAMAT\tk{old}  +2-2/ 6.{turn}\r\n"),
             2 => format!("IAMAT k{old} +2-2 {turn}\nIAMAT k{old} +3-3 99{turn}\n"),
             3 => format!("WHATSAT k{old} 0 0\n"),
             4 => format!("IAMAT k{old} +91-2 7\nno such k{old}\n\n"),
             _ => format!("IAMAT k{old} +12.345678-118.5 1621464827.{turn:09}\n"),
-        };
-    }
+        }
+    });
     let run = |inputs: &mut dyn Iterator<Item = &[u8]>| {
         let (mut node, mut session) = (node(Limits::default()), session());
         let mut replies = Vec::new();
@@ -254,7 +253,8 @@ fn a_pipeline_over_many_clients_is_answered_like_its_lines() {
             (0..directory.slots()).map(|slot| directory.line(Slot(slot)).map(<[u8]>::to_vec));
         (text(&replies), lines.collect::<Vec<_>>())
     };
-    let all = [clients.as_bytes(), pipeline.as_bytes()];
+    let all = [clients.collect::<Vec<_>>().concat(), pipeline.collect::<Vec<_>>().concat()];
+    let all = [all[0].as_bytes(), all[1].as_bytes()];
     let lines = all.iter().flat_map(|bytes| bytes.split_inclusive(|&byte| byte == b'\n'));
     let single = run(&mut lines.collect::<Vec<_>>().into_iter());
     assert!(single == run(&mut all.into_iter()));

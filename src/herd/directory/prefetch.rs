@@ -82,7 +82,6 @@ impl Directory {
 mod tests {
     use super::super::Source;
     use super::super::tests::{apply, contents, directory, line};
-    use super::*;
     use crate::time::Wall;
     use proptest::prelude::*;
 

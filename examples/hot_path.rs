@@ -141,7 +141,7 @@ impl HotPath {
         }
         for link in [0, 1].map(LinkId) {
             let Node { herd, message_log, .. } = &mut *node;
-            herd.poll_transmit(link, NOW.wall, out, usize::MAX, message_log);
+            herd.poll_transmit(link, &NOW, out, usize::MAX, message_log);
         }
         if let Some(Store { storage, .. }) = &mut node.store {
             while let Some(length) = storage.poll_write().map(|write| write.bytes.len()) {

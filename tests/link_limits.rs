@@ -54,7 +54,7 @@ fn transfer(herds: &mut [Herd; 2], now: &Now) -> Vec<String> {
         for end in [0, 1] {
             let mut bytes = Vec::new();
             herds[end].handle_timeout(now);
-            herds[end].poll_transmit(LINK, now.wall, &mut bytes, 1 << 20, &mut ());
+            herds[end].poll_transmit(LINK, now, &mut bytes, 1 << 20, &mut ());
             for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
                 herds[1 - end].handle_line(LINK, ConnectionId(1), line, now, &mut ()).unwrap();
                 lines.push(String::from_utf8(line.to_vec()).unwrap());

@@ -209,7 +209,13 @@ impl Star {
             slow.filter(|(node, _)| *node == from.0).map_or(LINK_BUFFER, |(_, bytes)| bytes);
         let mut bytes = Vec::new();
         let before = nodes[from.0].directory.counters.examined;
-        nodes[from.0].poll_transmit(from.1, wall, &mut bytes, limit, &mut ());
+        nodes[from.0].poll_transmit(
+            from.1,
+            &Now { instant: now.instant, wall },
+            &mut bytes,
+            limit,
+            &mut (),
+        );
         let examined = nodes[from.0].directory.counters.examined - before;
         *most_examined = examined.max(*most_examined);
         let Some(up) = &nodes[to.0].link(to.1).up else { return 0 };

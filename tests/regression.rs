@@ -93,7 +93,7 @@ impl Wire {
                 if let Some(link) = self.ends[end].link() {
                     herd.handle_timeout(&now);
                     let out = &mut self.in_flight[1 - end];
-                    herd.poll_transmit(link, now.wall, out, 1 << 20, message_log);
+                    herd.poll_transmit(link, &now, out, 1 << 20, message_log);
                 }
             }
             // A call may examine leaves only, and send nothing.
@@ -186,7 +186,7 @@ fn the_link_states_of_a_large_herd_are_sent_one_buffer_at_a_time() {
             .unwrap();
     }
     let mut out = Vec::new();
-    herd.poll_transmit(LinkId(1), START.wall, &mut out, 16_384, &mut message_log);
+    herd.poll_transmit(LinkId(1), &START, &mut out, 16_384, &mut message_log);
     assert!(out.len() < 2 * 16_384, "{} bytes", out.len());
     assert!(herd.has_output(LinkId(1)), "the rest is still queued");
 }
@@ -206,7 +206,7 @@ fn links_that_come_up_together_are_advertised_together() {
         }
         herd.handle_timeout(&now);
         for (link, sent) in (0..).map(LinkId).zip(&mut sent) {
-            herd.poll_transmit(link, now.wall, sent, usize::MAX, &mut message_log);
+            herd.poll_transmit(link, &now, sent, usize::MAX, &mut message_log);
         }
     }
     let mut states = 0;

@@ -370,7 +370,7 @@ impl World {
             }
             for link in (0..self.hosts[node].edges.len()).map(LinkId) {
                 while self.hosts[node].herd.has_output(link) {
-                    self.send(node, link, now.wall);
+                    self.send(node, link, &now);
                 }
             }
             let host = &mut self.hosts[node];
@@ -415,12 +415,12 @@ impl World {
         }
     }
 
-    fn send(&mut self, node: usize, link: LinkId, wall: Wall) {
+    fn send(&mut self, node: usize, link: LinkId, now: &Now) {
         let mut bytes = Vec::new();
         let host = &mut self.hosts[node];
         let Some(up) = &host.herd.link(link).up else { return };
         let connection = up.connection;
-        host.herd.poll_transmit(link, wall, &mut bytes, LINK_BUFFER, &mut ());
+        host.herd.poll_transmit(link, now, &mut bytes, LINK_BUFFER, &mut ());
         host.records[link.index()] += self.traffic.count(&bytes);
         let edge = host.edges[link.index()];
         let line = &self.lines[edge];

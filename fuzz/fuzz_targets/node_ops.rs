@@ -662,7 +662,7 @@ impl World {
         let Some(link) = self.peers[at].session.link() else { return };
         let (limit, mut out) = (events.of(&[4096, 100, 300]), Vec::new());
         let Node { herd, message_log, .. } = &mut self.node;
-        herd.poll_transmit(link, self.now.wall, &mut out, limit, message_log);
+        herd.poll_transmit(link, &self.now, &mut out, limit, message_log);
         assert!(out.len() <= limit + LONGEST_MESSAGE, "{} bytes", out.len());
         for line in out.split_inclusive(|&byte| byte == b'\n') {
             let line = line.strip_suffix(b"\n").expect("complete lines");

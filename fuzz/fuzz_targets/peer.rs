@@ -224,7 +224,7 @@ impl End {
             }
             let mut out = Vec::new();
             let Node { herd, message_log, .. } = &mut self.node;
-            herd.poll_transmit(link, NOW.wall, &mut out, FILL, message_log);
+            herd.poll_transmit(link, &NOW, &mut out, FILL, message_log);
             assert!(out.len() <= FILL + LONGEST_MESSAGE);
             for line in out.split_inclusive(|&byte| byte == b'\n') {
                 let line = line.strip_suffix(b"\n").expect("complete lines");

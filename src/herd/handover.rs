@@ -204,7 +204,7 @@ mod tests {
     fn sent(herd: &mut Herd, connection: ConnectionId) -> Option<String> {
         let mut out = Vec::new();
         while herd.link(LINK).up.as_ref()?.connection == connection && herd.has_output(LINK) {
-            herd.poll_transmit(LINK, NOW.wall, &mut out, usize::MAX, &mut ());
+            herd.poll_transmit(LINK, &NOW, &mut out, usize::MAX, &mut ());
         }
         String::from_utf8(out).unwrap().lines().last().map(str::to_owned)
     }

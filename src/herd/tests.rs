@@ -27,7 +27,7 @@ fn a_neighbor_that_has_not_advertised_its_link_receives_updates() {
     herd.apply_local_update(&record, WALL);
     for link in [0, 1].map(LinkId) {
         let mut out = Vec::new();
-        herd.poll_transmit(link, WALL, &mut out, usize::MAX, &mut ());
+        herd.poll_transmit(link, &at(Instant::START), &mut out, usize::MAX, &mut ());
         let lines = out.split(|&byte| byte == b'\n');
         assert_eq!(lines.filter(|line| *line == record.line).count(), 1, "{link:?}");
     }
@@ -67,7 +67,7 @@ fn a_clock_that_is_off_is_reported_once() {
     let mut now = Instant::START;
     for pong in ["PONG 1 9000000000", "PONG 2 9000000000", "PONG 3 5000000000"] {
         herd.handle_timeout(&at(now));
-        herd.poll_transmit(link, WALL, &mut Vec::new(), usize::MAX, &mut ());
+        herd.poll_transmit(link, &at(now), &mut Vec::new(), usize::MAX, &mut ());
         herd.handle_line(link, ConnectionId(1), pong.as_bytes(), &at(now), &mut ()).unwrap();
         now += herd.timing.keepalive;
     }
@@ -99,7 +99,7 @@ fn a_forgotten_client_is_forgotten_by_neighbors_and_not_mentioned_to_original_se
     assert_eq!(herd.apply_local_update(&record, WALL), Applied::Stale);
     for (link, expected) in [(LinkId(0), 1), (LinkId(1), 0)] {
         let mut out = Vec::new();
-        herd.poll_transmit(link, WALL, &mut out, usize::MAX, &mut ());
+        herd.poll_transmit(link, &at(Instant::START), &mut out, usize::MAX, &mut ());
         let found = out.split(|&byte| byte == b'\n').filter(|sent| *sent == line).count();
         assert_eq!(found, expected, "{link:?}");
     }
@@ -141,7 +141,7 @@ fn records_that_are_too_many_to_be_relayed_are_counted() {
 fn link_states(herd: &mut Herd, link: LinkId) -> Vec<String> {
     let mut out = Vec::new();
     while herd.has_output(link) {
-        herd.poll_transmit(link, WALL, &mut out, usize::MAX, &mut ());
+        herd.poll_transmit(link, &at(Instant::START), &mut out, usize::MAX, &mut ());
     }
     let out = String::from_utf8(out).unwrap();
     out.lines().filter(|line| line.starts_with("LINKS ")).map(str::to_owned).collect()
@@ -310,7 +310,13 @@ fn a_queued_record_that_gives_way_because_it_is_not_alive_is_relayed() {
             assert_eq!(applied, Applied::Stored(Slot(0)));
         }
         let mut out = Vec::new();
-        herd.poll_transmit(LinkId(0), wall(after), &mut out, usize::MAX, &mut ());
+        herd.poll_transmit(
+            LinkId(0),
+            &Now { instant: Instant::START, wall: wall(after) },
+            &mut out,
+            usize::MAX,
+            &mut (),
+        );
         let out = String::from_utf8(out).unwrap();
         let sent: Vec<&str> = out.lines().filter(|line| line.starts_with("AT ")).collect();
         assert_eq!(sent, lines);
@@ -334,7 +340,13 @@ fn a_record_from_the_future_is_forgotten_everywhere() {
         assert_eq!(herd.directory.line(slot), Some(&line[..]));
         assert_eq!(herd.directory.clients(), 0);
         let mut out = Vec::new();
-        herd.poll_transmit(LinkId(0), wall, &mut out, usize::MAX, &mut ());
+        herd.poll_transmit(
+            LinkId(0),
+            &Now { instant: Instant::START, wall },
+            &mut out,
+            usize::MAX,
+            &mut (),
+        );
         assert!(out.split(|&byte| byte == b'\n').any(|sent| sent == line), "it is flooded");
         let tombstone = Record::parse(&line).unwrap();
         let mut other = crate::testing::herd(identity(&["A", "B"], 0, &[1]));

@@ -7,7 +7,7 @@ use super::link::{Established, Link, PeerKind};
 use super::message::{push_key, push_moved, push_repair, push_rules_in_force};
 use super::observer::{Observer, Sent};
 use crate::ids::LinkId;
-use crate::time::Wall;
+use crate::time::Now;
 
 /// Slots that one call looks at for flooding: more than fill a buffer, unless many are free or hold
 /// tombstones, which are not sent.
@@ -25,11 +25,12 @@ impl Herd {
     pub fn poll_transmit(
         &mut self,
         link: LinkId,
-        wall: Wall,
+        now: &Now,
         out: &mut Vec<u8>,
         limit: usize,
         observer: &mut impl Observer,
     ) {
+        self.now = now.instant;
         let Some(up) = &mut self.links[link.index()].up else { return };
         // Before a pong, which would confirm sums that were ignored because the key changes.
         if std::mem::take(&mut up.key_exchange.is_due) {
@@ -37,7 +38,7 @@ impl Herd {
         }
         // The hash is that of link states that the peer has, or receives before the next ping.
         let hash = if up.states.is_complete() { self.routes.hash() } else { None };
-        up.keepalive.poll_transmit(hash, wall, out);
+        up.keepalive.poll_transmit(hash, now.wall, out);
         if up.moved_due {
             push_moved(out);
             return self.send_on_next(link);

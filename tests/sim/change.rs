@@ -337,7 +337,7 @@ impl World {
             let to = usize::from(wire.ends[0] == node);
             let mut out = Vec::new();
             while herd.has_output(link) {
-                herd.poll_transmit(link, now.wall, &mut out, usize::MAX, &mut ());
+                herd.poll_transmit(link, &now, &mut out, usize::MAX, &mut ());
             }
             let delay = Duration::from_millis(self.rng.range(0, 40));
             let last = wire.pipes[to].back().map_or(Duration::ZERO, |(at, _)| *at);

@@ -132,14 +132,15 @@ impl Small {
     }
 
     /// Sends the output of all nodes, in one packet per link. Packets into the cut edge are lost.
-    fn flush(&mut self) {
+    fn flush(&mut self, now: Instant) {
+        let now = Now { instant: now, wall: CLOCK };
         for edge in 0..EDGES.len() {
             for end in 0..2 {
                 let (me, peer) = (Self::end(edge, end), Self::end(edge, 1 - end));
                 let link = self.herds[me].link_to(NodeId(peer as u16)).expect("they are neighbors");
                 let mut packet = Vec::new();
                 while self.herds[me].has_output(link) {
-                    self.herds[me].poll_transmit(link, CLOCK, &mut packet, usize::MAX, &mut ());
+                    self.herds[me].poll_transmit(link, &now, &mut packet, usize::MAX, &mut ());
                 }
                 let is_lost = edge == CUT && self.key.cut && !self.key.relinked;
                 if !packet.is_empty() && !is_lost {
@@ -171,12 +172,12 @@ impl Small {
                 herd.handle_timeout(&Now { instant: now, wall: CLOCK });
                 while herd.poll_action().is_some() {}
             }
-            self.flush();
+            self.flush(now);
             while self.pipes.iter().flatten().any(|pipe| !pipe.is_empty()) {
                 for edge in 0..EDGES.len() {
                     (0..2).for_each(|end| self.deliver(edge, end, now));
                 }
-                self.flush();
+                self.flush(now);
             }
             now += Duration::from_millis(250);
         }
@@ -243,7 +244,7 @@ impl Small {
         if act == Act::Relink {
             self.establish(CUT, BEGIN);
         }
-        self.flush();
+        self.flush(BEGIN);
     }
 
     /// Checks that all nodes hold the newest record after the last event.

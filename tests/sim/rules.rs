@@ -100,7 +100,8 @@ impl Core {
     fn turn(&mut self, peer: u16, limit: usize) -> Vec<String> {
         let link = self.herd.link_to(NodeId(peer)).unwrap();
         let mut out = Vec::new();
-        self.herd.poll_transmit(link, WALL, &mut out, limit, &mut ());
+        let now = Now { instant: self.now, wall: WALL };
+        self.herd.poll_transmit(link, &now, &mut out, limit, &mut ());
         String::from_utf8(out).unwrap().lines().map(str::to_owned).collect()
     }
 

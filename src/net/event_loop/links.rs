@@ -236,7 +236,7 @@ impl EventLoop {
                 && node.herd.has_output(link)
             {
                 let out = &mut batch.outbound;
-                node.herd.poll_transmit(link, now.wall, out, limit, &mut node.message_log);
+                node.herd.poll_transmit(link, now, out, limit, &mut node.message_log);
                 // A call that only looks at records may take as long as one that fills the buffer.
                 sent += out.len().max(LINK_BUFFER);
                 result = connection.send(out, now.instant);

@@ -401,7 +401,7 @@ impl World {
             let Node { herd, message_log, .. } = node;
             let this = &mut self.wires[wire].ends[end];
             if this.out.is_empty() && herd.has_output(link) {
-                herd.poll_transmit(link, now.wall, &mut this.out, limit, message_log);
+                herd.poll_transmit(link, &now, &mut this.out, limit, message_log);
                 self.hosts[at].work.count(wire, &this.out);
             }
             let herd = &self.hosts[at].node.as_ref().map(|node| &node.herd);

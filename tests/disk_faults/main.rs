@@ -83,6 +83,14 @@ impl Machine {
         });
     }
 
+    /// Waits until the spare segment has been prepared, which would otherwise meet the next fault.
+    fn wait_for_spare(&self) {
+        let spare = self.folder().join("0000000002.log");
+        eventually("the spare segment has its first line", DEADLINE, || {
+            fs::read(&spare).is_ok_and(|bytes| bytes.ends_with(b"\n")).then_some(())
+        });
+    }
+
     fn client(&self) -> Client {
         self.herd.client("Solo")
     }
@@ -333,6 +341,7 @@ fn without_always_the_node_serves_from_memory_and_writes_what_is_missing() {
         ("sync: interval, sync_interval_ms: 10", Fault::SyncErrno, Fault::SyncTimes),
     ] {
         let mut machine = Machine::start(mode, "");
+        machine.wait_for_spare();
         machine.set(Fault::Hold, SNAPSHOTS);
         machine.set(errno, if mode == "sync: never" { ENOSPC } else { EIO });
         machine.set(times, 1);

@@ -53,6 +53,9 @@ fn each_process_makes_up_a_random_key() {
     }
 }
 
+/// 2026-01-01T00:00:00Z, in nanoseconds. Earlier keys rank last.
+const BORN: u64 = 1_767_225_600_000_000_000;
+
 /// The node, which holds a record, changes to the older key of its neighbor, and compares only then.
 /// The sums are computed here independently: without a secret, with an empty one.
 #[test]
@@ -61,16 +64,17 @@ fn a_link_compares_digests_under_the_older_key_only() {
         let (herd, _listener) = with_fake_neighbor(secret, "");
         let mut peer = linked(&herd, secret);
         let record = b"AT False +0.263873386 kiwi +34.068930-118.445127 1621464827";
-        peer.send(&[record, b"KEY 1 2"]);
-        let (key, mut before) = line_with(&mut peer, "KEY 1 2");
+        let key = format!("KEY {BORN:x} 2");
+        peer.send(&[record, key.as_bytes()]);
+        let (key, mut before) = line_with(&mut peer, &key);
         assert_eq!(key[3..], ["changing"], "it holds a record");
         let (key, more) = line_with(&mut peer, "KEY ");
-        assert_eq!(key[1..], ["1", "2"]);
+        assert_eq!(key[1..], [format!("{BORN:x}"), "2".to_owned()]);
         before.extend(more);
         assert!(before.iter().all(|line| !line.starts_with("SUMS ")), "{before:?}");
         let (sums, _) = line_with(&mut peer, "SUMS S 0 0 ");
 
-        let material = [&b"digests"[..], &1u64.to_be_bytes(), &2u128.to_be_bytes()].concat();
+        let material = [&b"digests"[..], &BORN.to_be_bytes(), &2u128.to_be_bytes()].concat();
         let secret = hmac::Key::new(hmac::HMAC_SHA256, secret.unwrap_or("").as_bytes());
         let tag = hmac::sign(&secret, &material);
         let (halves, _) = tag.as_ref().as_chunks::<8>();

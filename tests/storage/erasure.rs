@@ -206,6 +206,9 @@ fn the_newest_time_survives_a_clock_that_is_behind() {
         node.storage.handle_wall(after(hours + 1));
         pass(&mut node, &mut disk, at(23));
         assert_eq!(node.storage.counters.compactions, 1);
+        // The mark of the snapshot is not the last one.
+        node.storage.append_time(after(hours + 2));
+        pass(&mut node, &mut disk, at(23));
     }
     assert_eq!(load(&disk, 30).newest(), Some(after(100)));
     assert!(!load(&disk, 199).is_outdated(Nanos::from(100 * HOUR) * SECOND, after(199)));

@@ -172,7 +172,7 @@ impl World {
         let node = node::node(identity, &[NodeId(NEIGHBORS[LEGACY.index()])], places, LIMITS());
         let now = Now { instant: Instant::START, wall: Wall(1_621_464_828_223_371_889) };
         let mut world = Self {
-            model: Model { rules, held: Vec::new() },
+            model: Model { rules, held: Vec::new(), expired: Vec::new() },
             node,
             now,
             users: Vec::new(),
@@ -667,7 +667,8 @@ impl World {
         for line in out.split_inclusive(|&byte| byte == b'\n') {
             let line = line.strip_suffix(b"\n").expect("complete lines");
             let is_held = |line: &[u8]| {
-                self.model.held.iter().any(|it| it.line().as_bytes() == line)
+                let Model { held, expired, .. } = &self.model;
+                held.iter().chain(expired).any(|it| it.line().as_bytes() == line)
                     || self.relayed.iter().any(|it| it.as_bytes() == line)
             };
             match Message::parse(line) {
@@ -714,7 +715,7 @@ impl World {
         let gone = |fact: &Fact| !held.contains(&fact.line().as_bytes());
         let (gone, kept) = self.model.held.iter().cloned().partition::<Vec<_>, _>(gone);
         assert!(gone.iter().all(|fact| !self.model.is_alive(fact, self.now.wall.nanos())));
-        self.relayed.extend(gone.iter().map(Fact::line)); // if they were queued
+        self.model.expired.extend(gone);
         self.model.held = kept;
     }
 

@@ -36,6 +36,9 @@ impl Fact {
 pub struct Model {
     pub rules: Rules,
     pub held: Vec<Fact>,
+    /// Records that gave way to others of their client because they were no longer alive. To links in
+    /// whose queue they were, the node still sends them.
+    pub expired: Vec<Fact>,
 }
 
 impl Model {
@@ -50,7 +53,9 @@ impl Model {
             return false;
         }
         let rules = self.rules;
-        self.held.retain(|held| held.client != fact.client || is_alive(&rules, held, clock));
+        let gives_way =
+            |held: &mut Fact| held.client == fact.client && !is_alive(&rules, held, clock);
+        self.expired.extend(self.held.extract_if(.., gives_way));
         if let Some(held) = self.held.iter_mut().find(|held| held.client == fact.client) {
             let repeat = match source {
                 Source::Client => {

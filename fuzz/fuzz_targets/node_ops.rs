@@ -522,9 +522,9 @@ impl World {
         let (client, server) = (events.of(&CLIENTS), events.below(NAMES.len()));
         let mut fact = self.fact(client, server, events);
         fact.received += events.of(&[0, -SECOND, SECOND, -1, -70 * SECOND, 3600 * SECOND]);
-        let repair = events.below(4);
+        let is_repair = events.below(4) == 1 && self.peers[at].link != LEGACY;
         let mut lines = Vec::new();
-        if repair == 1 && self.peers[at].link != LEGACY {
+        if is_repair {
             let purpose = events.of(&[Purpose::Sync, Purpose::Check]);
             self.syncs += u32::from(purpose == Purpose::Sync);
             push_repair(&mut lines, purpose);
@@ -540,7 +540,7 @@ impl World {
         self.peers.push(peer);
         assert_eq!(next, Next::NeedInput);
         let clock = self.now.wall.nanos();
-        if repair != 1 && !self.model.is_alive(&fact, clock) {
+        if !is_repair && !self.model.is_alive(&fact, clock) {
             self.relayed.insert(fact.line());
         }
         let news = is_read && self.model.offer(&fact, Source::Peer, clock);
@@ -672,7 +672,9 @@ impl World {
                     || self.relayed.iter().any(|it| it.as_bytes() == line)
             };
             match Message::parse(line) {
-                Some(Message::Record(_)) => assert!(is_held(line)),
+                Some(Message::Record(_)) => {
+                    assert!(is_held(line), "{} is not held", line.escape_ascii());
+                }
                 Some(_) => {}
                 None => panic!("{}", line.escape_ascii()),
             }

@@ -1,6 +1,7 @@
 //! The command line of proxy-herd.
 
 mod announced;
+mod escaped;
 mod program;
 mod status;
 mod summary;

@@ -1,6 +1,6 @@
 //! The settings of the whole herd that nodes announce in `limits.next`, for `--status`.
 
-use super::status::escaped;
+use super::escaped::escaped;
 use crate::http::overview::Overview;
 use crate::http::settings::Next;
 

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use super::batch::Batch;
 use super::entry::{Entry, Filter};
 use super::form::Form;
 use super::id::{Id, Raise};
@@ -38,29 +39,6 @@ pub trait Source {
     /// As the file system: [`io::ErrorKind::NotFound`] if the segment has been deleted.
     fn read(&mut self, segment: u64, offset: u64, most: usize, out: &mut Vec<u8>)
     -> io::Result<()>;
-}
-
-/// A part of the history, as it is sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// The bytes.
-    pub bytes: Vec<u8>,
-    /// The number of entries. 0 if nothing up to `cursor` is wanted.
-    pub entries: u32,
-    /// The number of entries that gaps in it report.
-    pub missing: u64,
-    /// The id of the first entry.
-    pub first: Id,
-    /// The id of the last entry.
-    pub last: Id,
-    /// The place behind the batch.
-    pub cursor: Id,
-    /// The segment that contains it.
-    pub segment: u64,
-    /// True if there may be more behind it at once.
-    pub has_more: bool,
-    /// True if nothing is added any more.
-    pub(super) is_full: bool,
 }
 
 /// The cutter.

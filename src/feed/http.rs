@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use super::cutter::Batch;
+use super::batch::Batch;
 use super::entry::{Entry, Field, Value};
 use super::id::Id;
 use super::shown::shown;

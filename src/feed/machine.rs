@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use jobs::{KEEP_FOR, MANY};
 
-use super::cutter::Batch;
+use super::batch::Batch;
 use super::memo::Memo;
 use super::redis::{Outcome, Top};
 use super::shown::shown;

@@ -32,6 +32,7 @@
 //! - Every connection and every reply has a deadline.
 //! - Nothing is sent before the place where to go on has been decided on this connection.
 
+pub mod batch;
 pub mod cutter;
 pub mod entry;
 pub mod form;

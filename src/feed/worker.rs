@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::cutter::{Batch, Cutter, Source};
+use super::batch::Batch;
+use super::cutter::{Cutter, Source};
 use super::id::Id;
 use super::memo::{MAX_MEMO, Memo};
 use super::redis::Top;

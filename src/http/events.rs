@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 
 use super::OutputSlice;
 use super::change::{Change, Epoch, EventId, name_hash, push_event};
-use super::fence_events::FenceLog;
+use super::fence_log::FenceLog;
 use super::filter::Filter;
 use super::limits::{
     EVENT_FLUSH, EVENT_HEARTBEAT, EVENT_LINGER, MAX_CHANGES, MAX_CHANGES_PER_FLUSH, MAX_RENDERED,

@@ -1,7 +1,7 @@
 //! `/events?fence=`: who enters and leaves fences.
 //!
 //! The log of transitions belongs to the fences, which keep it whether or not there are subscribers. A
-//! subscriber is a cursor into it. [`FenceLog`] decides up to where subscribers may read, so that they
+//! subscriber is a cursor into it. [`FenceLog`](super::fence_log::FenceLog) decides up to where subscribers may read, so that they
 //! are woken at most five times per second.
 
 use super::OutputSlice;
@@ -9,57 +9,15 @@ use super::change::{Epoch, EventId};
 use super::events::{Events, Start};
 use super::feature::{push_feature_in, push_feature_left};
 use super::filter::Filter;
-use super::limits::EVENT_FLUSH;
 use crate::fences::{FenceId, Fences, Reason, Transition};
 use crate::herd::directory::Directory;
 use crate::ids::Slot;
 use crate::protocol::record::Record;
 use crate::text::digits::push_digits;
-use crate::time::{Instant, Now, Wall};
+use crate::time::{Now, Wall};
 
 /// Transitions that are examined for the price of one record.
 const TRANSITIONS_PER_WORK: usize = 16;
-
-/// The part of the log of transitions that subscribers may read.
-#[derive(Default)]
-pub struct FenceLog {
-    /// Number of subscribers.
-    subscribers: usize,
-    /// The end of the published transitions.
-    published: u64,
-    flush_at: Instant,
-}
-
-impl FenceLog {
-    pub(super) fn handle_subscribed(&mut self, end: u64) {
-        if self.subscribers == 0 {
-            self.published = end;
-        }
-        self.subscribers += 1;
-    }
-
-    pub(super) const fn handle_unsubscribed(&mut self) {
-        self.subscribers -= 1;
-    }
-
-    pub(super) fn poll_timeout(&self, fences: Option<&Fences>) -> Option<Instant> {
-        (self.subscribers > 0 && self.published < end(fences)).then_some(self.flush_at)
-    }
-
-    /// Publishes the transitions so far if it is time to. Returns whether there are any.
-    pub(super) fn publish(&mut self, fences: Option<&Fences>, now: Instant) -> bool {
-        let is_due = self.poll_timeout(fences).is_some_and(|at| at <= now);
-        if is_due {
-            self.published = end(fences);
-            self.flush_at = now + EVENT_FLUSH;
-        }
-        is_due
-    }
-}
-
-fn end(fences: Option<&Fences>) -> u64 {
-    fences.map_or(0, |fences| fences.transitions().end())
-}
 
 /// A subscriber.
 pub struct FenceSubscription {
@@ -107,7 +65,7 @@ impl FenceSubscription {
     pub(super) const fn is_due(&self, events: &Events) -> bool {
         match self.phase {
             Phase::Reset | Phase::Snapshot(..) => true,
-            Phase::Live => self.cursor < events.fences.published || self.beats != events.beats(),
+            Phase::Live => self.cursor < events.fences.published() || self.beats != events.beats(),
         }
     }
 
@@ -208,7 +166,7 @@ impl FenceSubscription {
         slice: &mut OutputSlice<'_>,
     ) {
         let mut examined = 0;
-        while self.cursor < events.fences.published && slice.has_room() {
+        while self.cursor < events.fences.published() && slice.has_room() {
             let number = self.cursor;
             self.cursor += 1;
             let Some(transition) = fences.transitions().get(number) else {
@@ -230,7 +188,7 @@ impl FenceSubscription {
         if self.snapshot.last().is_some_and(|slice| slice.end <= self.cursor) {
             self.snapshot = Vec::new();
         }
-        if self.beats != events.beats() && self.cursor >= events.fences.published {
+        if self.beats != events.beats() && self.cursor >= events.fences.published() {
             self.beats = events.beats();
             slice.out.extend_from_slice(b": still here\n");
             id_of(events, self.cursor - 1).push(slice.out);
@@ -309,6 +267,7 @@ mod tests {
     use super::*;
     use crate::fences::{FenceSet, file};
     use crate::herd::Herd;
+    use crate::http::limits::EVENT_FLUSH;
     use crate::http::limits::SLICE_BYTES;
     use crate::ids::ConnectionId;
     use crate::testing::{herd, identity};

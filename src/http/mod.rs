@@ -13,6 +13,7 @@ pub mod ending;
 pub mod events;
 pub mod feature;
 mod fence_events;
+mod fence_log;
 mod fences;
 mod filter;
 mod labels;

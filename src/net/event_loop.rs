@@ -55,7 +55,7 @@ use super::connection::{Connection, Stage};
 use super::disk::Disk;
 use super::feed::{FeedDriver, Prepared};
 use super::folder::Folder;
-use super::listener::Listener;
+use super::listener::{Listener, ListenerKind};
 use super::log_file::Log;
 use super::peer_tls::PeerTlsConfig;
 use super::process::Process;
@@ -77,7 +77,6 @@ use crate::places::upstream::Client;
 use crate::storage::Position;
 use crate::time::{Instant, Now};
 
-use accept::ListenerKind;
 use admissions::Admissions;
 use batch::Batch;
 pub use devices::DeviceSide;

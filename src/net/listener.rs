@@ -22,6 +22,27 @@ pub struct Listener {
     spare: Option<File>,
 }
 
+/// The purpose of a listener.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// Clients and peers.
+    Lines,
+    /// Neighbors on this machine, which move their links here.
+    Links,
+    /// Browsers and tools.
+    Http,
+    /// Phones and trackers.
+    Devices,
+}
+
+impl ListenerKind {
+    /// Returns true if connections are logged. Browsers open a handful for each page, and phones one
+    /// for each position.
+    pub const fn is_logged(self) -> bool {
+        matches!(self, Self::Lines | Self::Links)
+    }
+}
+
 /// The result of an accept.
 pub enum Accept {
     /// A connection.

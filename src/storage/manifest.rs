@@ -20,8 +20,8 @@
 
 use core::fmt::Write as _;
 
+use super::damage::Refusal;
 use super::file::FileName;
-use super::recovery::Refusal;
 use crate::text::hex;
 
 /// The version of the format that this program writes, and the highest that it reads.

@@ -49,6 +49,7 @@
 //!   [`Storage::handle_task_done`].
 //! - Memory is bounded: by the records appended in one batch, and two buffers of [`CHUNK`] bytes.
 
+mod damage;
 mod erasure;
 mod event;
 mod file;
@@ -67,13 +68,14 @@ mod transition;
 
 use core::time::Duration;
 
+pub use damage::{Damage, DamageKind, Refusal};
 pub use event::{Cause, Condition, Event, Problem};
 pub use file::{FileName, LOCK, MAX_NUMBER};
 pub use frame::Kind;
 pub use machine::Storage;
 pub use manifest::{MAX_MANIFEST, VERSION};
 pub use mark::Mark;
-pub use recovery::{Damage, DamageKind, Recovered, Recovery, Refusal};
+pub use recovery::{Recovered, Recovery};
 pub use task::{DiskError, Failed, Lane, Op, Purpose, Task, Write};
 pub use transition::Transition;
 

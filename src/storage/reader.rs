@@ -1,8 +1,8 @@
 //! Reading the frames of one file, over damage.
 
+use super::damage::{Damage, DamageKind};
 use super::file::FileName;
 use super::frame::{Kind, Parsed, Salt, parse_frame};
-use super::recovery::{Damage, DamageKind};
 
 /// A reader of one file, which is fed with its content.
 pub struct Reader {

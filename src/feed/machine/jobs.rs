@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::{Engine, Feed, Link, SAVE_EVERY, Stage};
 use crate::feed::Event;
-use crate::feed::cutter::Batch;
+use crate::feed::batch::Batch;
 use crate::feed::worker::{Done, Job};
 use crate::storage::Storage;
 use crate::time::Instant;

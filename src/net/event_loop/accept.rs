@@ -15,7 +15,7 @@ use crate::herd::handshake::Transport;
 use crate::http::{BrowserInfo, HttpSession};
 use crate::net::connection::{Admission, Connection, Deadline, Security, Stage};
 use crate::net::limits::ACCEPT_RETRY;
-use crate::net::listener::Accept;
+use crate::net::listener::{Accept, ListenerKind};
 use crate::net::session::Session;
 use crate::net::token::id_of;
 use crate::node::{LineSession, PeerInfo};
@@ -25,27 +25,6 @@ use crate::time::Now;
 /// The response to a device over a limit, which tries again.
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\
     Retry-After: 60\r\nConnection: close\r\n\r\n";
-
-/// The purpose of a listener.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum ListenerKind {
-    /// Clients and peers.
-    Lines,
-    /// Neighbors on this machine, which move their links here.
-    Links,
-    /// Browsers and tools.
-    Http,
-    /// Phones and trackers.
-    Devices,
-}
-
-impl ListenerKind {
-    /// Returns true if connections are logged. Browsers open a handful for each page, and phones one
-    /// for each position.
-    const fn is_logged(self) -> bool {
-        matches!(self, Self::Lines | Self::Links)
-    }
-}
 
 impl EventLoop {
     /// Records that connections may be waiting at the listeners of this kind.

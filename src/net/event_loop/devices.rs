@@ -4,10 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::EventLoop;
-use super::accept::ListenerKind;
 use crate::devices::Devices;
 use crate::net::device_tls::DeviceTlsConfig;
-use crate::net::listener::Listener;
+use crate::net::listener::{Listener, ListenerKind};
 use crate::net::tls::Tls;
 use crate::net::token::DEVICE_LISTENER;
 

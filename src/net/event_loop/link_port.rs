@@ -7,13 +7,12 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use mio::Token;
 
 use super::EventLoop;
-use super::accept::ListenerKind;
 use super::links::Neighbor;
 use crate::endpoint::Host;
 use crate::ids::{ConnectionId, LinkId};
 use crate::net::connection::{Admission, Connection, Dial};
 use crate::net::limits::LINK_PORT_ATTEMPTS;
-use crate::net::listener::Listener;
+use crate::net::listener::{Listener, ListenerKind};
 use crate::net::token::{LINK_LISTENER, token_of};
 use crate::time::Now;
 

@@ -5,14 +5,18 @@
 //! slow. Claims only delay requests. Requests of others are always answered, so nodes cannot wait
 //! for each other.
 //!
-//! A node may refuse what it has fetched, for example because its clock is wrong: then what it lacks
-//! from one neighbor it would refuse from every other one, too. A fetch of which it has refused more
-//! than it has stored was of no use, and is not repeated with another neighbor.
+//! A node whose clock is wrong may refuse what it has fetched, as not alive: then what it lacks from one
+//! neighbor it would refuse from every other one, too. A fetch of which it has refused more than it has
+//! stored was of no use, and is not repeated with another neighbor. A record that ranks too low for a full
+//! directory does not count as refused, since those that another neighbor has may rank higher. Neighbors
+//! have the same cap, and drop such a record once they have received what this node stores, so it is
+//! fetched from each of them at most once.
 
 use core::ops::Range;
 use core::time::Duration;
 
 use super::digest::Leaf;
+use super::directory::Applied;
 use crate::ids::NodeId;
 use crate::time::Instant;
 
@@ -40,9 +44,10 @@ pub struct FetchClaims {
 /// A neighbor from which records are being fetched.
 struct Source {
     node: NodeId,
-    /// Records that it has sent since the last check and that were stored or refused.
+    /// Records that it has sent since the last check and that were not held already.
     received: u32,
-    /// Records that it has sent since it was claimed from, by what happened to them.
+    /// Records that it has sent since it was claimed from, by what happened to them. Those that ranked
+    /// too low are neither.
     stored: u32,
     refused: u32,
     /// Time of the next check.
@@ -87,12 +92,16 @@ impl FetchClaims {
         true
     }
 
-    /// Takes note of a record that `node` has sent, and that was stored or refused.
-    pub fn handle_received(&mut self, node: NodeId, is_stored: bool) {
-        if let Some(source) = self.sources.iter_mut().find(|source| source.node == node) {
-            source.received = source.received.saturating_add(1);
-            let total = if is_stored { &mut source.stored } else { &mut source.refused };
-            *total = total.saturating_add(1);
+    /// Takes note of a record that `node` has sent, unless this node held it or a newer one already.
+    pub fn handle_received(&mut self, node: NodeId, applied: Applied) {
+        let Some(source) = self.sources.iter_mut().find(|source| source.node == node) else {
+            return;
+        };
+        source.received = source.received.saturating_add(1);
+        match applied {
+            Applied::Stored(_) => source.stored = source.stored.saturating_add(1),
+            Applied::OverCapacity => {}
+            _ => source.refused = source.refused.saturating_add(1),
         }
     }
 
@@ -146,6 +155,9 @@ impl FetchClaims {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Slot;
+
+    const STORED: Applied = Applied::Stored(Slot(0));
 
     fn at(patiences: u32) -> Instant {
         Instant::START + FETCH_PATIENCE * patiences
@@ -159,7 +171,7 @@ mod tests {
         assert!(!claims.claim(NodeId(2), 31..40, Instant::START));
         assert!(claims.claim(NodeId(2), 32..40, Instant::START), "unclaimed leaves may be claimed");
         assert_eq!(claims.poll_timeout(), Some(at(1)));
-        (0..FETCH_LEAST).for_each(|_| claims.handle_received(NodeId(1), true));
+        (0..FETCH_LEAST).for_each(|_| claims.handle_received(NodeId(1), STORED));
         assert_eq!(claims.handle_timeout(at(1)), Some(Release::Resume), "2 has sent nothing");
         assert!(!claims.claim(NodeId(3), 31..40, at(1)), "1 has sent enough");
         assert!(claims.claim(NodeId(3), 32..40, at(1)));
@@ -174,8 +186,8 @@ mod tests {
         let mut claims = FetchClaims::default();
         let mut fetch = |node, stored, refused, from: u32| {
             assert!(claims.claim(NodeId(node), 0..16, at(from)));
-            (0..stored).for_each(|_| claims.handle_received(NodeId(node), true));
-            (0..refused).for_each(|_| claims.handle_received(NodeId(node), false));
+            (0..stored).for_each(|_| claims.handle_received(NodeId(node), STORED));
+            (0..refused).for_each(|_| claims.handle_received(NodeId(node), Applied::Expired));
             let busy = stored + refused >= FETCH_LEAST;
             if busy {
                 assert_eq!(claims.handle_timeout(at(from + 1)), None, "it goes on");
@@ -188,8 +200,26 @@ mod tests {
         assert_eq!(fetch(1, 0, 0, 30), Some(Release::Resume), "a stalled neighbor");
         assert!(claims.claim(NodeId(1), 0..16, at(40)));
         assert!(claims.claim(NodeId(2), 16..32, at(41)));
-        claims.handle_received(NodeId(1), false);
+        claims.handle_received(NodeId(1), Applied::Ahead);
         assert_eq!(claims.handle_timeout(at(41)), None, "another fetch is in progress");
         assert_eq!(claims.handle_timeout(at(42)), Some(Release::Resume));
+    }
+
+    /// The records of another neighbor may rank higher than those that a full directory has refused.
+    #[test]
+    fn records_that_rank_too_low_do_not_make_a_fetch_useless() {
+        let mut claims = FetchClaims::default();
+        let mut fetch = |others: &[Applied], from: u32| {
+            assert!(claims.claim(NodeId(1), 0..16, at(from)));
+            (0..FETCH_LEAST).for_each(|_| claims.handle_received(NodeId(1), Applied::OverCapacity));
+            for &applied in others {
+                claims.handle_received(NodeId(1), applied);
+            }
+            assert_eq!(claims.handle_timeout(at(from + 1)), None, "it goes on");
+            claims.handle_timeout(at(from + 2))
+        };
+        assert_eq!(fetch(&[], 0), Some(Release::Resume));
+        assert_eq!(fetch(&[Applied::Expired], 10), Some(Release::GiveUp));
+        assert_eq!(fetch(&[Applied::Expired, STORED], 20), Some(Release::Resume));
     }
 }

@@ -198,7 +198,7 @@ impl Herd {
         if let Some(up) = up {
             up.anti_entropy.handle_recovered(purpose, is_stored);
         }
-        self.claims.handle_received(*peer, is_stored);
+        self.claims.handle_received(*peer, applied);
     }
 
     /// Forwards a flooded record if it was new to this node. Forwarding does not depend on this node's

@@ -7,6 +7,7 @@ use std::time::Duration;
 use proxy_herd::herd::anti_entropy::{FETCH_FREELY, GRACE};
 use proxy_herd::herd::digest::{Branch, Leaf};
 use proxy_herd::herd::digest_key::{DigestKey, Seeds};
+use proxy_herd::herd::fetch_claims::FETCH_PATIENCE;
 use proxy_herd::herd::flood::FORWARD_FREELY;
 use proxy_herd::herd::link::REDIAL_MIN;
 use proxy_herd::herd::link_states::{HOLD, LINKS_PAUSE};
@@ -46,6 +47,14 @@ impl Core {
             herd: Herd::new(identity, &legacy_peers, timing(), keys, Instant::START),
             now: Instant::START,
         }
+    }
+
+    /// The same, but the directory holds at most `max_clients`.
+    fn with_cap(me: u16, neighbors: &[u16], max_clients: u32) -> Self {
+        let mut identity = identity(&["A", "B", "C", "D"], me, neighbors);
+        identity.rules.max_clients = max_clients;
+        let herd = Herd::new(identity, &[], timing(), KEYS, Instant::START);
+        Self { herd, now: Instant::START }
     }
 
     fn connection(peer: u16) -> ConnectionId {
@@ -486,6 +495,38 @@ fn a_lost_link_frees_what_was_requested_through_it() {
     assert!(b.sent(2).iter().any(|line| line.starts_with("SUMS S 0 0 ")), "C is compared again");
     b.receive(2, &all);
     assert_eq!(pulls(b.sent(2)), 16);
+}
+
+/// The directory of B is full. What it has requested from A ranks too low; C, which was not asked for the
+/// same leaves meanwhile, has a record that ranks higher.
+#[test]
+fn leaves_whose_records_ranked_too_low_are_requested_from_the_next_neighbor() {
+    let mut b = Core::with_cap(1, &[0, 2], 1);
+    b.update("held");
+    for peer in [0, 2] {
+        b.link_up(peer, true);
+        b.agree(peer);
+    }
+    let all = format!("SUMS S 0 0 {}", ["1"; 16].join(" "));
+    let pulls = |lines: Vec<String>| lines.iter().filter(|line| line.starts_with("PULL ")).count();
+    for (peer, requested) in [(0, 15), (2, 0)] {
+        b.receive(peer, &all);
+        assert_eq!(
+            pulls(b.sent(peer)),
+            requested,
+            "A is asked for all but one branch, C for nothing"
+        );
+    }
+    b.receive(0, "REPAIR S");
+    b.receive(0, "AT A +0.000000000 other +1-1 4");
+    assert!(b.holds("held") && !b.holds("other"));
+    b.pass(FETCH_PATIENCE);
+    assert!(b.sent(2).iter().any(|line| line.starts_with("SUMS S 0 0 ")), "C is compared again");
+    b.receive(2, &all);
+    assert_eq!(pulls(b.sent(2)), 15);
+    b.receive(2, "REPAIR S");
+    b.receive(2, "AT C +0.000000000 other +1-1 6");
+    assert!(b.holds("other") && !b.holds("held"));
 }
 
 #[test]

@@ -399,13 +399,16 @@ impl Oracle {
             && held.iter().all(|&id| self.facts[id].key > fact.key)
     }
 
+    /// Returns whether a node must be observed after each record that it receives, not only after each
+    /// turn. A record that has expired counts until it is removed, so another one may be evicted, and then
+    /// there may be room for an older one of the same client.
+    pub fn needs_each_record(&self) -> bool {
+        self.is_volatile && (self.rules.max_clients as usize) < self.clients.len()
+    }
+
     fn is_evicted(&self, id: RecordId, view: &[Option<RecordId>]) -> bool {
         let mut held = view.iter().flatten();
-        // If records expire, there may be room again.
         let full = view.iter().flatten().count() == self.rules.max_clients as usize;
-        if self.is_volatile {
-            return view.len() > self.rules.max_clients as usize;
-        }
         full && held.all(|&other| self.facts[other].key > self.facts[id].key)
     }
 }

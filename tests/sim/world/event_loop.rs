@@ -345,8 +345,12 @@ impl World {
 
     /// Passes the input to the session.
     fn read(&mut self, wire: usize, end: usize) {
-        let this = &mut self.wires[wire].ends[end];
-        let host = this.host;
+        let host = self.wires[wire].ends[end].host;
+        if self.oracle.needs_each_record() {
+            // The last line of the previous packet may have come without a turn since.
+            self.observe(host);
+            while self.failure.is_none() && self.read_line(wire, end) {}
+        }
         let now = self.clocks(host);
         let this = &mut self.wires[wire].ends[end];
         let (Some(session), Some(node)) = (&mut this.session, &mut self.hosts[host].node) else {
@@ -374,6 +378,36 @@ impl World {
             }
         }
         self.send(wire, end);
+    }
+
+    /// Passes the next line to the session if more follows, and checks the records of the node. Returns
+    /// whether the session has taken it and needs more.
+    fn read_line(&mut self, wire: usize, end: usize) -> bool {
+        let this = &mut self.wires[wire].ends[end];
+        let host = this.host;
+        let length = this.input.iter().position(|&byte| byte == b'\n').map_or(0, |at| at + 1);
+        if this.ending || length == 0 || length == this.input.len() {
+            return false;
+        }
+        let now = self.clocks(host);
+        let this = &mut self.wires[wire].ends[end];
+        let (Some(session), Some(node)) = (&mut this.session, &mut self.hosts[host].node) else {
+            return false;
+        };
+        let input = Input { bytes: &this.input[..length], ended: false, unsent: this.out.len() };
+        let Handled { consumed, next } = session.handle_input(node, input, &now, &mut this.out);
+        this.input.drain(..consumed);
+        self.observe(host);
+        consumed == length && next == Next::NeedInput
+    }
+
+    /// Checks the records of a node.
+    pub(super) fn observe(&mut self, at: usize) {
+        let clock = self.clock(at);
+        let Some(node) = &self.hosts[at].node else { return };
+        if let Err(why) = self.oracle.observe(at, &node.herd.directory, clock) {
+            self.fail(format!("n{at:02}: {why}"));
+        }
     }
 
     /// Sends the output of all links of a node. Returns whether that caused more work.

@@ -7,11 +7,16 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::OFlags;
+
 use crate::net::limits::OPEN_FILES;
 use crate::storage::{FileName, LOCK, Op, Write};
 
 /// Permissions of folders and files before the umask: locations are personal data.
 const MODES: (u32, u32) = (0o750, 0o640);
+
+/// Opening a FIFO does not wait for its other end. Means nothing for regular files.
+const NONBLOCK: i32 = OFlags::NONBLOCK.bits() as i32;
 
 /// The folder of a running node. Only one process can hold it.
 pub struct Folder {
@@ -71,9 +76,9 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// As [`File::open`].
+    /// As [`open_to_read`].
     pub fn reader(&self, file: FileName) -> io::Result<File> {
-        File::open(self.path_of(file))
+        open_to_read(&self.path_of(file))
     }
 
     /// Performs a write to the current segment. Returns the number of bytes written, which may be
@@ -175,9 +180,26 @@ fn insert(files: &mut HashMap<FileName, Open>, name: FileName, open: Open) {
     files.insert(name, open);
 }
 
+/// Opens a file of a folder for reading.
+///
+/// # Errors
+///
+/// As [`File::open`], and if it is not a regular file: there is no end of what a device contains.
+pub fn open_to_read(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)?;
+    let found = file.metadata()?;
+    if found.is_file() {
+        Ok(file)
+    } else if found.is_dir() {
+        Err(io::ErrorKind::IsADirectory.into())
+    } else {
+        Err(io::Error::other("it is not a regular file"))
+    }
+}
+
 /// Options for writing to a file.
 fn options() -> OpenOptions {
-    OpenOptions::new().write(true).mode(MODES.1).clone()
+    OpenOptions::new().write(true).mode(MODES.1).custom_flags(NONBLOCK).clone()
 }
 
 /// Reserves space for a file, so that later writes need not allocate it.
@@ -189,6 +211,11 @@ fn reserve(file: &File, size: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
 
     use super::*;
 
@@ -237,6 +264,24 @@ mod tests {
         assert!(folder.files().contains_key(&segment(1)));
         assert!(!folder.files().contains_key(&segment(2)));
         fs::remove_dir_all(folder.path()).unwrap();
+    }
+
+    /// Nor does opening it wait for a program at its other end.
+    #[test]
+    fn a_fifo_is_no_file() {
+        let folder = folder("fifo");
+        let path = folder.path_of(segment(1));
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let (sender, results) = mpsc::channel();
+        thread::spawn(move || {
+            let read = folder.reader(segment(1)).map(|_| ());
+            let synced = folder.execute(&Op::Sync { file: segment(1) });
+            sender.send((read, synced)).unwrap();
+            fs::remove_dir_all(folder.path()).unwrap();
+        });
+        let (read, synced) = results.recv_timeout(Duration::from_secs(60)).expect("it waits");
+        assert_eq!(read.unwrap_err().to_string(), "it is not a regular file");
+        assert!(synced.is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod apps;
 mod qr;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -95,6 +95,9 @@ fn append(path: &Path, token: &str, name: &str) -> Result<Added, String> {
         format!("devices.tokens_file {}: cannot be written: {error}", path.display())
     };
     let is_new = !path.exists();
+    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(cannot(io::Error::other("it is not a regular file"))); // opening a FIFO would wait
+    }
     let mut options = OpenOptions::new();
     let mut file: File =
         options.read(true).append(true).create(true).mode(0o600).open(path).map_err(cannot)?;
@@ -210,6 +213,16 @@ mod tests {
         assert!(!added.is_new && added.others == 1);
         let content = fs::read_to_string(&path).unwrap();
         assert_eq!(content, format!("# ours\n{token} van1\n{other} van1\n"));
+    }
+
+    #[test]
+    fn a_fifo_is_not_waited_for() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let folder = folder("fifo");
+        let path = folder.0.join("tokens");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let error = append(&path, &random_token().unwrap(), "van1").err().unwrap();
+        assert!(error.contains("it is not a regular file"), "{error}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Instant as StdInstant;
 
 use super::clock::wall;
 use super::disk::execute;
-use super::folder::Folder;
+use super::folder::{Folder, open_to_read};
 use crate::config::{StorageConfig, Sync};
 use crate::herd::directory::Directory;
 use crate::herd::expiry::FUTURE_LIMIT;
@@ -112,7 +112,7 @@ pub fn load(
 /// As stated, and if the folder may not be read. It exists.
 pub fn examine(path: &Path, name: &str) -> io::Result<()> {
     let names = names(path)?;
-    let manifest = read_manifest(File::open(path.join(FileName::Manifest.to_string())))
+    let manifest = read_manifest(open_to_read(&path.join(FileName::Manifest.to_string())))
         .map_err(|error| at_folder(path, &error))?;
     match Recovery::new(name, names.iter().map(String::as_str), manifest.as_deref()) {
         Ok(_) => Ok(()),

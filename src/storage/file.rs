@@ -5,8 +5,8 @@ use core::fmt;
 /// The name of the lock file. The shell holds a lock on it while the node runs; it is never deleted.
 pub const LOCK: &str = "LOCK";
 
-/// Largest number of a file that is considered. A higher one was not given by a node, which counts
-/// from 1, and would leave no room for the next.
+/// Largest number of a file that is considered, unless the manifest says that the node has counted so
+/// far. Another one was not given by a node, which counts from 1, and would leave no room for the next.
 pub const MAX_NUMBER: u64 = 9_000_000_000;
 
 /// Number of digits in the name of a segment or snapshot.
@@ -38,7 +38,7 @@ impl FileName {
         if digits.len() != DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
-        let number = digits.parse().ok().filter(|number| (1..=MAX_NUMBER).contains(number))?;
+        let number = digits.parse().ok().filter(|number| *number > 0)?;
         match extension {
             "snap" => Some(Self::Snapshot(number)),
             "log" => Some(Self::Segment(number)),
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn names_are_parsed_as_they_are_printed_and_others_are_ignored() {
-        for name in ["MANIFEST", "MANIFEST.tmp", "0000000001.log", "0000000012.snap"] {
+        for name in ["MANIFEST", "MANIFEST.tmp", "0000000001.log", "9999999999.snap"] {
             assert_eq!(FileName::parse(name).unwrap().to_string(), name);
         }
         for name in [
@@ -85,7 +85,7 @@ mod tests {
             "0000000001.log.bak",
             "0000000001.LOG",
             "+000000001.log",
-            "9999999999.log",
+            "10000000000.log",
             "0000000001",
         ] {
             assert_eq!(FileName::parse(name), None, "{name}");

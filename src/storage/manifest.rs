@@ -125,6 +125,11 @@ impl Manifest {
         }
     }
 
+    /// Returns the highest number of a file in it.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.files.iter().filter_map(|entry| entry.file.number()).max()
+    }
+
     fn parse_lines<'t>(lines: impl Iterator<Item = &'t str>) -> Option<Self> {
         let mut manifest = Self::default();
         for line in lines {

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::damage::{Damage, DamageKind, Refusal};
 use super::erasure::{Age, ERASE_WITHIN};
-use super::file::FileName;
+use super::file::{FileName, MAX_NUMBER};
 use super::frame::Kind;
 use super::growth::Growth;
 use super::manifest::{Entry, Manifest, Usage, VERSION};
@@ -90,8 +90,12 @@ impl Recovery {
         names: impl IntoIterator<Item = &'n str>,
         manifest: Option<&[u8]>,
     ) -> Result<Self, Refusal> {
-        let found: BTreeSet<FileName> = names.into_iter().filter_map(FileName::parse).collect();
         let parsed = manifest.map_or(Ok(None), Manifest::parse)?;
+        let newest = parsed.as_ref().and_then(Manifest::newest);
+        let most = if newest >= Some(MAX_NUMBER) { u64::MAX } else { MAX_NUMBER };
+        let is_ours = |file: &FileName| file.number().is_none_or(|number| number <= most);
+        let found = names.into_iter().filter_map(FileName::parse).filter(is_ours);
+        let found: BTreeSet<FileName> = found.collect();
         let mut recovery = Self {
             node: node.into(),
             trusted: parsed.is_some(),
@@ -138,7 +142,7 @@ impl Recovery {
         }
         // Segments that were created after the manifest was written.
         let listed = |file| manifest.files.iter().find(|entry| entry.file == file);
-        let newest = manifest.files.iter().filter_map(|entry| entry.file.number()).max();
+        let newest = manifest.newest();
         for &file in found {
             match file {
                 FileName::Manifest | FileName::NewManifest => {}

@@ -6,7 +6,7 @@ use proxy_herd::herd::directory::Source;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 use proxy_herd::rng::Rng;
 use proxy_herd::storage::{
-    DamageKind, DiskError, FileName, Gate, Recovered, Recovery, Refusal, SyncMode,
+    DamageKind, DiskError, FileName, Gate, MAX_NUMBER, Recovered, Recovery, Refusal, SyncMode,
 };
 use proxy_herd::testing::KEYS;
 use proxy_herd::testing::disk::Disk;
@@ -198,6 +198,22 @@ fn a_damaged_or_missing_manifest_is_rebuilt() {
     let mut rng = Rng::new(0);
     let node = start(&mut disk, &mut rng);
     assert_eq!(node.storage.boot(), 3, "the headers of the files state how often the node started");
+}
+
+/// A file that was put there by hand has the highest number that is considered. The node counts on from
+/// it, and finds its own files again.
+#[test]
+fn a_file_with_the_highest_number_costs_nothing() {
+    let (mut disk, _) = files();
+    let (all, _) = load(&disk);
+    disk.set(FileName::Segment(MAX_NUMBER), Some(b"nothing\n".to_vec()));
+    disk.set(FileName::Segment(MAX_NUMBER + 1), Some(b"nothing\n".to_vec()));
+    for starts in 1..4 {
+        let mut rng = Rng::new(starts);
+        assert_eq!(load(&disk).0, all, "{starts}: {:?}", disk.names());
+        let mut node = start(&mut disk, &mut rng);
+        node.settle(&mut disk, Instant::START, &mut rng);
+    }
 }
 
 /// What was in a damaged snapshot may still be in an older file that was not deleted in time.

@@ -151,6 +151,9 @@ fn the_first_node_that_answers_is_asked() {
     forget(&herd, &["k"]);
     fail(&herd, &["k"], "Right does not know the client k");
     fail(&herd, &["k", "Left"], "Left cannot be reached");
+    // An IAMAT with this name would be longer than a line, and so would the command be.
+    fail(&herd, &[&"x".repeat(4090)], "no client has a name of more than 4089 bytes");
+    fail(&herd, &[&"x".repeat(4089)], "Right does not know the client x");
     for (arguments, reason) in [
         (&["k", "Nobody"][..], "there is no node `Nobody`"),
         (&["a b"], "one field"),

@@ -23,6 +23,10 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 ///
 /// One line with the reason, if no node has admitted the request.
 pub fn forget(config: &Config, client: &[u8], nodes: &[usize]) -> Result<(usize, bool), String> {
+    let most = config.limits.max_line - (FORGET.len() + b" ".len());
+    if client.len() > most {
+        return Err(format!("no client has a name of more than {most} bytes; see limits.max_line"));
+    }
     let tls = credentials(config, nodes)?;
     let mut reasons = Vec::new();
     for &node in nodes {

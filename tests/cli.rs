@@ -229,6 +229,15 @@ fn check_names_the_engine_of_the_feed_without_its_password() {
     assert!(out.contains(expected) && !out.contains("canary"), "{out}");
 }
 
+#[test]
+fn check_says_so_if_no_node_listens() {
+    let yaml = "ports: {A: 12345}\nneighbors: {}\nhttp: {ports: {}}\ndevices: {ports: {}}\n";
+    let file = configuration("nowhere", yaml);
+    let (code, out, err) = run(&mut proxy_herd(&["--check", "-c", &file]));
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("\nHTTP: no node\nDevices: no node, without tokens\n"), "{out}");
+}
+
 /// `--check` finds invalid files that would keep a node from starting.
 #[test]
 fn check_reads_the_files_that_nodes_read() {

@@ -117,7 +117,7 @@ fn http(config: &Config) -> String {
         let port = port.as_ref()?;
         Some(format!("{} at {}:{port}", node.name, http.listen))
     });
-    addresses.collect::<Vec<_>>().join(", ")
+    listed(addresses)
 }
 
 fn devices(config: &Config, devices: &DevicesConfig) -> String {
@@ -126,11 +126,17 @@ fn devices(config: &Config, devices: &DevicesConfig) -> String {
         let port = port.as_ref()?;
         Some(format!("{} at {scheme}://{}:{port}", node.name, devices.listen))
     });
-    let addresses = addresses.collect::<Vec<_>>().join(", ");
+    let addresses = listed(addresses);
     match &devices.tokens_file {
         Some(file) => format!("{addresses}, tokens in {}", file.display()),
         None => format!("{addresses}, without tokens"),
     }
+}
+
+/// Where nodes listen; `ports` may be empty.
+fn listed(addresses: impl Iterator<Item = String>) -> String {
+    let addresses: Vec<_> = addresses.collect();
+    if addresses.is_empty() { "no node".to_owned() } else { addresses.join(", ") }
 }
 
 /// A line for each limit of a section that is not at its default.

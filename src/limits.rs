@@ -85,7 +85,7 @@ settings! {
             "After a restart, a fleet behind one NAT address reports all its vehicles at once";
         max_clients: usize = 1_000_000, 1..=100_000_000 Count,
             "Clients that a node stores; the oldest records are evicted first",
-            "About 200 MB; must be identical on all nodes";
+            "About 150 MB; must be identical on all nodes";
         client_ttl: Option<Duration> = 0 ("never"), 1..=3_153_600_000 Seconds,
             "Age at which a client's record expires",
             "The original server never expired records; must be identical on all nodes";

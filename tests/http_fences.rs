@@ -364,7 +364,7 @@ fn a_bad_file_keeps_the_fences_and_is_reported() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains(why), "{text}");
 
-    // Fences that stay keep their clients, whatever else changes about them.
+    // Fences that stay keep their clients, even if their other properties change.
     let mut colored = good[0].clone();
     colored["properties"]["color"] = "blue".into();
     fenced.write(&[square("c", 0, 0, &json!({})), colored]);

@@ -279,7 +279,7 @@ fn a_reconnect_of_identical_nodes_costs_kilobytes_and_differences_cost_their_siz
     assert!(star.sent + star.received < 1000 * (RECORD + 2 * 17 * 17 + leaf + 200));
 }
 
-/// A node that returns empty requests every record once, whatever the number of neighbors. It
+/// A node that returns empty requests every record once, for any number of neighbors. It
 /// forwards a few of the records to its other neighbors, which may lack them, and then compares with
 /// them.
 #[test]

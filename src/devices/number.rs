@@ -108,7 +108,7 @@ impl<'a> Number<'a> {
         self.push_magnitude(0, out)
     }
 
-    /// Returns whether the number is 0, whatever its sign and exponent.
+    /// Returns whether the number is 0, with any sign and exponent.
     #[must_use]
     pub fn is_zero(&self) -> bool {
         self.integer.iter().chain(self.fraction).all(|&digit| digit == b'0')

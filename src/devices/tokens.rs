@@ -34,7 +34,7 @@ type Hash = [u64; 4];
 /// The clients that a token may report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Grant {
-    /// This client, whatever name the device has.
+    /// This client, regardless of the name of the device.
     Client(Arc<[u8]>),
     /// Every client with this prefix; the device's name is the rest.
     Prefix(Arc<[u8]>),

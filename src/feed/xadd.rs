@@ -364,7 +364,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever record a client causes.
+        /// For any record that a client can cause.
         #[test]
         fn a_line_is_written_as_its_record_is(
             client in "[!-~]{1,120}",

@@ -17,7 +17,7 @@
 //!
 //! Each direction is one sequence of lines: everything on the old connection comes before everything on
 //! the new one, whose lines are held until `MOVED` has come. The end of the old connection would not do
-//! in its place: whatever cuts a connection, in an orderly way too, may have lost lines before the cut.
+//! in its place: a connection may be cut in an orderly way, too, after lines have been lost.
 //! The state of the link is the same throughout. If a connection breaks that the link uses in either
 //! direction, the link is lost, as if it had only one.
 

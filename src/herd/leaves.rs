@@ -76,8 +76,8 @@ impl Leaves {
     /// Calls `each` with up to `most` slots of `leaf`: from the first slot on, or, if `resume`, from
     /// where the last walk for `link` stopped. Returns whether that was the end of the chain.
     ///
-    /// A slot that is in the leaf all the time is returned exactly once, whatever happens to others
-    /// between the calls.
+    /// A slot that is in the leaf all the time is returned exactly once, even if others enter and
+    /// leave between the calls.
     pub fn walk(
         &mut self,
         link: LinkId,

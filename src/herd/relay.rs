@@ -1,6 +1,6 @@
 //! Relaying: forwarding records that this node does not store because they are not alive by its clock.
 //!
-//! The trees lead through this node whatever its clock says, so it must forward all records. One that
+//! The trees lead through this node regardless of its clock, so it must forward all records. One that
 //! is stored is recognized when it arrives again over a cycle of links. One that is not would circulate
 //! among nodes that do not store it; therefore each node remembers what it has relayed in the last
 //! five to ten seconds, which is many times as long as a record takes around a cycle.

@@ -176,7 +176,7 @@ pub(super) fn plain_billionths_at(bytes: &[u8], at: usize) -> Option<(u64, usize
     Some((billions + fraction, point + 9 + usize::from(ninth.is_some())))
 }
 
-/// Most decimal digits of an integer that is exact in 53 bits whatever the digits are.
+/// Most decimal digits of an integer that is exact in 53 bits, for any digits.
 const EXACT_DIGITS: usize = 15;
 
 /// The greatest power of ten that is exact.

@@ -40,7 +40,7 @@ pub struct Storage {
     snapshot: Option<Snapshot>,
     /// The number of the last snapshot that was begun. A number is not used twice.
     attempted: u64,
-    /// True if a snapshot is due whatever the size of the folder.
+    /// True if a snapshot is due regardless of the size of the folder.
     rewrite: bool,
     erasure: Erasure,
     /// Files that are too old, if there are any.

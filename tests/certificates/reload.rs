@@ -139,7 +139,7 @@ fn a_reload_repairs_links_in_both_directions() {
     }
 }
 
-/// The log is reopened by the same signal, whatever the state of the files.
+/// The log is reopened by the same signal, in any state of the files.
 #[test]
 fn a_reload_that_fails_still_reopens_the_log() {
     let mut secured = Secured::new(&PAIR);

@@ -192,7 +192,7 @@ fn no_token_is_in_a_log_a_metric_or_a_response() {
     assert!(files >= 4, "the log, standard output and error, and the storage");
 }
 
-/// A page of a browser cannot report, whatever it knows.
+/// A page of a browser cannot report, even if it knows a token.
 #[test]
 fn a_web_page_changes_nothing() {
     let fleet = Fleet::solo("", "");

@@ -167,7 +167,7 @@ fn without_free_descriptors_the_node_stays_idle_and_keeps_its_links() {
     assert!(counters.iter().all(|counter| herd.counter("Left", counter) > 0));
 }
 
-/// Descriptors are reserved for peers, the log and places, whatever the limit of the process.
+/// Descriptors are reserved for peers, the log and places, under any limit of the process.
 #[test]
 fn clients_cannot_use_reserved_descriptors() {
     let mut herd = Herd::new(PAIR, "limits: {reserved_descriptors: 100}");

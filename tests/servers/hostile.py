@@ -479,7 +479,7 @@ def arguments(words: Optional[List[str]] = None) -> argparse.Namespace:
         "--response", action="append", default=[], metavar="FILE", help="response to send; repeatable"
     )
     parser.add_argument(
-        "--blurt", action="store_true", help="respond to the first bytes, whatever they are"
+        "--blurt", action="store_true", help="respond to the first bytes, of any content"
     )
     parser.add_argument(
         "--record", type=int, default=0, help="bytes of the response per TLS record (0 = all)"

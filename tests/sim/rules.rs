@@ -614,7 +614,7 @@ fn digests_are_compared_only_while_both_ends_use_one_key() {
         b.receive(0, &any_sums('S'));
         b.receive(0, "PULL 0 0");
         assert_eq!((b.sent(0), is_equal(&b, 0)), (vec![], None), "{theirs:?}");
-        // A record is a record, whatever the digests.
+        // A record is accepted in any state of the digests.
         b.receive(0, "REPAIR S");
         b.receive(0, &format!("AT A +0.000000000 of-{} +1-1 5", theirs.unwrap_or_default().len()));
     }

@@ -169,7 +169,7 @@ fn restart(shape: Shape, nodes: usize, node: usize) -> (Traffic, u64) {
     (traffic, data)
 }
 
-/// The node receives every record and every link state about once, whatever the number of its neighbors,
+/// The node receives every record and every link state about once, for any number of neighbors,
 /// and every other node a few link states.
 #[test]
 fn a_restart_costs_a_small_multiple_of_the_data() {

@@ -215,7 +215,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whenever the rules change, and whatever is received meanwhile, the directory ends with the
+        /// Whenever the rules change, and with any records in between, the directory ends with the
         /// newest record of each client by the new order, and with the top K clients.
         #[test]
         fn the_outcome_is_that_of_the_new_rules(

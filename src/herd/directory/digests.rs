@@ -14,7 +14,7 @@ impl Directory {
     /// the last walk for `link` stopped. Fills `found` with their digests and slots, and returns
     /// whether they are the last ones.
     ///
-    /// A record that is stored all the time is found once, whatever happens between two calls.
+    /// A record that is stored all the time is found once, even if others change between two calls.
     pub fn walk(
         &mut self,
         link: LinkId,

@@ -16,7 +16,7 @@ const MOST_EXPECTED: usize = 4096;
 const LOOK_AHEAD: usize = 4;
 
 /// The slots that the last [`Directory::prefetch`] has found, in order. They are hints: one is used only if
-/// it holds the record of the client, whatever has happened since.
+/// it still holds the record of the client.
 #[derive(Default)]
 pub(super) struct Expected {
     slots: Vec<Slot>,

@@ -146,7 +146,7 @@ proptest! {
 }
 
 proptest! {
-    /// A full directory keeps the top K clients, whatever the order of arrival.
+    /// A full directory keeps the top K clients, in any order of arrival.
     #[test]
     fn eviction_converges(
         updates in proptest::collection::vec((0u8..12, 0i64..40, 0u8..2), 1..60),

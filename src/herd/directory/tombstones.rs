@@ -23,7 +23,7 @@ const MAX_REMOVED: usize = 64;
 /// All tombstones, oldest first.
 #[derive(Default)]
 pub(super) struct Tombstones {
-    /// Rank and line. The rank of a tombstone is its time, whatever the rules.
+    /// Rank and line. The rank of a tombstone is its time, under any rules.
     set: BTreeSet<(i64, Box<[u8]>)>,
 }
 

@@ -158,7 +158,7 @@ mod tests {
         ];
         let mut reported = Reported::default();
         assert!(reasons.iter().all(|reason| reported.is_new(reason)));
-        assert!(!reasons.iter().any(|reason| reported.is_new(reason)), "whatever their order");
+        assert!(!reasons.iter().any(|reason| reported.is_new(reason)), "in any order");
         reported.clear();
         assert!(reported.is_new(&expired(11)));
     }

@@ -341,7 +341,7 @@ pub(super) fn interim() -> Vec<Case> {
         "HTTP/1.1 103 Early Hints\r\nLink: </a>; rel=preload\r\n\r\n",
         "HTTP/1.1 199 x\r\n\r\n",
         "HTTP/1.1 100\r\n\r\n",
-        // These have no body, whatever they claim (RFC 9112, section 6.3).
+        // These have no body, even if they claim one (RFC 9112, section 6.3).
         "HTTP/1.1 100 x\r\nContent-Length: 5\r\n\r\n",
         "HTTP/1.1 100 x\r\nTransfer-Encoding: chunked\r\n\r\n",
         "HTTP/1.1 100 x\r\nConnection: close\r\n\r\n",

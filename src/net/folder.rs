@@ -279,7 +279,7 @@ mod tests {
             sender.send((read, synced)).unwrap();
             fs::remove_dir_all(folder.path()).unwrap();
         });
-        let (read, synced) = results.recv_timeout(Duration::from_secs(60)).expect("it waits");
+        let (read, synced) = results.recv_timeout(Duration::from_mins(1)).expect("it waits");
         assert_eq!(read.unwrap_err().to_string(), "it is not a regular file");
         assert!(synced.is_err());
     }

@@ -8,8 +8,7 @@ import time
 
 import phones
 from phones import PLAIN, TLS, answer, connect, position, post
-from servers import echo, medians, say, table
-from storage import cpu_seconds
+from servers import cpu_seconds, echo, medians, say, table
 
 CONNECTIONS = 50
 BATCH = 200  # positions, the default of Overland

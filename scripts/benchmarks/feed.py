@@ -5,10 +5,10 @@ import json
 import tempfile
 import time
 import urllib.request
-from pathlib import Path
 
 from servers import (
-    CLIENT_CORE, NODE, PATIENCE, REDIS, drive, free_ports, installed, medians, other, running, say, solo, table,
+    CLIENT_CORE, PATIENCE, REDIS, cpu_seconds, drive, free_ports, installed, medians, other, running, say,
+    solo, table,
 )
 
 RATE = 100_000  # updates per second while CPU time is measured
@@ -50,11 +50,6 @@ class Node:
                 raise RuntimeError("the feed does not deliver")
             time.sleep(0.01)  # polling interval
 
-    def cpu_seconds(self):
-        """CPU time of all threads. The sum in `/proc/PID/stat` is too coarse for a short run."""
-        tasks = Path(f"/proc/{self.server.pid}/task").glob("*/schedstat")
-        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
-
 
 @contextlib.contextmanager
 def node(redis_port=None, more=""):
@@ -77,12 +72,12 @@ def cost(effort, name):
 
         load(RATE, effort.warmup, "--pipeline", DEPTH)
         found.wait_until_delivered()
-        before = found.cpu_seconds()
+        before = cpu_seconds(found.server.pid)
         report = load(RATE, 3 * effort.seconds, "--pipeline", DEPTH)
         behind = found.backlog()
         found.wait_until_delivered()
         count = report["requests_per_second"] * 3 * effort.seconds
-        cpu = (found.cpu_seconds() - before) / count * 1e6
+        cpu = (cpu_seconds(found.server.pid) - before) / count * 1e6
         latency = load(CALM, 3 * effort.seconds)["rows"][-1]["latency_us"]
         return {"cpu": cpu, "p50": latency["p50"], "p99": latency["p99"], "behind": behind or 0}
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import targets
 from servers import (
-    CLIENT_CORE, FIVE, RELEASE, drive, free_ports, herd, installed, medians, redis, say, solo, table,
+    CLIENT_CORE, FIVE, RELEASE, cpu_seconds, drive, free_ports, herd, installed, medians, redis, say, solo, table,
 )
-from storage import cpu_seconds
 
 CONNECTIONS = 50
 IAMAT = ["--whatsat-percent", 0]

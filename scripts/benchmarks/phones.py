@@ -13,8 +13,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from servers import ROOT, free_ports, solo
-from storage import cpu_seconds
+from servers import ROOT, cpu_seconds, free_ports, solo
 
 TOKEN = "benchmark-0123456789"
 WRONG = "wrong-0123456789abcd"

@@ -1,12 +1,10 @@
 """Starts and stops servers and measures them with herd-bench."""
 
 import contextlib
-import itertools
 import json
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -16,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "scripts"))
+
+from processes import accepts, cpu_seconds, free_ports
+
 RELEASE = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 SERVER_CORE, CLIENT_CORE = "0", "1"
 PATIENCE = 20  # seconds allowed for a server to start or stop
@@ -74,21 +76,6 @@ def installed(program):
     return shutil.which(program) is not None
 
 
-NEXT_PORT = itertools.count(os.getpid() * 37)
-
-
-def free_ports(count):
-    """Unused ports below the ephemeral range. A client that polls an ephemeral port for a server
-    that has not started yet may connect to itself (TCP simultaneous open)."""
-    ports = []
-    while len(ports) < count:
-        port = 12_000 + next(NEXT_PORT) % 20_000
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            ports.append(port)
-    return ports
-
-
 @contextlib.contextmanager
 def running(command, port, target, core=SERVER_CORE):
     """Runs a server on `core`, or on any core if that is None, and stops it at the end."""
@@ -113,12 +100,6 @@ def running(command, port, target, core=SERVER_CORE):
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def accepts(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 @contextlib.contextmanager

@@ -1,13 +1,11 @@
 """The cost of the storage, side by side with the append-only file of Redis."""
 
 import contextlib
-import os
 import tempfile
 import threading
 import time
-from pathlib import Path
 
-from servers import GEO, NODE, REDIS, drive, installed, medians, other, say, solo, table
+from servers import GEO, NODE, REDIS, cpu_seconds, drive, installed, medians, other, say, solo, table
 
 CONNECTIONS = 50
 IAMAT = ["--whatsat-percent", 0]
@@ -106,12 +104,6 @@ def start(effort):
                 rows.append([what, f"{took:.2f}", f"{cpu:.2f}", f"{resident:.0f}"])
     header = [f"start with {clients:,} clients after", "s", "CPU s", "bytes of the process per client"]
     return table(header, rows)
-
-
-def cpu_seconds(pid):
-    """CPU time that a process has used."""
-    words = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def compaction(effort):

@@ -4,14 +4,17 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
 import fences
+from processes import cpu_seconds, free_ports
 
 NAMES = ["Bailey", "Bona", "Campbell", "Clark", "Jaquez"]
 EDGES = {
@@ -52,15 +55,6 @@ class Sample:
     log: int
     live_bytes: int
     delay: float  # of the whole load: the median
-
-
-def free_ports(count):
-    """Returns ports that are free at this moment."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
 
 
 def size(files):
@@ -179,10 +173,8 @@ class Herd:
     def totals(self, node, load):
         pid = self.processes[node].pid
         process = Path(f"/proc/{pid}")
-        threads = (process / "task").iterdir()
         return Totals(
-            # In nanoseconds, while the times in `stat` count hundredths of a second.
-            cpu_seconds=sum(int((each / "schedstat").read_text().split()[0]) for each in threads) / 1e9,
+            cpu_seconds=cpu_seconds(pid),
             updates=load.count,
             memory=int((process / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
             descriptors=len(os.listdir(process / "fd")),

@@ -9,11 +9,9 @@ Takes ten seconds, most of them for the installation.
 """
 
 import contextlib
-import itertools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +23,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.append(str(ROOT / "scripts"))
+
+from processes import accepts, free_ports
+
 CANNOT_INSTALL = 3
 PATIENCE = 60  # seconds for a node to start, a position to arrive, and a program to end
 
@@ -97,24 +99,6 @@ class Herd:
     def expect(self, what, client, expected):
         eventually(f"{what}: {client} is {expected}", lambda: self.held(client) == expected)
         say(f"ok: {what}")
-
-
-def free_ports(count):
-    """Unused ports below the ephemeral range, in which a client that polls a port may connect to itself."""
-    ports = []
-    for number in itertools.count(os.getpid() * 37):
-        if len(ports) == count:
-            return ports
-        port = 12_000 + number % 20_000
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            ports.append(port)
-
-
-def accepts(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 def eventually(what, holds):

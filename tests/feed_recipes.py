@@ -24,6 +24,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "scripts"))
+
+from processes import accepts, free_ports
+
+DAY = 86_400
 DEADLINE = 60  # seconds until something must have happened
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -39,18 +44,6 @@ def eventually(what, check):
             raise SystemExit(f"recipes: not within {DEADLINE} s: {what}")
         time.sleep(0.05)  # polling interval
     return result
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def accepts(port):
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 def recipe(language, part):
@@ -78,7 +71,7 @@ def running(command, **options):
 @contextlib.contextmanager
 def node(binary, folder, sections):
     """Runs the node Bailey. Yields a function that sends lines to it."""
-    port = free_port()
+    [port] = free_ports(1)
     (folder / "config.yml").write_text(f"ports: {{Bailey: {port}}}\n{sections}")
     with running([binary, "-c", "config.yml", "Bailey"], cwd=folder):
         eventually("the node listens", lambda: accepts(port))
@@ -94,7 +87,7 @@ def node(binary, folder, sections):
 
 
 def webhook(binary, folder):
-    port, now = free_port(), time.time()
+    [port], now = free_ports(1), time.time()
     code = replaced(recipe("python", "BaseHTTPRequestHandler"), "8080", str(port))
     sections = replaced(recipe("yaml", "entries: fences"), "8080", str(port))
     (folder / "fences.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [
@@ -140,7 +133,7 @@ def postgres(bin_folder, folder):
         folder.chmod(0o755)
     make = [*user, bin_folder / "initdb", "-D", data, "-A", "trust", "-U", name, "--no-sync"]
     subprocess.run(list(map(str, make)), check=True, capture_output=True, cwd="/")
-    port = free_port()
+    [port] = free_ports(1)
     options = ["-p", port, "-k", data, "-c", "listen_addresses=", "-c", "fsync=off"]
     environment = {**os.environ, "PGHOST": str(data), "PGPORT": str(port), "PGUSER": name, "PGTZ": "UTC"}
     # A process of its own, so that the server is the one that is ended.
@@ -157,13 +150,12 @@ def postgres(bin_folder, folder):
 
 def history(binary, folder):
     bin_folder, python = tools()
-    port = free_port()
+    [port] = free_ports(1)
     sections = replaced(recipe("yaml", "redis://127.0.0.1"), "6379", str(port))
     consumer = replaced(recipe("python", "xreadgroup"), "redis.Redis()", f"redis.Redis(port={port})")
     question = recipe("sql", "current_date")
-    noon = datetime.datetime.now(datetime.UTC).replace(hour=12, minute=0, second=0, microsecond=0)
-    yesterday = (noon - datetime.timedelta(days=1)).timestamp()
-    updates = [(yesterday - 86_400, "+48.0+2.0"), (yesterday, "+48.1+2.1"), (yesterday + 60, "+48.2+2.2"),
+    noon = datetime.datetime.combine(today(), datetime.time(12), datetime.UTC).timestamp()
+    updates = [(noon - 2 * DAY, "+48.0+2.0"), (noon - DAY, "+48.1+2.1"), (noon - DAY + 60, "+48.2+2.2"),
                (time.time(), "+48.3+2.3")]
     with contextlib.ExitStack() as stack:
         environment = stack.enter_context(postgres(bin_folder, folder))
@@ -187,8 +179,19 @@ def history(binary, folder):
                 assert stream.recv(100) == b"+OK\r\n"
             for at, place in updates:
                 send(f"IAMAT van-8 {place} {at:.3f}", f"IAMAT van-9 {place} {at:.3f}")
-        rows = [row.rsplit(" ", 2)[1:] for row in ask(question)]
-        assert rows == [["48.1", "2.1"], ["48.2", "2.2"]], rows
+        day = None
+        while day != today():  # the answer is that of one day, even if it is midnight
+            day, rows = today(), [row.rsplit(" ", 2)[1:] for row in ask(question)]
+        expected = [re.findall(r"[0-9.]+", place) for at, place in updates if date(at) == day - datetime.timedelta(1)]
+        assert rows == expected, rows
+
+
+def date(seconds):
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date()
+
+
+def today():
+    return date(time.time())
 
 
 def main():

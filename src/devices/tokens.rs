@@ -174,7 +174,8 @@ fn parse_line(line: &[u8]) -> Result<Option<(&[u8], Grant)>, TokensErrorKind> {
     use TokensErrorKind as Kind;
     let mut fields = line.split(|&byte| is_space(byte)).filter(|field| !field.is_empty());
     let Some(token) = fields.next().filter(|token| token[0] != b'#') else { return Ok(None) };
-    let Some(client) = fields.next() else { return Err(Kind::NoClient) };
+    // A comment behind the token is no client.
+    let client = fields.next().filter(|client| client[0] != b'#').ok_or(Kind::NoClient)?;
     if fields.next().is_some_and(|field| field[0] != b'#') {
         return Err(Kind::TooManyFields);
     }
@@ -235,6 +236,7 @@ mod tests {
         let name = "n".repeat(MAX_NAME + 1);
         for (line, kind) in [
             ("CANARYCANARYCANARY".to_owned(), Kind::NoClient),
+            ("CANARYCANARYCANARY #a".to_owned(), Kind::NoClient),
             ("CANARYCANARYCANARY a b".to_owned(), Kind::TooManyFields),
             ("CANARY a".to_owned(), Kind::TooShort),
             (format!("{long} a"), Kind::TooLong),

@@ -47,6 +47,9 @@ impl fmt::Display for Damage {
                 f,
                 "{file} is damaged at offset {offset}, length {length}; the rest was loaded"
             )?,
+            DamageKind::Missing if *file == FileName::Manifest => {
+                return write!(f, "{file} is missing (offset 0, length 0); all files were loaded");
+            }
             DamageKind::Missing => {
                 write!(f, "{file} ends at offset {offset}, and {length} bytes are missing")?;
             }

@@ -189,6 +189,8 @@ fn a_damaged_or_missing_manifest_is_rebuilt() {
         assert_eq!(lines, all);
         assert!(matches!(&recovered.damage[..], [it]
             if it.file == FileName::Manifest && it.kind == kind));
+        let shown = recovered.damage[0].to_string();
+        assert_eq!(shown.contains("neighbors restore"), kind == DamageKind::Corrupt, "{shown}");
         if at % 97 == 0 {
             check_restart(&disk, &all);
         }

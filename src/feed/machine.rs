@@ -8,26 +8,17 @@ use std::collections::VecDeque;
 use jobs::{KEEP_FOR, MANY};
 
 use super::batch::Batch;
+use super::connection::Connection;
 use super::memo::Memo;
 use super::redis::{Outcome, Top};
 use super::shown::shown;
 use super::{Counters, Event, Settings, http, redis};
 use crate::places::http::Eof;
-use crate::rng::Rng;
 use crate::storage::{Segment, Storage};
 use crate::time::Instant;
 
-/// Time for name resolution, TCP and TLS.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Time without a byte from the engine while it owes a reply.
-const REPLY_DEADLINE: Duration = Duration::from_secs(30);
-
 /// Time after which an idle connection is tested.
 const PING_AFTER: Duration = Duration::from_secs(30);
-
-/// Pauses after failures: the first and the longest. A quarter is added at random.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(24));
 
 /// Longest time that a collector can demand before the next request.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -47,19 +38,9 @@ const MAX_EVENTS: usize = 16;
 /// The feed of one node.
 pub struct Feed {
     engine: Engine,
-    rng: Rng,
-    link: Link,
+    connection: Connection,
     stage: Stage,
-    /// The number of the last connection.
-    connections: u64,
-    connect: bool,
-    closes: Option<u64>,
     output: Vec<u8>,
-    /// The time at which the engine must have sent something.
-    deadline: Option<Instant>,
-    /// The time of the last sign of life.
-    heard: Instant,
-    pause: Duration,
     memo: Memo,
     /// What is on disk.
     saved: Memo,
@@ -103,14 +84,6 @@ enum Engine {
     Http(http::Settings, http::Session),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Link {
-    /// Not connected until this time.
-    Down(Instant),
-    Connecting(u64),
-    Up(u64),
-}
-
 /// The stage of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -136,16 +109,9 @@ impl Feed {
         };
         Self {
             engine,
-            rng: Rng::new(seed),
-            link: Link::Down(Instant::START),
+            connection: Connection::new(seed),
             stage: Stage::Asking,
-            connections: 0,
-            connect: false,
-            closes: None,
             output: Vec::new(),
-            deadline: None,
-            heard: Instant::START,
-            pause: PAUSES.0,
             memo: Memo::default(),
             saved: Memo::default(),
             save_at: Instant::START,
@@ -176,7 +142,7 @@ impl Feed {
     pub const fn is_connected(&self) -> bool {
         match self.engine {
             Engine::Redis(..) => {
-                matches!(self.link, Link::Up(_)) && matches!(self.stage, Stage::Sending)
+                self.connection.established().is_some() && matches!(self.stage, Stage::Sending)
             }
             // A connection that was idle may have been closed.
             Engine::Http(..) => self.has_resumed && self.error.is_none(),
@@ -209,20 +175,17 @@ impl Feed {
 
     /// Returns the number of a connection to establish.
     pub const fn poll_connect(&mut self) -> Option<u64> {
-        match self.link {
-            Link::Connecting(id) if core::mem::replace(&mut self.connect, false) => Some(id),
-            _ => None,
-        }
+        self.connection.poll_connect()
     }
 
     /// Returns a connection to close.
     pub const fn poll_close(&mut self) -> Option<u64> {
-        self.closes.take()
+        self.connection.poll_close()
     }
 
     /// Appends bytes to send. Returns the connection.
     pub fn poll_output(&mut self, out: &mut Vec<u8>) -> Option<u64> {
-        let Link::Up(id) = self.link else { return None };
+        let id = self.connection.established()?;
         if self.output.is_empty() {
             return None;
         }
@@ -245,20 +208,18 @@ impl Feed {
 
     /// Handles a connection that is established.
     pub fn handle_connected(&mut self, id: u64, now: Instant) {
-        if self.link != Link::Connecting(id) {
+        if !self.connection.handle_connected(id) {
             return;
         }
-        self.link = Link::Up(id);
         match &mut self.engine {
             Engine::Redis(settings, session) => {
                 *session = redis::Session::default();
                 session.greet(settings, &mut self.output);
                 self.stage = Stage::Asking;
-                self.expect_reply(now);
+                self.connection.expect_reply(now);
             }
             Engine::Http(_, session) => {
                 *session = http::Session::default();
-                self.deadline = None;
                 self.stage = if self.has_resumed { Stage::Sending } else { Stage::Connected };
                 self.send(now);
             }
@@ -267,14 +228,11 @@ impl Feed {
 
     /// Handles bytes from the engine.
     pub fn handle_input(&mut self, id: u64, mut input: &[u8], now: Instant) {
-        if self.link != Link::Up(id) {
+        if !self.connection.is_established(id) {
             return;
         }
-        self.heard = now;
-        if self.deadline.is_some() {
-            self.expect_reply(now);
-        }
-        while self.link == Link::Up(id) {
+        self.connection.handle_input(now);
+        while self.connection.is_established(id) {
             match &mut self.engine {
                 Engine::Redis(settings, session) => {
                     match session.handle_input(settings, &mut input) {
@@ -297,14 +255,14 @@ impl Feed {
     /// Handles the end of the stream.
     pub fn handle_eof(&mut self, id: u64, eof: Eof, now: Instant) {
         match &mut self.engine {
-            Engine::Http(settings, session) if self.link == Link::Up(id) => {
+            Engine::Http(settings, session) if self.connection.is_established(id) => {
                 let is_idle = self.flight.is_none();
                 match session.handle_eof(settings, eof) {
-                    Ok(()) if is_idle => self.hang_up(now),
+                    Ok(()) if is_idle => self.connection.hang_up(now),
                     Ok(()) => self.handle_response(false, now),
                     Err(refusal) => self.handle_refusal(refusal, now),
                 }
-                self.closes = None; // it is closed already
+                self.connection.handle_closed();
             }
             _ => self.handle_failed(id, "the server has closed the connection", now),
         }
@@ -312,7 +270,7 @@ impl Feed {
 
     /// Handles a connection that has failed or was closed, for this reason.
     pub fn handle_failed(&mut self, id: u64, reason: &str, now: Instant) {
-        if matches!(self.link, Link::Up(current) | Link::Connecting(current) if current == id) {
+        if self.connection.is_current(id) {
             let secret = match &self.engine {
                 Engine::Redis(settings, _) => settings.password.as_deref(),
                 Engine::Http(settings, _) => settings.secret(),
@@ -320,49 +278,37 @@ impl Feed {
             // The error of a handshake repeats names in the certificate of the engine.
             let reason = shown(reason.as_bytes(), secret);
             self.fail(reason, now);
-            self.closes = None; // it is closed already
+            self.connection.handle_closed();
         }
     }
 
     /// Handles the time of [`Feed::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant) {
-        match self.link {
-            Link::Down(until) if until <= now && self.wants_connection() => {
-                self.connections += 1;
-                self.link = Link::Connecting(self.connections);
-                self.connect = true;
-                self.deadline = Some(now + CONNECT_DEADLINE);
-            }
-            Link::Connecting(_) if self.deadline.is_some_and(|at| at <= now) => {
-                self.fail(format!("no connection within {CONNECT_DEADLINE:?}"), now);
-            }
-            Link::Up(_) if self.deadline.is_some_and(|at| at <= now) => {
-                self.fail(format!("no answer within {REPLY_DEADLINE:?}"), now);
-            }
-            Link::Up(_) if self.ping_at().is_some_and(|at| at <= now) => {
-                if let Engine::Redis(_, session) = &mut self.engine {
-                    session.ping(&mut self.output);
-                    self.expect_reply(now);
-                }
-            }
-            _ => {}
+        if let Some(reason) = self.connection.overdue(now) {
+            return self.fail(reason, now);
+        }
+        if self.wants_connection() {
+            self.connection.establish(now);
+        }
+        if self.ping_at().is_some_and(|at| at <= now)
+            && let Engine::Redis(_, session) = &mut self.engine
+        {
+            session.ping(&mut self.output);
+            self.connection.expect_reply(now);
         }
     }
 
     /// Returns the time of the next [`Feed::handle_timeout`] or [`Feed::poll_job`].
     #[must_use]
     pub fn poll_timeout(&self, storage: &Storage) -> Option<Instant> {
-        let connect_at = match self.link {
-            Link::Down(until) if self.wants_connection() => Some(until),
-            _ => None,
-        };
+        let connect_at = self.connection.due().filter(|_| self.wants_connection());
         let is_free = !self.is_busy;
         let cut_at = (is_free && self.wants_batch(storage)).then_some(self.cut_at);
         let save_at = (is_free && self.memo != self.saved).then_some(self.save_at);
         let is_started = is_free && matches!(self.stage, Stage::Connected | Stage::Asked(_));
         let start_at = is_started.then_some(Instant::START);
         let keep_at = self.passed.front().map(|(since, _)| *since + KEEP_FOR);
-        [connect_at, self.deadline, self.ping_at(), cut_at, save_at, start_at, keep_at]
+        [connect_at, self.connection.deadline(), self.ping_at(), cut_at, save_at, start_at, keep_at]
             .into_iter()
             .flatten()
             .min()
@@ -371,7 +317,7 @@ impl Feed {
     fn handle_outcome(&mut self, outcome: Outcome, now: Instant) {
         match outcome {
             Outcome::Top(top) => {
-                self.deadline = None;
+                self.connection.handle_reply();
                 self.stage = Stage::Asked(top);
                 if self.memo.sent > top.id && !self.memo.is_new() {
                     self.push_event(Event::Older);
@@ -391,11 +337,11 @@ impl Feed {
                 self.stage = Stage::Asking;
                 if let Engine::Redis(settings, session) = &mut self.engine {
                     session.ask(settings, &mut self.output);
-                    self.expect_reply(now);
+                    self.connection.expect_reply(now);
                 }
             }
             Outcome::Pong => {
-                self.deadline = None;
+                self.connection.handle_reply();
                 self.send(now);
             }
         }
@@ -411,20 +357,20 @@ impl Feed {
         if is_reusable {
             self.send(now);
         } else {
-            self.hang_up(now);
+            self.connection.hang_up(now);
         }
     }
 
     fn handle_refusal(&mut self, refusal: http::Refusal, now: Instant) {
         self.fail(refusal.reason, now);
-        if let (Link::Down(until), Some(after)) = (&mut self.link, refusal.retry_after) {
-            *until = (*until).max(now + after.min(MAX_RETRY_AFTER));
+        if let Some(after) = refusal.retry_after {
+            self.connection.wait_until(now + after.min(MAX_RETRY_AFTER));
         }
     }
 
     /// Handles that the engine has accepted the batch in flight.
     fn handle_accepted(&mut self, now: Instant) {
-        self.deadline = None;
+        self.connection.handle_reply();
         let Some(batch) = self.flight.take() else { return };
         self.counters.delivered += u64::from(batch.entries);
         self.counters.dropped += batch.missing;
@@ -433,21 +379,14 @@ impl Feed {
         }
         self.memo.sent = batch.last;
         self.pass(&batch, now);
-        (self.behind, self.pause) = (0, PAUSES.0);
-    }
-
-    /// Closes a connection that is of no further use, which is no failure.
-    fn hang_up(&mut self, now: Instant) {
-        if let Link::Up(id) = self.link {
-            self.closes = Some(id);
-        }
-        (self.link, self.deadline) = (Link::Down(now), None);
+        self.connection.handle_success();
+        self.behind = 0;
     }
 
     /// Sends the next batch, if there is one and the last one has been answered.
     fn send(&mut self, now: Instant) {
-        let is_up = matches!(self.link, Link::Up(_)) && self.stage == Stage::Sending;
-        if !is_up || self.flight.is_some() || self.deadline.is_some() {
+        let is_up = self.connection.established().is_some() && self.stage == Stage::Sending;
+        if !is_up || self.flight.is_some() || self.connection.is_waiting() {
             return;
         }
         match &mut self.engine {
@@ -475,7 +414,7 @@ impl Feed {
                 self.flight = self.again.take().or_else(|| self.ready.take());
             }
         }
-        self.expect_reply(now);
+        self.connection.expect_reply(now);
     }
 
     /// Whether a connection is to be established. One to a collector is, once there is something to send.
@@ -487,23 +426,16 @@ impl Feed {
         self.is_loaded && is_needed && !self.is_stopping
     }
 
-    fn expect_reply(&mut self, now: Instant) {
-        self.deadline = Some(now + REPLY_DEADLINE);
-        self.heard = now;
-    }
-
     fn ping_at(&self) -> Option<Instant> {
         let is_idle = matches!(self.engine, Engine::Redis(..))
             && self.is_connected()
             && self.flight.is_none()
-            && self.deadline.is_none();
-        is_idle.then(|| self.heard + PING_AFTER)
+            && !self.connection.is_waiting();
+        is_idle.then(|| self.connection.heard() + PING_AFTER)
     }
 
     fn fail(&mut self, reason: String, now: Instant) {
-        if let Link::Up(id) | Link::Connecting(id) = self.link {
-            self.closes = Some(id);
-        }
+        self.connection.fail(now);
         match self.engine {
             Engine::Redis(..) => self.give_up_batches(),
             Engine::Http(..) => {
@@ -514,10 +446,7 @@ impl Feed {
             }
         }
         self.output = Vec::new();
-        (self.deadline, self.connect, self.stage) = (None, false, Stage::Asking);
-        let jitter = self.pause.mul_f64(self.rng.unit() / 4.0);
-        self.link = Link::Down(now + self.pause + jitter);
-        self.pause = (2 * self.pause).min(PAUSES.1);
+        self.stage = Stage::Asking;
         self.set_error(reason);
     }
 
@@ -617,7 +546,8 @@ mod tests {
     fn the_memory_of_a_batch_serves_later_ones() {
         let (mut feed, _) = connected(true);
         feed.output.clear();
-        (feed.stage, feed.deadline) = (Stage::Sending, None);
+        feed.stage = Stage::Sending;
+        feed.connection.handle_reply();
         let bytes = Vec::with_capacity(7000);
         let mut sent = Vec::new();
         feed.output = Vec::with_capacity(5000);
@@ -637,7 +567,8 @@ mod tests {
             [(MANY, false, true), (MANY - 1, false, false), (MANY, true, false)]
         {
             let (mut feed, _) = connected(true);
-            (feed.stage, feed.deadline) = (Stage::Sending, None);
+            feed.stage = Stage::Sending;
+            feed.connection.handle_reply();
             assert_eq!(feed.pause(), None);
             let bytes = b"x".to_vec();
             let batch = Batch { bytes, entries, has_more, ..Batch::default() };

@@ -33,6 +33,7 @@
 //! - Nothing is sent before the place where to go on has been decided on this connection.
 
 pub mod batch;
+mod connection;
 pub mod cutter;
 pub mod entry;
 pub mod form;

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Engine, Feed, Link, SAVE_EVERY, Stage};
+use super::{Engine, Feed, SAVE_EVERY, Stage};
 use crate::feed::Event;
 use crate::feed::batch::Batch;
 use crate::feed::worker::{Done, Job};
@@ -71,7 +71,7 @@ impl Feed {
                 }
             }
             Done::Started => {
-                let is_up = matches!(self.link, Link::Up(_));
+                let is_up = self.connection.established().is_some();
                 self.stage = if is_up { Stage::Sending } else { Stage::Asking };
                 (self.has_resumed, self.is_exhausted, self.cut_at) = (true, false, now);
                 if self.error.is_none() {

@@ -63,6 +63,8 @@ pub(super) struct Sizes {
     pub(super) total: u64,
     /// The files that are only kept for a cursor.
     pub(super) kept: u64,
+    /// The files that are set aside.
+    pub(super) aside: u64,
     /// The content of the files that are loaded.
     pub(super) content: u64,
     /// The number of files that are loaded.
@@ -283,7 +285,8 @@ impl Sizes {
                 self.live_files += 1;
             }
             Role::Kept => self.kept += held.size(),
-            Role::Aside | Role::Other => {}
+            Role::Aside => self.aside += held.size(),
+            Role::Other => {}
         }
     }
 
@@ -295,7 +298,8 @@ impl Sizes {
                 self.live_files -= 1;
             }
             Role::Kept => self.kept -= held.size(),
-            Role::Aside | Role::Other => {}
+            Role::Aside => self.aside -= held.size(),
+            Role::Other => {}
         }
     }
 }

@@ -145,6 +145,38 @@ fn files_that_are_older_than_tombstones_live_are_not_loaded() {
     assert!(load(&disk, 101).1.is_outdated(keep, after(101)));
 }
 
+/// No compaction makes files smaller that are set aside, so they cause none.
+#[test]
+fn large_files_that_are_set_aside_cause_no_compaction() {
+    const CLIENTS: u32 = 2_400; // whose records exceed what a folder may take beyond its live records
+    let (mut disk, mut rng, now) = (Disk::default(), Rng::new(1), Instant::START);
+    let name = |client: u32| format!("{client:030000}");
+    let load = |disk: &Disk, hours| {
+        node::load(disk, node::rules(CLIENTS, 0), after(hours), &mut Rng::new(1)).unwrap()
+    };
+    let start = |(directory, recovered), disk: &mut Disk| {
+        let settings = node::settings(SyncMode::Never, 4 << 30);
+        Node::start(directory, recovered, settings, disk, now, &mut Rng::new(1), 1000).unwrap()
+    };
+    let mut node = start(load(&disk, 0), &mut disk);
+    for client in 0..CLIENTS {
+        node.apply(&node::line("Clark", &name(client), 1, WALL.0), Source::Client, WALL);
+        node.settle(&mut disk, now, &mut rng);
+    }
+    drop(node);
+    let (mut directory, mut recovered) = load(&disk, 200);
+    recovered.set_aside(Nanos::from(100 * HOUR) * SECOND, after(200));
+    directory.clear();
+    let mut node = start((directory, recovered), &mut disk);
+    node.storage.handle_wall(after(200));
+    // Garbage that is worth a compaction, if it is due.
+    for time in 0..300 {
+        node.apply(&node::line("Clark", &name(0), time, after(200).0), Source::Client, after(200));
+        node.settle(&mut disk, now, &mut rng);
+    }
+    assert_eq!(node.storage.counters.compactions, 0);
+}
+
 /// A node is killed right after a compaction, which has removed the marks of the log.
 #[test]
 fn a_snapshot_has_a_mark() {

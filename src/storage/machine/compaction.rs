@@ -32,7 +32,8 @@ impl Storage {
         let lines = directory.bytes() + u64::from(directory.len());
         let garbage = sizes.content.saturating_sub(self.live);
         let segment = self.segment_bytes();
-        let exceeds_bound = sizes.total - sizes.kept + self.live + segment > 3 * lines + ALLOWANCE
+        let compactable = sizes.total - sizes.kept - sizes.aside;
+        let exceeds_bound = compactable + self.live + segment > 3 * lines + ALLOWANCE
             && garbage >= LEAST_GARBAGE.max(self.live / 4);
         let exceeds_limit = sizes.total + self.live + 4 * segment > max && garbage >= segment;
         exceeds_bound || exceeds_limit || sizes.live_files > MAX_FILES

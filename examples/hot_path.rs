@@ -4,8 +4,9 @@
 //!
 //! Usage: `hot_path KIND CLIENTS COMMANDS`, where KIND is `iamat`, `logged` (IAMAT with the message
 //! log on), `stored` (IAMAT with a storage, on a disk that does nothing), `fenced` (IAMAT with 1,000 fences,
-//! of which the jumps of the clients enter and leave 0.15 each), `whatsat`, or `flood` (records received
-//! from one neighbor and forwarded to another).
+//! of which the jumps of the clients enter and leave 0.15 each), `near` (IAMAT with the index of positions in
+//! use, in which every jump is entered), `whatsat`, or `flood` (records received from one neighbor and
+//! forwarded to another).
 
 #![allow(clippy::expect_used, reason = "a developer tool may panic on an invalid argument")]
 
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 use proxy_herd::fences::{FenceSet, Fences, file};
 use proxy_herd::herd::Origin;
 use proxy_herd::herd::handshake::Transport;
+use proxy_herd::http::overview::Feed;
+use proxy_herd::http::{self, BrowserInfo, Context, HttpSession};
 use proxy_herd::ids::{ConnectionId, LinkId};
 use proxy_herd::limits::Limits;
 use proxy_herd::message_log::{Format, MessageLog};
@@ -84,6 +87,8 @@ struct HotPath {
     /// Client session; unused if the input comes from a neighbor.
     session: LineSession,
     input: Workload,
+    /// The HTTP side with an index of positions in use, and the time by its timers.
+    positions: Option<(http::Server, time::Instant)>,
     out: Vec<u8>,
 }
 
@@ -113,13 +118,14 @@ impl HotPath {
         };
         let session = LineSession::accepted(ConnectionId(7), caller);
         let input = if kind == "flood" { Workload::Neighbor } else { Workload::Client };
-        Self { node, session, input, out: Vec::new() }
+        let positions = (kind == "near").then(|| (http_with_positions(&mut node), NOW.instant));
+        Self { node, session, input, positions, out: Vec::new() }
     }
 
     /// Executes `lines`. Returns the number of bytes in replies and forwarded records.
     #[inline(never)] // scripts/instructions.sh counts the instructions of this symbol
     fn execute(&mut self, lines: &[u8]) -> usize {
-        let Self { node, session, input, out } = self;
+        let Self { node, session, input, positions, out } = self;
         if *input == Workload::Neighbor {
             let mut start = 0;
             for end in memchr::memchr_iter(b'\n', lines) {
@@ -142,6 +148,10 @@ impl HotPath {
         for link in [0, 1].map(LinkId) {
             let Node { herd, message_log, .. } = &mut *node;
             herd.poll_transmit(link, &NOW, out, usize::MAX, message_log);
+        }
+        if let Some((server, time)) = positions {
+            *time = *time + Duration::from_millis(20);
+            server.handle_timeout(&mut node.herd, *time);
         }
         if let Some(Store { storage, .. }) = &mut node.store {
             while let Some(length) = storage.poll_write().map(|write| write.bytes.len()) {
@@ -187,6 +197,37 @@ fn store() -> Store {
         execute_tasks(&mut storage);
     }
     Store::new(storage, "data".into(), false)
+}
+
+/// The HTTP side of a node that has been asked for the nearest clients of a point.
+fn http_with_positions(node: &mut Node) -> http::Server {
+    struct Alone;
+    impl http::Shell for Alone {
+        fn push_metrics(&self, _: &Node, _: &http::Server, _: &Now, _: &mut Vec<u8>) {}
+
+        fn connections(&self) -> usize {
+            1
+        }
+
+        fn feed(&self, _: &Node) -> Option<Feed> {
+            None
+        }
+
+        fn problems(&self, _: &Node, _: &Now) -> Vec<String> {
+            Vec::new()
+        }
+    }
+    let settings = http::Settings { max_output: usize::MAX, ..Default::default() };
+    let mut http = http::Server::new(settings, 1);
+    http.begin_turn(NOW.wall);
+    let peer = BrowserInfo { label: Box::default(), address_key: 1, over_limit: false };
+    let mut session = HttpSession::accepted(&mut http, ConnectionId(8), peer);
+    let mut cx = Context { node, http: &mut http, shell: &Alone, now: &NOW };
+    let bytes = b"GET /api/clients?near=0,0 HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut out = Vec::new();
+    session.handle_input(&mut cx, Input { bytes, ended: false, unsent: 0 }, &mut out);
+    assert!(out.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&out));
+    http
 }
 
 /// Circles that are spread over the quarter of the globe that the clients are in, and cover 0.15 of it.

@@ -8,7 +8,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::geo::Point;
 use crate::protocol::time::Nanos;
-use crate::spatial::boxes::Boxes;
+use crate::spatial::grid::Grid;
 use crate::spatial::shape::{Polygon, Shape};
 
 /// A fence. It keeps its number while its definition stays the same, however often the file is read
@@ -83,7 +83,7 @@ pub struct FenceSet {
     /// Numbers in ascending order, each with the position of its fence.
     by_id: Vec<(FenceId, u32)>,
     by_name: HashMap<Box<str>, u32>,
-    index: Boxes,
+    index: Grid,
     /// The position of the fence of each rectangle in the index.
     owners: Vec<u32>,
     hash: u64,
@@ -132,7 +132,7 @@ impl FenceSet {
         let mut set = Self {
             by_name: numbered().map(|(fence, at)| (fence.name.clone(), at)).collect(),
             by_id,
-            index: Boxes::new(&bounds),
+            index: Grid::new(&bounds),
             owners,
             hash: hasher.finish(),
             next_id,
@@ -194,11 +194,7 @@ impl FenceSet {
     /// Sets `found` to the positions of all fences that contain `point`, in ascending order.
     pub fn containing(&self, point: Point, found: &mut Vec<u32>) {
         found.clear();
-        let at = [point.lng, point.lat, point.lng, point.lat];
-        self.index.visit(at, |rectangle| {
-            found.push(self.owners[rectangle as usize]);
-            true
-        });
+        self.index.visit(point, |rectangle| found.push(self.owners[rectangle as usize]));
         if found.len() > 1 {
             found.sort_unstable();
             found.dedup(); // a fence may have several rectangles

@@ -209,7 +209,7 @@ impl Stored {
     /// Returns latitude and longitude of the client in degrees.
     #[must_use]
     pub fn degrees(&self) -> Option<(f64, f64)> {
-        location::degrees(next_field(self.report())?.0)
+        location::degrees(self.report().strip_prefix(b" ")?)
     }
 
     /// Returns the line as a record.

@@ -42,11 +42,14 @@ pub const STALL: Duration = Duration::from_secs(1);
 /// Time that the positions of clients are kept up to date after the last query of what is near.
 pub const POSITIONS_LINGER: Duration = Duration::from_mins(10);
 
-/// Interval at which changes are entered into the positions. A query enters the rest itself.
+/// Interval at which changes are entered into the positions if they are few. A query enters the rest itself.
 pub const POSITIONS_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Changes that are entered into the positions in one turn: some hundreds of microseconds.
-pub const POSITIONS_PER_TURN: usize = 1024;
+/// Changes that are entered into the positions at once: their records are still in the processor's cache.
+pub const POSITIONS_BATCH: usize = 128;
+
+/// Changes that are entered into the positions in one turn: at most a millisecond. A turn rarely has more.
+pub const POSITIONS_PER_TURN: usize = 4096;
 
 /// Clients that one subscriber may name in its filter.
 pub const MAX_FILTER_CLIENTS: usize = 16;

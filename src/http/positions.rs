@@ -1,8 +1,10 @@
 //! The positions of clients, for queries of what is near. Kept only while there are such queries.
 
-use super::limits::{POSITIONS_INTERVAL, POSITIONS_LINGER, POSITIONS_PER_TURN};
+use super::limits::{
+    POSITIONS_BATCH, POSITIONS_INTERVAL, POSITIONS_LINGER, POSITIONS_PER_TURN,
+};
 use crate::geo::Point;
-use crate::herd::directory::Directory;
+use crate::herd::directory::{Directory, PREFETCH_BATCH};
 use crate::herd::{Follower, Herd};
 use crate::ids::Slot;
 use crate::spatial::Index;
@@ -12,7 +14,7 @@ use crate::time::Instant;
 ///
 /// The first query begins it: the herd records from then on which slots change, and the slots that
 /// are in use are entered. An update then costs an entry in a conflating queue, which is emptied in
-/// slices. The last query is followed by [`POSITIONS_LINGER`], after which the index is dropped.
+/// slices: at the end of a turn if it is long, and otherwise from time to time. The last query is followed by [`POSITIONS_LINGER`], after which the index is dropped.
 #[derive(Default)]
 pub struct Positions {
     index: Index,
@@ -52,13 +54,22 @@ impl Positions {
             self.enter(Slot(self.entered), &herd.directory);
             self.entered += 1;
         }
+        let mut batch = [Slot(0); PREFETCH_BATCH];
         while *changes > 0 && *work > 0 {
-            *work -= 1;
-            *changes -= 1;
-            match herd.poll_changed(Follower::Positions) {
-                Some(slot) => self.enter(slot, &herd.directory),
-                None => *changes = 0, // entered for another query
+            let mut count = 0;
+            for slot in batch.iter_mut().take((*changes).min(*work)) {
+                let Some(changed) = herd.poll_changed(Follower::Positions) else { break };
+                *slot = changed;
+                count += 1;
             }
+            if count == 0 {
+                *changes = 0; // entered for another query
+                break;
+            }
+            *work -= count;
+            *changes -= count;
+            self.index.prefetch(&batch[..count]);
+            batch[..count].iter().for_each(|slot| self.enter(*slot, &herd.directory));
         }
         self.entered == self.end && *changes == 0
     }
@@ -80,9 +91,12 @@ impl Positions {
         if self.used_at + POSITIONS_LINGER <= now {
             herd.unfollow(Follower::Positions);
             *self = Self::default();
-        } else if self.update_at <= now {
-            let mut work = POSITIONS_PER_TURN;
+        } else {
             let mut changes = herd.changed(Follower::Positions);
+            if changes < POSITIONS_BATCH && now < self.update_at {
+                return;
+            }
+            let mut work = POSITIONS_PER_TURN;
             let is_complete = self.update(herd, &mut changes, &mut work);
             self.update_at = if is_complete { now + POSITIONS_INTERVAL } else { now };
         }
@@ -98,4 +112,40 @@ impl Positions {
 /// Returns latitude and longitude as a point.
 pub(super) const fn point((lat, lng): (f64, f64)) -> Point {
     Point { lat, lng }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::protocol::record::Record;
+    use crate::testing;
+    use crate::time::Wall;
+
+    #[test]
+    fn many_changes_are_entered_at_once_and_few_after_a_while() {
+        let mut herd = testing::herd(testing::identity(&["A"], 0, &[]));
+        let mut positions = Positions::default();
+        let at = |milliseconds| Instant::START + Duration::from_millis(milliseconds);
+        assert_eq!(positions.begin_query(&mut herd, at(0)), 0);
+        positions.handle_timeout(&mut herd, at(0));
+        let move_some = |herd: &mut Herd, clients: usize, second: usize| {
+            for client in 0..clients {
+                let line = format!("AT A +0.000000000 c{client} +1.5-1.{client} {second}.000000000");
+                let record = Record::parse(line.as_bytes()).unwrap();
+                herd.apply_local_update(&record, Wall(record.received));
+            }
+        };
+        move_some(&mut herd, POSITIONS_BATCH - 1, 1);
+        positions.handle_timeout(&mut herd, at(1));
+        assert_eq!(herd.changed(Follower::Positions), POSITIONS_BATCH - 1);
+        assert_eq!(positions.poll_timeout(&herd), Some(at(20)));
+        positions.handle_timeout(&mut herd, at(20));
+        assert_eq!(positions.index.len(), POSITIONS_BATCH - 1);
+        move_some(&mut herd, POSITIONS_BATCH, 2);
+        positions.handle_timeout(&mut herd, at(21));
+        assert_eq!(herd.changed(Follower::Positions), 0);
+        assert_eq!(positions.index.len(), POSITIONS_BATCH);
+    }
 }

@@ -144,6 +144,29 @@ pub(super) fn plain_at(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
     (decimals < 8).then_some((value, point + 1 + decimals))
 }
 
+/// As [`plain_at`], with the value of all digits, correctly rounded.
+#[inline]
+pub(super) fn plain_value_at(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
+    let word = word_at(bytes, at) ^ ZEROS;
+    let count = leading_digits(word);
+    if count == 0 || count == 8 {
+        return None;
+    }
+    let (integer, point) = (few_digits(word, count), at + count);
+    if bytes.get(point) != Some(&b'.') {
+        return Some((integer as i64 as f64, point));
+    }
+    let word = word_at(bytes, point + 1) ^ ZEROS;
+    let decimals = leading_digits(word);
+    if decimals == 8 {
+        return None;
+    }
+    // At most fourteen digits, which are exact like the power, so that the quotient is rounded once (Clinger
+    // 1990). The processor converts signed numbers only.
+    let digits = (integer * POWERS_OF_TEN[decimals] + few_digits(word, decimals)) as i64;
+    Some((digits as f64 / EXACT_POWERS[decimals], point + 1 + decimals))
+}
+
 /// Returns the value in billionths and the end of the longest decimal that starts at `at`, if it has
 /// eight to ten digits before the point and at most nine after it. Most times do, since the year 1970.
 #[inline]
@@ -191,6 +214,8 @@ pub fn split_sign(bytes: &[u8]) -> Option<(bool, &[u8])> {
         _ => None,
     }
 }
+
+const EXACT_POWERS: [f64; 8] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7];
 
 const POWERS_OF_TEN: [u64; 10] =
     [1, 10, 100, 1000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];

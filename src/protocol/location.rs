@@ -2,7 +2,8 @@
 
 use core::cmp::Ordering;
 
-use super::decimal::{Decimal, plain_at};
+use super::decimal::{Decimal, plain_at, plain_value_at};
+use super::next_field;
 
 /// A validated location: |latitude| ≤ 90 and |longitude| ≤ 180, compared exactly.
 #[derive(Clone, Copy, Debug)]
@@ -77,56 +78,40 @@ fn push(out: &mut Vec<u8>, negative: bool, degrees: Decimal<'_>) {
     degrees.push(out);
 }
 
-/// Returns latitude and longitude of a field, as [`Location::latitude`] and [`Location::longitude`] do,
-/// or `None` if it is not a location. Several times as fast unless a number has many digits.
+/// Returns latitude and longitude of the field that `text` begins with, as [`Location::latitude`] and
+/// [`Location::longitude`] do, or `None` if it is not a location. Several times as fast unless a number has
+/// many digits.
 #[must_use]
-pub fn degrees(field: &[u8]) -> Option<(f64, f64)> {
-    few_digits(field).or_else(|| {
-        let location = Location::parse(field)?;
-        Some((location.latitude(), location.longitude()))
-    })
+#[inline]
+pub fn degrees(text: &[u8]) -> Option<(f64, f64)> {
+    plain_degrees(text).or_else(|| any_degrees(text))
 }
 
-fn few_digits(field: &[u8]) -> Option<(f64, f64)> {
-    let (latitude, rest) = leading_degrees(field)?;
-    let (longitude, rest) = leading_degrees(rest)?;
-    let in_range = latitude.abs() <= 90.0 && longitude.abs() <= 180.0;
-    (matches!(rest, b"" | b"/") && in_range).then_some((latitude, longitude))
-}
-
-/// Returns a signed number of few digits and what follows it.
-fn leading_degrees(text: &[u8]) -> Option<(f64, &[u8])> {
-    /// So many digits are an exact `f64`, and so are the powers of ten, so that their quotient is rounded
-    /// once (Clinger 1990).
-    const MOST_DIGITS: usize = 15;
-    #[rustfmt::skip]
-    const POWERS: [f64; MOST_DIGITS + 1] =
-        [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
-    let (sign, text) = text.split_first()?;
-    let negative = match sign {
-        b'+' => false,
-        b'-' => true,
-        _ => return None,
-    };
-    let (mut mantissa, mut digits, mut before_point) = (0_u64, 0, None);
-    let mut length = 0;
-    for byte in text {
-        let digit = byte.wrapping_sub(b'0');
-        if digit < 10 {
-            digits += 1;
-            if digits > MOST_DIGITS {
-                return None;
-            }
-            mantissa = mantissa * 10 + u64::from(digit);
-        } else if *byte == b'.' && before_point.is_none() {
-            before_point = Some(digits);
-        } else {
-            break;
-        }
-        length += 1;
+/// As [`degrees`], if the numbers have few digits, as nearly always.
+#[inline]
+fn plain_degrees(text: &[u8]) -> Option<(f64, f64)> {
+    let (mut values, mut at) = ([0.0; 2], 0);
+    // In a loop, the parser of numbers is compiled into this function.
+    for value in &mut values {
+        let negative = match text.get(at)? {
+            b'+' => false,
+            b'-' => true,
+            _ => return None,
+        };
+        let (number, end) = plain_value_at(text, at + 1)?;
+        (*value, at) = (signed(negative, number), end);
     }
-    let decimals = before_point.map_or(0, |before| digits - before);
-    (digits > 0).then(|| (signed(negative, mantissa as f64 / POWERS[decimals]), &text[length..]))
+    let [latitude, longitude] = values;
+    at += usize::from(text.get(at) == Some(&b'/'));
+    let has_ended = matches!(text.get(at), None | Some(b' '));
+    let is_valid = has_ended && latitude.abs() <= 90.0 && longitude.abs() <= 180.0;
+    is_valid.then_some((latitude, longitude))
+}
+
+#[inline(never)] // keeps the common case small
+fn any_degrees(text: &[u8]) -> Option<(f64, f64)> {
+    let location = Location::parse(next_field(text)?.0)?;
+    Some((location.latitude(), location.longitude()))
 }
 
 fn signed(negative: bool, value: f64) -> f64 {
@@ -220,14 +205,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn few_digits_have_the_same_value(
-            field in "[+-]0{0,2}[0-9]{0,3}[.]?[0-9]{0,16}[+-]0{0,2}[0-9]{0,3}[.]?[0-9]{0,16}[/.+ ]?",
+        fn degrees_have_the_same_value_in_one_pass(
+            field in "[+-]0{0,2}[0-9]{0,3}[.]?[0-9]{0,16}[+-]0{0,2}[0-9]{0,3}[.]?[0-9]{0,16}[/.+]?",
             near_bound in "[+-]90[.]0{0,13}[01]?[-+]180[.]0{0,13}[01]?/?",
+            plain in "[+-][0-9]{1,2}[.][0-9]{0,9}[-+][0-9]{1,3}[.][0-9]{0,9}/?",
+            rest in "( 1621464827[.]5)?",
         ) {
-            for field in [field.as_bytes(), near_bound.as_bytes()] {
-                let expected = Location::parse(field).map(|it| (it.latitude(), it.longitude()));
+            for field in [field, near_bound, plain] {
+                let expected = Location::parse(field.as_bytes());
+                let expected = expected.map(|it| (it.latitude(), it.longitude()));
                 let bits = |(lat, lng): (f64, f64)| (lat.to_bits(), lng.to_bits());
-                prop_assert_eq!(super::degrees(field).map(bits), expected.map(bits));
+                let found = super::degrees(format!("{field}{rest}").as_bytes());
+                prop_assert_eq!(found.map(bits), expected.map(bits));
             }
         }
     }

@@ -198,7 +198,7 @@ impl<'a> Record<'a> {
     /// Returns latitude and longitude of the client in degrees, or `None` for a tombstone.
     #[must_use]
     pub fn degrees(&self) -> Option<(f64, f64)> {
-        location::degrees(next_field(self.report())?.0)
+        location::degrees(self.report().strip_prefix(b" ")?)
     }
 
     /// The order of records: `key = (min(time, received + Δ), time, received, server, line)`.

@@ -5,6 +5,7 @@
 //! interrupted after any number of steps and continued although the index has changed meanwhile.
 
 pub mod boxes;
+pub mod grid;
 pub mod index;
 pub mod nearest;
 mod rect;

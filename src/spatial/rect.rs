@@ -28,16 +28,25 @@ impl Units {
     /// Returns the position of `point`.
     #[must_use]
     pub fn of(point: Point) -> Self {
-        // The casts saturate, and turn NaN into 0.
-        let units = |degrees: f64| (degrees * UNITS_PER_DEGREE).round() as i64 + HALF_TURN;
-        Self([point.lng, point.lat].map(|degrees| units(degrees).clamp(0, 2 * HALF_TURN) as u32))
+        const HALF_TURN_AND_HALF_A_UNIT: f64 = HALF_TURN as f64 + 0.5;
+        // The cast rounds down, saturates, and turns NaN into 0.
+        let units = |degrees: f64| (degrees * UNITS_PER_DEGREE + HALF_TURN_AND_HALF_A_UNIT) as u32;
+        Self([point.lng, point.lat].map(|degrees| units(degrees).min(2 * HALF_TURN as u32)))
     }
 
-    /// Returns whether the same cell of this depth contains both positions.
+    /// Returns the depth of the smallest cell that contains both positions.
     #[must_use]
-    pub fn shares_cell(self, other: Self, depth: u32) -> bool {
+    pub const fn common_depth(self, other: Self) -> u8 {
         let differing = (self.0[0] ^ other.0[0]) | (self.0[1] ^ other.0[1]);
-        depth <= differing.leading_zeros()
+        differing.leading_zeros() as u8 // at most 32
+    }
+
+    /// Returns the number of the quarter of its cell of this depth that contains the position, from 0 to 3.
+    #[must_use]
+    pub const fn quarter(self, depth: u8) -> usize {
+        let shift = SIDE_BITS - 1 - depth as u32;
+        let [lng, lat] = self.0;
+        ((lng >> shift & 1) + 2 * (lat >> shift & 1)) as usize
     }
 
     /// Returns the point at this position.
@@ -68,14 +77,6 @@ impl Cell {
     #[must_use]
     pub const fn depth(self) -> u8 {
         self.depth
-    }
-
-    /// Returns the number of the quarter that contains `position`, from 0 to 3.
-    #[must_use]
-    pub const fn quarter_of(self, position: Units) -> usize {
-        let shift = SIDE_BITS - 1 - self.depth as u32;
-        let [lng, lat] = position.0;
-        ((lng >> shift & 1) + 2 * (lat >> shift & 1)) as usize
     }
 
     /// Returns one quarter of this cell.
@@ -201,7 +202,7 @@ mod tests {
         for depth in 0..MAX_DEPTH {
             assert_eq!(cell.depth(), depth);
             assert!(cell.contains(position));
-            let quarter = cell.quarter_of(position);
+            let quarter = position.quarter(depth);
             for other in 0..4 {
                 assert_eq!(cell.quarter(other).contains(position), other == quarter);
             }
@@ -225,7 +226,7 @@ mod tests {
             let position = Units::of(point);
             let mut cell = Cell::ROOT;
             for _ in 0..depth {
-                cell = cell.quarter(cell.quarter_of(position));
+                cell = cell.quarter(position.quarter(cell.depth()));
             }
             let distance = center.distance_m(point);
             let center = Center::new(center);

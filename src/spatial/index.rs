@@ -2,7 +2,7 @@
 //!
 //! Each leaf holds up to [`SPLIT`] slots in an intrusive list, so that entering and removing a slot
 //! takes constant time however many clients share one place. A slot that moves within its leaf costs
-//! one comparison. The index stores positions in units of 10⁻⁷ degrees, which suffice to exclude
+//! one comparison, and one that moves to a leaf nearby a few steps up and down the tree. The index stores positions in units of 10⁻⁷ degrees, which suffice to exclude
 //! slots; exact distances are computed from the records.
 
 use core::hint::black_box;

@@ -23,8 +23,8 @@ command -v valgrind >/dev/null || {
     say "valgrind is missing; install it with apt-get install valgrind" && exit 3
 }
 
-kinds=(iamat logged stored fenced flood whatsat)
-declare -A budget=([iamat]=2680 [logged]=5440 [stored]=3110 [fenced]=5080 [flood]=2960 [whatsat]=6090)
+kinds=(iamat logged stored fenced near flood whatsat)
+declare -A budget=([iamat]=2680 [logged]=5440 [stored]=3110 [fenced]=3670 [near]=3500 [flood]=2960 [whatsat]=6090)
 clients=1000
 few=16000
 many=32000

@@ -150,7 +150,7 @@ impl HotPath {
             herd.poll_transmit(link, &NOW, out, usize::MAX, message_log);
         }
         if let Some((server, time)) = positions {
-            *time = *time + Duration::from_millis(20);
+            *time += Duration::from_millis(20);
             server.handle_timeout(&mut node.herd, *time);
         }
         if let Some(Store { storage, .. }) = &mut node.store {

@@ -1,8 +1,6 @@
 //! The positions of clients, for queries of what is near. Kept only while there are such queries.
 
-use super::limits::{
-    POSITIONS_BATCH, POSITIONS_INTERVAL, POSITIONS_LINGER, POSITIONS_PER_TURN,
-};
+use super::limits::{POSITIONS_BATCH, POSITIONS_INTERVAL, POSITIONS_LINGER, POSITIONS_PER_TURN};
 use crate::geo::Point;
 use crate::herd::directory::{Directory, PREFETCH_BATCH};
 use crate::herd::{Follower, Herd};
@@ -132,7 +130,8 @@ mod tests {
         positions.handle_timeout(&mut herd, at(0));
         let move_some = |herd: &mut Herd, clients: usize, second: usize| {
             for client in 0..clients {
-                let line = format!("AT A +0.000000000 c{client} +1.5-1.{client} {second}.000000000");
+                let line =
+                    format!("AT A +0.000000000 c{client} +1.5-1.{client} {second}.000000000");
                 let record = Record::parse(line.as_bytes()).unwrap();
                 herd.apply_local_update(&record, Wall(record.received));
             }

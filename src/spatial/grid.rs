@@ -54,9 +54,11 @@ impl Grid {
                 cell_at(corner[axis], bits)..=cell_at(corner[axis] + extent[axis], bits)
             });
             for row in rows {
-                placed.extend(columns.clone().map(|column| {
-                    (bits, key(column, row), Entry { corner, extent, number })
-                }));
+                placed.extend(
+                    columns
+                        .clone()
+                        .map(|column| (bits, key(column, row), Entry { corner, extent, number })),
+                );
             }
         }
         placed.sort_unstable_by_key(|&(bits, key, Entry { number, .. })| (bits, key, number));

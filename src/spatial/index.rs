@@ -238,7 +238,11 @@ impl Index {
             return Content::Divided;
         }
         // The leaf may have become larger than the cell.
-        Content::Slots(Slots { entries: &self.entries, next: first, within: (cell, depth < cell.depth()) })
+        Content::Slots(Slots {
+            entries: &self.entries,
+            next: first,
+            within: (cell, depth < cell.depth()),
+        })
     }
 }
 

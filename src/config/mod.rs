@@ -209,7 +209,7 @@ fn read(
     let mut ports = Ports::new(&nodes);
     let http = HttpConfig::read(&file, &mut ports)?;
     let devices = DevicesConfig::read(&file, directory, &mut ports)?;
-    let storage = StorageConfig::read(&file)?;
+    let storage = StorageConfig::read(&file, &nodes)?;
     let feed = FeedConfig::read(&file, storage.as_ref(), directory, environment, &mut warnings)?;
     Ok(Config {
         source: source.to_owned(),

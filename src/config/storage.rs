@@ -7,7 +7,7 @@ use std::str::FromStr;
 use super::document::{Field, Section};
 use super::error::Error;
 use super::logging::path;
-use super::{keys_with, settings};
+use super::{NodeConfig, keys_with, settings};
 use crate::limits::StorageLimits;
 
 /// The storage of records on disk.
@@ -70,9 +70,15 @@ impl StorageConfig {
     }
 
     /// Reads the section; `None` if it is absent.
-    pub(super) fn read(file: &Section) -> Result<Option<Self>, Error> {
+    pub(super) fn read(file: &Section, nodes: &[NodeConfig]) -> Result<Option<Self>, Error> {
         let Some(field) = file.get("storage") else { return Ok(None) };
         let section = field.section(&Self::keys())?;
+        if let Some(node) = nodes.iter().find(|node| matches!(&*node.name, "." | "..")) {
+            let name = &node.name;
+            return Err(field.error(format!(
+                "the node `{name}` cannot have a directory of its name; rename the node"
+            )));
+        }
         let Some(directory) = section.get("directory") else {
             let fix = "name the directory in which the nodes store their records: data";
             return Err(field.missing("directory", fix));

@@ -446,4 +446,13 @@ fn storage_settings_are_read_and_invalid_ones_are_rejected() {
     ] {
         assert_eq!(error_in_pair(lines), error, "{lines:?}");
     }
+    // Such a node would write its files into the working directory.
+    for name in [".", ".."] {
+        let yaml = format!("ports: {{\"{name}\": 1}}\nneighbors: {{}}\n");
+        assert_eq!(load(&yaml).nodes[0].name, name);
+        let error = error_in(&format!("{yaml}storage: {{directory: data}}\n"));
+        let expected =
+            format!("the node `{name}` cannot have a directory of its name; rename the node");
+        assert_eq!(error, format!("3: field `storage`: {expected}"));
+    }
 }

@@ -99,10 +99,12 @@ impl World {
             + expired;
         let news_of_peers = changes - expired - own;
         let forwarded = news_of_peers + herd.relayed;
-        let originals = self.schedule.originals_at(at);
         // The sender of a record is not left out if it is one of several original servers.
-        let spared = u64::from(!(self.schedule.one_address && originals > 1));
+        let senders = self.schedule.originals_at(at);
+        let spared = u64::from(!(self.schedule.one_address && senders > 1));
         let mut most = own * host.degree + forwarded * (host.degree - spared);
+        // No original server connects to a twin, but a twin links to those of the node whose name it has.
+        let originals = self.schedule.originals_at(self.schedule.named(at));
         if originals > 0 {
             // A link to an original server begins with everything that is stored.
             most +=

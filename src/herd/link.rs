@@ -196,18 +196,24 @@ impl Link {
         }
     }
 
-    /// Returns whether the record in `slot` waits to be sent to the peer.
-    pub(super) fn has_queued(&self, slot: Slot) -> bool {
-        let waits = |up: &Established| up.flood.contains(slot) || up.refill.contains(&slot.0);
-        self.up.as_ref().is_some_and(waits)
-    }
-
     /// Queues the record in `slot` for the peer if it is linked.
     #[inline]
     pub(super) fn enqueue(&mut self, slot: Slot) {
         if let Some(up) = &mut self.up {
             up.flood.push(slot);
         }
+    }
+
+    /// Moves `record` from the queue of slots to that of lines if it waits to be sent to the peer, before
+    /// it is removed from `slot`. The slot must leave the queue, since the next record in it may be one
+    /// that the peer has sent. Returns the number of records dropped, 0 or 1.
+    pub(super) fn relay_queued(&mut self, slot: Slot, record: &Record<'_>) -> u64 {
+        let Some(up) = &mut self.up else { return 0 };
+        if !up.flood.contains(slot) && !up.refill.contains(&slot.0) {
+            return 0;
+        }
+        up.flood.withdraw(slot);
+        self.enqueue_line(record)
     }
 
     /// Queues a record that is not stored for the peer if it is linked. Returns the number of records

@@ -15,16 +15,18 @@ pub struct SlotQueue {
     fifo: VecDeque<Slot>,
     /// One bit per slot that is in the queue.
     queued: Vec<u64>,
+    /// One bit per slot that is in `fifo` but has been withdrawn. Allocated only when needed.
+    withdrawn: Vec<u64>,
 }
 
 impl SlotQueue {
-    /// Returns the number of queued slots.
+    /// Returns the number of queued slots, including those that have been withdrawn.
     #[must_use]
     pub fn len(&self) -> usize {
         self.fifo.len()
     }
 
-    /// Returns whether the queue is empty.
+    /// Returns whether the queue is empty. Withdrawn slots count as queued.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.fifo.is_empty()
@@ -33,7 +35,7 @@ impl SlotQueue {
     /// Returns whether `slot` is queued.
     #[must_use]
     pub fn contains(&self, slot: Slot) -> bool {
-        self.queued.get(slot.index() / 64).is_some_and(|word| word >> (slot.0 % 64) & 1 == 1)
+        has_bit(&self.queued, slot)
     }
 
     /// Appends `slot` unless it is already queued.
@@ -45,13 +47,27 @@ impl SlotQueue {
         let bit = 1 << (slot.0 % 64);
         if self.queued[word] & bit == 0 {
             self.queued[word] |= bit;
-            self.fifo.push_back(slot);
+            if !take_bit(&mut self.withdrawn, slot) {
+                self.fifo.push_back(slot);
+            }
+        }
+    }
+
+    /// Removes `slot` if it is queued. Its place is kept, and it takes that place if it is pushed again,
+    /// so that the queue never contains a slot twice.
+    pub fn withdraw(&mut self, slot: Slot) {
+        if take_bit(&mut self.queued, slot) {
+            self.withdrawn.resize(self.withdrawn.len().max(self.queued.len()), 0);
+            self.withdrawn[slot.index() / 64] |= 1 << (slot.0 % 64);
         }
     }
 
     /// Removes and returns the oldest slot.
     pub fn pop(&mut self) -> Option<Slot> {
-        let slot = self.fifo.pop_front()?;
+        let mut slot = self.fifo.pop_front()?;
+        while take_bit(&mut self.withdrawn, slot) {
+            slot = self.fifo.pop_front()?;
+        }
         self.queued[slot.index() / 64] &= !(1 << (slot.0 % 64));
         if self.fifo.is_empty() && self.fifo.capacity() > 4096 {
             self.fifo = VecDeque::new(); // release the memory of a long stall
@@ -63,6 +79,21 @@ impl SlotQueue {
     pub fn clear(&mut self) {
         *self = Self::default();
     }
+}
+
+/// Returns whether the bit of `slot` is set.
+fn has_bit(words: &[u64], slot: Slot) -> bool {
+    words.get(slot.index() / 64).is_some_and(|word| word >> (slot.0 % 64) & 1 == 1)
+}
+
+/// Clears the bit of `slot`. Returns whether it was set.
+#[inline]
+fn take_bit(words: &mut [u64], slot: Slot) -> bool {
+    let is_set = has_bit(words, slot);
+    if is_set {
+        words[slot.index() / 64] &= !(1 << (slot.0 % 64));
+    }
+    is_set
 }
 
 /// A bit set that is popped in ascending order. Its size is bounded by the largest number.
@@ -142,6 +173,31 @@ mod tests {
         assert_eq!([queue.pop(), queue.pop()], [Some(Slot(7)), Some(Slot(900))]);
         queue.push(Slot(7));
         assert_eq!([queue.pop(), queue.pop(), queue.pop()], [Some(Slot(3)), Some(Slot(7)), None]);
+    }
+
+    #[test]
+    fn a_withdrawn_slot_is_not_popped_unless_it_is_queued_again() {
+        let mut queue = SlotQueue::default();
+        for slot in [7, 900, 3] {
+            queue.push(Slot(slot));
+        }
+        for slot in [7, 900, 5] {
+            queue.withdraw(Slot(slot));
+        }
+        assert!(!queue.contains(Slot(7)) && !queue.contains(Slot(900)));
+        for _ in 0..100 {
+            queue.push(Slot(900));
+            queue.withdraw(Slot(900));
+        }
+        queue.push(Slot(900));
+        queue.push(Slot(5));
+        assert_eq!(queue.len(), 4, "it takes its place again");
+        assert_eq!([queue.pop(), queue.pop()], [Some(Slot(900)), Some(Slot(3))]);
+        queue.withdraw(Slot(5));
+        assert_eq!(queue.pop(), None);
+        assert!(queue.is_empty());
+        queue.push(Slot(5));
+        assert_eq!([queue.pop(), queue.pop()], [Some(Slot(5)), None]);
     }
 
     proptest! {

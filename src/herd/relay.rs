@@ -154,8 +154,8 @@ pub(super) fn relay_queued(
     slot: Slot,
     record: &Record<'_>,
 ) {
-    for link in links.iter_mut().filter(|link| link.has_queued(slot)) {
-        counters.relays_dropped += link.enqueue_line(record);
+    for link in links {
+        counters.relays_dropped += link.relay_queued(slot, record);
     }
 }
 

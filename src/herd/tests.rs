@@ -323,6 +323,31 @@ fn a_queued_record_that_gives_way_because_it_is_not_alive_is_relayed() {
     }
 }
 
+/// The clock of the node is set right while its neighbors do not read. The first record gives way to one of
+/// a neighbor, which takes its slot.
+#[test]
+fn a_record_in_the_slot_of_a_relayed_one_does_not_return_to_its_sender() {
+    let mut identity = identity(&["A", "B", "C"], 1, &[0, 2]);
+    identity.rules.client_ttl = 60 * SECOND;
+    let mut herd = herd(identity);
+    let a = herd.handle_connected(connected(10, 0, 7, Origin::Dialed), Instant::START).unwrap();
+    let c = herd.handle_connected(connected(12, 2, 7, Origin::Dialed), Instant::START).unwrap();
+    let own = "AT B +0.000000000 k +1-1 5";
+    herd.apply_local_update(&Record::parse(own.as_bytes()).unwrap(), WALL);
+    let theirs = "AT A +0.000000000 k +1-1 100";
+    let now = Now { instant: Instant::START, wall: Wall(100 * SECOND) };
+    herd.handle_line(a, ConnectionId(10), theirs.as_bytes(), &now, &mut ()).unwrap();
+    assert_eq!(herd.directory.line(Slot(0)), Some(theirs.as_bytes()), "it takes the slot");
+    for (link, expected) in [(a, vec![own]), (c, vec![own, theirs])] {
+        let mut out = Vec::new();
+        herd.poll_transmit(link, &now, &mut out, usize::MAX, &mut ());
+        let out = String::from_utf8(out).unwrap();
+        let sent: Vec<&str> = out.lines().filter(|line| line.starts_with("AT ")).collect();
+        assert_eq!(sent, expected, "{link:?}");
+    }
+    assert_eq!(herd.counters.floods_sent, 3);
+}
+
 /// The clock of the node is behind. Its neighbors hold the record to be alive, and it is erased there.
 #[test]
 fn a_record_from_the_future_is_forgotten_everywhere() {

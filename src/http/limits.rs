@@ -45,7 +45,8 @@ pub const POSITIONS_LINGER: Duration = Duration::from_mins(10);
 /// Interval at which changes are entered into the positions if they are few. A query enters the rest itself.
 pub const POSITIONS_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Changes that are entered into the positions at once: their records are still in the processor's cache.
+/// Changes that are entered into the positions at once. With fewer, the cache misses of a move would hardly
+/// overlap with those of others, and a busy node would enter some in every turn.
 pub const POSITIONS_BATCH: usize = 128;
 
 /// Changes that are entered into the positions in one turn: at most a millisecond. A turn rarely has more.

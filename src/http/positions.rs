@@ -66,6 +66,7 @@ impl Positions {
             }
             *work -= count;
             *changes -= count;
+            herd.directory.prefetch_slots(&batch[..count]);
             self.index.prefetch(&batch[..count]);
             batch[..count].iter().for_each(|slot| self.enter(*slot, &herd.directory));
         }

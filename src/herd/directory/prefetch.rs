@@ -1,7 +1,7 @@
 //! The records that the next commands need: loaded into the processor's cache together, and found once.
 
 use super::{Directory, shard_of};
-use crate::herd::slots::Slots;
+use crate::herd::slots::{Slots, Stored};
 use crate::ids::Slot;
 
 /// Number of clients that are prefetched together: about as many cache misses as a core can
@@ -52,6 +52,13 @@ impl Directory {
         let mut clients = clients.peekable();
         while clients.peek().is_some() && self.expected.slots.len() < MOST_EXPECTED {
             self.prefetch_batch(clients.by_ref().take(PREFETCH_BATCH));
+        }
+    }
+
+    /// Loads the records in these slots into the processor's cache, so that their misses overlap.
+    pub fn prefetch_slots(&self, slots: &[Slot]) {
+        for &slot in slots {
+            core::hint::black_box(self.slots.get(slot).map(Stored::prefetch));
         }
     }
 

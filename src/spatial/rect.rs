@@ -234,12 +234,14 @@ mod tests {
             let of_point = center.bound(position, cell.least_cosine());
             let beyond = haversine_beyond(distance);
             prop_assert!(of_cell <= beyond && of_point <= beyond, "{of_cell} {of_point} {beyond}");
-            // The diagonal of a cell is at most this long.
-            let diagonal = 2.0_f64.powi(32 - i32::from(depth)) / UNITS_PER_DEGREE * 111_195.1 * 1.5;
+            // A haversine changes by at most half the sine of the angle per radian, which vanishes at the
+            // center and at its antipode; the least cosine adds the side of the cell again.
+            let root = (distance / (2.0 * EARTH_RADIUS_M)).sin();
+            let haversine = root * root;
+            let side = (2.0_f64.powi(32 - i32::from(depth)) / UNITS_PER_DEGREE).to_radians();
+            let slack = 3.0 * side * (root + side) + 3e-5 * haversine + 1e-13;
             for bound in [of_cell, of_point] {
-                let bound = 2.0 * EARTH_RADIUS_M * bound.sqrt().min(1.0).asin();
-                let slack = 2.0 * diagonal + 1e-4 * distance + 1.0;
-                prop_assert!(bound + slack >= distance, "{bound} + {slack} < {distance}");
+                prop_assert!(bound + slack >= haversine, "{bound} + {slack} < {haversine}");
             }
         }
     }

@@ -43,8 +43,14 @@ impl World {
         for _ in 0..1000 {
             let Some(node) = &mut self.hosts[at].node else { return };
             if node.herd.poll_timeout().is_some_and(|due| due <= now.instant) {
+                if self.oracle.needs_each_record() {
+                    // Expired records, of which others were evicted, are about to be removed.
+                    self.observe(at);
+                }
+                let Some(node) = &mut self.hosts[at].node else { return };
                 node.herd.handle_timeout(&now);
             }
+            let Some(node) = &mut self.hosts[at].node else { return };
             let Some(action) = node.herd.poll_action() else {
                 if !self.flush_links(at) {
                     return self.end_turn(at);

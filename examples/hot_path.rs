@@ -5,7 +5,7 @@
 //! Usage: `hot_path KIND CLIENTS COMMANDS`, where KIND is `iamat`, `logged` (IAMAT with the message
 //! log on), `stored` (IAMAT with a storage, on a disk that does nothing), `fenced` (IAMAT with 1,000 fences,
 //! of which the jumps of the clients enter and leave 0.15 each), `near` (IAMAT with the index of positions in
-//! use, in which every jump is entered), `whatsat`, or `flood` (records received from one neighbor and
+//! use, in which every jump is entered), `query` (the nearest ten clients over HTTP), `whatsat`, or `flood` (records received from one neighbor and
 //! forwarded to another).
 
 #![allow(clippy::expect_used, reason = "a developer tool may panic on an invalid argument")]
@@ -22,7 +22,7 @@ use proxy_herd::ids::{ConnectionId, LinkId};
 use proxy_herd::limits::Limits;
 use proxy_herd::message_log::{Format, MessageLog};
 use proxy_herd::node::store::Store;
-use proxy_herd::node::{Handled, Input, LineSession, Node, PeerInfo};
+use proxy_herd::node::{Handled, Input, LineSession, Next, Node, PeerInfo};
 use proxy_herd::places::Places;
 use proxy_herd::places::offline::Offline;
 use proxy_herd::protocol::time::SECOND;
@@ -49,7 +49,7 @@ fn main() {
     // Stores every client once, so that the measured updates replace records instead of adding them.
     for first in (0..clients).step_by(PIPELINE) {
         let lines: String = (first..clients.min(first + PIPELINE as u64))
-            .map(|client| hot_path.update(client, client, 0))
+            .map(|client| hot_path.update(client, scramble(client), 0))
             .collect();
         hot_path.execute(lines.as_bytes());
     }
@@ -64,6 +64,7 @@ fn main() {
                     let client = random % clients;
                     match kind.as_str() {
                         "whatsat" => format!("WHATSAT client{client:08}.example.org 10 5\n"),
+                        "query" => query(random),
                         _ => hot_path.update(client, random, 1 + batch * PIPELINE + at),
                     }
                 })
@@ -88,7 +89,7 @@ struct HotPath {
     session: LineSession,
     input: Workload,
     /// The HTTP side with an index of positions in use, and the time by its timers.
-    positions: Option<(http::Server, time::Instant)>,
+    positions: Option<(Browser, time::Instant)>,
     out: Vec<u8>,
 }
 
@@ -118,7 +119,8 @@ impl HotPath {
         };
         let session = LineSession::accepted(ConnectionId(7), caller);
         let input = if kind == "flood" { Workload::Neighbor } else { Workload::Client };
-        let positions = (kind == "near").then(|| (http_with_positions(&mut node), NOW.instant));
+        let uses_positions = matches!(kind, "near" | "query");
+        let positions = uses_positions.then(|| (Browser::new(&mut node), NOW.instant));
         Self { node, session, input, positions, out: Vec::new() }
     }
 
@@ -126,7 +128,11 @@ impl HotPath {
     #[inline(never)] // scripts/instructions.sh counts the instructions of this symbol
     fn execute(&mut self, lines: &[u8]) -> usize {
         let Self { node, session, input, positions, out } = self;
-        if *input == Workload::Neighbor {
+        if let Some((browser, _)) = positions
+            && lines.starts_with(b"GET")
+        {
+            browser.ask(node, lines, out);
+        } else if *input == Workload::Neighbor {
             let mut start = 0;
             for end in memchr::memchr_iter(b'\n', lines) {
                 let Node { herd, message_log, .. } = &mut *node;
@@ -149,9 +155,9 @@ impl HotPath {
             let Node { herd, message_log, .. } = &mut *node;
             herd.poll_transmit(link, &NOW, out, usize::MAX, message_log);
         }
-        if let Some((server, time)) = positions {
+        if let Some((browser, time)) = positions {
             *time += Duration::from_millis(20);
-            server.handle_timeout(&mut node.herd, *time);
+            browser.http.handle_timeout(&mut node.herd, *time);
         }
         if let Some(Store { storage, .. }) = &mut node.store {
             while let Some(length) = storage.poll_write().map(|write| write.bytes.len()) {
@@ -199,35 +205,72 @@ fn store() -> Store {
     Store::new(storage, "data".into(), false)
 }
 
-/// The HTTP side of a node that has been asked for the nearest clients of a point.
-fn http_with_positions(node: &mut Node) -> http::Server {
-    struct Alone;
-    impl http::Shell for Alone {
-        fn push_metrics(&self, _: &Node, _: &http::Server, _: &Now, _: &mut Vec<u8>) {}
+/// The HTTP side of a node, and a connection that asks for the nearest clients of points.
+struct Browser {
+    http: http::Server,
+    session: HttpSession,
+}
 
-        fn connections(&self) -> usize {
-            1
-        }
+impl Browser {
+    /// A browser that has asked once, so that the index of positions is in use.
+    fn new(node: &mut Node) -> Self {
+        let settings = http::Settings { max_output: usize::MAX, ..Default::default() };
+        let mut http = http::Server::new(settings, 1);
+        let peer = BrowserInfo { label: Box::default(), address_key: 1, over_limit: false };
+        let session = HttpSession::accepted(&mut http, ConnectionId(8), peer);
+        let mut browser = Self { http, session };
+        let mut out = Vec::new();
+        browser.ask(node, query(0).as_bytes(), &mut out);
+        assert!(out.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&out));
+        browser
+    }
 
-        fn feed(&self, _: &Node) -> Option<Feed> {
-            None
-        }
-
-        fn problems(&self, _: &Node, _: &Now) -> Vec<String> {
-            Vec::new()
+    /// Executes requests.
+    fn ask(&mut self, node: &mut Node, requests: &[u8], out: &mut Vec<u8>) {
+        let Self { http, session } = self;
+        let mut at = 0;
+        loop {
+            http.begin_turn(NOW.wall);
+            let mut cx = Context { node, http, shell: &Alone, now: &NOW };
+            let input = Input { bytes: &requests[at..], ended: false, unsent: 0 };
+            let Handled { consumed, next } = session.handle_input(&mut cx, input, out);
+            at += consumed;
+            if next == Next::NeedInput {
+                break assert_eq!(at, requests.len(), "all requests are complete");
+            }
         }
     }
-    let settings = http::Settings { max_output: usize::MAX, ..Default::default() };
-    let mut http = http::Server::new(settings, 1);
-    http.begin_turn(NOW.wall);
-    let peer = BrowserInfo { label: Box::default(), address_key: 1, over_limit: false };
-    let mut session = HttpSession::accepted(&mut http, ConnectionId(8), peer);
-    let mut cx = Context { node, http: &mut http, shell: &Alone, now: &NOW };
-    let bytes = b"GET /api/clients?near=0,0 HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    let mut out = Vec::new();
-    session.handle_input(&mut cx, Input { bytes, ended: false, unsent: 0 }, &mut out);
-    assert!(out.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&out));
-    http
+}
+
+/// A shell without connections.
+struct Alone;
+
+impl http::Shell for Alone {
+    fn push_metrics(&self, _: &Node, _: &http::Server, _: &Now, _: &mut Vec<u8>) {}
+
+    fn connections(&self) -> usize {
+        1
+    }
+
+    fn feed(&self, _: &Node) -> Option<Feed> {
+        None
+    }
+
+    fn problems(&self, _: &Node, _: &Now) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// A request for the nearest clients of a point in the quarter of the globe that the clients are in.
+fn query(random: u64) -> String {
+    let (lat, lng) = (random % 90_000, random / 90_000 % 180_000);
+    format!(
+        "GET /api/clients?near=-{:03}.{:03},{:02}.{:03}&radius=5000&limit=10 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        lng / 1000,
+        lng % 1000,
+        lat / 1000,
+        lat % 1000
+    )
 }
 
 /// Circles that are spread over the quarter of the globe that the clients are in, and cover 0.15 of it.

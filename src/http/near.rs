@@ -7,7 +7,9 @@ use super::positions::{Positions, point};
 use super::query;
 use crate::geo::Point;
 use crate::herd::Herd;
-use crate::spatial::{Hit, Nearest};
+use crate::herd::directory::Directory;
+use crate::ids::Slot;
+use crate::spatial::{Clients, Hit, Nearest};
 use crate::time::Wall;
 
 /// Clients of a response if the request does not set `limit`.
@@ -99,13 +101,9 @@ impl Near {
         }
         let directory = &herd.directory;
         if let Stage::Searching(search) = &mut self.stage {
-            let (age, excluded) = (self.age, self.excluded.as_deref());
-            let is_over = search.step(positions.index(), slice.work, |slot| {
-                let record = directory.record(slot, now)?;
-                let wanted = age.allows(&record, now) && excluded != Some(record.client);
-                wanted.then(|| Some((record.client, point(record.degrees()?))))?
-            });
-            if !is_over {
+            let wanted =
+                Wanted { directory, now, age: self.age, excluded: self.excluded.as_deref() };
+            if !search.step(positions.index(), slice.work, &wanted) {
                 return false;
             }
             let hits = std::mem::take(search).into_hits();
@@ -133,6 +131,26 @@ impl Near {
             push_collection_end(directory, slice.out);
         }
         is_over
+    }
+}
+
+/// The clients that a query may find.
+struct Wanted<'q> {
+    directory: &'q Directory,
+    now: Wall,
+    age: Age,
+    excluded: Option<&'q [u8]>,
+}
+
+impl Clients for Wanted<'_> {
+    fn prefetch(&self, slot: Slot) {
+        self.directory.prefetch_slots(&[slot]);
+    }
+
+    fn get(&self, slot: Slot) -> Option<(&[u8], Point)> {
+        let record = self.directory.record(slot, self.now)?;
+        let is_wanted = self.age.allows(&record, self.now) && self.excluded != Some(record.client);
+        is_wanted.then(|| Some((record.client, point(record.degrees()?))))?
     }
 }
 

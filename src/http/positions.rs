@@ -2,7 +2,7 @@
 
 use super::limits::{POSITIONS_BATCH, POSITIONS_INTERVAL, POSITIONS_LINGER, POSITIONS_PER_TURN};
 use crate::geo::Point;
-use crate::herd::directory::{Directory, PREFETCH_BATCH};
+use crate::herd::directory::Directory;
 use crate::herd::{Follower, Herd};
 use crate::ids::Slot;
 use crate::spatial::Index;
@@ -34,7 +34,8 @@ impl Positions {
     pub(super) fn begin_query(&mut self, herd: &mut Herd, now: Instant) -> usize {
         if !herd.is_followed(Follower::Positions) {
             herd.follow(Follower::Positions);
-            *self = Self { end: herd.directory.slots(), ..Self::default() };
+            self.index.clear();
+            (self.entered, self.end) = (0, herd.directory.slots());
         }
         self.used_at = now;
         herd.changed(Follower::Positions)
@@ -47,29 +48,22 @@ impl Positions {
         changes: &mut usize,
         work: &mut usize,
     ) -> bool {
-        while self.entered < self.end && *work > 0 {
-            *work -= 1;
-            self.enter(Slot(self.entered), &herd.directory);
-            self.entered += 1;
-        }
-        let mut batch = [Slot(0); PREFETCH_BATCH];
-        while *changes > 0 && *work > 0 {
-            let mut count = 0;
-            for slot in batch.iter_mut().take((*changes).min(*work)) {
-                let Some(changed) = herd.poll_changed(Follower::Positions) else { break };
-                *slot = changed;
-                count += 1;
-            }
-            if count == 0 {
-                *changes = 0; // entered for another query
-                break;
-            }
-            *work -= count;
-            *changes -= count;
-            herd.directory.prefetch_slots(&batch[..count]);
-            self.index.prefetch(&batch[..count]);
-            batch[..count].iter().for_each(|slot| self.enter(*slot, &herd.directory));
-        }
+        let first = self.entered;
+        self.entered += (self.end - first).min(u32::try_from(*work).unwrap_or(u32::MAX));
+        *work -= (self.entered - first) as usize;
+        let directory = &herd.directory;
+        self.index.set((first..self.entered).map(|slot| located(Slot(slot), directory)));
+        let limit = (*changes).min(*work);
+        let mut count = 0;
+        self.index.set(core::iter::from_fn(|| {
+            let slot =
+                if count < limit { herd.poll_changed(Follower::Positions)? } else { return None };
+            count += 1;
+            Some(located(slot, &herd.directory))
+        }));
+        *work -= count;
+        // If there are fewer, the others were entered for another query.
+        *changes = if count < limit { 0 } else { *changes - count };
         self.entered == self.end && *changes == 0
     }
 
@@ -89,7 +83,7 @@ impl Positions {
         }
         if self.used_at + POSITIONS_LINGER <= now {
             herd.unfollow(Follower::Positions);
-            *self = Self::default();
+            self.index.clear();
         } else {
             let mut changes = herd.changed(Follower::Positions);
             if changes < POSITIONS_BATCH && now < self.update_at {
@@ -100,12 +94,12 @@ impl Positions {
             self.update_at = if is_complete { now + POSITIONS_INTERVAL } else { now };
         }
     }
+}
 
-    /// Sets or removes the position of the client in a slot. A slot that was freed and is not used
-    /// again keeps its entry, which queries skip.
-    fn enter(&mut self, slot: Slot, directory: &Directory) {
-        self.index.set(slot, directory.degrees(slot).map(point));
-    }
+/// Returns a slot with the location of its client. A slot that was freed and is not used again is not a
+/// change: it keeps its position, which queries skip.
+fn located(slot: Slot, directory: &Directory) -> (Slot, Option<Point>) {
+    (slot, directory.degrees(slot).map(point))
 }
 
 /// Returns latitude and longitude as a point.

@@ -4,6 +4,7 @@
 //! [`Index`] is a quadtree over the slots of the directory. [`Nearest`] is a search in it that can be
 //! interrupted after any number of steps and continued although the index has changed meanwhile.
 
+mod blocks;
 pub mod boxes;
 pub mod grid;
 pub mod index;
@@ -12,4 +13,4 @@ mod rect;
 pub mod shape;
 
 pub use index::Index;
-pub use nearest::{Hit, Nearest};
+pub use nearest::{Clients, Hit, Nearest};

@@ -2,19 +2,28 @@
 //!
 //! A best-first search (Hjaltason and Samet, "Distance Browsing in Spatial Databases", 1999): the
 //! cells that are still to be examined wait in a queue, nearest first, and the search ends when none
-//! can contain a nearer client than those found. The queue holds cells, not nodes of the tree, so a
-//! search can pause although the tree changes.
+//! can contain a nearer client than those found. The queue holds cells, whose nodes are found again if the
+//! tree has changed while the search paused.
 
 use core::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-use super::index::{Content, Index, Slots};
-use super::rect::{Cell, Center, haversine_beyond};
+use super::index::{Content, Index, Region, Slots};
+use super::rect::{Center, haversine_beyond};
 use crate::geo::{Point, ROUNDING_M};
 use crate::ids::Slot;
 
-/// Slots of a leaf that are compared before their records are read.
+/// Slots of a leaf that are compared before their records are read. Most leaves have fewer.
 const CANDIDATES: usize = 64;
+
+/// The clients that a search may find.
+pub trait Clients {
+    /// Loads the record in a slot into the processor's cache, since it is probably read soon.
+    fn prefetch(&self, slot: Slot);
+
+    /// Returns name and exact location of the client in a slot, or `None` if it must not be found.
+    fn get(&self, slot: Slot) -> Option<(&[u8], Point)>;
+}
 
 /// A client that was found.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,8 +66,10 @@ pub struct Nearest {
     /// With an allowance for rounding.
     radius_m: f64,
     limit: usize,
-    /// Cells to examine, nearest first: the bits of a lower bound of the haversine, and the cell.
-    queue: BinaryHeap<Reverse<(u64, Cell)>>,
+    /// Cells to examine, nearest first: the bits of a lower bound of the haversine, and the region.
+    queue: BinaryHeap<Reverse<(u64, Region)>>,
+    /// The revision of the index in which the regions were found.
+    revision: u64,
     /// The nearest clients so far, at most `limit`, farthest first.
     hits: BinaryHeap<Hit>,
     /// The haversine beyond which nothing is of interest.
@@ -73,13 +84,13 @@ impl Nearest {
     /// A search for the `limit` clients nearest to `center` that are at most `radius_m` meters away.
     #[must_use]
     pub fn new(center: Point, radius_m: f64, limit: usize) -> Self {
-        let queue = BinaryHeap::from([Reverse((0, Cell::ROOT))]);
         let radius_m = radius_m + ROUNDING_M;
         Self {
             center: Center::new(center),
             radius_m,
             limit,
-            queue,
+            queue: BinaryHeap::from([Reverse((0, Region::ROOT))]),
+            revision: 0,
             hits: BinaryHeap::new(),
             reach: haversine_beyond(radius_m),
             candidates: Vec::new(),
@@ -89,46 +100,37 @@ impl Nearest {
 
     /// Examines cells and slots until the search is over or `budget` is used up. Returns whether it is
     /// over.
-    ///
-    /// `client` returns name and exact location of the client in a slot, or `None` if it must not be
-    /// found.
-    pub fn step<'d>(
-        &mut self,
-        index: &Index,
-        budget: &mut usize,
-        mut client: impl FnMut(Slot) -> Option<(&'d [u8], Point)>,
-    ) -> bool {
+    pub fn step(&mut self, index: &Index, budget: &mut usize, clients: &impl Clients) -> bool {
+        if self.revision != index.revision() {
+            let found_again = |Reverse((bound, region)): Reverse<(u64, Region)>| {
+                Reverse((bound, index.region(region.cell)))
+            };
+            self.queue = self.queue.drain().map(found_again).collect();
+        }
+        self.revision = index.revision();
         while *budget > 0 {
-            let Some(&Reverse((bound, cell))) = self.queue.peek() else { return true };
+            let Some(&Reverse((bound, region))) = self.queue.peek() else { return true };
             if self.limit == 0 || f64::from_bits(bound) > self.reach {
                 self.queue.clear();
                 return true;
             }
             self.queue.pop();
             *budget -= 1;
-            match index.content(cell) {
-                Content::Divided => {
-                    for quarter in (0..4).map(|quarter| cell.quarter(quarter)) {
-                        let bound = self.center.bound_of_cell(quarter);
+            match index.content(region) {
+                Content::Quarters(quarters) => {
+                    for quarter in quarters.into_iter().flatten() {
+                        let bound = self.center.bound_of_cell(quarter.cell);
                         if bound <= self.reach {
+                            index.prefetch(quarter);
                             // The order of floats that are not negative is that of their bits.
                             self.queue.push(Reverse((bound.to_bits(), quarter)));
                         }
                     }
                 }
                 Content::Slots(mut slots) => {
-                    let least_cosine = cell.least_cosine();
-                    while self.gather(&mut slots, least_cosine, budget) {
-                        for at in 0..self.candidates.len() {
-                            let (bound, slot) = self.candidates[at];
-                            if bound > self.reach {
-                                break;
-                            }
-                            if let Some((name, location)) = client(slot) {
-                                let distance_m = self.center.point.distance_m(location);
-                                self.consider(slot, name, distance_m);
-                            }
-                        }
+                    self.examine(&mut slots, region.cell.least_cosine(), budget, clients);
+                    if let Some(rest) = slots.rest() {
+                        self.queue.push(Reverse((bound, rest)));
                     }
                 }
             }
@@ -143,21 +145,41 @@ impl Nearest {
         self.hits.into_sorted_vec()
     }
 
-    /// Sets the candidates to the next slots of a leaf that are not certainly too far away, nearest first, so
-    /// that few records are read. Returns false if there are no more slots.
-    fn gather(&mut self, slots: &mut Slots<'_>, least_cosine: f64, budget: &mut usize) -> bool {
-        self.candidates.clear();
+    /// Examines the next slots of a leaf. Their records are read nearest first, so few are.
+    fn examine(
+        &mut self,
+        slots: &mut Slots<'_>,
+        least_cosine: f64,
+        budget: &mut usize,
+        clients: &impl Clients,
+    ) {
+        let mut candidates = std::mem::take(&mut self.candidates);
         let mut examined = 0;
-        for (slot, position) in slots.take(CANDIDATES) {
-            examined += 1;
-            let bound = self.center.bound(position, least_cosine);
-            if bound <= self.reach {
-                self.candidates.push((bound, slot));
+        while examined < CANDIDATES {
+            let visited = slots.visit(|slot, position| {
+                let bound = self.center.bound(position, least_cosine);
+                if bound <= self.reach {
+                    candidates.push((bound, slot));
+                }
+            });
+            if visited == 0 {
+                break;
             }
+            examined += visited;
         }
         *budget = budget.saturating_sub(examined);
-        self.candidates.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
-        examined > 0
+        candidates.sort_unstable_by(|one, other| one.0.total_cmp(&other.0));
+        candidates.iter().take(self.limit).for_each(|(_, slot)| clients.prefetch(*slot));
+        for &(bound, slot) in &candidates {
+            if bound > self.reach {
+                break;
+            }
+            if let Some((name, location)) = clients.get(slot) {
+                self.consider(slot, name, self.center.point.distance_m(location));
+            }
+        }
+        candidates.clear();
+        self.candidates = candidates;
     }
 
     fn consider(&mut self, slot: Slot, client: &[u8], distance_m: f64) {
@@ -207,12 +229,7 @@ mod tests {
 
         fn place(&mut self, slot: usize, at: Option<Point>) {
             self.clients[slot] = at.map(|at| (format!("client-{slot}"), at));
-            self.index.set(Slot(slot as u32), at);
-        }
-
-        fn get(&self, slot: Slot) -> Option<(&[u8], Point)> {
-            let (name, at) = self.clients[slot.index()].as_ref()?;
-            Some((name.as_bytes(), *at))
+            self.index.set([(Slot(slot as u32), at)].into_iter());
         }
 
         fn oracle(&self, center: Point, radius_m: f64, limit: usize) -> Vec<Hit> {
@@ -227,6 +244,15 @@ mod tests {
             hits.sort();
             hits.truncate(limit);
             hits
+        }
+    }
+
+    impl Clients for World {
+        fn prefetch(&self, _: Slot) {}
+
+        fn get(&self, slot: Slot) -> Option<(&[u8], Point)> {
+            let (name, at) = self.clients[slot.index()].as_ref()?;
+            Some((name.as_bytes(), *at))
         }
     }
 
@@ -249,7 +275,7 @@ mod tests {
     fn search(world: &World, center: Point, radius_m: f64, limit: usize, slice: usize) -> Vec<Hit> {
         let mut search = Nearest::new(center, radius_m, limit);
         let mut budget = slice;
-        while !search.step(&world.index, &mut budget, |slot| world.get(slot)) {
+        while !search.step(&world.index, &mut budget, world) {
             assert_eq!(budget, 0);
             budget = slice;
         }
@@ -300,7 +326,7 @@ mod tests {
             let mut search = Nearest::new(center, 1e6, 1000);
             loop {
                 let mut budget = 60;
-                if search.step(&world.index, &mut budget, |slot| world.get(slot)) {
+                if search.step(&world.index, &mut budget, &world) {
                     break;
                 }
                 for _ in 0..400 {
@@ -326,6 +352,35 @@ mod tests {
         }
     }
 
+    /// The nodes that a search has queued end while it pauses, and their numbers stand for others.
+    #[test]
+    fn a_search_finds_its_nodes_again() {
+        let mut rng = Rng::new(11);
+        let mut world = World { index: Index::default(), clients: vec![None; 600] };
+        let mut around = |lat: f64, lng: f64| {
+            let offset = |rng: &mut Rng| rng.unit() - 0.5;
+            Some(Point { lat: lat + offset(&mut rng), lng: lng + offset(&mut rng) })
+        };
+        (0..300).for_each(|slot| world.place(slot, around(34.0, -118.0)));
+        let center = Point { lat: 34.0, lng: -118.0 };
+        for steps in 0..60 {
+            let mut changed = World { index: Index::default(), clients: vec![None; 600] };
+            (0..300)
+                .for_each(|slot| changed.place(slot, world.clients[slot].as_ref().map(|it| it.1)));
+            let mut search = Nearest::new(center, 1e6, 400);
+            for _ in 0..steps {
+                search.step(&changed.index, &mut { 1 }, &changed);
+            }
+            // Some stay, and the others make room for clients elsewhere.
+            (5..300).for_each(|slot| changed.place(slot, None));
+            (300..600).for_each(|slot| changed.place(slot, around(-34.0, 18.0)));
+            assert!(search.step(&changed.index, &mut { usize::MAX }, &changed));
+            let hits = search.into_hits();
+            let staying = hits.iter().filter(|hit| hit.slot.0 < 5).count();
+            assert_eq!(staying, 5, "after {steps} steps");
+        }
+    }
+
     /// The work of a search depends on the number of hits, not on the number of clients.
     #[test]
     fn a_search_examines_few_clients() {
@@ -333,7 +388,7 @@ mod tests {
         let world = World::new(&mut rng, 100_000);
         let mut search = Nearest::new(Point { lat: 34.05, lng: -118.25 }, 5_000.0, 10);
         let mut budget = 2_000;
-        assert!(search.step(&world.index, &mut budget, |slot| world.get(slot)));
+        assert!(search.step(&world.index, &mut budget, &world));
         assert!(budget > 1_500, "{} examined", 2_000 - budget);
     }
 }

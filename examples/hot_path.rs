@@ -99,6 +99,8 @@ enum Workload {
     Client,
     /// Node 0, so that records are forwarded to node 2.
     Neighbor,
+    /// A browser. The clients are in a square of one degree.
+    Browser,
 }
 
 impl HotPath {
@@ -118,7 +120,11 @@ impl HotPath {
             ..PeerInfo::default()
         };
         let session = LineSession::accepted(ConnectionId(7), caller);
-        let input = if kind == "flood" { Workload::Neighbor } else { Workload::Client };
+        let input = match kind {
+            "flood" => Workload::Neighbor,
+            "query" => Workload::Browser,
+            _ => Workload::Client,
+        };
         let uses_positions = matches!(kind, "near" | "query");
         let positions = uses_positions.then(|| (Browser::new(&mut node), NOW.instant));
         Self { node, session, input, positions, out: Vec::new() }
@@ -173,9 +179,12 @@ impl HotPath {
     }
 
     fn update(&self, client: u64, place: u64, time: usize) -> String {
-        let (latitude, longitude) = (place % 90_000_000, place % 180_000_000);
+        let (latitude, longitude) = match self.input {
+            Workload::Browser => (place % 1_000_000, place / 1_000_000 % 1_000_000),
+            _ => (place % 90_000_000, place % 180_000_000),
+        };
         let head = match self.input {
-            Workload::Client => "IAMAT",
+            Workload::Client | Workload::Browser => "IAMAT",
             Workload::Neighbor => "AT Bona +0.263873386",
         };
         format!(
@@ -261,15 +270,11 @@ impl http::Shell for Alone {
     }
 }
 
-/// A request for the nearest clients of a point in the quarter of the globe that the clients are in.
+/// A request for the nearest clients of a point in the square that the clients are in.
 fn query(random: u64) -> String {
-    let (lat, lng) = (random % 90_000, random / 90_000 % 180_000);
+    let (lat, lng) = (random % 1_000, random / 1_000 % 1_000);
     format!(
-        "GET /api/clients?near=-{:03}.{:03},{:02}.{:03}&radius=5000&limit=10 HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        lng / 1000,
-        lng % 1000,
-        lat / 1000,
-        lat % 1000
+        "GET /api/clients?near=-0.{lng:03},0.{lat:03}&radius=50&limit=10 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     )
 }
 

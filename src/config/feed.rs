@@ -261,8 +261,8 @@ fn engine(text: &str) -> Result<(Engine, Option<Secret>), UrlError> {
 fn credentials(account: &str) -> Result<(String, Secret), UrlError> {
     let parse = || {
         let (user, password) = account.split_once(':')?;
-        let user = String::from_utf8(decode(user)?).ok()?;
-        Some((user, Secret::new(decode(password)?)?))
+        let user = String::from_utf8(decode(user)?.into_owned()).ok()?;
+        Some((user, Secret::new(decode(password)?.into_owned())?))
     };
     parse().ok_or(UrlError::Other(
         "has no valid password; write it like redis://:PASSWORD@127.0.0.1:6379/0, percent-encoded, or \

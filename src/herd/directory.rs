@@ -228,6 +228,15 @@ impl Directory {
         is_visible.then_some(record)
     }
 
+    /// Returns the name of the client in `slot` and its latitude and longitude in degrees, on the same
+    /// conditions as [`Directory::record`]. Nearly always, no time is parsed.
+    #[must_use]
+    pub fn located(&self, slot: Slot, now: Wall) -> Option<(&[u8], (f64, f64))> {
+        let stored = self.slots.get(slot)?;
+        let is_visible = !stored.is_tombstone() && self.is_alive(slot, now);
+        is_visible.then(|| Some((stored.client(), stored.degrees()?)))?
+    }
+
     /// Returns the slot of `client`, if it is stored. Its record need not be alive.
     #[must_use]
     pub fn slot(&self, client: &[u8]) -> Option<Slot> {

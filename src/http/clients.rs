@@ -80,7 +80,7 @@ impl Listing {
         };
         for (name, value) in query::parameters(query, &["bbox", "limit", "after", "max_age"])? {
             let number = query::integer(&value);
-            match name.as_str() {
+            match name {
                 "bbox" => {
                     listing.bounds = Some(query::bounds(&value).ok_or(BBOX_FORMAT)?);
                     listing.bounds_text = String::from_utf8_lossy(&value).into_owned();

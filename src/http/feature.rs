@@ -12,7 +12,7 @@ use crate::time::Wall;
 /// Returns the name of the client with this id. Other encodings than that of [`push_id`] are valid.
 #[must_use]
 pub fn name_of_id(id: &str) -> Option<Vec<u8>> {
-    decode(id).map(without_guard)
+    decode(id).map(|name| without_guard(name.into_owned()))
 }
 
 /// Removes the space that [`push_id`] appends.
@@ -71,11 +71,11 @@ fn push_properties(out: &mut Vec<u8>, record: &Record<'_>, now: Wall) {
     out.extend_from_slice(b"{\"type\":\"Feature\",\"id\":\"");
     push_id(out, record.client);
     out.extend_from_slice(b"\",\"geometry\":");
-    if let Some(location) = record.location() {
+    if let Some((latitude, longitude)) = record.degrees() {
         out.extend_from_slice(b"{\"type\":\"Point\",\"coordinates\":[");
-        push_degrees(out, location.longitude());
+        push_degrees(out, longitude);
         out.push(b',');
-        push_degrees(out, location.latitude());
+        push_degrees(out, latitude);
         out.extend_from_slice(b"]}");
     } else {
         out.extend_from_slice(b"null"); // unreachable: every stored record has a location

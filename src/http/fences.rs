@@ -57,12 +57,12 @@ impl Inside {
         };
         for (name, value) in query::parameters(query, &["fence", "limit", "after", "max_age"])? {
             let number = query::integer(&value);
-            match name.as_str() {
-                "fence" if inside.name.is_empty() => inside.name = value,
+            match name {
+                "fence" if inside.name.is_empty() => inside.name = value.into_owned(),
                 "fence" => return Err("name one fence; /events takes several".to_owned()),
                 "max_age" => {
                     inside.age = Age::parse(&value)?;
-                    inside.age_text = value;
+                    inside.age_text = value.into_owned();
                 }
                 "limit" => {
                     inside.limit =

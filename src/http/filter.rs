@@ -40,18 +40,18 @@ impl Filter {
         for (name, value) in
             query::parameters(query, &["bbox", "client", "fence", "max_age", "last_event_id"])?
         {
-            match name.as_str() {
+            match name {
                 "bbox" => filter.bounds = Some(query::bounds(&value).ok_or(BBOX_FORMAT)?),
                 "max_age" => filter.age = Age::parse(&value)?,
-                "fence" => filter.add_fence(value)?,
+                "fence" => filter.add_fence(value.into_owned())?,
                 "client" if filter.clients.len() < MAX_FILTER_CLIENTS => {
-                    let name = without_guard(value);
+                    let name = without_guard(value.into_owned());
                     filter.clients.push((name_hash(&name), name));
                 }
                 "client" => {
                     return Err(format!("at most {MAX_FILTER_CLIENTS} clients are allowed"));
                 }
-                _ => last_event_id = String::from_utf8(value).ok(),
+                _ => last_event_id = String::from_utf8(value.into_owned()).ok(),
             }
         }
         if filter.bounds.is_some() && filter.fences.is_some() {

@@ -148,9 +148,14 @@ impl Clients for Wanted<'_> {
     }
 
     fn get(&self, slot: Slot) -> Option<(&[u8], Point)> {
-        let record = self.directory.record(slot, self.now)?;
-        let is_wanted = self.age.allows(&record, self.now) && self.excluded != Some(record.client);
-        is_wanted.then(|| Some((record.client, point(record.degrees()?))))?
+        let (client, degrees) = if self.age.is_unlimited() {
+            self.directory.located(slot, self.now)?
+        } else {
+            let record = self.directory.record(slot, self.now)?;
+            let is_recent = self.age.allows(&record, self.now);
+            (record.client, is_recent.then(|| record.degrees())??)
+        };
+        (self.excluded != Some(client)).then(|| (client, point(degrees)))
     }
 }
 
@@ -163,7 +168,7 @@ impl Parameters {
             age: Age::default(),
         };
         for (name, value) in query::parameters(query, known)? {
-            match name.as_str() {
+            match name {
                 "near" => parameters.center = Some(query::point(&value).ok_or(NEAR_FORMAT)?),
                 "radius" => {
                     let kilometers = query::number(&value)

@@ -7,15 +7,17 @@ use crate::geo::Point;
 use crate::protocol::decimal::{Decimal, split_sign};
 use crate::text::percent::decode;
 
+/// The name and the value of a parameter.
+type Parameter<'q> = (&'q str, Cow<'q, [u8]>);
+
 /// Returns the parameters of a query. Values are decoded, names are not.
 ///
 /// # Errors
 ///
 /// A parameter that is not `known` or cannot be decoded, for the body of the response.
-pub fn parameters(query: &str, known: &[&str]) -> Result<Vec<(String, Vec<u8>)>, String> {
+pub fn parameters<'q>(query: &'q str, known: &[&str]) -> Result<Vec<Parameter<'q>>, String> {
     let mut parameters = Vec::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = split(pair);
+    for (name, value) in pairs(query) {
         if !known.contains(&name) {
             if known.is_empty() {
                 return Err(format!("unknown parameter `{name}`; there are none here"));
@@ -26,19 +28,30 @@ pub fn parameters(query: &str, known: &[&str]) -> Result<Vec<(String, Vec<u8>)>,
         let Some(value) = decode(value) else {
             return Err(format!("{name} is not valid percent-encoding"));
         };
-        parameters.push((name.to_owned(), value));
+        parameters.push((name, value));
     }
     Ok(parameters)
 }
 
-/// Returns the name of a parameter.
-#[must_use]
-pub fn name_of(pair: &str) -> &str {
-    split(pair).0
+/// Returns the names and values of a query as they were sent.
+pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut rest = query;
+    let pair = core::iter::from_fn(move || {
+        (!rest.is_empty()).then(|| {
+            let (pair, after) = cut(rest, b'&');
+            rest = after;
+            pair
+        })
+    });
+    pair.filter(|pair| !pair.is_empty()).map(|pair| cut(pair, b'='))
 }
 
-fn split(pair: &str) -> (&str, &str) {
-    pair.split_once('=').unwrap_or((pair, ""))
+/// Divides `text` at the first delimiter, which is ASCII. Without one, the second part is empty.
+fn cut(text: &str, delimiter: u8) -> (&str, &str) {
+    match memchr::memchr(delimiter, text.as_bytes()) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, ""),
+    }
 }
 
 /// Parses an unsigned decimal integer of at most 19 digits.
@@ -141,7 +154,7 @@ mod tests {
     fn parameters_must_be_known_and_are_decoded() {
         let known = ["bbox", "limit"];
         let found = parameters("bbox=1%2C2&&limit=5", &known).unwrap();
-        assert_eq!(found, [("bbox".into(), b"1,2".to_vec()), ("limit".into(), b"5".to_vec())]);
+        assert_eq!(found, [("bbox", b"1,2"[..].into()), ("limit", b"5"[..].into())]);
         assert!(parameters("box=1", &known).unwrap_err().contains("known parameters: bbox, limit"));
         assert!(parameters("x=1", &[]).unwrap_err().ends_with("`x`; there are none here"));
         assert!(parameters("bbox=%4", &known).unwrap_err().contains("percent-encoding"));

@@ -16,6 +16,9 @@ use crate::ids::Slot;
 /// Slots of a leaf that are compared before their records are read. Most leaves have fewer.
 const CANDIDATES: usize = 64;
 
+/// Most hits for which room is reserved at the beginning. A search rarely has more.
+const MOST_RESERVED: usize = 32;
+
 /// The clients that a search may find.
 pub trait Clients {
     /// Loads the record in a slot into the processor's cache, since it is probably read soon.
@@ -34,6 +37,9 @@ pub struct Hit {
     pub client: Box<[u8]>,
     /// Its slot at the time.
     pub slot: Slot,
+    /// The distance for comparisons. Equal distances, such as those on both sides of the antimeridian, may
+    /// differ by the rounding of the arithmetic, some nanometers.
+    micrometers: u64,
 }
 
 impl Eq for Hit {}
@@ -41,22 +47,19 @@ impl Eq for Hit {}
 /// By distance, then by name.
 impl Ord for Hit {
     fn cmp(&self, other: &Self) -> Ordering {
-        micrometers(self.distance_m)
-            .cmp(&micrometers(other.distance_m))
-            .then_with(|| self.client.cmp(&other.client))
+        (self.micrometers, &self.client).cmp(&(other.micrometers, &other.client))
     }
-}
-
-/// Returns a distance in the unit in which distances are compared. Equal distances, such as those on
-/// both sides of the antimeridian, may differ by the rounding of the arithmetic, some nanometers.
-fn micrometers(meters: f64) -> u64 {
-    (meters * 1e6).round() as u64
 }
 
 impl PartialOrd for Hit {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
+}
+
+/// Returns a distance in the unit in which distances are compared.
+fn micrometers(meters: f64) -> u64 {
+    (meters * 1e6).round() as u64
 }
 
 /// The state of a search. The default is one that finds nothing.
@@ -91,7 +94,7 @@ impl Nearest {
             limit,
             queue: BinaryHeap::from([Reverse((0, Region::ROOT))]),
             revision: 0,
-            hits: BinaryHeap::new(),
+            hits: BinaryHeap::with_capacity(limit.min(MOST_RESERVED)),
             reach: haversine_beyond(radius_m),
             candidates: Vec::new(),
             has_paused: false,
@@ -189,17 +192,17 @@ impl Nearest {
         if self.has_paused && self.hits.iter().any(|hit| hit.slot == slot) {
             return;
         }
+        let micrometers = micrometers(distance_m);
         if self.hits.len() >= self.limit {
-            let key = (micrometers(distance_m), client);
-            let worse = self.hits.peek().is_some_and(|farthest| {
-                key >= (micrometers(farthest.distance_m), &*farthest.client)
+            let is_farther = self.hits.peek().is_some_and(|farthest| {
+                (micrometers, client) >= (farthest.micrometers, &*farthest.client)
             });
-            if worse {
+            if is_farther {
                 return;
             }
             self.hits.pop();
         }
-        self.hits.push(Hit { distance_m, client: client.into(), slot });
+        self.hits.push(Hit { distance_m, client: client.into(), slot, micrometers });
         if self.hits.len() >= self.limit
             && let Some(farthest) = self.hits.peek()
         {
@@ -237,9 +240,10 @@ mod tests {
                 .filter_map(|slot| {
                     let (name, at) = self.get(Slot(slot))?;
                     let distance_m = center.distance_m(at);
-                    Some(Hit { distance_m, client: name.into(), slot: Slot(slot) })
+                    let micrometers = micrometers(distance_m);
+                    Some(Hit { distance_m, client: name.into(), slot: Slot(slot), micrometers })
                 })
-                .filter(|hit| micrometers(hit.distance_m) <= micrometers(radius_m))
+                .filter(|hit| hit.micrometers <= micrometers(radius_m))
                 .collect();
             hits.sort();
             hits.truncate(limit);

@@ -30,7 +30,7 @@ impl<'a> Transition<'a> {
     #[must_use]
     pub fn parse(payload: &'a [u8]) -> Option<Self> {
         let mut fields = payload.splitn(3, |&byte| byte == b' ');
-        let fence = decode(str::from_utf8(fields.next()?).ok()?)?;
+        let fence = decode(str::from_utf8(fields.next()?).ok()?)?.into_owned();
         let left = str::from_utf8(fields.next()?).ok()?;
         let line = fields.next()?;
         Some(Self { fence, left: (left != "-").then_some(left), line })

@@ -1,5 +1,7 @@
 //! The responses to requests: which resource a path names, and how its response begins.
 
+use std::borrow::Cow;
+
 use super::{HttpSession, State};
 use crate::geo::Point;
 use crate::http::assets::ASSETS;
@@ -14,7 +16,7 @@ use crate::http::limits::MAX_LISTINGS;
 use crate::http::near::Near;
 use crate::http::overview::{Overview, unready};
 use crate::http::positions::point;
-use crate::http::query::{name_of, parameters, plain};
+use crate::http::query::{pairs, parameters, plain};
 use crate::http::request::Request;
 use crate::http::response::{Length, NO_STORE, ResponseOptions, Status, media};
 use crate::http::subscriber::Subscriber;
@@ -23,6 +25,9 @@ use crate::http::{Context, Server};
 use crate::places::Question;
 use crate::protocol::command::{Command, MAX_RADIUS_KM, MAX_RESULTS, Whatsat};
 use crate::protocol::record::Record;
+
+/// The parameters that select clients, of which a request has one at most.
+const SELECTORS: [&str; 3] = ["near", "bbox", "fence"];
 
 impl HttpSession {
     /// Begins the response to a request.
@@ -118,20 +123,25 @@ impl HttpSession {
         options: ResponseOptions,
         out: &mut Vec<u8>,
     ) {
-        let has = |name: &str| request.query.split('&').any(|pair| name_of(pair) == name);
-        let mut selectors = ["near", "bbox", "fence"].into_iter().filter(|name| has(name));
-        if let (Some(one), Some(other)) = (selectors.next(), selectors.next()) {
-            let reason = format!("{one} and {other} exclude each other; use one of them");
-            return self.send_error(cx.http, options, Status::BAD_REQUEST, &reason, out);
+        let mut has = [false; SELECTORS.len()];
+        for (name, _) in pairs(request.query) {
+            if let Some(at) = SELECTORS.iter().position(|&selector| selector == name) {
+                has[at] = true;
+            }
         }
-        if has("near") {
-            return self.near(cx, Near::parse(request.query), options, out);
-        }
+        let mut selected = SELECTORS.into_iter().zip(has).filter(|(_, has)| *has);
         let invalid = |reason| (Status::BAD_REQUEST, reason);
-        let body = if has("fence") {
-            Inside::parse(request.query, &cx.node.herd.directory).map(Body::Inside)
-        } else {
-            Listing::parse(request.query).map(Body::Listing).map_err(invalid)
+        let body = match (selected.next(), selected.next()) {
+            (Some((one, _)), Some((other, _))) => {
+                Err(invalid(format!("{one} and {other} exclude each other; use one of them")))
+            }
+            (Some(("near", _)), None) => {
+                return self.near(cx, Near::parse(request.query), options, out);
+            }
+            (Some(("fence", _)), None) => {
+                Inside::parse(request.query, &cx.node.herd.directory).map(Body::Inside)
+            }
+            _ => Listing::parse(request.query).map(Body::Listing).map_err(invalid),
         };
         self.send_body(cx, body, options, out);
     }
@@ -381,9 +391,9 @@ fn whatsat(query: &str) -> Result<Vec<u8>, String> {
     let (mut radius, mut max) = (b"10".to_vec(), b"20".to_vec());
     for (name, value) in parameters(query, &["radius", "max"])? {
         if name == "radius" {
-            radius = plain(&value).map_or_else(|| value.clone(), std::borrow::Cow::into_owned);
+            radius = plain(&value).unwrap_or(Cow::Borrowed(&value)).into_owned();
         } else {
-            max = value;
+            max = value.into_owned();
         }
     }
     Ok([b"WHATSAT x", radius.as_slice(), max.as_slice()].join(&b' '))

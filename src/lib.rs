@@ -21,7 +21,7 @@
 //!         │        │
 //!         herd    places      records and links; places near a client
 //!        ╱   ╲    ╱
-//!   fences  protocol          who is inside; lines, commands, records and their order
+//!   fences  protocol          clients in areas; lines, commands, records and their order
 //!
 //!   leaves: ids, time, endpoint, text, rng, geo, counters, histogram, limits, message_log
 //!   spatial: the nearest clients, for http; shapes, for fences

@@ -121,7 +121,7 @@ impl Batch {
                 if let Some(current) = current {
                     self.read(kind, current, env);
                 }
-                // The array is a part of the body, behind its first bracket.
+                // The array is the part of the body after its first bracket.
                 let at = array.as_ptr() as usize - body.as_ptr() as usize;
                 self.elements = Some(Elements { kind, at: at + 1, end: at + array.len() });
             }

@@ -26,7 +26,7 @@ enum Step {
     Size,
     /// This many bytes of a chunk are missing.
     Data(usize),
-    /// The CR LF behind a chunk follows.
+    /// The CR LF after a chunk follows.
     DataEnd,
     /// Trailer fields follow, of which this many bytes have been read.
     Trailer(usize),
@@ -179,7 +179,7 @@ mod tests {
     use proptest::prelude::*;
     use std::fmt::Write as _;
 
-    /// A body and the bytes behind it; `Ok(None)` if it is incomplete, or the status of its rejection.
+    /// A body and the bytes after it; `Ok(None)` if it is incomplete, or the status of its rejection.
     type Decoded = Result<Option<(Vec<u8>, Vec<u8>)>, u16>;
 
     /// Decodes `input`, which arrives in pieces of `step` bytes.

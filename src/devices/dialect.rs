@@ -302,7 +302,7 @@ fn has_place(form: &Members<Encoded<'_>>) -> bool {
     form.has(LATITUDE) || form.has(&[Key::Location])
 }
 
-/// A form, or a query. `rest` is the query behind a form.
+/// A form, or a query. `rest` is the query that follows a form.
 fn of_form<'b>(form: &Members<Encoded<'b>>, rest: &Members<Encoded<'b>>) -> Content<'b> {
     let text = |keys: &[Key]| form.text(keys).or_else(|| rest.text(keys));
     if !has_place(form) && !has_place(rest) {

@@ -50,8 +50,8 @@ impl<'a> Number<'a> {
     }
 
     /// Appends the absolute value times 10^`shift` as a decimal, exactly. Without an exponent and a
-    /// shift, these are the digits of the device. Returns `None`, and appends nothing of use, if the
-    /// result would be longer than [`MAX_DECIMAL`].
+    /// shift, these are the digits of the device. Returns `None` if the result would be longer
+    /// than [`MAX_DECIMAL`]; what it has appended then is not valid.
     #[must_use]
     pub fn push_magnitude(&self, shift: i64, out: &mut Vec<u8>) -> Option<()> {
         let digits = self.integer.len() + self.fraction.len();
@@ -66,7 +66,7 @@ impl<'a> Number<'a> {
             }
             return Some(());
         }
-        // The point is behind this many of the digits.
+        // The point follows this many of the digits.
         let point = self.exponent.unwrap_or(0) + shift + self.integer.len() as i64;
         let all = || self.integer.iter().chain(self.fraction);
         let longest = MAX_DECIMAL as i64;

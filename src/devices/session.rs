@@ -36,8 +36,8 @@ pub struct DeviceInfo {
     pub address_key: u64,
     /// Key of the IPv4 address or of the first 64 bits of the IPv6 address, for failed logins.
     pub network_key: u64,
-    /// True if the other end is on this machine: perhaps a reverse proxy, which is believed about the
-    /// addresses of its clients.
+    /// True if the other end is on this machine. It may be a reverse proxy, so the addresses of clients
+    /// that it names are trusted.
     pub is_local: bool,
 }
 

@@ -9,8 +9,9 @@ use crate::text::digits::push_digits;
 /// Numbers from this one on are milliseconds, by the convention of the `OsmAnd` protocol.
 const FIRST_MILLISECONDS: u64 = 2_147_483_647;
 
-/// Appends the time as seconds since the Unix epoch, exactly, and returns it. Returns -1, and appends
-/// nothing of use, for times before 1970; `None` if `text` is not a time, or after the year 9999.
+/// Appends the time as seconds since the Unix epoch, exactly, and returns it. Returns -1 for times
+/// before 1970, and `None` if `text` is not a time, or after the year 9999; what it has appended then
+/// is not valid.
 #[must_use]
 pub fn push_seconds(text: &[u8], out: &mut Vec<u8>) -> Option<Nanos> {
     let (text, start) = (text.trim_ascii(), out.len());

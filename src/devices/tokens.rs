@@ -49,7 +49,7 @@ pub struct Login {
     pub token: Box<[u8]>,
 }
 
-/// The reason that a file is not valid. Contains nothing of a token.
+/// The reason that a file is not valid. It contains no part of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokensError {
     /// Line of the file, from 1.
@@ -63,7 +63,7 @@ pub struct TokensError {
 pub enum TokensErrorKind {
     /// The client is missing.
     NoClient,
-    /// There is something behind the client.
+    /// There is a field after the client.
     TooManyFields,
     /// The token has fewer than [`MIN_TOKEN`] characters.
     TooShort,
@@ -174,7 +174,7 @@ fn parse_line(line: &[u8]) -> Result<Option<(&[u8], Grant)>, TokensErrorKind> {
     use TokensErrorKind as Kind;
     let mut fields = line.split(|&byte| is_space(byte)).filter(|field| !field.is_empty());
     let Some(token) = fields.next().filter(|token| token[0] != b'#') else { return Ok(None) };
-    // A comment behind the token is no client.
+    // A field that begins with `#` is a comment, not a client.
     let client = fields.next().filter(|client| client[0] != b'#').ok_or(Kind::NoClient)?;
     if fields.next().is_some_and(|field| field[0] != b'#') {
         return Err(Kind::TooManyFields);

@@ -15,12 +15,12 @@ pub struct Batch {
     pub first: Id,
     /// The id of the last entry.
     pub last: Id,
-    /// The place behind the batch.
+    /// The place after the batch.
     pub cursor: Id,
     /// The segment that contains it.
     pub segment: u64,
-    /// True if there may be more behind it at once.
+    /// True if the next batch may be available at once.
     pub has_more: bool,
-    /// True if nothing is added any more.
+    /// True if nothing more is added.
     pub(super) is_full: bool,
 }

@@ -162,7 +162,7 @@ impl Connection {
         self.pause = PAUSES.0;
     }
 
-    /// Closes a connection that is of no further use, which is no failure.
+    /// Closes a connection that is no longer needed. It does not count as a failure.
     pub const fn hang_up(&mut self, now: Instant) {
         if let State::Up(id) = self.state {
             self.closes = Some(id);
@@ -181,7 +181,7 @@ impl Connection {
         self.pause = (2 * self.pause).min(PAUSES.1);
     }
 
-    /// Handles that the shell has closed the connection by itself.
+    /// Handles that the shell has closed the connection without being asked to.
     pub const fn handle_closed(&mut self) {
         self.closes = None;
     }

@@ -46,7 +46,7 @@ pub struct Cutter {
     filter: Filter,
     form: Form,
     raise: Raise,
-    /// The place behind the last frame that was examined.
+    /// The place after the last frame that was examined.
     place: Id,
     /// True if the ordinal of the place is known, so that a gap can be recognized.
     is_counted: bool,
@@ -60,7 +60,7 @@ pub struct Cutter {
     failures: u32,
 }
 
-/// A mark and the offset behind it, or that there is none.
+/// A mark and the offset after it, or that there is none.
 type Found = Option<(Mark, u64)>;
 
 impl Cutter {
@@ -80,7 +80,7 @@ impl Cutter {
         }
     }
 
-    /// Decides where to go on, from the last id of the stream and what is remembered. `first` is the
+    /// Decides where to continue, from the last id of the stream and what is remembered. `first` is the
     /// number of the first segment of this process; it is `None` if the place was decided before in this
     /// process. Returns what is to be remembered, before anything is sent.
     ///
@@ -105,7 +105,7 @@ impl Cutter {
             || times().any(|time| time == place.millis);
         self.is_counted = true;
         if top.id == memo.sent {
-            // What follows the last entry up to the cursor is not wanted.
+            // The frames between the last entry and the cursor are filtered out.
         } else if top.id < memo.sent {
             next.cursor = place; // the stream has lost entries
             self.is_counted = top.is_ours;
@@ -121,8 +121,8 @@ impl Cutter {
             }
         } else {
             // Another program writes to the stream.
-            let behind = |time: &u64| *time >= memo.cursor.millis;
-            let from = times().filter(behind).min().unwrap_or(memo.cursor.millis);
+            let is_later = |time: &u64| *time >= memo.cursor.millis;
+            let from = times().filter(is_later).min().unwrap_or(memo.cursor.millis);
             let by = top.id.millis.saturating_sub(from).saturating_add(1);
             next.raise = Raise { from, by };
         }
@@ -131,7 +131,7 @@ impl Cutter {
         Ok(next)
     }
 
-    /// Goes on behind the cursor. The next batch ends where the one that was sent last has ended.
+    /// Continues after the cursor. The next batch ends where the one that was sent last has ended.
     pub fn start(&mut self, memo: Memo) {
         self.buffer.clear();
         (self.place, self.raise) = (memo.cursor, memo.raise);
@@ -194,7 +194,7 @@ impl Cutter {
         Ok(batch)
     }
 
-    /// Goes on at the beginning of a segment.
+    /// Continues at the beginning of a segment.
     fn enter(&mut self, mark: Mark, offset: u64, batch: &mut Batch) {
         let from = self.raise.apply(self.place);
         let missing = mark.ordinal.wrapping_sub(self.place.ordinal());

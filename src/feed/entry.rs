@@ -17,7 +17,7 @@ pub enum Entry<'a> {
     Fence(Record<'a>, Location<'a>, Transition<'a>),
     /// Entries are missing.
     Gap {
-        /// The id behind which they are missing.
+        /// The id after which they are missing.
         from: Id,
         /// The number of entries.
         count: u32,

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::text::digits::push_digits;
 
-/// The id of an entry. In the log it is the place behind a frame: the time of the mark of the segment, the
+/// The id of an entry. In the log it is the place after a frame: the time of the mark of the segment, the
 /// offset in the segment, and the ordinal of the frame. In a stream, the time may have been raised; see
 /// [`Raise`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,7 +19,7 @@ impl Id {
     /// The id before all others.
     pub const ZERO: Self = Self { millis: 0, sequence: 0 };
 
-    /// The place behind the frame that ends at `offset`, with this many own frames up to there.
+    /// The place after the frame that ends at `offset`, with this many own frames up to there.
     #[must_use]
     pub fn new(millis: u64, offset: u64, ordinal: u32) -> Self {
         // A segment of 4 GiB exists only if none could be created for as long. Ordinals still increase.
@@ -27,7 +27,7 @@ impl Id {
         Self { millis, sequence: u64::from(offset) << 32 | u64::from(ordinal) }
     }
 
-    /// The offset behind the frame.
+    /// The offset after the frame.
     #[must_use]
     pub const fn offset(self) -> u64 {
         self.sequence >> 32

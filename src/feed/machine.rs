@@ -93,7 +93,7 @@ enum Stage {
     Asked(Top),
     /// An HTTP collector is connected for the first time.
     Connected,
-    /// The thread decides where to go on.
+    /// The thread decides where to continue.
     Resuming,
     /// Batches are sent.
     Sending,

@@ -20,13 +20,13 @@ const FIRST_LINE: &str = "proxy-herd feed 1\n";
 /// What a feed remembers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Memo {
-    /// The place up to which everything was delivered or is not wanted.
+    /// The place up to which every entry has been delivered or filtered out.
     pub cursor: Id,
     /// The id of the last entry that the engine has accepted, as it was sent.
     pub sent: Id,
     /// How ids are raised.
     pub raise: Raise,
-    /// The place behind the batch that is being sent to an HTTP collector: it is sent again as it was.
+    /// The place after the batch that is being sent to an HTTP collector: it is sent again as it was.
     pub batch: Option<Id>,
 }
 

@@ -30,7 +30,7 @@
 //!
 //! - One batch is in flight and one is ready, so memory is bounded however long the engine is away.
 //! - Every connection and every reply has a deadline.
-//! - Nothing is sent before the place where to go on has been decided on this connection.
+//! - Nothing is sent on a connection before the place from which to continue has been decided.
 
 pub mod batch;
 mod connection;

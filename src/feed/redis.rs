@@ -149,7 +149,7 @@ impl Session {
     /// # Errors
     ///
     /// If the server has answered with an error, or does not speak RESP2: a sentence for people. The
-    /// connection is of no further use.
+    /// connection cannot be used any more.
     pub fn handle_input(
         &mut self,
         settings: &Settings,

@@ -80,7 +80,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// If the input is not RESP2. The connection is of no further use.
+    /// If the input is not RESP2. The connection cannot be used any more.
     pub fn next<'s>(&'s mut self, input: &mut &[u8]) -> Result<Option<Token<'s>>, Malformed> {
         if core::mem::take(&mut self.is_returned) {
             self.held.clear();

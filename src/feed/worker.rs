@@ -31,7 +31,7 @@ pub trait Files: Source {
 pub enum Job {
     /// Load the memory.
     Load,
-    /// Decide where to go on; see [`Cutter::resume`].
+    /// Decide where to continue; see [`Cutter::resume`].
     Resume {
         /// The attempt, which is returned.
         attempt: u64,
@@ -44,7 +44,7 @@ pub enum Job {
         /// The first segment of this process, until the place has been decided once.
         first: Option<u64>,
     },
-    /// Go on behind the cursor; see [`Cutter::start`].
+    /// Continue after the cursor; see [`Cutter::start`].
     Start(Memo),
     /// Cut the next batch.
     Cut {
@@ -64,7 +64,7 @@ pub enum Job {
 pub enum Done {
     /// The memory, and whether it was damaged or could not be read.
     Loaded(Memo, Option<String>),
-    /// The cutter goes on behind the cursor.
+    /// The cutter continues after the cursor.
     Started,
     /// The place has been decided, or the log cannot be read.
     Resumed(u64, Result<Memo, String>),

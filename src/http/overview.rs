@@ -294,7 +294,7 @@ fn problems(node: &Node, now: &Now) -> Vec<String> {
 
 /// Returns the reason why the node is not ready to accept updates, or `None` if it is. One neighbor
 /// that is down does not make a node unready: otherwise one node that stops would take its neighbors
-/// out of service. Nor does a failing places provider, which is the same for all nodes: a load
+/// out of service. A failing places provider does not either: it fails for all nodes, so a load
 /// balancer would take every node out of service.
 #[must_use]
 pub fn unready(node: &Node) -> Option<&'static str> {

@@ -274,8 +274,8 @@ fn log_event(event: &Event, url: &str) {
              node while its clock was ahead; the ids of the next entries are raised above it"
         ),
         Event::Forgotten(why) => log::warn!(
-            "feed {url}: the file FEED in the folder of the storage cannot be used: {why}; the node goes \
-             on behind the last entry in the stream"
+            "feed {url}: the file FEED in the folder of the storage cannot be used: {why}; the node \
+             continues after the last entry in the stream"
         ),
         Event::NotSaved(why) => log::warn!(
             "feed {url}: the file FEED in the folder of the storage cannot be written: {why}"

@@ -184,7 +184,7 @@ fn insert(files: &mut HashMap<FileName, Open>, name: FileName, open: Open) {
 ///
 /// # Errors
 ///
-/// As [`File::open`], and if it is not a regular file: there is no end of what a device contains.
+/// As [`File::open`], and if it is not a regular file: reading a device may never reach an end.
 pub fn open_to_read(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)?;
     let found = file.metadata()?;
@@ -266,9 +266,9 @@ mod tests {
         fs::remove_dir_all(folder.path()).unwrap();
     }
 
-    /// Nor does opening it wait for a program at its other end.
+    /// Opening it does not wait for a program at its other end either.
     #[test]
-    fn a_fifo_is_no_file() {
+    fn a_fifo_is_refused() {
         let folder = folder("fifo");
         let path = folder.path_of(segment(1));
         mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();

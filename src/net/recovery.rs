@@ -27,7 +27,7 @@ const CHUNK: usize = 1 << 20;
 /// # Errors
 ///
 /// If the folder belongs to another node or to a newer version, or cannot be written, or its files may not
-/// be read. Damage is no error: it is logged and skipped.
+/// be read. Damage is not an error: it is logged and skipped.
 pub fn load(
     config: &StorageConfig,
     feeds: bool,

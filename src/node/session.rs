@@ -344,7 +344,7 @@ impl LineSession {
             if at >= ahead.prefetched {
                 ahead.prefetch(node, input.bytes, at);
             }
-            // A client's last line needs no LF. On a link, half a record must not be believed.
+            // A client's last line needs no LF. On a link, half a record must not be applied.
             let is_trusted = matches!(
                 self.role,
                 Role::Handshaking(..) | Role::Linked(_) | Role::Administrator(_)

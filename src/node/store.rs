@@ -23,7 +23,7 @@ pub struct Store {
 /// A part of a reply that waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gated {
-    /// The first byte in the output that waits. Everything behind it waits as well.
+    /// The first byte in the output that waits. Everything after it waits as well.
     pub from: usize,
     /// The position that must be durable.
     pub position: Position,

@@ -157,8 +157,8 @@ impl<'a> Record<'a> {
         Some(Self { line, server, client_at, client, time, received })
     }
 
-    /// Parses a line with these fields. There is one form of a time, so that an AT line that has lost
-    /// its location is no tombstone.
+    /// Parses a line with these fields. Only one form of a time is accepted, so an AT line that has
+    /// lost its location is not taken for a tombstone.
     fn parse_tombstone(line: &'a [u8], fields: [&'a [u8]; 4]) -> Option<Self> {
         let [server, difference, client, time] = fields;
         let length: usize = fields.iter().map(|field| field.len()).sum();

@@ -92,7 +92,7 @@ impl Age {
         let Some(clock) = fields.next().and_then(parse_time) else { return };
         let Some(newest) = fields.next().map_or(Some(clock), parse_time) else { return };
         self.newest = Some(newest);
-        // A clock that is behind did not know how late it was; one that was ahead did not either.
+        // A clock that is behind cannot tell by how much, and neither can one that is ahead.
         let written = [newest, clock].into_iter().filter(|&time| !is_ahead(time, now)).max();
         self.written = written.or(self.written);
     }
@@ -115,7 +115,7 @@ impl Age {
     }
 }
 
-/// Appends the payload of a mark. `newest` is a time that the node has been told by its files.
+/// Appends the payload of a mark. `newest` is a time that the node has read from its files.
 pub(super) fn push_mark(out: &mut Vec<u8>, clock: Wall, newest: Option<Nanos>) {
     push_time(out, clock.nanos().max(0));
     if let Some(newest) = newest {

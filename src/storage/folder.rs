@@ -17,7 +17,7 @@ pub(super) struct Folder {
     files: BTreeMap<FileName, Held>,
     /// Files that are to be deleted.
     obsolete: Vec<FileName>,
-    /// Files whose space behind their content is to be released.
+    /// Files with reserved space after their content, which is to be released.
     truncate: Vec<FileName>,
     /// The highest number given to a file.
     highest: u64,

@@ -45,7 +45,7 @@ pub struct Storage {
     erasure: Erasure,
     /// Files that are too old, if there are any.
     aside: Option<Aside>,
-    /// The newest time that the files told, while the clock is behind it.
+    /// The newest time in the files, while the clock is behind it.
     newest: Option<Nanos>,
     /// Files that have been loaded and may not be durable.
     unsynced: Vec<FileName>,
@@ -378,8 +378,8 @@ impl Storage {
         self.events.pop_front()
     }
 
-    /// Syncs what has been appended, in all modes, and begins nothing else. The shell goes on with
-    /// writes and tasks until [`Storage::is_idle`].
+    /// Syncs what has been appended, in all modes, and begins nothing else. The shell continues to
+    /// execute writes and tasks until [`Storage::is_idle`].
     pub fn handle_shutdown(&mut self, now: Instant) {
         self.now = now;
         self.is_stopping = true;

@@ -1,6 +1,6 @@
 //! Marks: the place of a segment in the history of the node.
 //!
-//! With a feed, the first frame behind the header of a segment is its mark. From it, each own frame in
+//! With a feed, the first frame after the header of a segment is its mark. From it, each own frame in
 //! the segment has a place that does not depend on anything else, and that is greater than all places
 //! before it.
 
@@ -36,7 +36,7 @@ impl Mark {
         Some(Self { millis: millis.parse().ok()?, ordinal: ordinal.parse().ok()? })
     }
 
-    /// Returns the mark at the beginning of a segment and the offset behind it. `start` is its beginning.
+    /// Returns the mark at the beginning of a segment and the offset after it. `start` is its beginning.
     #[must_use]
     pub fn find(start: &[u8], salt: &Salt) -> Option<(Self, u64)> {
         let Parsed::Frame(Kind::HEADER, _, header) = parse_frame(start, salt) else { return None };

@@ -8,7 +8,7 @@ use super::frame::{Kind, Parsed, Salt, parse_frame};
 pub struct Reader {
     file: FileName,
     salt: Salt,
-    /// The length that the manifest states. Nothing behind it counts.
+    /// The length that the manifest states. Nothing after it counts.
     listed: Option<u64>,
     /// Offset of the first byte that has not been consumed.
     offset: u64,
@@ -16,7 +16,7 @@ pub struct Reader {
     intact: u64,
     /// Offset after the last byte of a damaged place that is not zero.
     nonzero: u64,
-    /// Bytes behind the length that the manifest states.
+    /// Bytes after the length that the manifest states.
     excess: u64,
     /// True until the end of a damaged line has been found.
     skipping: bool,

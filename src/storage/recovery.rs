@@ -342,9 +342,9 @@ impl Recovered {
         self.age.last_written().is_some_and(|written| now.nanos() - written > forget_keep)
     }
 
-    /// Returns the newest time that the clock of the node has had, as far as the files tell. While the
-    /// clock is behind it, records that seem to be from the future are no evidence of a wrong clock
-    /// elsewhere.
+    /// Returns the newest time that the clock of the node has had, according to the files. While the
+    /// clock is behind it, records that seem to be from the future do not prove that the clock of
+    /// another node is wrong.
     #[must_use]
     pub fn newest(&self) -> Option<Wall> {
         self.age.newest().map(Wall)
@@ -419,7 +419,7 @@ impl<'a, 'i> Batch<'a, 'i> {
     }
 
     fn push(&mut self, line: &'i [u8]) {
-        // A line with an intact checksum that is no record was written by a later program.
+        // A line that has an intact checksum but is not a record was written by a later version.
         let Some(record) = Record::parse(line) else { return };
         if self.held.len() == PREFETCH_BATCH {
             self.apply();

@@ -41,7 +41,7 @@ pub enum Lane {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Op {
     /// Creates the file, or empties it if it exists, and reserves `size` bytes for it, like
-    /// [`Op::Reserve`]. If space cannot be reserved, this is no failure.
+    /// [`Op::Reserve`]. The operation succeeds even if the space cannot be reserved.
     Create {
         /// The file.
         file: FileName,

@@ -163,7 +163,7 @@ impl Feed {
         self.events.pop_front()
     }
 
-    /// Moves the cursor behind a batch.
+    /// Moves the cursor past a batch.
     pub(super) fn pass(&mut self, batch: &Batch, now: Instant) {
         self.memo.cursor = batch.cursor;
         if batch.segment != 0 && self.passed.back().is_none_or(|(_, last)| *last != batch.segment) {

@@ -1,6 +1,7 @@
 //! The documents agree with the tree: relative links lead somewhere, every dependency is documented,
 //! docs/tour.md names functions that exist, every warning of a node has an entry in
-//! docs/troubleshooting.md, the figures of the README were measured, and the manual pages are complete.
+//! docs/troubleshooting.md, the figures of the README were measured, and the changelog and the manual
+//! pages are complete.
 
 #![expect(clippy::unwrap_used, reason = "clippy.toml allows it in tests, helpers are part of them")]
 
@@ -31,6 +32,15 @@ fn every_dependency_is_documented_and_counted() {
     assert!(missing.is_empty(), "docs/dependencies.md does not mention {missing:?}");
     let count = format!("{} that `Cargo.toml` names", names.len());
     assert!(document.contains(&count), "docs/dependencies.md must say: {count}");
+}
+
+/// CONTRIBUTING.md asks for an entry there with every change that users notice.
+#[test]
+fn the_changelog_begins_with_unreleased_changes_and_the_present_version() {
+    let changelog = fs::read_to_string(root().join("CHANGELOG.md")).unwrap();
+    let sections: Vec<&str> =
+        changelog.lines().filter_map(|line| line.strip_prefix("## [")?.split(']').next()).collect();
+    assert_eq!(sections[..2], ["Unreleased", env!("CARGO_PKG_VERSION")]);
 }
 
 /// Every figure of the README's part about performance is in docs/performance.md: those of a row of its

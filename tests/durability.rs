@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -301,6 +302,30 @@ fn a_folder_that_cannot_be_used_prevents_the_start_with_one_line() {
     fs::write(herd.directory().join("data"), "a file").unwrap();
     refused(&herd, "Left", &["cannot use the storage", "data/Left", "correct storage.directory"]);
     assert!(original.starts_with(b"proxy-herd storage 1\n"));
+}
+
+/// `--check` reports them as the start does.
+#[test]
+fn a_manifest_that_cannot_be_replaced_prevents_the_start() {
+    let herd = Herd::new(&[("Solo", &[])], STORAGE);
+    fs::create_dir_all(folder(&herd, "Solo")).unwrap();
+    let make = |program: &str, path: &Path| {
+        assert!(Command::new(program).arg(path).status().unwrap().success());
+    };
+    for (name, program) in
+        [("MANIFEST", "mkdir"), ("MANIFEST.tmp", "mkdir"), ("MANIFEST.tmp", "mkfifo")]
+    {
+        let path = folder(&herd, "Solo").join(name);
+        make(program, &path);
+        for arguments in [["Solo"], ["--check"]] {
+            let output = herd.run(&arguments);
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{arguments:?} {name}: {text}");
+            let expected = format!("data/Solo: {name} is not a regular file; move it away\n");
+            assert!(text.ends_with(&expected), "{arguments:?}: {text}");
+        }
+        make(if program == "mkdir" { "rmdir" } else { "rm" }, &path);
+    }
 }
 
 #[test]

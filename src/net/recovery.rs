@@ -112,8 +112,7 @@ pub fn load(
 /// As stated, and if the folder may not be read. It exists.
 pub fn examine(path: &Path, name: &str) -> io::Result<()> {
     let names = names(path)?;
-    let manifest = read_manifest(open_to_read(&path.join(FileName::Manifest.to_string())))
-        .map_err(|error| at_folder(path, &error))?;
+    let manifest = read_manifest(path).map_err(|error| at_folder(path, &error))?;
     match Recovery::new(name, names.iter().map(String::as_str), manifest.as_deref()) {
         Ok(_) => Ok(()),
         Err(refusal) => Err(at_folder(path, &io::Error::other(refusal))),
@@ -126,7 +125,7 @@ fn at_folder(path: &Path, error: &io::Error) -> io::Error {
 
 fn recover(folder: &Folder, name: &str, directory: &mut Directory) -> io::Result<Recovered> {
     let names = names(folder.path())?;
-    let manifest = read_manifest(folder.reader(FileName::Manifest))?;
+    let manifest = read_manifest(folder.path())?;
     let mut recovery = Recovery::new(name, names.iter().map(String::as_str), manifest.as_deref())
         .map_err(io::Error::other)?;
     let mut buffer = Vec::with_capacity(2 * CHUNK);
@@ -189,10 +188,21 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Returns the manifest, or `None` if there is none or it cannot be read.
-fn read_manifest(opened: io::Result<File>) -> io::Result<Option<Vec<u8>>> {
-    let file = match opened {
+///
+/// # Errors
+///
+/// If it may not be read, or if a start, which writes a new manifest and renames it, would fail.
+fn read_manifest(folder: &Path) -> io::Result<Option<Vec<u8>>> {
+    let path = |file: FileName| folder.join(file.to_string());
+    let (old, new) = (FileName::Manifest, FileName::NewManifest);
+    let is_in_the_way = fs::symlink_metadata(path(old)).is_ok_and(|found| found.is_dir());
+    let cannot_be_written = fs::metadata(path(new)).is_ok_and(|found| !found.is_file());
+    if let Some(file) = is_in_the_way.then_some(old).or(cannot_be_written.then_some(new)) {
+        return Err(io::Error::other(format!("{file} is not a regular file; move it away")));
+    }
+    let file = match open_to_read(&path(old)) {
         Ok(file) => file,
-        Err(error) if is_refusal(&error) => return Err(cannot_open(FileName::Manifest, &error)),
+        Err(error) if is_refusal(&error) => return Err(cannot_open(old, &error)),
         Err(_) => return Ok(None),
     };
     let mut bytes = Vec::new();

@@ -306,7 +306,7 @@ fn a_folder_that_cannot_be_used_prevents_the_start_with_one_line() {
 
 /// `--check` reports them as the start does.
 #[test]
-fn a_manifest_that_cannot_be_replaced_prevents_the_start() {
+fn a_special_file_in_place_of_the_lock_or_the_manifest_prevents_the_start() {
     let herd = Herd::new(&[("Solo", &[])], STORAGE);
     fs::create_dir_all(folder(&herd, "Solo")).unwrap();
     let make = |program: &str, path: &Path| {
@@ -325,6 +325,16 @@ fn a_manifest_that_cannot_be_replaced_prevents_the_start() {
             assert!(text.ends_with(&expected), "{arguments:?}: {text}");
         }
         make(if program == "mkdir" { "rmdir" } else { "rm" }, &path);
+    }
+    // Another user may be able to open this one, so it is only a warning.
+    let lock = folder(&herd, "Solo").join("LOCK");
+    fs::remove_file(&lock).unwrap();
+    make("mkfifo", &lock);
+    for (arguments, code) in [(["Solo"], 1), (["--check"], 0)] {
+        let output = herd.run(&arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(text.contains("cannot use the storage data/Solo: "), "{arguments:?}: {text}");
     }
 }
 
@@ -384,7 +394,7 @@ impl SmallDisk {
     fn mount(path: &Path, bytes: u32) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         let size = format!("size={bytes}");
-        let mut mount = std::process::Command::new("mount");
+        let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path);
         let mounted = mount.output().is_ok_and(|output| output.status.success());
         if !mounted {
@@ -423,7 +433,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 

@@ -7,7 +7,6 @@ mod validity;
 mod watch;
 
 use core::cmp::Ordering;
-use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,6 +22,7 @@ pub use watch::Watch;
 
 use crate::message_log::utc;
 use crate::net::limits::{EXPIRES_SOON, MAX_CERTIFICATE_FILE_BYTES};
+use crate::net::regular_file;
 use crate::protocol::time::SECOND;
 use crate::time::Wall;
 
@@ -246,22 +246,14 @@ pub fn seconds(wall: Wall) -> i64 {
     i64::try_from(wall.nanos().div_euclid(SECOND)).unwrap_or(i64::MAX)
 }
 
-/// Reads a file, which must be a regular one: a FIFO could keep the reader waiting, and a device
-/// could have no end.
+/// Reads a regular file.
 fn read(setting: &str, path: &Path) -> io::Result<Vec<u8>> {
     let located = |why: &str| located(setting, path, why);
     let unreadable =
         |error: io::Error| located(&format!("cannot be read: {error}; name a PEM file"));
-    let found = fs::metadata(path).map_err(unreadable)?;
-    if found.is_dir() {
-        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
-    }
-    if !found.is_file() {
-        return Err(located("is not a regular file; name a PEM file"));
-    }
     let mut bytes = Vec::new();
     let limit = MAX_CERTIFICATE_FILE_BYTES;
-    let file = File::open(path).map_err(unreadable)?;
+    let file = regular_file::open(path).map_err(unreadable)?;
     file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > limit {
         return Err(located(&format!("is larger than {limit} bytes; name a PEM file")));

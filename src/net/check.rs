@@ -10,7 +10,7 @@ use super::device_tls::{self, DeviceTlsConfig};
 use super::feed::load_tls;
 use super::peer_tls::{Credentials, Flaw, PeerTlsConfig};
 use super::upstream::{ServerTls, Upstream};
-use super::{assemble, fences, recovery, tokens_file};
+use super::{assemble, fences, recovery, regular_file, tokens_file};
 use super::{random, word};
 use crate::config::{Config, ProviderConfig, Secret};
 use crate::storage::LOCK;
@@ -269,7 +269,7 @@ fn check_storage(config: &Config, warnings: &mut Vec<String>) -> io::Result<()> 
                     }
                     Some(error)
                 } else {
-                    can_be_appended_to(&folder.join(LOCK)).err()
+                    can_be_locked(&folder).err()
                 }
             }
             Err(error) => Some(error),
@@ -284,6 +284,14 @@ fn check_storage(config: &Config, warnings: &mut Vec<String>) -> io::Result<()> 
         }
     }
     Ok(())
+}
+
+/// Returns the error of a node that opens the file with which it locks `folder`.
+fn can_be_locked(folder: &Path) -> io::Result<()> {
+    match regular_file::open_with(OpenOptions::new().append(true), &folder.join(LOCK)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the error of a node that creates a file in `folder`.

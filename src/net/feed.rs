@@ -1,6 +1,6 @@
 //! The feed of a node: its connection, and the thread that reads the log for it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use mio::event::Event as Readiness;
 use mio::{Registry, Waker};
 
 use super::folder::Folder;
+use super::regular_file;
 use super::resolver::Resolver;
 use super::upstream::{Owner, ServerTls, Upstream};
 use super::word;
@@ -237,7 +238,7 @@ impl Files for Log {
     fn load(&mut self, most: usize) -> io::Result<Vec<u8>> {
         use std::io::Read as _;
         let mut text = Vec::new();
-        match File::open(self.folder.path().join(MEMO)) {
+        match regular_file::open(&self.folder.path().join(MEMO)) {
             Ok(file) => file.take(most as u64).read_to_end(&mut text)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error),
@@ -247,8 +248,9 @@ impl Files for Log {
 
     fn save(&mut self, text: &[u8]) -> io::Result<()> {
         let (memo, new) = (self.folder.path().join(MEMO), self.folder.path().join(NEW_MEMO));
-        let mut options = File::options();
-        let mut file = options.write(true).create(true).truncate(true).mode(MODE).open(&new)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(MODE);
+        let mut file = regular_file::open_with(&mut options, &new)?;
         file.write_all(text)?;
         file.sync_data()?;
         fs::rename(new, memo)

@@ -7,16 +7,12 @@ use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::OFlags;
-
+use super::regular_file;
 use crate::net::limits::OPEN_FILES;
 use crate::storage::{FileName, LOCK, Op, Write};
 
 /// Permissions of folders and files before the umask: locations are personal data.
 const MODES: (u32, u32) = (0o750, 0o640);
-
-/// Opening a FIFO does not wait for its other end. Means nothing for regular files.
-const NONBLOCK: i32 = OFlags::NONBLOCK.bits() as i32;
 
 /// The folder of a running node. Only one process can hold it.
 pub struct Folder {
@@ -52,7 +48,9 @@ impl Folder {
         };
         DirBuilder::new().recursive(true).mode(MODES.0).create(path).map_err(located)?;
         let handle = File::open(path).map_err(located)?;
-        let lock = options().create(true).truncate(false).open(path.join(LOCK)).map_err(located)?;
+        let lock =
+            regular_file::open_with(options().create(true).truncate(false), &path.join(LOCK))
+                .map_err(located)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -76,9 +74,9 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// As [`open_to_read`].
+    /// As [`regular_file::open`].
     pub fn reader(&self, file: FileName) -> io::Result<File> {
-        open_to_read(&self.path_of(file))
+        regular_file::open(&self.path_of(file))
     }
 
     /// Performs a write to the current segment. Returns the number of bytes written, which may be
@@ -138,7 +136,9 @@ impl Folder {
     }
 
     fn create(&self, name: FileName, size: u64) -> io::Result<()> {
-        let file = options().create(true).truncate(true).read(true).open(self.path_of(name))?;
+        let mut options = options();
+        options.create(true).truncate(true).read(true);
+        let file = regular_file::open_with(&mut options, &self.path_of(name))?;
         if size > 0 {
             // Without reserved space, writes allocate it, and fail if the disk is full.
             let _ = reserve(&file, size);
@@ -154,7 +154,7 @@ impl Folder {
             open.is_clean = syncs;
             return Ok(Arc::clone(&open.file));
         }
-        let file = Arc::new(options().open(self.path_of(name))?);
+        let file = Arc::new(regular_file::open_with(&mut options(), &self.path_of(name))?);
         let open = Open { file: Arc::clone(&file), is_clean: syncs };
         insert(&mut self.files(), name, open);
         Ok(file)
@@ -180,26 +180,9 @@ fn insert(files: &mut HashMap<FileName, Open>, name: FileName, open: Open) {
     files.insert(name, open);
 }
 
-/// Opens a file of a folder for reading.
-///
-/// # Errors
-///
-/// As [`File::open`], and if it is not a regular file: reading a device may never reach an end.
-pub fn open_to_read(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(NONBLOCK).open(path)?;
-    let found = file.metadata()?;
-    if found.is_file() {
-        Ok(file)
-    } else if found.is_dir() {
-        Err(io::ErrorKind::IsADirectory.into())
-    } else {
-        Err(io::Error::other("it is not a regular file"))
-    }
-}
-
 /// Options for writing to a file.
 fn options() -> OpenOptions {
-    OpenOptions::new().write(true).mode(MODES.1).custom_flags(NONBLOCK).clone()
+    OpenOptions::new().write(true).mode(MODES.1).clone()
 }
 
 /// Reserves space for a file, so that later writes need not allocate it.

@@ -4,14 +4,14 @@
 mod apps;
 mod qr;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 
-use super::tokens_file;
+use super::{regular_file, tokens_file};
 use crate::config::{Config, DevicesConfig};
 use crate::devices::tokens::Tokens;
 use crate::endpoint::Host;
@@ -95,12 +95,9 @@ fn append(path: &Path, token: &str, name: &str) -> Result<Added, String> {
         format!("devices.tokens_file {}: cannot be written: {error}", path.display())
     };
     let is_new = !path.exists();
-    if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
-        return Err(cannot(io::Error::other("it is not a regular file"))); // opening a FIFO would wait
-    }
     let mut options = OpenOptions::new();
-    let mut file: File =
-        options.read(true).append(true).create(true).mode(0o600).open(path).map_err(cannot)?;
+    options.read(true).append(true).create(true).mode(0o600);
+    let mut file = regular_file::open_with(&mut options, path).map_err(cannot)?;
     file.lock().map_err(cannot)?;
     let before = tokens_file::read_from(&file, path).map_err(|error| error.to_string())?;
     tokens_file::parse(&before, path).map_err(|error| error.to_string())?;

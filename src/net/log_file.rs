@@ -11,6 +11,7 @@ use crate::config::LoggingConfig;
 use crate::counters::counters;
 use crate::limits::Limits;
 use crate::net::limits::{LOG_BUFFER, LOG_RETRY};
+use crate::net::regular_file::NONBLOCK;
 
 /// A handle to the log file, shared by the loop and the diagnostics of all threads.
 #[derive(Clone)]
@@ -282,15 +283,11 @@ impl LogFile {
     }
 }
 
-/// Opening without waiting, as the systems define it.
-const O_NONBLOCK: i32 =
-    if cfg!(any(target_os = "linux", target_os = "android")) { 0o4000 } else { 4 };
-
 /// Returns an error if `path` is a FIFO without a reader: opening it would stop the event loop until
 /// there is one. Otherwise returns a handle that must be kept while the FIFO is opened.
 fn reader_of_fifo(path: &Path) -> io::Result<Option<File>> {
     let is_fifo = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
-    let open = || OpenOptions::new().write(true).custom_flags(O_NONBLOCK).open(path);
+    let open = || OpenOptions::new().write(true).custom_flags(NONBLOCK).open(path);
     is_fifo.then(open).transpose()
 }
 

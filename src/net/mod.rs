@@ -24,6 +24,7 @@ mod peer_tls;
 mod process;
 mod prometheus;
 mod recovery;
+mod regular_file;
 mod reload;
 mod resolver;
 mod session;

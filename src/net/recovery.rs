@@ -1,13 +1,14 @@
 //! Loading the stored records of a node before it listens.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::Instant as StdInstant;
 
 use super::clock::wall;
 use super::disk::execute;
-use super::folder::{Folder, open_to_read};
+use super::folder::Folder;
+use super::regular_file;
 use crate::config::{StorageConfig, Sync};
 use crate::herd::directory::Directory;
 use crate::herd::expiry::FUTURE_LIMIT;
@@ -200,7 +201,7 @@ fn read_manifest(folder: &Path) -> io::Result<Option<Vec<u8>>> {
     if let Some(file) = is_in_the_way.then_some(old).or(cannot_be_written.then_some(new)) {
         return Err(io::Error::other(format!("{file} is not a regular file; move it away")));
     }
-    let file = match open_to_read(&path(old)) {
+    let file = match regular_file::open(&path(old)) {
         Ok(file) => file,
         Err(error) if is_refusal(&error) => return Err(cannot_open(old, &error)),
         Err(_) => return Ok(None),

@@ -1,11 +1,12 @@
 //! The file of the tokens with which devices identify themselves.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
 use crate::devices::tokens::Tokens;
 use crate::net::limits::MAX_TOKENS_FILE_BYTES;
+use crate::net::regular_file;
 
 /// Reads the tokens in the file at `path`.
 ///
@@ -17,15 +18,12 @@ pub fn load(path: &Path) -> io::Result<Tokens> {
     let unreadable = |error: io::Error| {
         let fix = match error.kind() {
             io::ErrorKind::NotFound => "create it with `proxy-herd --invite CLIENT`",
+            io::ErrorKind::IsADirectory | io::ErrorKind::Other => "name a file of tokens",
             _ => "the user who runs the node must be able to read it",
         };
         located(path, None, &format!("cannot be read: {error}; {fix}"))
     };
-    // Opening a FIFO would wait.
-    if !fs::metadata(path).map_err(unreadable)?.is_file() {
-        return Err(located(path, None, "is not a regular file; name a file of tokens"));
-    }
-    let file = File::open(path).map_err(unreadable)?;
+    let file = regular_file::open(path).map_err(unreadable)?;
     parse(&read_from(&file, path)?, path)
 }
 

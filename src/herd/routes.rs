@@ -11,12 +11,16 @@
 //! lists of nodes run side by side, so link states are stored and forwarded as they are, and the
 //! names that the configuration lacks are learned from them ([`Vertices`]).
 
+mod forgetting;
+
 use core::hash::Hasher;
 use core::time::Duration;
 use std::collections::BTreeMap;
 
 use siphasher::sip::SipHasher13;
 
+use self::forgetting::START_OVER_AFTER;
+pub use self::forgetting::{FORGET_AFTER, OFFER_FOR};
 use super::graph::{Bits, Graph};
 use super::message::{LinkState, Version, push_links};
 use super::vertices::{Vertex, Vertices};
@@ -27,27 +31,10 @@ use crate::time::Instant;
 /// reach every node, even in a busy herd.
 pub const SETTLE: Duration = Duration::from_secs(1);
 
-/// Time for which the link state of a node that is neither configured nor reachable is kept: the
-/// number of learned names is bounded, but a node that is away for a moment is not forgotten.
-pub const FORGET_AFTER: Duration = Duration::from_mins(1);
-
-/// Time for which the link state of such a node is offered to neighbors whose link comes up. The nodes
-/// have forgotten it at different times, so it would otherwise return to those that have, and stay as
-/// long as links come up.
-pub const OFFER_FOR: Duration = Duration::from_secs(10);
-
 /// The last sequence number. No node changes its links that often, but a broken peer may use it in the
 /// name of another node, which could not exceed it. A link state with this number is therefore forgotten
 /// [`FORGET_AFTER`] its receipt, and its node starts over, as in OSPF (RFC 2328, 12.1.6).
 pub const LAST_SEQUENCE: u64 = u64::MAX / 2;
-
-/// Time from the advertisement of the last sequence number until its node starts over: all nodes have
-/// forgotten it by then.
-const START_OVER_AFTER: Duration = FORGET_AFTER.saturating_add(Duration::from_secs(30));
-
-/// Time for which a link state with the last number is ignored after one of the same node has been
-/// forgotten. Nodes that have received it later offer it for a while.
-const IGNORE_LAST_FOR: Duration = Duration::from_mins(10);
 
 /// Time for which the graph is regarded as unknown after a link state was ignored because there are more
 /// than [`MAX_LEARNED`](super::vertices::MAX_LEARNED) other names. Meanwhile records are flooded, and link
@@ -228,22 +215,6 @@ impl Routes {
     pub fn known(&self) -> impl Iterator<Item = Vertex> {
         let known = (0..).map(Vertex).zip(&self.states).filter(|(_, state)| state.is_some());
         known.map(|(vertex, _)| vertex)
-    }
-
-    /// Vertices whose link state is offered to neighbors: all known ones, except those of nodes that have
-    /// been neither configured nor reachable for [`OFFER_FOR`].
-    #[must_use]
-    pub fn offered(&self, now: Instant) -> Vec<Vertex> {
-        let is_gone = |&vertex: &Vertex| {
-            let since = self.state(vertex).and_then(|state| state.unreachable_since);
-            since.is_some_and(|since| since + OFFER_FOR <= now)
-        };
-        let (gone, mut offered): (Vec<Vertex>, Vec<Vertex>) = self.known().partition(is_gone);
-        if !gone.is_empty() {
-            let reachable = self.reachable(); // some may have returned since the graph settled
-            offered.extend(gone.into_iter().filter(|vertex| reachable.contains(vertex.index())));
-        }
-        offered
     }
 
     /// Appends the link state of a vertex, if it is known.
@@ -527,62 +498,6 @@ impl Routes {
             Some(until) => self.settles_at = Some(until),
             None => self.settled = Some(Settled { graph, vertices, numbers, reachable, hash }),
         }
-    }
-
-    /// Forgets the nodes that have been neither configured nor reachable for long enough, and link states
-    /// whose number is the last one. Returns whether that of this node was one.
-    fn forget(&mut self, now: Instant) -> bool {
-        self.forget_at = None;
-        self.ignored.retain(|_, until| now < *until);
-        let reachable = self.reachable(); // some may have returned since the graph settled
-        let mut starts_over = false;
-        for vertex in (0..self.states.len()).map(|index| Vertex(index as u16)) {
-            let Some(state) = &mut self.states[vertex.index()] else { continue };
-            if reachable.contains(vertex.index()) {
-                state.unreachable_since = None;
-            }
-            let forget_at = state.unreachable_since.map(|since| since + FORGET_AFTER);
-            let ends_at = state.ends_at;
-            let ends = ends_at.is_some_and(|at| at <= now);
-            if ends && vertex == self.me {
-                state.version.sequence = 1;
-                state.ends_at = None;
-                starts_over = true;
-            } else if ends {
-                self.states[vertex.index()] = None;
-                self.ignored.insert(vertex, now + IGNORE_LAST_FOR);
-                self.unsettle(now);
-            } else if forget_at.is_some_and(|at| at <= now) {
-                self.states[vertex.index()] = None;
-            } else {
-                self.forget_by(forget_at);
-                self.forget_by(ends_at);
-            }
-        }
-        self.forget_by(self.ignored.values().min().copied());
-        if starts_over {
-            self.hash_own();
-        }
-        self.drop_unused_names();
-        starts_over
-    }
-
-    /// Schedules [`Routes::forget`].
-    fn forget_by(&mut self, at: Option<Instant>) {
-        self.forget_at = self.forget_at.into_iter().chain(at).min();
-    }
-
-    /// Drops learned names that no link state contains.
-    fn drop_unused_names(&mut self) {
-        let mut used = Bits::default();
-        self.ignored.keys().for_each(|vertex| used.insert(vertex.index()));
-        for (vertex, state) in self.states.iter().enumerate() {
-            if let Some(state) = state {
-                used.insert(vertex);
-                state.up.iter().for_each(|peer| used.insert(peer.index()));
-            }
-        }
-        self.vertices.retain(|vertex| used.contains(vertex.index()));
     }
 }
 

@@ -1,3 +1,4 @@
+use super::forgetting::IGNORE_LAST_FOR;
 use super::*;
 use crate::herd::vertices::MAX_LEARNED;
 use proptest::prelude::*;

@@ -2,7 +2,9 @@
 //! one, and must not depend on how the input is split.
 
 mod bodies;
+mod chunked;
 mod heads;
+mod lengths;
 
 use super::*;
 use crate::places::limits::MAX_BODY_BYTES;
@@ -136,10 +138,10 @@ fn there_are_more_than_a_thousand_cases() {
         heads::fields(),
         heads::folded(),
         heads::line_ends(),
-        bodies::lengths(),
-        bodies::encodings(),
-        bodies::chunks(),
-        bodies::trailers(),
+        lengths::lengths(),
+        chunked::encodings(),
+        chunked::chunks(),
+        chunked::trailers(),
         heads::interim(),
         bodies::truncated(),
         bodies::limits(),

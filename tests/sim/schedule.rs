@@ -1,5 +1,8 @@
 //! The schedule of a simulated world, drawn from one seed before anything runs.
 
+mod faults;
+mod updates;
+
 use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
@@ -8,10 +11,12 @@ use proxy_herd::herd::Timing;
 use proxy_herd::herd::directory::Rules;
 use proxy_herd::protocol::time::{Nanos, SECOND};
 
+use self::faults::{permanent_losses, remaining_diameter};
+use self::updates::{clients, when};
 use crate::clocks::{self, clock};
 use crate::rolling::Rolling;
 use proxy_herd::rng::Rng;
-use proxy_herd::testing::topology::{Edge, Shape, diameter};
+use proxy_herd::testing::topology::{Edge, Shape};
 use proxy_herd::{limits::Limits, testing};
 
 /// Nanoseconds of virtual time since the start of the world.
@@ -139,29 +144,6 @@ pub enum When {
     SameTime,
     /// The client's last IAMAT again.
     Repeat,
-}
-
-/// The kinds of faults. Each schedule has only a few of them (swarm testing, Groce et al. 2012),
-/// because one kind can mask another.
-const FAULTS: [Fault; 7] = [
-    Fault::Kill,
-    Fault::Reset,
-    Fault::Blackhole,
-    Fault::Partition,
-    Fault::Stall,
-    Fault::Freeze,
-    Fault::Clock,
-];
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    Kill,
-    Reset,
-    Blackhole,
-    Partition,
-    Stall,
-    Freeze,
-    Clock,
 }
 
 impl fmt::Display for Schedule {
@@ -438,118 +420,6 @@ impl Schedule {
     pub fn originals_at(&self, node: usize) -> usize {
         self.originals.iter().filter(|neighbors| neighbors.contains(&node)).count()
     }
-
-    fn updates(&mut self, crowded: bool, rng: &mut Rng) {
-        if crowded {
-            // Both sides of every later comparison hold many records in one leaf.
-            let node = rng.index(self.nodes);
-            for client in 0..self.clients.len() {
-                self.steps.push((0, Step::Update { node, client, when: When::Off(0) }));
-            }
-        }
-        let wrong_times = rng.percent(25);
-        let count = if rng.percent(10) { rng.range(40, 200) } else { rng.range(1, 30) };
-        // Some updates are sent while the herd recovers.
-        let latest = self.quiet_at + if rng.percent(30) { SECONDS } else { 0 };
-        for _ in 0..count {
-            let at = rng.below(latest);
-            let (node, client) = (rng.index(self.nodes), rng.index(self.clients.len()));
-            let when = when(wrong_times, rng);
-            self.steps.push((at, Step::Update { node, client, when }));
-            if rng.percent(15) {
-                // The same update to another node, at the same moment or a little later.
-                let (node, at) = (rng.index(self.nodes), at + rng.below(50) * MILLISECOND);
-                let when = if rng.percent(50) { When::Repeat } else { When::SameTime };
-                self.steps.push((at.min(latest - 1), Step::Update { node, client, when }));
-            }
-        }
-    }
-
-    /// One client moves faster than its records can be sent, and the others keep the links busy.
-    fn burst(&mut self, rng: &mut Rng) {
-        let node = rng.index(self.nodes);
-        let pause = rng.range(1, 3) * MILLISECOND;
-        let mut at = rng.below(self.quiet_at);
-        let end = at + rng.range(400, 900) * MILLISECOND;
-        while at < end {
-            let other = rng.index(self.clients.len());
-            for (client, at) in [(0, at), (other, at + pause / 2)] {
-                self.steps.push((at, Step::Update { node, client, when: When::Off(0) }));
-            }
-            at += pause;
-        }
-    }
-
-    /// All clients move all the time.
-    fn steady_updates(&mut self, rng: &mut Rng) {
-        let pause = rng.range(3, 15) * MILLISECOND;
-        let mut at = 0;
-        while at < self.quiet_at.min(2500 * MILLISECOND) {
-            let (node, client) = (rng.index(self.nodes), rng.index(self.clients.len()));
-            self.steps.push((at, Step::Update { node, client, when: When::Off(0) }));
-            at += pause;
-        }
-    }
-
-    /// Cuts edges and kills nodes for good, at some time before the end of the other faults.
-    fn permanent_faults(&mut self, rng: &mut Rng) {
-        for (a, b) in self.cut_for_good.clone() {
-            let ways = vec![(a, b), (b, a)];
-            self.steps.push((rng.below(self.quiet_at), Step::Block { ways, until: Time::MAX }));
-        }
-        for node in self.dead_for_good.clone() {
-            let step = Step::Kill { node, silent: rng.percent(30), for_good: true };
-            self.steps.push((rng.below(self.quiet_at), step));
-        }
-    }
-
-    fn faults(&mut self, rng: &mut Rng) {
-        let kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| rng.percent(35)).collect();
-        if kinds.is_empty() {
-            return;
-        }
-        for _ in 0..rng.range(1, 10) {
-            let at = rng.below(self.quiet_at);
-            let fault = rng.pick(&kinds);
-            self.fault(fault, at, rng);
-        }
-    }
-
-    fn fault(&mut self, fault: Fault, at: Time, rng: &mut Rng) {
-        let longest = rng.pick(&[50, 1000, 8000]) * MILLISECOND;
-        let until = (at + rng.range(1, longest)).min(self.quiet_at);
-        let (node, edge) = (rng.index(self.nodes), rng.index(self.edges.len()));
-        let step = match fault {
-            Fault::Kill => {
-                self.steps.push((until, Step::Start { node }));
-                Step::Kill { node, silent: rng.percent(30), for_good: false }
-            }
-            Fault::Reset => {
-                let spared = rng.percent(30).then(|| rng.percent(50));
-                Step::Reset { edge, spared, orderly: rng.percent(50) }
-            }
-            Fault::Blackhole => Step::Blackhole { edge },
-            Fault::Stall => {
-                let (a, b) = self.edges[edge];
-                let ways = vec![if rng.percent(50) { (a, b) } else { (b, a) }];
-                Step::Block { ways, until }
-            }
-            Fault::Partition => {
-                let side: Vec<bool> = (0..self.nodes).map(|_| rng.percent(50)).collect();
-                let one_way = rng.percent(40);
-                let ways = self
-                    .edges
-                    .iter()
-                    .flat_map(|&(a, b)| [(a, b), (b, a)])
-                    .filter(|&(from, to)| side[from] != side[to] && !(one_way && side[from]))
-                    .collect();
-                Step::Block { ways, until }
-            }
-            Fault::Freeze => Step::Freeze { node, until },
-            Fault::Clock => Step::Clock { node, offset: clock(self.wild_clocks, rng) },
-        };
-        self.steps.push((at, step));
-    }
 }
 
 fn size(rng: &mut Rng) -> (Shape, usize) {
@@ -566,31 +436,6 @@ fn size(rng: &mut Rng) -> (Shape, usize) {
         _ => rng.range(21, 50),
     };
     (rng.pick(&Shape::ANY_SIZE), nodes as usize)
-}
-
-/// Draws the edges and nodes that are lost for good, such that the others stay connected.
-fn permanent_losses(nodes: usize, edges: &[Edge], rng: &mut Rng) -> (Vec<Edge>, Vec<usize>) {
-    let (mut cut, mut dead) = (Vec::new(), Vec::new());
-    for _ in 0..rng.range(1, 4) {
-        let (mut more_cut, mut more_dead) = (cut.clone(), dead.clone());
-        if rng.percent(60) {
-            more_cut.push(rng.pick(edges));
-        } else {
-            more_dead.push(rng.index(nodes));
-        }
-        let is_new = !cut.ends_with(&more_cut) || !dead.ends_with(&more_dead);
-        let left = remaining_diameter(nodes, edges, &more_cut, &more_dead);
-        if is_new && left.is_some_and(|most| most > 0) {
-            (cut, dead) = (more_cut, more_dead);
-        }
-    }
-    (cut, dead)
-}
-
-fn remaining_diameter(nodes: usize, edges: &[Edge], cut: &[Edge], dead: &[usize]) -> Option<usize> {
-    let nodes: Vec<usize> = (0..nodes).filter(|node| !dead.contains(node)).collect();
-    let edges: Vec<Edge> = edges.iter().copied().filter(|edge| !cut.contains(edge)).collect();
-    diameter(&nodes, &edges)
 }
 
 fn timing(calm: bool, network: &Network, checked: bool, rng: &mut Rng) -> Timing {
@@ -662,40 +507,6 @@ fn rules(calm: bool, hot: bool, clients: usize, rng: &mut Rng) -> Rules {
         client_ttl: if expiring { Nanos::from(rng.pick(&[1, 2, 10, 43_200])) * SECOND } else { 0 },
         forget_keep: FORGET_KEEP,
     }
-}
-
-fn when(wrong_times: bool, rng: &mut Rng) -> When {
-    let seconds = |s: i64| Nanos::from(s) * SECOND;
-    match rng.below(100) {
-        0..8 => When::SameTime,
-        8..16 => When::Repeat,
-        16..40 if wrong_times => rng.pick(&[
-            When::At(seconds(253_402_300_799)),
-            When::At(seconds(-253_402_300_799)),
-            When::At(0),
-            When::At(-SECOND / 2),
-            When::Off(seconds(86_400)),
-            When::Off(seconds(-86_400)),
-            When::Off(seconds(400_000_000)),
-        ]),
-        40..60 => When::Off(Nanos::from(rng.range(0, 20_000)) * SECOND / 1000 - 10 * SECOND),
-        _ => When::Off(0),
-    }
-}
-
-fn clients(crowded: bool, hot: bool, busy: bool, rng: &mut Rng) -> Vec<String> {
-    if crowded {
-        // More than one line of a listing holds.
-        return (0..130).map(|i| format!("c{i}")).collect();
-    }
-    if hot {
-        return (0..rng.range(8, 12)).map(|i| format!("c{i}")).collect();
-    }
-    if rng.percent(25) {
-        return (0..rng.range(2, 12)).map(|i| format!("c{i}")).collect();
-    }
-    let count = if busy || rng.percent(10) { rng.range(20, 60) } else { rng.range(1, 10) };
-    (0..count).map(|i| format!("c{i}")).collect()
 }
 
 /// Draws the leaves that are in use, independently of everything else.

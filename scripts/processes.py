@@ -1,10 +1,14 @@
-"""Ports and figures of the processes that a test or a benchmark starts."""
+"""Ports, figures and conditions of the processes that a test or a benchmark starts."""
 
 import contextlib
 import itertools
 import os
 import socket
+import sys
+import time
 from pathlib import Path
+
+PATIENCE = 60  # seconds until something must have happened
 
 NEXT_PORT = itertools.count(os.getpid() * 37)
 
@@ -25,6 +29,16 @@ def accepts(port):
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
+
+
+def eventually(what, check):
+    """Polls `check` until it returns something true, which is returned. Exits if that takes too long."""
+    end = time.monotonic() + PATIENCE
+    while not (result := check()):
+        if time.monotonic() > end:
+            sys.exit(f"not within {PATIENCE} s: {what}")
+        time.sleep(0.05)  # polling interval
+    return result
 
 
 def cpu_seconds(pid):

@@ -26,24 +26,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "scripts"))
 
-from processes import accepts, free_ports
+from processes import PATIENCE, accepts, eventually, free_ports
 
 DAY = 86_400
-DEADLINE = 60  # seconds until something must have happened
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 class Missing(Exception):
     """A package that is not installed."""
-
-
-def eventually(what, check):
-    end = time.monotonic() + DEADLINE
-    while not (result := check()):
-        if time.monotonic() > end:
-            raise SystemExit(f"recipes: not within {DEADLINE} s: {what}")
-        time.sleep(0.05)  # polling interval
-    return result
 
 
 def recipe(language, part):
@@ -77,7 +67,7 @@ def node(binary, folder, sections):
         eventually("the node listens", lambda: accepts(port))
 
         def send(*lines):
-            with socket.create_connection(("127.0.0.1", port), DEADLINE) as stream:
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as stream:
                 replies = stream.makefile("rb")
                 for line in lines:
                     stream.sendall(line.encode() + b"\n")
@@ -174,7 +164,7 @@ def history(binary, folder):
             with running([python, "-c", consumer], env=environment):
                 count = 2 * len(updates) * attempt
                 eventually(f"{count} rows", lambda: ask("SELECT count(*) FROM history") == [str(count)])
-            with socket.create_connection(("127.0.0.1", port), DEADLINE) as stream:
+            with socket.create_connection(("127.0.0.1", port), PATIENCE) as stream:
                 stream.sendall(b"XGROUP SETID herd:Bailey history 0\r\n")
                 assert stream.recv(100) == b"+OK\r\n"
             for at, place in updates:

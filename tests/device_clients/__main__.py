@@ -25,10 +25,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.append(str(ROOT / "scripts"))
 
-from processes import accepts, free_ports
+from processes import PATIENCE, accepts, eventually, free_ports
 
 CANNOT_INSTALL = 3
-PATIENCE = 60  # seconds for a node to start, a position to arrive, and a program to end
 
 VAN, FLEET, WRONG = "token-0123456789-van1", "token-0123456789-fleet", "token-0123456789-wrong"
 
@@ -99,14 +98,6 @@ class Herd:
     def expect(self, what, client, expected):
         eventually(f"{what}: {client} is {expected}", lambda: self.held(client) == expected)
         say(f"ok: {what}")
-
-
-def eventually(what, holds):
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        if time.monotonic() > deadline:
-            fail(f"not within {PATIENCE} s: {what}")
-        time.sleep(0.05)  # polling interval
 
 
 def run(python, herd, program, *arguments):

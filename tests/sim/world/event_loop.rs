@@ -43,10 +43,8 @@ impl World {
         for _ in 0..1000 {
             let Some(node) = &mut self.hosts[at].node else { return };
             if node.herd.poll_timeout().is_some_and(|due| due <= now.instant) {
-                if self.oracle.needs_each_record() {
-                    // Expired records, of which others were evicted, are about to be removed.
-                    self.observe(at);
-                }
+                // Expired records, for which others were evicted, are about to be removed.
+                self.observe_each_record(at);
                 let Some(node) = &mut self.hosts[at].node else { return };
                 node.herd.handle_timeout(&now);
             }
@@ -354,9 +352,8 @@ impl World {
     /// Passes the input to the session.
     fn read(&mut self, wire: usize, end: usize) {
         let host = self.wires[wire].ends[end].host;
-        if self.oracle.needs_each_record() {
-            // The last line of the previous packet may have come without a turn since.
-            self.observe(host);
+        // The last line of the previous packet may have come without a turn since.
+        if self.observe_each_record(host) {
             while self.failure.is_none() && self.read_line(wire, end) {}
         }
         let now = self.clocks(host);
@@ -407,6 +404,15 @@ impl World {
         this.input.drain(..consumed);
         self.observe(host);
         consumed == length && next == Next::NeedInput
+    }
+
+    /// Checks the records of a node if that is required after each record, and returns whether it is.
+    pub(super) fn observe_each_record(&mut self, at: usize) -> bool {
+        let is_required = self.oracle.needs_each_record();
+        if is_required {
+            self.observe(at);
+        }
+        is_required
     }
 
     /// Checks the records of a node.

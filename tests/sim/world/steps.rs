@@ -177,9 +177,7 @@ impl World {
             }
         };
         let is_calm = self.is_calm_now();
-        if self.oracle.needs_each_record() {
-            self.observe(node);
-        }
+        self.observe_each_record(node);
         self.turn(node);
         if let Some(record) = record.filter(|&record| is_calm && !self.oracle.is_outdone(record)) {
             let due = self.now + self.busy_flood_time() + MILLISECOND;

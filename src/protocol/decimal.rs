@@ -131,12 +131,7 @@ impl<'a> Decimal<'a> {
 /// digits before the point and at most seven after it. Most degrees do.
 #[inline]
 pub(super) fn plain_at(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
-    let word = word_at(bytes, at) ^ ZEROS;
-    let count = leading_digits(word);
-    if count == 0 || count == 8 {
-        return None;
-    }
-    let (value, point) = (few_digits(word, count), at + count);
+    let (value, point) = plain_integer_at(bytes, at)?;
     if bytes.get(point) != Some(&b'.') {
         return Some((value, point));
     }
@@ -147,12 +142,7 @@ pub(super) fn plain_at(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
 /// As [`plain_at`], with the value of all digits, correctly rounded.
 #[inline]
 pub(super) fn plain_value_at(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
-    let word = word_at(bytes, at) ^ ZEROS;
-    let count = leading_digits(word);
-    if count == 0 || count == 8 {
-        return None;
-    }
-    let (integer, point) = (few_digits(word, count), at + count);
+    let (integer, point) = plain_integer_at(bytes, at)?;
     if bytes.get(point) != Some(&b'.') {
         return Some((integer as i64 as f64, point));
     }
@@ -165,6 +155,18 @@ pub(super) fn plain_value_at(bytes: &[u8], at: usize) -> Option<(f64, usize)> {
     // 1990). The processor converts signed numbers only.
     let digits = (integer * POWERS_OF_TEN[decimals] + few_digits(word, decimals)) as i64;
     Some((digits as f64 / EXACT_POWERS[decimals], point + 1 + decimals))
+}
+
+/// Returns the integer part of the decimal that starts at `at`, if it has one to seven digits, and the
+/// place of the point, if there is one.
+#[inline]
+fn plain_integer_at(bytes: &[u8], at: usize) -> Option<(u64, usize)> {
+    let word = word_at(bytes, at) ^ ZEROS;
+    let count = leading_digits(word);
+    if count == 0 || count == 8 {
+        return None;
+    }
+    Some((few_digits(word, count), at + count))
 }
 
 /// Returns the value in billionths and the end of the longest decimal that starts at `at`, if it has

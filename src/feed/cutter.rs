@@ -232,7 +232,8 @@ impl Cutter {
             self.buffer = buffer;
             self.buffer.drain(..used);
             if used == 0 {
-                if !is_last {
+                // A full batch may have no room for the first frame of the buffer.
+                if !is_last && !batch.is_full {
                     self.skip_to(end); // the file is shorter than it should be
                 }
                 break;
@@ -390,3 +391,6 @@ impl Cutter {
 fn length(segment: Segment) -> u64 {
     segment.length.min(u64::from(u32::MAX))
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,12 @@ pub struct Memo {
 }
 
 impl Memo {
+    /// Returns whether nothing has been remembered yet.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.cursor == Id::ZERO && self.sent == Id::ZERO
+    }
+
     /// Returns the content of the file.
     #[must_use]
     pub fn to_text(&self) -> Vec<u8> {

@@ -4,7 +4,6 @@ use std::io;
 
 use super::batch::Batch;
 use super::cutter::{Cutter, Source};
-use super::id::Id;
 use super::memo::{MAX_MEMO, Memo};
 use super::redis::Top;
 use crate::storage::Segment;
@@ -122,14 +121,5 @@ impl Worker {
                 Done::Saved(memo, saved)
             }
         }
-    }
-}
-
-/// The place of a memory, for messages.
-impl Memo {
-    /// Returns whether nothing has been remembered yet.
-    #[must_use]
-    pub fn is_new(&self) -> bool {
-        self.cursor == Id::ZERO && self.sent == Id::ZERO
     }
 }

@@ -262,7 +262,7 @@ impl EventLoop {
         Ok(self.shutdown_complete(&now))
     }
 
-    /// Waits for events, not at all if there is something to do.
+    /// Waits for events, or only collects them if there is something to do.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let now = self.clock.instant();
         if let Some(woken) = self.telemetry.woken {

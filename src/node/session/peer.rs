@@ -148,8 +148,8 @@ impl LineSession {
         }
     }
 
-    /// Reports a connection that the link to its peer does not use. If it is that of another process, the
-    /// link is that of the process `linked`.
+    /// Reports a connection that the link to its peer does not use. If it comes from another process than
+    /// the link, `linked` is the process of the link.
     fn on_unused(&self, node: &mut Node, connected: &Connected, linked: Option<BootId>) {
         let label = self.label.clone();
         let peer = node.herd.identity().name(connected.peer).into();

@@ -23,7 +23,7 @@ command -v valgrind >/dev/null || {
     say "valgrind is missing; install it with apt-get install valgrind" && exit 3
 }
 
-kinds=(iamat logged stored fenced near flood whatsat)
+kinds=(iamat logged stored fenced near query flood whatsat)
 declare -A budget=([iamat]=2680 [logged]=5440 [stored]=3110 [fenced]=3670 [near]=3540 [flood]=2960 [whatsat]=6090)
 clients=1000
 few=16000

@@ -50,6 +50,18 @@ def query_load(*arguments):
     return json.loads(completed.stdout or "null")
 
 
+def wait_until_idle(pid):
+    """Waits until a server has answered what was sent to it, even on connections that are closed by now. The
+    servers of a comparison have the same core."""
+    deadline = time.monotonic() + 120
+    used, interval = -1, 0.3
+    while (now := cpu_seconds(pid)) - used > interval / 100:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"process {pid} does not become idle")
+        used = now
+        time.sleep(interval)
+
+
 def get(port, path):
     """Sends one request and returns the response."""
     with socket.create_connection(("127.0.0.1", port), 60) as stream:
@@ -89,6 +101,8 @@ def queries(effort, results):
                 servers[SEARCH] = ("redis", other.pid, other.port)
             for _ in range(effort.rounds):
                 for name, (kind, pid, at) in servers.items():
+                    for _, other_pid, _ in servers.values():
+                        wait_until_idle(other_pid)
                     for depth in DEPTHS:
                         began = cpu_seconds(pid)
                         report = query_load(kind, f"127.0.0.1:{at}", side, CONNECTIONS, depth, seconds)

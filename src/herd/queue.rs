@@ -63,6 +63,7 @@ impl SlotQueue {
             self.len -= 1;
             self.withdrawn.resize(self.withdrawn.len().max(self.queued.len()), 0);
             self.withdrawn[slot.index() / 64] |= 1 << (slot.0 % 64);
+            self.release();
         }
     }
 
@@ -74,10 +75,21 @@ impl SlotQueue {
         }
         self.queued[slot.index() / 64] &= !(1 << (slot.0 % 64));
         self.len -= 1;
-        if self.fifo.is_empty() && self.fifo.capacity() > 4096 {
-            self.fifo = VecDeque::new(); // release the memory of a long stall
-        }
+        self.release();
         Some(slot)
+    }
+
+    /// Gives up the places of withdrawn slots, and the memory of a long stall, once nothing is queued.
+    fn release(&mut self) {
+        if self.len > 0 {
+            return;
+        }
+        while let Some(slot) = self.fifo.pop_front() {
+            take_bit(&mut self.withdrawn, slot);
+        }
+        if self.fifo.capacity() > 4096 {
+            self.fifo = VecDeque::new();
+        }
     }
 
     /// Removes all slots.
@@ -203,6 +215,21 @@ mod tests {
         assert!(queue.is_empty());
         queue.push(Slot(5));
         assert_eq!([queue.pop(), queue.pop()], [Some(Slot(5)), None]);
+    }
+
+    #[test]
+    fn an_empty_queue_keeps_no_memory_for_withdrawn_slots() {
+        let mut queue = SlotQueue::default();
+        let fill = |queue: &mut SlotQueue| (0..10_000).for_each(|slot| queue.push(Slot(slot)));
+        fill(&mut queue);
+        (0..10_000).for_each(|slot| queue.withdraw(Slot(slot)));
+        assert_eq!(queue.fifo.capacity(), 0, "all were withdrawn");
+        fill(&mut queue);
+        (1..10_000).for_each(|slot| queue.withdraw(Slot(slot)));
+        assert_eq!(queue.pop(), Some(Slot(0)));
+        assert_eq!(queue.fifo.capacity(), 0, "all others were withdrawn");
+        queue.push(Slot(3));
+        assert_eq!([queue.pop(), queue.pop()], [Some(Slot(3)), None]);
     }
 
     proptest! {

@@ -126,9 +126,6 @@ impl Index {
     /// all of them take each step together first, and their cache misses overlap.
     fn apply(&mut self, moves: &mut [Move]) {
         for each in &*moves {
-            black_box(self.place_of(each.slot));
-        }
-        for each in &*moves {
             self.prefetch_entry(self.place_of(each.slot));
         }
         let top = self.top(moves);

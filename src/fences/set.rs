@@ -4,6 +4,7 @@ use core::hash::Hasher as _;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use crate::geo::Point;
@@ -80,12 +81,11 @@ pub type Retired = HashMap<FenceId, Arc<Fence>>;
 pub struct FenceSet {
     /// In the order of the file.
     fences: Vec<Arc<Fence>>,
-    /// Numbers in ascending order, each with the position of its fence.
-    by_id: Vec<(FenceId, u32)>,
+    /// The number of each fence, and its position.
+    by_id: HashTable<(FenceId, u32)>,
     by_name: HashMap<Box<str>, u32>,
+    /// The positions of the fences by their rectangles.
     index: Grid,
-    /// The position of the fence of each rectangle in the index.
-    owners: Vec<u32>,
     hash: u64,
     /// The number of the next fence that is not in this set.
     next_id: u32,
@@ -115,14 +115,12 @@ impl FenceSet {
         }
         let fences: Vec<Arc<Fence>> = fences.into_iter().map(Arc::new).collect();
         let numbered = || fences.iter().zip(0_u32..);
-        let mut by_id: Vec<_> = numbered().map(|(fence, at)| (fence.id, at)).collect();
-        by_id.sort_unstable();
-        let (mut bounds, mut owners) = (Vec::new(), Vec::new());
+        let mut by_id = HashTable::with_capacity(fences.len());
         for (fence, at) in numbered() {
-            let of_fence = fence.shape.bounds();
-            owners.extend(of_fence.iter().map(|_| at));
-            bounds.extend(of_fence);
+            by_id.insert_unique(hash(fence.id), (fence.id, at), |(id, _)| hash(*id));
         }
+        let bounds = numbered()
+            .flat_map(|(fence, at)| fence.shape.bounds().into_iter().map(move |it| (it, at)));
         let mut sorted: Vec<&Fence> = fences.iter().map(|fence| &**fence).collect();
         sorted.sort_unstable_by_key(|fence| &fence.name);
         let mut hasher = SipHasher13::new();
@@ -132,8 +130,7 @@ impl FenceSet {
         let mut set = Self {
             by_name: numbered().map(|(fence, at)| (fence.name.clone(), at)).collect(),
             by_id,
-            index: Grid::new(&bounds),
-            owners,
+            index: Grid::new(bounds),
             hash: hasher.finish(),
             next_id,
             retired: Arc::default(),
@@ -175,8 +172,7 @@ impl FenceSet {
     /// Returns the position of a fence in [`FenceSet::fences`].
     #[must_use]
     pub fn position(&self, id: FenceId) -> Option<u32> {
-        let at = self.by_id.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        Some(self.by_id[at].1)
+        self.by_id.find(hash(id), |(held, _)| *held == id).map(|(_, at)| *at)
     }
 
     /// Returns the fences of the previous set that are not in this one.
@@ -194,11 +190,16 @@ impl FenceSet {
     /// Sets `found` to the positions of all fences that contain `point`, in ascending order.
     pub fn containing(&self, point: Point, found: &mut Vec<u32>) {
         found.clear();
-        self.index.visit(point, |rectangle| found.push(self.owners[rectangle as usize]));
+        self.index.visit(point, |at| found.push(at));
         if found.len() > 1 {
             found.sort_unstable();
-            found.dedup(); // a fence may have several rectangles
+            found.dedup(); // a fence may have several rectangles, and one may be found twice
         }
         found.retain(|&at| self.fences[at as usize].shape.contains(point));
     }
+}
+
+/// Numbers are assigned here, so a multiplication is enough (Knuth 1973, section 6.4).
+const fn hash(id: FenceId) -> u64 {
+    (id.0 as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

@@ -84,12 +84,18 @@ fn push(out: &mut Vec<u8>, negative: bool, degrees: Decimal<'_>) {
 #[must_use]
 #[inline]
 pub fn degrees(text: &[u8]) -> Option<(f64, f64)> {
-    plain_degrees(text).or_else(|| any_degrees(text))
+    let (latitude, longitude) = plain_degrees(text);
+    if latitude.is_nan() { any_degrees(text) } else { Some((latitude, longitude)) }
 }
 
-/// As [`degrees`], if the numbers have few digits, as nearly always.
+/// As [`degrees`], if the numbers have few digits, as nearly always, and otherwise not a number. Two numbers
+/// are returned in registers, an option of them is not.
+fn plain_degrees(text: &[u8]) -> (f64, f64) {
+    plain_pair(text).unwrap_or((f64::NAN, f64::NAN))
+}
+
 #[inline]
-fn plain_degrees(text: &[u8]) -> Option<(f64, f64)> {
+fn plain_pair(text: &[u8]) -> Option<(f64, f64)> {
     let (mut values, mut at) = ([0.0; 2], 0);
     // In a loop, the parser of numbers is compiled into this function.
     for value in &mut values {

@@ -103,8 +103,12 @@ impl Polygon {
         if self.vertices.len() >= INDEXED {
             return self.index.visit(bounds, |at| self.edge(at).is_none_or(&mut found));
         }
-        for at in 0..self.vertices.len() as u32 {
-            if self.edge(at).is_some_and(|edge| !found(edge)) {
+        let mut rest = &*self.vertices;
+        let mut begin = 0;
+        for &end in &self.ends {
+            let (ring, others) = rest.split_at((end - begin) as usize);
+            (rest, begin) = (others, end);
+            if ring.array_windows().any(|&edge| !found(edge)) {
                 return;
             }
         }

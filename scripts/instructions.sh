@@ -24,7 +24,7 @@ command -v valgrind >/dev/null || {
 }
 
 kinds=(iamat logged stored fenced near query flood whatsat)
-declare -A budget=([iamat]=2680 [logged]=5440 [stored]=3110 [fenced]=3670 [near]=3540 [flood]=2960 [whatsat]=6090)
+declare -A budget=([iamat]=2680 [logged]=5440 [stored]=3110 [fenced]=3560 [near]=3540 [query]=86900 [flood]=2960 [whatsat]=6090)
 clients=1000
 few=16000
 many=32000

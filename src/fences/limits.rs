@@ -16,6 +16,10 @@ pub const MAX_NAME: usize = 128;
 /// Transitions that are kept for subscribers that are slow or reconnect: about 12 MB.
 pub const MAX_TRANSITIONS: usize = 1 << 16;
 
+/// Largest buffer of a transition that the next one uses again, in bytes: a line that is longer than nearly
+/// all others does not occupy memory for good.
+pub const REUSED_TEXT: usize = 256;
+
 /// Changes that may come into effect at once because their dwell time has passed: some hundreds of
 /// microseconds.
 pub const TIMERS_PER_TURN: usize = 512;

@@ -15,73 +15,33 @@
 //!
 //! The output is [`Fences::transitions`].
 
-use std::collections::BTreeSet;
+use core::hint::black_box;
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-
 use super::limits::TIMERS_PER_TURN;
-use super::pending::Pending;
+use super::members::{Members, Membership};
 use super::set::{Fence, FenceId, FenceSet, Retired};
-use super::transitions::{Reason, Transition, Transitions};
-use crate::counters::counters;
+use super::tracker::{Change, Tracker};
+use super::transitions::{Reason, Transitions};
 use crate::geo::Point;
 use crate::ids::Slot;
 use crate::protocol::record::Record;
 use crate::time::{Instant, Now, Wall};
-
-/// Slots whose clients share a table, so that growing it takes some microseconds.
-const SHARD: usize = 4096;
 
 /// The fences in use, and the clients in them.
 pub struct Fences {
     set: Arc<FenceSet>,
     /// The time at which the node started.
     started: Wall,
-    /// The state of the clients that have any, for [`SHARD`] successive slots each.
-    clients: Vec<HashTable<Client>>,
-    /// Who is inside, by fence.
-    inside: BTreeSet<(FenceId, Slot)>,
-    /// Number of clients that are inside at least one fence.
-    clients_inside: usize,
-    /// Changes that have not lasted for the dwell time of their fence yet.
-    pending: Pending,
+    members: Members,
+    tracker: Tracker,
     /// Fences of former sets that clients may still be in.
     retired: Vec<Former>,
     walk: Option<Walk>,
-    transitions: Transitions,
     /// The positions of the fences around a client, kept to be filled again.
     found: Vec<u32>,
-    /// Monotonic counters since start-up.
-    pub counters: Counters,
-}
-
-counters! {
-    /// Monotonic counters of fences since start-up.
-    Counters {
-        fence_transitions_total: "Times that a client has entered or left a fence, by event." {
-            entered (event = "enter"): "Times that a client has entered a fence.",
-            left (event = "leave"):
-                "Times that a client has left a fence, or is no longer in it for another reason.",
-        }
-    }
-}
-
-/// The state of one client.
-struct Client {
-    slot: Slot,
-    /// In the order of their numbers, and never empty.
-    fences: Vec<Membership>,
-}
-
-/// The relation of a client to a fence. At least one of the two is true.
-#[derive(Clone, Copy)]
-struct Membership {
-    fence: FenceId,
-    /// The last transition was an `enter`.
-    is_inside: bool,
-    /// The last record is inside, as far as hysteresis is concerned.
-    was_inside: bool,
+    /// The memberships of a client, kept to be filled again.
+    held: Vec<Membership>,
 }
 
 /// The fences that a reload has ended.
@@ -112,15 +72,12 @@ impl Fences {
         Self {
             set,
             started,
-            clients: Vec::new(),
-            inside: BTreeSet::new(),
-            clients_inside: 0,
-            pending: Pending::default(),
+            members: Members::default(),
+            tracker: Tracker::default(),
             retired: Vec::new(),
             walk: None,
-            transitions: Transitions::default(),
             found: Vec::new(),
-            counters: Counters::default(),
+            held: Vec::new(),
         }
     }
 
@@ -133,23 +90,31 @@ impl Fences {
     /// Returns the log of transitions.
     #[must_use]
     pub const fn transitions(&self) -> &Transitions {
-        &self.transitions
+        &self.tracker.transitions
     }
 
     /// Returns the slots of the clients inside a fence from `from` on, in ascending order.
     pub fn inside(&self, fence: FenceId, from: Slot) -> impl Iterator<Item = Slot> {
-        self.inside.range((fence, from)..=(fence, Slot(u32::MAX))).map(|(_, slot)| *slot)
+        self.members.inside().of(fence, from)
     }
 
     /// Returns who is inside which fence, from `from` on, in ascending order.
     pub fn memberships(&self, from: (FenceId, Slot)) -> impl Iterator<Item = (FenceId, Slot)> {
-        self.inside.range(from..).copied()
+        self.members.inside().all(from)
     }
 
     /// Returns the number of clients that are inside at least one fence.
     #[must_use]
     pub const fn clients_inside(&self) -> usize {
-        self.clients_inside
+        self.members.clients_inside()
+    }
+
+    /// Loads the state of the clients in these slots into the processor's cache, so that their misses
+    /// overlap.
+    pub fn prefetch(&self, slots: &[Slot]) {
+        for &slot in slots {
+            black_box(self.members.has(slot));
+        }
     }
 
     /// Takes note that `record` is about to be stored in `slot`. It is the first one of its client;
@@ -175,22 +140,23 @@ impl Fences {
 
     fn handle_moved(&mut self, slot: Slot, old: &[u8], record: &Record<'_>) {
         let Some(point) = point_of(record) else { return };
-        let mut found = std::mem::take(&mut self.found);
-        self.set.containing(point, &mut found);
-        let held = self.take_client(slot);
-        if !(found.is_empty() && held.is_empty()) {
-            self.apply(&Change { slot, point, old, record }, held, &found);
+        self.set.containing(point, &mut self.found);
+        if !self.found.is_empty() || self.members.has(slot) {
+            self.apply(&Change { slot, point, old, record });
         }
-        self.found = found;
     }
 
     /// Takes note that the client in `slot`, whose line is `line`, is about to be removed. Changes that
     /// had lasted long enough by `now` are reported first, whether or not their timers have fired.
     pub fn handle_removed(&mut self, slot: Slot, line: &[u8], reason: Reason, now: Wall) {
         self.catch_up(slot, line);
-        for membership in self.take_client(slot) {
-            self.leave(slot, membership, line, reason, now);
+        self.members.load(slot, &mut self.held);
+        for &membership in &self.held {
+            if let Some(fence) = find(&self.set, &self.retired, membership.fence) {
+                self.tracker.leave(slot, fence, membership, line, (reason, now));
+            }
         }
+        self.members.store(slot, &[]);
     }
 
     /// Replaces the fences. Clients leave those that are not the same any more; fences that were added
@@ -222,6 +188,7 @@ impl Fences {
             if walk.next >= walk.end {
                 self.walk = None;
                 self.retired.clear();
+                self.members.trim();
                 break;
             }
             if *work == 0 {
@@ -240,150 +207,64 @@ impl Fences {
     /// Returns when [`Fences::handle_timeout`] must be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.pending.poll_timeout()
+        self.tracker.pending.poll_timeout()
     }
 
     /// Returns when a change of a client is reported unless it is reverted before, if there is one.
     #[must_use]
     pub fn due(&self, slot: Slot, fence: FenceId) -> Option<Instant> {
-        self.pending.due(slot, fence)
+        self.tracker.pending.due(slot, fence)
     }
 
     /// Starts the timers of changes that have begun, and reports those that have lasted long enough.
     pub fn handle_timeout(&mut self, records: &impl Records, now: &Now) {
         let (set, retired) = (&self.set, &self.retired);
         let dwell = |id| find(set, retired, id).map_or(0, |fence| fence.dwell);
-        self.pending.start_timers(dwell, now);
+        self.tracker.pending.start_timers(dwell, now);
         for _ in 0..TIMERS_PER_TURN {
-            let Some((slot, fence)) = self.pending.pop(now.instant) else { return };
+            let Some((slot, fence)) = self.tracker.pending.pop(now.instant) else { return };
             if let Some(line) = records.line(slot) {
                 self.confirm_in_place(slot, fence, line);
             }
         }
     }
 
-    /// Returns a fence in use, or one that clients may still be in.
-    fn fence(&self, id: FenceId) -> Option<&Arc<Fence>> {
-        find(&self.set, &self.retired, id)
-    }
-
-    /// Applies the change of a client that is at `found` or was in the fences of `held`.
-    fn apply(&mut self, change: &Change<'_>, mut held: Vec<Membership>, found: &[u32]) {
-        let set = Arc::clone(&self.set);
+    /// Applies the change of a client that is at `found` or has memberships.
+    fn apply(&mut self, change: &Change<'_>) {
+        let Self { set, members, tracker, retired, found, held, .. } = self;
+        members.load(change.slot, held);
         held.retain_mut(|membership| {
-            let Some(fence) = set.get(membership.fence) else {
-                self.leave_retired(change.slot, *membership, change.old);
+            let Some(at) = set.position(membership.fence) else {
+                leave_retired(tracker, retired, change.slot, *membership, change.old);
                 return false;
             };
-            let at = set.position(fence.id);
-            let contains = at.is_some_and(|at| found.binary_search(&at).is_ok());
-            self.follow(change, fence, contains, membership)
+            let contains = found.binary_search(&at).is_ok();
+            tracker.follow(change, &set.fences()[at as usize], contains, membership)
         });
-        for &at in found {
+        for &at in &*found {
             let fence = &set.fences()[at as usize];
-            let Err(place) = held.binary_search_by_key(&fence.id, |it| it.fence) else { continue };
-            let is_inside = fence.dwell == 0;
-            let membership = Membership { fence: fence.id, is_inside, was_inside: true };
-            held.insert(place, membership);
-            if is_inside {
-                self.inside.insert((fence.id, change.slot));
-                self.report(change.slot, fence.id, None, change.record.line);
-            } else {
-                self.pending.begin(change.slot, fence, change.record.received);
+            if let Err(place) = held.binary_search_by_key(&fence.id, |it| it.fence) {
+                held.insert(place, tracker.enter(change, fence));
             }
         }
-        self.put_client(change.slot, held);
-    }
-
-    /// Updates one membership for a change. Returns whether it remains.
-    fn follow(
-        &mut self,
-        change: &Change<'_>,
-        fence: &Fence,
-        contains: bool,
-        membership: &mut Membership,
-    ) -> bool {
-        let is_held = || {
-            membership.was_inside
-                && fence.hysteresis_m > 0.0
-                && !fence.shape.is_beyond(change.point, fence.hysteresis_m)
-        };
-        let is_inside = contains || is_held();
-        let (slot, record) = (change.slot, change.record);
-        // A change that had lasted long enough when this record was received.
-        if self.pending.had_lasted(slot, fence, record.received) {
-            let line = if is_inside == membership.was_inside { record.line } else { change.old };
-            self.confirm(slot, membership, line);
-        }
-        if is_inside != membership.was_inside {
-            membership.was_inside = is_inside;
-            if membership.is_inside == is_inside {
-                self.pending.cancel(slot, fence.id);
-            } else if fence.dwell == 0 {
-                self.confirm(slot, membership, record.line);
-            } else {
-                self.pending.begin(change.slot, fence, change.record.received);
-            }
-        }
-        membership.is_inside || membership.was_inside
-    }
-
-    /// Reports that a client is now where its last record says.
-    fn confirm(&mut self, slot: Slot, membership: &mut Membership, line: &[u8]) {
-        let fence = membership.fence;
-        self.pending.cancel(slot, fence);
-        membership.is_inside = membership.was_inside;
-        if membership.is_inside {
-            self.inside.insert((fence, slot));
-            self.report(slot, fence, None, line);
-        } else {
-            self.inside.remove(&(fence, slot));
-            self.report(slot, fence, Some(Reason::Moved), line);
-        }
+        members.store(change.slot, held);
     }
 
     /// Confirms a membership of a client whose record has not changed.
     fn confirm_in_place(&mut self, slot: Slot, fence: FenceId, line: &[u8]) {
-        let mut held = self.take_client(slot);
-        if let Ok(at) = held.binary_search_by_key(&fence, |it| it.fence) {
-            if self.set.get(fence).is_some() {
-                self.confirm(slot, &mut held[at], line);
-            } else {
-                self.leave_retired(slot, held[at], line);
-                held[at].is_inside = false;
-            }
-            if !held[at].is_inside {
-                held.remove(at);
-            }
+        let Self { set, members, tracker, retired, held, .. } = self;
+        members.load(slot, held);
+        let Ok(at) = held.binary_search_by_key(&fence, |it| it.fence) else { return };
+        if let Some(fence) = set.get(fence) {
+            tracker.confirm(slot, fence, &mut held[at], line);
+        } else {
+            leave_retired(tracker, retired, slot, held[at], line);
+            held[at].is_inside = false;
         }
-        self.put_client(slot, held);
-    }
-
-    /// Ends the membership in a fence that is no longer in use.
-    fn leave_retired(&mut self, slot: Slot, membership: Membership, line: &[u8]) {
-        let ended =
-            former(&self.retired, membership.fence).map_or(self.started, |former| former.ended);
-        self.leave(slot, membership, line, Reason::Fence, ended);
-    }
-
-    /// Ends a membership at `now` for a reason other than a move.
-    fn leave(
-        &mut self,
-        slot: Slot,
-        mut membership: Membership,
-        line: &[u8],
-        reason: Reason,
-        now: Wall,
-    ) {
-        let fence = membership.fence;
-        if self.pending.is_due(slot, fence, now) {
-            self.confirm(slot, &mut membership, line);
+        if !held[at].is_inside {
+            held.remove(at);
         }
-        self.pending.cancel(slot, fence);
-        if membership.is_inside {
-            self.inside.remove(&(fence, slot));
-            self.report(slot, fence, Some(reason), line);
-        }
+        members.store(slot, held);
     }
 
     /// Evaluates a client that the evaluation has not reached yet.
@@ -395,16 +276,16 @@ impl Fences {
 
     /// Brings the state of a client in line with a set that has changed.
     fn evaluate_slot(&mut self, slot: Slot, line: &[u8]) {
-        let mut held = self.take_client(slot);
-        let set = Arc::clone(&self.set);
+        let Self { set, members, tracker, retired, held, .. } = self;
+        members.load(slot, held);
         held.retain(|membership| {
-            let is_current = set.get(membership.fence).is_some();
+            let is_current = set.position(membership.fence).is_some();
             if !is_current {
-                self.leave_retired(slot, *membership, line);
+                leave_retired(tracker, retired, slot, *membership, line);
             }
             is_current
         });
-        self.put_client(slot, held);
+        members.store(slot, held);
         if let Some(record) = Record::parse(line) {
             self.settle(slot, &record);
         }
@@ -413,64 +294,20 @@ impl Fences {
     /// Puts a client into all fences that contain it, without events.
     fn settle(&mut self, slot: Slot, record: &Record<'_>) {
         let Some(point) = point_of(record) else { return };
-        let mut found = std::mem::take(&mut self.found);
-        self.set.containing(point, &mut found);
-        if !found.is_empty() {
-            let mut held = self.take_client(slot);
-            for &at in &found {
-                let fence = self.set.fences()[at as usize].id;
-                if let Err(place) = held.binary_search_by_key(&fence, |it| it.fence) {
-                    held.insert(place, Membership { fence, is_inside: true, was_inside: true });
-                    self.inside.insert((fence, slot));
-                }
-            }
-            self.put_client(slot, held);
+        let Self { set, members, found, held, .. } = self;
+        set.containing(point, found);
+        if found.is_empty() {
+            return;
         }
-        self.found = found;
-    }
-
-    /// Logs a transition.
-    fn report(&mut self, slot: Slot, fence: FenceId, left: Option<Reason>, line: &[u8]) {
-        let Some(fence) = self.fence(fence).cloned() else { return };
-        let counters = &mut self.counters;
-        *(if left.is_none() { &mut counters.entered } else { &mut counters.left }) += 1;
-        self.transitions.push(Transition { left, fence, slot, line: line.into() });
-    }
-
-    /// Removes and returns the state of a client; empty if there is none.
-    fn take_client(&mut self, slot: Slot) -> Vec<Membership> {
-        let Some(shard) = self.clients.get_mut(slot.index() / SHARD) else { return Vec::new() };
-        match shard.find_entry(hash(slot), |client| client.slot == slot) {
-            Ok(entry) => {
-                let fences = entry.remove().0.fences;
-                self.clients_inside -= usize::from(is_inside_any(&fences));
-                fences
+        members.load(slot, held);
+        for &at in &*found {
+            let fence = set.fences()[at as usize].id;
+            if let Err(place) = held.binary_search_by_key(&fence, |it| it.fence) {
+                held.insert(place, Membership { fence, is_inside: true, was_inside: true });
             }
-            Err(_) => Vec::new(),
         }
+        members.store(slot, held);
     }
-
-    /// Sets the state of a client that has none.
-    fn put_client(&mut self, slot: Slot, fences: Vec<Membership>) {
-        if !fences.is_empty() {
-            self.clients_inside += usize::from(is_inside_any(&fences));
-            let shard = slot.index() / SHARD;
-            if self.clients.len() <= shard {
-                self.clients.resize_with(shard + 1, HashTable::new);
-            }
-            self.clients[shard]
-                .insert_unique(hash(slot), Client { slot, fences }, |it| hash(it.slot));
-        }
-    }
-}
-
-/// A record that is about to be stored.
-struct Change<'a> {
-    slot: Slot,
-    point: Point,
-    /// The line of the client so far.
-    old: &'a [u8],
-    record: &'a Record<'a>,
 }
 
 /// Returns a fence in use, or one that clients may still be in.
@@ -483,16 +320,22 @@ fn former(retired: &[Former], id: FenceId) -> Option<&Former> {
     retired.iter().find(|former| former.fences.contains_key(&id))
 }
 
-fn is_inside_any(fences: &[Membership]) -> bool {
-    fences.iter().any(|membership| membership.is_inside)
+/// Ends a membership in a fence that is no longer in use.
+fn leave_retired(
+    tracker: &mut Tracker,
+    retired: &[Former],
+    slot: Slot,
+    membership: Membership,
+    line: &[u8],
+) {
+    if let Some(former) = former(retired, membership.fence)
+        && let Some(fence) = former.fences.get(&membership.fence)
+    {
+        tracker.leave(slot, fence, membership, line, (Reason::Fence, former.ended));
+    }
 }
 
 fn point_of(record: &Record<'_>) -> Option<Point> {
     let (lat, lng) = record.degrees()?;
     Some(Point { lat, lng })
-}
-
-/// Slots are assigned by the node itself, so a multiplication is enough (Knuth 1973, section 6.4).
-const fn hash(slot: Slot) -> u64 {
-    (slot.0 as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }

@@ -6,15 +6,18 @@
 
 pub mod coordinates;
 pub mod file;
+mod inside;
 pub mod limits;
 pub mod machine;
-pub mod pending;
+mod members;
+mod pending;
 pub mod set;
 #[cfg(test)]
 mod tests;
+mod tracker;
 pub mod transitions;
 
 pub use file::Error;
-pub use machine::{Counters, Fences};
+pub use machine::Fences;
 pub use set::{Fence, FenceId, FenceSet};
-pub use transitions::{Reason, Transition, Transitions};
+pub use transitions::{Counters, Reason, Transition, Transitions};

@@ -1,10 +1,10 @@
 //! The log of transitions: who has entered or left which fence.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use super::limits::MAX_TRANSITIONS;
-use super::set::Fence;
+use super::limits::{MAX_TRANSITIONS, REUSED_TEXT};
+use super::set::{Fence, FenceId};
+use crate::counters::counters;
 use crate::ids::Slot;
 
 /// The reason why a client is no longer inside.
@@ -41,13 +41,39 @@ impl Reason {
 pub struct Transition {
     /// The reason for leaving; `None` if it has entered.
     pub left: Option<Reason>,
-    /// The fence.
-    pub fence: Arc<Fence>,
+    /// The number of the fence.
+    pub fence: FenceId,
     /// The slot of the client.
     pub slot: Slot,
-    /// The AT line of the record that caused it, or the last one of a client that is gone. Its server is
-    /// the node to which the client gave it.
-    pub line: Box<[u8]>,
+    /// The name of the fence, which may be gone, and the line.
+    text: Vec<u8>,
+    line_at: usize,
+}
+
+impl Transition {
+    /// Returns the name of the fence.
+    #[must_use]
+    pub fn fence_name(&self) -> &str {
+        str::from_utf8(&self.text[..self.line_at]).unwrap_or_default()
+    }
+
+    /// Returns the AT line of the record that caused it, or the last one of a client that is gone. Its
+    /// server is the node to which the client gave it.
+    #[must_use]
+    pub fn line(&self) -> &[u8] {
+        &self.text[self.line_at..]
+    }
+}
+
+counters! {
+    /// Monotonic counters of fences since start-up.
+    Counters {
+        fence_transitions_total: "Times that a client has entered or left a fence, by event." {
+            entered (event = "enter"): "Times that a client has entered a fence.",
+            left (event = "leave"):
+                "Times that a client has left a fence, or is no longer in it for another reason.",
+        }
+    }
 }
 
 /// The last transitions, numbered from 1 on.
@@ -56,11 +82,13 @@ pub struct Transitions {
     ring: VecDeque<Transition>,
     /// The number of the first one in the ring.
     first: u64,
+    /// Monotonic counters since start-up.
+    pub counters: Counters,
 }
 
 impl Default for Transitions {
     fn default() -> Self {
-        Self { ring: VecDeque::new(), first: 1 }
+        Self { ring: VecDeque::new(), first: 1, counters: Counters::default() }
     }
 }
 
@@ -89,11 +117,24 @@ impl Transitions {
         self.ring.range(skipped as usize..)
     }
 
-    pub(super) fn push(&mut self, transition: Transition) {
-        if self.ring.len() >= MAX_TRANSITIONS {
-            self.ring.pop_front();
+    /// Appends a transition. The oldest one gives way, and its text is overwritten: in a full log, nothing is
+    /// allocated, and the memory is used in the order of its addresses.
+    pub(super) fn push(&mut self, left: Option<Reason>, fence: &Fence, slot: Slot, line: &[u8]) {
+        let counters = &mut self.counters;
+        *(if left.is_none() { &mut counters.entered } else { &mut counters.left }) += 1;
+        let mut text = Vec::new();
+        if self.ring.len() >= MAX_TRANSITIONS
+            && let Some(oldest) = self.ring.pop_front()
+        {
             self.first += 1;
+            text = oldest.text;
+            text.clear();
+            text.shrink_to(REUSED_TEXT);
         }
-        self.ring.push_back(transition);
+        let line_at = fence.name.len();
+        text.reserve_exact(line_at + line.len());
+        text.extend_from_slice(fence.name.as_bytes());
+        text.extend_from_slice(line);
+        self.ring.push_back(Transition { left, fence: fence.id, slot, text, line_at });
     }
 }

@@ -176,7 +176,7 @@ impl FenceSubscription {
             if examined % TRANSITIONS_PER_WORK == 0 {
                 slice.spend(1);
             }
-            if self.filter.allows_fence(&transition.fence.name)
+            if self.filter.allows_fence(transition.fence_name())
                 && !self.has_seen(number, transition)
             {
                 slice.spend(1);
@@ -198,7 +198,7 @@ impl FenceSubscription {
 
     /// Returns whether the snapshot contains the effect of a transition.
     fn has_seen(&self, number: u64, transition: &Transition) -> bool {
-        let member = (transition.fence.id, transition.slot);
+        let member = (transition.fence, transition.slot);
         let slices = self.snapshot.partition_point(|slice| slice.from <= member);
         let slice = slices.checked_sub(1).map(|at| &self.snapshot[at]);
         slice.is_some_and(|slice| number < slice.end)
@@ -213,8 +213,8 @@ impl FenceSubscription {
         now: Wall,
         out: &mut Vec<u8>,
     ) -> bool {
-        let Transition { left, fence, line, .. } = transition;
-        let Some(record) = Record::parse(line) else { return false };
+        let (left, name) = (transition.left, transition.fence_name());
+        let Some(record) = Record::parse(transition.line()) else { return false };
         let is_erased = || {
             let slot = directory.slot(record.client);
             directory.tombstones() > 0 && slot.is_some_and(|slot| directory.is_tombstone(slot))
@@ -223,7 +223,7 @@ impl FenceSubscription {
         let is_fresh = left.is_some() || self.filter.allows(&record, now);
         if !is_fresh
             || !self.filter.contains_client(Some(record.client))
-            || (*left != Some(Reason::Forgotten) && is_erased())
+            || (left != Some(Reason::Forgotten) && is_erased())
         {
             return false;
         }
@@ -231,8 +231,8 @@ impl FenceSubscription {
         id.push(out);
         out.extend_from_slice(b"data: ");
         match left {
-            None => push_feature_in(out, &record, now, &fence.name),
-            Some(reason) => push_feature_left(out, &record, now, &fence.name, reason.as_str()),
+            None => push_feature_in(out, &record, now, name),
+            Some(reason) => push_feature_left(out, &record, now, name, reason.as_str()),
         }
         out.extend_from_slice(b"\n\n");
         true

@@ -198,7 +198,7 @@ fn fences(fences: &Fences) -> impl Iterator<Item = Reading> {
         ("fence_clients", "Clients inside at least one fence.", fences.clients_inside()),
     ];
     let reading = |(family, help, value)| Sample::gauge(family, "", help).reading(value as u64);
-    let counters = read(fences::Counters::TABLE, &fences.counters);
+    let counters = read(fences::Counters::TABLE, &fences.transitions().counters);
     gauges.into_iter().map(reading).chain(counters)
 }
 

@@ -75,11 +75,11 @@ impl Store {
             return;
         }
         for transition in log.since(self.transitions) {
-            let line = &transition.line;
+            let line = transition.line();
             let own = line.strip_prefix(b"AT ").and_then(|rest| rest.strip_prefix(name));
             if own.is_some_and(|rest| rest.starts_with(b" ")) {
                 let left = transition.left.map(Reason::as_str);
-                self.storage.append_transition(&transition.fence.name, left, line);
+                self.storage.append_transition(transition.fence_name(), left, line);
             }
         }
         self.transitions = log.end();

@@ -176,8 +176,8 @@ impl Stay {
         for ((rule, kind), expected) in self.rules.iter_mut().zip(&KINDS).zip(&mut self.expected) {
             rule.settle(kind, clock, expected);
             let log = fences.transitions().since(0).filter(|transition| {
-                let client = Record::parse(&transition.line).map(|record| record.client);
-                &*transition.fence.name == kind.name && client == Some(NAME.as_bytes())
+                let client = Record::parse(transition.line()).map(|record| record.client);
+                transition.fence_name() == kind.name && client == Some(NAME.as_bytes())
             });
             let found =
                 log.map(|it| shown(it.left.is_none(), kind.name, it.left.unwrap_or(Reason::Moved)));

@@ -82,6 +82,9 @@ impl Directory {
         for &slot in found {
             core::hint::black_box(self.sums().leaf(self.slots[slot].leaf));
         }
+        if let Some(fences) = &self.fences {
+            fences.prefetch(found);
+        }
     }
 }
 

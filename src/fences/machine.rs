@@ -98,7 +98,7 @@ impl Fences {
         self.members.inside().of(fence, from)
     }
 
-    /// Returns who is inside which fence, from `from` on, in ascending order.
+    /// Returns the fences and the clients inside them, from `from` on, in ascending order.
     pub fn memberships(&self, from: (FenceId, Slot)) -> impl Iterator<Item = (FenceId, Slot)> {
         self.members.inside().all(from)
     }
@@ -182,7 +182,8 @@ impl Fences {
         self.walk.is_some()
     }
 
-    /// Evaluates clients, which takes a unit of `work` for each and for each fence around it. Returns whether all have been evaluated.
+    /// Evaluates clients, which takes a unit of `work` for each and for each fence around it. Returns whether
+    /// all have been evaluated.
     pub fn evaluate(&mut self, records: &impl Records, work: &mut usize) -> bool {
         while let Some(walk) = &mut self.walk {
             if walk.next >= walk.end {

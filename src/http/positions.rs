@@ -12,7 +12,8 @@ use crate::time::Instant;
 ///
 /// The first query begins it: the herd records from then on which slots change, and the slots that
 /// are in use are entered. An update then costs an entry in a conflating queue, which is emptied in
-/// slices: at the end of a turn if it is long, and otherwise from time to time. The last query is followed by [`POSITIONS_LINGER`], after which the index is dropped.
+/// slices: at the end of a turn if it is long, and otherwise from time to time. The index is dropped
+/// [`POSITIONS_LINGER`] after the last query.
 #[derive(Default)]
 pub struct Positions {
     index: Index,

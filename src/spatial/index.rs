@@ -13,12 +13,13 @@ use super::rect::{Cell, MAX_DEPTH, Units};
 use crate::geo::Point;
 use crate::ids::Slot;
 
-/// Slots in a leaf at which it is divided: those of three blocks.
-const SPLIT: u32 = 3 * PLACES as u32;
+/// Slots in a leaf at which it is divided: those of four blocks.
+const SPLIT: u32 = 4 * PLACES as u32;
 
-/// Slots in four sibling leaves at which they are united: low enough that a client that moves back
-/// and forth does not divide and unite a leaf again and again.
-const UNITE: u32 = 12;
+/// Slots in four sibling leaves at which they are united: few enough that a client that moves back and
+/// forth does not divide and unite a leaf again and again, and so many that small leaves, whose blocks are
+/// half empty, do not last.
+const UNITE: u32 = 32;
 
 /// Slots in a leaf that has lost one at which its siblings are counted. One of four leaves that can be
 /// united has no more.
@@ -122,8 +123,8 @@ impl Index {
         self.apply(&mut batch[..count]);
     }
 
-    /// Applies some moves. Each follows a chain of pointers from its slot to the blocks of two leaves, so
-    /// all of them take each step together first, and their cache misses overlap.
+    /// Applies some moves. Each follows a chain of pointers, from its slot to two leaves, so all of them take
+    /// each step together first, and their cache misses overlap.
     fn apply(&mut self, moves: &mut [Move]) {
         for each in &*moves {
             self.prefetch_entry(self.place_of(each.slot));
@@ -133,10 +134,6 @@ impl Index {
             each.below = self.leaf_that_stays(each).unwrap_or(top);
         }
         self.descend_together(moves);
-        for each in &*moves {
-            let leaf = &self.nodes[each.below as usize];
-            self.prefetch_entry(Place::new(leaf.first, leaf.len as usize % PLACES));
-        }
         let revision = self.revision;
         for each in &*moves {
             // The node may have ended, for one of the moves before.
@@ -522,14 +519,14 @@ mod tests {
     fn a_move_may_end_the_leaf_that_another_one_goes_to() {
         let (mut index, mut model) = (Index::default(), BTreeMap::new());
         let at = |lat: f64, lng: f64| Point { lat, lng };
-        // Slots 0 to 39 in one quarter of the tree, and 40 to 79 in all quarters of another.
+        // Slots 0 to 39 in one quarter of the tree, and 40 to 83 in all quarters of another.
         model.extend((0..40).map(|slot| (slot, at(0.0, 100.0 + f64::from(slot)))));
         let quarter =
             |slot: u32| at([-80.0, 0.0][slot as usize % 2], [-100.0, 0.0][slot as usize / 2 % 2]);
-        model.extend((40..80).map(|slot| (slot, quarter(slot))));
+        model.extend((40..84).map(|slot| (slot, quarter(slot))));
         index.set(model.iter().map(|(&slot, &at)| (Slot(slot), Some(at))));
-        // Thirteen of these remain, four of them in the first quarter.
-        for slot in (56..80).chain([41, 42, 43]) {
+        // Of these, 33 remain, 9 of them in the first quarter.
+        for slot in 73..84 {
             model.remove(&slot);
             index.set([(Slot(slot), None)].into_iter());
         }

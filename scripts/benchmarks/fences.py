@@ -114,8 +114,9 @@ def queries(effort, results):
         for name in servers:
             cells = ["{rps:,.0f} · {cpu:.1f} · {p99:,.0f}".format(**figures[name, depth]) for depth in DEPTHS]
             latency = figures[name, "rate"]
-            rows.append([f"{within * clients // 1_000_000:,}", name, f"{figures[name, 1]['hits']:.1f}", *cells,
-                         f"{latency['p50']:,.0f} · {latency['p99']:,.0f}"])
+            is_overloaded = latency["rps"] < 0.9 * RATE
+            cells.append("overloaded" if is_overloaded else f"{latency['p50']:,.0f} · {latency['p99']:,.0f}")
+            rows.append([f"{within * clients // 1_000_000:,}", name, f"{figures[name, 1]['hits']:.1f}", *cells])
         if SEARCH in servers:
             for depth in DEPTHS:
                 mine, its = figures[NEAR, depth], figures[SEARCH, depth]

@@ -40,12 +40,15 @@ struct Node {
     /// Number of slots of a leaf, or [`DIVIDED`].
     len: u32,
     depth: u8,
+    /// Increases, modulo 65,536, whenever the node ends or its quarters are united: its blocks may be
+    /// others then.
+    revision: u16,
 }
 
 /// The length of a node that has children.
 const DIVIDED: u32 = u32::MAX;
 
-const EMPTY: Node = Node { parent: NONE, first: NONE, len: 0, depth: 0 };
+const EMPTY: Node = Node { parent: NONE, first: NONE, len: 0, depth: 0, revision: 0 };
 
 impl Node {
     /// Returns the first of four consecutive children, if the node has any.
@@ -288,7 +291,8 @@ impl Index {
         });
         let former = self.nodes[leaf as usize];
         self.nodes[leaf as usize] = Node { first: children, len: DIVIDED, ..former };
-        let empty = Node { parent: leaf, depth: former.depth + 1, ..EMPTY };
+        let Node { revision, .. } = self.nodes[children as usize];
+        let empty = Node { parent: leaf, depth: former.depth + 1, revision, ..EMPTY };
         self.nodes[children as usize..children as usize + 4].fill(empty);
         self.distribute(former, |position| children + position.quarter(former.depth) as u32);
         children
@@ -312,9 +316,12 @@ impl Index {
                 return;
             }
             let united = &mut self.nodes[node as usize];
-            *united = Node { first: NONE, len: 0, ..*united };
+            let revision = united.revision.wrapping_add(1);
+            *united = Node { first: NONE, len: 0, revision, ..*united };
             for quarter in quarters {
                 self.distribute(self.nodes[quarter], |_| node);
+                let ended = &mut self.nodes[quarter].revision;
+                *ended = ended.wrapping_add(1);
             }
             self.free.push(children);
             self.revision += 1;
@@ -330,28 +337,39 @@ impl Index {
         self.revision
     }
 
-    /// Returns the region of a cell.
-    pub(super) fn region(&self, cell: Cell) -> Region {
-        Region { cell, node: self.descend(cell.corner(), ROOT, cell.depth()), block: NONE }
+    /// Returns a region whose node may have ended. If it has not, the search continues at the same block:
+    /// it would never end if it began a large leaf again whenever clients elsewhere move.
+    pub(super) fn find_again(&self, region: Region) -> Region {
+        let node = self.descend(region.cell.corner(), ROOT, region.cell.depth());
+        let found = self.new_region(region.cell, node);
+        let is_same = (found.node, found.revision) == (region.node, region.revision);
+        if is_same { region } else { found }
+    }
+
+    fn new_region(&self, cell: Cell, node: u32) -> Region {
+        Region { cell, node, revision: self.nodes[node as usize].revision, block: NONE }
     }
 
     /// Returns the content of a region as it is now.
     pub(super) fn content(&self, region: Region) -> Content<'_> {
-        let Region { cell, node, block } = region;
-        let node = &self.nodes[node as usize];
+        let Region { cell, block, .. } = region;
+        // A leaf around the cell may have been divided.
+        let number = self.descend(cell.corner(), region.node, cell.depth());
+        let node = &self.nodes[number as usize];
         if let Some(children) = node.children() {
             let quarter = |quarter| {
                 let node = children + quarter as u32;
                 let is_empty = self.nodes[node as usize].len == 0;
-                (!is_empty).then(|| Region { cell: cell.quarter(quarter), node, block: NONE })
+                (!is_empty).then(|| self.new_region(cell.quarter(quarter), node))
             };
             return Content::Quarters([0, 1, 2, 3].map(quarter));
         }
-        let resumed = self.blocks.get(block).filter(|block| block.leaf == region.node);
+        let resumed = self.blocks.get(block).filter(|block| block.leaf == number);
         let block = if resumed.is_some() { block } else { node.first };
         let count = if block == node.first { node.last().at() + 1 } else { PLACES };
         let is_within = node.depth == cell.depth();
-        Content::Slots(Slots { index: self, region: Region { block, ..region }, count, is_within })
+        let region = Region { block, ..self.new_region(cell, number) };
+        Content::Slots(Slots { index: self, region, count, is_within })
     }
 
     /// Loads the first slots of a region into the processor's cache.
@@ -385,13 +403,15 @@ pub(super) struct Region {
     pub cell: Cell,
     /// The node of the cell, or a leaf around it, until [`Index::revision`] changes.
     node: u32,
+    /// The revision of the node.
+    revision: u16,
     /// The block of the leaf at which to continue, or [`NONE`] for the first one.
     block: u32,
 }
 
 impl Region {
     /// Everything. Its node never ends.
-    pub const ROOT: Self = Self { cell: Cell::ROOT, node: ROOT, block: NONE };
+    pub const ROOT: Self = Self { cell: Cell::ROOT, node: ROOT, revision: 0, block: NONE };
 }
 
 /// The content of a region.

@@ -106,7 +106,7 @@ impl Nearest {
     pub fn step(&mut self, index: &Index, budget: &mut usize, clients: &impl Clients) -> bool {
         if self.revision != index.revision() {
             let found_again = |Reverse((bound, region)): Reverse<(u64, Region)>| {
-                Reverse((bound, index.region(region.cell)))
+                Reverse((bound, index.find_again(region)))
             };
             self.queue = self.queue.drain().map(found_again).collect();
         }
@@ -189,9 +189,6 @@ impl Nearest {
         if distance_m > self.radius_m {
             return;
         }
-        if self.has_paused && self.hits.iter().any(|hit| hit.slot == slot) {
-            return;
-        }
         let micrometers = micrometers(distance_m);
         if self.hits.len() >= self.limit {
             let is_farther = self.hits.peek().is_some_and(|farthest| {
@@ -200,6 +197,11 @@ impl Nearest {
             if is_farther {
                 return;
             }
+        }
+        if self.has_paused && self.hits.iter().any(|hit| hit.slot == slot) {
+            return;
+        }
+        if self.hits.len() >= self.limit {
             self.hits.pop();
         }
         self.hits.push(Hit { distance_m, client: client.into(), slot, micrometers });
@@ -382,6 +384,87 @@ mod tests {
             let hits = search.into_hits();
             let staying = hits.iter().filter(|hit| hit.slot.0 < 5).count();
             assert_eq!(staying, 5, "after {steps} steps");
+        }
+    }
+
+    /// Crowds come to places near a search that pauses, and leave them: leaves of all depths are divided and
+    /// united. Those who do not move are found.
+    #[test]
+    fn a_search_survives_crowds() {
+        let mut rng = Rng::new(12);
+        for round in 0..400 {
+            let degrees = rng.pick(&[2e-5, 1e-4, 1.0, 50.0]);
+            let common = Point { lat: 10.0, lng: 20.0 };
+            let near = |rng: &mut Rng| Point {
+                lat: common.lat + (rng.unit() - 0.5) * degrees,
+                lng: common.lng + (rng.unit() - 0.5) * degrees,
+            };
+            let (staying, crowd) = (rng.pick(&[5, 50, 300]), rng.pick(&[30, 300]));
+            let mut world = World { index: Index::default(), clients: vec![None; staying + crowd] };
+            for slot in 0..staying + crowd {
+                let at = if rng.percent(30) { common } else { near(&mut rng) };
+                world.place(slot, Some(at));
+            }
+            let mut search = Nearest::new(near(&mut rng), f64::INFINITY, 1000);
+            let (slice, moves) = (rng.pick(&[1, 3, 20, 80]), rng.pick(&[1, 40, 400]));
+            let mut target = 0;
+            while !search.step(&world.index, &mut { slice }, &world) {
+                if rng.percent(30) {
+                    target = rng.index(3);
+                }
+                for _ in 0..moves {
+                    let to = [None, Some(near(&mut rng)), Some(common)][target];
+                    world.place(staying + rng.index(crowd), to);
+                }
+            }
+            let mut slots: Vec<_> = search.into_hits().iter().map(|hit| hit.slot.index()).collect();
+            slots.sort_unstable();
+            let found = slots.len();
+            slots.dedup();
+            assert_eq!(slots.len(), found, "a client was found twice in round {round}");
+            let still = slots.iter().filter(|slot| **slot < staying).count();
+            assert_eq!(still, staying, "round {round}");
+        }
+    }
+
+    /// Leaves are united elsewhere whenever the search pauses, and it still continues where it was.
+    #[test]
+    fn a_search_in_a_large_leaf_ends() {
+        let mut world = World { index: Index::default(), clients: vec![None; 2060] };
+        let center = Point { lat: 0.0, lng: 0.0 };
+        (0..2000).for_each(|slot| world.place(slot, Some(center)));
+        let mut search = Nearest::new(center, 1e6, 10);
+        let mut steps = 0;
+        while !search.step(&world.index, &mut { 100 }, &world) {
+            steps += 1;
+            assert!(steps < 100, "the search begins again and again");
+            let before = world.index.revision();
+            let elsewhere = |slot: usize| Some(Point { lat: 40.0, lng: slot as f64 / 100.0 });
+            (2000..2060).for_each(|slot| world.place(slot, elsewhere(slot)));
+            (2000..2060).for_each(|slot| world.place(slot, None));
+            assert_ne!(world.index.revision(), before, "leaves were united");
+        }
+        assert_eq!(search.into_hits(), world.oracle(center, 1e6, 10));
+    }
+
+    /// A leaf ends while a search pauses in it, and another one has its number and its blocks, in another
+    /// order.
+    #[test]
+    fn a_search_does_not_continue_in_another_leaf() {
+        let center = Point { lat: 10.0, lng: 20.0 };
+        for (steps, staying) in (24..60).flat_map(|steps| (1..=30).map(move |it| (steps, it))) {
+            let mut world = World { index: Index::default(), clients: vec![None; 500] };
+            (0..400).for_each(|slot| world.place(slot, Some(center)));
+            let mut search = Nearest::new(center, f64::INFINITY, 1000);
+            for _ in 0..steps {
+                search.step(&world.index, &mut { 1 }, &world);
+            }
+            (staying..400).for_each(|slot| world.place(slot, None));
+            (400..500).for_each(|slot| world.place(slot, Some(center)));
+            assert!(search.step(&world.index, &mut { usize::MAX }, &world));
+            let hits = search.into_hits();
+            let still = hits.iter().filter(|hit| hit.slot.index() < staying).count();
+            assert_eq!(still, staying, "after {steps} steps");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The connection of each link: which one is kept, and what follows when one comes up or is lost.
 
-use super::link::{Connected, DIAL_RACE, Established, Origin};
+use super::link::{Connected, DIAL_RACE, Established, Link, Origin};
 use super::link_states::Ends;
 use super::namesakes::Rival;
 use super::{CloseReason, Herd};
@@ -102,10 +102,18 @@ impl Herd {
     }
 
     /// Handles the loss of a connection of a link.
+    ///
+    /// If both ends have dialed, the peer closes the connection that is not kept, and this end may
+    /// learn that before its own handshake on the other one is complete. Such a link is replaced and
+    /// not counted as lost.
     pub fn handle_disconnected(&mut self, link: LinkId, connection: ConnectionId, now: Instant) {
         let Some(up) = &mut self.links[link.index()].up else { return };
         if up.is_in_use(connection) {
             self.close_connections(link, Some(connection), CloseReason::MoveFailed);
+            // While it is dialing, a node uses only a connection that the peer has dialed.
+            let Link { peer, dialing, .. } = self.links[link.index()];
+            let is_replaced = dialing && self.identity.me < peer;
+            self.counters.links_lost += u64::from(!is_replaced);
             self.take_down(link, now);
         } else if up.successor() == Some(connection) {
             up.end_move(); // the link stays
@@ -124,7 +132,6 @@ impl Herd {
         link.take_down(now);
         let (peer, dialing) = (link.peer, link.dialing);
         self.release_claims(peer);
-        self.counters.links_lost += 1;
         if !dialing {
             self.handle_dial_failed(id, now);
         }

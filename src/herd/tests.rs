@@ -60,6 +60,25 @@ fn of_two_connections_both_ends_keep_the_same_one() {
     }
 }
 
+/// The peer closes the connection that it has dialed as soon as it accepts the one of the lesser name,
+/// whose handshake is not complete at this end yet.
+#[test]
+fn a_link_that_gives_way_to_a_dial_in_progress_is_not_lost() {
+    for (me, dials, lost) in [(0, true, 0), (0, false, 1), (1, true, 1)] {
+        let mut herd = herd(identity(&["A", "B"], me, &[1 - me]));
+        if dials {
+            herd.handle_timeout(&at(Instant::START));
+            assert_eq!(herd.poll_action(), Some(Action::Dial(LinkId(0))));
+        }
+        herd.handle_connected(connected(1, 1 - me, 7, Origin::Accepted), Instant::START);
+        herd.handle_disconnected(LinkId(0), ConnectionId(1), Instant::START);
+        assert_eq!(herd.counters.links_lost, lost, "node {me} dials: {dials}");
+        assert!(herd.link(LinkId(0)).up.is_none());
+        herd.handle_connected(connected(2, 1 - me, 7, Origin::Dialed), Instant::START);
+        assert!(herd.link(LinkId(0)).up.is_some());
+    }
+}
+
 #[test]
 fn a_clock_that_is_off_is_reported_once() {
     let mut herd = herd(identity(&["A", "B"], 0, &[1]));

@@ -106,6 +106,7 @@ impl Herd {
         if up.keepalive.is_silent(self.timing.timeout, now) {
             self.close_connections(id, None, CloseReason::KeepaliveTimeout);
             self.counters.links_timed_out += 1;
+            self.counters.links_lost += 1;
             self.emit(Event::PeerSilent { link: id, silence: self.timing.timeout });
             self.take_down(id, now);
             return;

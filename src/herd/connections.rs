@@ -1,6 +1,6 @@
 //! The connection of each link: which one is kept, and what follows when one comes up or is lost.
 
-use super::link::{Connected, DIAL_RACE, Established, Link, Origin};
+use super::link::{Connected, DIAL_RACE, Established, Origin};
 use super::link_states::Ends;
 use super::namesakes::Rival;
 use super::{CloseReason, Herd};
@@ -28,7 +28,7 @@ impl Herd {
         let id = self.link_to(peer)?;
         let link = &mut self.links[id.index()];
         if origin == Origin::Dialed {
-            link.dialing = false;
+            (link.dialing, link.gives_way) = (false, false);
         }
         if let Some(old) = &link.up {
             let preferred = if self.identity.me < peer { Origin::Dialed } else { Origin::Accepted };
@@ -94,7 +94,9 @@ impl Herd {
                 up.check_at = Some(now + self.timing.antientropy_interval);
             }
         }
-        self.links[id.index()].up = Some(up);
+        let link = &mut self.links[id.index()];
+        link.up = Some(up);
+        self.counters.links_lost += u64::from(core::mem::take(&mut link.gives_way));
         self.offer_link_states(id, now);
         self.release_claims(peer);
         self.counters.links_established += 1;
@@ -104,16 +106,16 @@ impl Herd {
     /// Handles the loss of a connection of a link.
     ///
     /// If both ends have dialed, the peer closes the connection that is not kept, and this end may
-    /// learn that before its own handshake on the other one is complete. Such a link is replaced and
-    /// not counted as lost.
+    /// learn that before its own handshake on the other one is complete. Such a link does not count as
+    /// lost unless that handshake fails.
     pub fn handle_disconnected(&mut self, link: LinkId, connection: ConnectionId, now: Instant) {
         let Some(up) = &mut self.links[link.index()].up else { return };
         if up.is_in_use(connection) {
             self.close_connections(link, Some(connection), CloseReason::MoveFailed);
             // While it is dialing, a node uses only a connection that the peer has dialed.
-            let Link { peer, dialing, .. } = self.links[link.index()];
-            let is_replaced = dialing && self.identity.me < peer;
-            self.counters.links_lost += u64::from(!is_replaced);
+            let state = &mut self.links[link.index()];
+            state.gives_way = state.dialing && self.identity.me < state.peer;
+            self.counters.links_lost += u64::from(!state.gives_way);
             self.take_down(link, now);
         } else if up.successor() == Some(connection) {
             up.end_move(); // the link stays
@@ -123,7 +125,9 @@ impl Herd {
     /// Handles a failed dial or a refused handshake of a connection that this node dialed.
     pub fn handle_dial_failed(&mut self, link: LinkId, now: Instant) {
         let jitter = self.jitter.bits() as u8;
-        self.links[link.index()].back_off(now, self.timing.redial_max, jitter);
+        let link = &mut self.links[link.index()];
+        self.counters.links_lost += u64::from(core::mem::take(&mut link.gives_way));
+        link.back_off(now, self.timing.redial_max, jitter);
     }
 
     /// Takes a link down whose connection is lost.

@@ -97,6 +97,8 @@ pub struct Link {
     pub up: Option<Established>,
     /// True while a dial is in progress.
     pub(super) dialing: bool,
+    /// True if a connection of the link was closed, perhaps in favor of the one that is being dialed.
+    pub(super) gives_way: bool,
     /// Time of the next dial.
     pub(super) next_dial: Instant,
     /// True if the link was lost since its end was last advertised.
@@ -153,6 +155,7 @@ impl Link {
             kind,
             up: None,
             dialing: false,
+            gives_way: false,
             next_dial: now,
             was_lost: false,
             pause: REDIAL_MIN,

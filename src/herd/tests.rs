@@ -64,18 +64,30 @@ fn of_two_connections_both_ends_keep_the_same_one() {
 /// whose handshake is not complete at this end yet.
 #[test]
 fn a_link_that_gives_way_to_a_dial_in_progress_is_not_lost() {
-    for (me, dials, lost) in [(0, true, 0), (0, false, 1), (1, true, 1)] {
+    use Origin::{Accepted, Dialed};
+    for (me, dials, next, lost) in [
+        (0, true, Some(Dialed), 0),
+        (0, true, Some(Accepted), 1),
+        (0, true, None, 1),
+        (0, false, Some(Dialed), 1),
+        (1, true, Some(Dialed), 1),
+    ] {
         let mut herd = herd(identity(&["A", "B"], me, &[1 - me]));
+        let (link, start) = (LinkId(0), Instant::START);
         if dials {
-            herd.handle_timeout(&at(Instant::START));
-            assert_eq!(herd.poll_action(), Some(Action::Dial(LinkId(0))));
+            herd.handle_timeout(&at(start));
+            assert_eq!(herd.poll_action(), Some(Action::Dial(link)));
         }
-        herd.handle_connected(connected(1, 1 - me, 7, Origin::Accepted), Instant::START);
-        herd.handle_disconnected(LinkId(0), ConnectionId(1), Instant::START);
-        assert_eq!(herd.counters.links_lost, lost, "node {me} dials: {dials}");
-        assert!(herd.link(LinkId(0)).up.is_none());
-        herd.handle_connected(connected(2, 1 - me, 7, Origin::Dialed), Instant::START);
-        assert!(herd.link(LinkId(0)).up.is_some());
+        herd.handle_connected(connected(1, 1 - me, 7, Accepted), start);
+        herd.handle_disconnected(link, ConnectionId(1), start);
+        assert!(herd.link(link).up.is_none());
+        match next {
+            Some(origin) => drop(herd.handle_connected(connected(2, 1 - me, 7, origin), start)),
+            None => herd.handle_dial_failed(link, start),
+        }
+        let case = format!("node {me}, which dials: {dials}, then {next:?}");
+        assert_eq!(herd.counters.links_lost, lost, "{case}");
+        assert_eq!(herd.link(link).up.is_some(), next.is_some(), "{case}");
     }
 }
 

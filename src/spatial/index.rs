@@ -332,7 +332,7 @@ impl Index {
 
 /// Access for searches, which may pause while the index changes.
 impl Index {
-    /// Returns a number that changes when a [`Region`] must be found again.
+    /// Returns a number that changes when each [`Region`] must be found again before its content is read.
     pub(super) const fn revision(&self) -> u64 {
         self.revision
     }
@@ -350,11 +350,9 @@ impl Index {
         Region { cell, node, revision: self.nodes[node as usize].revision, block: NONE }
     }
 
-    /// Returns the content of a region as it is now.
+    /// Returns the content of a region that was found in this revision.
     pub(super) fn content(&self, region: Region) -> Content<'_> {
-        let Region { cell, block, .. } = region;
-        // A leaf around the cell may have been divided.
-        let number = self.descend(cell.corner(), region.node, cell.depth());
+        let Region { cell, node: number, block, .. } = region;
         let node = &self.nodes[number as usize];
         if let Some(children) = node.children() {
             let quarter = |quarter| {
@@ -401,7 +399,7 @@ struct Move {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Region {
     pub cell: Cell,
-    /// The node of the cell, or a leaf around it, until [`Index::revision`] changes.
+    /// The node of the cell, or a leaf around it, unless [`Index::revision`] has changed.
     node: u32,
     /// The revision of the node.
     revision: u16,

@@ -71,8 +71,8 @@ pub struct Nearest {
     limit: usize,
     /// Cells to examine, nearest first: the bits of a lower bound of the haversine, and the region.
     queue: BinaryHeap<Reverse<(u64, Region)>>,
-    /// The revision of the index in which the regions were found.
-    revision: u64,
+    /// The revision of the index at the first step. In another one, the nodes of regions are found again.
+    revision: Option<u64>,
     /// The nearest clients so far, at most `limit`, farthest first.
     hits: BinaryHeap<Hit>,
     /// The haversine beyond which nothing is of interest.
@@ -93,7 +93,7 @@ impl Nearest {
             radius_m,
             limit,
             queue: BinaryHeap::from([Reverse((0, Region::ROOT))]),
-            revision: 0,
+            revision: None,
             hits: BinaryHeap::with_capacity(limit.min(MOST_RESERVED)),
             reach: haversine_beyond(radius_m),
             candidates: Vec::new(),
@@ -104,13 +104,8 @@ impl Nearest {
     /// Examines cells and slots until the search is over or `budget` is used up. Returns whether it is
     /// over.
     pub fn step(&mut self, index: &Index, budget: &mut usize, clients: &impl Clients) -> bool {
-        if self.revision != index.revision() {
-            let found_again = |Reverse((bound, region)): Reverse<(u64, Region)>| {
-                Reverse((bound, index.find_again(region)))
-            };
-            self.queue = self.queue.drain().map(found_again).collect();
-        }
-        self.revision = index.revision();
+        let revision = *self.revision.get_or_insert(index.revision());
+        let has_changed = revision != index.revision();
         while *budget > 0 {
             let Some(&Reverse((bound, region))) = self.queue.peek() else { return true };
             if self.limit == 0 || f64::from_bits(bound) > self.reach {
@@ -119,6 +114,7 @@ impl Nearest {
             }
             self.queue.pop();
             *budget -= 1;
+            let region = if has_changed { index.find_again(region) } else { region };
             match index.content(region) {
                 Content::Quarters(quarters) => {
                     for quarter in quarters.into_iter().flatten() {
@@ -190,13 +186,12 @@ impl Nearest {
             return;
         }
         let micrometers = micrometers(distance_m);
-        if self.hits.len() >= self.limit {
-            let is_farther = self.hits.peek().is_some_and(|farthest| {
-                (micrometers, client) >= (farthest.micrometers, &*farthest.client)
-            });
-            if is_farther {
-                return;
-            }
+        let farthest = self.hits.peek().filter(|_| self.hits.len() >= self.limit);
+        let is_farther = farthest.is_some_and(|farthest| {
+            (micrometers, client) >= (farthest.micrometers, &*farthest.client)
+        });
+        if is_farther {
+            return;
         }
         if self.has_paused && self.hits.iter().any(|hit| hit.slot == slot) {
             return;
@@ -215,6 +210,7 @@ impl Nearest {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rect::MAX_DEPTH;
     use super::*;
     use crate::rng::Rng;
 
@@ -448,23 +444,28 @@ mod tests {
     }
 
     /// A leaf ends while a search pauses in it, and another one has its number and its blocks, in another
-    /// order.
+    /// order. In some of these cases, the clients that stay come before the block at which the search
+    /// would continue.
     #[test]
     fn a_search_does_not_continue_in_another_leaf() {
         let center = Point { lat: 10.0, lng: 20.0 };
-        for (steps, staying) in (24..60).flat_map(|steps| (1..=30).map(move |it| (steps, it))) {
-            let mut world = World { index: Index::default(), clients: vec![None; 500] };
-            (0..400).for_each(|slot| world.place(slot, Some(center)));
+        let far = Point { lat: -55.0, lng: 20.0 };
+        for (first, staying) in (100..120).flat_map(|first| (1..=8).map(move |it| (first, it))) {
+            let mut world = World { index: Index::default(), clients: vec![None; first + 100] };
+            // These keep the topmost node divided.
+            (first + 60..first + 100).for_each(|slot| world.place(slot, Some(far)));
+            (0..first).for_each(|slot| world.place(slot, Some(center)));
             let mut search = Nearest::new(center, f64::INFINITY, 1000);
-            for _ in 0..steps {
-                search.step(&world.index, &mut { 1 }, &world);
+            // One for each level, and one for the first blocks of the leaf.
+            for _ in 0..=MAX_DEPTH {
+                assert!(!search.step(&world.index, &mut { 1 }, &world));
             }
-            (staying..400).for_each(|slot| world.place(slot, None));
-            (400..500).for_each(|slot| world.place(slot, Some(center)));
+            (staying..first).for_each(|slot| world.place(slot, None));
+            (first..first + 60).for_each(|slot| world.place(slot, Some(center)));
             assert!(search.step(&world.index, &mut { usize::MAX }, &world));
             let hits = search.into_hits();
             let still = hits.iter().filter(|hit| hit.slot.index() < staying).count();
-            assert_eq!(still, staying, "after {steps} steps");
+            assert_eq!(still, staying, "of {first}");
         }
     }
 

@@ -3,10 +3,10 @@
 //! Prints nanoseconds per command; `scripts/instructions.sh` counts instructions instead.
 //!
 //! Usage: `hot_path KIND CLIENTS COMMANDS`, where KIND is `iamat`, `logged` (IAMAT with the message
-//! log on), `stored` (IAMAT with a storage, on a disk that does nothing), `fenced` (IAMAT with 1,000 fences,
-//! of which the jumps of the clients enter and leave 0.15 each), `near` (IAMAT with the index of positions in
-//! use, in which every jump is entered), `query` (the nearest ten clients over HTTP), `whatsat`, or `flood` (records received from one neighbor and
-//! forwarded to another).
+//! log on), `stored` (IAMAT with a storage, on a disk that does nothing), `fenced` (IAMAT with 1,000
+//! fences, of which the jumps of the clients enter and leave 0.15 each), `near` (IAMAT with the index
+//! of positions in use, in which every jump is entered), `query` (the nearest ten clients over HTTP),
+//! `whatsat`, or `flood` (records received from one neighbor and forwarded to another).
 
 #![allow(clippy::expect_used, reason = "a developer tool may panic on an invalid argument")]
 

@@ -84,8 +84,9 @@ impl SlotQueue {
         if self.len > 0 {
             return;
         }
-        while let Some(slot) = self.fifo.pop_front() {
-            take_bit(&mut self.withdrawn, slot);
+        if !self.fifo.is_empty() {
+            self.fifo.clear();
+            self.withdrawn.clear();
         }
         if self.fifo.capacity() > 4096 {
             self.fifo = VecDeque::new();

@@ -21,9 +21,13 @@ const SPLIT: u32 = 4 * PLACES as u32;
 /// half empty, do not last.
 const UNITE: u32 = 32;
 
-/// Slots in a leaf that has lost one at which its siblings are counted. One of four leaves that can be
-/// united has no more.
+/// Slots in a leaf that has lost one at which its siblings are counted every time. One of four leaves that
+/// can be united has no more.
 const FEW: u32 = UNITE / 4;
+
+/// Of the greater numbers of slots, the siblings are counted at each multiple of this one: a place that most
+/// clients have left does not keep the divisions around it.
+const SOME: u32 = 4;
 
 /// Moves whose cache misses overlap: about as many as a core can wait for at once.
 const BATCH: usize = 16;
@@ -302,7 +306,7 @@ impl Index {
     /// upward.
     fn unite_around(&mut self, leaf: u32) {
         let Node { parent: mut node, len, .. } = self.nodes[leaf as usize];
-        if len > FEW {
+        if len > FEW && !len.is_multiple_of(SOME) {
             return;
         }
         while node != NONE {
@@ -555,6 +559,18 @@ mod tests {
         index.set(moves.into_iter().map(|(slot, at)| (Slot(slot), Some(at))));
         assert!(index.revision > before, "leaves were united");
         check(&index, &model);
+    }
+
+    #[test]
+    fn a_place_that_most_clients_have_left_is_not_divided() {
+        for staying in 1..=UNITE {
+            let mut index = Index::default();
+            let place = Point { lat: 10.0, lng: 20.0 };
+            index.set((0..=SPLIT).map(|slot| (Slot(slot), Some(place))));
+            assert!(index.nodes[0].children().is_some());
+            index.set((staying..=SPLIT).map(|slot| (Slot(slot), None)));
+            assert_eq!(index.nodes[0].children(), None, "{staying} stay");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 """The cost of nearest clients and of fences: queries side by side with Redis, updates with an update alone."""
 
 import contextlib
+import itertools
 import json
 import math
 import random
@@ -31,6 +32,7 @@ SOUTH, NORTH, WEST, EAST = 33.8, 34.0, -118.4, -118.0
 # Number of fences, and their radius in meters. Together they cover the same part of the area.
 FENCES = {1_000: 200, 100_000: 20}
 COVERED = "0.15"
+MOVES = {"jumps": [], "moves within 30 m": ["--range", 30]}
 UPDATES = 10_000  # per second, while events are timed
 
 
@@ -188,31 +190,32 @@ def updates(effort, results):
             kinds[f"{count:,} fences"] = f"fences: {{file: {path}}}\n"
         rounds = {}
         for turn in range(effort.rounds):
-            for name, extra in kinds.items():
-                say(f"round {turn + 1}: updates: {name}")
+            for (load, arguments), (name, extra) in itertools.product(MOVES.items(), kinds.items()):
+                say(f"round {turn + 1}: updates: {load}, {name}")
                 with node(extra) as (server, port), contextlib.ExitStack() as stack:
                     if name == "nearest clients":
                         get(port, "/api/clients?near=0,0")
                         stack.enter_context(asked(port))
                     report = drive(server.target, "--clients", effort.clients, "--connections", CONNECTIONS,
                                    "--duration", 2 * effort.seconds, "--warmup", effort.warmup, "--pipeline", 32,
-                                   *IAMAT)
-                rounds.setdefault(name, []).append({"cpu": report["cpu_us_per_request"]})
-    cpu = {name: medians(reports)["cpu"] for name, reports in rounds.items()}
-    alone, near, few, many = cpu.values()
-    results += [
-        ("CPU of an update with nearest clients in use, relative to one without", "at most 1.3",
-         f"{near / alone:.2f}", near / alone / 1.3),
-        ("CPU of an update with 1,000 fences, relative to one without", "at most 1.5",
-         f"{few / alone:.2f}", few / alone / 1.5),
-        ("CPU of an update with 100,000 fences", "at most 2 µs", f"{many:.2f} µs", many / 2),
-        memory(effort),
-    ]
-    rows = [["CPU µs per update, depth 32", *(f"{each:.2f}" for each in cpu.values())]]
+                                   *IAMAT, *arguments)
+                rounds.setdefault((load, name), []).append({"cpu": report["cpu_us_per_request"]})
+    cpu = {load: [medians(rounds[load, name])["cpu"] for name in kinds] for load in MOVES}
+    for load, (alone, near, few, many) in cpu.items():
+        results += [
+            (f"CPU of an update with nearest clients in use, relative to one without, {load}", "at most 1.3",
+             f"{near / alone:.2f}", near / alone / 1.3),
+            (f"CPU of an update with 1,000 fences, relative to one without, {load}", "at most 1.5",
+             f"{few / alone:.2f}", few / alone / 1.5),
+            (f"CPU of an update with 100,000 fences, {load}", "at most 2 µs", f"{many:.2f} µs", many / 2),
+        ]
+    results.append(memory(effort))
+    rows = [[load, *(f"{each:.2f}" for each in values)] for load, values in cpu.items()]
     return (
-        f"Each update of {effort.clients:,} clients is a jump to a random point of {COVERED} fences on average, so "
-        f"that it enters {COVERED} fences and leaves as many, and is moved in the index. Vehicles that drive do so "
-        "much less often.\n\n" + table(["", *cpu], rows)
+        f"The updates are those of {effort.clients:,} clients. A jump is one to a random point of {COVERED} fences on "
+        f"average: it enters {COVERED} fences, leaves as many, and goes to another leaf of the index. A vehicle that "
+        f"drives sends moves of some meters, most of which do neither.\n\n"
+        + table(["CPU µs per update, depth 32", *kinds], rows)
     )
 
 

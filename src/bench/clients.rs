@@ -35,15 +35,39 @@ pub const PROBE_CLIENTS: u32 = 99_999_000;
 /// Latest timestamp that the template can hold, in nanoseconds since the Unix epoch.
 pub const MAX_TIME: u64 = 10_000_000_000 * 1_000_000_000 - 1;
 
-/// The payload of `client` at `time`. Locations are in Los Angeles, so that the gazetteer has results
-/// within 10 km of each.
-pub fn payload(client: u32, time: u64) -> Payload {
+/// Sides of a square that contains the [`Range::AREA`], in meters.
+pub const AREA_M: u32 = 37_000;
+
+/// The size of the rectangle in which each client moves, in millionths of degrees of latitude and of
+/// longitude. The rectangles are anywhere in the [`Range::AREA`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range([u64; 2]);
+
+impl Range {
+    /// 33.8° to 34.0° north and 118.0° to 118.4° west, which is in Los Angeles, so that the gazetteer has
+    /// results within 10 km of each location.
+    pub const AREA: Self = Self([200_000, 400_000]);
+
+    /// A square with sides of about `meters`, at most the area.
+    pub fn of_meters(meters: u32) -> Self {
+        let side = |meters_per_degree: u64, most: u64| {
+            (u64::from(meters) * 1_000_000 / meters_per_degree).clamp(1, most)
+        };
+        let [latitude, longitude] = Self::AREA.0;
+        Self([side(111_195, latitude), side(92_290, longitude)])
+    }
+}
+
+/// The payload of `client` at `time`: a random location within its range.
+pub fn payload(client: u32, time: u64, range: Range) -> Payload {
     let mut payload = *TEMPLATE;
     put_digits(&mut payload[7..15], u64::from(client));
-    let random = scramble(u64::from(client) << 32 ^ time);
-    let latitude = 800_000 + (random & 0xffff_ffff) % 200_000; // fraction of 33.8° to 34.0° north
-    let longitude = (random >> 32) % 400_000; // fraction of 118.0° to 118.4° west
-    put_digits(&mut payload[34..40], latitude);
+    let (random, home) = (scramble(u64::from(client) << 32 ^ time), scramble(u64::from(client)));
+    let [latitude, longitude] = [0, 1].map(|axis| {
+        let ([size, area], bits) = ([range.0[axis], Range::AREA.0[axis]], 32 * axis);
+        (home >> bits & 0xffff_ffff) % (area - size + 1) + (random >> bits & 0xffff_ffff) % size
+    });
+    put_digits(&mut payload[34..40], 800_000 + latitude);
     put_digits(&mut payload[45..LOCATION_END], longitude);
     put_digits(&mut payload[52..62], time / 1_000_000_000);
     put_digits(&mut payload[63..], time % 1_000_000_000);
@@ -62,10 +86,10 @@ pub fn location_and_time(payload: &Payload) -> (&[u8], &[u8]) {
 
 /// The timestamp of `record` in nanoseconds since the Unix epoch, or `None` if the client `name` never
 /// sent that record.
-pub fn sent_at(record: &Record<'_>, name: &[u8]) -> Option<u64> {
+pub fn sent_at(record: &Record<'_>, name: &[u8], range: Range) -> Option<u64> {
     let number = str::from_utf8(record.client.get(6..14)?).ok()?.parse().ok()?;
     let time = u64::try_from(record.time).ok().filter(|&time| time <= MAX_TIME)?;
-    let payload = payload(number, time);
+    let payload = payload(number, time, range);
     let is_same_client = record.client == name && self::name(&payload) == name;
     (is_same_client && payload[CLIENT_END..] == *record.report()).then_some(time)
 }
@@ -79,20 +103,42 @@ mod tests {
 
     #[test]
     fn a_payload_is_a_valid_iamat_and_is_recognized_in_a_record() {
-        for (client, time) in [(0, 1), (12_345, 1_621_464_827_959_498_503), (99_999_999, MAX_TIME)]
-        {
-            let payload = payload(client, time);
+        let last = (99_999_999, MAX_TIME, Range::AREA);
+        for (client, time, range) in [
+            (0, 1, Range::of_meters(0)),
+            (12_345, 1_621_464_827_959_498_503, Range::of_meters(30)),
+            last,
+        ] {
+            let payload = payload(client, time, range);
             let command = [&b"IAMAT"[..], &payload].concat();
             let Command::Iamat(iamat) = Command::parse(&command) else { panic!("{client}") };
             assert_eq!((iamat.client, iamat.time_nanos), (name(&payload), i128::from(time)));
             assert_eq!((iamat.location, iamat.time), location_and_time(&payload));
             let line = [&b"AT Bona +0.000000001"[..], &payload].concat();
             let record = Record::parse(&line).unwrap();
-            assert_eq!(sent_at(&record, name(&payload)), Some(time));
-            assert_eq!(sent_at(&record, b"client00000001.bench.example"), None, "another client");
+            assert_eq!(sent_at(&record, name(&payload), range), Some(time));
+            let other = b"client00000001.bench.example";
+            assert_eq!(sent_at(&record, other, range), None, "another client");
             let mut elsewhere = line.clone();
             elsewhere[line.len() - 24] ^= 1; // a digit of the longitude
-            assert_eq!(sent_at(&Record::parse(&elsewhere).unwrap(), name(&payload)), None);
+            assert_eq!(sent_at(&Record::parse(&elsewhere).unwrap(), name(&payload), range), None);
+        }
+    }
+
+    #[test]
+    fn a_client_stays_within_its_range() {
+        assert_eq!(Range::of_meters(AREA_M), Range::AREA);
+        for client in 0..100 {
+            let locations = (1..100).map(|time| {
+                let payload = payload(client, time, Range::of_meters(30));
+                let digits = |field: &[u8]| str::from_utf8(field).unwrap().parse::<u64>().unwrap();
+                [digits(&payload[34..40]), digits(&payload[45..LOCATION_END])]
+            });
+            for axis in 0..2 {
+                let values: Vec<u64> = locations.clone().map(|location| location[axis]).collect();
+                let spread = values.iter().max().unwrap() - values.iter().min().unwrap();
+                assert!((200..[270, 325][axis]).contains(&spread), "{spread}");
+            }
         }
     }
 }

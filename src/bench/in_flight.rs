@@ -146,7 +146,7 @@ impl InFlight {
 
 #[cfg(test)]
 mod tests {
-    use super::super::clients::payload;
+    use super::super::clients::{Range, payload};
     use super::super::wire::Protocol;
     use super::*;
 
@@ -157,7 +157,7 @@ mod tests {
     }
 
     fn request(command: CommandKind, client: u32) -> Request {
-        Request::new(command, client, time(client), client.into())
+        Request::new(command, client, time(client), client.into(), Range::AREA)
     }
 
     fn time(client: u32) -> u64 {
@@ -173,12 +173,16 @@ mod tests {
 
     /// The valid reply to the IAMAT of `client`.
     fn iamat(client: u32) -> Vec<u8> {
-        at("Bona", &payload(client, time(client)))
+        at("Bona", &payload(client, time(client), Range::AREA))
     }
 
     /// A reply to a WHATSAT about `client`, with a record `age` nanoseconds older than the request.
     fn whatsat(server: &str, client: u32, age: u64, document: &str) -> Vec<u8> {
-        [at(server, &payload(client, time(client) - age)), document.as_bytes().to_vec()].concat()
+        [
+            at(server, &payload(client, time(client) - age, Range::AREA)),
+            document.as_bytes().to_vec(),
+        ]
+        .concat()
     }
 
     fn in_flight(requests: &[(CommandKind, u32)]) -> InFlight {
@@ -250,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_wrong_reply_does_not_affect_the_next_request() {
-        let payload = payload(1, time(1));
+        let payload = payload(1, time(1), Range::AREA);
         let other_location = {
             let mut payload = payload;
             payload[39] ^= 1;

@@ -157,7 +157,12 @@ impl<'p> LoadGenerator<'p> {
             poll,
             buffer: vec![0; READ_CHUNK + MAX_REPLY],
             clock: Clock::new(),
-            source: RequestSource::new(plan.clients, plan.whatsat_percent, servers),
+            source: RequestSource::new(
+                plan.clients,
+                plan.wire.range(),
+                plan.whatsat_percent,
+                servers,
+            ),
             connections,
             reconnects: Vec::new(),
             next_connection: 0,

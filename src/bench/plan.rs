@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use getopts::{Matches, Options};
 
-use super::clients::MAX_CLIENTS;
+use super::clients::{AREA_M, MAX_CLIENTS, Range};
 use super::limits::{
     DEFAULT_CONNECTIONS, MAX_CONNECTIONS, MAX_PIPELINE, MAX_PROPAGATION_NODES, MAX_RATE,
     OPEN_LOOP_PIPELINE,
@@ -160,6 +160,7 @@ fn options() -> Options {
             latency counts from when a request is due",
             "N",
         )
+        .optopt("", "range", "keep each client within a square of N meters (default: 37000)", "N")
         .optopt("", "whatsat-percent", "percentage of WHATSATs (default: 30)", "N")
         .optopt("", "radius", "radius of a WHATSAT in kilometers (default: 10)", "KM")
         .optopt("", "results", "results requested by a WHATSAT (default: 5)", "N")
@@ -289,7 +290,8 @@ fn wire(
     let results = number(matches, "results", 5, 0, MAX_RESULTS)?;
     let nodes = config.into_iter().flat_map(|config| &config.nodes);
     let names = nodes.map(|node| node.name.clone().into_bytes()).collect();
-    Ok(Wire::new(protocol, &radius, results, names))
+    let range = Range::of_meters(number(matches, "range", AREA_M, 1, AREA_M)?);
+    Ok(Wire::new(protocol, &radius, results, names).with_range(range))
 }
 
 fn pids(matches: &Matches) -> Result<Vec<u32>, CommandError> {

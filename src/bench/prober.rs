@@ -7,7 +7,7 @@
 
 use hdrhistogram::Histogram;
 
-use super::clients::{self, PROBE_CLIENTS};
+use super::clients::{self, PROBE_CLIENTS, Range};
 use super::clock::Clock;
 use super::connection::{Connection, ReadSide};
 use super::error::{ErrorCounts, RequestError};
@@ -101,7 +101,8 @@ impl Prober {
             for origin in 0..self.connections.len() {
                 let time = clock.next_timestamp(now);
                 self.known[node][origin] = time;
-                let request = Request::new(CommandKind::Iamat, probe_client(origin), time, now);
+                let request =
+                    Request::new(CommandKind::Iamat, probe_client(origin), time, now, Range::AREA);
                 self.connections[node].push(request, &self.wire);
             }
             self.flush(node);
@@ -146,7 +147,8 @@ impl Prober {
         let time = clock.next_timestamp(now);
         let seen = vec![None; self.connections.len()];
         self.round = Some(Round { time, started: now, acknowledged: None, seen });
-        let request = Request::new(CommandKind::Iamat, probe_client(self.origin), time, now);
+        let request =
+            Request::new(CommandKind::Iamat, probe_client(self.origin), time, now, Range::AREA);
         self.connections[self.origin].push(request, &self.wire);
         self.flush(self.origin);
         for node in 0..self.connections.len() {
@@ -160,7 +162,8 @@ impl Prober {
             return;
         }
         let known = self.known[node][self.origin];
-        let request = Request::new(CommandKind::Whatsat, probe_client(self.origin), known, now);
+        let request =
+            Request::new(CommandKind::Whatsat, probe_client(self.origin), known, now, Range::AREA);
         self.connections[node].push(request, &self.wire);
         self.flush(node);
     }

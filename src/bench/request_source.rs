@@ -1,5 +1,6 @@
 //! Generates the sequence of requests.
 
+use super::clients::Range;
 use super::clock::Clock;
 use super::wire::{CommandKind, Request};
 use crate::rng::scramble;
@@ -7,6 +8,8 @@ use crate::rng::scramble;
 /// Generates requests for the servers of a plan.
 pub struct RequestSource {
     clients: u32,
+    /// The range in which each client moves.
+    range: Range,
     whatsat_percent: u64,
     /// For each server, the timestamp of the newest update that it has acknowledged, by client. Empty
     /// if no WHATSATs are sent.
@@ -25,11 +28,12 @@ pub enum Workload {
 }
 
 impl RequestSource {
-    /// A source for `clients` clients, in which `whatsat_percent` of 100 requests are WHATSATs.
-    pub fn new(clients: u32, whatsat_percent: u64, servers: usize) -> Self {
+    /// A source for `clients` clients that move within `range`, in which `whatsat_percent` of 100 requests are WHATSATs.
+    pub fn new(clients: u32, range: Range, whatsat_percent: u64, servers: usize) -> Self {
         let tracked = if whatsat_percent > 0 { clients as usize } else { 0 };
         Self {
             clients,
+            range,
             whatsat_percent,
             acknowledged: vec![vec![0; tracked]; servers],
             drawn: 0,
@@ -67,7 +71,13 @@ impl RequestSource {
                 return None;
             }
             next[server] = client + step;
-            return Some(Request::new(CommandKind::Iamat, client, clock.next_timestamp(now), due));
+            return Some(Request::new(
+                CommandKind::Iamat,
+                client,
+                clock.next_timestamp(now),
+                due,
+                self.range,
+            ));
         }
         self.drawn += 1;
         // The high half of the random bits picks the client, the low half the command.
@@ -75,9 +85,9 @@ impl RequestSource {
         let client = (((random >> 32) * u64::from(self.clients)) >> 32) as u32;
         if ((random & 0xffff_ffff) * 100) >> 32 < self.whatsat_percent {
             let oldest_valid = self.acknowledged[server][client as usize];
-            return Some(Request::new(CommandKind::Whatsat, client, oldest_valid, due));
+            return Some(Request::new(CommandKind::Whatsat, client, oldest_valid, due, self.range));
         }
-        Some(Request::new(CommandKind::Iamat, client, clock.next_timestamp(now), due))
+        Some(Request::new(CommandKind::Iamat, client, clock.next_timestamp(now), due, self.range))
     }
 
     /// Returns whether the preload has no more requests for any server.

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-use super::clients::{self, Payload};
+use super::clients::{self, Payload, Range};
 use super::error::RequestError;
 use crate::protocol::record::Record;
 use crate::protocol::{fields, trim};
@@ -62,9 +62,9 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request scheduled for `due`.
-    pub fn new(command: CommandKind, client: u32, time: u64, due: u64) -> Self {
-        Self { command, client, time, due, payload: clients::payload(client, time) }
+    /// A request of a client that moves within `range`, scheduled for `due`.
+    pub fn new(command: CommandKind, client: u32, time: u64, due: u64, range: Range) -> Self {
+        Self { command, client, time, due, payload: clients::payload(client, time, range) }
     }
 }
 
@@ -89,6 +89,8 @@ pub struct Wire {
     max_results: usize,
     /// Names of all nodes: the record that a node returns may have been received by any other.
     herd: HashSet<Vec<u8>>,
+    /// The range in which each client moves.
+    range: Range,
 }
 
 /// The checked fields of a Nearby Search document.
@@ -123,7 +125,18 @@ impl Wire {
         // A node answers a query with radius 0 without places.
         let is_zero = radius_km.bytes().all(|byte| b"0.".contains(&byte));
         let max_results = if is_zero { 0 } else { max_results.into() };
-        Self { protocol, query, max_results, herd }
+        Self { protocol, query, max_results, herd, range: Range::AREA }
+    }
+
+    /// The same wire format for clients that move within a range.
+    #[must_use]
+    pub fn with_range(self, range: Range) -> Self {
+        Self { range, ..self }
+    }
+
+    /// The range in which each client moves.
+    pub const fn range(&self) -> Range {
+        self.range
     }
 
     /// The same wire format with WHATSATs that request no places.
@@ -222,7 +235,7 @@ impl Wire {
         let Some(record) = record.filter(|_| !document.is_empty()) else {
             return Verdict::Unrelated;
         };
-        match clients::sent_at(&record, client) {
+        match clients::sent_at(&record, client, self.range) {
             Some(_) if !self.herd.contains(record.server) => Verdict::Invalid(RequestError::Wrong),
             Some(time) if time < request.time => Verdict::Invalid(RequestError::Stale),
             Some(_) => self.check_document(document),
@@ -287,7 +300,8 @@ mod tests {
 
     #[test]
     fn other_protocols_send_the_same_record_and_expect_their_own_replies() {
-        let request = Request::new(CommandKind::Iamat, 7, 1_621_464_827_959_498_503, 0);
+        let request =
+            Request::new(CommandKind::Iamat, 7, 1_621_464_827_959_498_503, 0, Range::AREA);
         let payload = String::from_utf8(request.payload.to_vec()).unwrap();
         let fields: Vec<&str> = payload.split_whitespace().collect();
         let [client, location, time] = fields[..] else { panic!("{payload}") };

@@ -27,7 +27,7 @@ const FEW: u32 = UNITE / 4;
 
 /// Of the greater numbers of slots, the siblings are counted at each multiple of this one: a place that most
 /// clients have left does not keep the divisions around it.
-const SOME: u32 = 4;
+const SOME: u32 = UNITE / 2;
 
 /// Moves whose cache misses overlap: about as many as a core can wait for at once.
 const BATCH: usize = 16;

@@ -214,7 +214,7 @@ def updates(effort, results):
     return (
         f"The updates are those of {effort.clients:,} clients. A jump is one to a random point of {COVERED} fences on "
         f"average: it enters {COVERED} fences, leaves as many, and goes to another leaf of the index. A vehicle that "
-        f"drives sends moves of some meters, most of which do neither.\n\n"
+        f"drives sends moves of some meters, most of which do nothing of the kind.\n\n"
         + table(["CPU µs per update, depth 32", *kinds], rows)
     )
 

@@ -35,11 +35,11 @@ pub const PROBE_CLIENTS: u32 = 99_999_000;
 /// Latest timestamp that the template can hold, in nanoseconds since the Unix epoch.
 pub const MAX_TIME: u64 = 10_000_000_000 * 1_000_000_000 - 1;
 
-/// Sides of a square that contains the [`Range::AREA`], in meters.
+/// The side of a square that contains the [`Range::AREA`], in meters.
 pub const AREA_M: u32 = 37_000;
 
 /// The size of the rectangle in which each client moves, in millionths of degrees of latitude and of
-/// longitude. The rectangles are anywhere in the [`Range::AREA`].
+/// longitude. Each rectangle lies somewhere in the [`Range::AREA`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range([u64; 2]);
 

@@ -28,7 +28,8 @@ pub enum Workload {
 }
 
 impl RequestSource {
-    /// A source for `clients` clients that move within `range`, in which `whatsat_percent` of 100 requests are WHATSATs.
+    /// A source for `clients` clients that move within `range`, in which `whatsat_percent` of 100 requests
+    /// are WHATSATs.
     pub fn new(clients: u32, range: Range, whatsat_percent: u64, servers: usize) -> Self {
         let tracked = if whatsat_percent > 0 { clients as usize } else { 0 };
         Self {

@@ -139,7 +139,8 @@ impl Wire {
         self.range
     }
 
-    /// The same wire format with WHATSATs that request no places.
+    /// The same wire format with WHATSATs that request no places, for probe clients, which move in the
+    /// whole area.
     #[must_use]
     pub fn without_places(&self) -> Self {
         Self::new(self.protocol, "0", 0, self.herd.clone())

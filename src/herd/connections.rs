@@ -28,7 +28,10 @@ impl Herd {
         let id = self.link_to(peer)?;
         let link = &mut self.links[id.index()];
         if origin == Origin::Dialed {
-            (link.dialing, link.gives_way) = (false, false);
+            link.dialing = false;
+            // A process that has ended was not replaced.
+            let ended = link.gives_way.take().is_some_and(|boot| boot != connected.boot);
+            self.counters.links_lost += u64::from(ended);
         }
         if let Some(old) = &link.up {
             let preferred = if self.identity.me < peer { Origin::Dialed } else { Origin::Accepted };
@@ -96,7 +99,7 @@ impl Herd {
         }
         let link = &mut self.links[id.index()];
         link.up = Some(up);
-        self.counters.links_lost += u64::from(core::mem::take(&mut link.gives_way));
+        self.counters.links_lost += u64::from(link.gives_way.take().is_some());
         self.offer_link_states(id, now);
         self.release_claims(peer);
         self.counters.links_established += 1;
@@ -106,16 +109,18 @@ impl Herd {
     /// Handles the loss of a connection of a link.
     ///
     /// If both ends have dialed, the peer closes the connection that is not kept, and this end may
-    /// learn that before its own handshake on the other one is complete. Such a link does not count as
-    /// lost unless that handshake fails.
+    /// learn that before its own handshake on the other one is complete. Such a link counts as lost only
+    /// if that dial fails, or the peer dials again first.
     pub fn handle_disconnected(&mut self, link: LinkId, connection: ConnectionId, now: Instant) {
         let Some(up) = &mut self.links[link.index()].up else { return };
         if up.is_in_use(connection) {
+            let boot = up.boot;
             self.close_connections(link, Some(connection), CloseReason::MoveFailed);
-            // While it is dialing, a node uses only a connection that the peer has dialed.
             let state = &mut self.links[link.index()];
-            state.gives_way = state.dialing && self.identity.me < state.peer;
-            self.counters.links_lost += u64::from(!state.gives_way);
+            // The connection of the peer gives way only to one that the lesser name has dialed.
+            let gives_way = state.dialing && self.identity.me < state.peer;
+            state.gives_way = gives_way.then_some(boot);
+            self.counters.links_lost += u64::from(!gives_way);
             self.take_down(link, now);
         } else if up.successor() == Some(connection) {
             up.end_move(); // the link stays
@@ -126,7 +131,7 @@ impl Herd {
     pub fn handle_dial_failed(&mut self, link: LinkId, now: Instant) {
         let jitter = self.jitter.bits() as u8;
         let link = &mut self.links[link.index()];
-        self.counters.links_lost += u64::from(core::mem::take(&mut link.gives_way));
+        self.counters.links_lost += u64::from(link.gives_way.take().is_some());
         link.back_off(now, self.timing.redial_max, jitter);
     }
 

@@ -97,8 +97,9 @@ pub struct Link {
     pub up: Option<Established>,
     /// True while a dial is in progress.
     pub(super) dialing: bool,
-    /// True if a connection of the link was closed, perhaps in favor of the one that is being dialed.
-    pub(super) gives_way: bool,
+    /// The process whose connection was closed, perhaps in favor of the one that is being dialed. `None`
+    /// unless the link is down and a dial is in progress.
+    pub(super) gives_way: Option<BootId>,
     /// Time of the next dial.
     pub(super) next_dial: Instant,
     /// True if the link was lost since its end was last advertised.
@@ -155,7 +156,7 @@ impl Link {
             kind,
             up: None,
             dialing: false,
-            gives_way: false,
+            gives_way: None,
             next_dial: now,
             was_lost: false,
             pause: REDIAL_MIN,

@@ -246,7 +246,7 @@ counters! {
                  seconds to recognize another one if it comes back.",
         }
         links_established_total: "Links established." { links_established }
-        links_lost_total: "Links lost, other than by being replaced." { links_lost }
+        links_lost_total: "Links lost. A link that a new connection replaces is not counted." { links_lost }
         links_timed_out_total: "Links closed because the peer was silent for too long." {
             links_timed_out
         }

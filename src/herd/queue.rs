@@ -86,7 +86,7 @@ impl SlotQueue {
         }
         if !self.fifo.is_empty() {
             self.fifo.clear();
-            self.withdrawn.clear();
+            self.withdrawn.fill(0);
         }
         if self.fifo.capacity() > 4096 {
             self.fifo = VecDeque::new();

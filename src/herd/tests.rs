@@ -65,12 +65,13 @@ fn of_two_connections_both_ends_keep_the_same_one() {
 #[test]
 fn a_link_that_gives_way_to_a_dial_in_progress_is_not_lost() {
     use Origin::{Accepted, Dialed};
-    for (me, dials, next, lost) in [
-        (0, true, Some(Dialed), 0),
-        (0, true, Some(Accepted), 1),
-        (0, true, None, 1),
-        (0, false, Some(Dialed), 1),
-        (1, true, Some(Dialed), 1),
+    for (me, dials, next, boot, lost) in [
+        (0, true, Some(Dialed), 7, 0),
+        (0, true, Some(Dialed), 8, 1),
+        (0, true, Some(Accepted), 7, 1),
+        (0, true, None, 7, 1),
+        (0, false, Some(Dialed), 7, 1),
+        (1, true, Some(Dialed), 7, 1),
     ] {
         let mut herd = herd(identity(&["A", "B"], me, &[1 - me]));
         let (link, start) = (LinkId(0), Instant::START);
@@ -82,10 +83,10 @@ fn a_link_that_gives_way_to_a_dial_in_progress_is_not_lost() {
         herd.handle_disconnected(link, ConnectionId(1), start);
         assert!(herd.link(link).up.is_none());
         match next {
-            Some(origin) => drop(herd.handle_connected(connected(2, 1 - me, 7, origin), start)),
+            Some(origin) => drop(herd.handle_connected(connected(2, 1 - me, boot, origin), start)),
             None => herd.handle_dial_failed(link, start),
         }
-        let case = format!("node {me}, which dials: {dials}, then {next:?}");
+        let case = format!("node {me}, which dials: {dials}, then {next:?} with boot {boot}");
         assert_eq!(herd.counters.links_lost, lost, "{case}");
         assert_eq!(herd.link(link).up.is_some(), next.is_some(), "{case}");
     }

@@ -21,12 +21,12 @@ const SPLIT: u32 = 4 * PLACES as u32;
 /// half empty, do not last.
 const UNITE: u32 = 32;
 
-/// Slots in a leaf that has lost one at which its siblings are counted every time. One of four leaves that
-/// can be united has no more.
+/// A leaf that has lost a slot and has at most this many counts its siblings every time. Of four leaves that
+/// can be united, at least one is this small.
 const FEW: u32 = UNITE / 4;
 
-/// Of the greater numbers of slots, the siblings are counted at each multiple of this one: a place that most
-/// clients have left does not keep the divisions around it.
+/// A larger leaf counts its siblings only at a multiple of this length. So the divisions around a place end
+/// before a crowd has left it, if the siblings are nearly empty.
 const SOME: u32 = UNITE / 2;
 
 /// Moves whose cache misses overlap: about as many as a core can wait for at once.
@@ -295,9 +295,10 @@ impl Index {
         });
         let former = self.nodes[leaf as usize];
         self.nodes[leaf as usize] = Node { first: children, len: DIVIDED, ..former };
-        let Node { revision, .. } = self.nodes[children as usize];
-        let empty = Node { parent: leaf, depth: former.depth + 1, revision, ..EMPTY };
-        self.nodes[children as usize..children as usize + 4].fill(empty);
+        for node in &mut self.nodes[children as usize..children as usize + 4] {
+            let Node { revision, .. } = *node;
+            *node = Node { parent: leaf, depth: former.depth + 1, revision, ..EMPTY };
+        }
         self.distribute(former, |position| children + position.quarter(former.depth) as u32);
         children
     }

@@ -268,8 +268,9 @@ fn invalid_queries_are_rejected() {
     // Without the section there are no fences.
     let port = free_port();
     let herd = Herd::solo_with(&format!("http: {{ports: {{Solo: {port}}}}}"));
-    let http = [("Solo".to_owned(), (Ipv4Addr::LOCALHOST, port).into())].into();
-    let plain = Fenced { herd, http };
+    let http = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    eventually("the node accepts", DEADLINE, || TcpStream::connect(http).ok());
+    let plain = Fenced { herd, http: [("Solo".to_owned(), http)].into() };
     assert_eq!(plain.counts("Solo"), []);
     assert_eq!(plain.json("Solo", "/api/herd")["fences"], Value::Null);
     for target in ["/events?fence=*", "/events?fence=a", "/api/clients?fence=a"] {

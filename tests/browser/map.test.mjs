@@ -82,15 +82,18 @@ test("many clients are grouped with their number, and a click on a group zooms i
   const page = await visit(url);
   await shows(page, "#count", "301 in view");
   const groups = async () => (await written(page, DOTS)).filter(({ text }) => /^\d+$/.test(text));
-  const [paris] = await until("there is one group", async () => {
-    const found = await groups();
-    return found.length === 1 && found;
-  });
-  assert.equal(paris.text, "300");
-  const box = await page.locator(DOTS).boundingBox();
+  await until("there is one group", async () => (await groups()).length === 1);
   const ink = await painted(page, "--node-0");
-  await page.mouse.click(box.x + paris.x + paris.width / 2, box.y + paris.y);
-  await shows(page, "#count", "300 in view");
+  await until("a click on the group zooms in", async () => {
+    // While the map is being fitted to the clients, a click may miss the group.
+    const [paris, ...others] = await groups();
+    if (paris?.text === "300" && others.length === 0) {
+      const box = await page.locator(DOTS).boundingBox();
+      await page.mouse.click(box.x + paris.x + paris.width / 2, box.y + paris.y);
+      await page.waitForTimeout(1000);
+    }
+    return /^300 in view/.test(await page.locator("#count").textContent());
+  });
   assert.ok(await page.locator("#client").isHidden());
   await until("the sum of the groups is smaller, as dots appear", async () => {
     const sum = (await groups()).reduce((total, { text }) => total + Number(text), 0);

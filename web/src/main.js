@@ -121,7 +121,8 @@ function showGone(state) {
   setText(byId("gone"), state === "gone" ? words : "");
 }
 
-// Fits the view to the clients once, when they are first known. After that the user controls it.
+// Fits the view to the clients once, when they are first known. After that the user controls it, and so from the
+// first movement on.
 function fit() {
   fitting = 0;
   const bounds = clients.bounds();
@@ -129,6 +130,9 @@ function fit() {
   fitted = true;
   map.fitBounds(bounds, { padding: [40, 40], maxZoom: 12 });
 }
+map.once("movestart", () => {
+  fitted = true;
+});
 
 // Selects the client that the fragment names, if it is known.
 function visitWanted() {

@@ -128,7 +128,8 @@ function fit() {
   const bounds = clients.bounds();
   if (fitted || !bounds) return;
   fitted = true;
-  map.fitBounds(bounds, { padding: [40, 40], maxZoom: 12 });
+  // Leaflet ignores a change of the view while it animates another one, such as that to a client that is chosen now.
+  map.fitBounds(bounds, { padding: [40, 40], maxZoom: 12, animate: false });
 }
 map.once("movestart", () => {
   fitted = true;

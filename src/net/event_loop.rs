@@ -128,6 +128,10 @@ pub struct EventLoop {
     telemetry: Telemetry,
     /// The end of the shutdown, if it has begun.
     stop_at: Option<Instant>,
+    /// Everything that has happened by this time has been collected; see [`EventLoop::wait`].
+    collected: Instant,
+    /// Polls in a row that had no room for more events.
+    full_polls: usize,
 }
 
 /// Everything that this node connects to.
@@ -193,6 +197,8 @@ impl EventLoop {
             timers: Timers::default(),
             telemetry: Telemetry::new(log),
             stop_at: None,
+            collected: Instant::START,
+            full_polls: 0,
             poll,
             node,
             http,
@@ -248,7 +254,7 @@ impl EventLoop {
         self.accept(&now);
         self.handle_lookups(&now);
         self.handle_places(&now);
-        self.node.herd.handle_timeout(&now);
+        self.node.herd.handle_timeout(&Now { instant: self.collected, ..now });
         self.handle_actions(&now);
         self.flush_links(&now);
         self.log_herd_events();
@@ -263,22 +269,35 @@ impl EventLoop {
     }
 
     /// Waits for events, or only collects them if there is something to do.
+    ///
+    /// The process may be stopped at any point, with its machine or by a signal. A peer or client must
+    /// not be given up for silence while what it has sent meanwhile is unread. Their deadlines are
+    /// therefore compared with the time *before* the last poll, which has reported all that was there.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let now = self.clock.instant();
+        let mut asked = self.clock.instant();
         if let Some(woken) = self.telemetry.woken {
-            self.telemetry.turns.observe(now.since(woken));
+            self.telemetry.turns.observe(asked.since(woken));
         }
-        let mut timeout = self.timeout(now);
+        let mut timeout = self.timeout(asked);
         loop {
             match self.poll.poll(events, timeout) {
-                // A process that was stopped continues with this error. Its timers are overdue, and
-                // a link must not be given up for silence while what its peer has sent is unread.
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    timeout = Some(Duration::ZERO);
-                }
-                other => return other,
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                Ok(()) if timeout == Some(Duration::ZERO) || !events.is_empty() => break,
+                _ => {} // a timer is due, or the process was stopped
             }
+            timeout = Some(Duration::ZERO);
+            asked = self.clock.instant();
         }
+        // The kernel reports what has happened in its order. If there was no room for all of it, the
+        // rest follows within as many polls as all connections would take.
+        let is_full = events.iter().count() >= EVENTS_PER_TURN;
+        if is_full && self.full_polls <= self.connections.len() / EVENTS_PER_TURN {
+            self.full_polls += 1;
+        } else {
+            self.full_polls = 0;
+            self.collected = asked;
+        }
+        Ok(())
     }
 
     /// Handles the events of a turn. Returns the connections that they are about, or `None` if a

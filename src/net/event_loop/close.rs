@@ -192,16 +192,16 @@ impl EventLoop {
         }
     }
 
-    /// Handles the deadlines that have passed.
+    /// Handles the deadlines that had passed before events were last collected.
     pub(super) fn handle_deadlines(&mut self, now: &Now) {
-        while let Some((when, token)) = self.timers.pop(now.instant) {
+        while let Some((when, token)) = self.timers.pop(self.collected) {
             let Some(connection) = self.get(token) else { continue };
             if connection.times.timer != Some(when) {
                 continue; // an earlier one took its place
             }
             connection.times.timer = None;
             match self.connections[key(token).0].deadline(&self.limits) {
-                Some((due, deadline)) if due <= now.instant => self.expire(token, deadline, now),
+                Some((due, deadline)) if due <= self.collected => self.expire(token, deadline, now),
                 _ => self.set_timer(token),
             }
         }

@@ -10,7 +10,7 @@
 mod common;
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use common::{Client, DEADLINE, Herd, eventually, free_port, show};
 use serde_json::Value;
@@ -30,10 +30,7 @@ impl Solo {
     fn with(http: &str, extra: &str) -> Self {
         let port = free_port();
         let section = format!("http: {{ports: {{Solo: {port}}}{http}}}\n{extra}");
-        let solo = Self { herd: Herd::solo_with(&section), http: port };
-        // The client port accepts a moment earlier.
-        eventually("the node accepts", DEADLINE, || TcpStream::connect(solo.address()).ok());
-        solo
+        Self { herd: Herd::solo_with(&section), http: port }
     }
 
     fn connect(&self) -> Client {

@@ -94,7 +94,9 @@ fn a_link_is_read_in_time_behind_a_crowd_of_clients() {
         client.iamat("idle", "+1+1", &seconds(wall_ns()));
     }
     stop_longer_than_the_timeout(&mut herd, Duration::from_secs(2), || {
-        clients.iter_mut().for_each(|client| client.send(b"IAMAT crowd +1+1 1\n"));
+        for client in &mut clients {
+            client.send(b"IAMAT crowd +1+1 1\n");
+        }
     });
 }
 

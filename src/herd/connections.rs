@@ -29,9 +29,6 @@ impl Herd {
         let link = &mut self.links[id.index()];
         if origin == Origin::Dialed {
             link.dialing = false;
-            // A process that has ended was not replaced.
-            let ended = link.gives_way.take().is_some_and(|boot| boot != connected.boot);
-            self.counters.links_lost += u64::from(ended);
         }
         if let Some(old) = &link.up {
             let preferred = if self.identity.me < peer { Origin::Dialed } else { Origin::Accepted };
@@ -86,7 +83,7 @@ impl Herd {
 
     /// Starts using a connection: queues what the peer may lack.
     fn establish(&mut self, id: LinkId, connected: Connected, now: Instant) {
-        let peer = connected.peer;
+        let Connected { peer, boot, origin, .. } = connected;
         let mut up = Established::new(connected, now);
         if self.link(id).is_legacy() {
             up.refill = 0..self.directory.slots();
@@ -99,7 +96,10 @@ impl Herd {
         }
         let link = &mut self.links[id.index()];
         link.up = Some(up);
-        self.counters.links_lost += u64::from(link.gives_way.take().is_some());
+        // A process that has ended was not replaced, nor was a connection by one that the peer dialed.
+        let gave_way = link.gives_way.take();
+        let is_lost = gave_way.is_some_and(|old| origin == Origin::Accepted || old != boot);
+        self.counters.links_lost += u64::from(is_lost);
         self.offer_link_states(id, now);
         self.release_claims(peer);
         self.counters.links_established += 1;

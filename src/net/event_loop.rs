@@ -149,31 +149,29 @@ pub struct Outbound {
 }
 
 impl EventLoop {
-    /// A loop around `node` that listens on `address`.
+    /// A loop around `node`, which does not listen yet.
     ///
     /// # Errors
     ///
-    /// If the address is in use or not of this machine, or descriptors have run out.
+    /// If descriptors or threads have run out.
     pub fn new(
         limits: Limits,
         node: Node,
         http: Server,
         outbound: Outbound,
         folder: Option<Folder>,
-        address: SocketAddr,
         log: Log,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         // Before a connection is possible: a client that has connected may expect signals to work.
         let signals = Signals::register(poll.registry(), SIGNALS)?;
-        let listener = Listener::bind(address, &limits, poll.registry(), LISTENER)?;
         let disk = folder.map(|folder| Disk::start(folder, &waker)).transpose()?;
         let feed = outbound.feed.zip(disk.as_ref());
         let feed = feed.map(|(feed, disk)| FeedDriver::start(feed, disk.folder(), &waker));
         Ok(Self {
             clock: Clock::start(),
-            listeners: vec![(ListenerKind::Lines, listener)],
+            listeners: Vec::new(),
             accept_at: None,
             devices: None,
             signals,
@@ -206,15 +204,28 @@ impl EventLoop {
         })
     }
 
+    /// Listens for clients and neighbors on `address`.
+    ///
+    /// # Errors
+    ///
+    /// If the address is in use or not of this machine.
+    pub fn serve_lines(&mut self, address: SocketAddr) -> io::Result<()> {
+        self.listen(ListenerKind::Lines, LISTENER, address)
+    }
+
     /// Listens for browsers and tools on `address` as well. They can read the metrics of `process`.
     ///
     /// # Errors
     ///
-    /// As [`EventLoop::new`].
+    /// As [`EventLoop::serve_lines`].
     pub fn serve_http(&mut self, address: SocketAddr, process: Process) -> io::Result<()> {
-        let listener = Listener::bind(address, &self.limits, self.poll.registry(), HTTP_LISTENER)?;
-        self.listeners.push((ListenerKind::Http, listener));
         self.telemetry.process = Some(process);
+        self.listen(ListenerKind::Http, HTTP_LISTENER, address)
+    }
+
+    fn listen(&mut self, kind: ListenerKind, token: Token, address: SocketAddr) -> io::Result<()> {
+        let listener = Listener::bind(address, &self.limits, self.poll.registry(), token)?;
+        self.listeners.push((kind, listener));
         Ok(())
     }
 

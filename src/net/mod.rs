@@ -99,16 +99,15 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
         Some(address.and_then(|it| Ok((it, assemble::devices(devices, &me.name, &limits)?))))
     });
     let reports = reports.transpose()?;
-    let stored = config.storage.as_ref().map(|storage| {
-        let folder = Folder::open(&storage.directory.join(&me.name))?;
-        // Every start adds a file, so one that is going to fail should not get that far.
-        let devices = reports.as_ref().map(|(address, _)| *address);
-        expect_free(&me.name, address, web, devices, &limits)?;
-        let feeds = feed.is_some();
-        let store = recovery::load(storage, feeds, &me.name, &folder, &mut herd.directory)?;
-        Ok::<_, io::Error>((store, folder))
+    let device_address = reports.as_ref().map(|(address, _)| *address);
+    let storage = config.storage.as_ref();
+    let folder = storage.map(|it| Folder::open(&it.directory.join(&me.name))).transpose()?;
+    // Every start adds a file, so one that is going to fail should not get that far.
+    expect_free(&me.name, address, web, device_address, &limits)?;
+    let store = storage.zip(folder.as_ref()).map(|(storage, folder)| {
+        recovery::load(storage, feed.is_some(), &me.name, folder, &mut herd.directory)
     });
-    let (store, folder) = stored.transpose()?.unzip();
+    let store = store.transpose()?;
     if let Some(set) = &fences {
         for warning in fences::warnings(set) {
             log::warn!("{warning}");
@@ -130,8 +129,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let fence_file = fences.as_ref().and_then(|set| fences::file_set(config, set));
     sets.extend(fence_file.map(|set| (set, Vec::new())));
     let outbound = Outbound { neighbors, upstream, feed, peer_tls, link_buffer };
-    let mut event_loop = EventLoop::new(limits, core, http, outbound, folder, address, log)
-        .map_err(|error| cannot_listen(&me.name, address, "ports", &error))?;
+    let mut event_loop = EventLoop::new(limits, core, http, outbound, folder, log)?;
     for (set, certificates) in sets {
         if let Some(flaw) = &set.flaw {
             log::warn!("{flaw}");
@@ -142,12 +140,14 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
         let served = event_loop.serve_http(address, Process::new(started));
         served.map_err(|error| cannot_listen(&me.name, address, "http.ports", &error))?;
     }
-    let device_address = reports.as_ref().map(|(address, _)| *address);
     if let Some((address, devices)) = reports {
         let served = event_loop.serve_devices(address, devices);
         served.map_err(|error| cannot_listen(&me.name, address, "devices.ports", &error))?;
     }
     event_loop.serve_links(address.ip(), &all_ports(config));
+    // The last port: once it accepts connections, the node has all others.
+    let served = event_loop.serve_lines(address);
+    served.map_err(|error| cannot_listen(&me.name, address, "ports", &error))?;
     for warning in &config.warnings {
         log::warn!("{warning}");
     }

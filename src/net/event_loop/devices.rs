@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use super::EventLoop;
 use crate::devices::Devices;
 use crate::net::device_tls::DeviceTlsConfig;
-use crate::net::listener::{Listener, ListenerKind};
+use crate::net::listener::ListenerKind;
 use crate::net::tls::Tls;
 use crate::net::token::DEVICE_LISTENER;
 
@@ -33,12 +33,9 @@ impl EventLoop {
     ///
     /// # Errors
     ///
-    /// As [`EventLoop::new`].
+    /// As [`EventLoop::serve_lines`].
     pub fn serve_devices(&mut self, address: SocketAddr, devices: DeviceSide) -> io::Result<()> {
-        let registry = self.poll.registry();
-        let listener = Listener::bind(address, &self.limits, registry, DEVICE_LISTENER)?;
-        self.listeners.push((ListenerKind::Devices, listener));
         self.devices = Some(Box::new(devices));
-        Ok(())
+        self.listen(ListenerKind::Devices, DEVICE_LISTENER, address)
     }
 }

@@ -126,11 +126,11 @@ impl World {
             let why = format!("n{at:02} relayed {} records, expected at most {most}", herd.relayed);
             return self.fail(why);
         }
-        // Nodes that dial each other at the same time replace a link, and lose none.
         if self.schedule.calm && herd.links_established > 2 * host.degree {
             let why = format!("n{at:02} was linked {} times", herd.links_established);
             return self.fail(why);
         }
+        // Nodes that dial each other at the same time replace a link, and lose none.
         if self.schedule.calm && herd.links_lost > 0 {
             let why = format!("n{at:02} lost {} links", herd.links_lost);
             return self.fail(why);

@@ -11,7 +11,7 @@ import { showHerd } from "./herd.js";
 import { idOfFragment } from "./ids.js";
 import { showHint, showLegend } from "./legend.js";
 import { makeList } from "./list.js";
-import { addLand, addTiles, makeMap } from "./map.js";
+import { addLand, addTiles, makeMap, viewChanges } from "./map.js";
 import { Names } from "./names.js";
 import { Nearest } from "./nearest.js";
 import { showRates } from "./rates.js";
@@ -29,6 +29,7 @@ const FIRST_CLIENTS = 300;
 
 const clients = new Clients();
 const map = makeMap(byId("map"));
+const changeView = viewChanges(map);
 const names = new Names({ pane: "names" }).addTo(map);
 const dots = new Dots(clients).addTo(map);
 dots.on("places", (event) => names.omit(event.names));
@@ -111,7 +112,7 @@ const connection = new Connection({
 
 const fences = new Fences(map, {
   follow: (handlers) => connection.follow(handlers),
-  show: (bounds) => map.fitBounds(bounds, { padding: [40, 40] }),
+  show: (bounds) => changeView(() => map.fitBounds(bounds, { padding: [40, 40] })),
   select: (id) => visit(id),
 });
 
@@ -128,7 +129,7 @@ function fit() {
   const bounds = clients.bounds();
   if (fitted || !bounds) return;
   fitted = true;
-  // Leaflet ignores a change of the view while it animates another one, such as that to a client that is chosen now.
+  // Without an animation, so that a click meets what the map shows.
   map.fitBounds(bounds, { padding: [40, 40], maxZoom: 12, animate: false });
 }
 map.once("movestart", () => {
@@ -212,7 +213,7 @@ async function visit(id, block = "start") {
   select(id, block);
   const position = clients.dot(clients.indexOf(id));
   if (map.getZoom() < CLOSE_ZOOM || !map.getBounds().pad(-0.1).contains(position)) {
-    map.setView(position, Math.max(map.getZoom(), CLOSE_ZOOM));
+    changeView(() => map.setView(position, Math.max(map.getZoom(), CLOSE_ZOOM)));
   }
 }
 
@@ -238,7 +239,7 @@ map.on("mousemove", ({ containerPoint }) => {
 
 // Fits the view to a group of clients.
 function zoomTo(members) {
-  map.fitBounds(clients.bounds(members), { padding: [60, 60] });
+  changeView(() => map.fitBounds(clients.bounds(members), { padding: [60, 60] }));
 }
 
 // Lists the clients nearest to a point.

@@ -30,6 +30,24 @@ export function makeMap(container) {
   return map;
 }
 
+/** Returns a function that calls `change`, which changes the view of `map`. Leaflet ignores a change while it animates
+ * another zoom; this one is made at the end of the animation, and only the last if there are several. */
+export function viewChanges(map) {
+  let animating = false;
+  let next = null;
+  map.on("zoomanim", () => (animating = true));
+  map.on("zoomend", () => {
+    const change = next;
+    animating = false;
+    next = null;
+    change?.();
+  });
+  return (change) => {
+    if (animating) next = change;
+    else change();
+  };
+}
+
 /** Draws land and borders. */
 export async function addLand(map) {
   const response = await fetch("/land.json");

@@ -53,7 +53,7 @@ fn transfer(herds: &mut [Herd; 2], now: &Now) -> Vec<String> {
         let before = lines.len();
         for end in [0, 1] {
             let mut bytes = Vec::new();
-            herds[end].handle_timeout(now);
+            herds[end].handle_timeout(now, now.instant);
             herds[end].poll_transmit(LINK, now, &mut bytes, 1 << 20, &mut ());
             for line in bytes.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
                 herds[1 - end].handle_line(LINK, ConnectionId(1), line, now, &mut ()).unwrap();
@@ -95,9 +95,9 @@ fn digests_are_compared_once_per_interval() {
 #[test]
 fn the_link_to_a_silent_peer_times_out() {
     let [mut herd, _] = linked(&Timing { timeout: ms(5_000), ..TIMING });
-    herd.handle_timeout(&at(4_999));
+    herd.handle_timeout(&at(4_999), at(4_999).instant);
     assert_eq!(herd.poll_action(), None);
-    herd.handle_timeout(&at(5_000));
+    herd.handle_timeout(&at(5_000), at(5_000).instant);
     assert_eq!(
         herd.poll_action(),
         Some(Action::Close { connection: ConnectionId(1), reason: CloseReason::KeepaliveTimeout })
@@ -110,7 +110,7 @@ fn the_pause_between_redials_is_at_most_redial_max() {
     let mut herd = herd(0, TIMING);
     let mut dials = Vec::new();
     for time in 0..5_000 {
-        herd.handle_timeout(&at(time));
+        herd.handle_timeout(&at(time), at(time).instant);
         if herd.poll_action() == Some(Action::Dial(LINK)) {
             dials.push(time);
             herd.handle_dial_failed(LINK, at(time).instant);

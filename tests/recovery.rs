@@ -66,7 +66,8 @@ fn stop_longer_than_the_timeout(herd: &mut Herd, timeout: Duration, meanwhile: i
     eventually("Left has sent the record", DEADLINE, || {
         herd.log_lines("Left").iter().any(|logged| logged.ends_with(&sent)).then_some(())
     });
-    // It must not dial again: a connection that replaces another one ends it, read or not.
+    // Left must not dial again: a new connection would replace the old one, which is closed even if
+    // it is unread.
     herd.kill("Left");
     thread::sleep(timeout);
     herd.signal("Right", "CONT");
@@ -77,23 +78,26 @@ fn stop_longer_than_the_timeout(herd: &mut Herd, timeout: Duration, meanwhile: i
 /// before it gives them up: the neighbor that has acknowledged it may have died since.
 #[test]
 fn a_node_that_was_stopped_reads_its_links_before_it_gives_them_up() {
-    let mut herd = Herd::new(&PAIR, "peers: {timeout_ms: 1000, keepalive_ms: 200}");
+    let mut herd = Herd::new(&PAIR, "peers: {timeout_ms: 2000, keepalive_ms: 200}");
     herd.start_all();
     herd.wait_until_connected(&herd.names());
-    stop_longer_than_the_timeout(&mut herd, Duration::from_secs(1), || {});
+    stop_longer_than_the_timeout(&mut herd, Duration::from_secs(2), || {});
 }
 
 /// The same with more clients that have sent something meanwhile than the kernel reports at once.
 #[test]
 fn a_link_is_read_in_time_behind_a_crowd_of_clients() {
-    let mut herd = Herd::new(&PAIR, "peers: {timeout_ms: 2000, keepalive_ms: 1000}");
+    let crowd = 1500; // a poll returns 1,024 events
+    rlimit::increase_nofile_limit(crowd + 1000).unwrap();
+    // Left must not send a ping before the crowd has sent its updates.
+    let mut herd = Herd::new(&PAIR, "peers: {timeout_ms: 5000, keepalive_ms: 2500}");
     herd.start_all();
     herd.wait_until_connected(&herd.names());
-    let mut clients: Vec<_> = (0..3000).map(|_| herd.client("Right")).collect();
+    let mut clients: Vec<_> = (0..crowd).map(|_| herd.client("Right")).collect();
     for client in &mut clients {
         client.iamat("idle", "+1+1", &seconds(wall_ns()));
     }
-    stop_longer_than_the_timeout(&mut herd, Duration::from_secs(2), || {
+    stop_longer_than_the_timeout(&mut herd, Duration::from_secs(5), || {
         for client in &mut clients {
             client.send(b"IAMAT crowd +1+1 1\n");
         }

@@ -197,7 +197,7 @@ impl Star {
         }
         for node in 0..self.nodes.len() {
             let now = Now { instant: self.now, wall: self.wall(node) };
-            self.nodes[node].handle_timeout(&now);
+            self.nodes[node].handle_timeout(&now, now.instant);
             while self.nodes[node].poll_action().is_some() {}
         }
     }

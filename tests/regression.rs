@@ -91,7 +91,7 @@ impl Wire {
             for end in [0, 1] {
                 let Node { herd, message_log, .. } = &mut nodes[end];
                 if let Some(link) = self.ends[end].link() {
-                    herd.handle_timeout(&now);
+                    herd.handle_timeout(&now, now.instant);
                     let out = &mut self.in_flight[1 - end];
                     herd.poll_transmit(link, &now, out, 1 << 20, message_log);
                 }
@@ -204,7 +204,7 @@ fn links_that_come_up_together_are_advertised_together() {
             let connected = connected(turn.into(), turn as u16 + 1, 7, Origin::Dialed);
             herd.handle_connected(connected, now.instant);
         }
-        herd.handle_timeout(&now);
+        herd.handle_timeout(&now, now.instant);
         for (link, sent) in (0..).map(LinkId).zip(&mut sent) {
             herd.poll_transmit(link, &now, sent, usize::MAX, &mut message_log);
         }

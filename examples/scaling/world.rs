@@ -363,7 +363,7 @@ impl World {
         while !self.hosts[node].stopped {
             let herd = &mut self.hosts[node].herd;
             if herd.poll_timeout().is_some_and(|due| due <= now.instant) {
-                herd.handle_timeout(&now);
+                herd.handle_timeout(&now, now.instant);
             }
             while let Some(action) = self.hosts[node].herd.poll_action() {
                 self.act(node, &action);

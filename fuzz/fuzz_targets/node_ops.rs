@@ -703,7 +703,7 @@ impl World {
         self.now.instant += by;
         self.now.wall.0 += by.as_nanos() as Nanos;
         let Self { node, now, .. } = self;
-        node.herd.handle_timeout(now);
+        node.herd.handle_timeout(now, now.instant);
         let is_later = |due: Option<Instant>| due.is_none_or(|due| due > now.instant);
         assert!(is_later(node.herd.poll_timeout()), "a timer is left overdue");
         if let Some(client) = node.places.upstream() {

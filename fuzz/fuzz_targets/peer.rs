@@ -206,7 +206,7 @@ impl End {
             self.drain(link, &mut output);
             // Missing records are requested now.
             let later = Now { instant: NOW.instant + GRACE, ..NOW };
-            self.node.herd.handle_timeout(&later);
+            self.node.herd.handle_timeout(&later, later.instant);
             self.drain(link, &mut output);
         }
         node::check(&mut self.node);

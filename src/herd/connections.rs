@@ -96,7 +96,7 @@ impl Herd {
         }
         let link = &mut self.links[id.index()];
         link.up = Some(up);
-        // A process that has ended was not replaced, nor was a connection by one that the peer dialed.
+        // It gave way only to a connection that this node dialed, and to the same process.
         let gave_way = link.gives_way.take();
         let is_lost = gave_way.is_some_and(|old| origin == Origin::Accepted || old != boot);
         self.counters.links_lost += u64::from(is_lost);

@@ -15,7 +15,7 @@
 //! | [`Herd::handle_moved`] | the handshake on a connection to such a port has succeeded |
 //! | [`Herd::handle_disconnected`] | a connection of a link has closed |
 //! | [`Herd::handle_dial_failed`] | a dial or its handshake has failed |
-//! | [`Herd::handle_timeout`] | the time of [`Herd::poll_timeout`] has come |
+//! | [`Herd::handle_timeout`] | the time of [`Herd::poll_timeout`] has come, with the time up to which all input has been handled |
 //!
 //! | out | meaning |
 //! |---|---|

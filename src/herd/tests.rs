@@ -13,6 +13,25 @@ fn at(instant: Instant) -> Now {
     Now { instant, wall: WALL }
 }
 
+/// Handles everything that is due at `now`.
+fn pass(herd: &mut Herd, now: Instant) {
+    herd.handle_timeout(&at(now), now);
+}
+
+/// A node that was stopped knows what had arrived before, not what came meanwhile.
+#[test]
+fn a_link_is_silent_by_the_time_of_what_has_been_collected() {
+    let mut herd = herd(identity(&["A", "B"], 0, &[1]));
+    herd.handle_connected(connected(1, 1, 7, Origin::Dialed), Instant::START);
+    let end = Instant::START + herd.timing.timeout;
+    let before = end.checked_sub(Duration::from_millis(1)).unwrap();
+    herd.handle_timeout(&at(end + Duration::from_mins(1)), before);
+    assert_eq!(herd.counters.links_timed_out, 0);
+    assert!(herd.poll_timeout().unwrap() <= end, "it is called again");
+    herd.handle_timeout(&at(end + Duration::from_mins(1)), end);
+    assert_eq!(herd.counters.links_timed_out, 1);
+}
+
 /// A neighbor that stalls as soon as it is linked has not advertised the link when the graph
 /// settles, so no tree includes it. Updates in the meantime must still be queued for it.
 #[test]
@@ -22,7 +41,7 @@ fn a_neighbor_that_has_not_advertised_its_link_receives_updates() {
     herd.handle_connected(connected(12, 2, 7, Origin::Dialed), Instant::START);
     let start = at(Instant::START);
     herd.handle_line(LinkId(0), ConnectionId(10), b"LINKS A 7 2 - B", &start, &mut ()).unwrap();
-    herd.handle_timeout(&at(Instant::START + SETTLE));
+    pass(&mut herd, Instant::START + SETTLE);
     let record = Record::parse(b"AT B +0.000000000 k +1-1 5").unwrap();
     herd.apply_local_update(&record, WALL);
     for link in [0, 1].map(LinkId) {
@@ -76,7 +95,7 @@ fn a_link_that_gives_way_to_a_dial_in_progress_is_not_lost() {
         let mut herd = herd(identity(&["A", "B"], me, &[1 - me]));
         let (link, start) = (LinkId(0), Instant::START);
         if dials {
-            herd.handle_timeout(&at(start));
+            pass(&mut herd, start);
             assert_eq!(herd.poll_action(), Some(Action::Dial(link)));
         }
         herd.handle_connected(connected(1, 1 - me, 7, Accepted), start);
@@ -98,7 +117,7 @@ fn a_clock_that_is_off_is_reported_once() {
     let link = herd.handle_connected(connected(1, 1, 7, Origin::Dialed), Instant::START).unwrap();
     let mut now = Instant::START;
     for pong in ["PONG 1 9000000000", "PONG 2 9000000000", "PONG 3 5000000000"] {
-        herd.handle_timeout(&at(now));
+        pass(&mut herd, now);
         herd.poll_transmit(link, &at(now), &mut Vec::new(), usize::MAX, &mut ());
         herd.handle_line(link, ConnectionId(1), pong.as_bytes(), &at(now), &mut ()).unwrap();
         now += herd.timing.keepalive;
@@ -192,8 +211,8 @@ fn a_node_that_departed_is_not_mentioned_to_neighbors_that_have_forgotten_it() {
     };
     receive(&mut herd, "LINKS B 7 2 - A", Instant::START);
     receive(&mut herd, "LINKS X 7 2 - Y", Instant::START);
-    herd.handle_timeout(&at(after(link_states::ADVERTISE_DELAY)));
-    herd.handle_timeout(&at(after(SETTLE * 2)));
+    pass(&mut herd, after(link_states::ADVERTISE_DELAY));
+    pass(&mut herd, after(SETTLE * 2));
     let (soon, late) = (routes::OFFER_FOR, SETTLE * 2 + routes::OFFER_FOR);
     for (time, expected) in [(soon, true), (late, false)] {
         let mentions = |lines: &[String], name: &str| {
@@ -209,7 +228,7 @@ fn a_node_that_departed_is_not_mentioned_to_neighbors_that_have_forgotten_it() {
     for second in 1..9 {
         let now = after(late + Duration::from_secs(second));
         receive(&mut herd, "PING 1 7", now);
-        herd.handle_timeout(&at(now));
+        pass(&mut herd, now);
         sent.append(&mut link_states(&mut herd, b));
     }
     assert!(herd.counters.link_state_repairs > 0);
@@ -233,7 +252,7 @@ fn link_states_of_too_many_nodes_are_sent_again_now_and_then_only() {
         if repairs < herd.counters.link_state_repairs {
             receive(&mut herd, "LINKS other 7 2 - B", now);
         }
-        herd.handle_timeout(&at(now));
+        pass(&mut herd, now);
         link_states(&mut herd, b);
     }
     let repairs = herd.counters.link_state_repairs;
@@ -255,7 +274,7 @@ impl Contested {
             self.now += Duration::from_millis(10);
             let now = at(after(self.now));
             self.herd.handle_line(LinkId(0), ConnectionId(1), b"PING 1 -", &now, &mut ()).unwrap();
-            self.herd.handle_timeout(&now);
+            self.herd.handle_timeout(&now, now.instant);
             for line in link_states(&mut self.herd, LinkId(0)) {
                 let Some(Message::Links(state)) = Message::parse(line.as_bytes()) else { panic!() };
                 assert_eq!(state.origin, b"A");
@@ -316,7 +335,7 @@ fn a_node_that_starts_over_advertises_its_links_again() {
         for line in [if second == 5 { &contest } else { "PING 1 -" }, "LINKS B 7 2 - A"] {
             herd.handle_line(LinkId(0), ConnectionId(1), line.as_bytes(), &now, &mut ()).unwrap();
         }
-        herd.handle_timeout(&now);
+        herd.handle_timeout(&now, now.instant);
         sequences.extend(link_states(&mut herd, LinkId(0)).iter().map(|line| {
             let Some(Message::Links(state)) = Message::parse(line.as_bytes()) else { panic!() };
             state.version.sequence

@@ -51,8 +51,9 @@ impl Herd {
         links.chain(others.into_iter().flatten()).min()
     }
 
-    /// Performs all work that is due.
-    pub fn handle_timeout(&mut self, now: &Now) {
+    /// Performs all work that is due. Everything that had arrived before `collected` has been handled;
+    /// whether a link is silent is decided by that time, since later lines may be unread.
+    pub fn handle_timeout(&mut self, now: &Now, collected: Instant) {
         self.now = now.instant;
         if self.routes.handle_timeout(now.instant) {
             self.advertise_again(now.instant);
@@ -79,7 +80,7 @@ impl Herd {
         }
         self.directory.handle_fences(now);
         for link in (0..self.links.len()).map(LinkId) {
-            self.handle_link_timeout(link, now.instant);
+            self.handle_link_timeout(link, now.instant, collected);
         }
     }
 
@@ -94,16 +95,16 @@ impl Herd {
         }
     }
 
-    fn handle_link_timeout(&mut self, id: LinkId, now: Instant) {
+    fn handle_link_timeout(&mut self, id: LinkId, now: Instant, collected: Instant) {
         self.release_held(id, now);
         let link = &mut self.links[id.index()];
         if link.up.is_none() && !link.dialing && link.next_dial <= now {
             link.dialing = true;
             self.actions.push_back(Action::Dial(id));
         }
-        self.limit_move(id, now);
+        self.limit_move(id, collected);
         let Some(up) = self.links[id.index()].herd_peer() else { return };
-        if up.keepalive.is_silent(self.timing.timeout, now) {
+        if up.keepalive.is_silent(self.timing.timeout, collected) {
             self.close_connections(id, None, CloseReason::KeepaliveTimeout);
             self.counters.links_timed_out += 1;
             self.counters.links_lost += 1;

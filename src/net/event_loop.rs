@@ -25,6 +25,7 @@ mod accept;
 mod admissions;
 mod batch;
 mod close;
+mod collected;
 mod devices;
 mod feed;
 mod link_port;
@@ -79,6 +80,7 @@ use crate::time::{Instant, Now};
 
 use admissions::Admissions;
 use batch::Batch;
+use collected::Collected;
 pub use devices::DeviceSide;
 pub use links::Neighbor;
 use links::become_link;
@@ -128,10 +130,7 @@ pub struct EventLoop {
     telemetry: Telemetry,
     /// The end of the shutdown, if it has begun.
     stop_at: Option<Instant>,
-    /// Everything that has happened by this time has been collected; see [`EventLoop::wait`].
-    collected: Instant,
-    /// Polls in a row that had no room for more events.
-    full_polls: usize,
+    collected: Collected,
 }
 
 /// Everything that this node connects to.
@@ -195,8 +194,7 @@ impl EventLoop {
             timers: Timers::default(),
             telemetry: Telemetry::new(log),
             stop_at: None,
-            collected: Instant::START,
-            full_polls: 0,
+            collected: Collected::default(),
             poll,
             node,
             http,
@@ -210,7 +208,10 @@ impl EventLoop {
     ///
     /// If the address is in use or not of this machine.
     pub fn serve_lines(&mut self, address: SocketAddr) -> io::Result<()> {
-        self.listen(ListenerKind::Lines, LISTENER, address)
+        self.listen(ListenerKind::Lines, LISTENER, address)?;
+        // Clients and neighbors are accepted first: descriptors may run out.
+        self.listeners.rotate_right(1);
+        Ok(())
     }
 
     /// Listens for browsers and tools on `address` as well. They can read the metrics of `process`.
@@ -265,7 +266,7 @@ impl EventLoop {
         self.accept(&now);
         self.handle_lookups(&now);
         self.handle_places(&now);
-        self.node.herd.handle_timeout(&Now { instant: self.collected, ..now });
+        self.node.herd.handle_timeout(&now, self.collected.until());
         self.handle_actions(&now);
         self.flush_links(&now);
         self.log_herd_events();
@@ -280,34 +281,22 @@ impl EventLoop {
     }
 
     /// Waits for events, or only collects them if there is something to do.
-    ///
-    /// The process may be stopped at any point, with its machine or by a signal. A peer or client must
-    /// not be given up for silence while what it has sent meanwhile is unread. Their deadlines are
-    /// therefore compared with the time *before* the last poll, which has reported all that was there.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let mut asked = self.clock.instant();
+        let mut start = self.clock.instant();
         if let Some(woken) = self.telemetry.woken {
-            self.telemetry.turns.observe(asked.since(woken));
+            self.telemetry.turns.observe(start.since(woken));
         }
-        let mut timeout = self.timeout(asked);
+        let mut timeout = self.timeout(start);
         loop {
             match self.poll.poll(events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 Ok(()) if timeout == Some(Duration::ZERO) || !events.is_empty() => break,
-                _ => {} // a timer is due, or the process was stopped
+                _ => {} // a timer is due, or the process was stopped: what has arrived since?
             }
             timeout = Some(Duration::ZERO);
-            asked = self.clock.instant();
+            start = self.clock.instant();
         }
-        // The kernel reports what has happened in its order. If there was no room for all of it, the
-        // rest follows within as many polls as all connections would take.
-        let is_full = events.iter().count() >= EVENTS_PER_TURN;
-        if is_full && self.full_polls <= self.connections.len() / EVENTS_PER_TURN {
-            self.full_polls += 1;
-        } else {
-            self.full_polls = 0;
-            self.collected = asked;
-        }
+        self.collected.handle_poll(start, events.iter().count(), self.connections.len());
         Ok(())
     }
 

@@ -102,7 +102,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let device_address = reports.as_ref().map(|(address, _)| *address);
     let storage = config.storage.as_ref();
     let folder = storage.map(|it| Folder::open(&it.directory.join(&me.name))).transpose()?;
-    // Every start adds a file, so one that is going to fail should not get that far.
+    // Before files change, as each start adds one; and so that the error names the port for clients first.
     expect_free(&me.name, address, web, device_address, &limits)?;
     let store = storage.zip(folder.as_ref()).map(|(storage, folder)| {
         recovery::load(storage, feed.is_some(), &me.name, folder, &mut herd.directory)
@@ -129,7 +129,14 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let fence_file = fences.as_ref().and_then(|set| fences::file_set(config, set));
     sets.extend(fence_file.map(|set| (set, Vec::new())));
     let outbound = Outbound { neighbors, upstream, feed, peer_tls, link_buffer };
-    let mut event_loop = EventLoop::new(limits, core, http, outbound, folder, log)?;
+    let mut event_loop =
+        EventLoop::new(limits, core, http, outbound, folder, log).map_err(|it| {
+            let name = &me.name;
+            io::Error::new(
+                it.kind(),
+                format!("{name} cannot start: the system has too few resources ({it})"),
+            )
+        })?;
     for (set, certificates) in sets {
         if let Some(flaw) = &set.flaw {
             log::warn!("{flaw}");
@@ -145,7 +152,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
         served.map_err(|error| cannot_listen(&me.name, address, "devices.ports", &error))?;
     }
     event_loop.serve_links(address.ip(), &all_ports(config));
-    // The last port: once it accepts connections, the node has all others.
+    // The last one: a program that can connect to it finds the others open.
     let served = event_loop.serve_lines(address);
     served.map_err(|error| cannot_listen(&me.name, address, "ports", &error))?;
     for warning in &config.warnings {

@@ -319,7 +319,7 @@ impl World {
         let now = self.clock(node);
         let Some(herd) = &mut self.machines[node].herd else { return };
         if herd.poll_timeout().is_some_and(|due| due <= now.instant) {
-            herd.handle_timeout(&now);
+            herd.handle_timeout(&now, now.instant);
         }
         while let Some(herd) = &mut self.machines[node].herd
             && let Some(action) = herd.poll_action()

@@ -169,7 +169,7 @@ impl Small {
         let mut now = from;
         while now <= until {
             for herd in &mut self.herds {
-                herd.handle_timeout(&Now { instant: now, wall: CLOCK });
+                herd.handle_timeout(&Now { instant: now, wall: CLOCK }, now);
                 while herd.poll_action().is_some() {}
             }
             self.flush(now);

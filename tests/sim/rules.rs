@@ -128,7 +128,7 @@ impl Core {
 
     fn pass(&mut self, time: Duration) {
         self.now += time;
-        self.herd.handle_timeout(&Now { instant: self.now, wall: WALL });
+        self.herd.handle_timeout(&Now { instant: self.now, wall: WALL }, self.now);
     }
 
     /// Lets the links be advertised and the graph settle.

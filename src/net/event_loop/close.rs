@@ -192,16 +192,19 @@ impl EventLoop {
         }
     }
 
-    /// Handles the deadlines that had passed before events were last collected.
+    /// Handles the deadlines that have passed, unless a client may have met one in time.
     pub(super) fn handle_deadlines(&mut self, now: &Now) {
-        while let Some((when, token)) = self.timers.pop(self.collected) {
+        let collected = self.collected.until();
+        while let Some((when, token)) = self.timers.pop(collected) {
             let Some(connection) = self.get(token) else { continue };
             if connection.times.timer != Some(when) {
                 continue; // an earlier one took its place
             }
             connection.times.timer = None;
             match self.connections[key(token).0].deadline(&self.limits) {
-                Some((due, deadline)) if due <= self.collected => self.expire(token, deadline, now),
+                // Its events have not been handled yet, and it has a timer again once they are.
+                _ if self.connections[key(token).0].queued => {}
+                Some((due, deadline)) if due <= collected => self.expire(token, deadline, now),
                 _ => self.set_timer(token),
             }
         }

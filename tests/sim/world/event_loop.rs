@@ -46,7 +46,7 @@ impl World {
                 // Expired records, for which others were evicted, are about to be removed.
                 self.observe_each_record(at);
                 let Some(node) = &mut self.hosts[at].node else { return };
-                node.herd.handle_timeout(&now);
+                node.herd.handle_timeout(&now, now.instant);
             }
             let Some(node) = &mut self.hosts[at].node else { return };
             let Some(action) = node.herd.poll_action() else {

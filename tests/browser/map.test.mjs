@@ -111,7 +111,9 @@ test("of two clients that are chosen in quick succession, the second is shown", 
   await page.evaluate(async () => {
     const [first, second] = document.querySelectorAll("#clients button");
     first.click();
-    while (!document.querySelector(".leaflet-zoom-anim")) await new Promise(requestAnimationFrame);
+    const isAnimated = () => document.querySelector(".leaflet-zoom-anim") !== null;
+    for (let frame = 0; frame < 100 && !isAnimated(); frame++) await new Promise(requestAnimationFrame);
+    if (!isAnimated()) throw new Error("the map is not animated");
     second.click();
   });
   await shows(page, "#client-title", "second");

@@ -33,18 +33,18 @@ export function makeMap(container) {
 /** Returns a function that calls `change`, which changes the view of `map`. Leaflet ignores a change while it animates
  * another zoom; this one is made at the end of the animation, and only the last if there are several. */
 export function viewChanges(map) {
-  let animating = false;
+  const pane = map.getPane("mapPane");
   let next = null;
-  map.on("zoomanim", () => (animating = true));
-  map.on("zoomend", () => {
-    const change = next;
-    animating = false;
-    next = null;
-    change?.();
-  });
   return (change) => {
-    if (animating) next = change;
-    else change();
+    if (!pane.classList.contains("leaflet-zoom-anim")) return change();
+    if (!next) {
+      map.once("zoomend", () => {
+        const last = next;
+        next = null;
+        last();
+      });
+    }
+    next = change;
   };
 }
 

@@ -132,10 +132,7 @@ pub fn run(config: &Config, node: usize) -> io::Result<()> {
     let mut event_loop =
         EventLoop::new(limits, core, http, outbound, folder, log).map_err(|it| {
             let name = &me.name;
-            io::Error::new(
-                it.kind(),
-                format!("{name} cannot start: the system has too few resources ({it})"),
-            )
+            io::Error::new(it.kind(), format!("{name} cannot start its event loop: {it}"))
         })?;
     for (set, certificates) in sets {
         if let Some(flaw) = &set.flaw {

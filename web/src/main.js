@@ -212,9 +212,10 @@ async function visit(id, block = "start") {
   if (clients.indexOf(id) === undefined) return; // it has gone
   select(id, block);
   const position = clients.dot(clients.indexOf(id));
-  if (map.getZoom() < CLOSE_ZOOM || !map.getBounds().pad(-0.1).contains(position)) {
-    changeView(() => map.setView(position, Math.max(map.getZoom(), CLOSE_ZOOM)));
-  }
+  changeView(() => {
+    if (map.getZoom() >= CLOSE_ZOOM && map.getBounds().pad(-0.1).contains(position)) return;
+    map.setView(position, Math.max(map.getZoom(), CLOSE_ZOOM));
+  });
 }
 
 map.on("moveend", () => {
@@ -239,7 +240,8 @@ map.on("mousemove", ({ containerPoint }) => {
 
 // Fits the view to a group of clients.
 function zoomTo(members) {
-  changeView(() => map.fitBounds(clients.bounds(members), { padding: [60, 60] }));
+  const bounds = clients.bounds(members);
+  changeView(() => map.fitBounds(bounds, { padding: [60, 60] }));
 }
 
 // Lists the clients nearest to a point.

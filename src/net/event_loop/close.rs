@@ -192,7 +192,7 @@ impl EventLoop {
         }
     }
 
-    /// Handles the deadlines that have passed, unless a client may have met one in time.
+    /// Handles the deadlines that had passed before events were last collected.
     pub(super) fn handle_deadlines(&mut self, now: &Now) {
         let collected = self.collected.until();
         while let Some((when, token)) = self.timers.pop(collected) {
@@ -202,8 +202,6 @@ impl EventLoop {
             }
             connection.times.timer = None;
             match self.connections[key(token).0].deadline(&self.limits) {
-                // Its events have not been handled yet, and it has a timer again once they are.
-                _ if self.connections[key(token).0].queued => {}
                 Some((due, deadline)) if due <= collected => self.expire(token, deadline, now),
                 _ => self.set_timer(token),
             }

@@ -11,7 +11,8 @@ use crate::time::Instant;
 #[derive(Default)]
 pub struct Collected {
     until: Instant,
-    /// The series of polls that had no room for more events: the time before the first, and their number.
+    /// A series of polls that have no room for more events: the time before the first, and how many more
+    /// it takes.
     series: Option<(Instant, usize)>,
 }
 
@@ -32,12 +33,14 @@ impl Collected {
             (self.until, self.series) = (start, None);
             return;
         }
-        let (first, polls) = self.series.map_or((start, 1), |(first, polls)| (first, polls + 1));
-        // The division rounds down; one more has room for the rest, and for listeners and signals.
-        if polls > connections / EVENTS_PER_TURN {
+        // The division rounds down; one more has room for the rest, and for listeners and upstreams. The
+        // number stays the same for the series: connections that are reported first may close during it.
+        let more = connections / EVENTS_PER_TURN + 1;
+        let (first, left) = self.series.unwrap_or((start, more));
+        if left == 0 {
             (self.until, self.series) = (first, None);
         } else {
-            self.series = Some((first, polls));
+            self.series = Some((first, left - 1));
         }
     }
 }
@@ -54,11 +57,12 @@ mod tests {
         Instant::at(Duration::from_secs(second))
     }
 
-    /// Returns the seconds of [`Collected::until`] after polls at 1, 2, 3 … s.
-    fn after(polls: impl IntoIterator<Item = usize>, connections: usize) -> Vec<u64> {
+    /// Returns the seconds of [`Collected::until`] after polls at 1, 2, 3 … s, each of which returns so
+    /// many events while there are so many connections.
+    fn after(polls: &[(usize, usize)]) -> Vec<u64> {
         let mut collected = Collected::default();
         let mut until = Vec::new();
-        for (poll, events) in (1..).zip(polls) {
+        for (poll, &(events, connections)) in (1..).zip(polls) {
             collected.handle_poll(at(poll), events, connections);
             until.push(collected.until().uptime().as_secs());
         }
@@ -67,13 +71,17 @@ mod tests {
 
     #[test]
     fn a_poll_with_room_for_more_reports_everything_before_it() {
-        assert_eq!(after([0, FULL - 1, 3], 10 * FULL), [1, 2, 3]);
-        assert_eq!(after([FULL, FULL, 0], 10 * FULL), [0, 0, 3]);
+        let many = 10 * FULL;
+        assert_eq!(after(&[(0, many), (FULL - 1, many), (3, many)]), [1, 2, 3]);
+        assert_eq!(after(&[(FULL, many), (FULL, many), (0, many)]), [0, 0, 3]);
     }
 
     #[test]
     fn full_polls_report_what_was_ready_before_as_many_as_have_room_for_all() {
-        assert_eq!(after([FULL; 3], FULL - 1), [1, 2, 3], "one has room for all");
-        assert_eq!(after([FULL; 7], 2 * FULL), [0, 0, 1, 1, 1, 4, 4]);
+        assert_eq!(after(&[(FULL, FULL - 1); 5]), [0, 1, 1, 3, 3], "some are not of connections");
+        assert_eq!(after(&[(FULL, 2 * FULL); 8]), [0, 0, 0, 1, 1, 1, 1, 5]);
+        // Those that are reported first close.
+        let closing = [3 * FULL, 2 * FULL, FULL, 0, 0].map(|connections| (FULL, connections));
+        assert_eq!(after(&closing), [0, 0, 0, 0, 1]);
     }
 }
